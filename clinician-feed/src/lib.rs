@@ -1,0 +1,1 @@
+//! Opens what consent allows inside a hospital: live page and FHIR API.

@@ -1,0 +1,1 @@
+//! The durable relay and store of sealed segments; it holds no key.

@@ -1,0 +1,1 @@
+//! Keys and values shared between the eBPF programs and user space.

@@ -1,0 +1,1 @@
+//! The Caregate appliance: MQTT ingest, sealing, spool and uplink.

@@ -1,0 +1,1 @@
+//! The shell around each daemon: configuration, identities, metrics, logs, shutdown.

@@ -1,0 +1,1 @@
+//! Consent on the ledger: what a gateway verifies, and what a wallet signs.

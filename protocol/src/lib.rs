@@ -1,0 +1,6 @@
+//! Every byte that crosses a boundary in Caregate: codecs and types, no I/O, no async and no clock.
+//!
+//! Each decoder takes a bounded slice, rejects trailing bytes, and names what was wrong and where.
+
+pub mod id;
+pub mod reading;
