@@ -3,4 +3,10 @@
 //! Each decoder takes a bounded slice, rejects trailing bytes, and names what was wrong and where.
 
 pub mod id;
+pub mod key;
 pub mod reading;
+pub mod record;
+pub mod segment;
+pub mod uplink;
+pub mod wire;
+pub mod wrap;

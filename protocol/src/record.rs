@@ -1,0 +1,88 @@
+//! A record: what the spool keeps, the uplink carries and the core stores — a segment or a wrap, told apart by their magic.
+
+use thiserror::Error;
+
+use crate::id::{DataClass, PatientId, SignerId};
+use crate::segment::{self, Segment, SegmentError};
+use crate::wrap::{self, Wrap, WrapError};
+
+/// Most bytes of one record.
+pub const RECORD_BYTES_MAX: usize = segment::SEGMENT_BYTES_MAX;
+
+/// Why bytes are no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum RecordError {
+    /// Neither magic.
+    #[error("record: neither a segment nor a wrap")]
+    Magic,
+    /// A segment that does not parse or verify.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// A wrap that does not parse or verify.
+    #[error(transparent)]
+    Wrap(#[from] WrapError),
+}
+
+impl RecordError {
+    /// A label for counters.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Magic => "magic",
+            Self::Segment(e) => e.reason(),
+            Self::Wrap(e) => e.reason(),
+        }
+    }
+}
+
+/// A segment or a wrap.
+#[derive(Debug, Clone)]
+pub enum Record<'a> {
+    /// Sealed readings.
+    Segment(Segment<'a>),
+    /// A key for one recipient.
+    Wrap(Wrap),
+}
+
+impl<'a> Record<'a> {
+    /// Parses exactly one record.
+    ///
+    /// # Errors
+    /// [`RecordError`]; nothing is verified yet.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, RecordError> {
+        if bytes.starts_with(&segment::MAGIC) {
+            Ok(Self::Segment(Segment::decode(bytes)?))
+        } else if bytes.starts_with(&wrap::MAGIC) {
+            Ok(Self::Wrap(Wrap::decode(bytes)?))
+        } else {
+            Err(RecordError::Magic)
+        }
+    }
+
+    /// Whose readings.
+    #[must_use]
+    pub fn patient(&self) -> PatientId {
+        match self {
+            Self::Segment(s) => s.header.patient,
+            Self::Wrap(w) => w.patient,
+        }
+    }
+
+    /// The data class.
+    #[must_use]
+    pub fn class(&self) -> DataClass {
+        match self {
+            Self::Segment(s) => s.header.class,
+            Self::Wrap(w) => w.class,
+        }
+    }
+
+    /// Whose device key signed.
+    #[must_use]
+    pub fn signer(&self) -> SignerId {
+        match self {
+            Self::Segment(s) => s.header.signer,
+            Self::Wrap(w) => w.signer,
+        }
+    }
+}
