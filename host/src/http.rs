@@ -1,0 +1,107 @@
+//! An HTTP/1.1 server with the limits that `axum::serve` lacks: connections, time to a request's head, time to drain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::net::SocketAddr;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Time for a TLS handshake, and for the head of each request on a connection: a phone on a bad link needs 3 s, a held
+/// connection should not last much longer.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time that requests under way may take after shutdown began; systemd allows 90 s in all.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause after `accept` failed: descriptors are short and spinning would not free any.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// Bytes of one request's head: hyper's least is 8 kB, and cookies with a session id need less.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// How a server behaves.
+#[derive(Clone)]
+pub struct Options {
+    /// Connections at once; more wait in the kernel's queue. An upgraded connection (WebSocket) no longer counts: its
+    /// handler bounds those.
+    pub connections_max: usize,
+    /// Serve HTTPS with this configuration.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// Serves `router` until `shutdown`, then lets requests under way finish for 5 s. Handlers find the peer's address as
+/// `ConnectInfo<SocketAddr>`.
+pub async fn serve(listener: TcpListener, router: Router, options: Options, shutdown: CancellationToken) {
+    let places = Arc::new(Semaphore::new(options.connections_max));
+    let tls = options.tls.map(TlsAcceptor::from);
+    let connections = TaskTracker::new();
+    loop {
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            next = next => next,
+            () = shutdown.cancelled() => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "can't accept an HTTP connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (router, tls, shutdown) = (router.clone(), tls.clone(), shutdown.clone());
+        connections.spawn(async move {
+            let Some(tls) = tls else {
+                connection(stream, peer, router, shutdown).await;
+                drop(place);
+                return;
+            };
+            match tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
+                Ok(Ok(stream)) => connection(stream, peer, router, shutdown).await,
+                Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+                Err(_elapsed) => tracing::debug!(%peer, "TLS handshake timed out"),
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
+        tracing::warn!(open = connections.len(), "closed HTTP connections that did not drain");
+    }
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+    router: Router,
+    shutdown: CancellationToken,
+) {
+    let service = TowerToHyperService::new(router.layer(axum::Extension(ConnectInfo(peer))));
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%peer, %error, "HTTP connection ended");
+    }
+}

@@ -1,0 +1,50 @@
+//! Logs to standard error, as text for people or JSON for collectors. `CAREGATE_LOG` filters (`info`, `edge_gateway=debug,warn`).
+
+use std::io::IsTerminal;
+
+use serde::Deserialize;
+use thiserror::Error;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// The environment variable with the filter.
+pub const FILTER_VARIABLE: &str = "CAREGATE_LOG";
+
+/// How a line looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line for a person; coloured on a terminal.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Why logging could not start.
+#[derive(Debug, Error)]
+pub enum LogError {
+    /// `CAREGATE_LOG` holds something else than a filter.
+    #[error("{FILTER_VARIABLE} is not a log filter: {0}")]
+    Filter(#[from] tracing_subscriber::filter::FromEnvError),
+    /// Logging was already started in this process.
+    #[error("logging was already started: {0}")]
+    Started(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Starts logging for the whole process; level `info` where `CAREGATE_LOG` is not set.
+///
+/// # Errors
+/// When `CAREGATE_LOG` can't be read as a filter, or logging already runs.
+pub fn init(format: LogFormat) -> Result<(), LogError> {
+    let filter = EnvFilter::builder()
+        .with_env_var(FILTER_VARIABLE)
+        .with_default_directive(LevelFilter::INFO.into())
+        .from_env()?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).try_init(),
+    }
+    .map_err(LogError::Started)
+}

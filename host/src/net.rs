@@ -1,0 +1,118 @@
+//! Sockets by address, or handed over by systemd (`systemd:0` is the unit's first socket; `fd:0` says the same).
+//!
+//! A socket that systemd holds survives the daemon's restart: sensors that connect meanwhile wait instead of being refused.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use listenfd::ListenFd;
+use thiserror::Error;
+use tokio::net::TcpListener;
+
+/// Why there is no socket.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    /// Neither an address nor a socket number.
+    #[error("`{0}` is neither ADDRESS:PORT nor systemd:N")]
+    Address(String),
+    /// Nothing was handed over under that number, or it was taken before.
+    #[error(
+        "`{address}`: no such socket was handed over (of {count} in LISTEN_FDS), or it is already in use here"
+    )]
+    NotHandedOver {
+        /// As configured.
+        address: String,
+        /// How many sockets this process was given.
+        count: usize,
+    },
+    /// The operating system refused.
+    #[error("can't listen on `{address}`: {source}")]
+    Io {
+        /// As configured.
+        address: String,
+        /// Its reason.
+        source: io::Error,
+    },
+}
+
+static HANDED_OVER: LazyLock<Mutex<ListenFd>> = LazyLock::new(|| Mutex::new(ListenFd::from_env()));
+
+enum Place {
+    Address(SocketAddr),
+    HandedOver(usize),
+}
+
+fn place(text: &str) -> Result<Place, ListenError> {
+    let wrong = || ListenError::Address(text.to_owned());
+    match text.strip_prefix("systemd:").or_else(|| text.strip_prefix("fd:")) {
+        Some(number) => number.parse().map(Place::HandedOver).map_err(|_source| wrong()),
+        None => text.parse().map(Place::Address).map_err(|_source| wrong()),
+    }
+}
+
+fn open<S>(
+    text: &str,
+    bind: impl FnOnce(SocketAddr) -> io::Result<S>,
+    take: impl FnOnce(&mut ListenFd, usize) -> io::Result<Option<S>>,
+) -> Result<S, ListenError> {
+    let failed = |source| ListenError::Io { address: text.to_owned(), source };
+    match place(text)? {
+        Place::Address(address) => bind(address).map_err(failed),
+        Place::HandedOver(index) => {
+            let mut sockets = HANDED_OVER.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = sockets.len();
+            take(&mut sockets, index)
+                .map_err(failed)?
+                .ok_or_else(|| ListenError::NotHandedOver { address: text.to_owned(), count })
+        }
+    }
+}
+
+/// A TCP listener on `127.0.0.1:8080`, `[::]:1883`, or `systemd:N`. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// [`ListenError`], naming the address.
+pub fn listen(address: &str) -> Result<TcpListener, ListenError> {
+    let socket = open(address, std::net::TcpListener::bind, ListenFd::take_tcp_listener)?;
+    let failed = |source| ListenError::Io { address: address.to_owned(), source };
+    socket.set_nonblocking(true).map_err(failed)?;
+    TcpListener::from_std(socket).map_err(failed)
+}
+
+/// A UDP socket in the same notation, for QUIC endpoints; non-blocking.
+///
+/// # Errors
+/// [`ListenError`], naming the address.
+pub fn udp(address: &str) -> Result<UdpSocket, ListenError> {
+    let socket = open(address, UdpSocket::bind, ListenFd::take_udp_socket)?;
+    socket.set_nonblocking(true).map_err(|source| ListenError::Io { address: address.to_owned(), source })?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn binds_an_address_and_names_it_when_taken() {
+        let first = listen("127.0.0.1:0").unwrap();
+        let taken = first.local_addr().unwrap().to_string();
+        let error = listen(&taken).unwrap_err().to_string();
+        assert!(error.contains(&taken), "{error}");
+        tokio::net::TcpStream::connect(&taken).await.unwrap();
+    }
+
+    #[test]
+    fn udp_is_bound() {
+        assert_ne!(udp("[::1]:0").unwrap().local_addr().unwrap().port(), 0);
+    }
+
+    #[tokio::test]
+    async fn refuses_what_is_no_address() {
+        for text in ["", "localhost", "127.0.0.1", "systemd:", "systemd:x", "fd:-1", "1883"] {
+            assert!(matches!(listen(text), Err(ListenError::Address(_))), "{text}");
+        }
+        assert!(matches!(listen("systemd:7"), Err(ListenError::NotHandedOver { .. })));
+    }
+}
