@@ -20,3 +20,6 @@ pub use grant::{
 pub use verified::{
     AdmissionError, FLOORS_MAX, Floor, Floors, Freshness, Recipient, STALE_BOUND_TREATING_MAX_S, VerifiedPolicy,
 };
+
+#[cfg(test)]
+mod tests;

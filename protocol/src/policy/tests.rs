@@ -1,0 +1,328 @@
+//! Decoding at its bounds, and evaluation at every boundary of time and version.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::id::{DataClass, DeviceId, PatientId, RecipientId};
+
+const GOLDEN: &[u8] = include_bytes!("../../tests/golden/policy.json");
+const PATIENT: PatientId = PatientId([0xe5; 16]);
+const CLINIC: RecipientId = RecipientId([0xb2; 20]);
+const FROM: u64 = 1_790_000_000;
+const UNTIL: u64 = FROM + 7 * 86_400;
+const STALENESS_MAX_S: u64 = 600;
+
+fn golden() -> PolicyDocument {
+    PolicyDocument::decode(GOLDEN).expect("the golden file is a policy")
+}
+
+fn relationship(number: u8) -> RelationshipId {
+    RelationshipId([number; 32])
+}
+
+fn grant(version: u64) -> Grant {
+    Grant {
+        relationship: relationship(1),
+        grantee: CLINIC,
+        classes: class_bit(DataClass::Vitals) | class_bit(DataClass::Alarm),
+        purposes: Purpose::Treatment.bit(),
+        from: FROM,
+        until: UNTIL,
+        stale_bound_s: 3600,
+        version,
+    }
+}
+
+fn policy_with(freshness: Freshness, grants: &[Grant], revoked: &[u64]) -> VerifiedPolicy {
+    let grants = grants.iter().map(|grant| (PATIENT, grant.clone()));
+    let revocations =
+        revoked.iter().map(|version| Revocation { relationship: relationship(1), version: *version });
+    VerifiedPolicy::from_authentic(&golden(), freshness, grants, revocations)
+}
+
+fn policy(grants: &[Grant], revoked: &[u64]) -> VerifiedPolicy {
+    policy_with(Freshness::Unproven, grants, revoked)
+}
+
+fn opens(policy: &VerifiedPolicy, class: DataClass, now_s: u64) -> bool {
+    let open: Vec<_> = policy.recipients(&PATIENT, class, now_s).collect();
+    assert!(open.len() <= 1, "each recipient once");
+    assert!(open.iter().all(|recipient| recipient.id == CLINIC && recipient.hpke_public_key == [0xd4; 32]));
+    !open.is_empty()
+}
+
+fn opens_now(policy: &VerifiedPolicy) -> bool {
+    opens(policy, DataClass::Vitals, FROM)
+}
+
+/// The error's text and reason for the golden document with `edit` applied.
+fn refusal(edit: impl FnOnce(&mut serde_json::Value)) -> (String, &'static str) {
+    let mut json = serde_json::from_slice(GOLDEN).expect("JSON");
+    edit(&mut json);
+    let error = PolicyDocument::decode(json.to_string().as_bytes()).expect_err("to be refused");
+    (error.to_string(), error.reason())
+}
+
+#[test]
+fn the_golden_file_comes_back_byte_for_byte() {
+    let document = golden();
+    assert_eq!(document.encode().expect("encodes"), GOLDEN);
+    assert_eq!(document.patients[0].grants[0].grant.stale_bound_s, 86_400);
+    assert_eq!(document.recipients[1].status, RecipientStatus::Suspended);
+}
+
+#[test]
+fn a_wrong_document_is_one_sentence_with_the_key() {
+    let cases: [(&str, &str, &str); 5] = [
+        ("/patients/0/grants/0/grant/until", "\"soon\"", "patients[0].grants[0].grant.until"),
+        ("/patients/0/grants/0/signature", "\"0x1234\"", "patients[0].grants[0].signature"),
+        ("/recipients/1/kind", "\"friend\"", "recipients[1].kind"),
+        ("/devices/0/device", "\"a/b\"", "devices[0].device"),
+        ("/patients/0/grants/0/grant/version", "-1", "patients[0].grants[0].grant.version"),
+    ];
+    for (pointer, value, path) in cases {
+        let (text, reason) = refusal(|json| {
+            *json.pointer_mut(pointer).expect("the key exists") = serde_json::from_str(value).expect("JSON");
+        });
+        assert_eq!(reason, "json");
+        assert!(text.starts_with(&format!("policy at {path}: ")), "{text}");
+    }
+    let (text, _) = refusal(|json| json["patients"][1]["note"] = "hello".into());
+    assert!(text.starts_with("policy at patients[1].note: unknown field `note`"), "{text}");
+    let (text, _) = refusal(|json| {
+        json["patients"][0]["grants"][0]["grant"].as_object_mut().expect("object").remove("until");
+    });
+    assert!(text.contains("patients[0].grants[0].grant: missing field `until`"), "{text}");
+    assert_eq!(refusal(|json| json["version"] = 2.into()).1, "version");
+}
+
+#[test]
+fn lists_are_bounded_and_ids_unique() {
+    let (text, reason) = refusal(|json| {
+        let patient = json["patients"][1].clone();
+        json["patients"] = vec![patient; PATIENTS_MAX + 1].into();
+    });
+    assert_eq!((reason, text.as_str()), ("too_many", "policy at patients: 257 entries, allowed are 256"));
+    let (text, _) = refusal(|json| {
+        let grant = json["patients"][0]["grants"][0].clone();
+        json["patients"][0]["grants"] = vec![grant; GRANTS_MAX + 1].into();
+    });
+    assert_eq!(text, "policy at patients[0].grants: 65 entries, allowed are 64");
+    let (text, _) = refusal(|json| {
+        let revocation = json["patients"][1]["revocations"][0].clone();
+        json["patients"][1]["revocations"] = vec![revocation; REVOCATIONS_MAX + 1].into();
+    });
+    assert_eq!(text, "policy at patients[1].revocations: 65 entries, allowed are 64");
+    let (text, _) = refusal(|json| {
+        let device = json["devices"][0].clone();
+        json["devices"] = vec![device; DEVICES_MAX + 1].into();
+    });
+    assert_eq!(text, "policy at devices: 1025 entries, allowed are 1024");
+    for (list, key) in [("recipients", "id"), ("patients", "patient"), ("devices", "device")] {
+        let (text, reason) = refusal(|json| {
+            let first = json[list][0].clone();
+            json[list].as_array_mut().expect("a list").push(first);
+        });
+        assert_eq!(reason, "duplicate");
+        assert!(
+            text.starts_with(&format!("policy at {list}[")) && text.contains(&format!("].{key}: ")),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn strays_are_refused() {
+    let (text, reason) = refusal(|json| json["devices"][0]["patient"] = "ee".repeat(16).into());
+    assert_eq!(
+        (text.as_str(), reason),
+        ("policy at devices[0].patient: no such patient in `patients`", "unknown_patient")
+    );
+    assert_eq!(
+        refusal(|json| json["recipients"][0]["hpke_public_key"] = "00".repeat(32).into()).1,
+        "zero_key"
+    );
+    let trailing = [GOLDEN, b"{}"].concat();
+    assert_eq!(PolicyDocument::decode(&trailing).expect_err("trailing bytes").reason(), "json");
+    let large = [GOLDEN, &vec![b' '; DOCUMENT_BYTES_MAX]].concat();
+    assert_eq!(PolicyDocument::decode(&large).expect_err("too large").reason(), "too_large");
+    let twice = String::from_utf8_lossy(GOLDEN).replacen("\"epoch\": 7", "\"epoch\": 7, \"epoch\": 8", 1);
+    let error = PolicyDocument::decode(twice.as_bytes()).expect_err("a key twice");
+    assert!(error.to_string().contains("duplicate field `epoch`"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn decoding_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+        prop_assert!(PolicyDocument::decode(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_damaged_document_is_refused_or_comes_back(at in 0..GOLDEN.len(), byte in any::<u8>()) {
+        let mut json = GOLDEN.to_vec();
+        json[at] = byte;
+        if let Ok(document) = PolicyDocument::decode(&json) {
+            let again = PolicyDocument::decode(&document.encode().expect("what was read can be written"));
+            prop_assert_eq!(again.expect("and read"), document);
+        }
+    }
+
+    #[test]
+    fn nobody_opens_outside_the_window(now_s in any::<u64>(), from in any::<u64>(), until in any::<u64>()) {
+        let policy = policy(&[Grant { from, until, ..grant(1) }], &[]);
+        prop_assert_eq!(opens(&policy, DataClass::Vitals, now_s), from <= now_s && now_s < until);
+    }
+
+    #[test]
+    fn whatever_the_order_the_highest_version_counts(
+        versions in prop::collection::vec(0..20_u64, 1..8),
+        revoked in prop::option::of(0..20_u64),
+    ) {
+        let grants: Vec<_> = versions.iter().map(|version| grant(*version)).collect();
+        let highest = versions.iter().max().copied();
+        let policy = policy(&grants, revoked.as_slice());
+        prop_assert_eq!(opens_now(&policy), highest > revoked);
+        prop_assert_eq!(policy.standing().map(|(_, grant)| grant.version).max(), highest.filter(|_| highest > revoked));
+    }
+}
+
+#[test]
+fn the_window_includes_from_and_excludes_until() {
+    let policy = policy(&[grant(1)], &[]);
+    for (now_s, open) in
+        [(FROM - 1, false), (FROM, true), (UNTIL - 1, true), (UNTIL, false), (u64::MAX, false)]
+    {
+        assert_eq!(opens(&policy, DataClass::Vitals, now_s), open, "{now_s}");
+    }
+}
+
+#[test]
+fn masks_are_honoured() {
+    let policy = policy(&[grant(1)], &[]);
+    let open: Vec<_> = DataClass::ALL.into_iter().filter(|class| opens(&policy, *class, FROM)).collect();
+    assert_eq!(open, [DataClass::Alarm, DataClass::Vitals]);
+    let research = self::policy(&[Grant { purposes: Purpose::Research.bit(), ..grant(1) }], &[]);
+    assert!(!opens_now(&research), "the live path serves treatment only");
+    let by = |purpose| research.recipients_for(&PATIENT, DataClass::Vitals, purpose, FROM).count();
+    assert_eq!(Purpose::ALL.map(by), [0, 1, 0]);
+    assert!(!opens_now(&self::policy(&[Grant { purposes: 1 << 31, ..grant(1) }], &[])), "an unknown bit");
+}
+
+#[test]
+fn only_the_patients_own_relationship_opens() {
+    let policy = policy(&[grant(1)], &[]);
+    assert_eq!(policy.recipients(&PatientId([0xe6; 16]), DataClass::Vitals, FROM).count(), 0);
+    assert_eq!(policy.patient_of(&DeviceId::new("monitor-1").expect("a name")), Some(PATIENT));
+    assert_eq!(policy.patient_of(&DeviceId::new("monitor-2").expect("a name")), None);
+}
+
+#[test]
+fn suspended_and_unknown_recipients_get_nothing() {
+    for grantee in [RecipientId([0xb3; 20]), RecipientId([0xb4; 20])] {
+        let policy = policy(&[Grant { grantee, ..grant(1) }], &[]);
+        assert!(!opens_now(&policy));
+        assert_eq!(policy.standing().count(), 1, "it stands, but opens nothing");
+    }
+}
+
+#[test]
+fn a_useless_later_grant_still_supersedes() {
+    let closed = Grant { until: FROM, ..grant(2) };
+    assert!(!opens_now(&policy(&[grant(1), closed], &[])));
+}
+
+#[test]
+fn two_grants_with_one_version_cancel_each_other() {
+    let other = Grant { classes: u32::MAX, ..grant(2) };
+    assert!(!opens_now(&policy(&[grant(2), other.clone(), grant(1)], &[])));
+    assert!(opens_now(&policy(&[grant(2), grant(2)], &[])), "the same grant twice is one grant");
+    assert!(opens_now(&policy(&[grant(2), other, grant(3)], &[])), "a later one settles it");
+}
+
+#[test]
+fn two_relationships_with_one_recipient_give_it_once() {
+    let second = Grant { relationship: relationship(2), classes: u32::MAX, ..grant(1) };
+    let policy = policy(&[grant(1), second], &[1]);
+    assert!(opens_now(&policy), "the second relationship isn't revoked");
+    let both = self::policy(&[grant(1), Grant { relationship: relationship(2), ..grant(1) }], &[]);
+    assert_eq!(both.standing().count(), 2);
+    assert!(opens_now(&both));
+}
+
+#[test]
+fn a_stale_policy_falls_back_on_signed_bounds() {
+    let proven = Freshness::Proven { as_of: FROM + 1000, staleness_max_s: STALENESS_MAX_S };
+    let as_of = FROM + 1000;
+    let at = |policy: &VerifiedPolicy, now_s| opens(policy, DataClass::Vitals, now_s);
+
+    let treating = policy_with(proven, &[grant(1)], &[]);
+    assert!(at(&treating, as_of + 3600) && !at(&treating, as_of + 3601));
+    assert!(!treating.is_stale(as_of + STALENESS_MAX_S) && treating.is_stale(as_of + STALENESS_MAX_S + 1));
+
+    let short = policy_with(proven, &[Grant { stale_bound_s: 0, ..grant(1) }], &[]);
+    assert!(at(&short, as_of + STALENESS_MAX_S) && !at(&short, as_of + STALENESS_MAX_S + 1));
+
+    let long = policy_with(proven, &[Grant { stale_bound_s: u32::MAX, ..grant(1) }], &[]);
+    let day = as_of + STALE_BOUND_TREATING_MAX_S;
+    assert!(at(&long, day) && !at(&long, day + 1), "a day at most, whatever was signed");
+
+    let starts = |from| policy_with(proven, &[Grant { from, ..grant(1) }], &[]);
+    assert!(at(&starts(as_of + STALENESS_MAX_S), as_of + 700));
+    assert!(!at(&starts(as_of + STALENESS_MAX_S + 1), as_of + 700), "nobody new comes in");
+
+    let mut document = golden();
+    document.recipients[0].kind = RecipientKind::Other;
+    let other = VerifiedPolicy::from_authentic(&document, proven, [(PATIENT, grant(1))], []);
+    assert!(at(&other, as_of + STALENESS_MAX_S) && !at(&other, as_of + STALENESS_MAX_S + 1));
+
+    let unproven = policy(&[grant(1)], &[]);
+    assert!(at(&unproven, UNTIL - 1) && !unproven.is_stale(u64::MAX));
+}
+
+#[test]
+fn an_old_document_brings_nobody_back() {
+    let (first, floors) = policy(&[grant(2)], &[]).admit(&Floors::default()).expect("the first one");
+    assert!(opens_now(&first));
+    let (revoked, floors) = policy(&[grant(2)], &[2]).admit(&floors).expect("the same epoch again");
+    assert!(!opens_now(&revoked));
+    assert_eq!(
+        floors.relationships,
+        BTreeMap::from([(relationship(1), Floor { granted: 2, revoked: Some(2) })])
+    );
+
+    let (replayed, _) = policy(&[grant(2)], &[]).admit(&floors).expect("not older by its epoch");
+    assert!(!opens_now(&replayed), "a revocation that is left out still holds");
+    let (renewed, floors) = policy(&[grant(3)], &[]).admit(&floors).expect("a new grant");
+    assert!(opens_now(&renewed));
+    let (downgraded, after) = policy(&[grant(1)], &[]).admit(&floors).expect("not older by its epoch");
+    assert!(!opens_now(&downgraded), "a version below one seen");
+    assert_eq!(after, floors, "floors never fall");
+
+    let json = serde_json::to_vec(&floors).expect("floors are kept as JSON");
+    assert_eq!(serde_json::from_slice::<Floors>(&json).expect("and read again"), floors);
+}
+
+#[test]
+fn the_epoch_never_goes_back() {
+    let floors = Floors { epoch: 8, ..Floors::default() };
+    let refused = policy(&[grant(1)], &[]).admit(&floors).expect_err("epoch 7 after 8");
+    assert_eq!(refused, AdmissionError::EpochWentBack { epoch: 7, floor: 8 });
+    let floors = Floors { epoch: 7, ..Floors::default() };
+    assert!(policy(&[grant(1)], &[]).admit(&floors).is_ok());
+}
+
+#[test]
+fn floors_are_bounded() {
+    let relationships = (0..FLOORS_MAX)
+        .map(|number| {
+            let mut id = [0xff; 32];
+            id[..8].copy_from_slice(&(number as u64).to_be_bytes());
+            (RelationshipId(id), Floor::default())
+        })
+        .collect();
+    let refused =
+        policy(&[grant(1)], &[]).admit(&Floors { epoch: 0, relationships }).expect_err("one too many");
+    assert_eq!(refused, AdmissionError::TooManyFloors { len: FLOORS_MAX + 1 });
+}
