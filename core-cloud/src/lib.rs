@@ -1,1 +1,12 @@
-//! The durable relay and store of sealed segments; it holds no key.
+//! The durable relay and store of sealed segments.
+//!
+//! It verifies who signed what, stores, acknowledges after its own commit is durable, and delivers to each recipient just
+//! the records for which that recipient holds a key. It holds no key that opens anything.
+
+pub mod config;
+pub mod gateway;
+pub mod metrics;
+pub mod server;
+pub mod store;
+pub mod subscriber;
+pub mod writer;

@@ -232,7 +232,7 @@ impl Frame {
             6 => {
                 let (position, number) = (r.u64("position")?, r.u8("refusal")?);
                 let refusal = Refusal::from_u8(number)
-                    .ok_or(FrameError::Value { field: "refusal", value: u64::from(number) })?;
+                    .ok_or_else(|| FrameError::Value { field: "refusal", value: u64::from(number) })?;
                 Self::Refuse { position, refusal }
             }
             16 => Self::Subscribe {

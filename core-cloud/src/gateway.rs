@@ -1,0 +1,198 @@
+//! One gateway's connection: control stream, lanes in, acknowledgements out.
+
+use std::sync::Arc;
+
+use caregate_protocol::record::{Record, RecordError};
+use caregate_protocol::uplink::{self, Frame, FrameError, Framer, Refusal};
+use ed25519_dalek::VerifyingKey;
+use quinn::{Connection, RecvStream, SendStream, VarInt};
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::debug;
+
+use crate::metrics::Metrics;
+use crate::writer::{Answer, Incoming};
+
+/// Answers waiting for the control stream: more than the writer's queue and one commit hold together, so that only a
+/// gateway that does not read its acknowledgements can fill it.
+const ANSWERS_MAX: usize = 8192;
+/// Bytes read from a stream at once.
+const READ_BYTES: usize = 64 << 10;
+
+/// Why a connection ended.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// The peer broke the protocol.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A frame that has no place here.
+    #[error("unexpected frame on the {0} stream")]
+    Unexpected(&'static str),
+    /// Another protocol version.
+    #[error("version {0} is not spoken here")]
+    Version(u16),
+    /// The transport failed or the peer left.
+    #[error("transport: {0}")]
+    Transport(String),
+    /// The store has failed; nothing can be taken any more.
+    #[error("the store has stopped")]
+    Stopped,
+}
+
+impl SessionError {
+    /// A label for counters.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Frame(e) => e.reason(),
+            Self::Unexpected(_) => "unexpected",
+            Self::Version(_) => "protocol_version",
+            Self::Transport(_) => "transport",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+pub(crate) fn transport(error: impl std::fmt::Display) -> SessionError {
+    SessionError::Transport(error.to_string())
+}
+
+/// What a gateway's session needs.
+#[derive(Debug, Clone)]
+pub struct GatewaySession {
+    /// The keys with which this gateway may sign.
+    pub device_keys: Arc<[VerifyingKey]>,
+    /// To the writer.
+    pub writer: mpsc::Sender<Incoming>,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+impl GatewaySession {
+    /// Serves the connection until it ends.
+    ///
+    /// # Errors
+    /// [`SessionError`] names why it ended; an orderly close by the peer is `Transport` too.
+    pub async fn run(self, connection: Connection) -> Result<(), SessionError> {
+        let (mut control_out, control_in) = connection.accept_bi().await.map_err(transport)?;
+        let mut frames = FrameStream::new(control_in);
+        match frames.next().await? {
+            Some(Frame::Hello { version: uplink::VERSION }) => {}
+            Some(Frame::Hello { version }) => return Err(SessionError::Version(version)),
+            _ => return Err(SessionError::Unexpected("control")),
+        }
+        let welcome = Frame::Welcome { version: uplink::VERSION }.encode();
+        control_out.write_all(&welcome).await.map_err(transport)?;
+        let (answer, answers) = mpsc::channel(ANSWERS_MAX);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(send_answers(control_out, answers));
+        let ended = loop {
+            tokio::select! {
+                stream = connection.accept_uni() => match stream {
+                    Ok(stream) => drop(tasks.spawn(self.clone().lane(stream, answer.clone()))),
+                    Err(error) => break Err(transport(error)),
+                },
+                frame = frames.next() => match frame {
+                    Ok(None) => break Ok(()),
+                    Ok(Some(_)) => break Err(SessionError::Unexpected("control")),
+                    Err(error) => break Err(error),
+                },
+                Some(ended) = tasks.join_next() => match ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => break Err(error),
+                    Err(error) => break Err(transport(error)),
+                },
+            }
+        };
+        let code = VarInt::from_u32(u32::from(ended.is_err()));
+        let reason = ended.as_ref().err().map_or("done", SessionError::reason);
+        connection.close(code, reason.as_bytes());
+        ended
+    }
+
+    async fn lane(self, stream: RecvStream, answer: mpsc::Sender<Answer>) -> Result<(), SessionError> {
+        let mut frames = FrameStream::new(stream);
+        match frames.next().await? {
+            Some(Frame::Lane { lane, backlog }) => debug!(lane = lane.as_str(), backlog, "lane opened"),
+            Some(_) => return Err(SessionError::Unexpected("lane")),
+            None => return Ok(()),
+        }
+        while let Some(frame) = frames.next().await? {
+            let Frame::Data { position, record } = frame else {
+                return Err(SessionError::Unexpected("lane"));
+            };
+            match check(&record, &self.device_keys) {
+                Ok(()) => {
+                    let incoming = Incoming { position, record, answer: answer.clone() };
+                    self.writer.send(incoming).await.map_err(|_gone| SessionError::Stopped)?;
+                }
+                Err((refusal, reason)) => {
+                    self.metrics.refused.with_label_values(&[reason]).inc();
+                    answer.send(Answer::Refuse(position, refusal)).await.map_err(transport)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Parses a record and checks its signature against the gateway's keys.
+fn check(record: &[u8], keys: &[VerifyingKey]) -> Result<(), (Refusal, &'static str)> {
+    let record = Record::decode(record).map_err(|e| (Refusal::Malformed, e.reason()))?;
+    let signer = record.signer();
+    let key = keys
+        .iter()
+        .find(|key| caregate_protocol::segment::signer_id(key) == signer)
+        .ok_or((Refusal::Signature, "signer"))?;
+    let verified = match &record {
+        Record::Segment(segment) => segment.verify(key).map(drop).map_err(RecordError::from),
+        Record::Wrap(wrap) => wrap.verify(key).map_err(RecordError::from),
+    };
+    verified.map_err(|e| (Refusal::Signature, e.reason()))
+}
+
+async fn send_answers(mut out: SendStream, mut answers: mpsc::Receiver<Answer>) -> Result<(), SessionError> {
+    let mut batch = Vec::new();
+    while answers.recv_many(&mut batch, ANSWERS_MAX).await > 0 {
+        let mut positions = Vec::new();
+        let mut frames = Vec::new();
+        for answer in batch.drain(..) {
+            match answer {
+                Answer::Ack(position) => positions.push(position),
+                Answer::Refuse(position, refusal) => frames.push(Frame::Refuse { position, refusal }),
+            }
+        }
+        frames.extend(uplink::ack_frames(&mut positions));
+        for frame in frames {
+            out.write_all(&frame.encode()).await.map_err(transport)?;
+        }
+    }
+    Ok(())
+}
+
+/// Frames of one receiving stream.
+#[derive(Debug)]
+pub(crate) struct FrameStream {
+    stream: RecvStream,
+    framer: Framer,
+}
+
+impl FrameStream {
+    pub(crate) fn new(stream: RecvStream) -> Self {
+        Self { stream, framer: Framer::new() }
+    }
+
+    /// The next frame, or `None` at the stream's end. Cancel-safe: what was read stays in the framer.
+    pub(crate) async fn next(&mut self) -> Result<Option<Frame>, SessionError> {
+        loop {
+            if let Some(frame) = self.framer.next_frame()? {
+                return Ok(Some(frame));
+            }
+            match self.stream.read_chunk(READ_BYTES, true).await.map_err(transport)? {
+                Some(chunk) => self.framer.push(&chunk.bytes),
+                None => return Ok(None),
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! `core-cloud`: stores sealed segments and relays them. `core-cloud --help` says how to run it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use caregate_host::identity::Identity;
+use caregate_host::{admin, config, log, net, shutdown};
+use clap::Parser;
+use core_cloud::config::{ConfigFile, Peers};
+use core_cloud::metrics::Metrics;
+use core_cloud::server::{self, Shared};
+use core_cloud::store::Store;
+use core_cloud::writer;
+use tokio::sync::{mpsc, watch};
+use tracing::info;
+
+/// How often certificate files are looked at for rotation.
+const ROTATION_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Stores sealed segments from gateways and delivers them to the recipients that hold their keys. It holds no key that
+/// opens any of them.
+#[derive(Debug, Parser)]
+#[command(version, about, long_about = None)]
+struct Arguments {
+    /// Configuration file (TOML); see deploy/examples/core-cloud.toml
+    #[arg(long, default_value = "/etc/caregate/core-cloud.toml")]
+    config: PathBuf,
+    /// Check the configuration, the identity and the store, then exit
+    #[arg(long)]
+    check: bool,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let file: ConfigFile = config::load(&arguments.config)?;
+    log::init(file.log)?;
+    let peers = Peers::try_from((file.gateways.as_slice(), file.feeds.as_slice()))
+        .with_context(|| arguments.config.display().to_string())?;
+    let identity = Identity::load(&file.identity)?;
+    std::fs::create_dir_all(&file.data).with_context(|| format!("create {}", file.data.display()))?;
+    let store = Arc::new(Store::open(&file.data).with_context(|| file.data.display().to_string())?);
+    if arguments.check {
+        return Ok(());
+    }
+    let stop = shutdown::token()?;
+    let registry = admin::registry()?;
+    let metrics = Metrics::register(&registry)?;
+    identity.register(&registry)?;
+    identity.watch(ROTATION_INTERVAL, stop.clone())?;
+    let health = admin::Health::new();
+    let storing = health.condition("store");
+    let endpoint = server::bind(file.listen, &identity)?;
+    let admin_listener = net::listen(&file.admin)?;
+    info!(quic = %endpoint.local_addr()?, admin = %admin_listener.local_addr()?, "listening");
+    let (writer, incoming) = mpsc::channel(writer::QUEUE_RECORDS_MAX);
+    let (stored_out, stored) = watch::channel(0);
+    let thread = {
+        let (store, metrics, storing, stop) =
+            (Arc::clone(&store), metrics.clone(), storing.clone(), stop.clone());
+        std::thread::Builder::new().name("store".into()).spawn(move || {
+            storing.set(true);
+            writer::run(&store, incoming, &stored_out, &metrics);
+            storing.set(false);
+            stop.cancel();
+        })?
+    };
+    tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
+    let shared = Shared { peers: Arc::new(peers), store, writer, stored, metrics };
+    server::serve(endpoint, shared, stop).await;
+    tokio::task::spawn_blocking(move || thread.join())
+        .await?
+        .map_err(|_panic| anyhow::anyhow!("the store failed"))?;
+    info!("stopped");
+    Ok(())
+}

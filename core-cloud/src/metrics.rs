@@ -1,0 +1,57 @@
+//! Counters of the core. None names a patient.
+
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+
+/// All counters; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// `caregate_core_records_total{outcome}`: stored, known, refused.
+    pub records: IntCounterVec,
+    /// `caregate_core_refused_total{reason}`.
+    pub refused: IntCounterVec,
+    /// `caregate_core_bytes_total`: bytes of records stored.
+    pub bytes: IntCounter,
+    /// `caregate_core_commits_total`.
+    pub commits: IntCounter,
+    /// `caregate_core_delivered_total`: records sent to feeds.
+    pub delivered: IntCounter,
+    /// `caregate_core_connections{role}`.
+    pub connections: IntGaugeVec,
+    /// `caregate_core_connections_refused_total{reason}`.
+    pub connections_refused: IntCounterVec,
+}
+
+impl Metrics {
+    /// Makes and registers the counters.
+    ///
+    /// # Errors
+    /// If one is registered already.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counters = |name: &str, help: &str, label: &str| -> Result<IntCounterVec, prometheus::Error> {
+            let vec = IntCounterVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok(vec)
+        };
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let connections =
+            IntGaugeVec::new(Opts::new("caregate_core_connections", "Open connections by role"), &["role"])?;
+        registry.register(Box::new(connections.clone()))?;
+        Ok(Self {
+            records: counters("caregate_core_records_total", "Records received by outcome", "outcome")?,
+            refused: counters("caregate_core_refused_total", "Records refused by reason", "reason")?,
+            bytes: counter("caregate_core_bytes_total", "Bytes of records stored")?,
+            commits: counter("caregate_core_commits_total", "Durable commits")?,
+            delivered: counter("caregate_core_delivered_total", "Records sent to feeds")?,
+            connections,
+            connections_refused: counters(
+                "caregate_core_connections_refused_total",
+                "Connections closed by the core, by reason",
+                "reason",
+            )?,
+        })
+    }
+}

@@ -1,0 +1,175 @@
+//! The QUIC listener: who the certificate says it is decides which session it gets.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use caregate_host::identity::{Identity, PeerId, Role, peer_id};
+use caregate_protocol::uplink::ALPN;
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use rustls::pki_types::CertificateDer;
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::config::Peers;
+use crate::gateway::{GatewaySession, SessionError};
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::subscriber::FeedSession;
+use crate::writer;
+
+/// Connections at once: a site's gateways and a few hospitals, with room; each costs some 100 kB.
+const CONNECTIONS_MAX: usize = 1024;
+/// A peer that says nothing for so long is gone; half of it is how fast a dead path is noticed by the peers.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A gateway opens a live and a backlog stream for each of four lanes.
+const UNI_STREAMS_MAX: u32 = 8;
+/// Control stream, or subscriptions.
+const BIDI_STREAMS_MAX: u32 = 8;
+/// Bytes in flight per connection towards us: what a gateway may send before the store has taken it.
+const RECEIVE_WINDOW_BYTES: u32 = 4 << 20;
+/// Bytes in flight per stream.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+
+/// The listener could not start.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The UDP address can't be bound.
+    #[error("listen on {address}: {source}")]
+    Bind {
+        /// Which address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The TLS configuration does not fit QUIC.
+    #[error("TLS configuration: {0}")]
+    Tls(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
+}
+
+/// What the listener shares among its connections.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// Who may do what.
+    pub peers: Arc<Peers>,
+    /// The store.
+    pub store: Arc<Store>,
+    /// To the writer thread.
+    pub writer: mpsc::Sender<writer::Incoming>,
+    /// Raised after each commit.
+    pub stored: watch::Receiver<u64>,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+/// Binds the QUIC endpoint. Returns it so that the caller can log the bound address before it serves.
+///
+/// # Errors
+/// [`ServeError`].
+pub fn bind(address: SocketAddr, identity: &Identity) -> Result<Endpoint, ServeError> {
+    let tls = identity.server_config(&[Role::Gateway, Role::Feed], &[ALPN]);
+    let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+    let mut transport = TransportConfig::default();
+    transport
+        .max_idle_timeout(IDLE_TIMEOUT.try_into().ok())
+        .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
+        .max_concurrent_bidi_streams(VarInt::from_u32(BIDI_STREAMS_MAX))
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES));
+    config.transport_config(Arc::new(transport));
+    let socket = std::net::UdpSocket::bind(address).map_err(|source| ServeError::Bind { address, source })?;
+    Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))
+        .map_err(|source| ServeError::Bind { address, source })
+}
+
+/// Serves until `shutdown`, then closes all connections and waits until they have drained.
+pub async fn serve(endpoint: Endpoint, shared: Shared, shutdown: CancellationToken) {
+    let mut sessions = JoinSet::new();
+    loop {
+        tokio::select! {
+            incoming = endpoint.accept() => match incoming {
+                Some(incoming) if sessions.len() >= CONNECTIONS_MAX => {
+                    shared.metrics.connections_refused.with_label_values(&["too_many"]).inc();
+                    incoming.refuse();
+                }
+                Some(incoming) => drop(sessions.spawn(session(incoming, shared.clone()))),
+                None => break,
+            },
+            Some(_) = sessions.join_next() => {}
+            () = shutdown.cancelled() => break,
+        }
+    }
+    endpoint.close(VarInt::from_u32(0), b"shutdown");
+    while sessions.join_next().await.is_some() {}
+    endpoint.wait_idle().await;
+}
+
+async fn session(incoming: Incoming, shared: Shared) {
+    let metrics = shared.metrics.clone();
+    let ended = match incoming.await {
+        Ok(connection) => match identify(&connection) {
+            Some(peer) => {
+                let role = peer.role.as_str();
+                metrics.connections.with_label_values(&[role]).inc();
+                info!(role, name = %peer.name, "connected");
+                let ended = by_role(&peer, connection, shared).await;
+                metrics.connections.with_label_values(&[role]).dec();
+                info!(role, name = %peer.name, "disconnected");
+                ended
+            }
+            None => Err(SessionError::Unexpected("certificate")),
+        },
+        Err(error) => {
+            metrics.connections_refused.with_label_values(&["handshake"]).inc();
+            debug!(%error, "handshake failed");
+            return;
+        }
+    };
+    match ended {
+        Ok(()) | Err(SessionError::Transport(_)) => {}
+        Err(error) => {
+            metrics.connections_refused.with_label_values(&[error.reason()]).inc();
+            warn!(%error, "connection closed");
+        }
+    }
+}
+
+fn identify(connection: &quinn::Connection) -> Option<PeerId> {
+    let certificates = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    peer_id(&certificates).ok()
+}
+
+async fn by_role(peer: &PeerId, connection: quinn::Connection, shared: Shared) -> Result<(), SessionError> {
+    match peer.role {
+        Role::Gateway => {
+            let Some(keys) = shared.peers.gateways.get(&peer.name) else {
+                connection.close(2_u32.into(), b"unknown gateway");
+                return Err(SessionError::Unexpected("gateway"));
+            };
+            let session = GatewaySession {
+                device_keys: keys.as_slice().into(),
+                writer: shared.writer,
+                metrics: shared.metrics,
+            };
+            session.run(connection).await
+        }
+        Role::Feed => {
+            let Some(recipients) = shared.peers.feeds.get(&peer.name) else {
+                connection.close(2_u32.into(), b"unknown feed");
+                return Err(SessionError::Unexpected("feed"));
+            };
+            let session = FeedSession {
+                recipients: recipients.as_slice().into(),
+                store: shared.store,
+                stored: shared.stored,
+                metrics: shared.metrics,
+            };
+            session.run(connection).await
+        }
+        Role::Core | Role::Controller | Role::Sensor => Err(SessionError::Unexpected("role")),
+    }
+}

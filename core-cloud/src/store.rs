@@ -1,0 +1,279 @@
+//! The store: one redb file, synchronous, written by one thread.
+//!
+//! ```text
+//! records   index                                       → bytes of the segment or wrap
+//! segments  patient 16 ‖ class 1 ‖ sequence 8            → index 8 ‖ hash 32     exactly-once, forks
+//! epochs    patient ‖ class ‖ generation 4 ‖ epoch 4 ‖ sequence 8 → index        which segments a late wrap opens
+//! wraps     patient ‖ class ‖ generation ‖ epoch ‖ depth 1 ‖ recipient 20 → index  who can open a segment
+//! delivery  recipient 20 ‖ number 8                      → index                 each recipient's queue
+//! ```
+//! A segment enters the queues of the recipients that hold a wrap for its epoch; a wrap that comes later brings the
+//! segments of its epoch with it. So no recipient is offered what it can't open, and a wrap always precedes its segments.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use caregate_protocol::id::RecipientId;
+use caregate_protocol::record::Record;
+use caregate_protocol::segment::{Header, SegmentHash};
+use caregate_protocol::uplink::Refusal;
+use caregate_protocol::wrap::Wrap;
+use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
+use thiserror::Error;
+
+const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
+const SEGMENTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("segments");
+const EPOCHS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("epochs");
+const WRAPS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("wraps");
+const DELIVERY: TableDefinition<'_, &[u8], u64> = TableDefinition::new("delivery");
+
+/// redb's page cache: the working set of a live feed is its newest minute, a few MiB.
+const CACHE_BYTES: usize = 32 << 20;
+/// Deepest level of the epoch tree that a wrap may name.
+const TREE_DEPTH: u8 = caregate_protocol::key::TREE_DEPTH;
+
+/// The store failed; nothing of the batch counts.
+#[derive(Debug, Error)]
+#[error("store: {doing}: {source}")]
+pub struct StoreError {
+    doing: &'static str,
+    source: redb::Error,
+}
+
+fn failed<E: Into<redb::Error>>(doing: &'static str) -> impl FnOnce(E) -> StoreError {
+    move |source| StoreError { doing, source: source.into() }
+}
+
+/// What became of one record of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Stored by this batch.
+    Stored,
+    /// Was there already, byte for byte the same chain entry.
+    Known,
+    /// Will never be taken as it is.
+    Refused(Refusal),
+}
+
+/// The store.
+#[derive(Debug)]
+pub struct Store {
+    db: Database,
+}
+
+/// One page of a recipient's queue.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// (number, record) in order.
+    pub records: Vec<(u64, Vec<u8>)>,
+    /// One past the last number of this page.
+    pub next: u64,
+}
+
+impl Store {
+    /// Opens or makes the store in `dir`.
+    ///
+    /// # Errors
+    /// [`StoreError`], also where the file is damaged or another process holds it.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let db = redb::Builder::new()
+            .set_cache_size(CACHE_BYTES)
+            .create(dir.join("core.redb"))
+            .map_err(failed("open core.redb"))?;
+        let txn = db.begin_write().map_err(failed("begin"))?;
+        txn.open_table(RECORDS).map_err(failed("open records"))?;
+        for table in [EPOCHS, WRAPS, DELIVERY] {
+            txn.open_table(table).map_err(failed("open an index"))?;
+        }
+        txn.open_table(SEGMENTS).map_err(failed("open segments"))?;
+        txn.commit().map_err(failed("commit"))?;
+        Ok(Self { db })
+    }
+
+    /// Stores a batch in one durable commit. The records' signatures have been checked by the caller.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then none of the batch is stored, and none may be acknowledged.
+    pub fn put(&self, batch: &[Vec<u8>]) -> Result<Vec<Outcome>, StoreError> {
+        let txn = self.db.begin_write().map_err(failed("begin"))?;
+        let outcomes = {
+            let mut tables = Tables::open(&txn)?;
+            batch.iter().map(|bytes| tables.put(bytes)).collect::<Result<Vec<_>, _>>()?
+        };
+        if outcomes.contains(&Outcome::Stored) {
+            txn.commit().map_err(failed("commit"))?;
+        } else {
+            txn.abort().map_err(failed("abort"))?;
+        }
+        Ok(outcomes)
+    }
+
+    /// One past the newest number in a recipient's queue.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn next_number(&self, recipient: RecipientId) -> Result<u64, StoreError> {
+        let txn = self.db.begin_read().map_err(failed("begin"))?;
+        let delivery = txn.open_table(DELIVERY).map_err(failed("open delivery"))?;
+        next_number(&delivery, recipient)
+    }
+
+    /// The records of a recipient's queue from number `from` (inclusive) to `until` (exclusive), at most `bytes_max`
+    /// bytes but at least one record where there is one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn page(
+        &self,
+        recipient: RecipientId,
+        from: u64,
+        until: u64,
+        bytes_max: usize,
+    ) -> Result<Page, StoreError> {
+        let txn = self.db.begin_read().map_err(failed("begin"))?;
+        let delivery = txn.open_table(DELIVERY).map_err(failed("open delivery"))?;
+        let records = txn.open_table(RECORDS).map_err(failed("open records"))?;
+        let mut page = Page { records: Vec::new(), next: from };
+        if from >= until {
+            return Ok(page);
+        }
+        let (first, end) = (delivery_key(recipient, from), delivery_key(recipient, until));
+        let mut bytes = 0;
+        for entry in delivery.range(first.as_slice()..end.as_slice()).map_err(failed("read delivery"))? {
+            let (key, index) = entry.map_err(failed("read delivery"))?;
+            let number = number_of(key.value());
+            let Some(record) = records.get(index.value()).map_err(failed("read a record"))? else { continue };
+            let record = record.value().to_vec();
+            if bytes > 0 && bytes + record.len() > bytes_max {
+                break;
+            }
+            bytes += record.len();
+            page.next = number + 1;
+            page.records.push((number, record));
+        }
+        Ok(page)
+    }
+}
+
+struct Tables<'t> {
+    records: Table<'t, u64, &'static [u8]>,
+    segments: Table<'t, &'static [u8], &'static [u8]>,
+    epochs: Table<'t, &'static [u8], u64>,
+    wraps: Table<'t, &'static [u8], u64>,
+    delivery: Table<'t, &'static [u8], u64>,
+}
+
+impl<'t> Tables<'t> {
+    fn open(txn: &'t WriteTransaction) -> Result<Self, StoreError> {
+        Ok(Self {
+            records: txn.open_table(RECORDS).map_err(failed("open records"))?,
+            segments: txn.open_table(SEGMENTS).map_err(failed("open segments"))?,
+            epochs: txn.open_table(EPOCHS).map_err(failed("open epochs"))?,
+            wraps: txn.open_table(WRAPS).map_err(failed("open wraps"))?,
+            delivery: txn.open_table(DELIVERY).map_err(failed("open delivery"))?,
+        })
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<Outcome, StoreError> {
+        match Record::decode(bytes) {
+            Ok(Record::Segment(segment)) => self.put_segment(&segment.header, segment.hash(), bytes),
+            Ok(Record::Wrap(wrap)) => self.put_wrap(&wrap, bytes),
+            Err(_) => Ok(Outcome::Refused(Refusal::Malformed)),
+        }
+    }
+
+    fn put_segment(&mut self, h: &Header, hash: SegmentHash, bytes: &[u8]) -> Result<Outcome, StoreError> {
+        let key = [h.patient.0.as_slice(), &[h.class as u8], &h.sequence.to_be_bytes()].concat();
+        if let Some(stored) = self.segments.get(key.as_slice()).map_err(failed("read segments"))? {
+            let same = stored.value().get(8..) == Some(hash.0.as_slice());
+            return Ok(if same { Outcome::Known } else { Outcome::Refused(Refusal::Fork) });
+        }
+        let index = self.append(bytes)?;
+        let value = [index.to_be_bytes().as_slice(), &hash.0].concat();
+        self.segments.insert(key.as_slice(), value.as_slice()).map_err(failed("write segments"))?;
+        let scope = scope_key(h.patient.0, h.class as u8, h.generation);
+        let epoch_key = [scope.as_slice(), &h.epoch.to_be_bytes(), &h.sequence.to_be_bytes()].concat();
+        self.epochs.insert(epoch_key.as_slice(), index).map_err(failed("write epochs"))?;
+        for recipient in self.holders(&scope, h.epoch)? {
+            self.deliver(recipient, index)?;
+        }
+        Ok(Outcome::Stored)
+    }
+
+    fn put_wrap(&mut self, wrap: &Wrap, bytes: &[u8]) -> Result<Outcome, StoreError> {
+        let scope = scope_key(wrap.patient.0, wrap.class as u8, wrap.generation);
+        let node = [scope.as_slice(), &wrap.epoch.to_be_bytes(), &[wrap.depth]].concat();
+        let key = [node.as_slice(), &wrap.recipient.0].concat();
+        if self.wraps.get(key.as_slice()).map_err(failed("read wraps"))?.is_some() {
+            return Ok(Outcome::Known);
+        }
+        let index = self.append(bytes)?;
+        self.wraps.insert(key.as_slice(), index).map_err(failed("write wraps"))?;
+        self.deliver(wrap.recipient, index)?;
+        let last = wrap.epoch | u32::MAX.checked_shr(u32::from(wrap.depth)).unwrap_or(0);
+        let first = [scope.as_slice(), &wrap.epoch.to_be_bytes(), &[0; 8]].concat();
+        let end = [scope.as_slice(), &last.to_be_bytes(), &[0xff; 8]].concat();
+        let mut waiting = Vec::new();
+        for entry in self.epochs.range(first.as_slice()..=end.as_slice()).map_err(failed("read epochs"))? {
+            waiting.push(entry.map_err(failed("read epochs"))?.1.value());
+        }
+        for index in waiting {
+            self.deliver(wrap.recipient, index)?;
+        }
+        Ok(Outcome::Stored)
+    }
+
+    /// The recipients that hold a wrap of any node above `epoch`.
+    fn holders(&self, scope: &[u8], epoch: u32) -> Result<BTreeSet<RecipientId>, StoreError> {
+        let mut holders = BTreeSet::new();
+        for depth in 0..=TREE_DEPTH {
+            let first = epoch & !u32::MAX.checked_shr(u32::from(depth)).unwrap_or(0);
+            let node = [scope, &first.to_be_bytes(), &[depth]].concat();
+            let low = [node.as_slice(), &[0; 20]].concat();
+            let high = [node.as_slice(), &[0xff; 20]].concat();
+            for entry in self.wraps.range(low.as_slice()..=high.as_slice()).map_err(failed("read wraps"))? {
+                let (key, _) = entry.map_err(failed("read wraps"))?;
+                if let Some(id) = key.value().last_chunk::<20>() {
+                    holders.insert(RecipientId(*id));
+                }
+            }
+        }
+        Ok(holders)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<u64, StoreError> {
+        let last = self.records.last().map_err(failed("read records"))?.map(|(index, _)| index.value());
+        let index = last.map_or(0, |index| index + 1);
+        self.records.insert(index, bytes).map_err(failed("write records"))?;
+        Ok(index)
+    }
+
+    fn deliver(&mut self, recipient: RecipientId, index: u64) -> Result<(), StoreError> {
+        let number = next_number(&self.delivery, recipient)?;
+        let key = delivery_key(recipient, number);
+        self.delivery.insert(key.as_slice(), index).map_err(failed("write delivery"))?;
+        Ok(())
+    }
+}
+
+fn scope_key(patient: [u8; 16], class: u8, generation: u32) -> Vec<u8> {
+    [patient.as_slice(), &[class], &generation.to_be_bytes()].concat()
+}
+
+fn delivery_key(recipient: RecipientId, number: u64) -> Vec<u8> {
+    [recipient.0.as_slice(), &number.to_be_bytes()].concat()
+}
+
+fn number_of(key: &[u8]) -> u64 {
+    key.last_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+fn next_number(
+    delivery: &impl ReadableTable<&'static [u8], u64>,
+    recipient: RecipientId,
+) -> Result<u64, StoreError> {
+    let (low, high) = (delivery_key(recipient, 0), delivery_key(recipient, u64::MAX));
+    let mut range = delivery.range(low.as_slice()..=high.as_slice()).map_err(failed("read delivery"))?;
+    let last = range.next_back().transpose().map_err(failed("read delivery"))?;
+    Ok(last.map_or(0, |(key, _)| number_of(key.value()) + 1))
+}

@@ -1,0 +1,100 @@
+//! One feed's connection: each subscription is a cursor on a recipient's queue, so a slow feed costs no memory here.
+
+use std::sync::Arc;
+
+use caregate_protocol::id::RecipientId;
+use caregate_protocol::uplink::{self, Frame};
+use quinn::{Connection, RecvStream, SendStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::gateway::{FrameStream, SessionError, transport};
+use crate::metrics::Metrics;
+use crate::store::{Page, Store, StoreError};
+
+/// Bytes read from the store at once: a quarter second of a busy hospital's traffic, and the memory of a subscription.
+const PAGE_BYTES: usize = 512 << 10;
+/// Subscriptions of one feed at once: live and history of a few recipients.
+const SUBSCRIPTIONS_MAX: usize = 8;
+
+/// What a feed's session needs.
+#[derive(Debug, Clone)]
+pub struct FeedSession {
+    /// The queues that this feed may read.
+    pub recipients: Arc<[RecipientId]>,
+    /// The store.
+    pub store: Arc<Store>,
+    /// Raised after each commit.
+    pub stored: watch::Receiver<u64>,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+impl FeedSession {
+    /// Serves the connection until it ends.
+    ///
+    /// # Errors
+    /// [`SessionError`] names why it ended.
+    pub async fn run(self, connection: Connection) -> Result<(), SessionError> {
+        let mut tasks = JoinSet::new();
+        loop {
+            tokio::select! {
+                stream = connection.accept_bi(), if tasks.len() < SUBSCRIPTIONS_MAX => {
+                    let (out, incoming) = stream.map_err(transport)?;
+                    tasks.spawn(self.clone().subscription(out, incoming));
+                }
+                Some(ended) = tasks.join_next() => {
+                    if let Err(error) = ended.map_err(transport)? {
+                        connection.close(1_u32.into(), error.reason().as_bytes());
+                        return Err(error);
+                    }
+                }
+                error = connection.closed() => return Err(transport(error)),
+            }
+        }
+    }
+
+    async fn subscription(mut self, mut out: SendStream, incoming: RecvStream) -> Result<(), SessionError> {
+        let mut frames = FrameStream::new(incoming);
+        let (recipient, from, until) = match frames.next().await? {
+            Some(Frame::Subscribe { version: uplink::VERSION, recipient, from, until }) => {
+                (recipient, from, until)
+            }
+            Some(Frame::Subscribe { version, .. }) => return Err(SessionError::Version(version)),
+            _ => return Err(SessionError::Unexpected("subscription")),
+        };
+        if !self.recipients.contains(&recipient) {
+            return Err(SessionError::Unexpected("recipient"));
+        }
+        self.stored.mark_unchanged();
+        let next = self.read(move |store| store.next_number(recipient)).await?;
+        let answer = Frame::Subscribed { version: uplink::VERSION, next };
+        out.write_all(&answer.encode()).await.map_err(transport)?;
+        let mut at = if from == u64::MAX { next } else { from };
+        while at < until {
+            let page: Page = self.read(move |store| store.page(recipient, at, until, PAGE_BYTES)).await?;
+            if page.records.is_empty() {
+                self.stored.changed().await.map_err(|_gone| SessionError::Stopped)?;
+                continue;
+            }
+            for (number, record) in page.records {
+                let frame = Frame::Delivery { number, record };
+                out.write_all(&frame.encode()).await.map_err(transport)?;
+                self.metrics.delivered.inc();
+            }
+            at = page.next;
+        }
+        out.finish().map_err(transport)?;
+        // The feed stops reading when it has all; until then the stream must not be reset.
+        drop(out.stopped().await);
+        Ok(())
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, SessionError> {
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || query(&store)).await.map_err(transport)?.map_err(transport)
+    }
+}
