@@ -1,0 +1,260 @@
+/**
+ * The feed's stream (docs/feed-api.md, "Stream"): one JSON object per text frame, checked field by field before any
+ * of it reaches the page. A frame that fails is refused whole, with the reason under which it is counted.
+ */
+
+/** What consent distinguishes; the order is that of the lanes, highest first. */
+export const DATA_CLASSES = ["alarm", "vitals", "waveform", "activity", "sensitive"] as const;
+export type DataClass = (typeof DATA_CLASSES)[number];
+
+export const CATEGORIES = ["adult", "child", "neonate"] as const;
+/** Patient category; `unknown` is the page's own word for a patient whom the hello did not name. */
+export type Category = (typeof CATEGORIES)[number] | "unknown";
+
+export interface BedEntry {
+  readonly bed: string;
+  /** Pseudonym, 32 hexadecimal digits. */
+  readonly patient: string;
+  readonly category: Category;
+}
+
+export interface Code {
+  readonly name: string;
+  readonly loinc: string | null;
+  readonly mdc: number | null;
+  readonly display: string;
+  /** UCUM, null for an event. */
+  readonly unit: string | null;
+}
+
+export interface Wave {
+  /** Unix time of the first sample, ms, by the device's clock. */
+  readonly t0Ms: number;
+  readonly periodMs: number;
+  /** Physical values; NaN where a sample is missing. */
+  readonly values: Float32Array;
+}
+
+export interface Reading {
+  readonly type: "reading";
+  readonly n: number;
+  readonly patient: string;
+  readonly dataClass: DataClass;
+  readonly segment: number;
+  readonly device: string;
+  readonly stream: string;
+  readonly seq: number | null;
+  /** Device clock, Unix ms. */
+  readonly sensorMs: number | null;
+  /** Gateway clock, Unix ms. */
+  readonly gatewayMs: number;
+  readonly flags: number;
+  /** Feed clock when the segment was opened, Unix ms. */
+  readonly openedMs: number;
+  readonly code: Code;
+  readonly value:
+    | { readonly kind: "numeric"; readonly numeric: number }
+    | { readonly kind: "wave"; readonly wave: Wave }
+    | { readonly kind: "event" };
+}
+
+export interface Hello {
+  readonly type: "hello";
+  readonly serverMs: number;
+  readonly next: number;
+  readonly beds: readonly BedEntry[];
+}
+
+export interface Chain {
+  readonly type: "chain";
+  readonly patient: string;
+  readonly dataClass: DataClass;
+  /** Highest sequence up to which the chain is verified without a gap; null before the first. */
+  readonly verified: number | null;
+  /** Lowest missing range, inclusive. */
+  readonly gap: readonly [number, number] | null;
+}
+
+export interface Link {
+  readonly type: "link";
+  readonly core: "up" | "down";
+}
+
+export type Frame = Hello | Reading | Chain | Link;
+
+/** Why a frame was refused; `where` is a path into the object, never a value out of it. */
+export type FrameReason = "too-long" | "not-json" | "unknown-type" | "bad-field";
+
+export class FrameError extends Error {
+  constructor(
+    readonly reason: FrameReason,
+    readonly where: string,
+  ) {
+    super(`${reason} at ${where}`);
+    this.name = "FrameError";
+  }
+}
+
+/** A full chunk of 8,192 samples is under 60 kB as text and 64 beds under 10 kB; 1 MiB leaves room and bounds the parse. */
+export const FRAME_CHARS_MAX = 1 << 20;
+/** As `protocol::reading::SAMPLES_MAX`. */
+export const SAMPLES_MAX = 8192;
+/** As `protocol::id::NAME_BYTES_MAX`; the names are ASCII. */
+const NAME_CHARS_MAX = 64;
+/** Display texts and bed names: what fits a banner. */
+const TEXT_CHARS_MAX = 128;
+/** A central station shows 16 to 32 beds; twice that scrolls, more is another page. */
+export const BEDS_MAX = 64;
+/** The value that stands for "no sample" in a waveform chunk. */
+const SAMPLE_MISSING = -32768;
+
+type Fields = Record<string, unknown>;
+
+function bad(where: string): never {
+  throw new FrameError("bad-field", where);
+}
+
+function fields(value: unknown, where: string): Fields {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) bad(where);
+  return value as Fields;
+}
+
+function finite(value: unknown, where: string): number {
+  if (typeof value !== "number" || !Number.isFinite(value)) bad(where);
+  return value;
+}
+
+function whole(value: unknown, where: string): number {
+  if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0) bad(where);
+  return value;
+}
+
+function text(value: unknown, where: string, max: number): string {
+  if (typeof value !== "string" || value.length === 0 || value.length > max) bad(where);
+  return value;
+}
+
+function oneOf<T extends string>(value: unknown, where: string, allowed: readonly T[]): T {
+  const found = allowed.find((word) => word === value);
+  return found ?? bad(where);
+}
+
+function orNull<T>(value: unknown, check: (value: unknown) => T): T | null {
+  return value === null || value === undefined ? null : check(value);
+}
+
+function patientId(value: unknown, where: string): string {
+  if (typeof value !== "string" || !/^[0-9a-f]{32}$/.test(value)) bad(where);
+  return value;
+}
+
+function parseHello(object: Fields): Hello {
+  if (!Array.isArray(object["beds"]) || object["beds"].length > BEDS_MAX) bad("beds");
+  const beds = object["beds"].map((entry: unknown, i): BedEntry => {
+    const bed = fields(entry, `beds[${i}]`);
+    return {
+      bed: text(bed["bed"], `beds[${i}].bed`, TEXT_CHARS_MAX),
+      patient: patientId(bed["patient"], `beds[${i}].patient`),
+      category: oneOf(bed["category"], `beds[${i}].category`, CATEGORIES),
+    };
+  });
+  return { type: "hello", serverMs: finite(object["server_ms"], "server_ms"), next: whole(object["next"], "next"), beds };
+}
+
+function parseCode(value: unknown): Code {
+  const code = fields(value, "code");
+  return {
+    name: text(code["name"], "code.name", NAME_CHARS_MAX),
+    loinc: orNull(code["loinc"], (v) => text(v, "code.loinc", NAME_CHARS_MAX)),
+    mdc: orNull(code["mdc"], (v) => whole(v, "code.mdc")),
+    display: text(code["display"], "code.display", TEXT_CHARS_MAX),
+    unit: orNull(code["unit"], (v) => text(v, "code.unit", NAME_CHARS_MAX)),
+  };
+}
+
+function parseWave(value: unknown): Wave {
+  const wave = fields(value, "wave");
+  const periodNs = whole(wave["period_ns"], "wave.period_ns");
+  if (periodNs === 0) bad("wave.period_ns");
+  const scale = finite(wave["scale"], "wave.scale");
+  const offset = finite(wave["offset"], "wave.offset");
+  const samples: unknown = wave["samples"];
+  if (!Array.isArray(samples) || samples.length === 0 || samples.length > SAMPLES_MAX) bad("wave.samples");
+  const values = new Float32Array(samples.length);
+  for (let i = 0; i < samples.length; i += 1) {
+    const sample: unknown = samples[i];
+    if (typeof sample !== "number" || !Number.isInteger(sample) || sample < -32768 || sample > 32767) {
+      bad(`wave.samples[${i}]`);
+    }
+    values[i] = sample === SAMPLE_MISSING ? Number.NaN : offset + scale * sample;
+  }
+  return { t0Ms: finite(wave["t0_us"], "wave.t0_us") / 1000, periodMs: periodNs / 1e6, values };
+}
+
+function parseValue(object: Fields): Reading["value"] {
+  const given = ["numeric", "wave", "event"].filter((key) => object[key] !== undefined && object[key] !== null);
+  if (given.length !== 1) bad("numeric|wave|event");
+  if (given[0] === "numeric") return { kind: "numeric", numeric: finite(object["numeric"], "numeric") };
+  if (given[0] === "wave") return { kind: "wave", wave: parseWave(object["wave"]) };
+  if (object["event"] !== true) bad("event");
+  return { kind: "event" };
+}
+
+function parseReading(object: Fields): Reading {
+  return {
+    type: "reading",
+    n: whole(object["n"], "n"),
+    patient: patientId(object["patient"], "patient"),
+    dataClass: oneOf(object["class"], "class", DATA_CLASSES),
+    segment: whole(object["segment"], "segment"),
+    device: text(object["device"], "device", NAME_CHARS_MAX),
+    stream: text(object["stream"], "stream", NAME_CHARS_MAX),
+    seq: orNull(object["seq"], (v) => whole(v, "seq")),
+    sensorMs: orNull(object["sensor_us"], (v) => finite(v, "sensor_us") / 1000),
+    gatewayMs: finite(object["gateway_us"], "gateway_us") / 1000,
+    flags: whole(object["flags"], "flags"),
+    openedMs: finite(object["opened_ms"], "opened_ms"),
+    code: parseCode(object["code"]),
+    value: parseValue(object),
+  };
+}
+
+function parseChain(object: Fields): Chain {
+  const gap = orNull(object["gap"], (value): readonly [number, number] => {
+    if (!Array.isArray(value) || value.length !== 2) bad("gap");
+    const [first, last] = [whole(value[0], "gap[0]"), whole(value[1], "gap[1]")];
+    if (first > last) bad("gap");
+    return [first, last];
+  });
+  return {
+    type: "chain",
+    patient: patientId(object["patient"], "patient"),
+    dataClass: oneOf(object["class"], "class", DATA_CLASSES),
+    verified: orNull(object["verified"], (v) => whole(v, "verified")),
+    gap,
+  };
+}
+
+/** Reads one text frame. Throws {@link FrameError}, and nothing else, on a frame that does not keep to the interface. */
+export function parseFrame(frame: string): Frame {
+  if (frame.length > FRAME_CHARS_MAX) throw new FrameError("too-long", "frame");
+  let value: unknown;
+  try {
+    value = JSON.parse(frame);
+  } catch {
+    throw new FrameError("not-json", "frame");
+  }
+  const object = fields(value, "frame");
+  switch (object["type"]) {
+    case "hello":
+      return parseHello(object);
+    case "reading":
+      return parseReading(object);
+    case "chain":
+      return parseChain(object);
+    case "link":
+      return { type: "link", core: oneOf(object["core"], "core", ["up", "down"] as const) };
+    default:
+      throw new FrameError("unknown-type", "type");
+  }
+}

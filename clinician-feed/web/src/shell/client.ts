@@ -1,0 +1,156 @@
+/** Carries out what the connection's state machine says: fetch, WebSocket and the clock. */
+import { ATTEMPT_MS_MAX, Contact, INITIAL, next } from "../model/connection";
+import type { Action, Event, State } from "../model/connection";
+import { Ward } from "../model/ward";
+import { record } from "./trace";
+
+/** A quarter of the shortest pause would be finer than anyone sees; half of it keeps reconnection prompt. */
+const TICK_MS = 125;
+
+/** The page's only clock: Unix ms, monotonic while the page lives. */
+export function clockMs(): number {
+  return performance.timeOrigin + performance.now();
+}
+
+export type LoginAnswer = "ok" | "wrong" | "too-many" | "no-answer";
+
+async function sessionUser(): Promise<{ event: Event; user: string | null }> {
+  try {
+    const response = await fetch("/api/session", { signal: AbortSignal.timeout(ATTEMPT_MS_MAX), cache: "no-store" });
+    if (response.status === 401) return { event: { is: "sessionRefused" }, user: null };
+    if (!response.ok) return { event: { is: "sessionUnknown" }, user: null };
+    const body: unknown = await response.json();
+    const user = typeof body === "object" && body !== null && "user" in body ? body.user : null;
+    return typeof user === "string" ? { event: { is: "sessionHeld" }, user } : { event: { is: "sessionUnknown" }, user: null };
+  } catch {
+    return { event: { is: "sessionUnknown" }, user: null };
+  }
+}
+
+export class Client {
+  ward = new Ward();
+  readonly contact = new Contact();
+  user: string | null = null;
+  /** Whether the login form is to be shown. */
+  needsLogin = false;
+  private state: State = INITIAL;
+  private socket: WebSocket | null = null;
+  /** Whose readings the ward holds. */
+  private wardUser: string | null = null;
+
+  /** `changed` is called when the page has to be drawn anew; readings don't call it, views look for themselves. */
+  constructor(private readonly changed: () => void) {}
+
+  get isOpen(): boolean {
+    return this.state.at === "open";
+  }
+
+  start(): void {
+    setInterval(() => {
+      this.handle({ is: "tick" });
+    }, TICK_MS);
+    this.handle({ is: "start" });
+  }
+
+  async login(user: string, password: string): Promise<LoginAnswer> {
+    try {
+      const response = await fetch("/api/login", {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ user, password }),
+        signal: AbortSignal.timeout(ATTEMPT_MS_MAX),
+      });
+      if (response.status === 401) return "wrong";
+      if (response.status === 429) return "too-many";
+      if (!response.ok) return "no-answer";
+    } catch {
+      return "no-answer";
+    }
+    this.takeUser(user);
+    this.handle({ is: "loggedIn" });
+    return "ok";
+  }
+
+  /** Forgets everything that was shown, also when the feed can't be told. */
+  async logout(): Promise<void> {
+    this.ward = new Ward();
+    this.wardUser = null;
+    this.handle({ is: "loggedOut" });
+    try {
+      await fetch("/api/logout", { method: "POST", signal: AbortSignal.timeout(ATTEMPT_MS_MAX) });
+    } catch {
+      // The session ends by itself; the page has dropped what it knew.
+    }
+  }
+
+  /** After an expired session the same user goes on where the stream broke; for another nothing is left. */
+  private takeUser(user: string): void {
+    if (this.wardUser !== null && this.wardUser !== user) this.ward = new Ward();
+    this.wardUser = user;
+    this.user = user;
+    this.needsLogin = false;
+  }
+
+  private handle(event: Event): void {
+    const nowMs = clockMs();
+    const before = this.state;
+    const outcome = next(this.state, event, nowMs, Math.random());
+    this.state = outcome.state;
+    this.contact.observe(nowMs, this.isOpen, this.ward.coreUp);
+    for (const action of outcome.actions) this.act(action);
+    if (before.at !== outcome.state.at) this.changed();
+  }
+
+  private act(action: Action): void {
+    switch (action) {
+      case "checkSession":
+        void sessionUser().then(({ event, user }) => {
+          if (user !== null && this.state.at !== "loggedOut") this.takeUser(user);
+          this.handle(event);
+        });
+        break;
+      case "connect":
+        this.connect();
+        break;
+      case "drop":
+        this.drop();
+        break;
+      case "showLogin":
+        this.user = null;
+        this.needsLogin = true;
+        break;
+    }
+  }
+
+  private drop(): void {
+    const { socket } = this;
+    this.socket = null;
+    socket?.close();
+  }
+
+  private connect(): void {
+    this.drop();
+    const from = this.ward.resumeFrom;
+    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+    const socket = new WebSocket(`${scheme}//${location.host}/api/stream${from === null ? "" : `?from=${from}`}`);
+    this.socket = socket;
+    const ward = this.ward;
+    // A socket that was dropped may still speak; only the present one is heard.
+    const heard = (event: Event): void => {
+      if (this.socket === socket) this.handle(event);
+    };
+    socket.onopen = () => {
+      heard({ is: "opened" });
+    };
+    socket.onclose = () => {
+      heard({ is: "closed" });
+    };
+    socket.onmessage = (message: MessageEvent<unknown>) => {
+      if (this.socket !== socket) return;
+      const text = typeof message.data === "string" ? message.data : "";
+      const reading = ward.receive(text, clockMs());
+      if (reading !== null) record(reading, clockMs());
+      heard({ is: "heard" });
+    };
+  }
+}

@@ -1,0 +1,104 @@
+/** The page: login, or the header with the state of the data path above the grid of beds. */
+import { useEffect, useState } from "preact/hooks";
+import { NO_CONTACT_MS } from "../model/connection";
+import { printAge } from "../model/numeric";
+import { clockMs } from "../shell/client";
+import type { Client } from "../shell/client";
+import { second, useWatched } from "./frames";
+import { Login } from "./login";
+import { Tile } from "./tile";
+
+function linkText(client: Client): { text: string; state: "live" | "lost" } {
+  if (!client.isOpen) return { text: "reconnecting", state: "lost" };
+  if (!client.ward.coreUp) return { text: "core link down", state: "lost" };
+  return { text: "live", state: "live" };
+}
+
+function Header({ client }: { readonly client: Client }) {
+  const { ward } = client;
+  const link = linkText(client);
+  const median = ward.delays.median();
+  const refused = [...ward.refused.values()].reduce((sum, count) => sum + count, 0);
+  const reasons = [...ward.refused].map(([reason, count]) => `${reason}: ${count}`).join(", ");
+  return (
+    <header class="top">
+      <h1>
+        <img src="/favicon.svg" alt="" width="22" height="22" /> Caregate
+      </h1>
+      <span class={`link link-${link.state}`} role="status">
+        {link.text}
+      </span>
+      <span class="top-delay" title="Median of the last readings, from measurement to this page">
+        delay <strong>{median === null ? "–" : `${Math.round(median)} ms`}</strong>
+      </span>
+      {ward.missed > 0 && (
+        <span class="warn" title="Readings that the feed no longer held when the page returned">
+          {ward.missed} missed
+        </span>
+      )}
+      {refused > 0 && (
+        <span class="warn" title={reasons}>
+          {refused} refused
+        </span>
+      )}
+      <span class="spring" />
+      <time class="top-clock">{new Date(ward.feedNowMs(clockMs())).toLocaleTimeString("en-GB")}</time>
+      <span class="who" title="Logged in">
+        {client.user}
+      </span>
+      <button type="button" class="logout" onClick={() => void client.logout()}>
+        Log out
+      </button>
+    </header>
+  );
+}
+
+function NoContact({ client, lostForMs }: { readonly client: Client; readonly lostForMs: number }) {
+  const why = client.isOpen ? "the feed has lost the core" : "the page has lost the feed";
+  return (
+    <div class="no-contact" role="alert">
+      <strong>NO CONTACT</strong> for {printAge(lostForMs)}: {why}. What is shown is not the present.
+    </div>
+  );
+}
+
+export function App({ client }: { readonly client: Client }) {
+  const [openedPatient, setOpened] = useState<string | null>(null);
+  useWatched(() => `${client.ward.revision}:${client.isOpen}:${client.needsLogin}:${client.ward.beds.size}:${second()}`);
+  useEffect(() => {
+    const close = (event: KeyboardEvent): void => {
+      if (event.key === "Escape") setOpened(null);
+    };
+    window.addEventListener("keydown", close);
+    return () => {
+      window.removeEventListener("keydown", close);
+    };
+  }, []);
+  if (client.needsLogin) return <Login login={(user, password) => client.login(user, password)} />;
+  if (client.user === null) return <main class="waiting">Connecting to the feed…</main>;
+  const { ward } = client;
+  const lostForMs = client.contact.lostForMs(clockMs());
+  const all = [...ward.beds.values()];
+  const openedBed = openedPatient === null ? undefined : ward.beds.get(openedPatient);
+  const beds = openedBed === undefined ? all : [openedBed];
+  return (
+    <>
+      <Header client={client} />
+      {lostForMs >= NO_CONTACT_MS && <NoContact client={client} lostForMs={lostForMs} />}
+      <main class={`beds beds-${Math.min(beds.length, 5)}${lostForMs >= NO_CONTACT_MS ? " is-out" : ""}`}>
+        {beds.map((bed) => (
+          <Tile
+            key={bed.patient}
+            bed={bed}
+            ward={ward}
+            opened={openedBed !== undefined}
+            toggle={() => {
+              setOpened(openedBed === undefined ? bed.patient : null);
+            }}
+          />
+        ))}
+        {beds.length === 0 && <p class="beds-none">No beds yet. The feed lists none and no reading has come.</p>}
+      </main>
+    </>
+  );
+}

@@ -1,0 +1,158 @@
+/** One bed: banner, traces with numerics beside them, trends, events, and how far its chains are verified. */
+import { cells } from "../model/cells";
+import type { Cell } from "../model/cells";
+import { printAge } from "../model/numeric";
+import { DATA_CLASSES } from "../model/protocol";
+import type { DataClass } from "../model/protocol";
+import { waveRank } from "../model/quantity";
+import { BACKLOG_SHOWN_MS } from "../model/ward";
+import type { Bed, BedEvent, Channel, ChainState, Ward } from "../model/ward";
+import { clockMs } from "../shell/client";
+import { second, useWatched } from "./frames";
+import { Lane } from "./lane";
+import { Trends } from "./trends";
+
+/** Lanes in the grid; an opened bed shows all. */
+const LANES_MAX = 4;
+const EVENTS_IN_TILE = 3;
+const EVENTS_IN_OPENED = 12;
+
+function Numeric({ cell }: { readonly cell: Cell }) {
+  const size = cell.large ? "numeric" : "numeric numeric-small";
+  return (
+    <div class={`${size} kind-${cell.kind} is-${cell.freshness}`}>
+      <div class="numeric-head">
+        <span class="numeric-label">{cell.label}</span>
+        <span class="numeric-unit">{cell.unit}</span>
+        {cell.device !== null && <span class="numeric-device">{cell.device}</span>}
+      </div>
+      <div class="numeric-value">
+        {cell.text}
+        {cell.extra !== null && <span class="numeric-extra">{cell.extra}</span>}
+      </div>
+      <div class="numeric-age">
+        {cell.last === null ? `${cell.age} ago` : <><strong>NO DATA</strong> {cell.last}, {cell.age} ago</>}
+      </div>
+    </div>
+  );
+}
+
+function ChainBadge({ dataClass, chain }: { readonly dataClass: DataClass; readonly chain: ChainState }) {
+  const { verified, gap } = chain;
+  const missing = gap === null ? null : gap[0] === gap[1] ? `#${gap[0]}` : `#${gap[0]}–${gap[1]}`;
+  return (
+    <li class={missing === null ? "chain" : "chain chain-gap"}>
+      <span class="chain-class">{dataClass}</span>{" "}
+      {verified === null ? "not verified yet" : `verified to #${verified}`}
+      {missing !== null && <strong> missing {missing}</strong>}
+    </li>
+  );
+}
+
+function clockTime(ms: number): string {
+  return new Date(ms).toLocaleTimeString("en-GB");
+}
+
+function EventList({ events, feedNowMs }: { readonly events: readonly BedEvent[]; readonly feedNowMs: number }) {
+  if (events.length === 0) return <p class="events-none">No events</p>;
+  return (
+    <ol class="events">
+      {events.map((event) => (
+        <li key={event.id} class={event.dataClass === "alarm" ? "event event-alarm" : "event"}>
+          <time>{clockTime(event.atMs)}</time> <span class="event-name">{event.display}</span>{" "}
+          <span class="dim">{printAge(Math.max(0, feedNowMs - event.atMs))} ago{event.late ? ", arrived late" : ""}</span>
+        </li>
+      ))}
+    </ol>
+  );
+}
+
+function delayText(bed: Bed): string {
+  const median = bed.delays.median();
+  return median === null ? "delay –" : `delay ${Math.round(median)} ms`;
+}
+
+/** Traces run behind the numerics by a chunk; the page says by how much. */
+function heldBackText(channels: readonly Channel[]): string | null {
+  const heldBack = Math.max(0, ...channels.map((channel) => channel.playout.heldBackMs));
+  return channels.length === 0 ? null : `traces +${Math.round(heldBack / 10) * 10} ms`;
+}
+
+export interface TileProps {
+  readonly bed: Bed;
+  readonly ward: Ward;
+  readonly opened: boolean;
+  readonly toggle: () => void;
+}
+
+function Banner({ bed, channels, opened, toggle, nowMs }: Omit<TileProps, "ward"> & { readonly channels: readonly Channel[]; readonly nowMs: number }) {
+  const heldBack = heldBackText(channels);
+  return (
+    <header class="banner">
+      <h2>
+        <button type="button" aria-expanded={opened} onClick={toggle} title={opened ? "Back to all beds (Esc)" : "This bed alone"}>
+          {bed.name}
+        </button>
+      </h2>
+      <span class="pseudonym" title={`Pseudonym ${bed.patient}`}>
+        {bed.patient.slice(0, 4)} {bed.patient.slice(4, 8)}
+      </span>
+      <span class={`category category-${bed.category}`}>{bed.category}</span>
+      {nowMs - bed.backlogMs < BACKLOG_SHOWN_MS && <span class="backlog">backlog arriving</span>}
+      <span class="delay" title="Median from measurement to this page; traces are held back so that they run smoothly">
+        {delayText(bed)}
+        {heldBack !== null && <span class="dim"> · {heldBack}</span>}
+      </span>
+    </header>
+  );
+}
+
+export function Tile(props: TileProps) {
+  const { bed, ward, opened } = props;
+  useWatched(() => `${bed.revision}:${second()}`);
+  const nowMs = clockMs();
+  const feedNowMs = ward.feedNowMs(nowMs);
+  const numerics = cells(bed, nowMs, feedNowMs);
+  const channels = [...bed.channels.values()].sort(
+    (a, b) => waveRank(a.presentation.kind) - waveRank(b.presentation.kind) || a.key.localeCompare(b.key),
+  );
+  const shown = opened ? channels : channels.slice(0, LANES_MAX);
+  const small = numerics.filter((cell) => !cell.large);
+  return (
+    <article class="tile" aria-label={`${bed.name}, ${bed.category}`}>
+      <Banner {...props} channels={shown} nowMs={nowMs} />
+      <div class="signals">
+        <div class="lanes">
+          {shown.map((channel) => (
+            <Lane key={channel.key} channel={channel} />
+          ))}
+          {channels.length === 0 && <p class="lanes-none">No traces received yet</p>}
+          {channels.length > shown.length && <p class="lanes-more">{channels.length - shown.length} more: open the bed</p>}
+        </div>
+        <div class="numerics">
+          {numerics.filter((cell) => cell.large).map((cell) => (
+            <Numeric key={cell.key} cell={cell} />
+          ))}
+          {numerics.length === 0 && <p class="numerics-none">No numerics received yet</p>}
+        </div>
+      </div>
+      {small.length > 0 && (
+        <div class="smalls">
+          {small.map((cell) => (
+            <Numeric key={cell.key} cell={cell} />
+          ))}
+        </div>
+      )}
+      <Trends bed={bed} ward={ward} />
+      <footer class="tile-foot">
+        <EventList events={bed.events.slice(0, opened ? EVENTS_IN_OPENED : EVENTS_IN_TILE)} feedNowMs={feedNowMs} />
+        <ul class="chains" aria-label="Chains of sealed segments">
+          {DATA_CLASSES.map((dataClass) => {
+            const chain = bed.chains.get(dataClass);
+            return chain === undefined ? null : <ChainBadge key={dataClass} dataClass={dataClass} chain={chain} />;
+          })}
+        </ul>
+      </footer>
+    </article>
+  );
+}
