@@ -157,7 +157,6 @@ mod tests {
     }
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
-    #[expect(dead_code, reason = "only what is refused matters here")]
     struct Uplink {
         port: u16,
     }

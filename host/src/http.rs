@@ -1,5 +1,6 @@
 //! An HTTP/1.1 server with the limits that `axum::serve` lacks: connections, time to a request's head, time to drain.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,6 @@ use axum::Router;
 use axum::extract::ConnectInfo;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -103,5 +103,53 @@ async fn connection(
     };
     if let Err(error) = result {
         tracing::debug!(%peer, %error, "HTTP connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+
+    async fn start(connections_max: usize) -> (SocketAddr, CancellationToken) {
+        let listener = crate::net::listen("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (router, shutdown) = (Router::new().route("/", get(async || "hello")), CancellationToken::new());
+        tokio::spawn(serve(listener, router, Options { connections_max, tls: None }, shutdown.clone()));
+        (address, shutdown)
+    }
+
+    /// The clock is tokio's and jumps when nothing else is left to do.
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_peer_loses_its_place_to_the_next() {
+        let (address, shutdown) = start(1).await;
+        let started = Instant::now();
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        silent.write_all(b"GET / HT").await.unwrap();
+        let mut next = TcpStream::connect(address).await.unwrap();
+        next.write_all(REQUEST).await.unwrap();
+        let mut answer = String::new();
+        next.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"), "{answer}");
+        assert!(started.elapsed() >= HEAD_TIMEOUT);
+        shutdown.cancel();
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_long_is_refused() {
+        let (address, shutdown) = start(4).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("GET / HTTP/1.1\r\nHost: x\r\nCookie: {}", "a".repeat(HEAD_BYTES_MAX));
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, b"HTTP/1.1 431");
+        shutdown.cancel();
     }
 }

@@ -4,6 +4,8 @@
 //! operating system is here, once. So this crate needs tokio and rustls, which `caregate-protocol` must not have (ADR 1).
 
 pub mod admin;
+#[cfg(test)]
+mod child;
 pub mod clock;
 pub mod config;
 pub mod http;

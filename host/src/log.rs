@@ -48,3 +48,33 @@ pub fn init(format: LogFormat) -> Result<(), LogError> {
     }
     .map_err(LogError::Started)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::child;
+
+    const NAME: &str = "log::tests::the_filter_comes_from_the_environment";
+
+    /// In the child, because logging and the environment belong to the whole process.
+    #[test]
+    fn the_filter_comes_from_the_environment() {
+        if child::is_child() {
+            match init(LogFormat::Json) {
+                Ok(()) => {
+                    tracing::debug!(count = 7, "fine");
+                    println!("again: {}", init(LogFormat::Text).is_err());
+                }
+                Err(error) => println!("refused: {error}"),
+            }
+            return;
+        }
+        let output = child::run(NAME, FILTER_VARIABLE, "caregate_host=debug");
+        let line = output.lines().find(|line| line.contains("fine")).unwrap();
+        assert!(line.starts_with('{') && line.contains("\"count\":7") && line.ends_with('}'), "{line}");
+        assert!(output.contains("again: true"), "{output}");
+        assert!(!child::run(NAME, FILTER_VARIABLE, "info").contains("fine"));
+        let output = child::run(NAME, FILTER_VARIABLE, "caregate_host=loud");
+        assert!(output.contains("refused: CAREGATE_LOG is not a log filter"), "{output}");
+    }
+}

@@ -92,7 +92,10 @@ pub fn udp(address: &str) -> Result<UdpSocket, ListenError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
+    use crate::child;
 
     #[tokio::test]
     async fn binds_an_address_and_names_it_when_taken() {
@@ -114,5 +117,28 @@ mod tests {
             assert!(matches!(listen(text), Err(ListenError::Address(_))), "{text}");
         }
         assert!(matches!(listen("systemd:7"), Err(ListenError::NotHandedOver { .. })));
+    }
+    #[test]
+    fn a_socket_is_taken_over_from_systemd() {
+        if child::is_child() {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = listen("systemd:0").unwrap();
+                assert!(matches!(listen("fd:0"), Err(ListenError::NotHandedOver { count: 1, .. })));
+                let (stream, _) = listener.accept().await.unwrap();
+                stream.try_write(b"here").unwrap();
+            });
+            return;
+        }
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        // The connection is made before the daemon runs, and is served all the same.
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let mut child =
+            child::Child::start_with_socket("net::tests::a_socket_is_taken_over_from_systemd", listener);
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "here");
+        assert!(child.status().success());
     }
 }

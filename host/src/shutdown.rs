@@ -29,3 +29,30 @@ pub fn token() -> io::Result<CancellationToken> {
     });
     Ok(token)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::child;
+
+    #[test]
+    fn the_first_signal_asks_and_the_second_ends() {
+        if child::is_child() {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let token = super::token().unwrap();
+                println!("ready");
+                token.cancelled().await;
+                println!("stopping");
+                std::future::pending::<()>().await;
+            });
+        }
+        for (first, second) in [("-TERM", "-INT"), ("-INT", "-TERM"), ("-TERM", "-TERM")] {
+            let mut child = child::Child::start("shutdown::tests::the_first_signal_asks_and_the_second_ends");
+            child.wait_for("ready");
+            child.signal(first);
+            child.wait_for("stopping");
+            child.signal(second);
+            assert_eq!(child.status().code(), Some(super::EXIT_INTERRUPTED));
+        }
+    }
+}

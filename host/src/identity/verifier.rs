@@ -1,5 +1,6 @@
 //! The check of a peer inside the handshake, and the lookup of our own certificate; both see the material of the moment.
 
+use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::ResolvesClientCert;
@@ -48,12 +49,23 @@ impl PeerVerifier {
     /// Counts a refusal and turns it into rustls's terms.
     fn refuse_id(&self, error: IdentityError) -> Error {
         self.shared.metrics.refused.with_label_values(&[error.reason()]).inc();
-        Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
+        Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(Refusal(error)))))
     }
 
     fn refuse_chain(&self, error: Error) -> Error {
         self.shared.metrics.refused.with_label_values(&[chain_reason(&error)]).inc();
         error
+    }
+}
+
+/// rustls prints the `Debug` form of a verifier's own errors; this makes it the sentence.
+#[derive(thiserror::Error)]
+#[error("{0}")]
+struct Refusal(IdentityError);
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
     }
 }
 
