@@ -1,0 +1,23 @@
+//! From a policy document to the policy that counts.
+//!
+//! A grant counts if the EIP-712 signature on it is the grant key's that was pinned for its relationship and its
+//! patient. What fails is refused alone, by path and reason; the others hold. Nothing here trusts the document's
+//! source. Signatures have one form only (65 bytes, low s as in EIP-2, v 27 or 28), so none has a second spelling.
+
+mod address;
+mod document;
+mod eip712;
+mod pins;
+mod signature;
+
+pub use address::{Address, AddressError};
+pub use document::{RefusalReason, RefusedGrant, verify_document};
+pub use eip712::{DOMAIN_NAME, DOMAIN_VERSION, Domain, grant_digest, revocation_digest};
+pub use pins::{PatientPin, PatientPins, PinError, RelationshipPin};
+pub use signature::{SignatureError, signer};
+
+#[cfg(any(test, feature = "wallet"))]
+pub(crate) use {eip712::keccak256, signature::address_of};
+
+#[cfg(test)]
+mod tests;

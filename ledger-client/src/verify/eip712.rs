@@ -1,0 +1,106 @@
+//! What is signed: typed structured data (EIP-712), so that a wallet can show the patient what it says.
+//!
+//! ```text
+//! digest     = keccak256(0x19 ‖ 0x01 ‖ domain separator ‖ struct hash)
+//! struct     = keccak256(keccak256(type text) ‖ word ‖ word ‖ …)      each field one 32-byte word
+//! Grant(bytes32 relationship,address grantee,uint32 classes,uint32 purposes,
+//!       uint64 from,uint64 until,uint32 staleBoundS,uint64 version)
+//! Revocation(bytes32 relationship,uint64 version)
+//! ```
+//! The patient's pseudonym is not signed: the relationship stands for it, and the gateway's pins tie the two.
+
+use caregate_protocol::policy::{Grant, Revocation};
+use serde::{Deserialize, Serialize};
+use sha3::{Digest, Keccak256};
+
+use super::address::Address;
+
+/// The domain's `name`.
+pub const DOMAIN_NAME: &str = "Caregate";
+/// The domain's `version`; it changes when a signed struct changes.
+pub const DOMAIN_VERSION: &str = "1";
+
+const DOMAIN_TYPE: &str =
+    "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)";
+const GRANT_TYPE: &str = "Grant(bytes32 relationship,address grantee,uint32 classes,uint32 purposes,\
+uint64 from,uint64 until,uint32 staleBoundS,uint64 version)";
+const REVOCATION_TYPE: &str = "Revocation(bytes32 relationship,uint64 version)";
+
+type Word = [u8; 32];
+
+/// The ledger and contract for which a signature is meant; a grant signed for another one is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Domain {
+    /// The chain's number (EIP-155).
+    pub chain_id: u64,
+    /// The consent contract.
+    pub verifying_contract: Address,
+}
+
+pub(crate) fn keccak256(parts: &[&[u8]]) -> Word {
+    let mut hash = Keccak256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+fn number(value: u64) -> Word {
+    let mut word = [0; 32];
+    word[24..].copy_from_slice(&value.to_be_bytes());
+    word
+}
+
+fn address(value: &[u8; 20]) -> Word {
+    let mut word = [0; 32];
+    word[12..].copy_from_slice(value);
+    word
+}
+
+fn struct_hash(type_text: &str, words: &[Word]) -> Word {
+    let type_hash = keccak256(&[type_text.as_bytes()]);
+    keccak256(&[&type_hash, words.as_flattened()])
+}
+
+impl Domain {
+    fn separator(&self) -> Word {
+        struct_hash(
+            DOMAIN_TYPE,
+            &[
+                keccak256(&[DOMAIN_NAME.as_bytes()]),
+                keccak256(&[DOMAIN_VERSION.as_bytes()]),
+                number(self.chain_id),
+                address(&self.verifying_contract.0),
+            ],
+        )
+    }
+
+    fn digest(&self, struct_hash: &Word) -> Word {
+        keccak256(&[&[0x19, 0x01], &self.separator(), struct_hash])
+    }
+}
+
+/// The 32 bytes that a grant key signs.
+#[must_use]
+pub fn grant_digest(grant: &Grant, domain: &Domain) -> [u8; 32] {
+    domain.digest(&struct_hash(
+        GRANT_TYPE,
+        &[
+            grant.relationship.0,
+            address(&grant.grantee.0),
+            number(grant.classes.into()),
+            number(grant.purposes.into()),
+            number(grant.from),
+            number(grant.until),
+            number(grant.stale_bound_s.into()),
+            number(grant.version),
+        ],
+    ))
+}
+
+/// The 32 bytes that a grant key or a revoke-only key signs.
+#[must_use]
+pub fn revocation_digest(revocation: &Revocation, domain: &Domain) -> [u8; 32] {
+    domain.digest(&struct_hash(REVOCATION_TYPE, &[revocation.relationship.0, number(revocation.version)]))
+}

@@ -1,0 +1,107 @@
+//! The keys that a gateway pinned when its patients were enrolled. They are the root of all consent here, so they
+//! come from the gateway's own configuration and from nowhere else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use caregate_protocol::id::PatientId;
+use caregate_protocol::policy::{GRANTS_MAX, PATIENTS_MAX, RelationshipId};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::address::Address;
+
+/// The keys of one relationship, as the configuration writes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelationshipPin {
+    /// The relationship's pseudonym.
+    pub relationship: RelationshipId,
+    /// May grant and revoke; in the patient's wallet.
+    pub grant_key: Address,
+    /// May revoke only, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke_key: Option<Address>,
+}
+
+/// One patient's relationships, as the configuration writes them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PatientPin {
+    /// Whose they are.
+    pub patient: PatientId,
+    /// At most [`GRANTS_MAX`].
+    pub relationships: Vec<RelationshipPin>,
+}
+
+/// Why pins were refused. Indices name the entry, so that no pseudonym gets into a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum PinError {
+    /// Too many patients.
+    #[error("{len} pinned patients, allowed are {PATIENTS_MAX}")]
+    TooManyPatients {
+        /// How many there are.
+        len: usize,
+    },
+    /// Too many relationships of one patient.
+    #[error("pinned patient {patient}: {len} relationships, allowed are {GRANTS_MAX}")]
+    TooManyRelationships {
+        /// Index of the patient.
+        patient: usize,
+        /// How many there are.
+        len: usize,
+    },
+    /// A patient for the second time.
+    #[error("pinned patient {patient}: an earlier entry pins the same patient")]
+    DuplicatePatient {
+        /// Index of the second entry.
+        patient: usize,
+    },
+    /// A relationship for the second time, with this or another patient.
+    #[error("pinned patient {patient}, relationship {relationship}: pinned earlier already")]
+    DuplicateRelationship {
+        /// Index of the patient.
+        patient: usize,
+        /// Index of the second entry in that patient's list.
+        relationship: usize,
+    },
+}
+
+/// Who may sign for which relationship. Invariant: each relationship belongs to one patient.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PatientPins {
+    patients: BTreeMap<PatientId, BTreeMap<RelationshipId, RelationshipPin>>,
+}
+
+impl PatientPins {
+    /// Takes the pins of a configuration.
+    ///
+    /// # Errors
+    /// [`PinError`] for a list past its bound, or a patient or relationship that comes twice.
+    pub fn new(pins: &[PatientPin]) -> Result<Self, PinError> {
+        if pins.len() > PATIENTS_MAX {
+            return Err(PinError::TooManyPatients { len: pins.len() });
+        }
+        let mut seen = BTreeSet::new();
+        let mut patients = BTreeMap::new();
+        for (patient, pin) in pins.iter().enumerate() {
+            if pin.relationships.len() > GRANTS_MAX {
+                return Err(PinError::TooManyRelationships { patient, len: pin.relationships.len() });
+            }
+            if let Some(relationship) =
+                pin.relationships.iter().position(|entry| !seen.insert(entry.relationship))
+            {
+                return Err(PinError::DuplicateRelationship { patient, relationship });
+            }
+            let relationships = pin.relationships.iter().map(|entry| (entry.relationship, *entry)).collect();
+            if patients.insert(pin.patient, relationships).is_some() {
+                return Err(PinError::DuplicatePatient { patient });
+            }
+        }
+        Ok(Self { patients })
+    }
+
+    /// The pinned relationships of a patient, if the patient is enrolled here.
+    pub(super) fn of(&self, patient: &PatientId) -> Option<&BTreeMap<RelationshipId, RelationshipPin>> {
+        self.patients.get(patient)
+    }
+}
