@@ -4,6 +4,7 @@
 
 pub mod id;
 pub mod key;
+pub mod openflow;
 pub mod policy;
 pub mod reading;
 pub mod record;

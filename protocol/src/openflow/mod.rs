@@ -1,0 +1,44 @@
+//! OpenFlow 1.3.5 (ONF TS-023): the messages with which a controller and a switch meet, and nothing that changes a flow yet.
+//!
+//! Both ends use it: the controller now, the gateway's datapath when it has tables. Decoding is strict where the standard
+//! fixes a length, and ignores what it says to ignore (padding, reserved fields, unknown hello elements). Whatever is
+//! refused says which standard error its sender should be told ([`DecodeError::answer`]).
+//!
+//! ```text
+//!  0               8               16                              32
+//! +---------------+---------------+-------------------------------+
+//! | version       | type          | length (header and body)      |   §7.1, every message
+//! +---------------+---------------+-------------------------------+
+//! | xid                                                           |
+//! +---------------------------------------------------------------+
+//! | body, length - 8 bytes                                        |
+//! ```
+
+mod error;
+mod framer;
+mod hello;
+mod message;
+pub mod session;
+mod switch;
+
+pub use error::{
+    BadAction, BadInstruction, BadMatch, BadRequest, ErrorKind, ErrorMessage, FlowModFailed, GroupModFailed,
+    HelloFailed, MeterModFailed, PortModFailed, QueueOpFailed, RoleRequestFailed, SwitchConfigFailed,
+    TableFeaturesFailed, TableModFailed,
+};
+pub use framer::{FrameError, Framer};
+pub use hello::{Hello, Versions};
+pub use message::{DecodeError, EncodeError, Header, Message, MessageType};
+pub use switch::{Capabilities, Features, FragmentHandling, SwitchConfig};
+
+/// The version number of OpenFlow 1.3.x on the wire (§7.1).
+pub const VERSION: u8 = 4;
+
+/// The port that IANA assigned (§6.3.1).
+pub const PORT: u16 = 6653;
+
+/// Bytes of a header (§7.1).
+pub const HEADER_BYTES: usize = 8;
+
+/// Longest message: the header's length field has 16 bits.
+pub const MESSAGE_BYTES_MAX: usize = 0xffff;
