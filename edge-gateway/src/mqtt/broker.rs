@@ -1,0 +1,415 @@
+//! The second door: a client of the broker that a home already has, subscribed to `vitals/v1/#` at QoS 1.
+//!
+//! The broker is told PUBACK only after the pipeline's verdict (`set_manual_acks`), in the order of receipt, and keeps the
+//! session (`CleanSession` 0), so what was not acknowledged comes again after a reconnect. A refused publish is not
+//! acknowledged: the connection is dropped, and after a pause the broker sends it again. What no repetition can mend (a device
+//! that is not allowed, a topic that names none, a payload too large) is acknowledged and counted, since a broker repeats the
+//! head of its queue for ever.
+//!
+//! Each connection gets a fresh `AsyncClient` and `EventLoop`: rumqttc keeps packets that it had read, but not yet handed out,
+//! over a reconnect, and a PUBACK for one of those would carry a packet identifier of the old connection.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use caregate_protocol::id::DeviceId;
+use rumqttc::mqttbytes::v4::{Packet, Publish, SubscribeReasonCode};
+use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, QoS};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::limits::DRAIN_TIMEOUT;
+use super::metrics::{BrokerMetrics, verdict_label};
+use super::topic;
+use super::window::{Window, cost};
+use crate::ingest::{Inbound, Verdict};
+
+/// What is subscribed to.
+const FILTER: &str = "vitals/v1/#";
+
+/// Largest packet from the broker. Larger than what is admitted, so that a message which is too large can be acknowledged
+/// and counted instead of ending every new connection again.
+const PACKET_BYTES_MAX: usize = 1024 * 1024;
+
+/// Largest payload that is admitted: the same as the embedded server's packet.
+const PAYLOAD_BYTES_MAX: usize = 256 * 1024;
+
+/// Publishes that await their verdict. Brokers send 20 (mosquitto) to a few hundred without a PUBACK; above this one that
+/// knows no window is cut off.
+const OUTSTANDING_MAX: usize = 1024;
+
+/// Their bytes.
+const OUTSTANDING_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The broker's keep-alive: short enough that a dead broker shows within a minute.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// Events between the task that polls rumqttc and the one that decides. Small: the queue that matters is the window.
+const EVENTS_MAX: usize = 16;
+
+/// First and longest pause before connecting again. A broker that restarts is back in a second or two; half a minute is what
+/// an installer waits without giving up.
+const BACKOFF_MIN: Duration = Duration::from_millis(500);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// Where the broker is, and whose readings are taken from it.
+#[derive(Clone)]
+pub struct BrokerConfig {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port, usually 1883.
+    pub port: u16,
+    /// The client id under which the broker keeps the session: unique at that broker, and the same after a restart.
+    pub client_id: String,
+    /// User name and password, where the broker asks for them.
+    pub login: Option<(String, String)>,
+    /// The devices whose topics are taken: a broker says nothing about who published.
+    pub devices: BTreeSet<DeviceId>,
+}
+
+impl std::fmt::Debug for BrokerConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BrokerConfig")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a publish is not for the pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unfit {
+    ForeignTopic,
+    UnknownDevice,
+    TooLarge,
+}
+
+impl Unfit {
+    fn label(self) -> &'static str {
+        match self {
+            Self::ForeignTopic => "foreign-topic",
+            Self::UnknownDevice => "unknown-device",
+            Self::TooLarge => "too-large",
+        }
+    }
+}
+
+/// Whose publish this is.
+fn device_of(publish: &Publish, devices: &BTreeSet<DeviceId>) -> Result<DeviceId, Unfit> {
+    let device = topic::device_of(&publish.topic).ok_or(Unfit::ForeignTopic)?;
+    if !devices.contains(&device) {
+        return Err(Unfit::UnknownDevice);
+    }
+    if publish.payload.len() > PAYLOAD_BYTES_MAX { Err(Unfit::TooLarge) } else { Ok(device) }
+}
+
+/// Pauses between connections: doubling from [`BACKOFF_MIN`] to [`BACKOFF_MAX`]. Without jitter: there is one gateway per broker.
+#[derive(Debug)]
+struct Backoff(Duration);
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = (pause * 2).min(BACKOFF_MAX);
+        pause
+    }
+
+    fn reset(&mut self) {
+        self.0 = BACKOFF_MIN;
+    }
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Shutdown,
+    Connection,
+    SubscriptionRefused,
+    PublishRefused,
+    WindowFull,
+    PipelineGone,
+}
+
+impl End {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Shutdown => "shutdown",
+            Self::Connection => "connection",
+            Self::SubscriptionRefused => "subscription-refused",
+            Self::PublishRefused => "refused",
+            Self::WindowFull => "window-full",
+            Self::PipelineGone => "pipeline-gone",
+        }
+    }
+}
+
+/// Takes readings from the broker until `shutdown`; then answers what is outstanding (at most [`DRAIN_TIMEOUT`]) and returns. Connects
+/// again, for ever, whatever ends a connection.
+pub async fn run(
+    config: BrokerConfig,
+    inbound: mpsc::Sender<Inbound>,
+    metrics: BrokerMetrics,
+    shutdown: CancellationToken,
+) {
+    let mut backoff = Backoff(BACKOFF_MIN);
+    while !shutdown.is_cancelled() {
+        let mut link = Link::new(&config, &inbound, &metrics);
+        let end = link.run(&shutdown, &mut backoff).await;
+        metrics.subscribed.set(0);
+        metrics.closes.with_label_values(&[end.label()]).inc();
+        if end == End::PipelineGone {
+            tracing::error!("the pipeline has gone: no more readings are taken from the broker");
+            return;
+        }
+        let pause = backoff.next();
+        tracing::info!(reason = end.label(), pause_ms = pause.as_millis(), "broker connection ended");
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+struct Outstanding {
+    publish: Publish,
+    /// What to do when its turn comes.
+    answer: Answer,
+}
+
+enum Answer {
+    /// Not for the pipeline: acknowledge.
+    Unfit(Unfit),
+    Awaited(oneshot::Receiver<Verdict>),
+}
+
+/// One connection to the broker.
+struct Link<'a> {
+    config: &'a BrokerConfig,
+    inbound: &'a mpsc::Sender<Inbound>,
+    metrics: &'a BrokerMetrics,
+    client: AsyncClient,
+    events: mpsc::Receiver<Result<Event, Box<ConnectionError>>>,
+    poller: AbortHandle,
+    outstanding: Window<Outstanding>,
+}
+
+impl Drop for Link<'_> {
+    fn drop(&mut self) {
+        self.poller.abort();
+    }
+}
+
+impl<'a> Link<'a> {
+    fn new(config: &'a BrokerConfig, inbound: &'a mpsc::Sender<Inbound>, metrics: &'a BrokerMetrics) -> Self {
+        let mut options = MqttOptions::new(&config.client_id, &config.host, config.port);
+        options.set_keep_alive(KEEP_ALIVE).set_clean_session(false).set_manual_acks(true);
+        options.set_max_packet_size(PACKET_BYTES_MAX, PACKET_BYTES_MAX);
+        if let Some((username, password)) = &config.login {
+            options.set_credentials(username, password);
+        }
+        // Room for a PUBACK of everything outstanding and the SUBSCRIBE, so that `try_ack` never finds it full.
+        let (client, event_loop) = AsyncClient::new(options, OUTSTANDING_MAX + EVENTS_MAX);
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let poller = tokio::spawn(poll(event_loop, sender)).abort_handle();
+        let outstanding = Window::new(OUTSTANDING_MAX, OUTSTANDING_BYTES_MAX);
+        Self { config, inbound, metrics, client, events, poller, outstanding }
+    }
+
+    async fn run(&mut self, shutdown: &CancellationToken, backoff: &mut Backoff) -> End {
+        loop {
+            let end = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => ControlFlow::Break(End::Shutdown),
+                answered = oldest_answer(&mut self.outstanding) => self.handle_answer(answered, backoff),
+                event = self.events.recv() => self.handle_event(event).await,
+            };
+            match end {
+                ControlFlow::Continue(()) => {}
+                ControlFlow::Break(End::Shutdown) => {
+                    self.drain(backoff).await;
+                    return End::Shutdown;
+                }
+                ControlFlow::Break(end) => return end,
+            }
+        }
+    }
+
+    async fn handle_event(&mut self, event: Option<Result<Event, Box<ConnectionError>>>) -> ControlFlow<End> {
+        match event {
+            Some(Ok(Event::Incoming(packet))) => self.handle_packet(packet).await,
+            Some(Ok(Event::Outgoing(_))) => ControlFlow::Continue(()),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "broker connection");
+                ControlFlow::Break(End::Connection)
+            }
+            // The polling task panicked: rumqttc met something that it takes for impossible.
+            None => ControlFlow::Break(End::Connection),
+        }
+    }
+
+    async fn handle_packet(&mut self, packet: Packet) -> ControlFlow<End> {
+        match packet {
+            Packet::ConnAck(_) => {
+                if self.client.try_subscribe(FILTER, QoS::AtLeastOnce).is_err() {
+                    return ControlFlow::Break(End::Connection);
+                }
+            }
+            Packet::SubAck(suback) => {
+                if suback.return_codes.contains(&SubscribeReasonCode::Failure) {
+                    tracing::warn!(filter = FILTER, "the broker refuses the subscription");
+                    return ControlFlow::Break(End::SubscriptionRefused);
+                }
+                self.metrics.subscribed.set(1);
+            }
+            Packet::Publish(publish) => return self.handle_publish(publish).await,
+            Packet::Connect(_)
+            | Packet::PubAck(_)
+            | Packet::PubRec(_)
+            | Packet::PubRel(_)
+            | Packet::PubComp(_)
+            | Packet::Subscribe(_)
+            | Packet::Unsubscribe(_)
+            | Packet::UnsubAck(_)
+            | Packet::PingReq
+            | Packet::PingResp
+            | Packet::Disconnect => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    async fn handle_publish(&mut self, publish: Publish) -> ControlFlow<End> {
+        if self.outstanding.is_full() {
+            self.metrics.publishes.with_label_values(&["window-full"]).inc();
+            // QoS 0 knows no window and may be lost (§4.3.1); QoS 1 comes again.
+            if publish.qos == QoS::AtMostOnce {
+                return ControlFlow::Continue(());
+            }
+            return ControlFlow::Break(End::WindowFull);
+        }
+        let bytes = cost(&publish.topic, &publish.payload);
+        let answer = match device_of(&publish, &self.config.devices) {
+            Err(unfit) => Answer::Unfit(unfit),
+            Ok(device) => {
+                let (verdict, receiver) = oneshot::channel();
+                let inbound = Inbound {
+                    device,
+                    topic: publish.topic.clone(),
+                    payload: publish.payload.clone(),
+                    received_us: unix_us(),
+                    verdict,
+                };
+                if self.inbound.send(inbound).await.is_err() {
+                    return ControlFlow::Break(End::PipelineGone);
+                }
+                Answer::Awaited(receiver)
+            }
+        };
+        self.outstanding.push(bytes, Outstanding { publish, answer });
+        ControlFlow::Continue(())
+    }
+
+    /// Takes in the answer to the oldest publish.
+    fn handle_answer(
+        &mut self,
+        answer: Result<Option<Verdict>, Unfit>,
+        backoff: &mut Backoff,
+    ) -> ControlFlow<End> {
+        let Some(Outstanding { publish, .. }) = self.outstanding.pop() else {
+            return ControlFlow::Continue(());
+        };
+        let label = match answer {
+            Ok(verdict) => verdict_label(verdict),
+            Err(unfit) => unfit.label(),
+        };
+        self.metrics.publishes.with_label_values(&[label]).inc();
+        if publish.qos == QoS::AtMostOnce {
+            return ControlFlow::Continue(());
+        }
+        match answer {
+            Ok(Some(Verdict::Stored | Verdict::Quarantined)) | Err(_) => {
+                backoff.reset();
+                match self.client.try_ack(&publish) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(End::Connection),
+                }
+            }
+            Ok(Some(Verdict::Refused) | None) => ControlFlow::Break(End::PublishRefused),
+        }
+    }
+
+    /// Answers what is outstanding, then says DISCONNECT; the broker keeps the rest for the next start.
+    async fn drain(&mut self, backoff: &mut Backoff) {
+        let answered = async {
+            while !self.outstanding.is_empty() {
+                let answer = oldest_answer(&mut self.outstanding).await;
+                if self.handle_answer(answer, backoff).is_break() {
+                    return;
+                }
+            }
+            // The poller writes the PUBACKs and then the DISCONNECT, after which the broker closes.
+            if self.client.try_disconnect().is_ok() {
+                while let Some(Ok(_)) = self.events.recv().await {}
+            }
+        };
+        if timeout(DRAIN_TIMEOUT, answered).await.is_err() {
+            tracing::warn!("publishes of the broker unanswered at shutdown; it will send them again");
+        }
+    }
+}
+
+/// The answer to the oldest outstanding publish; waits for ever where there is none. May be dropped and called again.
+async fn oldest_answer(outstanding: &mut Window<Outstanding>) -> Result<Option<Verdict>, Unfit> {
+    match outstanding.oldest_mut().map(|oldest| &mut oldest.answer) {
+        Some(Answer::Unfit(unfit)) => Err(*unfit),
+        Some(Answer::Awaited(receiver)) => Ok(receiver.await.ok()),
+        None => std::future::pending().await,
+    }
+}
+
+/// Polls rumqttc in a task of its own, since its `poll` must not be dropped half-way: a packet on its way out would be lost.
+async fn poll(mut event_loop: EventLoop, sender: mpsc::Sender<Result<Event, Box<ConnectionError>>>) {
+    loop {
+        let event = event_loop.poll().await.map_err(Box::new);
+        let ended = event.is_err();
+        if sender.send(event).await.is_err() || ended {
+            return;
+        }
+    }
+}
+
+/// Unix time in microseconds by the gateway's clock; the only place where this door reads it.
+#[expect(clippy::disallowed_methods, reason = "the I/O shell stamps what comes in")]
+fn unix_us() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_allowed_devices_with_fitting_payloads_are_taken() {
+        let devices = BTreeSet::from([DeviceId::new("a").unwrap()]);
+        let of = |topic: &str, bytes: usize| {
+            device_of(&Publish::new(topic, QoS::AtLeastOnce, vec![0; bytes]), &devices)
+        };
+        assert_eq!(of("vitals/v1/a/num/x", 10), Ok(DeviceId::new("a").unwrap()));
+        assert_eq!(of("vitals/v1/b/num/x", 10), Err(Unfit::UnknownDevice));
+        assert_eq!(of("vitals/v1/a", 10), Err(Unfit::ForeignTopic));
+        assert_eq!(of("vitals/v1/a/wave/x", PAYLOAD_BYTES_MAX), Ok(DeviceId::new("a").unwrap()));
+        assert_eq!(of("vitals/v1/a/wave/x", PAYLOAD_BYTES_MAX + 1), Err(Unfit::TooLarge));
+    }
+
+    #[test]
+    fn pauses_double_up_to_their_bound_and_start_anew_after_success() {
+        let mut backoff = Backoff(BACKOFF_MIN);
+        let pauses: Vec<u128> = (0..8).map(|_| backoff.next().as_millis()).collect();
+        assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]);
+        backoff.reset();
+        assert_eq!(backoff.next(), BACKOFF_MIN);
+    }
+}

@@ -1,0 +1,410 @@
+//! One connection's shell: bytes in and out, verdicts, deadlines; every decision is the [`Session`]'s.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{Buf, Bytes, BytesMut};
+use caregate_protocol::id::DeviceId;
+use rumqttc::mqttbytes::v4::Publish;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::{sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::codec::decode;
+use super::limits::{DRAIN_TIMEOUT, OUTSTANDING_BYTES_MAX, UNSENT_BYTES_MAX, WRITE_TIMEOUT};
+use super::metrics::{packet_label, verdict_label};
+use super::server::{Admitted, CertificateRefused, Server};
+use super::session::{Action, Client, CloseReason, ConnectRefusal, Session};
+use super::window::cost;
+use crate::ingest::{Inbound, Verdict};
+
+/// How long a closing connection may take to take our last bytes, and to send its own end.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Bytes that are read and thrown away while closing: closing over unread bytes makes TCP send a reset, and a reset can
+/// overtake the CONNACK that says why.
+const DISCARD_BYTES_MAX: usize = 64 * 1024;
+
+/// How long publishes of a closed connection are still waited for, only to count their verdicts and to keep their memory
+/// accounted for. Longer than any group commit; after it the pipeline is stuck anyhow.
+const LATE_VERDICT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Bytes asked of the socket at once: several small publishes; a large packet grows the buffer as it comes.
+const READ_BYTES: usize = 4 * 1024;
+
+/// Above this an empty read buffer is given back after a large packet.
+const READ_BUFFER_KEPT: usize = 16 * 1024;
+
+/// What is known of a peer before its CONNECT.
+pub(super) struct Peer {
+    /// What its client certificate says, if it showed one.
+    pub(super) certified: Option<Result<DeviceId, CertificateRefused>>,
+    /// When it was accepted.
+    pub(super) opened: Duration,
+    /// Its place among those that have not yet sent a CONNECT.
+    pub(super) _handshake: OwnedSemaphorePermit,
+}
+
+/// One publish in the pipeline; its bytes stay accounted for until it is answered.
+struct Answer {
+    receiver: oneshot::Receiver<Verdict>,
+    _memory: OwnedSemaphorePermit,
+}
+
+type Sending = Pin<Box<dyn Future<Output = Option<Answer>> + Send>>;
+
+struct Connection {
+    server: Arc<Server>,
+    session: Session,
+    peer: Option<Peer>,
+    admitted: Option<Admitted>,
+    input: BytesMut,
+    /// The input holds no complete packet: more must be read.
+    starved: bool,
+    output: BytesMut,
+    unflushed: bool,
+    /// When output began to wait for the peer.
+    stalled: Option<Duration>,
+    /// In the order of receipt.
+    answers: VecDeque<Answer>,
+    /// A publish that waits for room in the pipeline; nothing is decoded meanwhile.
+    sending: Option<Sending>,
+}
+
+/// Runs one connection to its end.
+pub(super) async fn run<S>(server: Arc<Server>, stream: S, peer: Peer, shutdown: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let (reader, writer) = tokio::io::split(stream);
+    let connection = Connection {
+        session: Session::new(server.limits, peer.opened),
+        server,
+        peer: Some(peer),
+        admitted: None,
+        input: BytesMut::new(),
+        starved: true,
+        output: BytesMut::new(),
+        unflushed: false,
+        stalled: None,
+        answers: VecDeque::new(),
+        sending: None,
+    };
+    connection.run(reader, writer, &shutdown).await;
+}
+
+impl Connection {
+    async fn run<R, W>(
+        mut self,
+        mut reader: ReadHalf<R>,
+        mut writer: WriteHalf<W>,
+        shutdown: &CancellationToken,
+    ) where
+        R: AsyncRead,
+        W: AsyncWrite,
+    {
+        let mut draining = false;
+        let reason = loop {
+            self.take_in();
+            if let Some(reason) = self.session.closed() {
+                break reason;
+            }
+            let now = self.server.now();
+            let wants_packet = self.session.wants_packet(now, self.is_blocked());
+            let deadline = self.deadline();
+            let taken_over = self.admitted.as_ref().map(|admitted| admitted.taken_over.clone());
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled(), if !draining => {
+                    draining = true;
+                    self.step(|session, now, out| session.handle_shutdown(now, out));
+                }
+                () = cancelled(taken_over.as_ref()), if taken_over.is_some() => {
+                    self.step(|session, _, out| session.close(CloseReason::TakenOver, out));
+                }
+                verdict = next_verdict(&mut self.answers), if !self.answers.is_empty() => self.answered(verdict),
+                answer = pending(&mut self.sending), if self.sending.is_some() => {
+                    self.sending = None;
+                    self.answers.extend(answer);
+                }
+                written = write(&mut writer, &mut self.output), if self.unflushed => self.written(&written),
+                read = read(&mut reader, &mut self.input), if wants_packet && self.starved => self.read(&read),
+                () = sleep_until(self.server.instant(deadline.unwrap_or_default())), if deadline.is_some() => {
+                    self.tick();
+                }
+            }
+        };
+        self.server.metrics.closes.with_label_values(&[reason.label()]).inc();
+        tracing::debug!(reason = reason.label(), "MQTT connection closed");
+        close(&mut reader, &mut writer, &mut self.output, reason).await;
+        drop((reader, writer));
+        // Only now, so that closing sockets are bounded too.
+        self.admitted = None;
+        self.peer = None;
+        self.finish(shutdown).await;
+    }
+
+    /// Reading stops: a publish waits for room, or the peer leaves our bytes unread.
+    fn is_blocked(&self) -> bool {
+        self.sending.is_some() || self.output.len() > UNSENT_BYTES_MAX
+    }
+
+    /// Decodes and handles packets for as long as there are any and they may be taken in.
+    fn take_in(&mut self) {
+        while !self.starved && self.session.closed().is_none() {
+            let now = self.server.now();
+            let blocked = self.is_blocked();
+            if !self.session.wants_packet(now, blocked) {
+                return;
+            }
+            match decode(&mut self.input, self.session.packet_bytes_max()) {
+                Ok(Some(packet)) => {
+                    self.server.metrics.packets.with_label_values(&[packet_label(&packet)]).inc();
+                    self.step(|session, now, out| session.handle_packet(packet, now, out));
+                }
+                Ok(None) => {
+                    self.starved = true;
+                    if self.input.is_empty() && self.input.capacity() > READ_BUFFER_KEPT {
+                        self.input = BytesMut::new();
+                    }
+                }
+                Err(error) => self.step(|session, _, out| session.handle_decode_error(&error, out)),
+            }
+        }
+    }
+
+    /// Feeds the session and does what it says.
+    fn step(&mut self, event: impl FnOnce(&mut Session, Duration, &mut Vec<Action>)) {
+        let mut actions = Vec::new();
+        event(&mut self.session, self.server.now(), &mut actions);
+        for action in actions {
+            match action {
+                Action::Send(packet) => {
+                    // The codec refuses only what is longer than the bound, which our answers never are.
+                    match packet.write(&mut self.output, UNSENT_BYTES_MAX) {
+                        Ok(_) => self.unflushed = true,
+                        Err(error) => tracing::error!(%error, "answer not encoded"),
+                    }
+                }
+                Action::Admit(connect) => {
+                    let admission = self.admit(&connect);
+                    self.step(|session, now, out| session.handle_admission(admission, now, out));
+                }
+                Action::Forward(publish) => self.forward(&publish),
+                Action::Close(CloseReason::ConnectRefused(refusal)) => {
+                    self.server.metrics.refused.with_label_values(&[refusal.label()]).inc();
+                }
+                Action::Close(_) => {}
+            }
+        }
+    }
+
+    fn admit(&mut self, connect: &rumqttc::mqttbytes::v4::Connect) -> Result<Client, ConnectRefusal> {
+        let certified = self.peer.as_ref().and_then(|peer| peer.certified.as_ref());
+        let (client, admitted) = self.server.admit(connect, certified)?;
+        self.admitted = Some(admitted);
+        self.peer = None;
+        Ok(client)
+    }
+
+    /// Hands a publish to the pipeline, at once if there is room.
+    fn forward(&mut self, publish: &Publish) {
+        let Some(device) = self.session.device().cloned() else { return };
+        let (inbound, receiver, bytes) = inbound(device, &publish.topic, &publish.payload);
+        let memory = Arc::clone(&self.server.memory).try_acquire_many_owned(bytes);
+        let room = self.server.inbound.try_reserve();
+        if let (Ok(memory), Ok(room)) = (memory, room) {
+            room.send(inbound);
+            self.answers.push_back(Answer { receiver, _memory: memory });
+            return;
+        }
+        self.sending = Some(Box::pin(send(Arc::clone(&self.server), inbound, receiver, bytes)));
+    }
+
+    fn answered(&mut self, verdict: Option<Verdict>) {
+        self.server.metrics.publishes.with_label_values(&[verdict_label(verdict)]).inc();
+        self.step(|session, now, out| session.handle_verdict(verdict, now, out));
+        // Whatever was answered by the same group commit leaves in the same write.
+        while let Some(front) = self.answers.front_mut() {
+            let verdict = match front.receiver.try_recv() {
+                Ok(verdict) => Some(verdict),
+                Err(oneshot::error::TryRecvError::Empty) => return,
+                Err(oneshot::error::TryRecvError::Closed) => None,
+            };
+            self.answers.pop_front();
+            self.server.metrics.publishes.with_label_values(&[verdict_label(verdict)]).inc();
+            self.step(|session, now, out| session.handle_verdict(verdict, now, out));
+        }
+    }
+
+    fn written(&mut self, written: &std::io::Result<()>) {
+        match written {
+            Ok(()) => {
+                self.unflushed = false;
+                self.stalled = None;
+            }
+            Err(_) => self.step(|session, _, out| session.close(CloseReason::Io, out)),
+        }
+    }
+
+    fn read(&mut self, read: &std::io::Result<usize>) {
+        match read {
+            Ok(0) => self.step(|session, _, out| session.close(CloseReason::PeerClosed, out)),
+            Ok(_) => self.starved = false,
+            Err(_) => self.step(|session, _, out| session.close(CloseReason::Io, out)),
+        }
+    }
+
+    /// The earlier of the session's deadline and the peer's for taking our bytes.
+    fn deadline(&mut self) -> Option<Duration> {
+        if self.unflushed && self.stalled.is_none() {
+            self.stalled = Some(self.server.now());
+        }
+        let write = self.stalled.map(|since| since + WRITE_TIMEOUT);
+        [self.session.next_deadline(), write].into_iter().flatten().min()
+    }
+
+    fn tick(&mut self) {
+        let now = self.server.now();
+        if self.stalled.is_some_and(|since| now >= since + WRITE_TIMEOUT) {
+            self.step(|session, _, out| session.close(CloseReason::WriteTimeout, out));
+        }
+        self.step(|session, now, out| session.handle_tick(now, out));
+    }
+
+    /// Publishes the will, then waits for the verdicts that are still out (at shutdown no longer than the drain).
+    async fn finish(mut self, shutdown: &CancellationToken) {
+        let mut answers = std::mem::take(&mut self.answers);
+        if let Some(sending) = self.sending.take() {
+            answers.extend(timeout(DRAIN_TIMEOUT, sending).await.ok().flatten());
+        }
+        if let Some((device, will)) = self.session.into_will() {
+            let (inbound, receiver, bytes) = inbound(device, &will.topic, &will.message);
+            let sent = send(Arc::clone(&self.server), inbound, receiver, bytes);
+            answers.extend(timeout(DRAIN_TIMEOUT, sent).await.ok().flatten());
+        }
+        let count =
+            |verdict| self.server.metrics.publishes.with_label_values(&[verdict_label(verdict)]).inc();
+        let late = async {
+            while !answers.is_empty() {
+                count(next_verdict(&mut answers).await);
+            }
+        };
+        tokio::select! {
+            () = late => {}
+            () = tokio::time::sleep(LATE_VERDICT_TIMEOUT) => {}
+            () = async { shutdown.cancelled().await; tokio::time::sleep(CLOSE_TIMEOUT).await } => {}
+        }
+        for _ in &answers {
+            count(None);
+        }
+    }
+}
+
+/// A publish for the pipeline, where its verdict comes, and the bytes it counts for. The payload is copied: a slice of the read
+/// buffer would keep the whole buffer for as long as the verdict takes.
+fn inbound(device: DeviceId, topic: &str, payload: &[u8]) -> (Inbound, oneshot::Receiver<Verdict>, u32) {
+    let (verdict, receiver) = oneshot::channel();
+    let bytes = u32::try_from(cost(topic, payload)).unwrap_or(u32::MAX).min(OUTSTANDING_BYTES_MAX);
+    let inbound = Inbound {
+        device,
+        topic: topic.to_owned(),
+        payload: Bytes::copy_from_slice(payload),
+        received_us: unix_us(),
+        verdict,
+    };
+    (inbound, receiver, bytes)
+}
+
+/// Waits for memory and for room in the pipeline's queue. `None` only where the server is gone.
+async fn send(
+    server: Arc<Server>,
+    inbound: Inbound,
+    receiver: oneshot::Receiver<Verdict>,
+    bytes: u32,
+) -> Option<Answer> {
+    let memory = Arc::clone(&server.memory).acquire_many_owned(bytes).await.ok()?;
+    // Where the pipeline has gone the inbound is dropped with its verdict, and the receiver says so.
+    if server.inbound.send(inbound).await.is_err() {
+        tracing::error!("the pipeline has gone");
+    }
+    Some(Answer { receiver, _memory: memory })
+}
+
+/// The verdict on the oldest; waits for ever where there is none.
+async fn next_verdict(answers: &mut VecDeque<Answer>) -> Option<Verdict> {
+    let Some(front) = answers.front_mut() else { return std::future::pending().await };
+    let verdict = (&mut front.receiver).await.ok();
+    answers.pop_front();
+    verdict
+}
+
+async fn pending(sending: &mut Option<Sending>) -> Option<Answer> {
+    match sending {
+        Some(sending) => sending.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn cancelled(token: Option<&CancellationToken>) {
+    match token {
+        Some(token) => token.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Writes and flushes all of `output`; may be dropped half-way and called again, since what is written leaves `output`.
+async fn write<W: AsyncWrite>(writer: &mut WriteHalf<W>, output: &mut BytesMut) -> std::io::Result<()> {
+    while output.has_remaining() {
+        if writer.write_buf(output).await? == 0 {
+            return Err(std::io::ErrorKind::WriteZero.into());
+        }
+    }
+    writer.flush().await
+}
+
+async fn read<R: AsyncRead>(reader: &mut ReadHalf<R>, input: &mut BytesMut) -> std::io::Result<usize> {
+    input.reserve(READ_BYTES);
+    reader.read_buf(input).await
+}
+
+/// Sends what is left and our end, then waits a moment for the peer's.
+async fn close<R: AsyncRead, W: AsyncWrite>(
+    reader: &mut ReadHalf<R>,
+    writer: &mut WriteHalf<W>,
+    output: &mut BytesMut,
+    reason: CloseReason,
+) {
+    if matches!(reason, CloseReason::Io | CloseReason::WriteTimeout) {
+        return;
+    }
+    let said = timeout(CLOSE_TIMEOUT, async {
+        write(writer, output).await?;
+        writer.shutdown().await
+    });
+    if !matches!(said.await, Ok(Ok(()))) || reason == CloseReason::PeerClosed {
+        return;
+    }
+    let discard = async {
+        let mut left = DISCARD_BYTES_MAX;
+        let mut scratch = [0; 1024];
+        while let Ok(count @ 1..) = reader.read(&mut scratch).await {
+            let Some(rest) = left.checked_sub(count) else { return };
+            left = rest;
+        }
+    };
+    if timeout(CLOSE_TIMEOUT, discard).await.is_err() {
+        tracing::trace!("the peer did not close");
+    }
+}
+
+/// Unix time in microseconds by the gateway's clock; the only place where this door reads it.
+#[expect(clippy::disallowed_methods, reason = "the I/O shell stamps what comes in")]
+fn unix_us() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)
+}

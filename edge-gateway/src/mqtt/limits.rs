@@ -1,0 +1,75 @@
+//! The bounds of the MQTT doors, each with the reason for its number.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// Time from accepting a connection (TLS handshake included) to its CONNECT. A sensor on a bad radio link needs two or
+/// three retransmissions, about 3 s; longer only serves who wants to hold a slot.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long outstanding publishes may still be answered after a refusal or at shutdown. A group commit takes tens of
+/// milliseconds; 5 s is a disk in trouble, and the sensor sends again what was not acknowledged.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a peer may leave our bytes unread. PUBACKs are four bytes: a peer whose window stays shut this long is gone.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Unsent bytes at which a connection's reading stops: 4,096 PUBACKs, sixteen times the default window.
+pub const UNSENT_BYTES_MAX: usize = 16 * 1024;
+
+/// Longest client id. MQTT-3.1.3-5 asks for at least 23; 128 fits a UUID with a vendor's prefix and bounds the registry.
+pub const CLIENT_ID_BYTES_MAX: usize = 128;
+
+/// Longest topic: `vitals/v1/` with two names of 64 bytes and two more levels.
+pub const TOPIC_BYTES_MAX: usize = 256;
+
+/// Most filters in one SUBSCRIBE or UNSUBSCRIBE: all are refused anyway; it bounds the SUBACK.
+pub const FILTERS_MAX: usize = 64;
+
+/// What one outstanding PUBLISH costs beyond its topic and payload (queue entry, channel, allocation headers), so that
+/// many empty publishes are bounded too.
+pub const PUBLISH_OVERHEAD_BYTES: usize = 256;
+
+/// Connections that may be between accept and CONNECT at once. They have a budget of their own so that strangers who
+/// hold sockets open can't take the slots of sensors.
+pub const HANDSHAKES_MAX: usize = 32;
+
+/// Outstanding bytes over all connections: with sockets and buffers this keeps the door under a third of the gateway's
+/// 48 MiB.
+pub const OUTSTANDING_BYTES_MAX: u32 = 8 * 1024 * 1024;
+
+/// Connections of one device. A sensor needs one, a hub with a helper two; above it the device's oldest makes room, so
+/// that a sensor which lost its link often is never locked out by its own dead connections.
+pub const CONNECTIONS_PER_DEVICE: usize = 4;
+
+/// What an operator may set for the embedded server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Authenticated connections. 64 is a clinic room with a few sensors for each of a dozen patients.
+    pub connections_max: usize,
+    /// Largest packet without its fixed header, in bytes. 256 KiB is a waveform chunk of 8,192 samples with room to spare.
+    pub packet_bytes_max: usize,
+    /// Publishes of one connection that await their verdict. 256 fills a group commit of 10 ms at 25,000 per second.
+    pub inflight_max: usize,
+    /// Their bytes; at this point reading stops until verdicts come in. One packet may reach over it.
+    pub inflight_bytes_max: usize,
+    /// Publishes per second of one connection, as a long-run mean. A 12-lead monitor sends about 60.
+    pub publishes_per_s: u32,
+    /// Publishes that may come at once above that mean: a sensor's own backlog after an outage.
+    pub publishes_burst: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 64,
+            packet_bytes_max: 256 * 1024,
+            inflight_max: 256,
+            inflight_bytes_max: 1024 * 1024,
+            publishes_per_s: 5_000,
+            publishes_burst: 20_000,
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What the MQTT doors count. No label comes from a peer, so the number of series is fixed.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use rumqttc::mqttbytes::v4::Packet;
+
+use crate::ingest::Verdict;
+
+/// The counters of the embedded server.
+#[derive(Debug, Clone)]
+pub struct ServerMetrics {
+    /// Connections whose CONNECT was accepted.
+    pub accepted: IntCounter,
+    /// Connections that never came up, by reason: those of a CONNACK, `handshakes-full`, `tls`, `accept`.
+    pub refused: IntCounterVec,
+    /// Connections that are up.
+    pub connections: IntGauge,
+    /// Packets taken in, by type.
+    pub packets: IntCounterVec,
+    /// Publishes by verdict: `stored`, `quarantined`, `refused`, and `unanswered` where the pipeline gave none.
+    pub publishes: IntCounterVec,
+    /// Connections that ended, by reason.
+    pub closes: IntCounterVec,
+}
+
+impl ServerMetrics {
+    /// Registers all of them.
+    ///
+    /// # Errors
+    /// Where a name is registered already.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let vec = |name: &str, help: &str, label: &str| -> Result<IntCounterVec, prometheus::Error> {
+            let counter = IntCounterVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let accepted = IntCounter::new("caregate_mqtt_accepted_total", "CONNECTs accepted")?;
+        registry.register(Box::new(accepted.clone()))?;
+        let connections = IntGauge::new("caregate_mqtt_connections", "Clients connected")?;
+        registry.register(Box::new(connections.clone()))?;
+        Ok(Self {
+            accepted,
+            connections,
+            refused: vec("caregate_mqtt_refused_total", "Connections refused, by reason", "reason")?,
+            packets: vec("caregate_mqtt_packets_total", "MQTT packets taken in, by type", "type")?,
+            publishes: vec("caregate_mqtt_publishes_total", "Publishes, by verdict", "verdict")?,
+            closes: vec("caregate_mqtt_closes_total", "Connections ended, by reason", "reason")?,
+        })
+    }
+}
+
+/// The counters of the client of an existing broker.
+#[derive(Debug, Clone)]
+pub struct BrokerMetrics {
+    /// Whether the subscription stands: 1 or 0.
+    pub subscribed: IntGauge,
+    /// Publishes by what became of them: the verdicts, and `unknown-device`, `foreign-topic`, `too-large`, `window-full`.
+    pub publishes: IntCounterVec,
+    /// Connections that ended or never came up, by reason.
+    pub closes: IntCounterVec,
+}
+
+impl BrokerMetrics {
+    /// Registers all of them.
+    ///
+    /// # Errors
+    /// Where a name is registered already.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let subscribed = IntGauge::new("caregate_broker_subscribed", "Subscribed to the existing broker")?;
+        let publishes = IntCounterVec::new(
+            Opts::new("caregate_broker_publishes_total", "Publishes from the broker, by verdict"),
+            &["verdict"],
+        )?;
+        let closes = IntCounterVec::new(
+            Opts::new("caregate_broker_closes_total", "Connections to the broker that ended, by reason"),
+            &["reason"],
+        )?;
+        registry.register(Box::new(subscribed.clone()))?;
+        registry.register(Box::new(publishes.clone()))?;
+        registry.register(Box::new(closes.clone()))?;
+        Ok(Self { subscribed, publishes, closes })
+    }
+}
+
+/// The label of a verdict; `None` where the pipeline gave none.
+pub(crate) fn verdict_label(verdict: Option<Verdict>) -> &'static str {
+    match verdict {
+        Some(Verdict::Stored) => "stored",
+        Some(Verdict::Quarantined) => "quarantined",
+        Some(Verdict::Refused) => "refused",
+        None => "unanswered",
+    }
+}
+
+/// The label of a packet's type.
+pub(crate) fn packet_label(packet: &Packet) -> &'static str {
+    match packet {
+        Packet::Connect(_) => "connect",
+        Packet::Publish(_) => "publish",
+        Packet::Subscribe(_) => "subscribe",
+        Packet::Unsubscribe(_) => "unsubscribe",
+        Packet::PingReq => "pingreq",
+        Packet::Disconnect => "disconnect",
+        Packet::ConnAck(_)
+        | Packet::PubAck(_)
+        | Packet::PubRec(_)
+        | Packet::PubRel(_)
+        | Packet::PubComp(_)
+        | Packet::SubAck(_)
+        | Packet::UnsubAck(_)
+        | Packet::PingResp => "other",
+    }
+}
