@@ -1,1 +1,38 @@
-fn main() {}
+//! The project's commands: `cargo xtask COMMAND`. Each command is a module; this file only sends each to its own.
+
+mod ebpf;
+mod pki;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Commands of the Caregate project.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the eBPF object, or check the committed one.
+    Ebpf(ebpf::Arguments),
+    /// Make a deployment's certificates, keys and passwords.
+    Pki(pki::command::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Ebpf(arguments) => ebpf::run(&arguments),
+        Command::Pki(args) => pki::command::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
