@@ -199,10 +199,9 @@ fn read_ca(pem: &str, key: &KeyPair) -> Result<(String, i64)> {
         "does not belong to the key beside it"
     );
     let names = certificate.subject_alternative_name()?.context("has no SPIFFE id")?;
-    let domain = names.value.general_names.iter().find_map(|name| match name {
-        GeneralName::URI(uri) => uri.strip_prefix("spiffe://"),
-        #[expect(clippy::wildcard_enum_match_arm, reason = "only URIs matter")]
-        _ => None,
+    let domain = names.value.general_names.iter().find_map(|name| {
+        let GeneralName::URI(uri) = name else { return None };
+        uri.strip_prefix("spiffe://")
     });
     Ok((domain.context("has no SPIFFE id")?.to_owned(), certificate.validity().not_after.timestamp()))
 }

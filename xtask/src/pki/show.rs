@@ -78,12 +78,12 @@ fn describe(file: &Path, certificate: &X509Certificate<'_>, der: &[u8], now_s: i
     for name in
         certificate.subject_alternative_name()?.map_or([].as_slice(), |names| &names.value.general_names)
     {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "we issue no other kind")]
-        match name {
-            GeneralName::URI(uri) => id = Some((*uri).to_owned()),
-            GeneralName::DNSName(name) => dns.push((*name).to_owned()),
-            GeneralName::IPAddress(bytes) => ip.extend(address(bytes)),
-            _ => {}
+        if let GeneralName::URI(uri) = name {
+            id = Some((*uri).to_owned());
+        } else if let GeneralName::DNSName(name) = name {
+            dns.push((*name).to_owned());
+        } else if let GeneralName::IPAddress(bytes) = name {
+            ip.extend(address(bytes));
         }
     }
     let validity = certificate.validity();
