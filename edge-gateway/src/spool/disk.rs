@@ -1,0 +1,211 @@
+//! The edge to the file system: every call that can fail, named with its path. Tests inject failures here.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+#[cfg(test)]
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
+use super::SpoolError;
+
+/// What a test makes fail: how many of the next calls, each with EIO or (room) ENOSPC.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    pub(super) syncs: std::sync::atomic::AtomicU32,
+    pub(super) room: std::sync::atomic::AtomicU32,
+}
+
+#[cfg(test)]
+fn fail(faults: &std::sync::atomic::AtomicU32, errno: Errno) -> io::Result<()> {
+    use std::sync::atomic::Ordering::SeqCst;
+    match faults.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)) {
+        Ok(_) => Err(errno.into()),
+        Err(_) => Ok(()),
+    }
+}
+
+/// The spool's directory, locked against a second process.
+#[derive(Debug)]
+pub(super) struct Disk {
+    dir: PathBuf,
+    handle: File,
+    _lock: File,
+    #[cfg(test)]
+    pub(super) faults: Arc<Faults>,
+}
+
+fn at<T>(op: &'static str, path: &Path, result: io::Result<T>) -> Result<T, SpoolError> {
+    result.map_err(|source| {
+        let path = path.to_path_buf();
+        if source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::QuotaExceeded {
+            SpoolError::NoSpace { path, source }
+        } else {
+            SpoolError::Io { op, path, source }
+        }
+    })
+}
+
+impl Disk {
+    /// Creates the directory where it is missing, locks it, removes what an interrupted creation left.
+    pub(super) fn open(dir: &Path) -> Result<Self, SpoolError> {
+        at("create", dir, fs::create_dir_all(dir))?;
+        if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+            at("sync", parent, File::open(parent).and_then(|p| p.sync_all()))?;
+        }
+        let path = dir.join("lock");
+        let lock =
+            at("open", &path, OpenOptions::new().create(true).truncate(false).write(true).open(&path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(SpoolError::Locked { dir: dir.to_path_buf() }),
+            Err(TryLockError::Error(source)) => return at("lock", &path, Err(source)),
+        }
+        let handle = at("open", dir, File::open(dir))?;
+        let disk = Self {
+            dir: dir.to_path_buf(),
+            handle,
+            _lock: lock,
+            #[cfg(test)]
+            faults: Arc::default(),
+        };
+        for name in disk.names()?.iter().filter(|n| n.ends_with(".tmp")) {
+            let path = disk.dir.join(name);
+            at("remove", &path, fs::remove_file(&path))?;
+        }
+        Ok(disk)
+    }
+
+    fn names(&self) -> Result<Vec<String>, SpoolError> {
+        let mut names = Vec::new();
+        for entry in at("list", &self.dir, fs::read_dir(&self.dir))? {
+            names.extend(at("list", &self.dir, entry)?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    /// The numbers of all log files, ascending. Names that are not ours are left alone.
+    pub(super) fn serials(&self) -> Result<Vec<u64>, SpoolError> {
+        let serial = |name: &String| {
+            let stem = name.strip_suffix(".log").filter(|s| s.len() == 16)?;
+            u64::from_str_radix(stem, 16).ok()
+        };
+        let mut serials: Vec<u64> = self.names()?.iter().filter_map(serial).collect();
+        serials.sort_unstable();
+        Ok(serials)
+    }
+
+    pub(super) fn path(&self, serial: u64) -> PathBuf {
+        self.dir.join(format!("{serial:016x}.log"))
+    }
+
+    /// Opens an existing file and reads all of it.
+    pub(super) fn read(&self, serial: u64, bytes_max: u64) -> Result<(File, Vec<u8>), SpoolError> {
+        let path = self.path(serial);
+        let mut file = at("open", &path, OpenOptions::new().read(true).write(true).open(&path))?;
+        let len = at("stat", &path, file.metadata())?.len();
+        if len > bytes_max {
+            return Err(SpoolError::FileTooLarge { path, len, max: bytes_max });
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
+        at("read", &path, file.read_to_end(&mut bytes))?;
+        Ok((file, bytes))
+    }
+
+    /// Makes a file of `capacity` bytes that begins with `head`, synced, under its name only when it is whole. Returns it,
+    /// and whether the room is physically reserved.
+    pub(super) fn create(&self, serial: u64, head: &[u8], capacity: u64) -> Result<(File, bool), SpoolError> {
+        let tmp = self.dir.join(format!("{serial:016x}.tmp"));
+        let made = self.fill(&tmp, head, capacity).and_then(|made| {
+            let path = self.path(serial);
+            at("rename", &path, fs::rename(&tmp, &path))?;
+            self.sync_dir()?;
+            Ok(made)
+        });
+        if made.is_err() && tmp.exists() {
+            at("remove", &tmp, fs::remove_file(&tmp))?;
+        }
+        made
+    }
+
+    fn fill(&self, tmp: &Path, head: &[u8], capacity: u64) -> Result<(File, bool), SpoolError> {
+        let mut options = OpenOptions::new();
+        let file = at("create", tmp, options.read(true).write(true).create(true).truncate(true).open(tmp))?;
+        let reserved = self.allocate(tmp, &file, capacity)?;
+        at("write", tmp, file.write_all_at(head, 0))?;
+        self.check_sync(tmp)?;
+        at("sync", tmp, file.sync_all())?;
+        Ok((file, reserved))
+    }
+
+    /// Reserves room up to `capacity`; false where the file system can't (then the file is sparse).
+    pub(super) fn allocate(&self, path: &Path, file: &File, capacity: u64) -> Result<bool, SpoolError> {
+        #[cfg(test)]
+        at("allocate", path, fail(&self.faults.room, Errno::NOSPC))?;
+        match fallocate(file, FallocateFlags::empty(), 0, capacity) {
+            Ok(()) => Ok(true),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                at("extend", path, file.set_len(capacity)).map(|()| false)
+            }
+            Err(errno) => at("allocate", path, Err(errno.into())),
+        }
+    }
+
+    #[cfg_attr(
+        not(test),
+        expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "only tests inject")
+    )]
+    fn check_sync(&self, path: &Path) -> Result<(), SpoolError> {
+        #[cfg(test)]
+        at("sync", path, fail(&self.faults.syncs, Errno::IO))?;
+        #[cfg(not(test))]
+        let _unused = path;
+        Ok(())
+    }
+
+    /// Writes `bytes` at `offset` and waits until the device has them.
+    pub(super) fn write_synced(
+        &self,
+        serial: u64,
+        file: &File,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), SpoolError> {
+        let path = self.path(serial);
+        at("write", &path, file.write_all_at(bytes, offset))?;
+        self.check_sync(&path)?;
+        at("sync", &path, file.sync_data())
+    }
+
+    /// Writes without waiting: for what is only a hint.
+    pub(super) fn write(
+        &self,
+        serial: u64,
+        file: &File,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), SpoolError> {
+        at("write", &self.path(serial), file.write_all_at(bytes, offset))
+    }
+
+    pub(super) fn set_len(&self, serial: u64, file: &File, len: u64) -> Result<(), SpoolError> {
+        at("truncate", &self.path(serial), file.set_len(len))
+    }
+
+    pub(super) fn remove(&self, serial: u64) -> Result<(), SpoolError> {
+        let path = self.path(serial);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => at("remove", &path, result),
+        }
+    }
+
+    /// Makes names durable. Never [`SpoolError::NoSpace`]: after a rename nobody may go on as if nothing had happened.
+    pub(super) fn sync_dir(&self) -> Result<(), SpoolError> {
+        self.handle.sync_all().map_err(|source| SpoolError::Io { op: "sync", path: self.dir.clone(), source })
+    }
+}

@@ -1,0 +1,389 @@
+//! The log: append, sync, rotate, let go.
+
+use std::ops::{Range, RangeInclusive};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use caregate_protocol::id::Lane;
+
+use super::disk::Disk;
+use super::file::{Current, Head, Kept, Pending};
+use super::frame::{FRAME_HEADER, Header, Kind, Listed, State, encode_acks};
+use super::index::{Entry, FileIndex, Index};
+use super::limits::Limits;
+use super::reader::{Reader, lock};
+use super::{Position, Recovery, SpoolError, recover};
+
+/// Most ack ranges that wait for a group commit; then they get one of their own. 64 KiB as a frame.
+const ACK_RANGES_MAX: usize = 4000;
+/// After the disk was full, try to make a file again after so many refusals (no clock here); or at once when a file went.
+const REFUSALS_PER_TRY: u32 = 1024;
+
+/// Figures for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes of all files, without preallocated room.
+    pub bytes: u64,
+    /// Files.
+    pub files: u64,
+    /// Records that are retained.
+    pub records: u64,
+    /// Of them not acknowledged by the core, per lane.
+    pub unacked: [u64; 4],
+    /// The oldest of those.
+    pub oldest_unacked: Option<Position>,
+    /// Number of the next record.
+    pub next: Position,
+    /// Bytes of payload synced since open.
+    pub payload_bytes: u64,
+    /// Bytes handed to the file system since open: frames, heads, acks. Over `payload_bytes` it is the log's own write amplification.
+    pub written_bytes: u64,
+    /// Group commits since open.
+    pub syncs: u64,
+    /// Syncs that failed since open; each made a new file, or stopped the log.
+    pub syncs_failed: u64,
+    /// Whether room on disk is physically reserved. False on file systems without `fallocate`.
+    pub reserved: bool,
+}
+
+impl Default for Position {
+    /// The first position of a new log.
+    fn default() -> Self {
+        Self(1)
+    }
+}
+
+/// The spool, owned by one thread. All calls block.
+#[derive(Debug)]
+pub struct Log {
+    pub(super) disk: Disk,
+    pub(super) limits: Limits,
+    pub(super) index: Arc<Mutex<Index>>,
+    pub(super) current: Current,
+    pub(super) pending: Pending,
+    /// Ranges marked in the index that no frame holds yet.
+    pub(super) acks: Vec<Range<u64>>,
+    /// Position of the next record, with those pending.
+    pub(super) next: u64,
+    /// Bytes of all files but the newest.
+    pub(super) closed_bytes: u64,
+    /// The newest file has no checkpoint, because it was begun after a failed sync.
+    pub(super) continued: bool,
+    /// The disk was full when a file was to be made: refusals until the next try.
+    pub(super) full_for: u32,
+    pub(super) stopped: bool,
+    pub(super) counted: Stats,
+}
+
+impl Log {
+    /// Opens or creates the spool in `dir` and recovers what is there.
+    ///
+    /// # Errors
+    /// [`SpoolError::Locked`], [`SpoolError::Limits`], [`SpoolError::Version`], [`SpoolError::FileTooLarge`], [`SpoolError::Io`]
+    /// and [`SpoolError::NoSpace`]. Torn and damaged files are no errors; [`Recovery`] tells of them.
+    pub fn open(dir: &Path, limits: Limits) -> Result<(Self, Recovery), SpoolError> {
+        limits.check()?;
+        recover::open(Disk::open(dir)?, limits)
+    }
+
+    /// Takes a record for the next sync. On an error nothing was taken.
+    ///
+    /// # Errors
+    /// [`SpoolError::Full`] is the refusal; [`SpoolError::BatchFull`] wants [`Self::sync`] and [`Self::rotate`] first and can't
+    /// occur while batches keep to [`Limits::batch_bytes_max`]; [`SpoolError::Oversized`]; [`SpoolError::Stopped`].
+    pub fn append(&mut self, lane: Lane, payload: &[u8]) -> Result<Position, SpoolError> {
+        if self.stopped {
+            return Err(SpoolError::Stopped);
+        }
+        let max = self.limits.record_bytes_max();
+        if payload.len() > max {
+            return Err(SpoolError::Oversized { what: "record", len: payload.len(), max });
+        }
+        let frame = (FRAME_HEADER + payload.len()) as u64;
+        let end = self.current.end + self.pending.len() + frame;
+        let blocked = self.is_blocked();
+        if end > self.limits.file_end(lane, self.current.capacity, blocked) && !blocked {
+            return Err(SpoolError::BatchFull);
+        }
+        if end > self.limits.file_end(lane, self.current.capacity, blocked)
+            || self.closed_bytes + end > self.limits.lane_bytes_max[lane as usize]
+        {
+            self.full_for = self.full_for.saturating_sub(1);
+            return Err(SpoolError::Full { lane });
+        }
+        let position = self.next;
+        self.pending.record(self.current.serial, self.current.end, position, lane, payload);
+        self.next += 1;
+        Ok(Position(position))
+    }
+
+    /// Makes all that was appended durable: one write, one fdatasync. Only after `Ok` may anybody acknowledge it, and only then
+    /// can a [`Reader`] see it. Without anything appended it does nothing.
+    ///
+    /// # Errors
+    /// [`SpoolError::SyncFailed`], [`SpoolError::Stopped`]: nothing of the batch may be acknowledged. Drop the log and open it
+    /// again; its [`Recovery`] is the truth about what the batch left behind.
+    pub fn sync(&mut self) -> Result<(), SpoolError> {
+        if self.stopped {
+            return Err(SpoolError::Stopped);
+        }
+        if self.pending.records.is_empty() {
+            return Ok(());
+        }
+        self.add_acks(self.limits.soft_end(self.current.capacity));
+        self.commit()
+    }
+
+    /// Whether [`Self::rotate`] should be called before the next batch. False while no further file can be made.
+    #[must_use]
+    pub fn rotation_due(&self) -> bool {
+        let end = self.current.end + self.pending.len();
+        let wanted = self.continued || end >= self.limits.rotate_from(self.current.capacity);
+        wanted && !self.stopped && !self.is_blocked()
+    }
+
+    /// Begins a new file with `checkpoint`: the caller's state after all records appended so far. Syncs those first.
+    ///
+    /// # Errors
+    /// [`SpoolError::NoSpace`]: the present file goes on, until it refuses; no need to act. [`SpoolError::Oversized`]. After any
+    /// other error as after a failed [`Self::sync`].
+    pub fn rotate(&mut self, checkpoint: &[u8]) -> Result<(), SpoolError> {
+        self.sync()?;
+        let max = self.limits.checkpoint_bytes_max();
+        if checkpoint.len() > max {
+            return Err(SpoolError::Oversized { what: "checkpoint", len: checkpoint.len(), max });
+        }
+        let header = Header { serial: self.current.serial + 1, first: self.next, state: State::Checkpoint };
+        let head = Head::new(header, &self.listed(self.next), Some(checkpoint), &[]);
+        match self.begin(&head) {
+            Ok(begun) => {
+                self.close();
+                self.switch(begun, &head);
+                self.sweep()
+            }
+            Err(error @ SpoolError::NoSpace { .. }) => {
+                self.full_for = REFUSALS_PER_TRY;
+                Err(error)
+            }
+            Err(error) => {
+                self.stopped = true;
+                Err(error)
+            }
+        }
+    }
+
+    /// The core has these: their files may go. Positions that are unknown, not synced or acknowledged before change nothing.
+    ///
+    /// # Errors
+    /// As [`Self::sync`]: when whole files can go, the acks are synced first (with what is appended).
+    pub fn ack(&mut self, positions: RangeInclusive<u64>) -> Result<(), SpoolError> {
+        let range = *positions.start()..positions.end().saturating_add(1);
+        let new = lock(&self.index).ack(range);
+        for range in new {
+            match self.acks.last_mut() {
+                Some(last) if last.end == range.start => last.end = range.end,
+                _ => self.acks.push(range),
+            }
+        }
+        if self.stopped {
+            return Err(SpoolError::Stopped);
+        }
+        self.let_go()
+    }
+
+    /// A handle for reading, for any thread.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader { index: Arc::clone(&self.index) }
+    }
+
+    /// The limits it was opened with.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Figures for metrics.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let index = lock(&self.index);
+        Stats {
+            bytes: self.closed_bytes + self.current.end,
+            files: index.files.len() as u64,
+            records: index.files.iter().map(|f| f.entries.len() as u64).sum(),
+            unacked: index.unacked(),
+            oldest_unacked: index.oldest_unacked().map(Position),
+            next: Position(self.next),
+            reserved: self.current.reserved,
+            ..self.counted
+        }
+    }
+
+    /// No further file can be made: the budget forbids it, or the disk was full.
+    fn is_blocked(&self) -> bool {
+        let with_next = self.closed_bytes + self.current.end + self.limits.capacity();
+        with_next > self.limits.bytes_max || self.full_for > 0
+    }
+
+    /// Adds the waiting acks to the pending frames, if they end before `limit` in the file.
+    fn add_acks(&mut self, limit: u64) {
+        let payload = encode_acks(&self.acks);
+        let end = self.current.end + self.pending.len() + (FRAME_HEADER + payload.len()) as u64;
+        if !self.acks.is_empty() && end <= limit {
+            // A frame of the log's own carries the position of the next record.
+            self.pending.frame(self.current.serial, self.current.end, self.next, Kind::Acks, &payload);
+            self.pending.acks = self.acks.len();
+        }
+    }
+
+    /// Deletes what is acknowledged in whole, after making durable that it is, so that no restart calls it missing.
+    fn let_go(&mut self) -> Result<(), SpoolError> {
+        let done = lock(&self.index).done();
+        self.acks.retain(|r| !done.iter().any(|d| d.start <= r.start && r.end <= d.end));
+        if !done.is_empty() {
+            let payload = encode_acks(&done);
+            let end = self.current.end + self.pending.len() + (FRAME_HEADER + payload.len()) as u64;
+            // Should even the acks' room be used up, then space counts for more than a clean report.
+            if end <= self.current.capacity {
+                self.pending.frame(self.current.serial, self.current.end, self.next, Kind::Acks, &payload);
+                self.commit()?;
+            }
+            self.sweep()?;
+        }
+        if self.acks.len() >= ACK_RANGES_MAX {
+            self.add_acks(self.limits.soft_end(self.current.capacity));
+            if self.pending.acks > 0 {
+                self.commit()?;
+            }
+            // Where they don't fit, the next manifest holds them; a kill before that sends some records twice.
+            self.acks.clear();
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), SpoolError> {
+        let Current { serial, ref file, end, .. } = self.current;
+        self.counted.syncs += 1;
+        self.counted.written_bytes += self.pending.len();
+        if let Err(first) = self.disk.write_synced(serial, file, end, &self.pending.bytes) {
+            self.counted.syncs_failed += 1;
+            if let Err(second) = self.replace() {
+                self.stopped = true;
+                return Err(SpoolError::SyncFailed { first: Box::new(first), second: Box::new(second) });
+            }
+        } else {
+            self.current.advance(&self.pending);
+            let mut index = lock(&self.index);
+            if let Some(newest) = index.files.last_mut() {
+                newest.bytes = self.current.end;
+                self.pending.records.iter().for_each(|found| newest.push(Entry::new(found)));
+            }
+            self.acks.drain(..self.pending.acks);
+        }
+        self.counted.payload_bytes += self.pending.payload_bytes;
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// After a failed sync: what was not synced, and the records whose block was written again, go to a new file.
+    fn replace(&mut self) -> Result<(), SpoolError> {
+        let mut carried = self.current.tail.clone();
+        carried.extend(self.pending.keep(self.current.end, 0));
+        let first = carried.first().map_or(self.next, |r| r.position);
+        let header = Header { serial: self.current.serial + 1, first, state: State::Continued };
+        let head = Head::new(header, &self.listed(first), None, &carried);
+        let begun = self.begin(&head)?;
+        self.switch(begun, &head);
+        self.current.tail = carried_tail(&head, carried, self.current.end);
+        Ok(())
+    }
+
+    /// The manifest for a file that begins with position `first`.
+    pub(super) fn listed(&self, first: u64) -> Vec<Listed> {
+        lock(&self.index).files.iter().map(|f| f.listed(first)).collect()
+    }
+
+    /// Makes a file with `head` on disk.
+    fn begin(&mut self, head: &Head) -> Result<Current, SpoolError> {
+        let begun = begin(&self.disk, &self.limits, head)?;
+        self.counted.written_bytes += begun.end;
+        Ok(begun)
+    }
+
+    /// Leaves the newest file in good order. Only hints and room: recovery does without, so errors are not the caller's.
+    fn close(&mut self) {
+        let Current { serial, ref file, end, .. } = self.current;
+        let mut closed = Pending::default();
+        closed.frame(serial, end, self.next, Kind::Closed, &[]);
+        let written = self.disk.write(serial, file, end, &closed.bytes);
+        self.current.end += closed.len();
+        if let Err(error) = written.and_then(|()| self.disk.set_len(serial, file, self.current.end)) {
+            tracing::warn!(%error, "spool file could not be closed in good order");
+        }
+    }
+
+    /// Goes on in the file that was begun.
+    pub(super) fn switch(&mut self, begun: Current, head: &Head) {
+        let mut file = indexed(&begun, head);
+        let mut index = lock(&self.index);
+        if let Some(old) = index.files.last_mut() {
+            // Acknowledged already, those that are carried over.
+            for position in old.acked_from(file.first) {
+                file.ack(&(position..position + 1));
+            }
+            old.cut(file.first);
+            old.bytes = self.current.end;
+            old.entries.shrink_to_fit();
+        }
+        index.files.push(file);
+        self.closed_bytes = index.files.iter().rev().skip(1).map(|f| f.bytes).sum();
+        self.continued = head.header.state == State::Continued;
+        self.acks.clear();
+        self.current = begun;
+    }
+
+    /// Deletes the files that nobody needs any more.
+    pub(super) fn sweep(&mut self) -> Result<(), SpoolError> {
+        let mut index = lock(&self.index);
+        let done = index.take_done();
+        self.closed_bytes = index.files.iter().rev().skip(1).map(|f| f.bytes).sum();
+        drop(index);
+        if !done.is_empty() {
+            self.full_for = 0;
+        }
+        done.into_iter().try_for_each(|serial| self.disk.remove(serial))
+    }
+}
+
+/// Makes a file with `head` on disk, synced with its name.
+pub(super) fn begin(disk: &Disk, limits: &Limits, head: &Head) -> Result<Current, SpoolError> {
+    let end = head.bytes.len() as u64;
+    let capacity = limits.capacity().max(end);
+    let (file, reserved) = disk.create(head.header.serial, &head.bytes, capacity)?;
+    let serial = head.header.serial;
+    Ok(Current { serial, file: Arc::new(file), end, capacity, reserved, tail: Vec::new() })
+}
+
+/// The index of a file that was just begun.
+pub(super) fn indexed(begun: &Current, head: &Head) -> FileIndex {
+    let mut file = FileIndex {
+        serial: begun.serial,
+        first: head.header.first,
+        state: head.header.state,
+        file: Arc::clone(&begun.file),
+        bytes: begun.end,
+        entries: Vec::new(),
+        unacked: [0; 4],
+    };
+    head.records.iter().for_each(|found| file.push(Entry::new(found)));
+    file
+}
+
+/// Of the carried records, those that share the block at the new file's `end`.
+fn carried_tail(head: &Head, carried: Vec<Kept>, end: u64) -> Vec<Kept> {
+    let placed = carried
+        .into_iter()
+        .zip(&head.records)
+        .map(|(kept, found)| Kept { offset: found.offset.into(), ..kept });
+    placed.filter(|kept| kept.reaches(Current::block(end))).collect()
+}

@@ -1,0 +1,91 @@
+//! A sync that fails.
+
+use std::sync::atomic::Ordering;
+
+use caregate_protocol::id::Lane;
+use tempfile::TempDir;
+
+use super::{files, open, put, read, unacked};
+use crate::spool::{Position, SpoolError};
+
+#[test]
+fn after_a_failed_sync_the_batch_is_in_a_new_file() {
+    let dir = TempDir::new().unwrap();
+    let (mut log, _) = open(dir.path());
+    for position in 1..=20 {
+        put(&mut log, Lane::Vitals, &[position; 400]);
+    }
+    log.ack(19..=19).unwrap();
+    log.append(Lane::Alarm, b"in the batch").unwrap();
+    log.disk.faults.syncs.store(1, Ordering::SeqCst);
+    log.sync().unwrap();
+    assert_eq!(log.stats().syncs_failed, 1);
+    let paths = files(dir.path());
+    assert_eq!(paths.len(), 2);
+    assert!(log.rotation_due(), "the new file has no checkpoint yet");
+    put(&mut log, Lane::Alarm, b"goes on");
+    drop(log);
+    // What the failed file holds behind the last block that was certain, is worth nothing: as if it had never come to the disk.
+    let mut bytes = std::fs::read(&paths[0]).unwrap();
+    bytes[8192..].fill(0);
+    std::fs::write(&paths[0], bytes).unwrap();
+    let (mut log, recovery) = open(dir.path());
+    assert!(recovery.damaged.is_empty() && recovery.torn.is_none(), "{recovery:?}");
+    assert_eq!(recovery.records.len(), 22, "both files, since the first holds the state");
+    assert_eq!(read(&log, 20), Some((Lane::Vitals, vec![20; 400])));
+    assert_eq!(read(&log, 21), Some((Lane::Alarm, b"in the batch".to_vec())));
+    assert_eq!(unacked(&log), (1..=22).filter(|p| *p != 19).collect::<Vec<_>>());
+    log.rotate(b"state").unwrap();
+    log.ack(1..=22).unwrap();
+    assert!(!log.rotation_due());
+}
+
+#[test]
+fn the_very_first_sync_may_fail() {
+    let dir = TempDir::new().unwrap();
+    let (mut log, _) = open(dir.path());
+    log.append(Lane::Alarm, b"first").unwrap();
+    log.disk.faults.syncs.store(1, Ordering::SeqCst);
+    log.sync().unwrap();
+    put(&mut log, Lane::Vitals, b"second");
+    drop(log);
+    let (log, recovery) = open(dir.path());
+    assert!(recovery.damaged.is_empty(), "{:?}", recovery.damaged);
+    assert_eq!(recovery.records.len(), 2);
+    assert_eq!(read(&log, 1), Some((Lane::Alarm, b"first".to_vec())));
+}
+
+#[test]
+fn two_failed_syncs_stop_the_log_and_what_was_synced_stays() {
+    let dir = TempDir::new().unwrap();
+    let (mut log, _) = open(dir.path());
+    put(&mut log, Lane::Vitals, b"safe");
+    log.append(Lane::Vitals, b"in doubt").unwrap();
+    log.disk.faults.syncs.store(2, Ordering::SeqCst);
+    assert!(matches!(log.sync(), Err(SpoolError::SyncFailed { .. })));
+    assert!(matches!(log.append(Lane::Alarm, b""), Err(SpoolError::Stopped)));
+    assert!(matches!(log.sync(), Err(SpoolError::Stopped)));
+    assert!(matches!(log.rotate(b""), Err(SpoolError::Stopped)));
+    assert!(!log.rotation_due());
+    assert!(read(&log, 2).is_none(), "never handed out");
+    drop(log);
+    let (mut log, recovery) = open(dir.path());
+    assert_eq!(recovery.records[0].payload, b"safe");
+    assert!(recovery.records.len() <= 2);
+    put(&mut log, Lane::Vitals, b"goes on");
+}
+
+#[test]
+fn a_rotation_whose_sync_fails_stops_the_log_and_loses_nothing() {
+    let dir = TempDir::new().unwrap();
+    let (mut log, _) = open(dir.path());
+    put(&mut log, Lane::Vitals, b"safe");
+    log.disk.faults.syncs.store(1, Ordering::SeqCst);
+    assert!(matches!(log.rotate(b"state"), Err(SpoolError::Io { op: "sync", .. })));
+    assert!(matches!(log.append(Lane::Alarm, b""), Err(SpoolError::Stopped)));
+    drop(log);
+    let (log, recovery) = open(dir.path());
+    assert_eq!(recovery.checkpoint, None);
+    assert_eq!(recovery.records.len(), 1);
+    assert_eq!(log.stats().next, Position(2));
+}

@@ -1,0 +1,189 @@
+//! What the spool promises, on real files.
+
+mod budget;
+mod damage;
+mod faults;
+mod model;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use caregate_protocol::id::Lane;
+use tempfile::TempDir;
+
+use super::{Limits, Log, Position, Recovery, SpoolError};
+
+/// Files of 16 KiB, so that a test rotates often.
+pub(super) fn limits() -> Limits {
+    Limits::new(16 << 10, 8 << 20, 4 << 10)
+}
+
+pub(super) fn open(dir: &Path) -> (Log, Recovery) {
+    Log::open(dir, limits()).expect("the spool opens")
+}
+
+/// Appends and syncs one record.
+pub(super) fn put(log: &mut Log, lane: Lane, payload: &[u8]) -> Position {
+    let position = log.append(lane, payload).expect("there is room");
+    log.sync().expect("the disk works");
+    position
+}
+
+pub(super) fn read(log: &Log, position: u64) -> Option<(Lane, Vec<u8>)> {
+    log.reader().read(Position(position)).expect("no damage")
+}
+
+pub(super) fn unacked(log: &Log) -> Vec<u64> {
+    let reader = &log.reader();
+    let mut all: Vec<u64> = Lane::ALL
+        .into_iter()
+        .flat_map(|lane| {
+            let next = move |from: u64| reader.next_unacked(lane, Position(from)).map(|p| p.0);
+            std::iter::successors(next(0), move |p| next(p + 1))
+        })
+        .collect();
+    all.sort_unstable();
+    all
+}
+
+pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).expect("the directory is there");
+    let mut files: Vec<PathBuf> = entries.map(|e| e.expect("an entry").path()).collect();
+    files.retain(|p| p.extension().is_some_and(|e| e == "log"));
+    files.sort();
+    files
+}
+
+pub(super) fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory");
+    for file in files(to) {
+        fs::remove_file(file).expect("removed");
+    }
+    for file in files(from) {
+        fs::copy(&file, to.join(file.file_name().expect("a name"))).expect("copied");
+    }
+}
+
+#[test]
+fn a_new_log_is_empty_and_counts_from_one() {
+    let dir = TempDir::new().unwrap();
+    let (mut log, recovery) = open(dir.path());
+    assert!(recovery.checkpoint.is_none() && recovery.records.is_empty());
+    assert!(recovery.torn.is_none() && recovery.damaged.is_empty());
+    assert_eq!(put(&mut log, Lane::Vitals, b"a"), Position(1));
+    assert_eq!(put(&mut log, Lane::Alarm, b""), Position(2));
+    assert_eq!(read(&log, 1), Some((Lane::Vitals, b"a".to_vec())));
+    assert_eq!(read(&log, 2), Some((Lane::Alarm, Vec::new())));
+    assert_eq!(read(&log, 3), None);
+}
+
+#[test]
+fn nothing_is_seen_before_the_sync() {
+    let dir = TempDir::new().unwrap();
+    let (mut log, _) = open(dir.path());
+    let position = log.append(Lane::Vitals, b"a").unwrap();
+    assert_eq!(read(&log, position.0), None);
+    log.ack(1..=1).unwrap();
+    log.sync().unwrap();
+    assert_eq!(unacked(&log), [1], "an ack of a record that nobody could have sent is none");
+}
+
+#[test]
+fn the_checkpoint_and_the_records_since_come_back() {
+    let dir = TempDir::new().unwrap();
+    let (mut log, _) = open(dir.path());
+    put(&mut log, Lane::Vitals, b"before");
+    log.rotate(b"state after one").unwrap();
+    put(&mut log, Lane::Waveform, b"after");
+    drop(log);
+    let (log, recovery) = open(dir.path());
+    assert_eq!(recovery.checkpoint.as_deref(), Some(&b"state after one"[..]));
+    assert_eq!(recovery.records.len(), 1);
+    assert_eq!(
+        (recovery.records[0].position, &recovery.records[0].payload[..]),
+        (Position(2), &b"after"[..])
+    );
+    assert_eq!(unacked(&log), [1, 2]);
+}
+
+#[test]
+fn files_go_when_all_in_them_is_acknowledged_wherever_they_stand() {
+    let dir = TempDir::new().unwrap();
+    let (mut log, _) = open(dir.path());
+    for position in 1..=5 {
+        put(&mut log, Lane::Vitals, b"x");
+        log.rotate(&[position]).unwrap();
+    }
+    assert_eq!(log.stats().files, 6);
+    let reader = log.reader();
+    log.ack(2..=3).unwrap();
+    assert_eq!(files(dir.path()).len(), 4, "the two in the middle");
+    assert!(reader.read(Position(2)).unwrap().is_none());
+    assert_eq!(unacked(&log), [1, 4, 5]);
+    log.ack(1..=u64::MAX).unwrap();
+    assert_eq!(files(dir.path()).len(), 2, "the second newest checkpoint and what follows stays");
+    drop(log);
+    let (log, recovery) = open(dir.path());
+    assert!(recovery.damaged.is_empty(), "{:?}", recovery.damaged);
+    assert_eq!(unacked(&log), [0_u64; 0]);
+    assert_eq!(log.stats().next, Position(6), "numbers go on");
+}
+
+#[test]
+fn acks_ride_on_the_next_sync() {
+    let dir = TempDir::new().unwrap();
+    let (mut log, _) = open(dir.path());
+    for _ in 0..5 {
+        put(&mut log, Lane::Vitals, b"x");
+    }
+    log.ack(2..=3).unwrap();
+    log.ack(5..=5).unwrap();
+    put(&mut log, Lane::Vitals, b"x");
+    drop(log);
+    let (mut log, _) = open(dir.path());
+    assert_eq!(unacked(&log), [1, 4, 6]);
+    log.rotate(b"").unwrap();
+    drop(log);
+    let (log, _) = open(dir.path());
+    assert_eq!(unacked(&log), [1, 4, 6], "by the manifest");
+}
+
+#[test]
+fn a_second_owner_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let (_log, _) = open(dir.path());
+    assert!(matches!(Log::open(dir.path(), limits()), Err(SpoolError::Locked { .. })));
+}
+
+#[test]
+fn limits_that_contradict_are_named() {
+    let dir = TempDir::new().unwrap();
+    let small = Limits::new(8 << 20, 16 << 20, 0);
+    let error = Log::open(dir.path(), small).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("bytes_max must hold four files"), "{error}");
+}
+
+#[test]
+fn a_later_format_is_refused_and_left_alone() {
+    let dir = TempDir::new().unwrap();
+    drop(open(dir.path()));
+    let path = files(dir.path()).remove(0);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8] = 2;
+    let crc = crc32c::crc32c(&bytes[..28]);
+    bytes[28..32].copy_from_slice(&crc.to_le_bytes());
+    fs::write(&path, &bytes).unwrap();
+    let error = Log::open(dir.path(), limits()).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("spool format 2"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn too_large_a_record_or_checkpoint_is_named() {
+    let dir = TempDir::new().unwrap();
+    let (mut log, _) = open(dir.path());
+    let large = vec![0; 16 << 10];
+    assert!(matches!(log.append(Lane::Alarm, &large), Err(SpoolError::Oversized { what: "record", .. })));
+    assert!(matches!(log.rotate(&large), Err(SpoolError::Oversized { what: "checkpoint", .. })));
+    put(&mut log, Lane::Alarm, b"goes on");
+}
