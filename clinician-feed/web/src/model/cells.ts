@@ -45,7 +45,7 @@ function groups(bed: Bed): Group[] {
 }
 
 function printed(series: NumericSeries | undefined): string {
-  return series === undefined ? "–" : printValue(series.value, series.code.unit);
+  return series === undefined ? "–" : printValue(series.value, series.code);
 }
 
 /** The group's text and mean, e.g. `120/80` and `(93)`. */

@@ -117,10 +117,13 @@ export function printUnit(unit: string | null): string {
   return unit === null ? "" : (UNITS.get(unit) ?? unit);
 }
 
+const MDC_PERFUSION_INDEX = 150448;
+
 /** A value with the digits that its quantity is read with. */
-export function printValue(value: number, unit: string | null): string {
+export function printValue(value: number, code: Code): string {
+  const { unit } = code;
+  if (unit === "Cel" || unit === "kg" || code.mdc === MDC_PERFUSION_INDEX) return value.toFixed(1);
   if (unit === "/min" || unit === "%" || unit === "mm[Hg]" || unit === "{steps}") return value.toFixed(0);
-  if (unit === "Cel" || unit === "kg") return value.toFixed(1);
-  if (Number.isInteger(value)) return value.toFixed(0);
-  return Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3);
+  if (Number.isInteger(value) || Math.abs(value) >= 100) return value.toFixed(0);
+  return value.toPrecision(3);
 }

@@ -23,7 +23,7 @@ function Header({ client }: { readonly client: Client }) {
   return (
     <header class="top">
       <h1>
-        <img src="/favicon.svg" alt="" width="22" height="22" /> Caregate
+        <img src="/favicon.svg" alt="" width="22" height="22" /> <span>Caregate</span>
       </h1>
       <span class={`link link-${link.state}`} role="status">
         {link.text}

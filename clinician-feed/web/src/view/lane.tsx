@@ -4,7 +4,7 @@ import { chooseGain } from "../model/gain";
 import type { Gain } from "../model/gain";
 import { LOST_MS } from "../model/numeric";
 import { printUnit } from "../model/quantity";
-import { columnAt, step, sweepScale, trace } from "../model/sweep";
+import { step, sweepScale, trace } from "../model/sweep";
 import type { SweepScale } from "../model/sweep";
 import type { Channel } from "../model/ward";
 import { clockMs } from "../shell/client";
@@ -34,6 +34,7 @@ class SweepPainter {
     this.target = target;
     this.scale = sweepScale(target.canvas.width, target.ratio);
     this.last = null;
+    this.gain = null;
     this.gainMs = -Infinity;
   }
 
@@ -85,30 +86,27 @@ class SweepPainter {
       context.restore();
     }
   }
-
-  /** Where the sweep is, for tests by eye. */
-  column(nowMs: number): number {
-    return columnAt(nowMs, this.scale);
-  }
 }
 
-function GainMark({ gain, unit }: { readonly gain: Gain; readonly unit: string }) {
-  const height = (gain.mark.high - gain.mark.low) * gain.pxPerUnit;
-  const decimals = gain.mark.high - gain.mark.low < 2 && gain.label === null ? 2 : 0;
+function GainMark({ gain, unit }: { readonly gain: Gain | null; readonly unit: string }) {
+  const mark = gain?.mark ?? null;
+  if (gain === null || mark === null) return <div class="gain" />;
+  const height = { height: `${(mark.high - mark.low) * gain.pxPerUnit}px` };
   if (gain.label !== null) {
     return (
       <div class="gain" title={`Gain ${gain.label}; the mark is 1 mV`}>
-        <span class="gain-bar gain-bar-ecg" style={{ height: `${height}px` }} />
+        <span class="gain-bar gain-bar-ecg" style={height} />
         <span class="gain-text">1 mV</span>
       </div>
     );
   }
+  const decimals = mark.high - mark.low < 2 ? 2 : 0;
   return (
-    <div class="gain" title={`From ${gain.mark.low} to ${gain.mark.high} ${unit}`}>
-      <span class="gain-bar" style={{ height: `${height}px` }} />
-      <span class="gain-ends" style={{ height: `${height}px` }}>
-        <span>{gain.mark.high.toFixed(decimals)}</span>
-        <span>{gain.mark.low.toFixed(decimals)}</span>
+    <div class="gain" title={`From ${mark.low} to ${mark.high} ${unit}`}>
+      <span class="gain-bar" style={height} />
+      <span class="gain-ends" style={height}>
+        <span>{mark.high.toFixed(decimals)}</span>
+        <span>{mark.low.toFixed(decimals)}</span>
       </span>
     </div>
   );
@@ -140,7 +138,7 @@ export function Lane({ channel }: { readonly channel: Channel }) {
       <div class="lane-label">
         {presentation.label} <span class="dim">{gain?.label ?? unit}</span>
       </div>
-      {gain !== null && <GainMark gain={gain} unit={unit} />}
+      <GainMark gain={gain} unit={unit} />
       <canvas ref={canvas} role="img" aria-label={`${presentation.label} trace, 25 mm/s${isLost ? ", no data" : ""}`} />
       {isLost && <div class="lane-lost">NO DATA</div>}
     </div>

@@ -26,7 +26,7 @@ function Numeric({ cell }: { readonly cell: Cell }) {
         <span class="numeric-unit">{cell.unit}</span>
         {cell.device !== null && <span class="numeric-device">{cell.device}</span>}
       </div>
-      <div class="numeric-value">
+      <div class={cell.text.length > 4 ? "numeric-value numeric-long" : "numeric-value"}>
         {cell.text}
         {cell.extra !== null && <span class="numeric-extra">{cell.extra}</span>}
       </div>

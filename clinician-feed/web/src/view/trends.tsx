@@ -3,18 +3,17 @@ import { useEffect, useRef } from "preact/hooks";
 import { trendRows } from "../model/cells";
 import type { NumericSeries } from "../model/numeric";
 import { TREND_BIN_MS, trendSpanMs } from "../model/trend";
-import type { Bed } from "../model/ward";
-import type { Ward } from "../model/ward";
+import type { Bed, Ward } from "../model/ward";
 import { COLOURS, fit } from "./canvas";
 import type { Fitted } from "./canvas";
 import { onFrame } from "./frames";
 
-/** A strip 22 px a row: heart, saturation, pressure, respiration. */
+/** Heart, saturation, pressure, respiration: 14 to 22 px a row. */
 const ROWS_MAX = 4;
 /** Trends move by a bin of 5 s; once a second is ample. */
 const PAINT_MS = 1_000;
-const LABEL_CSS_PX = 58;
-const SCALE_CSS_PX = 30;
+const LABEL_CSS_PX = 50;
+const SCALE_CSS_PX = 38;
 
 function rowRange(series: NumericSeries, first: number, last: number): readonly [number, number] {
   let [low, high] = series.presentation.trend ?? [Infinity, -Infinity];
@@ -44,8 +43,7 @@ function paintRow(context: CanvasRenderingContext2D, series: NumericSeries, box:
   context.fillStyle = "#8b97a8";
   context.font = `${9 * ratio}px system-ui, sans-serif`;
   context.textAlign = "right";
-  context.fillText(String(high), box.x - 5 * ratio, box.y + box.height * 0.25);
-  context.fillText(String(low), box.x - 5 * ratio, box.y + box.height * 0.78);
+  context.fillText(`${low}–${high}`, box.x - 6 * ratio, box.y + box.height / 2);
   context.fillStyle = "#0d141d";
   context.fillRect(box.x, box.y, box.width, box.height);
   context.strokeStyle = colour;
