@@ -134,8 +134,16 @@ impl SensorPassword {
         Ok(password)
     }
 
-    /// The lines for the gateway's configuration.
+    /// The lines for the gateway's configuration: one `[[mqtt.credential]]`.
     pub(crate) fn to_toml(&self) -> Result<String> {
+        #[derive(Serialize)]
+        struct File<'a> {
+            mqtt: Mqtt<'a>,
+        }
+        #[derive(Serialize)]
+        struct Mqtt<'a> {
+            credential: [Credential<'a>; 1],
+        }
         #[derive(Serialize)]
         struct Credential<'a> {
             device: &'a DeviceId,
@@ -144,6 +152,7 @@ impl SensorPassword {
             sha256: &'a str,
         }
         let Self { device, username, salt, sha256, secret_file: _ } = self;
-        Ok(toml::to_string(&Credential { device, username, salt, sha256 })?)
+        let credential = [Credential { device, username, salt, sha256 }];
+        Ok(toml::to_string(&File { mqtt: Mqtt { credential } })?)
     }
 }

@@ -237,9 +237,11 @@ fn the_password_fits_its_hash_and_each_is_new() {
     assert_eq!(first.sha256, hex::encode(ring::digest::digest(&ring::digest::SHA256, &salted)));
     let (second, other) = SensorPassword::generate("monitor-1", "ward").unwrap();
     assert!(secret != other && first.salt != second.salt);
+    assert!(first.to_toml().unwrap().starts_with("[[mqtt.credential]]\n"));
     let lines: toml::Table = first.to_toml().unwrap().parse().unwrap();
-    assert_eq!(lines["device"].as_str(), Some("monitor-1"));
-    assert_eq!(lines["username"].as_str(), Some("ward"));
+    let credential = &lines["mqtt"]["credential"][0];
+    assert_eq!(credential["device"].as_str(), Some("monitor-1"));
+    assert_eq!(credential["username"].as_str(), Some("ward"));
     assert!(!first.to_toml().unwrap().contains(secret.as_str()));
 }
 
