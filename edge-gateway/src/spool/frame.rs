@@ -14,6 +14,8 @@ pub const FRAME_HEADER: usize = 24;
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
 /// Most bytes of any payload; checkpoints are the largest. With the frame's header it stays below 2²⁴.
 pub const PAYLOAD_BYTES_MAX: usize = 8 << 20;
+/// Positions end here, so that arithmetic on them can't overflow; at a million a second, for 290,000 years.
+pub const POSITION_MAX: u64 = 1 << 63;
 /// The only version of the format so far.
 pub const VERSION: u16 = 1;
 
@@ -22,6 +24,9 @@ const MAGIC: [u8; 8] = *b"CGspool\n";
 /// Why bytes are no frame or header.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum FrameError {
+    /// A position beyond [`POSITION_MAX`].
+    #[error("position {0} is out of range")]
+    Position(u64),
     /// Fewer bytes than the frame claims, or than a header has.
     #[error("{have} bytes, the frame needs {need}")]
     Short {
@@ -161,8 +166,11 @@ pub fn decode_record(bytes: &[u8], serial: u64) -> Result<Frame<'_>, FrameError>
     if u32_at(bytes, 0) != checksum(serial, body) {
         return Err(FrameError::Checksum);
     }
-    let payload = &bytes[FRAME_HEADER..need];
-    Ok(Frame { kind, position: u64_at(bytes, 8), group: u32_at(bytes, 16), payload })
+    let (payload, position) = (&bytes[FRAME_HEADER..need], u64_at(bytes, 8));
+    if position > POSITION_MAX {
+        return Err(FrameError::Position(position));
+    }
+    Ok(Frame { kind, position, group: u32_at(bytes, 16), payload })
 }
 
 /// Appends a frame to `out`. The caller has checked the payload's length against the limit of its kind.
@@ -221,7 +229,8 @@ impl Header {
     /// Decodes a file's header.
     ///
     /// # Errors
-    /// [`FrameError::Short`], [`FrameError::Magic`], [`FrameError::Checksum`], [`FrameError::Version`].
+    /// [`FrameError::Short`], [`FrameError::Magic`], [`FrameError::Checksum`], [`FrameError::Version`],
+    /// [`FrameError::Payload`], [`FrameError::Position`].
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
         let Some(bytes) = bytes.get(..FILE_HEADER) else {
             return Err(FrameError::Short { have: bytes.len(), need: FILE_HEADER });
@@ -241,7 +250,11 @@ impl Header {
             2 => State::Continued,
             _ => return Err(FrameError::Payload("state of the header")),
         };
-        Ok(Self { serial: u64_at(bytes, 12), first: u64_at(bytes, 20), state })
+        let (serial, first) = (u64_at(bytes, 12), u64_at(bytes, 20));
+        if first > POSITION_MAX {
+            return Err(FrameError::Position(first));
+        }
+        Ok(Self { serial, first, state })
     }
 }
 
@@ -311,7 +324,9 @@ pub fn decode_manifest(mut bytes: &[u8]) -> Result<Vec<Listed>, FrameError> {
     while !bytes.is_empty() {
         let (head, rest) = bytes.split_at_checked(21).ok_or(WRONG)?;
         let (first, count) = (u64_at(head, 8), u32_at(head, 16));
-        let end = first.checked_add(u64::from(count)).ok_or(WRONG)?;
+        // No file holds more frames than that, and nobody should count further.
+        let fits = count as usize <= (1 << 30) / FRAME_HEADER && first <= POSITION_MAX;
+        let end = fits.then(|| first + u64::from(count)).ok_or(WRONG)?;
         let bitmap_len = if head[20] == 2 { (count as usize).div_ceil(8) } else { 0 };
         let (bitmap, rest) = rest.split_at_checked(bitmap_len).ok_or(WRONG)?;
         let acked = match head[20] {

@@ -246,6 +246,7 @@ impl Log {
             // Should even the acks' room be used up, then space counts for more than a clean report.
             if end <= self.current.capacity {
                 self.pending.frame(self.current.serial, self.current.end, self.next, Kind::Acks, &payload);
+                self.add_acks(self.limits.soft_end(self.current.capacity));
                 self.commit()?;
             }
             self.sweep()?;

@@ -99,9 +99,12 @@ impl Scan {
         let head = bytes.get(at..at + FRAME_HEADER)?;
         let position = u64::from_le_bytes(head[8..16].try_into().ok()?);
         let group = u32::from_le_bytes(head[16..20].try_into().ok()?) as usize;
-        let furthest = self.first.map_or(u64::MAX, |first| first.saturating_add((at / FRAME_HEADER) as u64));
-        let possible = position >= expected && position <= furthest && group <= at && group >= FILE_HEADER;
-        possible.then(|| decode_record(&bytes[at..], serial).ok())?
+        if position < expected || group > at || group < FILE_HEADER {
+            return None;
+        }
+        let frame = decode_record(&bytes[at..], serial).ok()?;
+        let room = ((at + frame.frame_len()) / FRAME_HEADER) as u64;
+        self.first.is_none_or(|first| position - first <= room).then_some(frame)
     }
 
     /// Takes in the good frame at `at`; returns the position expected after it.

@@ -134,6 +134,35 @@ fn a_flipped_bit_anywhere_costs_no_more_than_the_record_it_hits() {
 }
 
 #[test]
+fn good_records_of_a_torn_group_are_kept() {
+    let dir = TempDir::new().unwrap();
+    let (mut log, _) = open(dir.path());
+    put(&mut log, Lane::Vitals, b"synced");
+    let start = usize::try_from(log.stats().bytes).unwrap();
+    for _ in 0..6 {
+        log.append(Lane::Vitals, b"").unwrap();
+    }
+    log.sync().unwrap();
+    drop(log);
+    let path = files(dir.path()).remove(0);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[start..start + 5 * 24].fill(0);
+    fs::write(&path, &bytes).unwrap();
+    let (log, recovery) = open(dir.path());
+    let torn = recovery.torn.unwrap();
+    assert_eq!(torn.bytes, start as u64..(start + 5 * 24) as u64);
+    assert_eq!(unacked(&log), [1, 7]);
+    drop(log);
+    let (mut log, recovery) = open(dir.path());
+    assert!(recovery.torn.is_none() && recovery.damaged.is_empty(), "{recovery:?}");
+    assert_eq!(put(&mut log, Lane::Vitals, b"next").0, 8);
+    drop(log);
+    let (log, recovery) = open(dir.path());
+    assert!(recovery.torn.is_none() && recovery.damaged.is_empty(), "{recovery:?}");
+    assert_eq!(unacked(&log), [1, 7, 8]);
+}
+
+#[test]
 fn a_missing_file_is_reported_with_what_was_in_it() {
     let dir = TempDir::new().unwrap();
     small(dir.path());

@@ -1,0 +1,2 @@
+//! Measured figures for ADR 2.
+fn main() {}
