@@ -181,25 +181,31 @@ impl Connection {
     fn step(&mut self, event: impl FnOnce(&mut Session, Duration, &mut Vec<Action>)) {
         let mut actions = Vec::new();
         event(&mut self.session, self.server.now(), &mut actions);
-        for action in actions {
-            match action {
-                Action::Send(packet) => {
-                    // The codec refuses only what is longer than the bound, which our answers never are.
-                    match packet.write(&mut self.output, UNSENT_BYTES_MAX) {
-                        Ok(_) => self.unflushed = true,
-                        Err(error) => tracing::error!(%error, "answer not encoded"),
-                    }
-                }
-                Action::Admit(connect) => {
+        // Admission is an event in the middle of its actions: what follows from it comes in another round.
+        while !actions.is_empty() {
+            for action in std::mem::take(&mut actions) {
+                if let Action::Admit(connect) = action {
                     let admission = self.admit(&connect);
-                    self.step(|session, now, out| session.handle_admission(admission, now, out));
+                    self.session.handle_admission(admission, self.server.now(), &mut actions);
+                } else {
+                    self.act(action);
                 }
-                Action::Forward(publish) => self.forward(&publish),
-                Action::Close(CloseReason::ConnectRefused(refusal)) => {
-                    self.server.metrics.refused.with_label_values(&[refusal.label()]).inc();
-                }
-                Action::Close(_) => {}
             }
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            // The codec refuses only what is longer than the bound, which our answers never are.
+            Action::Send(packet) => match packet.write(&mut self.output, UNSENT_BYTES_MAX) {
+                Ok(_) => self.unflushed = true,
+                Err(error) => tracing::error!(%error, "answer not encoded"),
+            },
+            Action::Forward(publish) => self.forward(&publish),
+            Action::Close(CloseReason::ConnectRefused(refusal)) => {
+                self.server.metrics.refused.with_label_values(&[refusal.label()]).inc();
+            }
+            Action::Close(_) | Action::Admit(_) => {}
         }
     }
 

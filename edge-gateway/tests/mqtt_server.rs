@@ -1,0 +1,355 @@
+//! The embedded server against rumqttc's client and bare sockets.
+
+mod mqtt_support;
+
+use edge_gateway::ingest::Verdict;
+use edge_gateway::mqtt::limits::{CONNECTIONS_PER_DEVICE, Limits};
+use mqtt_support::{Client, Door, Raw, SECRET, connect, device, options, publish, within};
+use rumqttc::{LastWill, Packet, QoS, SubscribeReasonCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const TOPIC: &str = "vitals/v1/a/num/heart-rate";
+
+#[tokio::test]
+async fn qos_0_and_1_arrive_as_sent_and_qos_1_is_acknowledged() {
+    let mut door = Door::open(Limits::default()).await;
+    let mut client = Client::up(options(&door, "a", "one")).await;
+    client.client.publish(TOPIC, QoS::AtMostOnce, false, "71").await.unwrap();
+    client.client.publish(TOPIC, QoS::AtLeastOnce, true, "72").await.unwrap();
+    for payload in ["71", "72"] {
+        let inbound = door.next().await;
+        assert_eq!(
+            (inbound.device, &inbound.topic[..], &inbound.payload[..]),
+            (device("a"), TOPIC, payload.as_bytes())
+        );
+        assert!(inbound.received_us > 1_700_000_000_000_000, "Unix time in microseconds");
+        inbound.verdict.send(Verdict::Stored).unwrap();
+    }
+    assert_eq!(client.puback().await, 1);
+    client.client.disconnect().await.unwrap();
+    door.closed("disconnect", 1).await;
+    let stored = |metrics: &edge_gateway::mqtt::metrics::ServerMetrics| {
+        metrics.publishes.with_label_values(&["stored"]).get()
+    };
+    door.counted("stored", 2, stored).await;
+}
+
+#[tokio::test]
+async fn no_puback_before_the_verdict_and_then_in_the_order_of_receipt() {
+    let mut door = Door::open(Limits::default()).await;
+    let mut client = Client::up(options(&door, "a", "one")).await;
+    let mut inbounds = Vec::new();
+    for value in 0..20 {
+        client.client.publish(TOPIC, QoS::AtLeastOnce, false, value.to_string()).await.unwrap();
+        inbounds.push(door.next().await);
+    }
+    // All but the first are stored, the last ones first: still nothing may be acknowledged.
+    let first = inbounds.remove(0);
+    for inbound in inbounds.into_iter().rev() {
+        inbound.verdict.send(Verdict::Stored).unwrap();
+    }
+    // The server handles a connection's packets in order: had it sent a PUBACK, it would be here before this SUBACK.
+    client.client.subscribe("vitals/v1/a/#", QoS::AtLeastOnce).await.unwrap();
+    match client.event().await {
+        Ok(Packet::SubAck(suback)) => assert_eq!(suback.return_codes, [SubscribeReasonCode::Failure]),
+        other => panic!("expected SUBACK, got {other:?}"),
+    }
+    client.assert_silent();
+    first.verdict.send(Verdict::Quarantined).unwrap();
+    for packet_id in 1..=20 {
+        assert_eq!(client.puback().await, packet_id);
+    }
+}
+
+#[tokio::test]
+async fn a_refused_publish_gets_no_puback_and_ends_the_connection() {
+    let mut door = Door::open(Limits::default()).await;
+    let mut client = Client::up(options(&door, "a", "one")).await;
+    let mut inbounds = Vec::new();
+    for _ in 0..3 {
+        client.client.publish(TOPIC, QoS::AtLeastOnce, false, "72").await.unwrap();
+        inbounds.push(door.next().await);
+    }
+    for (inbound, verdict) in inbounds.into_iter().zip([Verdict::Stored, Verdict::Refused, Verdict::Stored]) {
+        inbound.verdict.send(verdict).unwrap();
+    }
+    assert_eq!(client.puback().await, 1);
+    assert_eq!(client.puback().await, 3, "2 is withheld");
+    client.ended().await;
+    door.closed("refused", 1).await;
+}
+
+#[tokio::test]
+async fn wrong_and_missing_credentials_are_refused_by_their_codes() {
+    let door = Door::open(Limits::default()).await;
+    let answer = async |bytes: &[u8]| {
+        let mut raw = Raw::open(door.address).await;
+        raw.send(bytes).await;
+        raw.rest().await
+    };
+    assert_eq!(answer(&connect("c", "user-a", "wrong", 30)).await, [0x20, 2, 0, 4]);
+    assert_eq!(answer(&connect("c", "nobody", SECRET, 30)).await, [0x20, 2, 0, 4]);
+    assert_eq!(answer(b"\x10\x0d\0\x04MQTT\x04\x02\0\x1e\0\x01c").await, [0x20, 2, 0, 5], "anonymous");
+    assert_eq!(answer(b"\x10\x0e\0\x04MQTT\x05\x02\0\x1e\0\0\x01c").await, [0x20, 2, 0, 1], "MQTT 5");
+    assert_eq!(
+        answer(b"\x10\x0c\0\x04MQTT\x04\0\0\x1e\0\0").await,
+        [0x20, 2, 0, 2],
+        "no id, no clean session"
+    );
+    door.refused("bad-credentials", 2).await;
+    door.refused("anonymous", 1).await;
+    door.refused("protocol-level", 1).await;
+    door.refused("client-id", 1).await;
+}
+
+#[tokio::test]
+async fn another_devices_topic_ends_the_connection() {
+    let mut door = Door::open(Limits::default()).await;
+    let mut client = Client::up(options(&door, "a", "one")).await;
+    client.client.publish("vitals/v1/b/num/heart-rate", QoS::AtLeastOnce, false, "72").await.unwrap();
+    client.ended().await;
+    door.closed("foreign-topic", 1).await;
+    assert!(door.inbound.try_recv().is_err(), "nothing reached the pipeline");
+}
+
+#[tokio::test]
+async fn qos_2_ends_the_connection() {
+    let door = Door::open(Limits::default()).await;
+    let mut client = Client::up(options(&door, "a", "one")).await;
+    client.client.publish(TOPIC, QoS::ExactlyOnce, false, "72").await.unwrap();
+    client.ended().await;
+    door.closed("qos2", 1).await;
+}
+
+#[tokio::test]
+async fn the_same_client_id_takes_over_within_a_device_only() {
+    let mut door = Door::open(Limits::default()).await;
+    let mut first = Client::up(options(&door, "a", "same")).await;
+    let mut other = Client::up(options(&door, "b", "same")).await;
+    let mut second = Client::up(options(&door, "a", "same")).await;
+    first.ended().await;
+    door.closed("taken-over", 1).await;
+    second.client.publish(TOPIC, QoS::AtLeastOnce, false, "1").await.unwrap();
+    door.next_stored().await;
+    assert_eq!(second.puback().await, 1);
+    other.client.publish("vitals/v1/b/num/x", QoS::AtLeastOnce, false, "1").await.unwrap();
+    door.next_stored().await;
+    assert_eq!(other.puback().await, 1);
+}
+
+#[tokio::test]
+async fn the_oldest_of_too_many_connections_of_one_device_makes_room() {
+    let door = Door::open(Limits::default()).await;
+    let mut clients = Vec::new();
+    for number in 0..CONNECTIONS_PER_DEVICE {
+        clients.push(Client::up(options(&door, "a", &format!("client-{number}"))).await);
+    }
+    let _newest = Client::up(options(&door, "a", "newest")).await;
+    clients[0].ended().await;
+    door.closed("taken-over", 1).await;
+    clients[1].assert_silent();
+}
+
+#[tokio::test]
+async fn a_will_arrives_when_the_connection_drops_and_not_after_disconnect() {
+    let mut door = Door::open(Limits::default()).await;
+    let with_will = |id: &str, message: &str| {
+        let mut options = options(&door, "a", id);
+        options.set_last_will(LastWill::new("vitals/v1/a/status", message, QoS::AtLeastOnce, true));
+        options
+    };
+    let (polite, rude) = (with_will("polite", "polite"), with_will("rude", "rude"));
+    let polite = Client::up(polite).await;
+    polite.client.disconnect().await.unwrap();
+    door.closed("disconnect", 1).await;
+    drop(Client::up(rude).await);
+    assert_eq!(door.next_stored().await, ("vitals/v1/a/status".to_owned(), b"rude".to_vec()));
+    assert!(door.inbound.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn garbage_on_the_port_does_not_touch_another_client() {
+    let mut door = Door::open(Limits::default()).await;
+    let mut client = Client::up(options(&door, "a", "one")).await;
+    let garbage: [&[u8]; 6] = [
+        b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n",
+        b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
+        &[0xff; 4096],
+        &[0; 64],
+        b"\x10\xff\xff\xff\xff\x7f",
+        b"\x10\x0d\0\x04MQTT\x04\x03\0\x1e\0\x01c",
+    ];
+    for (number, bytes) in (1..).zip(garbage) {
+        let mut raw = Raw::open(door.address).await;
+        raw.send(bytes).await;
+        assert_eq!(raw.rest().await, b"", "nothing to say");
+        client.client.publish(TOPIC, QoS::AtLeastOnce, false, "72").await.unwrap();
+        door.next_stored().await;
+        assert_eq!(client.puback().await, number);
+    }
+    let closes = door.closes();
+    let malformed: u64 = closes.iter().map(|(_, count)| count).sum();
+    assert_eq!(malformed, 6, "{closes:?}");
+    for reason in ["flags", "type", "length-field", "connect-flags"] {
+        assert!(closes.iter().any(|(name, _)| name == reason), "{reason} in {closes:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_oversized_packet_is_refused_by_its_length_alone() {
+    let door = Door::open(Limits { packet_bytes_max: 1000, ..Limits::default() }).await;
+    let mut raw = Raw::up(door.address, "c", 30).await;
+    // 1,001 bytes are announced, none of them sent.
+    raw.send(&[0x32, 0xe9, 0x07]).await;
+    assert_eq!(raw.rest().await, b"");
+    door.closed("too-large", 1).await;
+}
+
+#[tokio::test]
+async fn a_full_server_says_so_and_has_room_again_later() {
+    let door = Door::open(Limits { connections_max: 1, ..Limits::default() }).await;
+    let first = Client::up(options(&door, "a", "one")).await;
+    let mut raw = Raw::open(door.address).await;
+    raw.send(&connect("c", "user-b", SECRET, 30)).await;
+    assert_eq!(raw.rest().await, [0x20, 2, 0, 3]);
+    door.refused("full", 1).await;
+    first.client.disconnect().await.unwrap();
+    within("the slot to come free", async {
+        while door.metrics.connections.get() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    Client::up(options(&door, "b", "two")).await;
+}
+
+#[tokio::test]
+async fn who_sends_no_connect_or_no_ping_is_closed_in_time() {
+    let door = Door::open(Limits::default()).await;
+    // Both clocks run at once: 5 s for a CONNECT, and one and a half times a keep-alive of 4 s.
+    let mut silent = Raw::open(door.address).await;
+    let mut lost = Raw::up(door.address, "c", 4).await;
+    let started = tokio::time::Instant::now();
+    silent.send(&[0x10]).await;
+    assert_eq!(silent.rest().await, b"");
+    let elapsed = started.elapsed().as_millis();
+    assert!((4_500..6_000).contains(&elapsed), "{elapsed} ms");
+    door.closed("connect-timeout", 1).await;
+    assert_eq!(lost.rest().await, b"");
+    let elapsed = started.elapsed().as_millis();
+    assert!((6_000..7_500).contains(&elapsed), "{elapsed} ms");
+    door.closed("keep-alive", 1).await;
+}
+
+#[tokio::test]
+async fn a_full_window_stops_reading_and_nothing_is_lost() {
+    let limits = Limits { inflight_max: 4, ..Limits::default() };
+    let mut door = Door::open(limits).await;
+    let mut raw = Raw::up(door.address, "c", 0).await;
+    let packets: Vec<u8> =
+        (1..=100).flat_map(|packet_id| publish(TOPIC, packet_id, packet_id.to_string().as_bytes())).collect();
+    raw.send(&packets).await;
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(door.next().await);
+    }
+    let taken = |metrics: &edge_gateway::mqtt::metrics::ServerMetrics| {
+        metrics.packets.with_label_values(&["publish"]).get()
+    };
+    door.counted("publishes taken in", 4, taken).await;
+    assert!(door.inbound.try_recv().is_err(), "the fifth waits");
+    for inbound in held {
+        inbound.verdict.send(Verdict::Stored).unwrap();
+    }
+    for number in 5..=100 {
+        assert_eq!(door.next_stored().await.1, number.to_string().as_bytes());
+    }
+    let acks = raw.receive(400).await;
+    for (packet_id, ack) in (1u16..).zip(acks.chunks(4)) {
+        assert_eq!(ack, [&[0x40, 2][..], &packet_id.to_be_bytes()].concat());
+    }
+}
+
+/// The pipeline's queue (64 in these tests) is full and nobody takes from it: other connections still come and go.
+#[tokio::test]
+async fn a_stuck_pipeline_blocks_nobody_from_connecting() {
+    let mut door = Door::open(Limits::default()).await;
+    let mut raw = Raw::up(door.address, "c", 0).await;
+    for packet_id in 1..=200 {
+        raw.send(&publish(TOPIC, packet_id, b"1")).await;
+    }
+    let taken = |metrics: &edge_gateway::mqtt::metrics::ServerMetrics| {
+        metrics.packets.with_label_values(&["publish"]).get()
+    };
+    door.counted("publishes taken in", 65, taken).await;
+    let other = Client::up(options(&door, "b", "two")).await;
+    other.client.disconnect().await.unwrap();
+    door.closed("disconnect", 1).await;
+    for _ in 0..200 {
+        door.next_stored().await;
+    }
+    assert_eq!(raw.receive(800).await.len(), 800);
+}
+
+#[tokio::test]
+async fn shutdown_answers_what_is_outstanding_and_then_closes() {
+    let mut door = Door::open(Limits::default()).await;
+    let mut client = Client::up(options(&door, "a", "one")).await;
+    let mut idle = Client::up(options(&door, "b", "two")).await;
+    client.client.publish(TOPIC, QoS::AtLeastOnce, false, "72").await.unwrap();
+    let inbound = door.next().await;
+    door.shutdown.cancel();
+    idle.ended().await;
+    client.assert_silent();
+    inbound.verdict.send(Verdict::Stored).unwrap();
+    assert_eq!(client.puback().await, 1);
+    client.ended().await;
+    within("the server to end", &mut door.task).await.unwrap();
+    assert_eq!(door.closes(), [("shutdown".to_owned(), 2)]);
+    assert_eq!(door.metrics.connections.get(), 0);
+}
+
+#[tokio::test]
+async fn the_pipelines_end_withholds_pubacks() {
+    let mut door = Door::open(Limits::default()).await;
+    let mut client = Client::up(options(&door, "a", "one")).await;
+    client.client.publish(TOPIC, QoS::AtLeastOnce, false, "72").await.unwrap();
+    drop(door.next().await);
+    client.ended().await;
+    door.closed("refused", 1).await;
+}
+
+/// As many clients as two devices may have, each with more to send than its window: all is acknowledged, in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_clients_at_once_lose_nothing() {
+    const EACH: u16 = 5_000;
+    let mut door = Door::open(Limits::default()).await;
+    let (mut writers, mut readers) = (Vec::new(), Vec::new());
+    for number in 0..2 * CONNECTIONS_PER_DEVICE {
+        let device = if number % 2 == 0 { "a" } else { "b" };
+        let mut raw = Raw::open(door.address).await;
+        raw.send(&connect(&format!("client-{number}"), &format!("user-{device}"), SECRET, 0)).await;
+        assert_eq!(raw.receive(4).await, [0x20, 2, 0, 0]);
+        let topic = format!("vitals/v1/{device}/num/x");
+        let packets: Vec<u8> = (1..=EACH).flat_map(|id| publish(&topic, id, &[7; 100])).collect();
+        let (mut reader, mut writer) = raw.0.into_split();
+        writers.push(tokio::spawn(async move { writer.write_all(&packets).await.map(|()| writer).unwrap() }));
+        readers.push(tokio::spawn(async move {
+            for id in 1..=EACH {
+                let mut ack = [0; 4];
+                reader.read_exact(&mut ack).await.unwrap();
+                assert_eq!(ack, [&[0x40, 2][..], &id.to_be_bytes()].concat()[..]);
+            }
+        }));
+    }
+    let (mut batch, mut left) = (Vec::new(), usize::from(EACH) * 2 * CONNECTIONS_PER_DEVICE);
+    while left > 0 {
+        left -= within("publishes", door.inbound.recv_many(&mut batch, 256)).await;
+        for inbound in batch.drain(..) {
+            inbound.verdict.send(Verdict::Stored).unwrap();
+        }
+    }
+    for reader in readers {
+        within("a client's PUBACKs", reader).await.unwrap();
+    }
+}
