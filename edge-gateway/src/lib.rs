@@ -1,5 +1,14 @@
 //! The Caregate appliance: MQTT ingest, sealing, spool and uplink.
 
+pub mod config;
+pub mod daemon;
+pub mod datapath;
+pub mod hints;
 pub mod ingest;
+pub mod keys;
+pub mod metrics;
 pub mod mqtt;
+pub mod pipeline;
+pub mod policy;
 pub mod spool;
+pub mod uplink;

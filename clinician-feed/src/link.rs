@@ -1,0 +1,299 @@
+//! The way from the core: one subscription for what comes now, one for what came before, on one QUIC connection.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use caregate_host::identity::{Identity, Role};
+use caregate_protocol::id::RecipientId;
+use caregate_protocol::uplink::{self as wire, Frame, FrameError, Framer};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Connection, Endpoint, RecvStream, TransportConfig};
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+/// First pause after a lost connection, doubled at each failure up to [`BACKOFF_MAX`].
+const BACKOFF_MIN: Duration = Duration::from_millis(250);
+/// Longest pause.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// As at the gateway.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// As at the gateway: a dead path shows on the page within 10 s.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for a handshake and the answer to a subscription.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes read from a stream at once.
+const READ_BYTES: usize = 64 << 10;
+
+/// Why a connection ended.
+#[derive(Debug, Error)]
+pub enum LinkError {
+    /// No path, or the path died.
+    #[error("transport: {0}")]
+    Transport(String),
+    /// The core broke the protocol.
+    #[error("core: {0}")]
+    Frame(#[from] FrameError),
+    /// A frame that has no place here.
+    #[error("core: unexpected frame")]
+    Unexpected,
+    /// The opener is gone: the process is stopping.
+    #[error("stopping")]
+    Stopping,
+}
+
+impl LinkError {
+    /// A label for counters.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Transport(_) => "transport",
+            Self::Frame(e) => e.reason(),
+            Self::Unexpected => "unexpected",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+fn transport(error: impl std::fmt::Display) -> LinkError {
+    LinkError::Transport(error.to_string())
+}
+
+/// What the opener is told.
+#[derive(Debug)]
+pub enum Event {
+    /// A connection is up.
+    Up,
+    /// The connection is gone.
+    Down(&'static str),
+    /// One record of the queue.
+    Record(Vec<u8>),
+    /// Everything that was in the queue when the connection came up has been delivered.
+    CaughtUp,
+}
+
+/// What the link needs.
+#[derive(Clone)]
+pub struct Link {
+    /// The core's UDP address.
+    pub core: SocketAddr,
+    /// The name that the core's certificate must carry, if one is required.
+    pub core_name: Option<String>,
+    /// Our certificate, of role `feed`.
+    pub identity: Arc<Identity>,
+    /// Whose queue.
+    pub recipient: RecipientId,
+    /// To the opener; bounded, so that a slow opener holds the core by flow control.
+    pub events: mpsc::Sender<Event>,
+}
+
+impl Link {
+    /// Connects again and again until `shutdown`. `delivered` numbers of the queue are not asked for twice: history resumes
+    /// where the last connection stopped.
+    ///
+    /// # Errors
+    /// Only if no UDP socket can be had, or the identity does not fit QUIC.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), LinkError> {
+        let any: SocketAddr = match self.core {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let mut endpoint = Endpoint::client(any).map_err(transport)?;
+        endpoint.set_default_client_config(self.client_config()?);
+        let mut backoff = BACKOFF_MIN;
+        let mut progress = Progress::default();
+        loop {
+            let ended = tokio::select! {
+                ended = self.once(&endpoint, &mut backoff, &mut progress) => ended,
+                () = shutdown.cancelled() => break,
+            };
+            progress.interrupted();
+            let Err(error) = ended else { continue };
+            info!(%error, "no connection to the core");
+            if self.events.send(Event::Down(error.reason())).await.is_err() {
+                break;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff) => backoff = (backoff * 2).min(BACKOFF_MAX),
+                () = shutdown.cancelled() => break,
+            }
+        }
+        endpoint.close(0_u32.into(), b"shutdown");
+        endpoint.wait_idle().await;
+        Ok(())
+    }
+
+    fn client_config(&self) -> Result<ClientConfig, LinkError> {
+        let tls = self.identity.client_config(Role::Core, self.core_name.as_deref(), &[wire::ALPN]);
+        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).map_err(transport)?));
+        let mut parameters = TransportConfig::default();
+        parameters.keep_alive_interval(Some(KEEP_ALIVE)).max_idle_timeout(IDLE_TIMEOUT.try_into().ok());
+        config.transport_config(Arc::new(parameters));
+        Ok(config)
+    }
+
+    async fn once(
+        &self,
+        endpoint: &Endpoint,
+        backoff: &mut Duration,
+        progress: &mut Progress,
+    ) -> Result<(), LinkError> {
+        let opening = async {
+            let connection = endpoint.connect(self.core, "core").map_err(transport)?.await.map_err(transport)?;
+            let live = Subscription::open(&connection, self.recipient, u64::MAX, u64::MAX).await?;
+            Ok::<_, LinkError>((connection, live))
+        };
+        let (connection, mut live) =
+            tokio::time::timeout(HANDSHAKE_TIMEOUT, opening).await.map_err(transport)??;
+        *backoff = BACKOFF_MIN;
+        info!(core = %connection.remote_address(), "connected to the core");
+        self.tell(Event::Up).await?;
+        let mut history = Subscription::open(&connection, self.recipient, progress.whole_below, live.next).await?;
+        progress.live_from(live.next);
+        let mut catching_up = true;
+        loop {
+            tokio::select! {
+                biased;
+                record = live.record() => {
+                    let (number, record) = record?.ok_or_else(|| transport("the core ended the subscription"))?;
+                    self.tell(Event::Record(record)).await?;
+                    progress.live_at(number);
+                }
+                record = history.record(), if catching_up => match record? {
+                    Some((number, record)) => {
+                        self.tell(Event::Record(record)).await?;
+                        progress.whole_below = number + 1;
+                    }
+                    None => {
+                        catching_up = false;
+                        progress.caught_up();
+                        self.tell(Event::CaughtUp).await?;
+                    }
+                },
+            }
+        }
+    }
+
+    async fn tell(&self, event: Event) -> Result<(), LinkError> {
+        self.events.send(event).await.map_err(|_gone| LinkError::Stopping)
+    }
+}
+
+/// How much of the queue has been delivered: all below `whole_below`, and, while history catches up, the live part.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Progress {
+    whole_below: u64,
+    live: Option<(u64, u64)>,
+    caught_up: bool,
+}
+
+impl Progress {
+    fn live_from(&mut self, next: u64) {
+        self.live = Some((next, next));
+        self.caught_up = false;
+    }
+
+    fn live_at(&mut self, number: u64) {
+        if let Some((_, end)) = &mut self.live {
+            *end = number + 1;
+        }
+        self.advance();
+    }
+
+    fn caught_up(&mut self) {
+        self.caught_up = true;
+        if let Some((start, _)) = self.live {
+            self.whole_below = self.whole_below.max(start);
+        }
+        self.advance();
+    }
+
+    fn advance(&mut self) {
+        if let (true, Some((_, end))) = (self.caught_up, self.live) {
+            self.whole_below = self.whole_below.max(end);
+        }
+    }
+
+    /// What was delivered live past a history that is not whole comes again; the opener knows it.
+    fn interrupted(&mut self) {
+        self.live = None;
+        self.caught_up = false;
+    }
+}
+
+struct Subscription {
+    stream: RecvStream,
+    framer: Framer,
+    next: u64,
+}
+
+impl Subscription {
+    async fn open(
+        connection: &Connection,
+        recipient: RecipientId,
+        from: u64,
+        until: u64,
+    ) -> Result<Self, LinkError> {
+        let (mut out, stream) = connection.open_bi().await.map_err(transport)?;
+        let frame = Frame::Subscribe { version: wire::VERSION, recipient, from, until };
+        out.write_all(&frame.encode()).await.map_err(transport)?;
+        out.finish().map_err(transport)?;
+        let mut subscription = Self { stream, framer: Framer::new(), next: 0 };
+        match subscription.frame().await? {
+            Some(Frame::Subscribed { version: wire::VERSION, next }) => subscription.next = next,
+            _ => return Err(LinkError::Unexpected),
+        }
+        Ok(subscription)
+    }
+
+    /// The next record, or `None` at the end. Cancel-safe: what was read stays in the framer.
+    async fn record(&mut self) -> Result<Option<(u64, Vec<u8>)>, LinkError> {
+        match self.frame().await? {
+            Some(Frame::Delivery { number, record }) => Ok(Some((number, record))),
+            None => Ok(None),
+            Some(_) => Err(LinkError::Unexpected),
+        }
+    }
+
+    async fn frame(&mut self) -> Result<Option<Frame>, LinkError> {
+        loop {
+            if let Some(frame) = self.framer.next_frame()? {
+                return Ok(Some(frame));
+            }
+            match self.stream.read_chunk(READ_BYTES, true).await.map_err(transport)? {
+                Some(chunk) => self.framer.push(&chunk.bytes),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_delivered_whole_is_not_asked_for_again() {
+        let mut progress = Progress::default();
+        progress.live_from(10);
+        progress.live_at(10);
+        assert_eq!(progress.whole_below, 0, "history is not whole yet");
+        progress.caught_up();
+        assert_eq!(progress.whole_below, 11);
+        progress.live_at(11);
+        progress.interrupted();
+        assert_eq!(progress.whole_below, 12);
+    }
+
+    #[test]
+    fn an_interrupted_history_resumes_where_it_stopped() {
+        let mut progress = Progress::default();
+        progress.live_from(10);
+        progress.live_at(10);
+        progress.whole_below = 4;
+        progress.interrupted();
+        assert_eq!(progress.whole_below, 4);
+    }
+}

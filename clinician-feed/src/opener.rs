@@ -1,0 +1,306 @@
+//! Opens what this domain may read: wraps give epoch keys, epoch keys open segments, chains say whether all came. Pure.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use caregate_protocol::id::{DataClass, PatientId, RecipientId, SignerId};
+use caregate_protocol::key::TreeNode;
+use caregate_protocol::reading::{self, Reading};
+use caregate_protocol::record::{Record, RecordError};
+use caregate_protocol::segment::{Segment, signer_id};
+use caregate_protocol::wrap::{HpkePrivateKey, Wrap};
+use ed25519_dalek::VerifyingKey;
+use thiserror::Error;
+
+use crate::chain::{Chain, Link};
+
+/// Epoch keys kept: a day of 64 patients with two classes each, at one a minute; the oldest go first.
+const NODES_MAX: usize = 200_000;
+/// Bytes of segments that wait for their wrap. They come only where live runs ahead of history, for at most an epoch.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+
+/// Why a record was not taken.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// It does not parse, verify or open.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// No gateway with this key is known here.
+    #[error("signed by an unknown gateway")]
+    UnknownSigner,
+    /// A wrap for somebody else.
+    #[error("wrap for another recipient")]
+    OtherRecipient,
+    /// It contradicts its neighbours in the chain.
+    #[error("segment does not fit its chain")]
+    BrokenChain,
+    /// The plaintext is no list of readings.
+    #[error("readings: {0}")]
+    Readings(#[from] reading::ReadingError),
+    /// Too many segments wait for their wraps; this one was dropped and will come again with the next start.
+    #[error("too many segments wait for their wraps")]
+    TooManyWaiting,
+}
+
+impl OpenError {
+    /// A label for counters.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Record(e) => e.reason(),
+            Self::UnknownSigner => "signer",
+            Self::OtherRecipient => "recipient",
+            Self::BrokenChain => "chain",
+            Self::Readings(_) => "readings",
+            Self::TooManyWaiting => "waiting",
+        }
+    }
+}
+
+impl From<caregate_protocol::segment::SegmentError> for OpenError {
+    fn from(error: caregate_protocol::segment::SegmentError) -> Self {
+        Self::Record(error.into())
+    }
+}
+
+impl From<caregate_protocol::wrap::WrapError> for OpenError {
+    fn from(error: caregate_protocol::wrap::WrapError) -> Self {
+        Self::Record(error.into())
+    }
+}
+
+/// An opened segment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Opened {
+    /// Whose.
+    pub patient: PatientId,
+    /// Which class.
+    pub class: DataClass,
+    /// Its number in the chain.
+    pub sequence: u64,
+    /// What was inside.
+    pub readings: Vec<Reading>,
+}
+
+/// How a chain stands after a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChainState {
+    /// Highest verified sequence.
+    pub verified: u64,
+    /// Lowest missing range.
+    pub gap: Option<(u64, u64)>,
+}
+
+type NodeKey = (PatientId, DataClass, u32);
+
+/// The state of one domain's opening.
+pub struct Opener {
+    recipient: RecipientId,
+    private_key: HpkePrivateKey,
+    gateways: HashMap<SignerId, VerifyingKey>,
+    nodes: BTreeMap<(NodeKey, u32), TreeNode>,
+    ages: VecDeque<(NodeKey, u32)>,
+    chains: BTreeMap<(PatientId, DataClass), Chain>,
+    waiting: BTreeMap<(NodeKey, u32), Vec<Vec<u8>>>,
+    waiting_bytes: usize,
+}
+
+impl std::fmt::Debug for Opener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opener").field("nodes", &self.nodes.len()).finish_non_exhaustive()
+    }
+}
+
+impl Opener {
+    /// Opens for `recipient` what `gateways` signed.
+    #[must_use]
+    pub fn new(
+        recipient: RecipientId,
+        private_key: HpkePrivateKey,
+        gateways: impl IntoIterator<Item = VerifyingKey>,
+    ) -> Self {
+        Self {
+            recipient,
+            private_key,
+            gateways: gateways.into_iter().map(|key| (signer_id(&key), key)).collect(),
+            nodes: BTreeMap::new(),
+            ages: VecDeque::new(),
+            chains: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            waiting_bytes: 0,
+        }
+    }
+
+    /// Takes one record of the queue. Returns what it opened: a segment opens itself, a wrap the segments that waited for it.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the state is as before.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<Vec<Opened>, OpenError> {
+        let record = Record::decode(bytes)?;
+        let gateway = *self.gateways.get(&record.signer()).ok_or(OpenError::UnknownSigner)?;
+        match record {
+            Record::Wrap(wrap) => {
+                wrap.verify(&gateway)?;
+                self.take_wrap(&wrap)
+            }
+            Record::Segment(segment) => {
+                segment.verify(&gateway)?;
+                Ok(self.take_segment(&segment, bytes)?.into_iter().collect())
+            }
+        }
+    }
+
+    fn take_wrap(&mut self, wrap: &Wrap) -> Result<Vec<Opened>, OpenError> {
+        if wrap.recipient != self.recipient {
+            return Err(OpenError::OtherRecipient);
+        }
+        let node = wrap.open(&self.private_key)?;
+        let key = (wrap.patient, wrap.class, wrap.generation);
+        let (first, last) = (node.first(), node.last());
+        if self.nodes.insert((key, first), node).is_none() {
+            self.ages.push_back((key, first));
+        }
+        if self.nodes.len() > NODES_MAX
+            && let Some(oldest) = self.ages.pop_front()
+        {
+            self.nodes.remove(&oldest);
+        }
+        let ready: Vec<_> = self.waiting.range((key, first)..=(key, last)).map(|(at, _)| *at).collect();
+        let mut opened = Vec::new();
+        for at in ready {
+            for bytes in self.waiting.remove(&at).unwrap_or_default() {
+                self.waiting_bytes -= bytes.len();
+                // Verified when it came; what does not open now is counted by the caller as this wrap's failure.
+                opened.extend(self.take_segment(&Segment::decode(&bytes)?, &bytes)?);
+            }
+        }
+        Ok(opened)
+    }
+
+    fn take_segment(&mut self, segment: &Segment<'_>, bytes: &[u8]) -> Result<Option<Opened>, OpenError> {
+        let h = &segment.header;
+        let key = (h.patient, h.class, h.generation);
+        let Some(epoch_key) = self.epoch_key(key, h.epoch) else {
+            if self.waiting_bytes + bytes.len() > WAITING_BYTES_MAX {
+                return Err(OpenError::TooManyWaiting);
+            }
+            self.waiting_bytes += bytes.len();
+            self.waiting.entry((key, h.epoch)).or_default().push(bytes.to_vec());
+            return Ok(None);
+        };
+        let plaintext = segment.open(&epoch_key)?;
+        let readings = reading::decode(&plaintext)?;
+        let chain = self.chains.entry((h.patient, h.class)).or_default();
+        match chain.link(h.sequence, h.prev, segment.hash()) {
+            Link::New => Ok(Some(Opened { patient: h.patient, class: h.class, sequence: h.sequence, readings })),
+            Link::Duplicate => Ok(None),
+            Link::Broken => Err(OpenError::BrokenChain),
+        }
+    }
+
+    /// The nearest node at or below the epoch opens it, where any does: wraps of one recipient don't overlap in part.
+    fn epoch_key(&self, key: NodeKey, epoch: u32) -> Option<caregate_protocol::key::EpochKey> {
+        let (_, node) = self.nodes.range((key, 0)..=(key, epoch)).next_back()?;
+        node.epoch_key(epoch)
+    }
+
+    /// How a chain stands.
+    #[must_use]
+    pub fn chain(&self, patient: PatientId, class: DataClass) -> Option<ChainState> {
+        let chain = self.chains.get(&(patient, class))?;
+        Some(ChainState { verified: chain.verified()?, gap: chain.gap() })
+    }
+
+    /// Segments that wait for their wrap, in bytes.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use caregate_protocol::key::{PatientRoot, TREE_DEPTH};
+    use caregate_protocol::segment::{Cipher, Header, SegmentHash};
+    use caregate_protocol::wrap::{WrapScope, generate_keypair};
+    use ed25519_dalek::SigningKey;
+
+    use super::*;
+
+    const EPOCH: u32 = 29_000_000;
+
+    struct World {
+        device: SigningKey,
+        root: PatientRoot,
+        opener: Opener,
+        wrap: Vec<u8>,
+    }
+
+    fn world() -> World {
+        let device = SigningKey::from_bytes(&[3; 32]);
+        let root = PatientRoot::from_bytes([7; 32]);
+        let (private, public) = generate_keypair();
+        let recipient = RecipientId([5; 20]);
+        let scope = WrapScope { class: DataClass::Vitals, patient: PatientId([1; 16]), generation: 0, recipient };
+        let leaf = root.class_key(DataClass::Vitals, 0).descend(EPOCH, TREE_DEPTH).unwrap();
+        let wrap = scope.seal(&leaf, &public, &device).unwrap().to_vec();
+        let opener = Opener::new(recipient, private, [device.verifying_key()]);
+        World { device, root, opener, wrap }
+    }
+
+    impl World {
+        fn segment(&self, sequence: u64, prev: SegmentHash) -> (Vec<u8>, SegmentHash) {
+            let header = Header {
+                class: DataClass::Vitals,
+                cipher: Cipher::Aes256Gcm,
+                patient: PatientId([1; 16]),
+                signer: signer_id(&self.device.verifying_key()),
+                generation: 0,
+                epoch: EPOCH,
+                sequence,
+                prev,
+                salt: [9; 16],
+                sealed_us: 0,
+                readings: 0,
+            };
+            let key = self.root.class_key(DataClass::Vitals, 0).epoch_key(EPOCH).unwrap();
+            header.seal(&reading::encode(&[]), &key, &self.device).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_segment_before_its_wrap_waits_and_is_opened_by_it() {
+        let mut world = world();
+        let (segment, _) = world.segment(0, SegmentHash::NONE);
+        assert!(world.opener.take(&segment).unwrap().is_empty());
+        assert_eq!(world.opener.waiting_bytes(), segment.len());
+        let wrap = world.wrap.clone();
+        let opened = world.opener.take(&wrap).unwrap();
+        assert_eq!((opened.len(), opened[0].sequence, world.opener.waiting_bytes()), (1, 0, 0));
+        assert!(world.opener.take(&segment).unwrap().is_empty(), "a duplicate opens nothing twice");
+    }
+
+    #[test]
+    fn a_gap_and_a_fork_are_told_apart() {
+        let mut world = world();
+        let wrap = world.wrap.clone();
+        world.opener.take(&wrap).unwrap();
+        let (zero, hash) = world.segment(0, SegmentHash::NONE);
+        let (two, _) = world.segment(2, SegmentHash([8; 32]));
+        let (fork, _) = world.segment(1, SegmentHash([9; 32]));
+        world.opener.take(&zero).unwrap();
+        world.opener.take(&two).unwrap();
+        let state = world.opener.chain(PatientId([1; 16]), DataClass::Vitals).unwrap();
+        assert_eq!(state, ChainState { verified: 2, gap: Some((1, 1)) });
+        assert!(matches!(world.opener.take(&fork), Err(OpenError::BrokenChain)));
+        let (one, _) = world.segment(1, hash);
+        assert!(matches!(world.opener.take(&one), Err(OpenError::BrokenChain)), "two names another hash than one has");
+    }
+
+    #[test]
+    fn another_gateways_signature_is_refused() {
+        let mut world = world();
+        world.device = SigningKey::from_bytes(&[4; 32]);
+        let (segment, _) = world.segment(0, SegmentHash::NONE);
+        assert!(matches!(world.opener.take(&segment), Err(OpenError::UnknownSigner)));
+    }
+}

@@ -1,0 +1,128 @@
+//! The configuration file of `edge-gateway`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use caregate_host::identity::IdentityFiles;
+use caregate_host::log::LogFormat;
+use caregate_protocol::id::DeviceId;
+use serde::Deserialize;
+
+use crate::mqtt::credentials::Credential;
+
+/// The file as written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// Folder of keys, spool and rebuildable state.
+    pub data: PathBuf,
+    /// TCP address of `/metrics`, `/healthz` and `/readyz`, or `systemd:N`.
+    pub admin: String,
+    /// `text` (default) or `json`.
+    #[serde(default)]
+    pub log: LogFormat,
+    /// Certificate, key and CA of role `gateway`.
+    pub identity: IdentityFiles,
+    /// File of the device key (Ed25519 seed, 32 bytes in hexadecimal, mode 0600).
+    pub device_key: PathBuf,
+    /// The core.
+    pub core: CoreEntry,
+    /// Where policy comes from and whom it must be signed by.
+    pub policy: PolicyEntry,
+    /// The embedded MQTT server.
+    pub mqtt: Option<MqttEntry>,
+    /// Brokers that the home already has.
+    #[serde(default, rename = "broker")]
+    pub brokers: Vec<BrokerEntry>,
+    /// The spool.
+    #[serde(default)]
+    pub spool: SpoolEntry,
+    /// The packet filter.
+    #[serde(default)]
+    pub datapath: DatapathEntry,
+}
+
+/// The core.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoreEntry {
+    /// Its UDP address.
+    pub address: SocketAddr,
+    /// The name that its certificate must carry; any name of role `core` where none is given.
+    pub name: Option<String>,
+}
+
+/// Policy.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyEntry {
+    /// The policy document; looked at every second and taken over when it has changed.
+    pub file: PathBuf,
+    /// What was pinned at enrolment: the ledger and contract that grants are signed for, and the patients' keys.
+    pub enrolment: PathBuf,
+}
+
+/// The embedded MQTT server.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MqttEntry {
+    /// TCP address without TLS, for sensors that can't; leave it out where there are none.
+    pub listen: Option<String>,
+    /// TCP address with TLS 1.2 or 1.3; client certificates of role `sensor`, or user name and password.
+    pub listen_tls: Option<String>,
+    /// Who may log in with a password.
+    #[serde(default, rename = "credential")]
+    pub credentials: Vec<Credential>,
+    /// Connections at once; 64 where nothing is said.
+    pub connections_max: Option<usize>,
+}
+
+/// A broker that the home already has.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BrokerEntry {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port; 1883 where nothing is said.
+    #[serde(default = "mqtt_port")]
+    pub port: u16,
+    /// Our client id there.
+    pub client_id: String,
+    /// User name, where the broker wants one.
+    pub username: Option<String>,
+    /// File with the password (mode 0600).
+    pub password_file: Option<PathBuf>,
+    /// Devices whose topics are taken from this broker.
+    pub devices: Vec<DeviceId>,
+}
+
+fn mqtt_port() -> u16 {
+    1883
+}
+
+/// The spool.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpoolEntry {
+    /// Bytes on disk in all.
+    pub bytes_max: u64,
+    /// Milliseconds to gather after the first PUBLISH of a group commit: more means fewer syncs, and later PUBACKs.
+    pub linger_ms: u64,
+}
+
+impl Default for SpoolEntry {
+    fn default() -> Self {
+        // 1 GiB holds some days of one patient's waveforms and fits a router's flash; 5 ms of gathering made syncs four
+        // times rarer at 1,000 PUBLISHes a second and can't be felt.
+        Self { bytes_max: 1 << 30, linger_ms: 5 }
+    }
+}
+
+/// The packet filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DatapathEntry {
+    /// None: frames reach the MQTT port unfiltered.
+    #[default]
+    Off,
+}

@@ -1,0 +1,296 @@
+//! Puts the parts together: opens what is on disk, starts the doors, the committer and the uplink, and drains them in
+//! that order when it is told to stop.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use caregate_host::identity::{Identity, Role, peer_id};
+use caregate_host::{admin, config, key_file, net, shutdown};
+use caregate_protocol::id::{DeviceId, Lane};
+use caregate_protocol::segment::Cipher;
+use ed25519_dalek::SigningKey;
+use ledger_client::verify::Enrolment;
+use prometheus::Registry;
+use ring::rand::SystemRandom;
+use rustls::pki_types::CertificateDer;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::config::{BrokerEntry, ConfigFile, MqttEntry};
+use crate::hints::Hints;
+use crate::ingest::Inbound;
+use crate::keys::KeyStore;
+use crate::metrics::Metrics;
+use crate::mqtt::broker::{self, BrokerConfig};
+use crate::mqtt::credentials::Credentials;
+use crate::mqtt::limits::Limits as MqttLimits;
+use crate::mqtt::metrics::{BrokerMetrics, ServerMetrics};
+use crate::mqtt::server::{CertificateRefused, Server, TlsDoor};
+use crate::pipeline::commit::Committer;
+use crate::pipeline::recover;
+use crate::pipeline::seal::Sealer;
+use crate::pipeline::thread::{self, ACKED_MAX, INBOUND_MAX, Inputs};
+use crate::policy::Source;
+use crate::spool::{Limits, Log, Position, Recovery};
+use crate::uplink::Uplink;
+use crate::uplink::connection::Link;
+
+/// How often certificate files are looked at for rotation.
+const ROTATION_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What is on disk, opened and found good.
+pub struct Parts {
+    identity: Arc<Identity>,
+    committer: Committer,
+    source: Source,
+    registry: Registry,
+    metrics: Metrics,
+}
+
+impl Parts {
+    /// Checks what [`open`] has not: that the policy verifies.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its file and key.
+    pub fn check(self) -> anyhow::Result<()> {
+        let policy = self.source.load()?;
+        info!(
+            epoch = policy.epoch(),
+            devices = policy.devices().len(),
+            "configuration, keys, spool and policy are good"
+        );
+        Ok(())
+    }
+}
+
+/// Opens everything that the configuration names.
+///
+/// # Errors
+/// The first thing that is wrong, with its file and key.
+pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
+    let identity = Identity::load(&file.identity)?;
+    let registry = admin::registry()?;
+    identity.register(&registry)?;
+    let metrics = Metrics::register(&registry)?;
+    let seed = key_file::read_hex::<32>(&file.device_key)?;
+    let sealer = Sealer { device: SigningKey::from_bytes(&seed), cipher: cipher() };
+    std::fs::create_dir_all(&file.data).with_context(|| format!("create {}", file.data.display()))?;
+    let mut keys = KeyStore::open(&file.data).with_context(|| file.data.display().to_string())?;
+    let (log, recovery) = Log::open(&file.data.join("spool"), Limits::with_budget(file.spool.bytes_max))?;
+    report(&recovery);
+    let state = recover::state(
+        recovery.checkpoint.as_deref(),
+        recovery.records.iter().map(|record| record.payload.as_slice()),
+        !recovery.damaged.is_empty(),
+        |patient| keys.existing_root(patient).ok().flatten(),
+    )?;
+    let hints = Hints::open(&file.data.join("hints")).context("the rebuildable state can't be made")?;
+    let enrolment: Enrolment = config::load(&file.policy.enrolment)?;
+    let pins = enrolment.pins().with_context(|| file.policy.enrolment.display().to_string())?;
+    let source =
+        Source { file: file.policy.file.clone(), domain: enrolment.domain, pins, metrics: metrics.clone() };
+    let random = SystemRandom::new();
+    let noted = BTreeMap::new();
+    let committer = Committer { log, state, sealer, keys, hints, metrics: metrics.clone(), random, noted };
+    Ok(Parts { identity, committer, source, registry, metrics })
+}
+
+/// AES-256-GCM where the processor has instructions for it; ChaCha20-Poly1305 is faster on the others.
+fn cipher() -> Cipher {
+    #[cfg(target_arch = "x86_64")]
+    let fast = std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    let fast = std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let fast = false;
+    if fast { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 }
+}
+
+fn report(recovery: &Recovery) {
+    if let Some(torn) = &recovery.torn {
+        warn!(file = %torn.file.display(), bytes = ?torn.bytes, "the spool ended in a torn write, which was cut off");
+    }
+    for damage in &recovery.damaged {
+        error!(
+            what = ?damage.what,
+            file = %damage.file.display(),
+            bytes = ?damage.bytes,
+            lost = damage.lost,
+            "the spool is damaged; sequence numbers move on and readers will see the gap"
+        );
+    }
+}
+
+/// Runs until SIGTERM or SIGINT, or until the disk fails. Stops the doors first, commits what they took, then gives the
+/// uplink a moment to send it.
+///
+/// # Errors
+/// What could not be started, or what failed.
+pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
+    let Parts { identity, committer, source, registry, metrics } = parts;
+    let stop = shutdown::token()?;
+    identity.watch(ROTATION_INTERVAL, stop.clone())?;
+    let health = admin::Health::new();
+    let (policy_holds, connected) = (health.condition("policy"), health.condition("core"));
+    let (inbound, inbound_in) = mpsc::channel(INBOUND_MAX);
+    let (acked, acked_in) = mpsc::channel(ACKED_MAX);
+    let (proposals, proposals_in) = mpsc::channel(1);
+    let mut doors = Doors::new(inbound, &registry, &identity, stop.clone())?;
+    doors.mqtt(file.mqtt.as_ref()).await?;
+    doors.brokers(&file.brokers)?;
+
+    let reader = committer.log.reader();
+    let uplink = Arc::new(Uplink::new(unacked(&reader)));
+    let link = Link {
+        core: file.core.address,
+        core_name: file.core.name.clone(),
+        identity: Arc::clone(&identity),
+        reader,
+        uplink: Arc::clone(&uplink),
+        acked,
+        metrics,
+        connected,
+    };
+    let admin_listener = net::listen(&file.admin)?;
+    info!(address = %admin_listener.local_addr()?, "admin listens");
+    tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
+    tokio::spawn(source.watch(proposals, policy_holds, stop.clone()));
+    let link_stop = CancellationToken::new();
+    let link = tokio::spawn(link.run(link_stop.clone()));
+    let linger = Duration::from_millis(file.spool.linger_ms);
+    let inputs = Inputs { inbound: inbound_in, acked: acked_in, proposals: proposals_in, linger };
+    let thread = commit_thread(committer, inputs, uplink, stop.clone(), link_stop.clone())?;
+
+    doors.closed().await;
+    info!("doors closed");
+    link.await?.context("uplink")?;
+    tokio::task::spawn_blocking(move || thread.join())
+        .await?
+        .map_err(|_panic| anyhow::anyhow!("the committer panicked"))?
+}
+
+/// What the spool held at start, by position and lane.
+fn unacked(reader: &crate::spool::Reader) -> Vec<(u64, Lane)> {
+    let mut all = Vec::new();
+    for lane in Lane::ALL {
+        let mut from = Position(0);
+        while let Some(position) = reader.next_unacked(lane, from) {
+            all.push((position.0, lane));
+            from = Position(position.0 + 1);
+        }
+    }
+    all
+}
+
+/// Starts the committer's thread. When it ends (doors closed and all committed, or the disk failed) everything stops.
+fn commit_thread(
+    committer: Committer,
+    inputs: Inputs,
+    uplink: Arc<Uplink>,
+    stop: CancellationToken,
+    link_stop: CancellationToken,
+) -> anyhow::Result<std::thread::JoinHandle<anyhow::Result<()>>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let spawned = std::thread::Builder::new().name("commit".into()).spawn(move || {
+        let ended = runtime.block_on(thread::run(committer, inputs, uplink, link_stop.clone()));
+        if let Err(failure) = &ended {
+            error!(%failure, "nothing more can be acknowledged; stopping");
+        }
+        stop.cancel();
+        link_stop.cancel();
+        ended.context("committer")
+    })?;
+    Ok(spawned)
+}
+
+/// Everything through which readings come in.
+struct Doors {
+    inbound: mpsc::Sender<Inbound>,
+    server_metrics: ServerMetrics,
+    broker_metrics: BrokerMetrics,
+    identity: Arc<Identity>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Doors {
+    fn new(
+        inbound: mpsc::Sender<Inbound>,
+        registry: &Registry,
+        identity: &Arc<Identity>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            inbound,
+            server_metrics: ServerMetrics::register(registry)?,
+            broker_metrics: BrokerMetrics::register(registry)?,
+            identity: Arc::clone(identity),
+            stop,
+            tasks: JoinSet::new(),
+        })
+    }
+
+    async fn mqtt(&mut self, entry: Option<&MqttEntry>) -> anyhow::Result<()> {
+        let Some(entry) = entry else { return Ok(()) };
+        let mut limits = MqttLimits::default();
+        limits.connections_max = entry.connections_max.unwrap_or(limits.connections_max);
+        let credentials = Credentials::new(entry.credentials.clone()).context("mqtt.credential")?;
+        let server = Server::new(limits, credentials, self.inbound.clone(), self.server_metrics.clone());
+        for (address, tls) in [(&entry.listen, None), (&entry.listen_tls, Some(self.tls_door()))] {
+            let Some(address) = address else { continue };
+            let listener = net::listen(address)?;
+            info!(address = %listener.local_addr()?, tls = tls.is_some(), "MQTT listens");
+            self.tasks.spawn(Arc::clone(&server).serve(listener, tls, self.stop.clone()));
+        }
+        Ok(())
+    }
+
+    /// The configuration is made once: rotated certificates are taken by the resolver behind it.
+    fn tls_door(&self) -> TlsDoor {
+        let config = Arc::new(self.identity.server_config_optional_client(&[Role::Sensor], &[]));
+        let acceptor = TlsAcceptor::from(config);
+        TlsDoor::new(move || acceptor.clone(), sensor_of)
+    }
+
+    fn brokers(&mut self, entries: &[BrokerEntry]) -> anyhow::Result<()> {
+        for entry in entries {
+            let config = BrokerConfig {
+                host: entry.host.clone(),
+                port: entry.port,
+                client_id: entry.client_id.clone(),
+                login: entry.username.clone().zip(entry.password_file.as_deref().map(password).transpose()?),
+                devices: entry.devices.iter().cloned().collect(),
+            };
+            let task =
+                broker::run(config, self.inbound.clone(), self.broker_metrics.clone(), self.stop.clone());
+            self.tasks.spawn(task);
+        }
+        Ok(())
+    }
+
+    /// Waits until every door has closed. Then the committer, whose last sender this was, commits what is left and ends.
+    async fn closed(mut self) {
+        self.stop.cancelled().await;
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+fn password(path: &Path) -> anyhow::Result<String> {
+    let bytes = key_file::read(path)?;
+    let text = std::str::from_utf8(&bytes).with_context(|| path.display().to_string())?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn sensor_of(chain: &[CertificateDer<'_>]) -> Result<DeviceId, CertificateRefused> {
+    let peer = peer_id(chain).map_err(|e| CertificateRefused(e.to_string()))?;
+    if peer.role != Role::Sensor {
+        return Err(CertificateRefused(format!("role {}", peer.role.as_str())));
+    }
+    DeviceId::new(&peer.name).map_err(|e| CertificateRefused(e.to_string()))
+}

@@ -1,0 +1,214 @@
+//! What can be rebuilt or done without, in sled: the device inventory and the quarantine. A store that won't open is wiped
+//! and begun anew; nothing acknowledged as a reading is ever here (ADR 2).
+
+use std::path::Path;
+
+use caregate_protocol::id::DeviceId;
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use crate::ingest::Inbound;
+
+/// sled's page cache.
+const CACHE_BYTES: u64 = 2 << 20;
+/// How often sled writes in the background; what a power cut takes is rebuilt.
+const FLUSH_EVERY_MS: u64 = 1000;
+/// Entries in quarantine; the oldest makes room. Enough for an installer to see what a new device sends.
+const QUARANTINE_MAX: usize = 1000;
+/// Bytes kept of a quarantined payload.
+const QUARANTINE_PAYLOAD_MAX: usize = 4096;
+/// Bytes kept of what a device says of itself.
+const ABOUT_BYTES_MAX: usize = 1024;
+/// Devices in the inventory: twice what a gateway serves.
+const DEVICES_MAX: usize = 128;
+
+/// A quarantined PUBLISH.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// Who sent it.
+    pub device: DeviceId,
+    /// Where to.
+    pub topic: String,
+    /// When, Unix µs.
+    pub received_us: i64,
+    /// Label of the reason.
+    pub reason: String,
+    /// The reason in a sentence.
+    pub detail: String,
+    /// The payload's first bytes, hexadecimal.
+    pub payload: String,
+    /// The payload's length.
+    pub bytes: usize,
+}
+
+/// A device as last heard.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// When, Unix µs.
+    pub last_heard_us: i64,
+    /// What it last published under `…/status`.
+    pub status: Option<String>,
+    /// What it last published under `…/meta`.
+    pub meta: Option<String>,
+}
+
+/// The store.
+#[derive(Debug, Clone)]
+pub struct Hints {
+    db: sled::Db,
+    quarantine: sled::Tree,
+    devices: sled::Tree,
+    /// Whether it had to be begun anew.
+    pub wiped: bool,
+}
+
+fn open_once(dir: &Path) -> sled::Result<Hints> {
+    let db = sled::Config::default()
+        .path(dir)
+        .cache_capacity(CACHE_BYTES)
+        .flush_every_ms(Some(FLUSH_EVERY_MS))
+        .open()?;
+    let (quarantine, devices) = (db.open_tree("quarantine")?, db.open_tree("devices")?);
+    Ok(Hints { db, quarantine, devices, wiped: false })
+}
+
+impl Hints {
+    /// Opens the store in `dir`; wipes it where it won't open.
+    ///
+    /// # Errors
+    /// If a fresh one can't be made either.
+    pub fn open(dir: &Path) -> sled::Result<Self> {
+        match open_once(dir) {
+            Ok(hints) => Ok(hints),
+            Err(failure) => {
+                warn!(%failure, "the rebuildable state does not open; it is wiped");
+                if dir.is_dir() {
+                    std::fs::remove_dir_all(dir)?;
+                } else if dir.exists() {
+                    std::fs::remove_file(dir)?;
+                }
+                Ok(Self { wiped: true, ..open_once(dir)? })
+            }
+        }
+    }
+
+    /// Notes that a device was heard.
+    pub fn heard(&self, device: &DeviceId, now_us: i64) {
+        self.update(device, |entry| entry.last_heard_us = now_us);
+    }
+
+    /// Notes what a device says of itself.
+    pub fn about(&self, device: &DeviceId, is_status: bool, payload: &[u8]) {
+        let kept = payload.get(..payload.len().min(ABOUT_BYTES_MAX)).unwrap_or_default();
+        let text = String::from_utf8_lossy(kept).into_owned();
+        self.update(device, |entry| {
+            *(if is_status { &mut entry.status } else { &mut entry.meta }) = Some(text)
+        });
+    }
+
+    fn update(&self, device: &DeviceId, change: impl FnOnce(&mut Device)) {
+        let known = self.devices.get(device.as_str()).ok().flatten();
+        if known.is_none() && self.devices.len() >= DEVICES_MAX {
+            return;
+        }
+        let mut entry: Device =
+            known.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        change(&mut entry);
+        if let Ok(bytes) = serde_json::to_vec(&entry) {
+            self.noted(self.devices.insert(device.as_str(), bytes).map(drop));
+        }
+    }
+
+    /// Keeps a PUBLISH that could not be taken.
+    pub fn quarantine(&self, publish: &Inbound, reason: &str, detail: &str) {
+        let kept =
+            publish.payload.get(..publish.payload.len().min(QUARANTINE_PAYLOAD_MAX)).unwrap_or_default();
+        let entry = Quarantined {
+            device: publish.device.clone(),
+            topic: publish.topic.clone(),
+            received_us: publish.received_us,
+            reason: reason.to_owned(),
+            detail: detail.to_owned(),
+            payload: hex::encode(kept),
+            bytes: publish.payload.len(),
+        };
+        let Ok(bytes) = serde_json::to_vec(&entry) else { return };
+        let stored = self.db.generate_id().and_then(|id| self.quarantine.insert(id.to_be_bytes(), bytes));
+        self.noted(stored.map(drop));
+        while self.quarantine.len() > QUARANTINE_MAX {
+            if self.quarantine.pop_min().ok().flatten().is_none() {
+                break;
+            }
+        }
+    }
+
+    fn noted(&self, result: sled::Result<()>) {
+        if let Err(failure) = result {
+            warn!(%failure, "the rebuildable state was not written");
+        }
+    }
+
+    /// The newest entries of the quarantine, newest first.
+    #[must_use]
+    pub fn quarantined(&self, most: usize) -> Vec<Quarantined> {
+        let entries = self.quarantine.iter().values().rev().take(most).flatten();
+        entries.filter_map(|bytes| serde_json::from_slice(&bytes).ok()).collect()
+    }
+
+    /// Every device, as last heard.
+    #[must_use]
+    pub fn devices(&self) -> Vec<(String, Device)> {
+        let entries = self.devices.iter().flatten();
+        entries
+            .filter_map(|(name, bytes)| {
+                Some((String::from_utf8(name.to_vec()).ok()?, serde_json::from_slice(&bytes).ok()?))
+            })
+            .collect()
+    }
+
+    /// Writes what is in memory.
+    ///
+    /// # Errors
+    /// sled's.
+    pub fn flush(&self) -> sled::Result<()> {
+        self.db.flush().map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publish(payload: &[u8]) -> Inbound {
+        Inbound {
+            device: DeviceId::new("d").unwrap(),
+            topic: "vitals/v1/d/num/x".into(),
+            payload: payload.to_vec().into(),
+            received_us: 5,
+            verdict: tokio::sync::oneshot::channel().0,
+        }
+    }
+
+    #[test]
+    fn the_quarantine_is_bounded_and_shows_the_newest_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let hints = Hints::open(dir.path()).unwrap();
+        for n in 0..QUARANTINE_MAX + 5 {
+            hints.quarantine(&publish(format!("{n}").as_bytes()), "json", "not JSON");
+        }
+        let all = hints.quarantined(usize::MAX);
+        assert_eq!(all.len(), QUARANTINE_MAX);
+        assert_eq!(all[0].payload, hex::encode(format!("{}", QUARANTINE_MAX + 4)));
+    }
+
+    #[test]
+    fn a_store_that_wont_open_is_wiped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hints");
+        std::fs::write(&path, b"not a folder").unwrap();
+        let hints = Hints::open(&path).unwrap();
+        assert!(hints.wiped);
+        hints.heard(&DeviceId::new("d").unwrap(), 7);
+        assert_eq!(hints.devices()[0].1.last_heard_us, 7);
+    }
+}

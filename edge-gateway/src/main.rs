@@ -1,0 +1,34 @@
+//! `edge-gateway`: the appliance's daemon. `edge-gateway --help` says how to run it.
+
+use std::path::PathBuf;
+
+use caregate_host::{config, log};
+use clap::Parser;
+use edge_gateway::config::ConfigFile;
+use edge_gateway::daemon;
+
+/// Takes readings from body sensors over MQTT, seals each for the people whom the patient's consent names, spools it so that
+/// nothing acknowledged is lost, and forwards it to a core that can't read it.
+#[derive(Debug, Parser)]
+#[command(version, about, long_about = None)]
+struct Arguments {
+    /// Configuration file (TOML); see deploy/examples/edge-gateway.toml
+    #[arg(long, default_value = "/etc/caregate/edge-gateway.toml")]
+    config: PathBuf,
+    /// Check the configuration, the keys, the policy and the spool, then exit
+    #[arg(long)]
+    check: bool,
+}
+
+// Two threads serve a home's sensors and the uplink; a thread per core of a large machine would only cost memory.
+#[tokio::main(worker_threads = 2)]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let file: ConfigFile = config::load(&arguments.config)?;
+    log::init(file.log)?;
+    let parts = daemon::open(&file)?;
+    if arguments.check {
+        return parts.check();
+    }
+    daemon::run(&file, parts).await
+}

@@ -1,0 +1,125 @@
+//! Counters of the gateway. None names a patient, and none carries a value that was measured.
+
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, exponential_buckets,
+};
+
+/// All counters but the doors' own; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// `caregate_gateway_publishes_total{verdict}`.
+    pub publishes: IntCounterVec,
+    /// `caregate_gateway_readings_total{class}`: sealed and appended.
+    pub readings: IntCounterVec,
+    /// `caregate_gateway_segments_total{class}`.
+    pub segments: IntCounterVec,
+    /// `caregate_gateway_duplicates_total`: readings that came again and were recognised.
+    pub duplicates: IntCounter,
+    /// `caregate_gateway_quarantined_total{reason}`.
+    pub quarantined: IntCounterVec,
+    /// `caregate_gateway_refused_total{reason}`.
+    pub refused: IntCounterVec,
+    /// `caregate_gateway_batch_publishes`: PUBLISHes per group commit.
+    pub batch_publishes: Histogram,
+    /// `caregate_gateway_sync_seconds`: write and sync of a group commit.
+    pub sync_seconds: Histogram,
+    /// `caregate_gateway_spool_bytes`.
+    pub spool_bytes: IntGauge,
+    /// `caregate_gateway_spool_waiting`: records that the core has not acknowledged.
+    pub waiting: IntGauge,
+    /// `caregate_gateway_sent_total{lane,part}`.
+    pub sent: IntCounterVec,
+    /// `caregate_gateway_uplink_refused_total{reason}`.
+    pub uplink_refused: IntCounterVec,
+    /// `caregate_gateway_uplink_failures_total{reason}`.
+    pub uplink_failures: IntCounterVec,
+    /// `caregate_gateway_policy_refused_total{reason}`.
+    pub policy_refused: IntCounterVec,
+    /// `caregate_gateway_policy_epoch`.
+    pub policy_epoch: IntGauge,
+    /// `caregate_gateway_policy_freshness_unproven`: 1 while the policy comes from a file, whose age nobody proves.
+    pub policy_unproven: IntGauge,
+}
+
+struct Maker<'a>(&'a Registry);
+
+impl Maker<'_> {
+    fn keep<C: prometheus::core::Collector + Clone + 'static>(
+        &self,
+        made: C,
+    ) -> Result<C, prometheus::Error> {
+        self.0.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+
+    fn vec(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        self.keep(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.keep(IntGauge::new(name, help)?)
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Result<Histogram, prometheus::Error> {
+        self.keep(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
+    }
+}
+
+impl Metrics {
+    /// Makes and registers the counters.
+    ///
+    /// # Errors
+    /// If one is registered already.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let m = Maker(registry);
+        Ok(Self {
+            publishes: m.vec("caregate_gateway_publishes_total", "PUBLISHes by verdict", &["verdict"])?,
+            readings: m.vec("caregate_gateway_readings_total", "Readings sealed, by class", &["class"])?,
+            segments: m.vec("caregate_gateway_segments_total", "Segments sealed, by class", &["class"])?,
+            duplicates: m.keep(IntCounter::new(
+                "caregate_gateway_duplicates_total",
+                "Readings that came again and were recognised",
+            )?)?,
+            quarantined: m.vec(
+                "caregate_gateway_quarantined_total",
+                "PUBLISHes kept apart, by reason",
+                &["reason"],
+            )?,
+            refused: m.vec("caregate_gateway_refused_total", "Readings not taken, by reason", &["reason"])?,
+            batch_publishes: m.histogram(
+                "caregate_gateway_batch_publishes",
+                "PUBLISHes per group commit",
+                exponential_buckets(1.0, 2.0, 10)?,
+            )?,
+            sync_seconds: m.histogram(
+                "caregate_gateway_sync_seconds",
+                "Write and sync of a group commit",
+                exponential_buckets(0.0005, 1.6, 18)?,
+            )?,
+            spool_bytes: m.gauge("caregate_gateway_spool_bytes", "Bytes in the spool")?,
+            waiting: m
+                .gauge("caregate_gateway_spool_waiting", "Records that the core has not acknowledged")?,
+            sent: m.vec("caregate_gateway_sent_total", "Records sent to the core", &["lane", "part"])?,
+            uplink_refused: m.vec(
+                "caregate_gateway_uplink_refused_total",
+                "Records that the core refused",
+                &["reason"],
+            )?,
+            uplink_failures: m.vec(
+                "caregate_gateway_uplink_failures_total",
+                "Connections lost",
+                &["reason"],
+            )?,
+            policy_refused: m.vec(
+                "caregate_gateway_policy_refused_total",
+                "Policy not taken over",
+                &["reason"],
+            )?,
+            policy_epoch: m.gauge("caregate_gateway_policy_epoch", "Policy epoch in force")?,
+            policy_unproven: m.gauge(
+                "caregate_gateway_policy_freshness_unproven",
+                "1 while the policy comes from a file, whose age nobody proves",
+            )?,
+        })
+    }
+}

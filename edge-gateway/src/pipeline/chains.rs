@@ -1,0 +1,238 @@
+//! The state that sealing carries from one group commit to the next: per patient and class the chain's head, its epoch
+//! and generation, and who holds the epoch's key; and all of it as the spool's checkpoint.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use caregate_protocol::id::{DataClass, DeviceId, PatientId, RecipientId, StreamName};
+use caregate_protocol::segment::{Header, SegmentHash};
+use caregate_protocol::wrap::Wrap;
+use minicbor::{Decoder, Encoder};
+use thiserror::Error;
+
+use super::duplicates::{Duplicates, STREAMS_MAX, WINDOW};
+
+/// Chains in all: 256 patients (as in the policy) with five classes each.
+pub const CHAINS_MAX: usize = 1280;
+/// Recipients of one chain, as in the policy.
+const RECIPIENTS_MAX: u64 = 64;
+/// By how much a chain's sequence is moved on when damage hides how far it had come: more than one spool file can hold.
+const SEQUENCE_SKIP: u64 = 1 << 20;
+const VERSION: u8 = 1;
+
+/// One chain's head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Number of the next segment.
+    pub next: u64,
+    /// Hash of the last one.
+    pub prev: SegmentHash,
+    /// Raised when somebody loses access.
+    pub generation: u32,
+    /// The epoch of the last segment; never goes back.
+    pub epoch: u32,
+    /// Who holds a wrap of this generation and epoch.
+    pub holders: BTreeSet<RecipientId>,
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Self { next: 0, prev: SegmentHash::NONE, generation: 0, epoch: 0, holders: BTreeSet::new() }
+    }
+}
+
+/// What survives in the spool's checkpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// By patient and class.
+    pub chains: BTreeMap<(PatientId, DataClass), Chain>,
+    /// What was stored already.
+    pub duplicates: Duplicates,
+}
+
+/// A checkpoint that does not parse: the spool's checksum held, so another version wrote it.
+#[derive(Debug, Error)]
+#[error("spool checkpoint: {0}")]
+pub struct CheckpointError(String);
+
+impl State {
+    /// Notes a segment found in the spool after the checkpoint.
+    pub fn replay_segment(&mut self, header: &Header, hash: SegmentHash) {
+        let chain = self.chains.entry((header.patient, header.class)).or_default();
+        if chain.generation != header.generation || chain.epoch != header.epoch {
+            chain.holders.clear();
+        }
+        chain.next = header.sequence + 1;
+        chain.prev = hash;
+        chain.generation = header.generation;
+        chain.epoch = header.epoch;
+    }
+
+    /// Notes a wrap found in the spool after the checkpoint. A wrap opens an epoch before the first segment of it.
+    pub fn replay_wrap(&mut self, wrap: &Wrap) {
+        let chain = self.chains.entry((wrap.patient, wrap.class)).or_default();
+        if chain.generation != wrap.generation || chain.epoch != wrap.epoch {
+            chain.generation = wrap.generation;
+            chain.epoch = wrap.epoch;
+            chain.holders.clear();
+        }
+        chain.holders.insert(wrap.recipient);
+    }
+
+    /// Moves every chain on after damage hid records: no sequence number is used twice, and readers see the gap.
+    pub fn skip_after_damage(&mut self) {
+        for chain in self.chains.values_mut() {
+            chain.next += SEQUENCE_SKIP;
+            chain.prev = SegmentHash::NONE;
+            chain.generation += 1;
+            chain.holders.clear();
+        }
+    }
+
+    /// The checkpoint's bytes (CBOR).
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut e = Encoder::new(Vec::new());
+        if self.encode_into(&mut e).is_err() {
+            unreachable!("writing to memory does not fail");
+        }
+        e.into_writer()
+    }
+
+    fn encode_into(
+        &self,
+        e: &mut Encoder<Vec<u8>>,
+    ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
+        e.array(3)?.u8(VERSION)?.array(self.chains.len() as u64)?;
+        for ((patient, class), chain) in &self.chains {
+            e.array(7)?.bytes(&patient.0)?.u8(*class as u8)?.u64(chain.next)?.bytes(&chain.prev.0)?;
+            e.u32(chain.generation)?.u32(chain.epoch)?.array(chain.holders.len() as u64)?;
+            for holder in &chain.holders {
+                e.bytes(&holder.0)?;
+            }
+        }
+        e.array(self.duplicates.len() as u64)?;
+        for (device, stream, window) in self.duplicates.iter() {
+            e.array(3)?.str(device.as_str())?.str(stream.as_str())?.array(window.len() as u64)?;
+            for fingerprint in window {
+                e.u64(fingerprint)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, CheckpointError> {
+        let mut d = Decoder::new(bytes);
+        let state = Self::decode_from(&mut d).map_err(|e| CheckpointError(e.to_string()))?;
+        if d.position() != bytes.len() {
+            return Err(CheckpointError(format!("bytes follow the end at byte {}", d.position())));
+        }
+        Ok(state)
+    }
+
+    fn decode_from(d: &mut Decoder<'_>) -> Result<Self, minicbor::decode::Error> {
+        use minicbor::decode::Error;
+        let mut state = Self::default();
+        length(d, 3, 3)?;
+        if d.u8()? != VERSION {
+            return Err(Error::message("version is not known"));
+        }
+        for _ in 0..length(d, 0, CHAINS_MAX as u64)? {
+            length(d, 7, 7)?;
+            let patient = PatientId(fixed(d)?);
+            let class = DataClass::from_u8(d.u8()?).ok_or_else(|| Error::message("class is not known"))?;
+            let mut chain = Chain {
+                next: d.u64()?,
+                prev: SegmentHash(fixed(d)?),
+                generation: d.u32()?,
+                epoch: d.u32()?,
+                ..Chain::default()
+            };
+            for _ in 0..length(d, 0, RECIPIENTS_MAX)? {
+                chain.holders.insert(RecipientId(fixed(d)?));
+            }
+            state.chains.insert((patient, class), chain);
+        }
+        for _ in 0..length(d, 0, STREAMS_MAX as u64)? {
+            length(d, 3, 3)?;
+            let device = DeviceId::new(d.str()?).map_err(Error::message)?;
+            let stream = StreamName::new(d.str()?).map_err(Error::message)?;
+            for _ in 0..length(d, 0, WINDOW as u64)? {
+                state.duplicates.insert(&device, &stream, d.u64()?);
+            }
+        }
+        Ok(state)
+    }
+}
+
+fn length(d: &mut Decoder<'_>, min: u64, max: u64) -> Result<u64, minicbor::decode::Error> {
+    match d.array()? {
+        Some(n) if (min..=max).contains(&n) => Ok(n),
+        _ => Err(minicbor::decode::Error::message("array length out of bounds").at(d.position())),
+    }
+}
+
+fn fixed<const N: usize>(d: &mut Decoder<'_>) -> Result<[u8; N], minicbor::decode::Error> {
+    let at = d.position();
+    d.bytes()?.try_into().map_err(|_length| minicbor::decode::Error::message("byte string length").at(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn state() -> State {
+        let mut state = State::default();
+        let chain = Chain {
+            next: 7,
+            prev: SegmentHash([3; 32]),
+            generation: 1,
+            epoch: 29_000_000,
+            holders: [RecipientId([5; 20])].into(),
+        };
+        state.chains.insert((PatientId([1; 16]), DataClass::Waveform), chain);
+        let stream = StreamName::new("ecg-ii").unwrap();
+        for fingerprint in [9, 8, 7] {
+            state.duplicates.insert(&DeviceId::new("monitor-1").unwrap(), &stream, fingerprint);
+        }
+        state
+    }
+
+    #[test]
+    fn a_checkpoint_comes_back_whole() {
+        let decoded = State::decode(&state().encode()).unwrap();
+        assert_eq!(decoded.chains, state().chains);
+        let windows =
+            |s: &State| -> Vec<Vec<u64>> { s.duplicates.iter().map(|(_, _, w)| w.collect()).collect() };
+        assert_eq!(windows(&decoded), windows(&state()));
+    }
+
+    #[test]
+    fn every_truncation_of_a_checkpoint_is_refused() {
+        let bytes = state().encode();
+        for end in 0..bytes.len() {
+            assert!(State::decode(&bytes[..end]).is_err());
+        }
+    }
+
+    #[test]
+    fn damage_moves_every_chain_on() {
+        let mut state = state();
+        state.skip_after_damage();
+        let chain = state.chains.values().next().unwrap();
+        assert_eq!((chain.next, chain.generation), (7 + SEQUENCE_SKIP, 2));
+        assert_eq!(chain.prev, SegmentHash::NONE);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            drop(State::decode(&bytes));
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! One group commit.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use caregate_protocol::id::{DataClass, DeviceId, Lane, PatientId, RecipientId};
+use caregate_protocol::policy::VerifiedPolicy;
+use caregate_protocol::reading::{self, Reading, Value};
+use caregate_protocol::wrap::HpkePublicKey;
+use ring::rand::{SecureRandom, SystemRandom};
+use thiserror::Error;
+use tracing::{error, warn};
+
+use super::admit::{About, Admission, admit};
+use super::chains::{CHAINS_MAX, State};
+use super::seal::{Batch, Sealer};
+use crate::hints::Hints;
+use crate::ingest::{Inbound, Verdict};
+use crate::keys::KeyStore;
+use crate::metrics::Metrics;
+use crate::spool::{Log, SpoolError};
+
+/// Most readings of one segment: what a busy patient sends within a group commit, with room.
+const SEGMENT_READINGS_MAX: usize = 512;
+/// Most bytes of readings in one segment, estimated; well below the segment's own limit of 1 MiB.
+const SEGMENT_PLAINTEXT_MAX: usize = 256 << 10;
+/// How fresh the inventory's "last heard" is kept: a person looks at it, and each note costs sled a write.
+const NOTE_EVERY_US: i64 = 5_000_000;
+/// Estimated CBOR bytes of a reading without its samples.
+const READING_BYTES: usize = 160;
+
+/// The gateway can't go on: what it could still acknowledge would not be safe.
+#[derive(Debug, Error)]
+pub enum CommitError {
+    /// The spool could not sync; nothing of the batch was acknowledged.
+    #[error("spool: {0}")]
+    Spool(#[from] SpoolError),
+    /// The key store failed.
+    #[error("keys: {0}")]
+    Keys(#[from] crate::keys::KeyStoreError),
+    /// The system's random source failed.
+    #[error("the system gives no random bytes")]
+    Random,
+}
+
+/// A record that is now durable and waits for the uplink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spooled {
+    /// Where.
+    pub position: u64,
+    /// Its priority.
+    pub lane: Lane,
+}
+
+/// The spool and all state that must agree with it.
+#[derive(Debug)]
+pub struct Committer {
+    /// The log.
+    pub log: Log,
+    /// Chains and duplicates.
+    pub state: State,
+    /// The gateway's keys.
+    pub sealer: Sealer,
+    /// Patient roots.
+    pub keys: KeyStore,
+    /// Quarantine and inventory.
+    pub hints: Hints,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Salts.
+    pub random: SystemRandom,
+    /// When each device was last noted in the inventory.
+    pub noted: BTreeMap<DeviceId, i64>,
+}
+
+/// A reading on its way, and whose verdict depends on it.
+struct Pending {
+    inbound: usize,
+    /// None where the reading carries nothing by which it could be recognised.
+    fingerprint: Option<u64>,
+    reading: Reading,
+}
+
+type Groups = BTreeMap<(DataClass, PatientId), Vec<Pending>>;
+
+impl Committer {
+    /// Stores a batch: after it returns, each PUBLISH has its verdict, and those that say `Stored` are durable.
+    ///
+    /// # Errors
+    /// [`CommitError`]: nothing was acknowledged, and the process must restart from what is on disk.
+    pub fn commit(
+        &mut self,
+        batch: Vec<Inbound>,
+        policy: &VerifiedPolicy,
+        now_us: i64,
+    ) -> Result<Vec<Spooled>, CommitError> {
+        let mut verdicts = vec![Verdict::Stored; batch.len()];
+        let groups = self.sort(&batch, policy, &mut verdicts);
+        let mut spooled = Vec::new();
+        // Alarms come first in the order of classes, so what the disk still holds goes to them.
+        for ((class, patient), pending) in groups {
+            let recipients: Vec<_> = policy
+                .recipients(&patient, class, u64::try_from(now_us / 1_000_000).unwrap_or(0))
+                .map(|r| (r.id, HpkePublicKey(r.hpke_public_key)))
+                .collect();
+            for chunk in chunks(pending) {
+                let inbounds: BTreeSet<usize> = chunk.iter().map(|p| p.inbound).collect();
+                match self.append(patient, class, &recipients, &chunk, now_us)? {
+                    Some(records) => spooled.extend(records),
+                    None => inbounds.into_iter().for_each(|i| verdicts[i] = Verdict::Refused),
+                }
+            }
+        }
+        if !spooled.is_empty() {
+            let timer = self.metrics.sync_seconds.start_timer();
+            self.log.sync()?;
+            timer.observe_duration();
+        }
+        self.metrics.batch_publishes.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
+        answer(batch, &verdicts, &self.metrics);
+        if self.log.rotation_due() {
+            self.rotate()?;
+        }
+        Ok(spooled)
+    }
+
+    /// Begins a new file. Returns whether there was room for one; without, the present file goes on.
+    fn rotate(&mut self) -> Result<bool, CommitError> {
+        match self.log.rotate(&self.state.encode()) {
+            Ok(()) => Ok(true),
+            Err(SpoolError::NoSpace { path, source }) => {
+                warn!(path = %path.display(), error = %source, "no room for another spool file");
+                self.metrics.refused.with_label_values(&["no_space"]).inc();
+                Ok(false)
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Appends a record; begins a new file where the batch has outgrown the present one. `None` where there is no room.
+    fn append_record(&mut self, lane: Lane, record: &[u8]) -> Result<Option<Spooled>, CommitError> {
+        let mut appended = self.log.append(lane, record);
+        if matches!(appended, Err(SpoolError::BatchFull)) {
+            self.log.sync()?;
+            if !self.rotate()? {
+                return Ok(None);
+            }
+            appended = self.log.append(lane, record);
+        }
+        match appended {
+            Ok(position) => Ok(Some(Spooled { position: position.0, lane })),
+            Err(SpoolError::Full { .. }) => {
+                self.metrics.refused.with_label_values(&["spool_full"]).inc();
+                Ok(None)
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Sorts what came in by class and patient; decides on everything that is not to be sealed.
+    fn sort(&mut self, batch: &[Inbound], policy: &VerifiedPolicy, verdicts: &mut [Verdict]) -> Groups {
+        let mut groups = Groups::new();
+        let mut seen = HashSet::new();
+        for (inbound, publish) in batch.iter().enumerate() {
+            match admit(publish, policy) {
+                Admission::Readings(patient, readings) => {
+                    self.heard(&publish.device, publish.received_us);
+                    for (class, reading) in readings {
+                        let fingerprint = reading::fingerprint(&reading);
+                        if let Some(print) = fingerprint {
+                            let known =
+                                self.state.duplicates.contains(&reading.device, &reading.stream, print);
+                            if known || !seen.insert((reading.device.clone(), reading.stream.clone(), print))
+                            {
+                                self.metrics.duplicates.inc();
+                                continue;
+                            }
+                        }
+                        groups.entry((class, patient)).or_default().push(Pending {
+                            inbound,
+                            fingerprint,
+                            reading,
+                        });
+                    }
+                }
+                Admission::About(about) => {
+                    self.hints.about(&publish.device, about == About::Status, &publish.payload);
+                }
+                Admission::Quarantine(reason, detail) => {
+                    self.metrics.quarantined.with_label_values(&[reason]).inc();
+                    self.hints.quarantine(publish, reason, &detail);
+                    verdicts[inbound] = Verdict::Quarantined;
+                }
+            }
+        }
+        groups
+    }
+
+    /// Notes a device in the inventory, at most every [`NOTE_EVERY_US`]. As many entries as the policy binds devices.
+    fn heard(&mut self, device: &DeviceId, now_us: i64) {
+        let last = self.noted.get(device).copied().unwrap_or(i64::MIN);
+        if now_us.saturating_sub(last) >= NOTE_EVERY_US {
+            self.noted.insert(device.clone(), now_us);
+            self.hints.heard(device, now_us);
+        }
+    }
+
+    /// Publishes the spool's figures.
+    pub fn observe(&self) {
+        let stats = self.log.stats();
+        self.metrics.spool_bytes.set(i64::try_from(stats.bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Seals one chunk and appends it. `None` where the spool has no room for it.
+    fn append(
+        &mut self,
+        patient: PatientId,
+        class: DataClass,
+        recipients: &[(RecipientId, HpkePublicKey)],
+        chunk: &[Pending],
+        now_us: i64,
+    ) -> Result<Option<Vec<Spooled>>, CommitError> {
+        if self.state.chains.len() >= CHAINS_MAX && !self.state.chains.contains_key(&(patient, class)) {
+            self.metrics.refused.with_label_values(&["chains"]).inc();
+            return Ok(None);
+        }
+        let root = self.keys.root(patient)?;
+        let mut salt = [0; 16];
+        self.random.fill(&mut salt).map_err(|_unspecified| CommitError::Random)?;
+        let readings: Vec<Reading> = chunk.iter().map(|p| p.reading.clone()).collect();
+        let batch = Batch { patient, class, readings: &readings, recipients, now_us, salt };
+        let chain = self.state.chains.get(&(patient, class)).cloned().unwrap_or_default();
+        let sealed = match self.sealer.seal(&root, &chain, &batch) {
+            Ok(sealed) => sealed,
+            Err(failure) => {
+                error!(%failure, "a batch could not be sealed");
+                self.metrics.refused.with_label_values(&["seal"]).inc();
+                return Ok(None);
+            }
+        };
+        for (_, failure) in &sealed.unwrapped {
+            warn!(%failure, "a recipient's key is unusable; it gets no wrap");
+            self.metrics.refused.with_label_values(&["recipient_key"]).inc();
+        }
+        let mut spooled = Vec::with_capacity(sealed.records.len());
+        for record in &sealed.records {
+            // Wraps that fitted before a segment that did not stay: they open nothing that is not there, and the next
+            // commit makes them anew.
+            let Some(appended) = self.append_record(class.lane(), record)? else { return Ok(None) };
+            spooled.push(appended);
+        }
+        self.state.chains.insert((patient, class), sealed.chain);
+        for Pending { fingerprint, reading, .. } in chunk {
+            if let Some(print) = fingerprint {
+                self.state.duplicates.insert(&reading.device, &reading.stream, *print);
+            }
+        }
+        self.metrics.readings.with_label_values(&[class.as_str()]).inc_by(chunk.len() as u64);
+        self.metrics.segments.with_label_values(&[class.as_str()]).inc();
+        Ok(Some(spooled))
+    }
+}
+
+/// Cuts a group into what one segment holds.
+fn chunks(pending: Vec<Pending>) -> Vec<Vec<Pending>> {
+    let mut chunks: Vec<Vec<Pending>> = Vec::new();
+    let mut bytes = usize::MAX;
+    for p in pending {
+        let samples = match &p.reading.value {
+            Value::Waveform { samples, .. } => samples.len() * 2,
+            Value::Numeric { .. } | Value::Event { .. } => 0,
+        };
+        let size = READING_BYTES + samples;
+        match chunks.last_mut() {
+            Some(chunk) if chunk.len() < SEGMENT_READINGS_MAX && bytes + size <= SEGMENT_PLAINTEXT_MAX => {
+                bytes += size;
+                chunk.push(p);
+            }
+            _ => {
+                bytes = size;
+                chunks.push(vec![p]);
+            }
+        }
+    }
+    chunks
+}
+
+fn answer(batch: Vec<Inbound>, verdicts: &[Verdict], metrics: &Metrics) {
+    for (publish, verdict) in batch.into_iter().zip(verdicts) {
+        let label = match verdict {
+            Verdict::Stored => "stored",
+            Verdict::Quarantined => "quarantined",
+            Verdict::Refused => "refused",
+        };
+        metrics.publishes.with_label_values(&[label]).inc();
+        if publish.verdict.send(*verdict).is_err() {
+            // The connection is gone; its client will send again and be recognised.
+            metrics.publishes.with_label_values(&["unanswered"]).inc();
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Recognises a reading that was stored already: a PUBLISH that comes again because its PUBACK was lost with the
+//! connection, or with the gateway.
+//!
+//! Per device and stream it keeps the fingerprints of the last [`WINDOW`] readings. The window is part of the spool's
+//! checkpoint and is completed from the records after it, so it survives a crash exactly.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use caregate_protocol::id::{DeviceId, StreamName};
+
+/// Fingerprints kept per stream. A client may have at most 256 unacknowledged PUBLISHes (`mqtt`), and only those can come
+/// again; as many again for a broker in between.
+pub const WINDOW: usize = 512;
+/// Streams kept in all: 64 devices with 32 streams each. The stream that was silent longest makes room.
+pub const STREAMS_MAX: usize = 2048;
+
+/// The windows of all streams.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Duplicates {
+    streams: BTreeMap<(DeviceId, StreamName), Window>,
+    clock: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Window {
+    recent: VecDeque<u64>,
+    touched: u64,
+}
+
+impl Duplicates {
+    /// Whether this reading is in its stream's window.
+    #[must_use]
+    pub fn contains(&self, device: &DeviceId, stream: &StreamName, fingerprint: u64) -> bool {
+        let key = (device.clone(), stream.clone());
+        self.streams.get(&key).is_some_and(|window| window.recent.contains(&fingerprint))
+    }
+
+    /// Adds a reading that is now in the spool.
+    pub fn insert(&mut self, device: &DeviceId, stream: &StreamName, fingerprint: u64) {
+        self.clock += 1;
+        let key = (device.clone(), stream.clone());
+        if !self.streams.contains_key(&key) && self.streams.len() >= STREAMS_MAX {
+            let oldest = self.streams.iter().min_by_key(|(_, w)| w.touched).map(|(key, _)| key.clone());
+            if let Some(oldest) = oldest {
+                self.streams.remove(&oldest);
+            }
+        }
+        let window = self.streams.entry(key).or_default();
+        window.touched = self.clock;
+        if window.recent.len() == WINDOW {
+            window.recent.pop_front();
+        }
+        window.recent.push_back(fingerprint);
+    }
+
+    /// All windows: (device, stream, fingerprints from the oldest).
+    pub fn iter(&self) -> impl Iterator<Item = (&DeviceId, &StreamName, impl ExactSizeIterator<Item = u64>)> {
+        self.streams.iter().map(|((device, stream), w)| (device, stream, w.recent.iter().copied()))
+    }
+
+    /// How many streams are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Whether none is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(n: usize) -> (DeviceId, StreamName) {
+        (DeviceId::new(&format!("d{n}")).unwrap(), StreamName::new("heart-rate").unwrap())
+    }
+
+    #[test]
+    fn a_fingerprint_is_known_within_its_window_and_its_stream_only() {
+        let mut duplicates = Duplicates::default();
+        let (device, stream) = names(0);
+        for fingerprint in 0..=WINDOW as u64 {
+            duplicates.insert(&device, &stream, fingerprint);
+        }
+        assert!(!duplicates.contains(&device, &stream, 0));
+        assert!(duplicates.contains(&device, &stream, 1));
+        assert!(!duplicates.contains(&names(1).0, &stream, 1));
+    }
+
+    #[test]
+    fn the_stream_that_was_silent_longest_makes_room() {
+        let mut duplicates = Duplicates::default();
+        for n in 0..STREAMS_MAX {
+            duplicates.insert(&names(n).0, &names(n).1, 1);
+        }
+        duplicates.insert(&names(0).0, &names(0).1, 2);
+        duplicates.insert(&names(STREAMS_MAX).0, &names(0).1, 1);
+        assert_eq!(duplicates.len(), STREAMS_MAX);
+        assert!(duplicates.contains(&names(0).0, &names(0).1, 1));
+        assert!(!duplicates.contains(&names(1).0, &names(1).1, 1));
+    }
+}

@@ -1,0 +1,213 @@
+//! Sealing one group commit: readings of one patient and class become one segment, preceded by a wrap for each recipient
+//! that does not hold the epoch's key yet. Pure: time, salt and recipients are given.
+
+use caregate_protocol::id::{DataClass, PatientId, RecipientId};
+use caregate_protocol::key::{PatientRoot, TREE_DEPTH, epoch_of};
+use caregate_protocol::reading::{self, Reading};
+use caregate_protocol::segment::{Cipher, Header, SegmentError, signer_id};
+use caregate_protocol::wrap::{HpkePublicKey, WrapError, WrapScope};
+use ed25519_dalek::SigningKey;
+use thiserror::Error;
+
+use super::chains::Chain;
+
+/// Sealing failed; the chain is unchanged.
+#[derive(Debug, Error)]
+pub enum SealError {
+    /// The readings don't fit one segment.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// No key for this epoch: the clock is beyond what 32 bits of minutes hold.
+    #[error("epoch {0} has no key")]
+    Epoch(u32),
+}
+
+/// What seals: the gateway's own keys.
+#[derive(Debug)]
+pub struct Sealer {
+    /// Signs segments and wraps.
+    pub device: SigningKey,
+    /// By what the processor is good at.
+    pub cipher: Cipher,
+}
+
+/// What is sealed.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// Whose.
+    pub patient: PatientId,
+    /// Which class.
+    pub class: DataClass,
+    /// In order of arrival.
+    pub readings: &'a [Reading],
+    /// Who may open what is sealed now, by verified policy.
+    pub recipients: &'a [(RecipientId, HpkePublicKey)],
+    /// Unix time in microseconds.
+    pub now_us: i64,
+    /// Random.
+    pub salt: [u8; 16],
+}
+
+/// The records to spool, in this order, and the chain as it will be once they are.
+#[derive(Debug)]
+pub struct Sealed {
+    /// Wraps first, then the segment.
+    pub records: Vec<Vec<u8>>,
+    /// The chain's new head.
+    pub chain: Chain,
+    /// Recipients whose public key HPKE refused: they get no wrap, and the others do.
+    pub unwrapped: Vec<(RecipientId, WrapError)>,
+}
+
+impl Sealer {
+    /// Seals a batch at the head of `chain`.
+    ///
+    /// Whoever held the epoch's key and is no recipient any more has lost access: the generation is raised, so that
+    /// nothing sealed from now on opens with what they hold (design: revocation closes the epoch).
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn seal(&self, root: &PatientRoot, chain: &Chain, batch: &Batch<'_>) -> Result<Sealed, SealError> {
+        let mut chain = chain.clone();
+        let epoch = epoch_of(batch.now_us).max(chain.epoch);
+        let revoked = chain.holders.iter().any(|holder| !batch.recipients.iter().any(|(id, _)| id == holder));
+        if epoch != chain.epoch || revoked {
+            chain.holders.clear();
+        }
+        if revoked {
+            chain.generation += 1;
+        }
+        chain.epoch = epoch;
+        let class_key = root.class_key(batch.class, chain.generation);
+        let leaf = class_key.descend(epoch, TREE_DEPTH).ok_or(SealError::Epoch(epoch))?;
+        let key = leaf.epoch_key(epoch).ok_or(SealError::Epoch(epoch))?;
+        let mut records = Vec::new();
+        let mut unwrapped = Vec::new();
+        for (recipient, public_key) in batch.recipients {
+            if chain.holders.contains(recipient) {
+                continue;
+            }
+            let scope = WrapScope {
+                class: batch.class,
+                patient: batch.patient,
+                generation: chain.generation,
+                recipient: *recipient,
+            };
+            match scope.seal(&leaf, public_key, &self.device) {
+                Ok(wrap) => {
+                    records.push(wrap.to_vec());
+                    chain.holders.insert(*recipient);
+                }
+                Err(error) => unwrapped.push((*recipient, error)),
+            }
+        }
+        let header = Header {
+            class: batch.class,
+            cipher: self.cipher,
+            patient: batch.patient,
+            signer: signer_id(&self.device.verifying_key()),
+            generation: chain.generation,
+            epoch,
+            sequence: chain.next,
+            prev: chain.prev,
+            salt: batch.salt,
+            sealed_us: batch.now_us,
+            readings: u32::try_from(batch.readings.len()).unwrap_or(u32::MAX),
+        };
+        let (segment, hash) = header.seal(&reading::encode(batch.readings), &key, &self.device)?;
+        records.push(segment);
+        chain.next += 1;
+        chain.prev = hash;
+        Ok(Sealed { records, chain, unwrapped })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use caregate_protocol::record::Record;
+    use caregate_protocol::wrap::generate_keypair;
+
+    use super::*;
+
+    const NOW_US: i64 = 1_790_000_000_000_000;
+
+    fn sealer() -> Sealer {
+        Sealer { device: SigningKey::from_bytes(&[3; 32]), cipher: Cipher::Aes256Gcm }
+    }
+
+    fn seal(chain: &Chain, recipients: &[(RecipientId, HpkePublicKey)], now_us: i64) -> Sealed {
+        let batch = Batch {
+            patient: PatientId([1; 16]),
+            class: DataClass::Vitals,
+            readings: &[],
+            recipients,
+            now_us,
+            salt: [9; 16],
+        };
+        sealer().seal(&PatientRoot::from_bytes([7; 32]), chain, &batch).unwrap()
+    }
+
+    fn hospital(n: u8) -> (RecipientId, HpkePublicKey) {
+        (RecipientId([n; 20]), generate_keypair().1)
+    }
+
+    #[test]
+    fn a_wrap_per_recipient_precedes_the_first_segment_of_an_epoch_only() {
+        let recipients = [hospital(1), hospital(2)];
+        let first = seal(&Chain::default(), &recipients, NOW_US);
+        assert_eq!(first.records.len(), 3);
+        assert!(matches!(Record::decode(&first.records[0]).unwrap(), Record::Wrap(_)));
+        let second = seal(&first.chain, &recipients, NOW_US + 1);
+        assert_eq!(second.records.len(), 1);
+        let third = seal(&second.chain, &recipients, NOW_US + 60_000_000);
+        assert_eq!(third.records.len(), 3);
+        assert_eq!(third.chain.next, 3);
+    }
+
+    #[test]
+    fn segments_are_chained_by_hash() {
+        let first = seal(&Chain::default(), &[], NOW_US);
+        let second = seal(&first.chain, &[], NOW_US);
+        let Record::Segment(segment) = Record::decode(&second.records[0]).unwrap() else {
+            panic!("a segment")
+        };
+        assert_eq!((segment.header.sequence, segment.header.prev), (1, first.chain.prev));
+    }
+
+    #[test]
+    fn who_is_revoked_holds_no_key_of_what_is_sealed_next() {
+        let (private, public) = generate_keypair();
+        let revoked = (RecipientId([1; 20]), public);
+        let first = seal(&Chain::default(), &[revoked, hospital(2)], NOW_US);
+        let Record::Wrap(wrap) = Record::decode(&first.records[0]).unwrap() else { panic!("a wrap") };
+        let node = wrap.open(&private).unwrap();
+        let after = seal(&first.chain, &[hospital(2)], NOW_US);
+        assert_eq!(after.chain.generation, 1);
+        let Record::Segment(segment) = Record::decode(after.records.last().unwrap()).unwrap() else {
+            panic!("a segment")
+        };
+        assert_eq!(segment.header.epoch, node.first());
+        assert_eq!(segment.open(&node.epoch_key(node.first()).unwrap()), Err(SegmentError::Open));
+    }
+
+    #[test]
+    fn who_is_granted_within_an_epoch_gets_its_wrap_and_the_generation_stays() {
+        let first = seal(&Chain::default(), &[hospital(2)], NOW_US);
+        let both = seal(&first.chain, &[hospital(1), hospital(2)], NOW_US);
+        assert_eq!((both.records.len(), both.chain.generation), (2, 0));
+    }
+
+    #[test]
+    fn an_epoch_never_goes_back() {
+        let first = seal(&Chain::default(), &[], NOW_US);
+        let second = seal(&first.chain, &[], NOW_US - 3_600_000_000);
+        assert_eq!(second.chain.epoch, first.chain.epoch);
+    }
+
+    #[test]
+    fn a_recipient_with_a_bad_key_does_not_cost_the_others_theirs() {
+        let sealed =
+            seal(&Chain::default(), &[(RecipientId([1; 20]), HpkePublicKey([0; 32])), hospital(2)], NOW_US);
+        assert_eq!((sealed.records.len(), sealed.unwrapped.len()), (2, 1));
+    }
+}

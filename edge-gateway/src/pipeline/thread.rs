@@ -1,0 +1,100 @@
+//! The thread around [`Committer`]: gathers what has come in, commits, and passes acknowledgements to the log.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use caregate_host::clock;
+use caregate_protocol::policy::VerifiedPolicy;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::commit::{CommitError, Committer};
+use crate::ingest::{Inbound, Verdict};
+use crate::metrics::Metrics;
+use crate::policy::Proposal;
+use crate::uplink::Uplink;
+
+/// PUBLISHes waiting for the next commit; beyond it the doors stop reading. Twice what one commit takes.
+pub const INBOUND_MAX: usize = 1024;
+/// PUBLISHes in one commit: at 100 commits a second this is far more than a home sends.
+const BATCH_MAX: usize = 512;
+/// Acknowledged ranges waiting to be noted.
+pub const ACKED_MAX: usize = 1024;
+
+/// What the thread listens to.
+#[derive(Debug)]
+pub struct Inputs {
+    /// From the doors. The thread ends when all senders are gone and the last PUBLISH is committed.
+    pub inbound: mpsc::Receiver<Inbound>,
+    /// From the uplink.
+    pub acked: mpsc::Receiver<RangeInclusive<u64>>,
+    /// From the source of policy.
+    pub proposals: mpsc::Receiver<Proposal>,
+    /// How long to gather after the first PUBLISH of a commit.
+    pub linger: Duration,
+}
+
+/// Runs until the doors are closed and everything is committed, then tells the uplink to drain (`link_stop`) and notes what
+/// the core still acknowledges. Call on a thread of its own: it blocks on the disk.
+///
+/// Until a policy is in force every PUBLISH is refused: without it nobody's reading is anybody's.
+///
+/// # Errors
+/// [`CommitError`]: the process must end; what was not durable was not acknowledged.
+pub async fn run(
+    mut committer: Committer,
+    mut inputs: Inputs,
+    uplink: Arc<Uplink>,
+    link_stop: CancellationToken,
+) -> Result<(), CommitError> {
+    let mut policy: Option<Arc<VerifiedPolicy>> = None;
+    loop {
+        tokio::select! {
+            biased;
+            Some(proposal) = inputs.proposals.recv() => {
+                policy = proposal.decide(&committer.keys, &committer.metrics).or(policy);
+            }
+            Some(range) = inputs.acked.recv() => committer.log.ack(range)?,
+            first = inputs.inbound.recv() => match (first, &policy) {
+                (None, _) => break,
+                (Some(publish), None) => refuse(publish, &committer.metrics),
+                (Some(first), Some(policy)) => {
+                    let batch = gather(first, &mut inputs).await;
+                    let spooled = committer.commit(batch, policy, clock::now_us())?;
+                    uplink.spooled(&spooled);
+                    committer.observe();
+                }
+            },
+        }
+    }
+    link_stop.cancel();
+    while let Some(range) = inputs.acked.recv().await {
+        committer.log.ack(range)?;
+    }
+    if let Err(failure) = committer.hints.flush() {
+        warn!(%failure, "the rebuildable state was not flushed");
+    }
+    info!("spool closed");
+    Ok(())
+}
+
+fn refuse(publish: Inbound, metrics: &Metrics) {
+    metrics.refused.with_label_values(&["no_policy"]).inc();
+    if publish.verdict.send(Verdict::Refused).is_err() {
+        metrics.publishes.with_label_values(&["unanswered"]).inc();
+    }
+}
+
+async fn gather(first: Inbound, inputs: &mut Inputs) -> Vec<Inbound> {
+    let mut batch = vec![first];
+    if !inputs.linger.is_zero() {
+        tokio::time::sleep(inputs.linger).await;
+    }
+    while batch.len() < BATCH_MAX {
+        let Ok(next) = inputs.inbound.try_recv() else { break };
+        batch.push(next);
+    }
+    batch
+}

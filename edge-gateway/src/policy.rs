@@ -1,0 +1,183 @@
+//! Where policy comes from today: a file. Its source is replaced by the ledger; what is checked stays the same — each
+//! grant's signature by a key pinned here, and nothing older than what has been seen.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use caregate_host::admin::Condition;
+use caregate_protocol::policy::{AdmissionError, Freshness, PolicyDocument, PolicyError, VerifiedPolicy};
+use ledger_client::verify::{Domain, PatientPins, verify_document};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::keys::{KeyStore, KeyStoreError};
+use crate::metrics::Metrics;
+
+/// How often the file is looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Largest document, as in the format.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Why a policy was not taken over; the one before stays in force.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The file can't be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The document is malformed.
+    #[error("{}: {source}", path.display())]
+    Document {
+        /// Which file.
+        path: PathBuf,
+        /// What and where.
+        source: PolicyError,
+    },
+    /// It would take back what has been seen.
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
+    /// What has been seen could not be kept.
+    #[error("keys: {0}")]
+    Keys(#[from] KeyStoreError),
+}
+
+impl LoadError {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "read",
+            Self::Document { source, .. } => source.reason(),
+            Self::Admission(_) => "went_back",
+            Self::Keys(_) => "keys",
+        }
+    }
+}
+
+/// Reads and checks the policy file.
+#[derive(Debug)]
+pub struct Source {
+    /// The document.
+    pub file: PathBuf,
+    /// The ledger and contract that grants must be signed for.
+    pub domain: Domain,
+    /// The patients' keys.
+    pub pins: PatientPins,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+impl Source {
+    /// Reads the file and verifies each grant; refused grants are logged by path and counted, the others hold.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn load(&self) -> Result<VerifiedPolicy, LoadError> {
+        let bytes =
+            read_bounded(&self.file).map_err(|source| LoadError::Read { path: self.file.clone(), source })?;
+        let document = PolicyDocument::decode(&bytes)
+            .map_err(|source| LoadError::Document { path: self.file.clone(), source })?;
+        let (policy, refused) = verify_document(&document, &self.pins, &self.domain, Freshness::Unproven);
+        for grant in refused {
+            self.metrics.policy_refused.with_label_values(&[grant.reason.as_str()]).inc();
+            warn!(path = %grant.path, reason = grant.reason.as_str(), "a grant does not count");
+        }
+        Ok(policy)
+    }
+
+    fn note_refused(&self, failure: &LoadError) {
+        self.metrics.policy_refused.with_label_values(&[failure.reason()]).inc();
+        error!(error = %failure, "policy not taken over; the one before stays in force");
+    }
+
+    /// Looks at the file until `shutdown`, and hands each change that verifies to the committer's thread.
+    pub async fn watch(
+        self,
+        proposals: mpsc::Sender<Proposal>,
+        in_force: Condition,
+        shutdown: CancellationToken,
+    ) {
+        let source = Arc::new(self);
+        let mut seen = None;
+        loop {
+            let found = stamp(&source.file);
+            if seen != Some(found) {
+                seen = Some(found);
+                let reading = Arc::clone(&source);
+                let outcome = match tokio::task::spawn_blocking(move || reading.load()).await {
+                    Ok(Ok(policy)) => propose(policy, &proposals).await,
+                    Ok(Err(failure)) => Err(failure),
+                    Err(_) => return,
+                };
+                match outcome {
+                    Ok(()) => in_force.set(true),
+                    Err(failure) => source.note_refused(&failure),
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+}
+
+async fn propose(policy: VerifiedPolicy, proposals: &mpsc::Sender<Proposal>) -> Result<(), LoadError> {
+    let (answer, answered) = oneshot::channel();
+    if proposals.send(Proposal { policy, answer }).await.is_err() {
+        return Ok(());
+    }
+    answered.await.unwrap_or(Ok(()))
+}
+
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+/// A verified policy on its way to the committer's thread, which owns the floors.
+#[derive(Debug)]
+pub struct Proposal {
+    policy: VerifiedPolicy,
+    answer: oneshot::Sender<Result<(), LoadError>>,
+}
+
+impl Proposal {
+    /// Holds the policy against the floors, keeps the risen floors durably, and only then returns it to be put in force.
+    /// `None` where it was refused; the source knows why.
+    pub fn decide(self, keys: &KeyStore, metrics: &Metrics) -> Option<Arc<VerifiedPolicy>> {
+        match admit(self.policy, keys) {
+            Ok(policy) => {
+                metrics.policy_epoch.set(i64::try_from(policy.epoch()).unwrap_or(i64::MAX));
+                let unproven = policy.freshness() == Freshness::Unproven;
+                metrics.policy_unproven.set(i64::from(unproven));
+                info!(epoch = policy.epoch(), devices = policy.devices().len(), unproven, "policy in force");
+                // A source that is gone needs no answer.
+                drop(self.answer.send(Ok(())));
+                Some(Arc::new(policy))
+            }
+            Err(failure) => {
+                drop(self.answer.send(Err(failure)));
+                None
+            }
+        }
+    }
+}
+
+fn admit(policy: VerifiedPolicy, keys: &KeyStore) -> Result<VerifiedPolicy, LoadError> {
+    let (policy, floors) = policy.admit(&keys.floors()?)?;
+    keys.keep_floors(&floors)?;
+    Ok(policy)
+}
