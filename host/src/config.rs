@@ -82,7 +82,7 @@ pub fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigEr
             line: before.matches('\n').count() + 1,
             key: key_at(text, &span),
             // toml puts hints on lines of their own.
-            message: error.message().trim().replace('\n', "; "),
+            message: printable(&error.message().trim().replace('\n', "; ")),
         }
     })
 }
@@ -98,11 +98,11 @@ fn key_at(text: &str, span: &Range<usize>) -> Option<String> {
 fn descend(table: &DeTable<'_>, span: &Range<usize>, path: &mut Vec<String>) {
     for (key, value) in table {
         if holds(&key.span(), span) {
-            path.push(key.get_ref().to_string());
+            path.push(printable(key.get_ref()));
             return;
         }
         if reaches(value, span) {
-            path.push(key.get_ref().to_string());
+            path.push(printable(key.get_ref()));
             return descend_value(value, span, path);
         }
     }
@@ -120,6 +120,11 @@ fn descend_value(value: &Spanned<DeValue<'_>>, span: &Range<usize>, path: &mut V
             descend_value(entry, span, path);
         }
     }
+}
+
+/// A file's own text, without what would break the sentence or a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 fn holds(outer: &Range<usize>, inner: &Range<usize>) -> bool {
@@ -224,5 +229,15 @@ mod tests {
         assert!(load::<Sample>(&path).unwrap_err().to_string().contains("none.toml"));
         std::fs::write(&path, " ".repeat(usize::try_from(CONFIG_BYTES_MAX).unwrap() + 1)).unwrap();
         assert!(matches!(load::<Sample>(&path), Err(ConfigError::TooLarge { .. })));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_in_the_file_the_error_is_one_line(text in "([a-z\"'\\[\\]{}=.#0-9\\\\ \t\n\u{1}é-]|listen|uplink|port|gateway|name){0,80}") {
+            if let Err(error) = parse::<Sample>(Path::new("core.toml"), &text) {
+                let error = error.to_string();
+                proptest::prop_assert!(error.starts_with("core.toml:") && !error.chars().any(char::is_control), "{}", error);
+            }
+        }
     }
 }

@@ -225,4 +225,14 @@ mod tests {
         let junk = CertificateDer::from(vec![0x30, 0x03, 1, 2, 3]);
         assert!(matches!(peer_id(&[junk]), Err(IdentityError::Encoding(_))));
     }
+
+    proptest::proptest! {
+        /// One id has one text: nothing is normalised, so comparing ids is comparing what was signed.
+        #[test]
+        fn what_is_accepted_is_written_the_same(text in "spiffe://[a-zA-Z0-9._%:@-]{0,9}/(gateway|core|feed|controller|sensor|Core|)/[a-zA-Z0-9._/%?#:-]{0,9}") {
+            if let Ok(id) = text.parse::<SpiffeId>() {
+                proptest::prop_assert_eq!(id.to_string(), text);
+            }
+        }
+    }
 }

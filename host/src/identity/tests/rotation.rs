@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
 
-use super::pki::{Ca, Daemon, Odd, shake_with};
+use super::pki::{Ca, Daemon, Odd, shake_with, stranger_client};
 use crate::identity::Role;
 
 fn ends(core: &Daemon, gateway: &Daemon) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
@@ -153,4 +153,35 @@ async fn sighup_reads_the_files_at_once() {
     assert_eq!(core.identity.shared.current.load().key.cert[0], leaf.der);
     shutdown.cancel();
     task.await.unwrap();
+}
+
+/// The HTTP server takes its configuration once; the certificate that it shows is the one of the moment.
+#[tokio::test]
+async fn https_shows_the_new_certificate_too() {
+    let ca = Ca::new("ca");
+    let feed = Daemon::new(&ca, Role::Feed, "feed-1");
+    let listener = crate::net::listen("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new().route("/", axum::routing::get(async || "hello"));
+    let tls = Some(Arc::new(feed.identity.server_config_no_client(&[b"http/1.1"])));
+    let shutdown = CancellationToken::new();
+    let options = crate::http::Options { connections_max: 4, tls };
+    let serving = tokio::spawn(crate::http::serve(listener, router, options, shutdown.clone()));
+    let connector = TlsConnector::from(Arc::new(stranger_client(&ca, None)));
+    let mut shown = Vec::new();
+    for _ in 0..2 {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+        let mut stream = connector.connect(name, stream).await.unwrap();
+        shown.push(stream.get_ref().1.peer_certificates().unwrap()[0].clone());
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("hello"), "{answer}");
+        feed.replace(&ca.pem, &ca.issue(&Odd::not(Role::Feed, "feed-1")));
+        feed.identity.reload().unwrap();
+    }
+    assert_ne!(shown[0], shown[1]);
+    shutdown.cancel();
+    serving.await.unwrap();
 }
