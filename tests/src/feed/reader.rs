@@ -216,3 +216,7 @@ async fn read(
         }
     }
 }
+
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;

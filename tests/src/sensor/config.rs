@@ -156,7 +156,7 @@ impl Config {
             key,
             problem,
         })?;
-        let folder = path.parent().unwrap_or(Path::new(""));
+        let folder = path.parent().unwrap_or_else(|| Path::new(""));
         for device in &mut config.devices {
             if let SourceConfig::Record(record) = &mut device.source {
                 record.record = folder.join(&record.record);

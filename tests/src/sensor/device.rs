@@ -139,7 +139,13 @@ pub async fn run(
         connected: Notify::new(),
         over: CancellationToken::new(),
     };
-    let meta = json!({"model": "caregate sensor-sim", "streams": source.streams()}).to_string();
+    let meta = json!({
+        "manufacturer": "Caregate",
+        "model": "sensor-sim",
+        "firmware": env!("CARGO_PKG_VERSION"),
+        "streams": source.streams(),
+    })
+    .to_string();
     let (outbox, parcels) = mpsc::channel(OUTBOX_MAX);
     let (published, (), acked) = tokio::join!(
         session.pace(&source, outbox, &stop),
@@ -356,3 +362,7 @@ impl Session<'_> {
 fn unix_ms() -> f64 {
     clock::now_us() as f64 / 1000.0
 }
+
+#[cfg(test)]
+#[path = "device_tests.rs"]
+mod tests;

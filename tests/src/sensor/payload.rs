@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(serde_json::from_slice::<serde_json::Value>(&payload).unwrap(), expected);
         let payload = hex::encode(encode(&numeric(), START_US, PayloadFormat::SenmlCbor));
         // array(1), map(4), 0: "heart-rate", 1: "/min", 2: 72.5, 6: 1790000002.0
-        let expected = "81a4006a68656172742d7261746501642f6d696e02fb405220000000000006fb41daac4de0800000";
+        let expected = "81a4006a68656172742d7261746501642f6d696e02fb405220000000000006fb41daac4ee0800000";
         assert_eq!(payload, expected);
     }
 
@@ -136,7 +136,7 @@ mod tests {
         let payload = encode(&item, START_US, PayloadFormat::Json);
         let mut decoder = minicbor::Decoder::new(&payload);
         assert_eq!(decoder.map().unwrap(), Some(8));
-        let mut key = |expected: &str, decoder: &mut minicbor::Decoder<'_>| {
+        let key = |expected: &str, decoder: &mut minicbor::Decoder<'_>| {
             assert_eq!(decoder.str().unwrap(), expected);
         };
         key("t0", &mut decoder);
@@ -159,3 +159,7 @@ mod tests {
         assert_eq!(topic("m", &item), "vitals/v1/m/wave/ecg-mlii");
     }
 }
+
+#[cfg(test)]
+#[path = "payload_interop_tests.rs"]
+mod interop_tests;

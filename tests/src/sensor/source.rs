@@ -6,6 +6,7 @@
 
 use std::iter::Peekable;
 
+use caregate_protocol::code;
 use caregate_protocol::reading::SAMPLES_MAX;
 use thiserror::Error;
 
@@ -239,6 +240,14 @@ fn tracks(
             tracing::warn!(device = %device.id, signal = signal.name, "signal has no channel or metric, left out");
             continue;
         };
+        let unit = names::ucum(&signal.unit);
+        if code::by_name(stream).is_none_or(|quantity| quantity.accepts(unit).is_none()) {
+            if asked {
+                return refuse(&signal.name, "is in a unit that its channel or metric does not have");
+            }
+            tracing::warn!(device = %device.id, signal = signal.name, unit, "no channel or metric in this unit, left out");
+            continue;
+        }
         if tracks.iter().any(|track| track.stream == stream) {
             return refuse(
                 &signal.name,
@@ -324,7 +333,13 @@ mod tests {
     use crate::wfdb::Calibration;
 
     fn signal(name: &str, frequency_hz: f64, samples: Vec<i16>, calibrations: Vec<Calibration>) -> Signal {
-        Signal { name: name.to_owned(), unit: "mV".to_owned(), frequency_hz, samples, calibrations }
+        let unit = match name {
+            "HR" => "bpm",
+            "ABP" | "ART" => "mmHg",
+            "RESP" => "furlong",
+            _ => "mV",
+        };
+        Signal { name: name.to_owned(), unit: unit.to_owned(), frequency_hz, samples, calibrations }
     }
 
     fn calibration(from: usize, gain: f64) -> Calibration {
@@ -385,7 +400,7 @@ mod tests {
         assert!(items.is_sorted_by_key(|item| item.due_us));
         let rates: Vec<_> = items.iter().filter(|i| i.stream == "heart-rate").collect();
         assert_eq!(rates.iter().map(|i| (i.seq, i.t_us)).collect::<Vec<_>>(), [(0, 0), (1, 3_000_000)]);
-        assert_eq!(rates[1].body, Body::Numeric { unit: "mV".to_owned(), value: 60.0 });
+        assert_eq!(rates[1].body, Body::Numeric { unit: "/min".to_owned(), value: 60.0 });
     }
 
     #[test]
@@ -402,6 +417,8 @@ mod tests {
         );
         assert!(error(&[], record(vec![wave("ABP"), wave("ART")])).contains("'ART' goes to a channel"));
         assert!(error(&[], record(vec![wave("X")])).contains("no signal of the record"));
+        assert!(error(&["RESP"], record(vec![wave("RESP")])).contains("'RESP' is in a unit that"));
+        assert!(error(&[], record(vec![wave("RESP")])).contains("no signal of the record"));
     }
 
     #[test]

@@ -45,7 +45,12 @@ pub fn compare(
         .collect();
     let last: HashMap<&str, u64> =
         wanted.iter().filter_map(|(stream, seqs)| Some((*stream, *seqs.iter().max()?))).collect();
-    let mut behind: HashSet<&str> = last.keys().copied().collect();
+    // Generators have no end: the search is over when each stream is past the last reading wanted of it.
+    let mut behind: HashSet<&str> =
+        source.streams().into_iter().filter(|stream| last.contains_key(stream)).collect();
+    if behind.is_empty() {
+        return missing(device, wanted, result);
+    }
     for item in source.items().take(ITEMS_MAX) {
         if last.get(item.stream).is_some_and(|last| item.seq >= *last) {
             behind.remove(item.stream);
@@ -60,8 +65,14 @@ pub fn compare(
             break;
         }
     }
+    missing(device, wanted, result)
+}
+
+/// Notes what the source doesn't have.
+fn missing(device: &str, wanted: HashMap<&str, HashSet<u64>>, mut result: Comparison) -> Comparison {
     for (stream, seqs) in wanted {
         for seq in seqs {
+            result.compared += 1;
             result.note(1, device, (stream, seq), "was published, but its source has no such reading");
         }
     }

@@ -15,4 +15,4 @@ pub use record::{Calibration, MISSING, Record, Signal, WfdbError};
 pub use signal::decode_signal;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

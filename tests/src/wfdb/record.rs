@@ -157,7 +157,7 @@ impl Record {
     pub fn open(path: &Path) -> Result<Self, WfdbError> {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let name = name.strip_suffix(".hea").unwrap_or(&name).to_owned();
-        let folder = Folder { path: path.parent().unwrap_or(Path::new("")).to_owned() };
+        let folder = Folder { path: path.parent().unwrap_or_else(|| Path::new("")).to_owned() };
         let header = folder.header(&name)?;
         match &header.body {
             Body::Signals(specs) => folder.signals(&name, &header, specs),
@@ -251,7 +251,7 @@ impl Folder {
         let bytes = if first.format == Format::Null { Vec::new() } else { read(&file, FILE_BYTES_MAX)? };
         let bytes = bytes.get(first.byte_offset..).unwrap_or_default();
         let frame_len: usize = group.iter().map(|spec| spec.per_frame).sum();
-        let frames = frames.unwrap_or((first.format.samples(bytes.len()) / frame_len) as u64);
+        let frames = frames.unwrap_or_else(|| (first.format.samples(bytes.len()) / frame_len) as u64);
         let total = frames.saturating_mul(frame_len as u64);
         if total > SAMPLES_TOTAL_MAX {
             let problem = format!("{total} samples are more than {SAMPLES_TOTAL_MAX}");

@@ -136,7 +136,7 @@ fn what_is_wrong_is_named_with_its_file() {
 }
 
 /// The folder of the real records. In CI they must be there; elsewhere the test says what it left out.
-fn records(left_out: &str) -> Option<PathBuf> {
+pub(crate) fn records(left_out: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("CAREGATE_RECORDS").map(PathBuf::from);
     assert!(
         folder.is_some() || std::env::var_os("CI").is_none(),
