@@ -62,10 +62,13 @@ function report(kind, text) {
 /** Resolves after `ms`, or at once when the run is to end. */
 function pause(ms, ending) {
   return new Promise((resolve) => {
-    if (ending.aborted) return resolve();
-    const timer = setTimeout(resolve, ms);
-    ending.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
-    return undefined;
+    const finish = () => {
+      clearTimeout(timer);
+      ending.removeEventListener("abort", finish);
+      resolve();
+    };
+    const timer = setTimeout(finish, ending.aborted ? 0 : ms);
+    ending.addEventListener("abort", finish);
   });
 }
 

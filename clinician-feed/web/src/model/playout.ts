@@ -3,90 +3,103 @@
  *
  * Chunks of 100–250 ms come in one piece; a trace that is to run smoothly must be held back by a chunk and a little.
  * A device's clock may also be wrong by any amount. Both are one number: the offset from the device's time to the
- * page's, so that sample `t` is drawn at `t + offset`. It is learnt from the chunks of the last half minute, follows a
- * slower network at once and a faster one lazily, and is shared by all channels of a device, so that they stay aligned.
+ * page's, so that sample `t` is drawn at `t + offset`. It is learnt from the chunks of the last seconds, follows a
+ * slower network at once and a faster one soon, and is shared by all channels of a device, so that they stay aligned.
  */
 
-/** Extremes are kept for one to two buckets: long enough to see the jitter, short enough to forget a stall or a clock step. */
-const BUCKET_MS = 15_000;
+/** The slowest chunk of the last 5 to 10 s, some twenty, is the jitter; a stall is forgotten as soon. */
+const SLOWEST_MS = 5_000;
+/** The fastest is remembered for 20 to 40 s: longer than a short outage, whose backlog is then known as such. */
+const FASTEST_MS = 20_000;
 /** Beyond the slowest chunk seen: two frames at 30/s. */
 const MARGIN_MS = 60;
 /** A chunk later than this after the fastest is an outage's, not the network's jitter; the trace is not held back for it. */
-const LATE_MS_MAX = 1_000;
+const LATE_MS_MAX = 600;
 /** The offset shrinks only by so much at once: each change moves the whole trace. */
 const SHRINK_MS_MIN = 200;
 
-interface Bucket {
-  startMs: number;
-  /** Shortest and longest transit (arrival − first sample) of punctual chunks, ms. */
-  fastest: number;
-  slowest: number;
+/** The largest value of the last one to two spans. */
+class RecentMax {
+  private older = -Infinity;
+  private newer = -Infinity;
+  private newerSinceMs = -Infinity;
+
+  constructor(private readonly spanMs: number) {}
+
+  observe(nowMs: number, value: number): void {
+    this.turn(nowMs);
+    this.newer = Math.max(this.newer, value);
+  }
+
+  /** −∞ when nothing was seen for two spans. */
+  value(nowMs: number): number {
+    this.turn(nowMs);
+    return Math.max(this.older, this.newer);
+  }
+
+  clear(): void {
+    this.older = -Infinity;
+    this.newer = -Infinity;
+  }
+
+  private turn(nowMs: number): void {
+    const passedMs = nowMs - this.newerSinceMs;
+    if (passedMs < this.spanMs) return;
+    this.older = passedMs < 2 * this.spanMs ? this.newer : -Infinity;
+    this.newer = -Infinity;
+    this.newerSinceMs = nowMs;
+  }
 }
 
+/** `kept`: nothing changed. `moved`: the trace shifts. `anchored`: the device's time has a new meaning. */
 export type Observation = "kept" | "moved" | "anchored";
 
 export class Playout {
-  private older: Bucket | null = null;
-  private newer: Bucket | null = null;
+  /** Transit is arrival minus first sample, ms; its smallest is the largest of its negative. */
+  private readonly fastest = new RecentMax(FASTEST_MS);
+  private readonly slowest = new RecentMax(SLOWEST_MS);
   private offset: number | null = null;
+  private heldBack = 0;
 
   /** Device time to page time, ms; null before the first punctual chunk. */
   get offsetMs(): number | null {
     return this.offset;
   }
 
-  /** How long after its arrival the slowest part of a punctual chunk is drawn; what the trace lags behind the numerics. */
+  /** How long after its arrival the first sample of the fastest chunk is drawn: what traces lag behind the numerics. */
   get heldBackMs(): number {
-    const fastest = this.fastest();
-    return this.offset === null || fastest === null ? 0 : this.offset - fastest;
+    return this.heldBack;
   }
 
   /**
-   * Takes the arrival of a chunk that the gateway received just now. Returns `anchored` when the device's time has a
-   * new meaning (first chunk, or its clock was set back): what was drawn before belongs to another time.
+   * Takes the arrival of a chunk that the gateway received just now. After `anchored` (first chunk, or the device's
+   * clock was set) what was drawn before belongs to another time.
    */
   observe(nowMs: number, firstSampleMs: number): Observation {
-    this.expire(nowMs);
     const transit = nowMs - firstSampleMs;
-    const fastest = this.fastest();
-    if (fastest !== null && transit > fastest + LATE_MS_MAX) return "kept";
-    if (fastest === null || transit < fastest - LATE_MS_MAX) return this.anchor(nowMs, transit);
-    if (this.newer === null || nowMs - this.newer.startMs >= BUCKET_MS) {
-      this.older = this.newer;
-      this.newer = { startMs: nowMs, fastest: transit, slowest: transit };
-    } else {
-      this.newer.fastest = Math.min(this.newer.fastest, transit);
-      this.newer.slowest = Math.max(this.newer.slowest, transit);
+    const fastest = -this.fastest.value(nowMs);
+    const isKnown = Number.isFinite(fastest);
+    if (isKnown && transit > fastest + LATE_MS_MAX) return "kept";
+    const isSetForward = isKnown && transit < fastest - LATE_MS_MAX;
+    if (isSetForward) {
+      this.fastest.clear();
+      this.slowest.clear();
     }
-    const wanted = this.wanted();
-    if (this.offset === null || wanted > this.offset || wanted < this.offset - SHRINK_MS_MIN) {
+    this.fastest.observe(nowMs, -transit);
+    this.slowest.observe(nowMs, transit);
+    const observation = this.follow(this.slowest.value(nowMs) + MARGIN_MS, isSetForward || !isKnown);
+    this.heldBack = (this.offset ?? 0) + this.fastest.value(nowMs);
+    return observation;
+  }
+
+  private follow(wanted: number, anew: boolean): Observation {
+    const { offset } = this;
+    if (offset === null || (anew && Math.abs(wanted - offset) > LATE_MS_MAX)) {
       this.offset = wanted;
-      return "moved";
+      return "anchored";
     }
-    return "kept";
-  }
-
-  /** Starts anew: nothing is known of the last half minute, or the clock was set forward. */
-  private anchor(nowMs: number, transit: number): Observation {
-    this.older = null;
-    this.newer = { startMs: nowMs, fastest: transit, slowest: transit };
-    const wanted = this.wanted();
-    if (this.offset !== null && Math.abs(wanted - this.offset) <= LATE_MS_MAX) return "kept";
+    if (wanted <= offset && wanted >= offset - SHRINK_MS_MIN) return "kept";
     this.offset = wanted;
-    return "anchored";
-  }
-
-  private expire(nowMs: number): void {
-    if (this.older !== null && nowMs - this.older.startMs >= 2 * BUCKET_MS) this.older = null;
-    if (this.newer !== null && nowMs - this.newer.startMs >= 2 * BUCKET_MS) this.newer = null;
-  }
-
-  private fastest(): number | null {
-    if (this.newer === null) return this.older?.fastest ?? null;
-    return Math.min(this.newer.fastest, this.older?.fastest ?? Infinity);
-  }
-
-  private wanted(): number {
-    return Math.max(this.newer?.slowest ?? -Infinity, this.older?.slowest ?? -Infinity) + MARGIN_MS;
+    return "moved";
   }
 }

@@ -14,11 +14,13 @@ import { Trends } from "./trends";
 
 /** Lanes in the grid; an opened bed shows all. */
 const LANES_MAX = 4;
-const EVENTS_IN_TILE = 3;
+/** Large numerics in the grid, one beside each lane; the others are small there. */
+const LARGE_MAX = 4;
+const EVENTS_IN_TILE = 2;
 const EVENTS_IN_OPENED = 12;
 
-function Numeric({ cell }: { readonly cell: Cell }) {
-  const size = cell.large ? "numeric" : "numeric numeric-small";
+function Numeric({ cell, large }: { readonly cell: Cell; readonly large: boolean }) {
+  const size = large ? "numeric" : "numeric numeric-small";
   return (
     <div class={`${size} kind-${cell.kind} is-${cell.freshness}`}>
       <div class="numeric-head">
@@ -117,7 +119,8 @@ export function Tile(props: TileProps) {
     (a, b) => waveRank(a.presentation.kind) - waveRank(b.presentation.kind) || a.key.localeCompare(b.key),
   );
   const shown = opened ? channels : channels.slice(0, LANES_MAX);
-  const small = numerics.filter((cell) => !cell.large);
+  const large = numerics.filter((cell) => cell.large).slice(0, opened || ward.beds.size <= 2 ? numerics.length : LARGE_MAX);
+  const small = numerics.filter((cell) => !large.includes(cell));
   return (
     <article class="tile" aria-label={`${bed.name}, ${bed.category}`}>
       <Banner {...props} channels={shown} nowMs={nowMs} />
@@ -130,8 +133,8 @@ export function Tile(props: TileProps) {
           {channels.length > shown.length && <p class="lanes-more">{channels.length - shown.length} more: open the bed</p>}
         </div>
         <div class="numerics">
-          {numerics.filter((cell) => cell.large).map((cell) => (
-            <Numeric key={cell.key} cell={cell} />
+          {large.map((cell) => (
+            <Numeric key={cell.key} cell={cell} large />
           ))}
           {numerics.length === 0 && <p class="numerics-none">No numerics received yet</p>}
         </div>
@@ -139,7 +142,7 @@ export function Tile(props: TileProps) {
       {small.length > 0 && (
         <div class="smalls">
           {small.map((cell) => (
-            <Numeric key={cell.key} cell={cell} />
+            <Numeric key={cell.key} cell={cell} large={false} />
           ))}
         </div>
       )}

@@ -13,6 +13,8 @@ const ROWS_MAX = 4;
 /** Trends move by a bin of 5 s; once a second is ample. */
 const PAINT_MS = 1_000;
 const LABEL_CSS_PX = 50;
+/** Half the side of a spot value's mark. */
+const DOT_CSS_PX = 1.5;
 const SCALE_CSS_PX = 38;
 
 function rowRange(series: NumericSeries, first: number, last: number): readonly [number, number] {
@@ -46,6 +48,7 @@ function paintRow(context: CanvasRenderingContext2D, series: NumericSeries, box:
   context.fillText(`${low}–${high}`, box.x - 6 * ratio, box.y + box.height / 2);
   context.fillStyle = "#0d141d";
   context.fillRect(box.x, box.y, box.width, box.height);
+  context.fillStyle = colour;
   context.strokeStyle = colour;
   context.lineWidth = 1.4 * ratio;
   context.beginPath();
@@ -60,8 +63,9 @@ function paintRow(context: CanvasRenderingContext2D, series: NumericSeries, box:
     const x = box.x + ((bin - first) / columns) * box.width;
     const y = box.y + box.height * (1 - 0.08 - (0.84 * (value - low)) / (high - low));
     if (down) context.lineTo(x, y);
-    else context.moveTo(x - ratio, y);
-    if (!down) context.lineTo(x, y);
+    else context.moveTo(x, y);
+    // A spot value has no neighbours and would be no line.
+    if (!down && Number.isNaN(series.trend.at(bin + 1))) context.fillRect(x - DOT_CSS_PX * ratio, y - DOT_CSS_PX * ratio, 2 * DOT_CSS_PX * ratio, 2 * DOT_CSS_PX * ratio);
     down = true;
   }
   context.stroke();
