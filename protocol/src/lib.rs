@@ -2,9 +2,11 @@
 //!
 //! Each decoder takes a bounded slice, rejects trailing bytes, and names what was wrong and where.
 
+pub mod code;
 pub mod id;
 pub mod key;
 pub mod openflow;
+pub mod payload;
 pub mod policy;
 pub mod reading;
 pub mod record;
