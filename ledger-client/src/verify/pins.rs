@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::address::Address;
+use super::eip712::Domain;
 
 /// The keys of one relationship, as the configuration writes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,27 @@ pub struct PatientPin {
     pub patient: PatientId,
     /// At most [`GRANTS_MAX`].
     pub relationships: Vec<RelationshipPin>,
+}
+
+/// What a gateway's configuration says about consent: for which ledger, and whose keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Enrolment {
+    /// The ledger and contract for which patients sign.
+    pub domain: Domain,
+    /// At most [`PATIENTS_MAX`]; in the file one `[[patient]]` each.
+    #[serde(default, rename = "patient")]
+    pub patients: Vec<PatientPin>,
+}
+
+impl Enrolment {
+    /// The pins, checked.
+    ///
+    /// # Errors
+    /// [`PinError`] as for [`PatientPins::new`].
+    pub fn pins(&self) -> Result<PatientPins, PinError> {
+        PatientPins::new(&self.patients)
+    }
 }
 
 /// Why pins were refused. Indices name the entry, so that no pseudonym gets into a log.

@@ -273,23 +273,20 @@ fn pins_are_checked() {
 
 #[test]
 fn pins_and_domain_are_read_from_configuration() {
-    #[derive(serde::Deserialize)]
-    struct File {
-        domain: Domain,
-        patients: Vec<PatientPin>,
-    }
     let text = format!(
-        "[domain]\nchain_id = 20260\nverifying_contract = \"0x{}\"\n[[patients]]\npatient = \"{}\"\n\
+        "[domain]\nchain_id = 20260\nverifying_contract = \"0x{}\"\n[[patient]]\npatient = \"{}\"\n\
          relationships = [{{ relationship = \"{RELATIONSHIP}\", grant_key = \"{GRANT_ADDRESS}\" }}]\n",
         "c0".repeat(20),
         "e5".repeat(16),
     );
-    let file: File = toml::from_str(&text).expect("a configuration");
+    let file: Enrolment = toml::from_str(&text).expect("a configuration");
     assert_eq!(file.domain, DOMAIN);
     assert_eq!(file.patients[0].relationships[0].grant_key, key(0x46).address());
+    assert!(file.pins().is_ok());
     let unknown = text.replace("grant_key", "key");
     assert!(
-        toml::from_str::<File>(&unknown).is_err_and(|error| error.message().contains("unknown field `key`"))
+        toml::from_str::<Enrolment>(&unknown)
+            .is_err_and(|error| error.message().contains("unknown field `key`"))
     );
 }
 

@@ -10,11 +10,12 @@ use crate::id::{DeviceId, PatientId, RecipientId};
 
 /// The format that this release reads and writes.
 pub const POLICY_VERSION: u32 = 1;
-/// Largest document: a ward of 256 patients with some eight grants each (about 450 bytes per grant).
+/// Largest document: a ward of 256 patients with seven grants each (560 bytes per grant, indented). It bounds the
+/// signature checks to some 2,600.
 pub const DOCUMENT_BYTES_MAX: usize = 1 << 20;
 /// Most patients of one gateway: a large ward; a home has one or two.
 pub const PATIENTS_MAX: usize = 256;
-/// Most grants of one patient: more hospital domains than any patient deals with. It bounds the signature checks.
+/// Most grants of one patient: more hospital domains than any patient deals with.
 pub const GRANTS_MAX: usize = 64;
 /// Most revocations of one patient: one for each grant.
 pub const REVOCATIONS_MAX: usize = GRANTS_MAX;
