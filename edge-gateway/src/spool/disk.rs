@@ -103,17 +103,18 @@ impl Disk {
         self.dir.join(format!("{serial:016x}.log"))
     }
 
-    /// Opens an existing file and reads all of it.
-    pub(super) fn read(&self, serial: u64, bytes_max: u64) -> Result<(File, Vec<u8>), SpoolError> {
+    /// Opens an existing file and reads all of it into `bytes`, in place of what they held.
+    pub(super) fn read(&self, serial: u64, bytes_max: u64, bytes: &mut Vec<u8>) -> Result<File, SpoolError> {
         let path = self.path(serial);
         let mut file = at("open", &path, OpenOptions::new().read(true).write(true).open(&path))?;
         let len = at("stat", &path, file.metadata())?.len();
         if len > bytes_max {
             return Err(SpoolError::FileTooLarge { path, len, max: bytes_max });
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
-        at("read", &path, file.read_to_end(&mut bytes))?;
-        Ok((file, bytes))
+        bytes.clear();
+        bytes.reserve_exact(usize::try_from(len).unwrap_or(0));
+        at("read", &path, file.read_to_end(bytes))?;
+        Ok(file)
     }
 
     /// Makes a file of `capacity` bytes that begins with `head`, synced, under its name only when it is whole. Returns it,

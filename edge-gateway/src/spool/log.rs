@@ -1,5 +1,6 @@
 //! The log: append, sync, rotate, let go.
 
+use std::io;
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -153,6 +154,11 @@ impl Log {
         if checkpoint.len() > max {
             return Err(SpoolError::Oversized { what: "checkpoint", len: checkpoint.len(), max });
         }
+        if self.is_over_budget() {
+            let path = self.disk.path(self.current.serial + 1);
+            let source = io::Error::new(io::ErrorKind::StorageFull, "the spool's budget is used");
+            return Err(SpoolError::NoSpace { path, source });
+        }
         let header = Header { serial: self.current.serial + 1, first: self.next, state: State::Checkpoint };
         let head = Head::new(header, &self.listed(self.next), Some(checkpoint), &[]);
         match self.begin(&head) {
@@ -221,8 +227,11 @@ impl Log {
 
     /// No further file can be made: the budget forbids it, or the disk was full.
     fn is_blocked(&self) -> bool {
-        let with_next = self.closed_bytes + self.current.end + self.limits.capacity();
-        with_next > self.limits.bytes_max || self.full_for > 0
+        self.is_over_budget() || self.full_for > 0
+    }
+
+    fn is_over_budget(&self) -> bool {
+        self.closed_bytes + self.current.end + self.limits.capacity() > self.limits.bytes_max
     }
 
     /// Adds the waiting acks to the pending frames, if they end before `limit` in the file.

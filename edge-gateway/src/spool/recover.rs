@@ -11,7 +11,7 @@ use super::frame::{FRAME_HEADER, FrameError, Header, Kind, Listed, State};
 use super::index::{Entry, FileIndex, Index};
 use super::limits::Limits;
 use super::log::{Log, Stats, begin, indexed};
-use super::reader::{Reader, lock};
+use super::reader::Reader;
 use super::scan::{Bad, Found, Scan, scan};
 use super::{Damage, Damaged, Position, Recovered, Recovery, SpoolError, Torn};
 
@@ -65,53 +65,65 @@ struct Span {
     positions: Range<u64>,
 }
 
+/// What the steps of opening report.
+#[derive(Default)]
+struct Report {
+    checkpoint: Option<Vec<u8>>,
+    torn: Option<Torn>,
+    damaged: Vec<Damage>,
+}
+
+impl Report {
+    fn finish(self, records: Vec<Recovered>) -> Recovery {
+        Recovery { checkpoint: self.checkpoint, records, torn: self.torn, damaged: self.damaged }
+    }
+}
+
 pub(super) fn open(disk: Disk, limits: Limits) -> Result<(Log, Recovery), SpoolError> {
     // A name whose sync failed before the last stop may not be durable yet.
     disk.sync_dir()?;
+    let mut report = Report::default();
     let (mut files, newest) = scan_all(&disk)?;
-    let mut recovery = Recovery { checkpoint: None, records: Vec::new(), torn: None, damaged: Vec::new() };
-    let Some(newest) = newest else { return Ok((create(disk, limits)?, recovery)) };
+    let Some(last) = files.last().map(|f| f.serial) else {
+        return Ok((create(disk, limits)?, report.finish(Vec::new())));
+    };
     let (spans, acks) = spans(&files);
     let mut index = Index::default();
     let mut kept = Vec::new();
     for span in &spans {
         let Some(at) = files.iter().position(|f| f.serial == span.serial) else {
-            missing(&disk, span, &acks, &mut recovery);
+            missing(&disk, span, &acks, &mut report);
             continue;
         };
         let found = files.remove(at);
-        inspect(&disk, &found, span, span.serial == newest.0, &acks, &mut recovery);
+        inspect(&disk, &found, span, span.serial == last, &acks, &mut report);
         index.files.push(file_index(&disk, &found, span, &acks)?);
         kept.push(found);
     }
     // What no manifest lists was acknowledged and deleted; the deletion itself did not last.
     files.iter().try_for_each(|f| disk.remove(f.serial))?;
-    let base = restore(&kept, &mut index, &mut recovery)?;
-    let mut log = resume(disk, limits, index, &kept, &newest.1, &mut recovery)?;
+    let from = restore(&kept, &index, &mut report)?;
+    let mut log = resume(disk, limits, index, &kept, &newest, &mut report)?;
     log.sweep()?;
-    recovery.records = replay(&log.reader(), base, log.next)?;
-    Ok((log, recovery))
+    drop((newest, kept)); // the records that follow may be as much again
+    let records = replay(&log.reader(), from, log.next)?;
+    Ok((log, report.finish(records)))
 }
 
-/// Scans every file; returns the newest one's serial and bytes too.
-#[expect(
-    clippy::type_complexity,
-    reason = "one caller, and the bytes of 8 MiB should not be copied or kept longer"
-)]
-fn scan_all(disk: &Disk) -> Result<(Vec<Scanned>, Option<(u64, Vec<u8>)>), SpoolError> {
+/// Scans every file; returns the newest one's bytes too.
+fn scan_all(disk: &Disk) -> Result<(Vec<Scanned>, Vec<u8>), SpoolError> {
     let mut files: Vec<Scanned> = Vec::new();
-    let mut newest = None;
+    let mut bytes = Vec::new();
     for serial in disk.serials()? {
-        let (file, bytes) = disk.read(serial, BYTES_MAX)?;
+        let file = disk.read(serial, BYTES_MAX, &mut bytes)?;
         let scan = scan(&bytes, serial);
         if let Err(source @ FrameError::Version(_)) = scan.header {
             return Err(SpoolError::Version { path: disk.path(serial), source });
         }
         let first = scan.first.or_else(|| files.last().map(|f| f.scan.next())).unwrap_or(1);
         files.push(Scanned { serial, file, len: bytes.len() as u64, first, scan });
-        newest = Some((serial, bytes));
     }
-    Ok((files, newest))
+    Ok((files, bytes))
 }
 
 /// Which positions should be in which file: by the newest manifest for the files before it, and since then by where the next
@@ -130,11 +142,11 @@ fn spans(files: &[Scanned]) -> (Vec<Span>, AckSet) {
     (spans, AckSet::new(acked, listed))
 }
 
-fn missing(disk: &Disk, span: &Span, acks: &AckSet, recovery: &mut Recovery) {
+fn missing(disk: &Disk, span: &Span, acks: &AckSet, report: &mut Report) {
     let lost = acks.unacked(span.positions.clone());
     // Acknowledged in whole, it was deleted as it should be.
     if lost > 0 {
-        recovery.damaged.push(Damage {
+        report.damaged.push(Damage {
             what: Damaged::FileMissing,
             file: disk.path(span.serial),
             bytes: 0..0,
@@ -145,8 +157,8 @@ fn missing(disk: &Disk, span: &Span, acks: &AckSet, recovery: &mut Recovery) {
 }
 
 /// Tells torn from damaged, and reports.
-fn inspect(disk: &Disk, f: &Scanned, span: &Span, newest: bool, acks: &AckSet, recovery: &mut Recovery) {
-    let report = |what, bytes: Range<usize>, positions: Range<u64>| Damage {
+fn inspect(disk: &Disk, f: &Scanned, span: &Span, newest: bool, acks: &AckSet, report: &mut Report) {
+    let damage = |what, bytes: Range<usize>, positions: Range<u64>| Damage {
         what,
         file: disk.path(f.serial),
         bytes: bytes.start as u64..bytes.end as u64,
@@ -155,7 +167,7 @@ fn inspect(disk: &Disk, f: &Scanned, span: &Span, newest: bool, acks: &AckSet, r
     };
     let header_bad = f.scan.header.is_err();
     if header_bad {
-        recovery.damaged.push(report(Damaged::Header, 0..super::frame::FILE_HEADER, 0..0));
+        report.damaged.push(damage(Damaged::Header, 0..super::frame::FILE_HEADER, 0..0));
     }
     let mut explained = f.scan.holes.clone();
     for bad in &f.scan.bad {
@@ -163,18 +175,18 @@ fn inspect(disk: &Disk, f: &Scanned, span: &Span, newest: bool, acks: &AckSet, r
         if newest && !header_bad && is_torn(&f.scan, bad) {
             let bytes = bad.bytes.start as u64..bad.bytes.end as u64;
             let torn =
-                recovery.torn.get_or_insert_with(|| Torn { file: disk.path(f.serial), bytes: bytes.clone() });
+                report.torn.get_or_insert_with(|| Torn { file: disk.path(f.serial), bytes: bytes.clone() });
             torn.bytes.end = bytes.end;
             explained.push(bad.first..end);
         } else if bad.first < span.positions.end || bad.end.is_some() || newest {
             let positions = bad.first.min(end)..end;
             explained.push(positions.clone());
-            recovery.damaged.push(report(Damaged::Frames, bad.bytes.clone(), positions));
+            report.damaged.push(damage(Damaged::Frames, bad.bytes.clone(), positions));
         } // else what a failed sync left behind; a newer file holds it
     }
     for gap in gaps(&f.scan.records, &span.positions) {
         if !explained.iter().any(|e| e.start <= gap.start && gap.end <= e.end) {
-            recovery.damaged.push(report(Damaged::Frames, f.scan.end..f.scan.end, gap));
+            report.damaged.push(damage(Damaged::Frames, f.scan.end..f.scan.end, gap));
         }
     }
 }
@@ -240,7 +252,7 @@ fn file_index(disk: &Disk, f: &Scanned, span: &Span, acks: &AckSet) -> Result<Fi
 }
 
 /// Finds the newest state of the caller; returns the position from which records have to be replayed on it.
-fn restore(kept: &[Scanned], index: &mut Index, recovery: &mut Recovery) -> Result<u64, SpoolError> {
+fn restore(kept: &[Scanned], index: &Index, report: &mut Report) -> Result<u64, SpoolError> {
     for (f, i) in kept.iter().zip(&index.files).rev() {
         let promised = matches!(f.scan.header, Ok(Header { state: State::Checkpoint, .. }));
         match (i.state, &f.scan.checkpoint) {
@@ -252,11 +264,11 @@ fn restore(kept: &[Scanned], index: &mut Index, recovery: &mut Recovery) -> Resu
                     path: format!("{:016x}.log", f.serial).into(),
                     source,
                 })?;
-                recovery.checkpoint = Some(bytes);
+                report.checkpoint = Some(bytes);
                 return Ok(i.first);
             }
             (State::Checkpoint | State::Continued, _) if promised => {
-                recovery.damaged.push(Damage {
+                report.damaged.push(Damage {
                     what: Damaged::Checkpoint,
                     file: format!("{:016x}.log", f.serial).into(),
                     bytes: 0..0,
@@ -304,7 +316,7 @@ fn resume(
     index: Index,
     kept: &[Scanned],
     bytes: &[u8],
-    recovery: &mut Recovery,
+    report: &mut Report,
 ) -> Result<Log, SpoolError> {
     let (Some(f), Some(newest)) = (kept.last(), index.files.last()) else { return create(disk, limits) };
     for f in kept.iter().rev().skip(1).filter(|f| f.len > f.scan.end as u64) {
@@ -334,7 +346,7 @@ fn resume(
         first = closed + limits.capacity() / FRAME_HEADER as u64 + 1;
         let file = disk.path(f.serial);
         let (what, bytes) = (Damaged::NewestMissing, 0..0);
-        recovery.damaged.push(Damage { what, file, bytes, positions: closed..first, lost: 0 });
+        report.damaged.push(Damage { what, file, bytes, positions: closed..first, lost: 0 });
     }
     let end = scan.end as u64;
     let old = Current { serial: f.serial, file, end, capacity: f.len, reserved: false, tail: Vec::new() };
@@ -377,12 +389,12 @@ fn tail(scan: &Scan, bytes: &[u8], end: u64) -> Vec<Kept> {
         .collect()
 }
 
-fn replay(reader: &Reader, base: u64, next: u64) -> Result<Vec<Recovered>, SpoolError> {
-    let ranges: Vec<Range<u64>> = lock(&reader.index).files.iter().map(|f| f.first..f.end()).collect();
+/// The records from `from` on, which a caller replays on its checkpoint.
+fn replay(reader: &Reader, from: u64, end: u64) -> Result<Vec<Recovered>, SpoolError> {
     let mut records = Vec::new();
-    for position in ranges.into_iter().flatten().filter(|p| (base..next).contains(p)) {
-        if let Some((lane, payload)) = reader.read(Position(position))? {
-            records.push(Recovered { position: Position(position), lane, payload });
+    for position in (from..end).map(Position) {
+        if let Some((lane, payload)) = reader.read(position)? {
+            records.push(Recovered { position, lane, payload });
         }
     }
     Ok(records)

@@ -6,7 +6,8 @@ use caregate_protocol::id::Lane;
 use tempfile::TempDir;
 
 use super::{files, limits, open, put};
-use crate::spool::{Log, SpoolError};
+use crate::spool::disk::Disk;
+use crate::spool::{Log, SpoolError, recover};
 
 /// Appends to all lanes in turn, lowest first, rotating when due, until all are refused; returns in which order that happened.
 fn fill(log: &mut Log) -> Vec<Lane> {
@@ -44,6 +45,8 @@ fn over_budget_the_lowest_lane_is_refused_first_and_acks_make_room() {
     assert_eq!(fill(&mut log), LOWEST_FIRST);
     let full = log.stats();
     assert!(full.bytes <= limits().bytes_max);
+    let error = log.rotate(b"").unwrap_err();
+    assert!(error.to_string().contains("budget is used"), "{error}");
     assert!(full.bytes > limits().bytes_max / 10 * 9, "{full:?}");
     log.ack(1..=u64::MAX).unwrap();
     assert_eq!(log.stats().files, 2);
@@ -80,10 +83,12 @@ fn a_full_disk_at_open_goes_on_with_the_room_it_has() {
     let (mut log, _) = open(dir.path());
     put(&mut log, Lane::Vitals, b"x");
     drop(log);
-    let (mut log, recovery) = open(dir.path());
+    let disk = Disk::open(dir.path()).unwrap();
+    disk.faults.room.store(u32::MAX, Ordering::SeqCst);
+    let (mut log, recovery) = recover::open(disk, limits()).unwrap();
     assert_eq!(recovery.records.len(), 1);
-    assert!(log.stats().reserved);
     put(&mut log, Lane::Vitals, b"x");
+    assert_eq!(fill(&mut log), LOWEST_FIRST);
 }
 
 #[test]
