@@ -1,0 +1,24 @@
+//! The fuzz targets of the gateway and of the recordings with the inputs that are kept in `fuzz/`.
+
+use std::path::Path;
+
+#[path = "../../fuzz/src/corpus.rs"]
+mod corpus;
+#[path = "../../fuzz/src/gateway.rs"]
+mod gateway;
+#[path = "../../fuzz/src/recordings.rs"]
+mod recordings;
+
+type Target = (&'static str, fn(&[u8]));
+
+#[test]
+fn every_kept_input() {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+    corpus::replay(&fuzz, gateway::TARGETS);
+    corpus::replay(&fuzz, recordings::TARGETS);
+    let protocol = include_str!("../../fuzz/src/protocol.rs");
+    for folder in corpus::folders(&fuzz) {
+        let here = gateway::TARGETS.iter().chain(recordings::TARGETS).any(|(name, _)| *name == folder);
+        assert!(here || protocol.contains(&format!("(\"{folder}\", ")), "no target takes {folder}");
+    }
+}
