@@ -17,6 +17,7 @@ pub mod credentials;
 pub mod limits;
 pub mod metrics;
 mod rate;
+mod reason;
 mod registry;
 pub mod server;
 pub mod session;

@@ -21,8 +21,9 @@ pub(crate) fn cost(topic: &str, payload: &[u8]) -> usize {
 }
 
 impl<T> Window<T> {
+    /// Both bounds are at least 1: a window that is full when empty would never be read again.
     pub(crate) fn new(count_max: usize, bytes_max: usize) -> Self {
-        Self { entries: VecDeque::new(), bytes: 0, count_max, bytes_max }
+        Self { entries: VecDeque::new(), bytes: 0, count_max: count_max.max(1), bytes_max: bytes_max.max(1) }
     }
 
     /// Full: nothing more may be taken in until the oldest is answered.
