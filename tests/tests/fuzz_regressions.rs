@@ -1,5 +1,7 @@
 //! The fuzz targets of the gateway and of the recordings with the inputs that are kept in `fuzz/`.
 
+#![expect(unreachable_pub, reason = "the included files are modules of the fuzz crate's library as well")]
+
 use std::path::Path;
 
 #[path = "../../fuzz/src/corpus.rs"]

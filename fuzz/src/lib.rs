@@ -1,0 +1,10 @@
+//! What the fuzz targets do, as plain functions: libFuzzer calls them with new bytes, the plain tests with kept ones.
+
+#[cfg(feature = "gateway")]
+pub mod gateway;
+pub mod protocol;
+#[cfg(feature = "recordings")]
+pub mod recordings;
+
+/// A name, which is that of the folders and of the file in `fuzz_targets/`; and what takes the bytes.
+pub type Target = (&'static str, fn(&[u8]));

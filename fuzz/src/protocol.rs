@@ -1,0 +1,178 @@
+//! The decoders of `caregate-protocol`. Included by `protocol/tests/fuzz_regressions.rs` as well.
+
+use caregate_protocol::openflow;
+use caregate_protocol::payload::{self, Decoded};
+use caregate_protocol::policy::PolicyDocument;
+use caregate_protocol::reading;
+use caregate_protocol::record::Record;
+use caregate_protocol::segment::Segment;
+use caregate_protocol::uplink::{Frame, Framer};
+use caregate_protocol::wrap::Wrap;
+
+use super::Target;
+
+/// Each target by its name.
+pub const TARGETS: &[Target] = &[
+    ("payload_json", payload_json),
+    ("payload_senml_json", payload_senml_json),
+    ("payload_senml_cbor", payload_senml_cbor),
+    ("payload_wave", payload_wave),
+    ("topic", topic),
+    ("readings_cbor", readings_cbor),
+    ("segment", segment),
+    ("wrap", wrap),
+    ("uplink_frame", uplink_frame),
+    ("policy", policy),
+    ("openflow", openflow),
+];
+
+/// When the gateway received it, in Unix microseconds.
+const RECEIVED_US: i64 = 1_790_000_000_000_000;
+
+/// What is decoded can be sealed and read back; what is not says why.
+fn payload(topic: &str, data: &[u8]) {
+    match payload::decode(topic, data, RECEIVED_US) {
+        Ok(Decoded::Readings(readings)) => {
+            let sealed = reading::encode(&readings);
+            assert_eq!(reading::decode(&sealed).as_ref(), Ok(&readings));
+            for reading in &readings {
+                let identified = reading.seq.is_some() || reading.sensor_time_us.is_some();
+                assert_eq!(reading::fingerprint(reading).is_some(), identified);
+            }
+        }
+        Ok(Decoded::Meta(_) | Decoded::Status(_)) => {}
+        Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
+    }
+}
+
+/// Plain JSON: numbers, events and what a device says of itself.
+pub fn payload_json(data: &[u8]) {
+    for leaf in ["num/heart-rate", "num/glucose", "num/temperature", "event/fall", "meta", "status"] {
+        payload(&format!("vitals/v1/hub-1/{leaf}"), data);
+    }
+}
+
+/// SenML packs in JSON.
+pub fn payload_senml_json(data: &[u8]) {
+    payload("vitals/v1/hub-1/num/senml", data);
+}
+
+/// SenML packs in CBOR.
+pub fn payload_senml_cbor(data: &[u8]) {
+    payload("vitals/v1/hub-1/num/senml", data);
+}
+
+/// Waveform chunks, of a channel with conversions and of one without.
+pub fn payload_wave(data: &[u8]) {
+    payload("vitals/v1/hub-1/wave/ecg-ii", data);
+    payload("vitals/v1/hub-1/wave/abp", data);
+}
+
+/// Topics. What is taken apart was all there.
+pub fn topic(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(topic) = payload::topic::parse(text) {
+        assert!(text.starts_with(&format!("{}{}/", payload::topic::PREFIX, topic.device)));
+    }
+    payload(text, b"{\"v\":1}");
+}
+
+/// The plaintext of segments.
+pub fn readings_cbor(data: &[u8]) {
+    match reading::decode(data) {
+        Ok(readings) => assert_eq!(reading::decode(&reading::encode(&readings)), Ok(readings)),
+        Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
+    }
+}
+
+/// Sealed segments, and the record that carries them.
+pub fn segment(data: &[u8]) {
+    match Segment::decode(data) {
+        Ok(segment) => {
+            assert!(matches!(Record::decode(data), Ok(Record::Segment(_))));
+            assert_eq!(segment.hash(), segment.clone().hash());
+        }
+        Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
+    }
+}
+
+/// Wraps, and the record that carries them.
+pub fn wrap(data: &[u8]) {
+    match Wrap::decode(data) {
+        Ok(_) => assert!(matches!(Record::decode(data), Ok(Record::Wrap(_)))),
+        Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
+    }
+}
+
+fn frames<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Frame> {
+    let mut framer = Framer::new();
+    let mut frames = Vec::new();
+    for piece in pieces {
+        framer.push(piece);
+        loop {
+            match framer.next_frame() {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break,
+                Err(error) => {
+                    assert!(!error.to_string().is_empty() && !error.reason().is_empty());
+                    return frames;
+                }
+            }
+        }
+    }
+    frames
+}
+
+/// The uplink's byte stream, whole and in small pieces.
+pub fn uplink_frame(data: &[u8]) {
+    let whole = frames([data]);
+    assert_eq!(frames(data.chunks(7)), whole);
+    for frame in whole {
+        let bytes = frame.encode();
+        assert_eq!(Frame::decode(&bytes[4..]).as_ref(), Ok(&frame));
+    }
+}
+
+/// Policy documents. What is written back reads the same.
+pub fn policy(data: &[u8]) {
+    match PolicyDocument::decode(data) {
+        Ok(document) => {
+            // Indented, it may be longer than is read.
+            let Ok(json) = document.encode() else { return };
+            let again = PolicyDocument::decode(&json).and_then(|document| document.encode());
+            assert!(matches!(again, Ok(again) if again == json));
+        }
+        Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
+    }
+}
+
+/// The OpenFlow byte stream.
+pub fn openflow(data: &[u8]) {
+    let mut framer = openflow::Framer::new();
+    let mut left = data;
+    loop {
+        let taken = framer.accept(left);
+        left = &left[taken..];
+        loop {
+            match framer.next_frame() {
+                Ok(Some(frame)) => openflow_message(frame),
+                Ok(None) => break,
+                Err(_lost) => return,
+            }
+        }
+        if left.is_empty() {
+            return;
+        }
+    }
+}
+
+fn openflow_message(frame: &[u8]) {
+    match openflow::Message::decode(frame) {
+        Ok((xid, message)) => {
+            if let Ok(bytes) = message.encode(xid) {
+                assert_eq!(openflow::Message::decode(&bytes).map_err(|e| e.to_string()), Ok((xid, message)));
+            }
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
