@@ -134,8 +134,15 @@ impl Disk {
     }
 
     fn fill(&self, tmp: &Path, head: &[u8], capacity: u64) -> Result<(File, bool), SpoolError> {
+        match fs::rename(self.spare(), tmp) {
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {}
+            result => at("rename", tmp, result)?,
+        }
         let mut options = OpenOptions::new();
-        let file = at("create", tmp, options.read(true).write(true).create(true).truncate(true).open(tmp))?;
+        let file = at("create", tmp, options.read(true).write(true).create(true).truncate(false).open(tmp))?;
+        if at("stat", tmp, file.metadata())?.len() > capacity {
+            at("truncate", tmp, file.set_len(capacity))?;
+        }
         let reserved = self.allocate(tmp, &file, capacity)?;
         at("write", tmp, file.write_all_at(head, 0))?;
         self.check_sync(tmp)?;
@@ -195,6 +202,22 @@ impl Disk {
 
     pub(super) fn set_len(&self, serial: u64, file: &File, len: u64) -> Result<(), SpoolError> {
         at("truncate", &self.path(serial), file.set_len(len))
+    }
+
+    fn spare(&self) -> PathBuf {
+        self.dir.join("spare")
+    }
+
+    /// Deletes a file, or keeps it as the spare that the next file is made of: writing over blocks that are allocated and written
+    /// already needs no journal commit. One spare is enough, since files come and go one at a time when the uplink keeps up.
+    pub(super) fn recycle(&self, serial: u64) -> Result<(), SpoolError> {
+        let (path, spare) = (self.path(serial), self.spare());
+        if spare.exists() {
+            return self.remove(serial);
+        }
+        at("rename", &path, fs::rename(&path, &spare))?;
+        // Under its old name the next file's bytes would look like damage.
+        self.sync_dir()
     }
 
     pub(super) fn remove(&self, serial: u64) -> Result<(), SpoolError> {

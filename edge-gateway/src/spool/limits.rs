@@ -8,6 +8,8 @@ use super::frame::{FRAME_HEADER, PAYLOAD_BYTES_MAX, RECORD_BYTES_MAX};
 /// Room at a file's end that only acks of whole files may use, so that letting go never needs room that is not there: 1,600
 /// files of 40 bytes each, before another file is begun.
 const ACKS_ROOM: u64 = 64 << 10;
+/// Room for the frame that closes a file and the zeroes that follow a group.
+const CLOSED_ROOM: u64 = 2 * FRAME_HEADER as u64;
 /// Offsets are 32 bits, and recovery reads a file at once.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 const FILE_BYTES_MIN: u64 = 4 << 10;
@@ -63,12 +65,12 @@ impl Limits {
 
     /// Bytes allocated for a file.
     pub(super) fn capacity(&self) -> u64 {
-        self.file_bytes_max + self.reserve_bytes + ACKS_ROOM
+        self.file_bytes_max + self.reserve_bytes + ACKS_ROOM + CLOSED_ROOM
     }
 
     /// Where a file of `capacity` bytes ends for all lanes but alarm.
     pub(super) fn soft_end(&self, capacity: u64) -> u64 {
-        capacity.min(self.capacity()).saturating_sub(self.reserve_bytes + ACKS_ROOM)
+        capacity.min(self.capacity()).saturating_sub(self.reserve_bytes + ACKS_ROOM + CLOSED_ROOM)
     }
 
     /// Where a file ends for `lane`. While no further file can be made (`blocked`), the room of the last batch is divided: none for
@@ -82,6 +84,11 @@ impl Limits {
             Lane::Activity if blocked => soft.saturating_sub(self.batch_room()),
             Lane::Waveform | Lane::Activity => soft,
         }
+    }
+
+    /// Where a file of `capacity` bytes ends for acks of whole files.
+    pub(super) fn acks_end(&self, capacity: u64) -> u64 {
+        self.soft_end(capacity) + self.reserve_bytes + ACKS_ROOM
     }
 
     /// From where on a file is to be rotated.

@@ -253,7 +253,7 @@ impl Log {
             let payload = encode_acks(&done);
             let end = self.current.end + self.pending.len() + (FRAME_HEADER + payload.len()) as u64;
             // Should even the acks' room be used up, then space counts for more than a clean report.
-            if end <= self.current.capacity {
+            if end <= self.limits.acks_end(self.current.capacity) {
                 self.pending.frame(self.current.serial, self.current.end, self.next, Kind::Acks, &payload);
                 self.add_acks(self.limits.soft_end(self.current.capacity));
                 self.commit()?;
@@ -272,10 +272,14 @@ impl Log {
     }
 
     fn commit(&mut self) -> Result<(), SpoolError> {
-        let Current { serial, ref file, end, .. } = self.current;
+        let Current { serial, ref file, end, capacity, .. } = self.current;
+        let group = self.pending.bytes.len();
+        self.pending.bytes.resize(group + terminator(end + group as u64, capacity), 0);
+        let written = self.disk.write_synced(serial, file, end, &self.pending.bytes);
         self.counted.syncs += 1;
         self.counted.written_bytes += self.pending.len();
-        if let Err(first) = self.disk.write_synced(serial, file, end, &self.pending.bytes) {
+        self.pending.bytes.truncate(group);
+        if let Err(first) = written {
             self.counted.syncs_failed += 1;
             if let Err(second) = self.replace() {
                 self.stopped = true;
@@ -361,15 +365,22 @@ impl Log {
         if !done.is_empty() {
             self.full_for = 0;
         }
-        done.into_iter().try_for_each(|serial| self.disk.remove(serial))
+        done.into_iter().try_for_each(|serial| self.disk.recycle(serial))
     }
+}
+
+/// How many zeroes follow a group that ends at `end`: a frame's header of them, so that what a recycled file held before is not
+/// taken for a torn write; or up to the end of the file.
+pub(super) fn terminator(end: u64, capacity: u64) -> usize {
+    usize::try_from(capacity.saturating_sub(end)).map_or(FRAME_HEADER, |room| room.min(FRAME_HEADER))
 }
 
 /// Makes a file with `head` on disk, synced with its name.
 pub(super) fn begin(disk: &Disk, limits: &Limits, head: &Head) -> Result<Current, SpoolError> {
     let end = head.bytes.len() as u64;
     let capacity = limits.capacity().max(end);
-    let (file, reserved) = disk.create(head.header.serial, &head.bytes, capacity)?;
+    let bytes = [&head.bytes[..], &[0; FRAME_HEADER]].concat();
+    let (file, reserved) = disk.create(head.header.serial, &bytes, capacity)?;
     let serial = head.header.serial;
     Ok(Current { serial, file: Arc::new(file), end, capacity, reserved, tail: Vec::new() })
 }

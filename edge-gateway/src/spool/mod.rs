@@ -9,10 +9,11 @@
 //!   lock
 //!   0000000000000007.log       a file, named by its serial number in hexadecimal; the newest is appended to,
 //!   0000000000000008.log       the others are whole
+//!   spare                      a file that was let go; the next one is made of it
 //!
-//! file     ┌────────┬──────────┬────────────┬────────┬────────┬─────┬────────┬───────────────┐
-//!          │ header │ manifest │ checkpoint │ record │ record │ acks│ record │ zeroes (room) │
-//!          └────────┴──────────┴────────────┴────────┴────────┴─────┴────────┴───────────────┘
+//! file     ┌────────┬──────────┬────────────┬────────┬────────┬─────┬────────┬────────┬────────┐
+//!          │ header │ manifest │ checkpoint │ record │ record │ acks│ record │ zeroes │ room … │
+//!          └────────┴──────────┴────────────┴────────┴────────┴─────┴────────┴────────┴────────┘
 //!
 //! header   0        8         10        12        20        28        32      all numbers little-endian
 //!          │ magic  │ version │ state   │ serial  │ first   │ CRC-32C │       CRC over bytes 0..28
@@ -30,9 +31,11 @@
 //!   acknowledged; **acks** frames add to it, riding on the next group commit. So a file that is missing is told apart from one
 //!   that was deleted, and a restart sends again only what was acknowledged in the last moments.
 //! * A file is deleted when all its records are acknowledged, wherever it stands, except those from the second newest checkpoint
-//!   on: if the newest checkpoint is damaged, the one before and the records since restore the same state.
+//!   on: if the newest checkpoint is damaged, the one before and the records since restore the same state. One deleted file
+//!   stays as the spare, since to write over its blocks takes no journal commit: half the wear. The serial in each checksum
+//!   keeps its old frames from being taken for new ones.
 //! * **Torn or damaged.** Bytes that don't check out in the newest file, at or after the start of its youngest group, were not
-//!   known to be synced: that is a torn write, and it is overwritten. Good records in the same group are kept whatever precedes
+//!   known to be synced: that is a torn write, and it is cut off. Good records in the same group are kept whatever precedes
 //!   them, since they may have been acknowledged. Bad bytes anywhere else are damage: reported with the positions lost, and
 //!   the scan goes on with the next good frame.
 //! * **Positions** grow by one and are never reused, but for those of records that were torn: no sync covered them, so nobody

@@ -27,8 +27,20 @@ impl Reader {
     /// [`SpoolError::Io`]; [`SpoolError::Damaged`] if the bytes are not what was written. Such a record can't be sent: count it and
     /// `ack` it, else its file is kept for ever.
     pub fn read(&self, position: Position) -> Result<Option<(Lane, Vec<u8>)>, SpoolError> {
-        let place = lock(&self.index).place(position.0);
-        place.map(|place| fetch(&place, position.0)).transpose()
+        let mut place = lock(&self.index).place(position.0);
+        while let Some(here) = place {
+            match fetch(&here, position.0) {
+                Ok(record) => return Ok(Some(record)),
+                Err(error) => {
+                    // Its file may have been let go and recycled meanwhile, or replaced after a failed sync.
+                    place = lock(&self.index).place(position.0).filter(|p| p.serial != here.serial);
+                    if place.is_none() && lock(&self.index).place(position.0).is_some() {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// The lowest position at or after `from` in `lane` that the core has not acknowledged. A sender keeps one cursor per lane.

@@ -10,7 +10,7 @@ use super::file::{Current, Head, Kept, Pending};
 use super::frame::{FRAME_HEADER, FrameError, Header, Kind, Listed, State};
 use super::index::{Entry, FileIndex, Index};
 use super::limits::Limits;
-use super::log::{Log, Stats, begin, indexed};
+use super::log::{Log, Stats, begin, indexed, terminator};
 use super::reader::Reader;
 use super::scan::{Bad, Found, Scan, scan};
 use super::{Damage, Damaged, Position, Recovered, Recovery, SpoolError, Torn};
@@ -359,12 +359,12 @@ fn resume(
 }
 
 /// Writes the youngest group again and syncs it: it may lie in the page cache alone, after a kill or even after a failed sync, and
-/// what is found here counts as stored from now on. What was torn is overwritten.
+/// what is found here counts as stored from now on. What was torn is cut off.
 fn mend(disk: &Disk, f: &Scanned, bytes: &[u8]) -> Result<(), SpoolError> {
     let scan = &f.scan;
     let from = scan.group.min(scan.end);
-    let mut whole = bytes[from..scan.written.max(scan.end).min(bytes.len())].to_vec();
-    whole[scan.end - from..].fill(0);
+    let mut whole = bytes[from..scan.end].to_vec();
+    whole.resize(whole.len() + terminator(scan.end as u64, f.len), 0);
     for bad in scan.bad.iter().filter(|b| is_torn(scan, b) && b.bytes.end <= scan.end) {
         let (Some(payload), Some(end)) = (bad.bytes.len().checked_sub(FRAME_HEADER), bad.end) else {
             continue;

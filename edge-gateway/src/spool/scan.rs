@@ -68,7 +68,7 @@ pub(super) fn scan(bytes: &[u8], serial: u64) -> Scan {
         closed: None,
         bad: Vec::new(),
         end: FILE_HEADER.min(bytes.len()),
-        // Preallocated room that was never written is zeroes, and no good frame is all zeroes.
+        // Room that was never written is zeroes, and no good frame is all zeroes.
         written: bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1),
         group: 0,
     };
@@ -86,6 +86,11 @@ pub(super) fn scan(bytes: &[u8], serial: u64) -> Scan {
         }
         let next = (at + 1..scan.written)
             .find_map(|o| scan.good(bytes, o, serial, expected).map(|frame| (o, frame.position)));
+        // Each group is followed by a header's worth of zeroes; behind them a recycled file has old bytes.
+        let terminated = bytes[at..].iter().take(FRAME_HEADER).all(|b| *b == 0);
+        if next.is_none() && terminated {
+            return scan;
+        }
         let (until, end) = next.map_or((scan.written, None), |(o, position)| (o, Some(position)));
         scan.bad.push(Bad { bytes: at..until, first: expected, end });
         at = until;

@@ -46,6 +46,18 @@ fn small(dir: &Path) {
     }
 }
 
+/// Makes the newest file of a recycled one, full of older frames of about the same size.
+fn recycle(log: &mut Log) {
+    for _ in 0..3 {
+        while !log.rotation_due() {
+            put(log, Lane::Vitals, &[7; 400]);
+        }
+        log.rotate(&0_u64.to_le_bytes()).unwrap();
+    }
+    log.ack(1..=u64::MAX).unwrap();
+    log.rotate(&0_u64.to_le_bytes()).unwrap();
+}
+
 /// The frame that holds the byte at `at`: what it carries, and the position.
 fn frame_at(bytes: &[u8], serial: u64, at: usize) -> Option<(Kind, u64)> {
     let mut start = FILE_HEADER;
@@ -216,9 +228,14 @@ proptest! {
         synced in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..700), 1..6),
         cut in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..1500), 1..6),
         sectors in prop::collection::vec(any::<bool>(), 40),
+        recycled: bool,
     ) {
         let (dir, before) = (TempDir::new().unwrap(), TempDir::new().unwrap());
         let (mut log, _) = open(dir.path());
+        if recycled {
+            recycle(&mut log);
+        }
+        let first = log.stats().next.0;
         for payload in &synced {
             log.append(Lane::Vitals, payload).unwrap();
         }
@@ -229,21 +246,22 @@ proptest! {
         }
         log.sync().unwrap();
         drop(log);
-        let (old, new) = (fs::read(&files(before.path())[0]).unwrap(), fs::read(&files(dir.path())[0]).unwrap());
+        let newest = |dir: &TempDir| files(dir.path()).pop().unwrap();
+        let (old, new) = (fs::read(newest(&before)).unwrap(), fs::read(newest(&dir)).unwrap());
         let mut mixed = old;
         for (sector, bytes) in mixed.chunks_mut(512).enumerate() {
             if sectors[sector % sectors.len()] {
                 bytes.copy_from_slice(&new[sector * 512..][..bytes.len()]);
             }
         }
-        fs::write(&files(dir.path())[0], &mixed).unwrap();
+        fs::write(newest(&dir), &mixed).unwrap();
         let (log, recovery) = open(dir.path());
         prop_assert!(recovery.damaged.is_empty(), "{:?}", recovery.damaged);
         for (i, payload) in synced.iter().enumerate() {
-            prop_assert_eq!(read(&log, i as u64 + 1), Some((Lane::Vitals, payload.clone())));
+            prop_assert_eq!(read(&log, first + i as u64), Some((Lane::Vitals, payload.clone())));
         }
         for (i, payload) in cut.iter().enumerate() {
-            if let Some(found) = read(&log, (synced.len() + i) as u64 + 1) {
+            if let Some(found) = read(&log, first + (synced.len() + i) as u64) {
                 prop_assert_eq!(found, (Lane::Waveform, payload.clone()));
             }
         }

@@ -6,6 +6,7 @@ mod faults;
 mod model;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use caregate_protocol::id::Lane;
@@ -122,11 +123,21 @@ fn files_go_when_all_in_them_is_acknowledged_wherever_they_stand() {
     assert_eq!(unacked(&log), [1, 4, 5]);
     log.ack(1..=u64::MAX).unwrap();
     assert_eq!(files(dir.path()).len(), 2, "the second newest checkpoint and what follows stays");
+    assert!(dir.path().join("spare").exists());
     drop(log);
     let (log, recovery) = open(dir.path());
     assert!(recovery.damaged.is_empty(), "{:?}", recovery.damaged);
     assert_eq!(unacked(&log), [0_u64; 0]);
     assert_eq!(log.stats().next, Position(6), "numbers go on");
+    let mut log = log;
+    let spare = fs::metadata(dir.path().join("spare")).unwrap().ino();
+    log.rotate(b"of the spare").unwrap();
+    let newest = files(dir.path()).pop().unwrap();
+    assert_eq!(fs::metadata(newest).unwrap().ino(), spare);
+    drop(log);
+    let (log, recovery) = open(dir.path());
+    assert!(recovery.torn.is_none() && recovery.damaged.is_empty());
+    assert_eq!(read(&log, 6), None);
 }
 
 #[test]
