@@ -21,12 +21,18 @@ pub struct Metrics {
     pub refused: IntCounterVec,
     /// `caregate_gateway_batch_publishes`: PUBLISHes per group commit.
     pub batch_publishes: Histogram,
+    /// `caregate_gateway_commits_total`: group commits that were synced.
+    pub commits: IntCounter,
     /// `caregate_gateway_sync_seconds`: write and sync of a group commit.
     pub sync_seconds: Histogram,
     /// `caregate_gateway_spool_bytes`.
     pub spool_bytes: IntGauge,
     /// `caregate_gateway_spool_waiting`: records that the core has not acknowledged.
     pub waiting: IntGauge,
+    /// `caregate_gateway_spool_next`: one past the newest position.
+    pub spool_next: IntGauge,
+    /// `caregate_gateway_spool_oldest_waiting`: the oldest position that the core has not acknowledged.
+    pub oldest_waiting: IntGauge,
     /// `caregate_gateway_sent_total{lane,part}`.
     pub sent: IntCounterVec,
     /// `caregate_gateway_uplink_refused_total{reason}`.
@@ -91,6 +97,7 @@ impl Metrics {
                 "PUBLISHes per group commit",
                 exponential_buckets(1.0, 2.0, 10)?,
             )?,
+            commits: m.keep(IntCounter::new("caregate_gateway_commits_total", "Group commits that were synced")?)?,
             sync_seconds: m.histogram(
                 "caregate_gateway_sync_seconds",
                 "Write and sync of a group commit",
@@ -99,6 +106,11 @@ impl Metrics {
             spool_bytes: m.gauge("caregate_gateway_spool_bytes", "Bytes in the spool")?,
             waiting: m
                 .gauge("caregate_gateway_spool_waiting", "Records that the core has not acknowledged")?,
+            spool_next: m.gauge("caregate_gateway_spool_next", "One past the newest position")?,
+            oldest_waiting: m.gauge(
+                "caregate_gateway_spool_oldest_waiting",
+                "The oldest position that the core has not acknowledged",
+            )?,
             sent: m.vec("caregate_gateway_sent_total", "Records sent to the core", &["lane", "part"])?,
             uplink_refused: m.vec(
                 "caregate_gateway_uplink_refused_total",

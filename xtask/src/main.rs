@@ -1,8 +1,13 @@
 //! The project's commands: `cargo xtask COMMAND`. Each command is a module; this file only sends each to its own.
 
+mod build;
+mod demo;
 mod ebpf;
+mod gate;
 mod pki;
 mod policy;
+mod recordings;
+mod setup;
 
 use std::process::ExitCode;
 
@@ -18,19 +23,26 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::DemoArgs),
     /// Build the eBPF object, or check the committed one.
     Ebpf(ebpf::Arguments),
     /// Make a deployment's certificates, keys and passwords.
     Pki(pki::command::Args),
     /// Make patients' keys, sign grants and revocations, look at a policy file.
     Policy(policy::Arguments),
+    Test(gate::TestArgs),
+    /// Build the clinician's page, which clinician-feed embeds.
+    Web,
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
         Command::Ebpf(arguments) => ebpf::run(&arguments),
         Command::Pki(args) => pki::command::run(args),
         Command::Policy(args) => policy::run(args),
+        Command::Test(args) => gate::run(&args),
+        Command::Web => build::page(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -39,4 +51,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Tells a person what goes on: on standard error, since standard output is for results.
+pub(crate) fn say(text: &str) {
+    eprintln!("{text}");
 }

@@ -4,7 +4,6 @@
 //! that a gateway reads and the enrolment file that its configuration holds. The seed belongs to the patient's
 //! wallet: keep its file away from the gateway and from whoever runs it. In a real deployment a phone does this.
 
-#[allow(dead_code, reason = "called by the demo, whose module comes after this one")]
 mod demo;
 mod edit;
 mod files;
@@ -20,10 +19,8 @@ use caregate_protocol::policy::{Purpose, RecipientEntry, RecipientKind, Recipien
 use clap::{Args, Subcommand};
 use ledger_client::verify::{Address, Domain, Enrolment};
 
-#[allow(unused_imports, reason = "the demo's way in; its module comes after this one")]
 pub(crate) use demo::{DemoPatient, demo_document};
 pub(crate) use edit::Terms;
-#[allow(unused_imports, reason = "the demo's way in; its module comes after this one")]
 pub(crate) use files::{create_seed, store_document, store_enrolment};
 
 /// Make patients' keys, sign grants and revocations, look at a policy file.
@@ -232,8 +229,8 @@ fn grant(args: &GrantArgs, now_s: u64) -> anyhow::Result<()> {
     )?;
     edit::touch(&mut document, now_s)?;
     // The enrolment first: a policy that names a key not yet pinned would be refused, the other way round opens nothing.
-    files::store_enrolment(&args.files.enrolment, &enrolment)?;
-    files::store_document(&args.files.policy, &document)?;
+    store_enrolment(&args.files.enrolment, &enrolment)?;
+    store_document(&args.files.policy, &document)?;
     say(&format!("granted: version {version} of this relationship, policy epoch {}", document.epoch))
 }
 
@@ -248,7 +245,7 @@ fn revoke(files: &FileArgs, relationship: &RelationshipArgs, now_s: u64) -> anyh
     };
     let version = edit::add_revocation(&mut document, &enrolment.domain, &seed, &relation)?;
     edit::touch(&mut document, now_s)?;
-    files::store_document(&files.policy, &document)?;
+    store_document(&files.policy, &document)?;
     say(&format!("revoked: every version up to {version}, policy epoch {}", document.epoch))
 }
 

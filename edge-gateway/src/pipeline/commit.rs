@@ -114,6 +114,7 @@ impl Committer {
             let timer = self.metrics.sync_seconds.start_timer();
             self.log.sync()?;
             timer.observe_duration();
+            self.metrics.commits.inc();
         }
         self.metrics.batch_publishes.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
         answer(batch, &verdicts, &self.metrics);

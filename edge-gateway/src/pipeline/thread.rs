@@ -64,6 +64,7 @@ pub async fn run(
                     let batch = gather(first, &mut inputs).await;
                     let spooled = committer.commit(batch, policy, clock::now_us())?;
                     uplink.spooled(&spooled);
+                    uplink.observe(&committer.metrics);
                     committer.observe();
                 }
             },

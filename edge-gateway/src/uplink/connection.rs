@@ -210,7 +210,7 @@ impl Link {
                     self.uplink.schedule().acked(first, last);
                     self.acked.send(first..=last).await.map_err(|_gone| LinkError::Stopping)?;
                 }
-                self.metrics.waiting.set(i64::try_from(self.uplink.waiting()).unwrap_or(i64::MAX));
+                self.uplink.observe(&self.metrics);
                 Ok(())
             }
             Frame::Refuse { position, refusal } => {

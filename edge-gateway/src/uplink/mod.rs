@@ -11,6 +11,7 @@ use caregate_protocol::id::Lane;
 use tokio::sync::Notify;
 
 use self::schedule::{Part, Schedule};
+use crate::metrics::Metrics;
 use crate::pipeline::commit::Spooled;
 
 /// What the committer and the connection share: the schedule, and a wake-up for the senders.
@@ -45,6 +46,15 @@ impl Uplink {
             }
         }
         self.wake.notify_waiters();
+    }
+
+    /// Publishes how much waits, and since which position.
+    pub fn observe(&self, metrics: &Metrics) {
+        let schedule = self.schedule();
+        let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        metrics.waiting.set(i64::try_from(schedule.waiting()).unwrap_or(i64::MAX));
+        metrics.spool_next.set(gauge(schedule.next()));
+        metrics.oldest_waiting.set(gauge(schedule.oldest_waiting()));
     }
 
     /// Records not acknowledged by the core.

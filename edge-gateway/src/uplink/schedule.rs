@@ -27,6 +27,7 @@ pub struct Schedule {
     live: [VecDeque<(u64, Instant)>; 4],
     backlog: [VecDeque<u64>; 4],
     sent: BTreeMap<u64, Lane>,
+    next: u64,
     connected: bool,
 }
 
@@ -36,6 +37,7 @@ impl Schedule {
         let mut schedule = Self::default();
         for (position, lane) in unacked {
             schedule.backlog[lane as usize].push_back(position);
+            schedule.next = schedule.next.max(position + 1);
         }
         schedule
     }
@@ -61,6 +63,7 @@ impl Schedule {
 
     /// A record is in the spool.
     pub fn spooled(&mut self, position: u64, lane: Lane, now: Instant) {
+        self.next = self.next.max(position + 1);
         if self.connected {
             self.live[lane as usize].push_back((position, now));
         } else {
@@ -103,6 +106,21 @@ impl Schedule {
         let live: usize = self.live.iter().map(VecDeque::len).sum();
         let backlog: usize = self.backlog.iter().map(VecDeque::len).sum();
         live + backlog + self.sent.len()
+    }
+
+    /// One past the newest position.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The oldest position that is not acknowledged; [`Self::next`] where all are.
+    #[must_use]
+    pub fn oldest_waiting(&self) -> u64 {
+        let live = self.live.iter().filter_map(|queue| queue.front().map(|(position, _)| *position));
+        let backlog = self.backlog.iter().filter_map(|queue| queue.front().copied());
+        let sent = self.sent.keys().next().copied();
+        live.chain(backlog).chain(sent).min().unwrap_or(self.next)
     }
 
     /// Positions in the backlog that have not been sent on this connection.
@@ -163,7 +181,7 @@ mod tests {
         schedule.acked(1, 2);
         schedule.spooled(4, Lane::Vitals, now);
         schedule.disconnected();
-        assert_eq!(schedule.waiting(), 3);
+        assert_eq!((schedule.waiting(), schedule.oldest_waiting(), schedule.next()), (3, 0, 5));
         schedule.connected();
         assert_eq!(drain(&mut schedule, Lane::Vitals, Part::Backlog, now), [0, 3, 4]);
     }

@@ -1,0 +1,61 @@
+//! Builds what the demo and the tests run: the page, then the release binaries.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::say;
+
+/// The checkout that this xtask was built in.
+pub(crate) fn root() -> anyhow::Result<PathBuf> {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Ok(xtask.parent().context("xtask has no parent folder")?.to_owned())
+}
+
+/// Where cargo puts release binaries: beside this one.
+pub(crate) fn binaries() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    Ok(own.parent().context("this binary has no folder")?.to_owned())
+}
+
+/// Runs a command to its end, its output passed on to standard error.
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
+    use std::os::fd::AsFd;
+    let described = format!("{command:?}");
+    // Standard output is for results alone.
+    let stderr = std::io::stderr().as_fd().try_clone_to_owned()?;
+    let status = command.stdout(stderr).status().with_context(|| described.clone())?;
+    if !status.success() {
+        bail!("{described}: {status}");
+    }
+    Ok(())
+}
+
+/// Installs the page's packages where the lock file has changed, and builds the page.
+pub(crate) fn page() -> anyhow::Result<()> {
+    let web = root()?.join("clinician-feed/web");
+    let lock =
+        std::fs::read(web.join("package-lock.json")).context("clinician-feed/web/package-lock.json")?;
+    let stamp = web.join("node_modules/.caregate-lock");
+    if std::fs::read(&stamp).ok().as_deref() != Some(&lock) {
+        say("page: installing packages (npm ci)");
+        run(Command::new("npm")
+            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .current_dir(&web))?;
+        std::fs::write(&stamp, &lock)?;
+    }
+    say("page: building");
+    run(Command::new("npm").args(["run", "--silent", "build"]).current_dir(&web))
+}
+
+/// Builds release binaries of these packages.
+pub(crate) fn cargo(packages: &[&str]) -> anyhow::Result<()> {
+    say(&format!("cargo: building {} (release; minutes from clean)", packages.join(", ")));
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["build", "--release", "--bins"]).current_dir(root()?);
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    run(&mut command)
+}

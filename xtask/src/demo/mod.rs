@@ -1,0 +1,123 @@
+//! `cargo xtask demo`: the whole system on one machine, as separate processes with their own configuration files. With
+//! `--seconds` it plays the story by itself and measures it; without, it runs until Ctrl-C for a person to look at.
+
+mod deployment;
+mod figures;
+mod network;
+mod process;
+mod stop;
+mod story;
+mod system;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use self::network::Network;
+use self::system::System;
+use crate::{build, say, setup};
+
+/// Shortest story: the uplink must be seen to die (5 s), come back, and the gateway to be killed and to recover.
+const SECONDS_MIN: u64 = 30;
+
+/// Run the whole system on this machine: sensors, gateway, core, feed and its page.
+///
+/// As root it runs in network namespaces of its own, otherwise on loopback. Without --seconds it prints the page's address
+/// and login and runs until Ctrl-C. With --seconds it plays the story and measures it: sensors publish, the uplink is cut and
+/// returns, the gateway is killed (-9) and restarted, the page is open in headless Chromium throughout.
+///
+/// Exit status of the story: 0 only if nothing acknowledged was lost, nothing was seen twice, every sample is as in its
+/// source, and cut, kill and recovery were seen to happen.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Play the story for this many seconds.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(SECONDS_MIN..=86_400))]
+    seconds: Option<u64>,
+    /// Replay this WFDB record (path of its header, without .hea) instead of the generators. Repeatable; all on one patient.
+    #[arg(long, value_name = "PATH")]
+    record: Vec<PathBuf>,
+    /// Replay so many times faster than real time.
+    #[arg(long, default_value_t = 1.0)]
+    speed: f64,
+    /// Print the story's figures as one JSON object in the last line.
+    #[arg(long, requires = "seconds")]
+    json: bool,
+    /// TCP port of the page on 127.0.0.1; 0 takes a free one.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// Keep the run's folder (configuration, logs, journals) also when all went well.
+    #[arg(long)]
+    keep: bool,
+    /// Save a screenshot of the page at the story's end.
+    #[arg(long, value_name = "FILE", requires = "seconds")]
+    screenshot: Option<PathBuf>,
+    /// Use the binaries that are there instead of building them first.
+    #[arg(long)]
+    no_build: bool,
+}
+
+/// Runs the demo.
+///
+/// # Errors
+/// What could not be built or started, or what the story did not show.
+pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
+    let root = setup::is_root();
+    say(match root {
+        true => "demo: as root, in network namespaces of its own",
+        false => "demo: not root, so on loopback, without network namespaces",
+    });
+    let mut tools = vec![setup::DEMO];
+    if args.seconds.is_some() {
+        tools.push(setup::STORY);
+    }
+    setup::ensure(&tools)?;
+    if !args.no_build {
+        build::page()?;
+        build::cargo(&["edge-gateway", "core-cloud", "clinician-feed", "caregate-tests"])?;
+    }
+    stop::watch()?;
+    let dir = build::root()?.join(format!("target/demo/{}", std::process::id()));
+    std::fs::create_dir_all(dir.join("logs")).with_context(|| dir.display().to_string())?;
+    let outcome = play(args, root, &dir);
+    if outcome.is_ok() && !args.keep {
+        std::fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+    } else {
+        say(&format!("demo: configuration, logs and journals are in {}", dir.display()));
+    }
+    outcome
+}
+
+fn play(args: &DemoArgs, root: bool, dir: &std::path::Path) -> anyhow::Result<()> {
+    let network = Network::make(root)?;
+    say(&format!("demo: starting {}", network.describe()));
+    let records: Vec<PathBuf> = args
+        .record
+        .iter()
+        .map(|record| std::path::absolute(record).with_context(|| record.display().to_string()))
+        .collect::<anyhow::Result<_>>()?;
+    let mut system = System::start(&network, dir, &records, (args.speed, args.seconds), args.port)?;
+    say(&format!("demo: the page is at {}", system.page_url()));
+    say(&format!("demo: log in as {} with password {}", deployment::USER, system.deployment.password));
+    match args.seconds {
+        None => {
+            say("demo: running; Ctrl-C stops it");
+            while !stop::requested() {
+                system.alive()?;
+                std::thread::sleep(std::time::Duration::from_millis(200));
+            }
+            say("demo: stopping");
+            system.stop_all()
+        }
+        Some(seconds) => {
+            let figures =
+                story::play(&mut system, &network, seconds, &records, args.screenshot.as_deref(), root)?;
+            system.stop_all()?;
+            figures.print(args.json)?;
+            match figures.failures().as_slice() {
+                [] => Ok(()),
+                failures => bail!("the story did not hold: {}", failures.join("; ")),
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! `cargo xtask test`: everything that must hold before a change lands, from a clean machine within an hour on two cores.
+//! Each step is named; a failed one does not keep the others from running, and the last line counts them.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use caregate_host::clock;
+use clap::Args;
+
+use crate::{build, recordings, say, setup};
+
+/// Seconds of each story in the gate: long enough for cut, drain, kill and recovery.
+const STORY_SECONDS: &str = "45";
+/// Seconds of each fuzz target in the long run.
+const FUZZ_SECONDS: u32 = 120;
+/// Seconds of the long story.
+const LONG_STORY_SECONDS: &str = "1800";
+
+/// Run the gate: formatting, lints, documentation, tests of every part, interoperation with what others wrote, and the
+/// demo's story on generated and recorded signals.
+///
+/// As root it installs what it needs; otherwise it names the one command that would. A missing peer fails the run by name.
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// What does not fit the hour instead: long stories, soaks, fuzzing.
+    #[arg(long)]
+    long: bool,
+    /// Run only the steps whose name has this in it.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// List the steps.
+    #[arg(long)]
+    list: bool,
+}
+
+struct Step {
+    name: String,
+    work: Box<dyn Fn() -> anyhow::Result<()>>,
+}
+
+fn step(name: &str, work: impl Fn() -> anyhow::Result<()> + 'static) -> Step {
+    Step { name: name.into(), work: Box::new(work) }
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments);
+    command
+}
+
+fn in_root(mut command: Command) -> anyhow::Result<()> {
+    build::run(command.current_dir(build::root()?))
+}
+
+fn npm(folder: &str, arguments: &'static [&'static str]) -> anyhow::Result<()> {
+    build::run(Command::new("npm").args(arguments).current_dir(build::root()?.join(folder)))
+}
+
+/// Runs the gate.
+///
+/// # Errors
+/// If any step failed.
+pub(crate) fn run(args: &TestArgs) -> anyhow::Result<()> {
+    let steps = if args.long { long_steps() } else { steps()? };
+    let chosen: Vec<Step> =
+        steps.into_iter().filter(|s| args.only.as_ref().is_none_or(|text| s.name.contains(text))).collect();
+    if args.list {
+        chosen.iter().for_each(|s| say(&s.name));
+        return Ok(());
+    }
+    if chosen.is_empty() {
+        bail!("no step has that in its name; --list shows them");
+    }
+    let start = clock::monotonic();
+    let mut failed = Vec::new();
+    for (at, step) in chosen.iter().enumerate() {
+        say(&format!("==> [{}/{}] {}", at + 1, chosen.len(), step.name));
+        let began = clock::monotonic();
+        let outcome = (step.work)();
+        let took = began.elapsed();
+        match outcome {
+            Ok(()) => say(&format!("<== {}: passed in {}", step.name, minutes(took))),
+            Err(error) => {
+                say(&format!("<== {}: FAILED in {}: {error:#}", step.name, minutes(took)));
+                failed.push(format!("{}: {error:#}", step.name));
+            }
+        }
+    }
+    say(&format!("the gate took {}", minutes(start.elapsed())));
+    for failure in &failed {
+        say(&format!("failed: {failure}"));
+    }
+    say(&format!("steps: {} passed, {} failed", chosen.len() - failed.len(), failed.len()));
+    match failed.len() {
+        0 => Ok(()),
+        n => bail!("{n} of {} steps failed", chosen.len()),
+    }
+}
+
+fn minutes(time: Duration) -> String {
+    format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60)
+}
+
+fn steps() -> anyhow::Result<Vec<Step>> {
+    let mut steps = vec![
+        step("setup", || setup::ensure(&[setup::DEMO, setup::STORY, setup::TESTS])),
+        step("format", || in_root(cargo(&["fmt", "--all", "--check"]))),
+        step("page: types, tests, build", || {
+            build::page()?;
+            npm("clinician-feed/web", &["run", "--silent", "check"])?;
+            npm("clinician-feed/web", &["test", "--silent"])
+        }),
+        step("lints", || {
+            in_root(cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+        }),
+        step("documentation", || {
+            let mut doc =
+                cargo(&["doc", "--release", "--workspace", "--no-deps", "--document-private-items"]);
+            doc.env("RUSTDOCFLAGS", "-D warnings");
+            in_root(doc)
+        }),
+        step("binaries", || in_root(cargo(&["build", "--release", "--workspace", "--bins"]))),
+        step("tests", || in_root(cargo(&["test", "--release", "--workspace", "--no-fail-fast"]))),
+        step("licences and bans", licences),
+        step("eBPF object is what the source builds", || xtask(&["ebpf", "--check"])),
+    ];
+    let story = |name: &str, more: Vec<String>| {
+        step(&format!("story: {name}"), move || {
+            let mut arguments =
+                vec!["demo", "--no-build", "--json", "--port", "0", "--seconds", STORY_SECONDS];
+            arguments.extend(more.iter().map(String::as_str));
+            xtask(&arguments)
+        })
+    };
+    steps.push(story("generator", Vec::new()));
+    for recording in recordings::for_gate()? {
+        let mut more: Vec<String> = Vec::new();
+        for record in recording.records {
+            more.extend(["--record".into(), record.display().to_string()]);
+        }
+        more.extend(["--speed".into(), recording.speed.into()]);
+        steps.push(story(recording.name, more));
+    }
+    Ok(steps)
+}
+
+fn long_steps() -> Vec<Step> {
+    vec![
+        step("setup", || setup::ensure(&[setup::DEMO, setup::STORY, setup::TESTS])),
+        step("binaries", || {
+            build::page()?;
+            in_root(cargo(&["build", "--release", "--workspace", "--bins"]))
+        }),
+        step("tests with their long variants", || {
+            let mut tests = cargo(&["test", "--release", "--workspace", "--no-fail-fast"]);
+            tests.env("CAREGATE_LONG", "1");
+            in_root(tests)
+        }),
+        step("story: half an hour", || {
+            xtask(&["demo", "--no-build", "--json", "--port", "0", "--seconds", LONG_STORY_SECONDS])
+        }),
+        step("fuzz", fuzz),
+    ]
+}
+
+fn xtask(arguments: &[&str]) -> anyhow::Result<()> {
+    build::run(Command::new(std::env::current_exe()?).args(arguments).current_dir(build::root()?))
+}
+
+/// Installed into the target folder, so that a machine needs it once.
+fn tool(name: &str, version: &str) -> anyhow::Result<PathBuf> {
+    let root = build::root()?.join("target/tools");
+    let program = root.join("bin").join(name);
+    if !program.exists() {
+        say(&format!("installing {name} {version} into target/tools (minutes)"));
+        let mut install = cargo(&["install", "--locked", "--version", version, name, "--root"]);
+        install.arg(&root);
+        in_root(install)?;
+    }
+    Ok(program)
+}
+
+fn licences() -> anyhow::Result<()> {
+    let deny = tool("cargo-deny", DENY_VERSION)?;
+    let mut command = Command::new(deny);
+    command.args(["--offline", "check", "licenses", "bans", "sources"]);
+    in_root(command)
+}
+
+/// Pinned, so that a new lint of the tool fails no change that has nothing to do with it.
+const DENY_VERSION: &str = "0.18.9";
+/// As for cargo-deny.
+const FUZZ_VERSION: &str = "0.13.1";
+
+fn fuzz() -> anyhow::Result<()> {
+    let fuzz = tool("cargo-fuzz", FUZZ_VERSION)?;
+    let folder = build::root()?.join("fuzz/fuzz_targets");
+    for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        let target =
+            path.file_stem().and_then(|stem| stem.to_str()).context("a target's name is no text")?.to_owned();
+        say(&format!("fuzz: {target} for {FUZZ_SECONDS} s"));
+        let mut command = Command::new(&fuzz);
+        // libFuzzer needs flags that stable keeps for itself; no sanitizer, since no nightly is asked for.
+        command.env("RUSTC_BOOTSTRAP", "1").args(["run", "-s", "none", &target, "--"]);
+        command.arg(format!("-max_total_time={FUZZ_SECONDS}"));
+        in_root(command)?;
+    }
+    Ok(())
+}

