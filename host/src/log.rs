@@ -4,8 +4,10 @@ use std::io::IsTerminal;
 
 use serde::Deserialize;
 use thiserror::Error;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The environment variable with the filter.
 pub const FILTER_VARIABLE: &str = "CAREGATE_LOG";
@@ -26,27 +28,34 @@ pub enum LogFormat {
 pub enum LogError {
     /// `CAREGATE_LOG` holds something else than a filter.
     #[error("{FILTER_VARIABLE} is not a log filter: {0}")]
-    Filter(#[from] tracing_subscriber::filter::FromEnvError),
+    Filter(#[from] ParseError),
     /// Logging was already started in this process.
     #[error("logging was already started: {0}")]
     Started(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Starts logging for the whole process; level `info` where `CAREGATE_LOG` is not set.
+/// Starts logging for the whole process; level `info` where `CAREGATE_LOG` is not set or names only some targets.
+///
+/// The filter knows targets and levels. Filters by span and field would bring a regular-expression engine into every daemon,
+/// a megabyte on a router's flash.
 ///
 /// # Errors
 /// When `CAREGATE_LOG` can't be read as a filter, or logging already runs.
 pub fn init(format: LogFormat) -> Result<(), LogError> {
-    let filter = EnvFilter::builder()
-        .with_env_var(FILTER_VARIABLE)
-        .with_default_directive(LevelFilter::INFO.into())
-        .from_env()?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).try_init(),
+    let text = std::env::var(FILTER_VARIABLE).unwrap_or_default();
+    let mut filter: Targets = text.parse()?;
+    if filter.default_level().is_none() {
+        filter = filter.with_default(LevelFilter::INFO);
     }
-    .map_err(LogError::Started)
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(true).boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .try_init()
+        .map_err(|e| LogError::Started(e.into()))
 }
 
 #[cfg(test)]
