@@ -1,5 +1,6 @@
 //! The project's commands: `cargo xtask COMMAND`. Each command is a module; this file only sends each to its own.
 
+mod bench;
 mod build;
 mod demo;
 mod ebpf;
@@ -23,6 +24,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(bench::BenchArgs),
     Demo(demo::DemoArgs),
     /// Build the eBPF object, or check the committed one.
     Ebpf(ebpf::Arguments),
@@ -37,6 +39,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Ebpf(arguments) => ebpf::run(&arguments),
         Command::Pki(args) => pki::command::run(args),

@@ -1,0 +1,93 @@
+//! `cargo xtask bench NAME`: measurements. Speed is shown here and never asserted in tests; the last line with `--json` is one
+//! JSON object, and peers are measured in the same run.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+use caregate_host::clock;
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use crate::{build, say};
+
+/// Measure.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// What to measure.
+    name: Name,
+    /// Print one JSON object as the last line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Name {
+    /// The spool beside redb and sled in the same role: syncs, latency, write amplification, recovery.
+    Spool,
+    /// A clean release build of the gateway alone, and the size of what it makes.
+    GatewayBuild,
+}
+
+/// Measures.
+///
+/// # Errors
+/// What could not be built or run.
+pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
+    match args.name {
+        Name::Spool => spool(args.json),
+        Name::GatewayBuild => gateway_build(args.json),
+    }
+}
+
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+fn spool(json: bool) -> anyhow::Result<()> {
+    say("bench: building, then measuring for some minutes");
+    let output = cargo()
+        .args(["bench", "--package", "edge-gateway", "--bench", "spool"])
+        .current_dir(build::root()?)
+        .stderr(Stdio::inherit())
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        bail!("the bench ended with {}: {text}", output.status);
+    }
+    let last = text.lines().last().context("the bench said nothing")?;
+    print(json, &serde_json::from_str(last).with_context(|| format!("not JSON: {last}"))?)
+}
+
+/// In a target folder of its own, so that nothing is there already; registry downloads are fetched first and don't count.
+fn gateway_build(json: bool) -> anyhow::Result<()> {
+    let root = build::root()?;
+    let target = root.join("target/bench-build");
+    if target.exists() {
+        std::fs::remove_dir_all(&target)?;
+    }
+    build::run(cargo().arg("fetch").current_dir(&root))?;
+    say("bench: building edge-gateway from clean");
+    let start = clock::monotonic();
+    let mut command = cargo();
+    command.args([
+        "build",
+        "--release",
+        "--package",
+        "edge-gateway",
+        "--bin",
+        "edge-gateway",
+        "--target-dir",
+    ]);
+    build::run(command.arg(&target).current_dir(&root))?;
+    let took = start.elapsed();
+    let bytes = std::fs::metadata(target.join("release/edge-gateway"))?.len();
+    std::fs::remove_dir_all(&target)?;
+    let cores = std::thread::available_parallelism()?.get();
+    print(json, &json!({ "build_s": took.as_secs(), "cores": cores, "binary_bytes": bytes }))
+}
+
+fn print(json: bool, value: &serde_json::Value) -> anyhow::Result<()> {
+    use std::io::Write;
+    let text = if json { value.to_string() } else { serde_json::to_string_pretty(value)? };
+    writeln!(std::io::stdout(), "{text}").context("standard output")
+}
