@@ -3,9 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use caregate_protocol::id::Lane;
-use tempfile::TempDir;
 
-use super::{files, limits, open, put};
+use super::{directory, files, limits, open, put};
 use crate::spool::disk::Disk;
 use crate::spool::{Log, SpoolError, recover};
 
@@ -40,7 +39,7 @@ const LOWEST_FIRST: [Lane; 4] = [Lane::Activity, Lane::Waveform, Lane::Vitals, L
 
 #[test]
 fn over_budget_the_lowest_lane_is_refused_first_and_acks_make_room() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     let (mut log, _) = open(dir.path());
     assert_eq!(fill(&mut log), LOWEST_FIRST);
     let full = log.stats();
@@ -60,7 +59,7 @@ fn over_budget_the_lowest_lane_is_refused_first_and_acks_make_room() {
 
 #[test]
 fn on_a_full_disk_the_lowest_lane_is_refused_first_and_alarms_have_their_reserve() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     let (mut log, _) = open(dir.path());
     log.disk.faults.room.store(u32::MAX, Ordering::SeqCst);
     assert_eq!(fill(&mut log), LOWEST_FIRST);
@@ -79,7 +78,7 @@ fn on_a_full_disk_the_lowest_lane_is_refused_first_and_alarms_have_their_reserve
 
 #[test]
 fn a_full_disk_at_open_goes_on_with_the_room_it_has() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     let (mut log, _) = open(dir.path());
     put(&mut log, Lane::Vitals, b"x");
     drop(log);
@@ -93,7 +92,7 @@ fn a_full_disk_at_open_goes_on_with_the_room_it_has() {
 
 #[test]
 fn a_batch_that_outgrows_the_file_is_told_so() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     let (mut log, _) = open(dir.path());
     let error = (0..).find_map(|_| log.append(Lane::Vitals, &[7; 300]).err()).unwrap();
     assert!(matches!(error, SpoolError::BatchFull), "{error}");
@@ -104,7 +103,7 @@ fn a_batch_that_outgrows_the_file_is_told_so() {
 
 #[test]
 fn acks_are_kept_even_when_the_file_has_no_room_left() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     let (mut log, _) = open(dir.path());
     fill(&mut log);
     let next = log.stats().next.0;

@@ -7,7 +7,7 @@ use caregate_protocol::id::Lane;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::{copy, files, limits, open, put, read, unacked};
+use super::{copy, directory, files, limits, open, put, read, unacked};
 use crate::spool::frame::{FILE_HEADER, Kind, decode_record};
 use crate::spool::scan::scan;
 use crate::spool::{Damaged, Log, Position, Recovery};
@@ -73,7 +73,7 @@ fn frame_at(bytes: &[u8], serial: u64, at: usize) -> Option<(Kind, u64)> {
 
 #[test]
 fn a_last_record_torn_at_any_byte_is_cut_off_and_nothing_else() {
-    let (dir, torn) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (dir, torn) = (directory(), directory());
     let (mut log, _) = open(dir.path());
     (1..=3).for_each(|position| assert_eq!(put(&mut log, Lane::Vitals, &payload(position)).0, position));
     let start = usize::try_from(log.stats().bytes).unwrap();
@@ -107,7 +107,7 @@ fn a_last_record_torn_at_any_byte_is_cut_off_and_nothing_else() {
 
 #[test]
 fn a_flipped_bit_anywhere_costs_no_more_than_the_record_it_hits() {
-    let (dir, hit) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (dir, hit) = (directory(), directory());
     small(dir.path());
     let total: u64 = (1..=12).map(|p| payload_sum(&payload(p))).sum();
     for (nth, path) in files(dir.path()).into_iter().enumerate() {
@@ -147,7 +147,7 @@ fn a_flipped_bit_anywhere_costs_no_more_than_the_record_it_hits() {
 
 #[test]
 fn good_records_of_a_torn_group_are_kept() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     let (mut log, _) = open(dir.path());
     put(&mut log, Lane::Vitals, b"synced");
     let start = usize::try_from(log.stats().bytes).unwrap();
@@ -176,7 +176,7 @@ fn good_records_of_a_torn_group_are_kept() {
 
 #[test]
 fn a_missing_file_is_reported_with_what_was_in_it() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     small(dir.path());
     fs::remove_file(&files(dir.path())[1]).unwrap();
     let (log, recovery) = open(dir.path());
@@ -188,7 +188,7 @@ fn a_missing_file_is_reported_with_what_was_in_it() {
 
 #[test]
 fn a_missing_newest_file_is_reported_and_its_numbers_are_not_used_again() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     small(dir.path());
     fs::remove_file(&files(dir.path())[2]).unwrap();
     let (mut log, recovery) = open(dir.path());
@@ -206,7 +206,7 @@ fn a_missing_newest_file_is_reported_and_its_numbers_are_not_used_again() {
 
 #[test]
 fn a_damaged_record_is_an_error_when_it_is_read() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     let (mut log, _) = open(dir.path());
     put(&mut log, Lane::Vitals, b"something");
     let path = files(dir.path()).remove(0);
@@ -230,7 +230,7 @@ proptest! {
         sectors in prop::collection::vec(any::<bool>(), 40),
         recycled: bool,
     ) {
-        let (dir, before) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let (dir, before) = (directory(), directory());
         let (mut log, _) = open(dir.path());
         if recycled {
             recycle(&mut log);
@@ -280,7 +280,7 @@ proptest! {
     /// No bytes make the decoder or the scan fail, or open a log that then fails.
     #[test]
     fn any_bytes_can_be_opened(noise in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..40), len in any::<prop::sample::Index>()) {
-        let dir = TempDir::new().unwrap();
+        let dir = directory();
         small(dir.path());
         for path in files(dir.path()) {
             let mut bytes = fs::read(&path).unwrap();

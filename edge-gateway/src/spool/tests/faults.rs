@@ -3,14 +3,13 @@
 use std::sync::atomic::Ordering;
 
 use caregate_protocol::id::Lane;
-use tempfile::TempDir;
 
-use super::{files, open, put, read, unacked};
+use super::{directory, files, open, put, read, unacked};
 use crate::spool::{Position, SpoolError};
 
 #[test]
 fn after_a_failed_sync_the_batch_is_in_a_new_file() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     let (mut log, _) = open(dir.path());
     for position in 1..=20 {
         put(&mut log, Lane::Vitals, &[position; 400]);
@@ -42,7 +41,7 @@ fn after_a_failed_sync_the_batch_is_in_a_new_file() {
 
 #[test]
 fn the_very_first_sync_may_fail() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     let (mut log, _) = open(dir.path());
     log.append(Lane::Alarm, b"first").unwrap();
     log.disk.faults.syncs.store(1, Ordering::SeqCst);
@@ -57,7 +56,7 @@ fn the_very_first_sync_may_fail() {
 
 #[test]
 fn two_failed_syncs_stop_the_log_and_what_was_synced_stays() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     let (mut log, _) = open(dir.path());
     put(&mut log, Lane::Vitals, b"safe");
     log.append(Lane::Vitals, b"in doubt").unwrap();
@@ -77,7 +76,7 @@ fn two_failed_syncs_stop_the_log_and_what_was_synced_stays() {
 
 #[test]
 fn a_rotation_whose_sync_fails_stops_the_log_and_loses_nothing() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     let (mut log, _) = open(dir.path());
     put(&mut log, Lane::Vitals, b"safe");
     log.disk.faults.syncs.store(1, Ordering::SeqCst);

@@ -14,6 +14,14 @@ use tempfile::TempDir;
 
 use super::{Limits, Log, Position, Recovery, SpoolError};
 
+/// In memory where the system has such a place: these tests sync thousands of times, and none asks what a real disk does (the
+/// kill test and the bench do).
+pub(super) fn directory() -> TempDir {
+    let shm = Path::new("/dev/shm");
+    let dir = if shm.is_dir() { TempDir::new_in(shm) } else { TempDir::new() };
+    dir.expect("a directory of our own")
+}
+
 /// Files of 16 KiB, so that a test rotates often.
 pub(super) fn limits() -> Limits {
     Limits::new(16 << 10, 8 << 20, 4 << 10)
@@ -67,7 +75,7 @@ pub(super) fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn a_new_log_is_empty_and_counts_from_one() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     let (mut log, recovery) = open(dir.path());
     assert!(recovery.checkpoint.is_none() && recovery.records.is_empty());
     assert!(recovery.torn.is_none() && recovery.damaged.is_empty());
@@ -80,7 +88,7 @@ fn a_new_log_is_empty_and_counts_from_one() {
 
 #[test]
 fn nothing_is_seen_before_the_sync() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     let (mut log, _) = open(dir.path());
     let position = log.append(Lane::Vitals, b"a").unwrap();
     assert_eq!(read(&log, position.0), None);
@@ -91,7 +99,7 @@ fn nothing_is_seen_before_the_sync() {
 
 #[test]
 fn the_checkpoint_and_the_records_since_come_back() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     let (mut log, _) = open(dir.path());
     put(&mut log, Lane::Vitals, b"before");
     log.rotate(b"state after one").unwrap();
@@ -109,7 +117,7 @@ fn the_checkpoint_and_the_records_since_come_back() {
 
 #[test]
 fn files_go_when_all_in_them_is_acknowledged_wherever_they_stand() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     let (mut log, _) = open(dir.path());
     for position in 1..=5 {
         put(&mut log, Lane::Vitals, b"x");
@@ -142,7 +150,7 @@ fn files_go_when_all_in_them_is_acknowledged_wherever_they_stand() {
 
 #[test]
 fn acks_ride_on_the_next_sync() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     let (mut log, _) = open(dir.path());
     for _ in 0..5 {
         put(&mut log, Lane::Vitals, b"x");
@@ -161,14 +169,14 @@ fn acks_ride_on_the_next_sync() {
 
 #[test]
 fn a_second_owner_is_refused() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     let (_log, _) = open(dir.path());
     assert!(matches!(Log::open(dir.path(), limits()), Err(SpoolError::Locked { .. })));
 }
 
 #[test]
 fn limits_that_contradict_are_named() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     let small = Limits::new(8 << 20, 16 << 20, 0);
     let error = Log::open(dir.path(), small).map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("bytes_max must hold four files"), "{error}");
@@ -176,7 +184,7 @@ fn limits_that_contradict_are_named() {
 
 #[test]
 fn a_later_format_is_refused_and_left_alone() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     drop(open(dir.path()));
     let path = files(dir.path()).remove(0);
     let mut bytes = fs::read(&path).unwrap();
@@ -191,7 +199,7 @@ fn a_later_format_is_refused_and_left_alone() {
 
 #[test]
 fn too_large_a_record_or_checkpoint_is_named() {
-    let dir = TempDir::new().unwrap();
+    let dir = directory();
     let (mut log, _) = open(dir.path());
     let large = vec![0; 16 << 10];
     assert!(matches!(log.append(Lane::Alarm, &large), Err(SpoolError::Oversized { what: "record", .. })));

@@ -5,9 +5,8 @@ use std::ops::RangeInclusive;
 
 use caregate_protocol::id::Lane;
 use proptest::prelude::*;
-use tempfile::TempDir;
 
-use super::{open, read, unacked};
+use super::{directory, open, read, unacked};
 use crate::spool::{Log, Recovery};
 
 #[derive(Debug, Clone)]
@@ -89,7 +88,7 @@ proptest! {
 
     #[test]
     fn the_log_does_what_the_model_does(ops in prop::collection::vec(op(), 1..120)) {
-        let dir = TempDir::new().unwrap();
+        let dir = directory();
         let (mut log, _) = open(dir.path());
         let mut model = Model::default();
         for op in ops {
