@@ -1,6 +1,7 @@
 //! One gateway's connection: control stream, lanes in, acknowledgements out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use caregate_protocol::record::{Record, RecordError};
 use caregate_protocol::uplink::{self, Frame, FrameError, Framer, Refusal};
@@ -12,11 +13,14 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use crate::metrics::Metrics;
-use crate::writer::{Answer, Incoming};
+use crate::writer::{Answer, Queue, Stopped};
 
-/// Answers waiting for the control stream: more than the writer's queue and one commit hold together, so that only a
-/// gateway that does not read its acknowledgements can fill it.
+/// Records of one gateway that are not answered yet. More than the writer's queue and one commit hold together, so that it
+/// holds up only a gateway that does not read its acknowledgements.
 const ANSWERS_MAX: usize = 8192;
+/// Time for the control stream and its hello: three round trips of the worst link, and no place held for longer by a peer
+/// that says nothing.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes read from a stream at once.
 const READ_BYTES: usize = 64 << 10;
 
@@ -29,9 +33,15 @@ pub enum SessionError {
     /// A frame that has no place here.
     #[error("unexpected frame on the {0} stream")]
     Unexpected(&'static str),
+    /// A name or a recipient that the configuration does not allow this peer.
+    #[error("{0} is not configured")]
+    NotConfigured(&'static str),
     /// Another protocol version.
     #[error("version {0} is not spoken here")]
     Version(u16),
+    /// No hello in time.
+    #[error("no hello within {} s", HELLO_TIMEOUT.as_secs())]
+    Silent,
     /// The transport failed or the peer left.
     #[error("transport: {0}")]
     Transport(String),
@@ -47,10 +57,18 @@ impl SessionError {
         match self {
             Self::Frame(e) => e.reason(),
             Self::Unexpected(_) => "unexpected",
+            Self::NotConfigured(_) => "not_configured",
             Self::Version(_) => "protocol_version",
+            Self::Silent => "silent",
             Self::Transport(_) => "transport",
             Self::Stopped => "stopped",
         }
+    }
+}
+
+impl From<Stopped> for SessionError {
+    fn from(Stopped: Stopped) -> Self {
+        Self::Stopped
     }
 }
 
@@ -64,7 +82,7 @@ pub struct GatewaySession {
     /// The keys with which this gateway may sign.
     pub device_keys: Arc<[VerifyingKey]>,
     /// To the writer.
-    pub writer: mpsc::Sender<Incoming>,
+    pub writer: Queue,
     /// Counters.
     pub metrics: Metrics,
 }
@@ -75,19 +93,27 @@ impl GatewaySession {
     /// # Errors
     /// [`SessionError`] names why it ended; an orderly close by the peer is `Transport` too.
     pub async fn run(self, connection: Connection) -> Result<(), SessionError> {
-        let (mut control_out, control_in) = connection.accept_bi().await.map_err(transport)?;
-        let mut frames = FrameStream::new(control_in);
-        match frames.next().await? {
-            Some(Frame::Hello { version: uplink::VERSION }) => {}
-            Some(Frame::Hello { version }) => return Err(SessionError::Version(version)),
-            _ => return Err(SessionError::Unexpected("control")),
-        }
-        let welcome = Frame::Welcome { version: uplink::VERSION }.encode();
-        control_out.write_all(&welcome).await.map_err(transport)?;
+        let ended = match tokio::time::timeout(HELLO_TIMEOUT, hello(&connection)).await {
+            Ok(Ok((out, frames))) => self.serve(&connection, out, frames).await,
+            Ok(Err(error)) => Err(error),
+            Err(_elapsed) => Err(SessionError::Silent),
+        };
+        let code = VarInt::from_u32(u32::from(ended.is_err()));
+        let reason = ended.as_ref().err().map_or("done", SessionError::reason);
+        connection.close(code, reason.as_bytes());
+        ended
+    }
+
+    async fn serve(
+        self,
+        connection: &Connection,
+        out: SendStream,
+        mut frames: FrameStream,
+    ) -> Result<(), SessionError> {
         let (answer, answers) = mpsc::channel(ANSWERS_MAX);
         let mut tasks = JoinSet::new();
-        tasks.spawn(send_answers(control_out, answers));
-        let ended = loop {
+        tasks.spawn(send_answers(out, answers));
+        loop {
             tokio::select! {
                 stream = connection.accept_uni() => match stream {
                     Ok(stream) => drop(tasks.spawn(self.clone().lane(stream, answer.clone()))),
@@ -104,11 +130,7 @@ impl GatewaySession {
                     Err(error) => break Err(transport(error)),
                 },
             }
-        };
-        let code = VarInt::from_u32(u32::from(ended.is_err()));
-        let reason = ended.as_ref().err().map_or("done", SessionError::reason);
-        connection.close(code, reason.as_bytes());
-        ended
+        }
     }
 
     async fn lane(self, stream: RecvStream, answer: mpsc::Sender<Answer>) -> Result<(), SessionError> {
@@ -122,19 +144,30 @@ impl GatewaySession {
             let Frame::Data { position, record } = frame else {
                 return Err(SessionError::Unexpected("lane"));
             };
+            let answer = answer.clone().reserve_owned().await.map_err(transport)?;
             match check(&record, &self.device_keys) {
-                Ok(()) => {
-                    let incoming = Incoming { position, record, answer: answer.clone() };
-                    self.writer.send(incoming).await.map_err(|_gone| SessionError::Stopped)?;
-                }
+                Ok(()) => self.writer.put(position, record, answer).await?,
                 Err((refusal, reason)) => {
                     self.metrics.refused.with_label_values(&[reason]).inc();
-                    answer.send(Answer::Refuse(position, refusal)).await.map_err(transport)?;
+                    answer.send(Answer::Refuse(position, refusal));
                 }
             }
         }
         Ok(())
     }
+}
+
+async fn hello(connection: &Connection) -> Result<(SendStream, FrameStream), SessionError> {
+    let (mut out, incoming) = connection.accept_bi().await.map_err(transport)?;
+    let mut frames = FrameStream::new(incoming);
+    match frames.next().await? {
+        Some(Frame::Hello { version: uplink::VERSION }) => {}
+        Some(Frame::Hello { version }) => return Err(SessionError::Version(version)),
+        _ => return Err(SessionError::Unexpected("control")),
+    }
+    let welcome = Frame::Welcome { version: uplink::VERSION }.encode();
+    out.write_all(&welcome).await.map_err(transport)?;
+    Ok((out, frames))
 }
 
 /// Parses a record and checks its signature against the gateway's keys.

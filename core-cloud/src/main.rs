@@ -1,19 +1,20 @@
 //! `core-cloud`: stores sealed segments and relays them. `core-cloud --help` says how to run it.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use caregate_host::identity::Identity;
-use caregate_host::{admin, config, log, net, shutdown};
+use caregate_host::{admin, config, exit, log, net, shutdown};
 use clap::Parser;
 use core_cloud::config::{ConfigFile, Peers};
 use core_cloud::metrics::Metrics;
 use core_cloud::server::{self, Shared};
 use core_cloud::store::Store;
 use core_cloud::writer;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tracing::info;
 
 /// How often certificate files are looked at for rotation.
@@ -33,8 +34,11 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    exit::code(run(Arguments::parse()).await)
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let file: ConfigFile = config::load(&arguments.config)?;
     log::init(file.log)?;
     let peers = Peers::try_from((file.gateways.as_slice(), file.feeds.as_slice()))
@@ -55,16 +59,18 @@ async fn main() -> anyhow::Result<()> {
     let endpoint = server::bind(file.listen, &identity)?;
     let admin_listener = net::listen(&file.admin)?;
     info!(quic = %endpoint.local_addr()?, admin = %admin_listener.local_addr()?, "listening");
-    let (writer, incoming) = mpsc::channel(writer::QUEUE_RECORDS_MAX);
+    let (writer, incoming) = writer::queue();
     let (stored_out, stored) = watch::channel(0);
     let thread = {
         let (store, metrics, storing, stop) =
             (Arc::clone(&store), metrics.clone(), storing.clone(), stop.clone());
         std::thread::Builder::new().name("store".into()).spawn(move || {
+            // Also where it panics: a core that takes records and never acknowledges one helps nobody.
+            let _guard = stop.drop_guard();
             storing.set(true);
-            writer::run(&store, incoming, &stored_out, &metrics);
+            let ended = writer::run(&store, incoming, &stored_out, &metrics);
             storing.set(false);
-            stop.cancel();
+            ended
         })?
     };
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
@@ -72,7 +78,8 @@ async fn main() -> anyhow::Result<()> {
     server::serve(endpoint, shared, stop).await;
     tokio::task::spawn_blocking(move || thread.join())
         .await?
-        .map_err(|_panic| anyhow::anyhow!("the store failed"))?;
+        .map_err(|_panic| anyhow::anyhow!("the writer panicked"))?
+        .context("nothing more can be stored")?;
     info!("stopped");
     Ok(())
 }

@@ -10,7 +10,7 @@ use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -20,7 +20,7 @@ use crate::gateway::{GatewaySession, SessionError};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::subscriber::FeedSession;
-use crate::writer;
+use crate::writer::Queue;
 
 /// Connections at once: a site's gateways and a few hospitals, with room; each costs some 100 kB.
 const CONNECTIONS_MAX: usize = 1024;
@@ -59,7 +59,7 @@ pub struct Shared {
     /// The store.
     pub store: Arc<Store>,
     /// To the writer thread.
-    pub writer: mpsc::Sender<writer::Incoming>,
+    pub writer: Queue,
     /// Raised after each commit.
     pub stored: watch::Receiver<u64>,
     /// Counters.
@@ -148,7 +148,7 @@ async fn by_role(peer: &PeerId, connection: quinn::Connection, shared: Shared) -
         Role::Gateway => {
             let Some(keys) = shared.peers.gateways.get(&peer.name) else {
                 connection.close(2_u32.into(), b"unknown gateway");
-                return Err(SessionError::Unexpected("gateway"));
+                return Err(SessionError::NotConfigured("gateway"));
             };
             let session = GatewaySession {
                 device_keys: keys.as_slice().into(),
@@ -160,7 +160,7 @@ async fn by_role(peer: &PeerId, connection: quinn::Connection, shared: Shared) -
         Role::Feed => {
             let Some(recipients) = shared.peers.feeds.get(&peer.name) else {
                 connection.close(2_u32.into(), b"unknown feed");
-                return Err(SessionError::Unexpected("feed"));
+                return Err(SessionError::NotConfigured("feed"));
             };
             let session = FeedSession {
                 recipients: recipients.as_slice().into(),

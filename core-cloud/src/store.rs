@@ -80,6 +80,16 @@ impl Store {
             .set_cache_size(CACHE_BYTES)
             .create(dir.join("core.redb"))
             .map_err(failed("open core.redb"))?;
+        let store = Self::prepare(db)?;
+        // The name too: what is acknowledged must not vanish with its file.
+        std::fs::File::open(dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|e| failed("sync the folder")(redb::StorageError::Io(e)))?;
+        Ok(store)
+    }
+
+    /// Makes the tables that are not there.
+    fn prepare(db: Database) -> Result<Self, StoreError> {
         let txn = db.begin_write().map_err(failed("begin"))?;
         txn.open_table(RECORDS).map_err(failed("open records"))?;
         for table in [EPOCHS, WRAPS, DELIVERY] {
@@ -208,18 +218,28 @@ impl<'t> Tables<'t> {
             return Ok(Outcome::Known);
         }
         let index = self.append(bytes)?;
-        self.wraps.insert(key.as_slice(), index).map_err(failed("write wraps"))?;
         self.deliver(wrap.recipient, index)?;
         let last = wrap.epoch | u32::MAX.checked_shr(u32::from(wrap.depth)).unwrap_or(0);
         let first = [scope.as_slice(), &wrap.epoch.to_be_bytes(), &[0; 8]].concat();
         let end = [scope.as_slice(), &last.to_be_bytes(), &[0xff; 8]].concat();
         let mut waiting = Vec::new();
         for entry in self.epochs.range(first.as_slice()..=end.as_slice()).map_err(failed("read epochs"))? {
-            waiting.push(entry.map_err(failed("read epochs"))?.1.value());
+            let (key, index) = entry.map_err(failed("read epochs"))?;
+            waiting.push((epoch_in(key.value(), scope.len()), index.value()));
         }
-        for index in waiting {
-            self.deliver(wrap.recipient, index)?;
+        // Not what a wrap of another node above that epoch has brought already.
+        let mut held = None;
+        for (epoch, index) in waiting {
+            let is_held = match held {
+                Some((of, is_held)) if of == epoch => is_held,
+                _ => self.holders(&scope, epoch)?.contains(&wrap.recipient),
+            };
+            held = Some((epoch, is_held));
+            if !is_held {
+                self.deliver(wrap.recipient, index)?;
+            }
         }
+        self.wraps.insert(key.as_slice(), index).map_err(failed("write wraps"))?;
         Ok(Outcome::Stored)
     }
 
@@ -260,6 +280,11 @@ fn scope_key(patient: [u8; 16], class: u8, generation: u32) -> Vec<u8> {
     [patient.as_slice(), &[class], &generation.to_be_bytes()].concat()
 }
 
+/// The epoch in a key of `epochs`, behind its scope.
+fn epoch_in(key: &[u8], at: usize) -> u32 {
+    key.get(at..).and_then(<[u8]>::first_chunk::<4>).map_or(0, |bytes| u32::from_be_bytes(*bytes))
+}
+
 fn delivery_key(recipient: RecipientId, number: u64) -> Vec<u8> {
     [recipient.0.as_slice(), &number.to_be_bytes()].concat()
 }
@@ -277,3 +302,6 @@ fn next_number(
     let last = range.next_back().transpose().map_err(failed("read delivery"))?;
     Ok(last.map_or(0, |(key, _)| number_of(key.value()) + 1))
 }
+
+#[cfg(test)]
+mod tests;

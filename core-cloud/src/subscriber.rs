@@ -7,6 +7,7 @@ use caregate_protocol::uplink::{self, Frame};
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::error;
 
 use crate::gateway::{FrameStream, SessionError, transport};
 use crate::metrics::Metrics;
@@ -43,12 +44,14 @@ impl FeedSession {
                     let (out, incoming) = stream.map_err(transport)?;
                     tasks.spawn(self.clone().subscription(out, incoming));
                 }
-                Some(ended) = tasks.join_next() => {
-                    if let Err(error) = ended.map_err(transport)? {
+                Some(ended) = tasks.join_next() => match ended.map_err(transport)? {
+                    // The feed let go of one subscription; its others go on. A connection that is gone shows below.
+                    Ok(()) | Err(SessionError::Transport(_)) => {}
+                    Err(error) => {
                         connection.close(1_u32.into(), error.reason().as_bytes());
                         return Err(error);
                     }
-                }
+                },
                 error = connection.closed() => return Err(transport(error)),
             }
         }
@@ -64,7 +67,7 @@ impl FeedSession {
             _ => return Err(SessionError::Unexpected("subscription")),
         };
         if !self.recipients.contains(&recipient) {
-            return Err(SessionError::Unexpected("recipient"));
+            return Err(SessionError::NotConfigured("recipient"));
         }
         self.stored.mark_unchanged();
         let next = self.read(move |store| store.next_number(recipient)).await?;
@@ -95,6 +98,10 @@ impl FeedSession {
         query: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, SessionError> {
         let store = Arc::clone(&self.store);
-        tokio::task::spawn_blocking(move || query(&store)).await.map_err(transport)?.map_err(transport)
+        let answer = tokio::task::spawn_blocking(move || query(&store)).await.map_err(transport)?;
+        answer.map_err(|failure| {
+            error!(%failure, "store");
+            SessionError::Stopped
+        })
     }
 }

@@ -3,28 +3,68 @@
 use std::sync::Arc;
 
 use caregate_protocol::uplink::Refusal;
-use tokio::sync::{mpsc, watch};
-use tracing::error;
+use thiserror::Error;
+use tokio::sync::mpsc::OwnedPermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::metrics::Metrics;
-use crate::store::{Outcome, Store};
+use crate::store::{Outcome, Store, StoreError};
 
 /// Most records in one commit: bounds the memory of a commit to what [`BATCH_BYTES_MAX`] allows anyway, and its length.
 const BATCH_RECORDS_MAX: usize = 4096;
 /// Most bytes in one commit: large enough that a backlog drains at disk speed, small enough to stay under 50 ms.
 const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Records waiting for the writer over all gateways; beyond it QUIC's flow control holds the senders.
-pub const QUEUE_RECORDS_MAX: usize = 1024;
+const QUEUE_RECORDS_MAX: usize = 1024;
+/// Their bytes, with those being written: four commits of the largest size. It bounds the core's memory, since a record may
+/// have 1 MiB.
+const QUEUE_BYTES_MAX: usize = 4 * BATCH_BYTES_MAX;
 
-/// A record whose signature has been checked, on its way to the store.
+/// The writer is gone.
+#[derive(Debug, Error)]
+#[error("the store has stopped")]
+pub struct Stopped;
+
+/// The way to the writer, shared by all gateways.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    sender: mpsc::Sender<Incoming>,
+    room: Arc<Semaphore>,
+}
+
+/// The queue and its end for [`run`].
+#[must_use]
+pub fn queue() -> (Queue, mpsc::Receiver<Incoming>) {
+    let (sender, incoming) = mpsc::channel(QUEUE_RECORDS_MAX);
+    (Queue { sender, room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)) }, incoming)
+}
+
+impl Queue {
+    /// Waits for room, and queues a record whose signature has been checked. `position` is its place at the gateway;
+    /// `answer` is a place already taken on the gateway's control stream, so that no answer can be lost or block the writer.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn put(
+        &self,
+        position: u64,
+        record: Vec<u8>,
+        answer: OwnedPermit<Answer>,
+    ) -> Result<(), Stopped> {
+        let bytes = u32::try_from(record.len()).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).acquire_many_owned(bytes).await.map_err(|_closed| Stopped)?;
+        let incoming = Incoming { position, record, answer, _room: room };
+        self.sender.send(incoming).await.map_err(|_gone| Stopped)
+    }
+}
+
+/// A record on its way to the store.
 #[derive(Debug)]
 pub struct Incoming {
-    /// Its position at the gateway.
-    pub position: u64,
-    /// Its bytes.
-    pub record: Vec<u8>,
-    /// Where to answer.
-    pub answer: mpsc::Sender<Answer>,
+    position: u64,
+    record: Vec<u8>,
+    answer: OwnedPermit<Answer>,
+    _room: OwnedSemaphorePermit,
 }
 
 /// What the gateway's control stream is to be told.
@@ -36,44 +76,44 @@ pub enum Answer {
     Refuse(u64, Refusal),
 }
 
-/// Runs until all senders of `incoming` are gone, or the store fails. `stored` is raised after each commit.
+/// Runs until every [`Queue`] is gone. `stored` is raised after each commit.
+///
+/// # Errors
+/// [`StoreError`]: nothing of that commit was acknowledged; the gateways keep it and send it again to a core that can store.
 pub fn run(
-    store: &Arc<Store>,
+    store: &Store,
     mut incoming: mpsc::Receiver<Incoming>,
     stored: &watch::Sender<u64>,
     metrics: &Metrics,
-) {
+) -> Result<(), StoreError> {
     while let Some(first) = incoming.blocking_recv() {
         let mut bytes = first.record.len();
-        let mut batch = vec![first];
-        while batch.len() < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX {
-            let Ok(next) = incoming.try_recv() else { break };
-            bytes += next.record.len();
-            batch.push(next);
+        let (mut records, mut replies) = (Vec::new(), Vec::new());
+        let mut next = Some(first);
+        while let Some(Incoming { position, record, answer, _room: room }) = next {
+            records.push(record);
+            replies.push((position, answer, room));
+            next = None;
+            if records.len() < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX {
+                next = incoming.try_recv().ok();
+                bytes += next.as_ref().map_or(0, |incoming| incoming.record.len());
+            }
         }
-        let (records, replies): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|i| (i.record, (i.position, i.answer))).unzip();
-        match store.put(&records) {
-            Ok(outcomes) => {
-                metrics.commits.inc();
-                stored.send_modify(|commits| *commits += 1);
-                for ((position, answer), (outcome, record)) in
-                    replies.into_iter().zip(outcomes.into_iter().zip(&records))
-                {
-                    reply(position, &answer, outcome, record.len(), metrics);
-                }
-            }
-            Err(failure) => {
-                // Nothing is acknowledged: the gateways keep what they sent and send it again to a core that can store.
-                error!(%failure, "store failed; the core stops taking records");
-                return;
-            }
+        let outcomes = store.put(&records)?;
+        metrics.commits.inc();
+        stored.send_modify(|commits| *commits += 1);
+        for ((position, answer, _room), (outcome, record)) in
+            replies.into_iter().zip(outcomes.into_iter().zip(&records))
+        {
+            // A connection that is gone does not hear it; its gateway sends again and is told then.
+            answer.send(note(position, outcome, record.len(), metrics));
         }
     }
+    Ok(())
 }
 
-fn reply(position: u64, answer: &mpsc::Sender<Answer>, outcome: Outcome, bytes: usize, metrics: &Metrics) {
-    let message = match outcome {
+fn note(position: u64, outcome: Outcome, bytes: usize, metrics: &Metrics) -> Answer {
+    match outcome {
         Outcome::Stored => {
             metrics.records.with_label_values(&["stored"]).inc();
             metrics.bytes.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
@@ -88,9 +128,5 @@ fn reply(position: u64, answer: &mpsc::Sender<Answer>, outcome: Outcome, bytes: 
             metrics.refused.with_label_values(&[refusal.as_str()]).inc();
             Answer::Refuse(position, refusal)
         }
-    };
-    // A connection that is gone, or so slow in taking acks that its queue is full, gets them when it sends again.
-    if answer.try_send(message).is_err() {
-        metrics.records.with_label_values(&["unanswered"]).inc();
     }
 }

@@ -1,8 +1,9 @@
 //! `edge-gateway`: the appliance's daemon. `edge-gateway --help` says how to run it.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use caregate_host::{config, log};
+use caregate_host::{config, exit, log};
 use clap::Parser;
 use edge_gateway::config::ConfigFile;
 use edge_gateway::daemon;
@@ -22,8 +23,11 @@ struct Arguments {
 
 // Two threads serve a home's sensors and the uplink; a thread per core of a large machine would only cost memory.
 #[tokio::main(worker_threads = 2)]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    exit::code(run(Arguments::parse()).await)
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let file: ConfigFile = config::load(&arguments.config)?;
     log::init(file.log)?;
     let parts = daemon::open(&file)?;

@@ -43,7 +43,8 @@ pub enum LogError {
 /// When `CAREGATE_LOG` can't be read as a filter, or logging already runs.
 pub fn init(format: LogFormat) -> Result<(), LogError> {
     let text = std::env::var(FILTER_VARIABLE).unwrap_or_default();
-    let mut filter: Targets = text.parse()?;
+    // An empty text would parse as a directive that turns everything off.
+    let mut filter = if text.is_empty() { Targets::new() } else { text.parse::<Targets>()? };
     if filter.default_level().is_none() {
         filter = filter.with_default(LevelFilter::INFO);
     }

@@ -62,7 +62,7 @@ impl Deployment {
         let authority = Authority::init(&dir.join("pki"), "demo.caregate", now_s, Existing::Keep)?;
         let issue = |role: Role, name: &str, ip: Vec<IpAddr>| -> anyhow::Result<String> {
             let request = Request { role, name: name.into(), dns: Vec::new(), ip, days: DAYS };
-            Ok(identity(&authority.issue(&request, &dir.join("pki"), now_s, Existing::Keep)?))
+            Ok(identity(&authority.issue(&request, &dir.join("pki").join(name), now_s, Existing::Keep)?))
         };
         let gateway_identity = issue(Role::Gateway, "gateway-1", vec![network.mqtt().ip()])?;
         let core_identity = issue(Role::Core, "core-1", Vec::new())?;

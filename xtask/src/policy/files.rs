@@ -10,19 +10,11 @@ use caregate_host::key_file::{self, Existing};
 use caregate_protocol::policy::{DOCUMENT_BYTES_MAX, PolicyDocument};
 use ledger_client::verify::Enrolment;
 use ledger_client::wallet::PatientSeed;
-use serde::{Deserialize, Serialize};
 
 /// A pin takes some 250 bytes: 256 patients with 16 relationships each.
 const ENROLMENT_BYTES_MAX: usize = 1 << 20;
 /// Pseudonyms and public keys: for the gateway's user and group.
 const PUBLIC_MODE: u32 = 0o640;
-
-/// The enrolment file: a part of the gateway's configuration, to be pasted into it as it is.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EnrolmentFile {
-    policy: Enrolment,
-}
 
 fn read(path: &Path, bytes_max: usize) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -68,8 +60,7 @@ pub(crate) fn load_enrolment(path: &Path) -> anyhow::Result<Enrolment> {
     if bytes.len() > ENROLMENT_BYTES_MAX {
         bail!("{} has more than {ENROLMENT_BYTES_MAX} bytes", path.display());
     }
-    let file: EnrolmentFile = toml::from_slice(&bytes).with_context(|| path.display().to_string())?;
-    let enrolment = file.policy;
+    let enrolment: Enrolment = toml::from_slice(&bytes).with_context(|| path.display().to_string())?;
     enrolment.pins().with_context(|| path.display().to_string())?;
     Ok(enrolment)
 }
@@ -105,7 +96,6 @@ pub(crate) fn store_document(path: &Path, document: &PolicyDocument) -> anyhow::
 /// If a pin comes twice or the file can't be written.
 pub(crate) fn store_enrolment(path: &Path, enrolment: &Enrolment) -> anyhow::Result<()> {
     enrolment.pins().with_context(|| path.display().to_string())?;
-    let file = EnrolmentFile { policy: enrolment.clone() };
-    let text = toml::to_string(&file).with_context(|| path.display().to_string())?;
+    let text = toml::to_string(enrolment).with_context(|| path.display().to_string())?;
     replace(path, text.as_bytes())
 }

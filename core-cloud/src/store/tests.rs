@@ -1,0 +1,441 @@
+//! The store's promises, with records as gateways make them.
+
+use caregate_protocol::id::{DataClass, PatientId};
+use caregate_protocol::key::{PatientRoot, TreeNode};
+use caregate_protocol::segment::{Cipher, signer_id};
+use caregate_protocol::wrap::{HpkePublicKey, WrapScope, generate_keypair};
+use ed25519_dalek::SigningKey;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+
+const EPOCH: u32 = 29_000_000;
+const PAGE_BYTES: usize = 1 << 20;
+
+fn device() -> SigningKey {
+    SigningKey::from_bytes(&[3; 32])
+}
+
+fn recipient(n: u8) -> RecipientId {
+    RecipientId([n; 20])
+}
+
+fn public_key() -> HpkePublicKey {
+    static KEY: std::sync::LazyLock<HpkePublicKey> = std::sync::LazyLock::new(|| generate_keypair().1);
+    *KEY
+}
+
+/// What tells the segments of one patient and class apart here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    generation: u32,
+    epoch: u32,
+    sequence: u64,
+}
+
+fn segment_of(patient: u8, class: DataClass, name: Name, plaintext: &[u8]) -> Vec<u8> {
+    let header = Header {
+        class,
+        cipher: Cipher::Aes256Gcm,
+        patient: PatientId([patient; 16]),
+        signer: signer_id(&device().verifying_key()),
+        generation: name.generation,
+        epoch: name.epoch,
+        sequence: name.sequence,
+        prev: SegmentHash::NONE,
+        salt: [9; 16],
+        sealed_us: 0,
+        readings: 0,
+    };
+    let key = PatientRoot::from_bytes([7; 32]).class_key(class, name.generation).epoch_key(name.epoch).unwrap();
+    header.seal(plaintext, &key, &device()).unwrap().0
+}
+
+fn segment(epoch: u32, sequence: u64) -> Vec<u8> {
+    segment_of(1, DataClass::Vitals, Name { generation: 0, epoch, sequence }, b"readings")
+}
+
+fn wrap_of(patient: u8, class: DataClass, generation: u32, node: (u32, u8), to: u8) -> Vec<u8> {
+    let scope =
+        WrapScope { class, patient: PatientId([patient; 16]), generation, recipient: recipient(to) };
+    let node = TreeNode::new(node.0, node.1, [0; 32]).unwrap();
+    scope.seal(&node, &public_key(), &device()).unwrap().to_vec()
+}
+
+fn wrap(epoch: u32, to: u8) -> Vec<u8> {
+    wrap_of(1, DataClass::Vitals, 0, (epoch, TREE_DEPTH), to)
+}
+
+struct World {
+    dir: TempDir,
+    store: Store,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        Self { dir, store }
+    }
+
+    fn reopened(self) -> Self {
+        let Self { dir, store } = self;
+        drop(store);
+        let store = Store::open(dir.path()).unwrap();
+        Self { dir, store }
+    }
+
+    fn put(&self, record: &[u8]) -> Outcome {
+        self.store.put(&[record.to_vec()]).unwrap()[0]
+    }
+
+    /// The whole queue, page by page; numbers must be without a gap.
+    fn queue(&self, to: u8) -> Vec<Vec<u8>> {
+        let (mut at, mut all) = (0, Vec::new());
+        loop {
+            let page = self.store.page(recipient(to), at, u64::MAX, PAGE_BYTES).unwrap();
+            if page.records.is_empty() {
+                assert_eq!(self.store.next_number(recipient(to)).unwrap(), at);
+                return all;
+            }
+            for (number, record) in page.records {
+                assert_eq!(number, at);
+                at += 1;
+                all.push(record);
+            }
+            assert_eq!(page.next, at);
+        }
+    }
+}
+
+#[test]
+fn a_record_is_stored_once_also_after_a_restart_and_within_one_batch() {
+    let world = World::new();
+    let (wrap, segment) = (wrap(EPOCH, 1), segment(EPOCH, 0));
+    assert_eq!(world.put(&wrap), Outcome::Stored);
+    let twice = [segment.clone(), segment.clone()];
+    assert_eq!(world.store.put(&twice).unwrap(), [Outcome::Stored, Outcome::Known]);
+    let world = world.reopened();
+    assert_eq!((world.put(&segment), world.put(&wrap)), (Outcome::Known, Outcome::Known));
+    assert_eq!(world.queue(1), [wrap, segment]);
+}
+
+#[test]
+fn a_wrap_that_was_sealed_anew_is_the_same_key_and_known() {
+    let world = World::new();
+    let (first, again) = (wrap(EPOCH, 1), wrap(EPOCH, 1));
+    assert_ne!(first, again, "HPKE is randomised");
+    assert_eq!((world.put(&first), world.put(&again)), (Outcome::Stored, Outcome::Known));
+    assert_eq!(world.queue(1), [first]);
+}
+
+#[test]
+fn another_segment_of_the_same_number_is_a_fork_and_the_first_stays() {
+    let world = World::new();
+    let name = Name { generation: 0, epoch: EPOCH, sequence: 0 };
+    let (first, other) = (segment(EPOCH, 0), segment_of(1, DataClass::Vitals, name, b"others"));
+    world.put(&wrap(EPOCH, 1));
+    assert_eq!(world.put(&first), Outcome::Stored);
+    assert_eq!(world.put(&other), Outcome::Refused(Refusal::Fork));
+    // Another epoch or generation makes it no better: the chain's number is taken.
+    assert_eq!(world.put(&segment(EPOCH + 1, 0)), Outcome::Refused(Refusal::Fork));
+    let world = world.reopened();
+    assert_eq!(world.put(&other), Outcome::Refused(Refusal::Fork));
+    assert_eq!(world.queue(1)[1..], [first]);
+}
+
+#[test]
+fn chains_of_other_patients_and_classes_have_numbers_of_their_own() {
+    let world = World::new();
+    let name = Name { generation: 0, epoch: EPOCH, sequence: 0 };
+    for (patient, class) in [(1, DataClass::Vitals), (1, DataClass::Alarm), (2, DataClass::Vitals)] {
+        assert_eq!(world.put(&segment_of(patient, class, name, b"")), Outcome::Stored);
+    }
+}
+
+#[test]
+fn a_wrap_precedes_its_segments_whichever_came_first() {
+    let (wrap, early, late) = (wrap(EPOCH, 1), segment(EPOCH, 0), segment(EPOCH, 1));
+    for order in [[&wrap, &early, &late], [&early, &wrap, &late], [&early, &late, &wrap]] {
+        let world = World::new();
+        for record in order {
+            assert_eq!(world.put(record), Outcome::Stored);
+        }
+        assert_eq!(world.queue(1), [wrap.clone(), early.clone(), late.clone()]);
+    }
+}
+
+#[test]
+fn a_span_covers_exactly_its_epochs() {
+    // Two levels above the leaves: four epochs, of which EPOCH is the first.
+    let span = wrap_of(1, DataClass::Vitals, 0, (EPOCH, TREE_DEPTH - 2), 1);
+    assert_eq!(EPOCH % 4, 0);
+    for span_first in [true, false] {
+        let world = World::new();
+        if span_first {
+            world.put(&span);
+        }
+        for (sequence, epoch) in (EPOCH - 1..=EPOCH + 4).enumerate() {
+            world.put(&segment(epoch, sequence as u64));
+        }
+        if !span_first {
+            world.put(&span);
+        }
+        let inside = (0..4).map(|n| segment(EPOCH + n, u64::from(n) + 1));
+        let expected: Vec<_> = [span.clone()].into_iter().chain(inside).collect();
+        assert_eq!(world.queue(1), expected);
+    }
+}
+
+#[test]
+fn the_root_of_the_tree_covers_every_epoch() {
+    let world = World::new();
+    world.put(&segment(0, 0));
+    world.put(&wrap_of(1, DataClass::Vitals, 0, (0, 0), 1));
+    world.put(&segment(u32::MAX, 1));
+    assert_eq!(world.queue(1).len(), 3);
+}
+
+#[test]
+fn wraps_that_overlap_bring_a_segment_once() {
+    let world = World::new();
+    for record in [
+        wrap(EPOCH, 1),
+        segment(EPOCH, 0),
+        segment(EPOCH + 1, 1),
+        wrap_of(1, DataClass::Vitals, 0, (EPOCH, TREE_DEPTH - 4), 1),
+        wrap(EPOCH + 1, 1),
+        segment(EPOCH, 2),
+    ] {
+        assert_eq!(world.put(&record), Outcome::Stored);
+    }
+    let queue = world.queue(1);
+    let segments: Vec<_> = queue.iter().filter(|r| matches!(Record::decode(r), Ok(Record::Segment(_)))).collect();
+    assert_eq!(segments, [&segment(EPOCH, 0), &segment(EPOCH + 1, 1), &segment(EPOCH, 2)]);
+}
+
+#[test]
+fn nobody_is_offered_what_it_holds_no_wrap_for() {
+    let world = World::new();
+    world.put(&wrap(EPOCH, 1));
+    world.put(&wrap_of(1, DataClass::Alarm, 0, (EPOCH, TREE_DEPTH), 2));
+    world.put(&wrap_of(1, DataClass::Vitals, 1, (EPOCH, TREE_DEPTH), 3));
+    world.put(&wrap_of(2, DataClass::Vitals, 0, (EPOCH, TREE_DEPTH), 4));
+    world.put(&wrap(EPOCH + 1, 5));
+    world.put(&segment(EPOCH, 0));
+    let lengths: Vec<_> = (1..=6).map(|to| world.queue(to).len()).collect();
+    assert_eq!(lengths, [2, 1, 1, 1, 1, 0], "class, generation, patient and epoch each keep the segment away");
+}
+
+#[test]
+fn pages_respect_their_bounds_and_always_make_progress() {
+    let world = World::new();
+    let records: Vec<_> =
+        [wrap(EPOCH, 1)].into_iter().chain((0..9).map(|sequence| segment(EPOCH, sequence))).collect();
+    world.store.put(&records).unwrap();
+    let size = records[1].len();
+    let numbers = |from, until, bytes| -> Vec<u64> {
+        let page = world.store.page(recipient(1), from, until, bytes).unwrap();
+        assert_eq!(page.next, page.records.last().map_or(from, |(number, _)| number + 1));
+        page.records.into_iter().map(|(number, _)| number).collect()
+    };
+    assert_eq!(numbers(1, u64::MAX, 3 * size), [1, 2, 3]);
+    assert_eq!(numbers(1, u64::MAX, 3 * size - 1), [1, 2]);
+    assert_eq!(numbers(1, u64::MAX, 0), [1], "one record always goes");
+    assert_eq!(numbers(2, 4, PAGE_BYTES), [2, 3], "until is one past the last");
+    assert_eq!(numbers(0, 0, PAGE_BYTES), []);
+    assert_eq!(numbers(5, 5, PAGE_BYTES), []);
+    assert_eq!(numbers(7, 3, PAGE_BYTES), []);
+    assert_eq!(numbers(10, u64::MAX, PAGE_BYTES), []);
+    assert_eq!(numbers(u64::MAX, u64::MAX, PAGE_BYTES), []);
+    assert_eq!(world.store.next_number(recipient(1)).unwrap(), 10);
+    assert_eq!(world.store.next_number(recipient(2)).unwrap(), 0);
+}
+
+#[test]
+fn queues_of_neighbouring_recipients_do_not_run_into_each_other() {
+    let world = World::new();
+    for to in [0, 1, 0xff] {
+        world.put(&wrap(EPOCH, to));
+    }
+    world.put(&segment(EPOCH, 0));
+    for to in [0, 1, 0xff] {
+        assert_eq!(world.queue(to), [world.queue(to)[0].clone(), segment(EPOCH, 0)]);
+    }
+}
+
+#[test]
+fn what_does_not_parse_is_refused_and_costs_the_others_nothing() {
+    let world = World::new();
+    let mut cut = segment(EPOCH, 7);
+    cut.pop();
+    let batch = [wrap(EPOCH, 1), cut, Vec::new(), b"CGSG".to_vec(), vec![0xff; 300], segment(EPOCH, 0)];
+    let refused = Outcome::Refused(Refusal::Malformed);
+    let outcomes = [Outcome::Stored, refused, refused, refused, refused, Outcome::Stored];
+    assert_eq!(world.store.put(&batch).unwrap(), outcomes);
+    assert_eq!(world.reopened().queue(1), [batch[0].clone(), batch[5].clone()]);
+}
+
+#[test]
+fn a_store_is_held_by_one_process() {
+    let world = World::new();
+    let error = Store::open(world.dir.path()).unwrap_err().to_string();
+    assert!(error.contains("open core.redb"), "{error}");
+}
+
+#[test]
+fn a_file_that_is_no_store_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("core.redb");
+    std::fs::write(&path, vec![0x5a; 8192]).unwrap();
+    assert!(Store::open(dir.path()).is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), vec![0x5a; 8192]);
+}
+
+/// A file system that fails from some write on, so that a commit can fail in the middle.
+#[derive(Debug)]
+struct Failing {
+    memory: redb::backends::InMemoryBackend,
+    fails: std::sync::Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Failing {
+    fn check(&self) -> std::io::Result<()> {
+        if self.fails.load(std::sync::atomic::Ordering::SeqCst) {
+            Err(std::io::Error::other("the disk is gone"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl redb::StorageBackend for Failing {
+    fn len(&self) -> std::io::Result<u64> {
+        self.memory.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.memory.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.check()?;
+        self.memory.set_len(len)
+    }
+
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.check()?;
+        self.memory.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.check()?;
+        self.memory.write(offset, data)
+    }
+}
+
+#[test]
+fn a_batch_whose_commit_fails_is_an_error_and_none_of_it_counts() {
+    let fails = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let backend = Failing { memory: redb::backends::InMemoryBackend::new(), fails: fails.clone() };
+    let store = Store::prepare(redb::Builder::new().create_with_backend(backend).unwrap()).unwrap();
+    store.put(&[wrap(EPOCH, 1), segment(EPOCH, 0)]).unwrap();
+    fails.store(true, std::sync::atomic::Ordering::SeqCst);
+    let error = store.put(&[segment(EPOCH, 1), segment(EPOCH, 2)]).unwrap_err().to_string();
+    assert!(error.starts_with("store: "), "{error}");
+    fails.store(false, std::sync::atomic::Ordering::SeqCst);
+    // redb goes no further after a failed write; what it does still say must not include the batch.
+    if let Ok(page) = store.page(recipient(1), 0, u64::MAX, PAGE_BYTES) {
+        assert_eq!(page.records.len(), 2);
+    }
+    assert!(store.put(&[segment(EPOCH, 1)]).is_err(), "and it takes nothing more in this process");
+}
+
+/// One step of a property: a segment, or a wrap of a node for one of three recipients.
+#[derive(Debug, Clone)]
+enum Step {
+    Segment(Name),
+    Wrap { generation: u32, node: (u32, u8), to: u8 },
+    Restart,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let epoch = EPOCH..EPOCH + 8;
+    let segment = (0_u32..2, epoch.clone(), 0_u64..24)
+        .prop_map(|(generation, epoch, sequence)| Step::Segment(Name { generation, epoch, sequence }));
+    let wrap = (0_u32..2, epoch, 0_u8..4, 0_u8..3).prop_map(|(generation, epoch, up, to)| {
+        let first = epoch >> up << up;
+        Step::Wrap { generation, node: (first, TREE_DEPTH - up), to }
+    });
+    proptest::collection::vec(prop_oneof![6 => segment, 4 => wrap, 1 => Just(Step::Restart)], 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// In whatever order wraps and segments come and however they are batched, each recipient's queue ends as exactly the
+    /// segments that it can open, each once, and none before a wrap that opens it.
+    #[test]
+    fn each_queue_is_exactly_what_its_recipient_can_open(steps in steps(), batch in 1_usize..6) {
+        let mut world = World::new();
+        let mut taken: std::collections::BTreeMap<u64, Name> = Default::default();
+        let mut wraps: BTreeSet<(u32, (u32, u8), u8)> = BTreeSet::new();
+        let mut records = Vec::new();
+        for step in &steps {
+            match step {
+                Step::Segment(name) => {
+                    let fork = taken.get(&name.sequence).is_some_and(|first| first != name);
+                    let known = taken.contains_key(&name.sequence);
+                    taken.entry(name.sequence).or_insert(*name);
+                    let outcome = match (known, fork) {
+                        (_, true) => Outcome::Refused(Refusal::Fork),
+                        (true, false) => Outcome::Known,
+                        (false, false) => Outcome::Stored,
+                    };
+                    records.push((segment_of(1, DataClass::Vitals, *name, b"x"), outcome));
+                }
+                Step::Wrap { generation, node, to } => {
+                    let new = wraps.insert((*generation, *node, *to));
+                    let record = wrap_of(1, DataClass::Vitals, *generation, *node, *to);
+                    records.push((record, if new { Outcome::Stored } else { Outcome::Known }));
+                }
+                Step::Restart => {}
+            }
+        }
+        for (nth, part) in records.chunks(batch).enumerate() {
+            let (bytes, expected): (Vec<_>, Vec<_>) = part.iter().cloned().unzip();
+            prop_assert_eq!(world.store.put(&bytes).unwrap(), expected);
+            if matches!(steps.get(nth), Some(Step::Restart)) {
+                world = world.reopened();
+            }
+        }
+        for to in 0..3 {
+            let opens = |held: &BTreeSet<(u32, (u32, u8), u8)>, name: &Name| {
+                held.iter().any(|(generation, (first, depth), holder)| {
+                    let node = TreeNode::new(*first, *depth, [0; 32]).unwrap();
+                    *holder == to && *generation == name.generation && (node.first()..=node.last()).contains(&name.epoch)
+                })
+            };
+            let (mut held, mut seen) = (BTreeSet::new(), BTreeSet::new());
+            for record in world.queue(to) {
+                match Record::decode(&record).unwrap() {
+                    Record::Wrap(wrap) => {
+                        prop_assert_eq!(wrap.recipient, recipient(to));
+                        let new = held.insert((wrap.generation, (wrap.epoch, wrap.depth), to));
+                        prop_assert!(new, "a wrap twice");
+                    }
+                    Record::Segment(segment) => {
+                        let h = &segment.header;
+                        let name = Name { generation: h.generation, epoch: h.epoch, sequence: h.sequence };
+                        prop_assert!(opens(&held, &name), "a segment before its wrap");
+                        prop_assert!(seen.insert(name), "a segment twice");
+                    }
+                }
+            }
+            prop_assert_eq!(&held, &wraps.iter().filter(|(_, _, holder)| *holder == to).copied().collect());
+            let expected: BTreeSet<Name> = taken.values().filter(|name| opens(&wraps, name)).copied().collect();
+            prop_assert_eq!(seen, expected);
+        }
+    }
+}
