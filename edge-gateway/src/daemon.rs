@@ -37,7 +37,7 @@ use crate::pipeline::recover;
 use crate::pipeline::seal::Sealer;
 use crate::pipeline::thread::{self, ACKED_MAX, INBOUND_MAX, Inputs};
 use crate::policy::Source;
-use crate::spool::{Limits, Log, Position, Recovery};
+use crate::spool::{Limits, Log, Position, Recovery, SpoolError};
 use crate::uplink::Uplink;
 use crate::uplink::connection::Link;
 
@@ -82,14 +82,22 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
     let sealer = Sealer { device: SigningKey::from_bytes(&seed), cipher: cipher() };
     std::fs::create_dir_all(&file.data).with_context(|| format!("create {}", file.data.display()))?;
     let mut keys = KeyStore::open(&file.data).with_context(|| file.data.display().to_string())?;
-    let (log, recovery) = Log::open(&file.data.join("spool"), Limits::with_budget(file.spool.bytes_max))?;
+    let (mut log, recovery) = Log::open(&file.data.join("spool"), Limits::with_budget(file.spool.bytes_max))?;
     report(&recovery);
+    let hidden = recover::hides_records(&recovery, log.stats().next);
     let state = recover::state(
         recovery.checkpoint.as_deref(),
         recovery.records.iter().map(|record| record.payload.as_slice()),
-        !recovery.damaged.is_empty(),
-        |patient| keys.existing_root(patient).ok().flatten(),
+        hidden,
+        |patient| keys.existing_root(patient),
     )?;
+    if hidden {
+        // So that the damage lies before the newest checkpoint, and the next start does not move the chains on again.
+        match log.rotate(&state.encode()) {
+            Ok(()) | Err(SpoolError::NoSpace { .. }) => {}
+            Err(failure) => return Err(failure.into()),
+        }
+    }
     let hints = Hints::open(&file.data.join("hints")).context("the rebuildable state can't be made")?;
     let enrolment: Enrolment = config::load(&file.policy.enrolment)?;
     let pins = enrolment.pins().with_context(|| file.policy.enrolment.display().to_string())?;
@@ -162,7 +170,14 @@ pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
     tokio::spawn(source.watch(proposals, policy_holds, stop.clone()));
     let link_stop = CancellationToken::new();
-    let link = tokio::spawn(link.run(link_stop.clone()));
+    let link = {
+        let (link_stop, stop) = (link_stop.clone(), stop.clone());
+        tokio::spawn(async move {
+            // A gateway whose uplink could not even start would spool until its disk is full.
+            let _guard = stop.drop_guard();
+            link.run(link_stop).await
+        })
+    };
     let linger = Duration::from_millis(file.spool.linger_ms);
     let inputs = Inputs { inbound: inbound_in, acked: acked_in, proposals: proposals_in, linger };
     let thread = commit_thread(committer, inputs, uplink, stop.clone(), link_stop.clone())?;
@@ -198,12 +213,12 @@ fn commit_thread(
 ) -> anyhow::Result<std::thread::JoinHandle<anyhow::Result<()>>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let spawned = std::thread::Builder::new().name("commit".into()).spawn(move || {
-        let ended = runtime.block_on(thread::run(committer, inputs, uplink, link_stop.clone()));
+        // Also where it panics: a gateway that takes readings and never acknowledges one helps nobody.
+        let _guards = (stop.drop_guard(), link_stop.clone().drop_guard());
+        let ended = runtime.block_on(thread::run(committer, inputs, uplink, link_stop));
         if let Err(failure) = &ended {
             error!(%failure, "nothing more can be acknowledged; stopping");
         }
-        stop.cancel();
-        link_stop.cancel();
         ended.context("committer")
     })?;
     Ok(spawned)

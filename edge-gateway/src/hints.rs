@@ -2,6 +2,8 @@
 //! and begun anew; nothing acknowledged as a reading is ever here (ADR 2).
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use caregate_protocol::id::DeviceId;
 use serde::{Deserialize, Serialize};
@@ -52,12 +54,20 @@ pub struct Device {
     pub meta: Option<String>,
 }
 
-/// The store.
+#[derive(Debug)]
+struct Counts {
+    quarantine: AtomicUsize,
+    devices: AtomicUsize,
+}
+
+/// The store. One thread writes; clones are for reading.
 #[derive(Debug, Clone)]
 pub struct Hints {
     db: sled::Db,
     quarantine: sled::Tree,
     devices: sled::Tree,
+    /// Entries in each tree: sled counts by walking through all of it, which a flood of garbage would pay for per packet.
+    counts: Arc<Counts>,
     /// Whether it had to be begun anew.
     pub wiped: bool,
 }
@@ -69,7 +79,8 @@ fn open_once(dir: &Path) -> sled::Result<Hints> {
         .flush_every_ms(Some(FLUSH_EVERY_MS))
         .open()?;
     let (quarantine, devices) = (db.open_tree("quarantine")?, db.open_tree("devices")?);
-    Ok(Hints { db, quarantine, devices, wiped: false })
+    let counts = Counts { quarantine: quarantine.len().into(), devices: devices.len().into() };
+    Ok(Hints { db, quarantine, devices, counts: Arc::new(counts), wiped: false })
 }
 
 impl Hints {
@@ -108,14 +119,18 @@ impl Hints {
 
     fn update(&self, device: &DeviceId, change: impl FnOnce(&mut Device)) {
         let known = self.devices.get(device.as_str()).ok().flatten();
-        if known.is_none() && self.devices.len() >= DEVICES_MAX {
+        let is_new = known.is_none();
+        if is_new && self.counts.devices.load(Ordering::Relaxed) >= DEVICES_MAX {
             return;
         }
         let mut entry: Device =
             known.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         change(&mut entry);
         if let Ok(bytes) = serde_json::to_vec(&entry) {
-            self.noted(self.devices.insert(device.as_str(), bytes).map(drop));
+            let stored = self.devices.insert(device.as_str(), bytes).map(drop);
+            if self.noted(stored) && is_new {
+                self.counts.devices.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 
@@ -134,18 +149,20 @@ impl Hints {
         };
         let Ok(bytes) = serde_json::to_vec(&entry) else { return };
         let stored = self.db.generate_id().and_then(|id| self.quarantine.insert(id.to_be_bytes(), bytes));
-        self.noted(stored.map(drop));
-        while self.quarantine.len() > QUARANTINE_MAX {
-            if self.quarantine.pop_min().ok().flatten().is_none() {
-                break;
-            }
+        if !self.noted(stored.map(drop)) {
+            return;
+        }
+        let mut count = self.counts.quarantine.fetch_add(1, Ordering::Relaxed) + 1;
+        while count > QUARANTINE_MAX && self.quarantine.pop_min().ok().flatten().is_some() {
+            count = self.counts.quarantine.fetch_sub(1, Ordering::Relaxed) - 1;
         }
     }
 
-    fn noted(&self, result: sled::Result<()>) {
-        if let Err(failure) = result {
+    fn noted(&self, result: sled::Result<()>) -> bool {
+        if let Err(failure) = &result {
             warn!(%failure, "the rebuildable state was not written");
         }
+        result.is_ok()
     }
 
     /// The newest entries of the quarantine, newest first.

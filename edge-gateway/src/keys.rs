@@ -76,6 +76,10 @@ impl KeyStore {
         txn.open_table(ROOTS).map_err(failed("open roots"))?;
         txn.open_table(POLICY).map_err(failed("open policy"))?;
         txn.commit().map_err(failed("commit"))?;
+        // The name too: a root that vanished in a power cut would be made anew, under segments that name the old one.
+        std::fs::File::open(dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|e| failed("sync the folder of keys.redb")(redb::StorageError::Io(e)))?;
         Ok(Self { db, cache: HashMap::new(), random: SystemRandom::new() })
     }
 

@@ -35,7 +35,7 @@ pub struct Metrics {
     pub oldest_waiting: IntGauge,
     /// `caregate_gateway_sent_total{lane,part}`.
     pub sent: IntCounterVec,
-    /// `caregate_gateway_uplink_refused_total{reason}`.
+    /// `caregate_gateway_uplink_refused_total{reason}`: by the core; `unreadable` by our own disk.
     pub uplink_refused: IntCounterVec,
     /// `caregate_gateway_uplink_failures_total{reason}`.
     pub uplink_failures: IntCounterVec,
@@ -97,7 +97,8 @@ impl Metrics {
                 "PUBLISHes per group commit",
                 exponential_buckets(1.0, 2.0, 10)?,
             )?,
-            commits: m.keep(IntCounter::new("caregate_gateway_commits_total", "Group commits that were synced")?)?,
+            commits: m
+                .keep(IntCounter::new("caregate_gateway_commits_total", "Group commits that were synced")?)?,
             sync_seconds: m.histogram(
                 "caregate_gateway_sync_seconds",
                 "Write and sync of a group commit",

@@ -1,9 +1,10 @@
 //! Where policy comes from today: a file. Its source is replaced by the ledger; what is checked stays the same — each
 //! grant's signature by a key pinned here, and nothing older than what has been seen.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use caregate_host::admin::Condition;
 use caregate_protocol::policy::{AdmissionError, Freshness, PolicyDocument, PolicyError, VerifiedPolicy};
@@ -46,6 +47,12 @@ pub enum LoadError {
     /// What has been seen could not be kept.
     #[error("keys: {0}")]
     Keys(#[from] KeyStoreError),
+    /// A bug in what reads it. The next change of the file is looked at all the same: it may be a revocation.
+    #[error("{}: the reader panicked", path.display())]
+    Panic {
+        /// Which file.
+        path: PathBuf,
+    },
 }
 
 impl LoadError {
@@ -55,6 +62,15 @@ impl LoadError {
             Self::Document { source, .. } => source.reason(),
             Self::Admission(_) => "went_back",
             Self::Keys(_) => "keys",
+            Self::Panic { .. } => "panic",
+        }
+    }
+
+    /// Whether the same file may be good at the next look: too many open files, a disk that was full.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Read { .. } | Self::Keys(_) => true,
+            Self::Document { .. } | Self::Admission(_) | Self::Panic { .. } => false,
         }
     }
 }
@@ -112,11 +128,16 @@ impl Source {
                 let outcome = match tokio::task::spawn_blocking(move || reading.load()).await {
                     Ok(Ok(policy)) => propose(policy, &proposals).await,
                     Ok(Err(failure)) => Err(failure),
-                    Err(_) => return,
+                    Err(_panicked) => Err(LoadError::Panic { path: source.file.clone() }),
                 };
                 match outcome {
                     Ok(()) => in_force.set(true),
-                    Err(failure) => source.note_refused(&failure),
+                    Err(failure) => {
+                        source.note_refused(&failure);
+                        if found.is_some() && failure.may_pass() {
+                            seen = None;
+                        }
+                    }
                 }
             }
             tokio::select! {
@@ -142,9 +163,13 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+/// What tells one state of the file from another. Inode and change time are in it because the modification time alone can be
+/// set, and a document that revokes may be as long as the one that granted.
+type Stamp = Option<(u64, u64, u64, i64, i64, i64, i64)>;
+
+fn stamp(path: &Path) -> Stamp {
+    let m = std::fs::metadata(path).ok()?;
+    Some((m.dev(), m.ino(), m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()))
 }
 
 /// A verified policy on its way to the committer's thread, which owns the floors.

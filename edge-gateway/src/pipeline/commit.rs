@@ -1,10 +1,12 @@
 //! One group commit.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use caregate_protocol::id::{DataClass, DeviceId, Lane, PatientId, RecipientId};
 use caregate_protocol::policy::VerifiedPolicy;
 use caregate_protocol::reading::{self, Reading, Value};
+use caregate_protocol::record::Record;
 use caregate_protocol::wrap::HpkePublicKey;
 use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
@@ -12,7 +14,7 @@ use tracing::{error, warn};
 
 use super::admit::{About, Admission, admit};
 use super::chains::{CHAINS_MAX, State};
-use super::seal::{Batch, Sealer};
+use super::seal::{Batch, Sealed, Sealer};
 use crate::hints::Hints;
 use crate::ingest::{Inbound, Verdict};
 use crate::keys::KeyStore;
@@ -80,7 +82,13 @@ struct Pending {
     reading: Reading,
 }
 
-type Groups = BTreeMap<(DataClass, PatientId), Vec<Pending>>;
+/// What a batch comes to.
+#[derive(Default)]
+struct Sorted {
+    groups: BTreeMap<(DataClass, PatientId), Vec<Pending>>,
+    /// PUBLISHes (by index) that hold a reading which an earlier one of the batch brought: it shares that one's fate.
+    echoes: Vec<(usize, usize)>,
+}
 
 impl Committer {
     /// Stores a batch: after it returns, each PUBLISH has its verdict, and those that say `Stored` are durable.
@@ -94,7 +102,7 @@ impl Committer {
         now_us: i64,
     ) -> Result<Vec<Spooled>, CommitError> {
         let mut verdicts = vec![Verdict::Stored; batch.len()];
-        let groups = self.sort(&batch, policy, &mut verdicts);
+        let Sorted { groups, echoes } = self.sort(&batch, policy, &mut verdicts);
         let mut spooled = Vec::new();
         // Alarms come first in the order of classes, so what the disk still holds goes to them.
         for ((class, patient), pending) in groups {
@@ -104,10 +112,14 @@ impl Committer {
                 .collect();
             for chunk in chunks(pending) {
                 let inbounds: BTreeSet<usize> = chunk.iter().map(|p| p.inbound).collect();
-                match self.append(patient, class, &recipients, &chunk, now_us)? {
-                    Some(records) => spooled.extend(records),
-                    None => inbounds.into_iter().for_each(|i| verdicts[i] = Verdict::Refused),
+                if !self.append(patient, class, &recipients, &chunk, now_us, &mut spooled)? {
+                    inbounds.into_iter().for_each(|i| verdicts[i] = Verdict::Refused);
                 }
+            }
+        }
+        for (echo, first) in echoes {
+            if verdicts[first] == Verdict::Refused {
+                verdicts[echo] = Verdict::Refused;
             }
         }
         if !spooled.is_empty() {
@@ -158,9 +170,9 @@ impl Committer {
     }
 
     /// Sorts what came in by class and patient; decides on everything that is not to be sealed.
-    fn sort(&mut self, batch: &[Inbound], policy: &VerifiedPolicy, verdicts: &mut [Verdict]) -> Groups {
-        let mut groups = Groups::new();
-        let mut seen = HashSet::new();
+    fn sort(&mut self, batch: &[Inbound], policy: &VerifiedPolicy, verdicts: &mut [Verdict]) -> Sorted {
+        let mut sorted = Sorted::default();
+        let mut seen = HashMap::new();
         for (inbound, publish) in batch.iter().enumerate() {
             match admit(publish, policy) {
                 Admission::Readings(patient, readings) => {
@@ -168,19 +180,21 @@ impl Committer {
                     for (class, reading) in readings {
                         let fingerprint = reading::fingerprint(&reading);
                         if let Some(print) = fingerprint {
-                            let known =
-                                self.state.duplicates.contains(&reading.device, &reading.stream, print);
-                            if known || !seen.insert((reading.device.clone(), reading.stream.clone(), print))
-                            {
+                            if self.state.duplicates.contains(&reading.device, &reading.stream, print) {
                                 self.metrics.duplicates.inc();
                                 continue;
                             }
+                            match seen.entry((reading.device.clone(), reading.stream.clone(), print)) {
+                                Entry::Vacant(slot) => *slot.insert(inbound),
+                                Entry::Occupied(first) => {
+                                    self.metrics.duplicates.inc();
+                                    sorted.echoes.push((inbound, *first.get()));
+                                    continue;
+                                }
+                            };
                         }
-                        groups.entry((class, patient)).or_default().push(Pending {
-                            inbound,
-                            fingerprint,
-                            reading,
-                        });
+                        let group = sorted.groups.entry((class, patient)).or_default();
+                        group.push(Pending { inbound, fingerprint, reading });
                     }
                 }
                 Admission::About(about) => {
@@ -193,7 +207,7 @@ impl Committer {
                 }
             }
         }
-        groups
+        sorted
     }
 
     /// Notes a device in the inventory, at most every [`NOTE_EVERY_US`]. As many entries as the policy binds devices.
@@ -211,7 +225,8 @@ impl Committer {
         self.metrics.spool_bytes.set(i64::try_from(stats.bytes).unwrap_or(i64::MAX));
     }
 
-    /// Seals one chunk and appends it. `None` where the spool has no room for it.
+    /// Seals one chunk and appends it. False where the spool has no room for it. `spooled` takes what was appended, in
+    /// either case.
     fn append(
         &mut self,
         patient: PatientId,
@@ -219,10 +234,11 @@ impl Committer {
         recipients: &[(RecipientId, HpkePublicKey)],
         chunk: &[Pending],
         now_us: i64,
-    ) -> Result<Option<Vec<Spooled>>, CommitError> {
+        spooled: &mut Vec<Spooled>,
+    ) -> Result<bool, CommitError> {
         if self.state.chains.len() >= CHAINS_MAX && !self.state.chains.contains_key(&(patient, class)) {
             self.metrics.refused.with_label_values(&["chains"]).inc();
-            return Ok(None);
+            return Ok(false);
         }
         let root = self.keys.root(patient)?;
         let mut salt = [0; 16];
@@ -235,19 +251,21 @@ impl Committer {
             Err(failure) => {
                 error!(%failure, "a batch could not be sealed");
                 self.metrics.refused.with_label_values(&["seal"]).inc();
-                return Ok(None);
+                return Ok(false);
             }
         };
-        for (_, failure) in &sealed.unwrapped {
-            warn!(%failure, "a recipient's key is unusable; it gets no wrap");
-            self.metrics.refused.with_label_values(&["recipient_key"]).inc();
+        // Once an epoch, not with each segment of it.
+        if (sealed.chain.generation, sealed.chain.epoch) != (chain.generation, chain.epoch) {
+            self.note_unwrapped(&sealed);
         }
-        let mut spooled = Vec::with_capacity(sealed.records.len());
         for record in &sealed.records {
-            // Wraps that fitted before a segment that did not stay: they open nothing that is not there, and the next
-            // commit makes them anew.
-            let Some(appended) = self.append_record(class.lane(), record)? else { return Ok(None) };
+            // Wraps that fitted before a segment that did not are in the log as good as any: they go up, and the next
+            // commit need not make them again.
+            let Some(appended) = self.append_record(class.lane(), record)? else { return Ok(false) };
             spooled.push(appended);
+            if let Ok(Record::Wrap(wrap)) = Record::decode(record) {
+                self.state.replay_wrap(&wrap);
+            }
         }
         self.state.chains.insert((patient, class), sealed.chain);
         for Pending { fingerprint, reading, .. } in chunk {
@@ -257,7 +275,14 @@ impl Committer {
         }
         self.metrics.readings.with_label_values(&[class.as_str()]).inc_by(chunk.len() as u64);
         self.metrics.segments.with_label_values(&[class.as_str()]).inc();
-        Ok(Some(spooled))
+        Ok(true)
+    }
+
+    fn note_unwrapped(&self, sealed: &Sealed) {
+        for (_, failure) in &sealed.unwrapped {
+            warn!(%failure, "a recipient's key is unusable; it gets no wrap");
+            self.metrics.refused.with_label_values(&["recipient_key"]).inc();
+        }
     }
 }
 

@@ -13,6 +13,10 @@ use caregate_protocol::id::{DeviceId, StreamName};
 pub const WINDOW: usize = 512;
 /// Streams kept in all: 64 devices with 32 streams each. The stream that was silent longest makes room.
 pub const STREAMS_MAX: usize = 2048;
+/// Fingerprints kept in all: the checkpoint must fit half a spool file, also with every chain and stream there can be. Up to
+/// 390 streams have their full [`WINDOW`]; of [`STREAMS_MAX`] each has 97, and what a client has in flight spreads over its
+/// streams too.
+pub const FINGERPRINTS_MAX: usize = 200_000;
 
 /// The windows of all streams.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +31,13 @@ struct Window {
     touched: u64,
 }
 
+impl Window {
+    /// Forgets the oldest beyond `most`.
+    fn keep(&mut self, most: usize) {
+        self.recent.drain(..self.recent.len().saturating_sub(most));
+    }
+}
+
 impl Duplicates {
     /// Whether this reading is in its stream's window.
     #[must_use]
@@ -39,17 +50,20 @@ impl Duplicates {
     pub fn insert(&mut self, device: &DeviceId, stream: &StreamName, fingerprint: u64) {
         self.clock += 1;
         let key = (device.clone(), stream.clone());
-        if !self.streams.contains_key(&key) && self.streams.len() >= STREAMS_MAX {
+        let is_new = !self.streams.contains_key(&key);
+        if is_new && self.streams.len() >= STREAMS_MAX {
             let oldest = self.streams.iter().min_by_key(|(_, w)| w.touched).map(|(key, _)| key.clone());
             if let Some(oldest) = oldest {
                 self.streams.remove(&oldest);
             }
         }
+        let most = WINDOW.min(FINGERPRINTS_MAX / (self.streams.len() + usize::from(is_new)));
+        if is_new {
+            self.streams.values_mut().for_each(|window| window.keep(most));
+        }
         let window = self.streams.entry(key).or_default();
         window.touched = self.clock;
-        if window.recent.len() == WINDOW {
-            window.recent.pop_front();
-        }
+        window.keep(most - 1);
         window.recent.push_back(fingerprint);
     }
 
@@ -89,6 +103,20 @@ mod tests {
         assert!(!duplicates.contains(&device, &stream, 0));
         assert!(duplicates.contains(&device, &stream, 1));
         assert!(!duplicates.contains(&names(1).0, &stream, 1));
+    }
+
+    #[test]
+    fn many_streams_share_what_the_checkpoint_can_hold() {
+        let mut duplicates = Duplicates::default();
+        for n in 0..STREAMS_MAX {
+            for fingerprint in 0..WINDOW as u64 {
+                duplicates.insert(&names(n).0, &names(n).1, fingerprint);
+            }
+            let kept: usize = duplicates.iter().map(|(_, _, window)| window.len()).sum();
+            assert!(kept <= FINGERPRINTS_MAX, "{kept} with {n} streams");
+        }
+        assert!(!duplicates.contains(&names(0).0, &names(0).1, WINDOW as u64 - 98));
+        assert!(duplicates.contains(&names(0).0, &names(0).1, WINDOW as u64 - 97));
     }
 
     #[test]

@@ -51,22 +51,25 @@ pub async fn run(
 ) -> Result<(), CommitError> {
     let mut policy: Option<Arc<VerifiedPolicy>> = None;
     loop {
+        // Not biased: a core that acknowledges without end must not keep sensors waiting, nor the other way round.
         tokio::select! {
-            biased;
-            Some(proposal) = inputs.proposals.recv() => {
-                policy = proposal.decide(&committer.keys, &committer.metrics).or(policy);
-            }
-            Some(range) = inputs.acked.recv() => committer.log.ack(range)?,
-            first = inputs.inbound.recv() => match (first, &policy) {
-                (None, _) => break,
-                (Some(publish), None) => refuse(publish, &committer.metrics),
-                (Some(first), Some(policy)) => {
-                    let batch = gather(first, &mut inputs).await;
-                    let spooled = committer.commit(batch, policy, clock::now_us())?;
-                    uplink.spooled(&spooled);
-                    uplink.observe(&committer.metrics);
-                    committer.observe();
+            Some(proposal) = inputs.proposals.recv() => decide(proposal, &committer, &mut policy),
+            Some(range) = inputs.acked.recv() => note_acked(range, &mut inputs, &mut committer)?,
+            first = inputs.inbound.recv() => {
+                let Some(first) = first else { break };
+                let batch = gather(first, &mut inputs).await;
+                // A revocation that came meanwhile holds for what is sealed now.
+                while let Ok(proposal) = inputs.proposals.try_recv() {
+                    decide(proposal, &committer, &mut policy);
                 }
+                let Some(policy) = &policy else {
+                    batch.into_iter().for_each(|publish| refuse(publish, &committer.metrics));
+                    continue;
+                };
+                let spooled = committer.commit(batch, policy, clock::now_us())?;
+                uplink.spooled(&spooled);
+                uplink.observe(&committer.metrics);
+                committer.observe();
             },
         }
     }
@@ -78,6 +81,26 @@ pub async fn run(
         warn!(%failure, "the rebuildable state was not flushed");
     }
     info!("spool closed");
+    Ok(())
+}
+
+fn decide(proposal: Proposal, committer: &Committer, policy: &mut Option<Arc<VerifiedPolicy>>) {
+    if let Some(admitted) = proposal.decide(&committer.keys, &committer.metrics) {
+        *policy = Some(admitted);
+    }
+}
+
+/// Notes a range and those that wait behind it.
+fn note_acked(
+    first: RangeInclusive<u64>,
+    inputs: &mut Inputs,
+    committer: &mut Committer,
+) -> Result<(), CommitError> {
+    committer.log.ack(first)?;
+    for _ in 1..ACKED_MAX {
+        let Ok(range) = inputs.acked.try_recv() else { break };
+        committer.log.ack(range)?;
+    }
     Ok(())
 }
 

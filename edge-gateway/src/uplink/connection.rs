@@ -15,12 +15,12 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::Uplink;
 use super::schedule::Part;
 use crate::metrics::Metrics;
-use crate::spool::{Position, Reader, SpoolError};
+use crate::spool::{Position, Reader};
 
 /// First pause after a lost connection, doubled at each failure up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
@@ -55,9 +55,6 @@ pub enum LinkError {
     /// The core speaks another version.
     #[error("core: version {0} is not spoken here")]
     Version(u16),
-    /// The spool could not be read.
-    #[error("spool: {0}")]
-    Spool(#[from] SpoolError),
     /// The committer is gone: the process is stopping.
     #[error("stopping")]
     Stopping,
@@ -161,7 +158,10 @@ impl Link {
         info!(core = %connection.remote_address(), "connected to the core");
         self.connected.set(true);
         self.uplink.schedule().connected();
-        let ended = self.serve(&connection, control, shutdown).await;
+        let mut lanes = JoinSet::new();
+        let ended = self.serve(&connection, control, &mut lanes, shutdown).await;
+        // Only when no sender runs any more: what one took now would count as sent on the next connection.
+        lanes.shutdown().await;
         self.uplink.schedule().disconnected();
         self.connected.set(false);
         connection.close(VarInt::from_u32(u32::from(ended.is_err())), b"");
@@ -173,9 +173,9 @@ impl Link {
         &self,
         connection: &Connection,
         mut control: Control,
+        lanes: &mut JoinSet<Result<(), LinkError>>,
         shutdown: &CancellationToken,
     ) -> Result<(), LinkError> {
-        let mut lanes = JoinSet::new();
         for lane in Lane::ALL {
             for part in [Part::Live, Part::Backlog] {
                 lanes.spawn(self.clone().send_lane(connection.clone(), lane, part));
@@ -236,10 +236,20 @@ impl Link {
             let position = self.uplink.next_position(lane, part).await;
             let reader = self.reader.clone();
             let read = tokio::task::spawn_blocking(move || reader.read(Position(position)));
-            let Some((_, record)) = read.await.map_err(transport)?? else {
-                debug!(position, "acknowledged meanwhile");
-                self.uplink.schedule().acked(position, position);
-                continue;
+            let record = match read.await.map_err(transport)? {
+                Ok(Some((_, record))) => record,
+                Ok(None) => {
+                    debug!(position, "acknowledged meanwhile");
+                    self.uplink.schedule().acked(position, position);
+                    continue;
+                }
+                Err(failure) => {
+                    // One bad sector must not hold up the rest. It counts as sent, so the next connection tries it again,
+                    // and it stays in the spool: nobody but the core lets go of a record.
+                    self.metrics.uplink_refused.with_label_values(&["unreadable"]).inc();
+                    error!(position, %failure, "a record can't be read from the spool");
+                    continue;
+                }
             };
             let out = match &mut stream {
                 Some(out) => out,
@@ -282,7 +292,6 @@ impl LinkError {
             Self::Frame(e) => e.reason(),
             Self::Unexpected => "unexpected",
             Self::Version(_) => "version",
-            Self::Spool(_) => "spool",
             Self::Stopping => "stopping",
         }
     }

@@ -69,7 +69,17 @@ impl Uplink {
             let woken = self.wake.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
-            if let Some(position) = self.schedule().next_position(lane, part, Self::now()) {
+            let (position, aged) = {
+                let mut schedule = self.schedule();
+                let before = schedule.backlog();
+                let position = schedule.next_position(lane, part, Self::now());
+                (position, schedule.backlog() > before)
+            };
+            if aged {
+                // Live records became backlog: its sender may be asleep.
+                self.wake.notify_waiters();
+            }
+            if let Some(position) = position {
                 return position;
             }
             woken.await;
