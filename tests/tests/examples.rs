@@ -1,0 +1,137 @@
+//! The example configuration files are what the daemons take: they parse whole, and their values have a meaning.
+//!
+//! A key that a daemon knows and an example lacks is not noticed here; a key that is misspelt, missing or gone is.
+
+use std::path::{Path, PathBuf};
+
+use caregate_host::config;
+use caregate_protocol::openflow::session::Timing;
+use caregate_tests::sensor::{Config as SensorsConfig, PayloadFormat, SourceConfig};
+use serde::de::DeserializeOwned;
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples")
+}
+
+fn text(name: &str) -> String {
+    let path = examples().join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn parse<T: DeserializeOwned>(name: &str) -> T {
+    config::parse(Path::new(name), &text(name)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn each_part_has_one_and_there_is_no_other() {
+    let mut names: Vec<_> = std::fs::read_dir(examples())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort_unstable();
+    let parts = ["clinician-feed", "core-cloud", "edge-gateway", "sdn-controller", "sensors"];
+    assert_eq!(names, parts.map(|part| format!("{part}.toml")));
+}
+
+#[test]
+fn edge_gateway() {
+    use edge_gateway::mqtt::credentials::Credentials;
+    use edge_gateway::spool::{Limits, Log};
+
+    let file: edge_gateway::config::ConfigFile = parse("edge-gateway.toml");
+    let mqtt = file.mqtt.expect("the example has the embedded server");
+    assert!(mqtt.listen.is_some() && mqtt.listen_tls.is_some());
+    assert_eq!(mqtt.credentials.len(), 1);
+    Credentials::new(mqtt.credentials).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(file.brokers.len(), 1);
+    let dir = tempfile::tempdir().unwrap();
+    Log::open(dir.path(), Limits::with_budget(file.spool.bytes_max)).unwrap();
+}
+
+/// What the example calls a default is one.
+#[test]
+fn edge_gateway_defaults() {
+    let file: edge_gateway::config::ConfigFile = parse("edge-gateway.toml");
+    let spool = edge_gateway::config::SpoolEntry::default();
+    assert_eq!((file.spool.bytes_max, file.spool.linger_ms), (spool.bytes_max, spool.linger_ms));
+    let limits = edge_gateway::mqtt::limits::Limits::default();
+    assert_eq!(file.mqtt.unwrap().connections_max, Some(limits.connections_max));
+}
+
+/// `cargo xtask pki sensor-password` prints an entry that is put at the file's end.
+#[test]
+fn a_credential_may_be_appended() {
+    let entry = "[[mqtt.credential]]\ndevice = \"cuff-1\"\nusername = \"cuff-1\"\n\
+                 salt = \"00112233445566778899aabbccddeeff\"\nsha256 = \"\"\n";
+    let text = text("edge-gateway.toml") + entry;
+    let file: edge_gateway::config::ConfigFile = config::parse(Path::new("appended"), &text).unwrap();
+    assert_eq!(file.mqtt.unwrap().credentials[1].device.as_str(), "cuff-1");
+}
+
+#[test]
+fn core_cloud() {
+    let file: core_cloud::config::ConfigFile = parse("core-cloud.toml");
+    let peers = core_cloud::config::Peers::try_from((file.gateways.as_slice(), file.feeds.as_slice()))
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((peers.gateways.len(), peers.feeds.len()), (2, 1));
+}
+
+#[test]
+fn clinician_feed() {
+    let file: clinician_feed::config::ConfigFile = parse("clinician-feed.toml");
+    let domain = clinician_feed::config::Domain::try_from(&file).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((domain.device_keys.len(), domain.beds.len(), domain.users.len()), (1, 1, 1));
+    assert!(file.tls.is_some(), "a page without TLS is no example");
+}
+
+#[test]
+fn sdn_controller() {
+    let file: sdn_controller::config::ConfigFile = parse("sdn-controller.toml");
+    Timing::try_from(file.timing).unwrap_or_else(|error| panic!("{error}"));
+    let bindings = sdn_controller::config::bindings(&file.switches).unwrap_or_else(|error| panic!("{error}"));
+    assert!(bindings.is_some_and(|bindings| bindings.len() == file.switches.len()));
+}
+
+#[test]
+fn sensors() {
+    let file =
+        SensorsConfig::load(&examples().join("sensors.toml")).unwrap_or_else(|error| panic!("{error}"));
+    assert!(matches!(file.devices[0].source, SourceConfig::Generator(_)));
+    assert!(matches!(file.devices[1].source, SourceConfig::Record(_)));
+    assert_eq!(file.devices[2].payload, PayloadFormat::SenmlCbor);
+}
+
+/// Parts that talk to each other are configured alike: names, keys and addresses.
+#[test]
+fn they_fit_each_other() {
+    let gateway: edge_gateway::config::ConfigFile = parse("edge-gateway.toml");
+    let core: core_cloud::config::ConfigFile = parse("core-cloud.toml");
+    let feed: clinician_feed::config::ConfigFile = parse("clinician-feed.toml");
+    let sensors: SensorsConfig = parse("sensors.toml");
+    assert_eq!(gateway.core.address, feed.core.address);
+    assert_eq!(gateway.core.address.port(), core.listen.port());
+    assert_eq!(gateway.core.name.as_deref(), Some(feed.core.name.as_str()));
+    assert_eq!(core.gateways[0].name, feed.gateways[0].name);
+    assert_eq!(core.gateways[0].device_keys, feed.gateways[0].device_keys);
+    assert_eq!(core.feeds[0].recipients, [feed.recipient]);
+    assert_eq!(gateway.mqtt.unwrap().listen.as_deref(), Some(sensors.broker.as_str()));
+}
+
+/// Each daemon's unit runs it on the file that its `--config` names by default.
+#[test]
+fn units_name_their_files() {
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd");
+    for part in ["clinician-feed", "core-cloud", "edge-gateway", "sdn-controller"] {
+        let path = units.join(format!("caregate-{part}.service"));
+        let unit =
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let start = format!("ExecStart=/usr/local/bin/{part} --config /etc/caregate/{part}.toml\n");
+        assert!(unit.contains(&start), "{}", path.display());
+        for needed in
+            ["NoNewPrivileges=yes\n", "CapabilityBoundingSet=\n", "ProtectSystem=strict\n", "UMask=0077\n"]
+        {
+            assert!(unit.contains(needed), "{}: {needed}", path.display());
+        }
+    }
+    assert!(units.join("caregate-clinician-feed.socket").exists());
+}
