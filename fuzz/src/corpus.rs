@@ -15,8 +15,10 @@ pub fn replay(fuzz: &Path, targets: &[Target]) {
         assert!(!seeds.is_empty(), "no seeds for {name}");
         for file in seeds.into_iter().chain(files(&fuzz.join("regressions").join(name))) {
             let data = fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-            // Shown by the test harness only when the target panics.
-            println!("{}", file.display());
+            #[expect(clippy::print_stdout, reason = "shown by the test harness only when the target panics")]
+            {
+                println!("{}", file.display());
+            }
             target(&data);
             // Cut short, as a connection would.
             target(&data[..data.len() / 2]);

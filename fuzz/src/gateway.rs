@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use edge_gateway::mqtt::codec;
-use edge_gateway::pipeline::chains::Checkpoint;
+use edge_gateway::pipeline::chains::State;
 use edge_gateway::spool::frame;
 
 use super::Target;
@@ -69,10 +69,10 @@ fn payloads(data: &[u8]) {
 
 /// The pipeline's state at the head of a spool file. What is written back reads the same.
 pub fn checkpoint(data: &[u8]) {
-    match Checkpoint::decode(data) {
+    match State::decode(data) {
         Ok(state) => {
             let bytes = state.encode();
-            let again = Checkpoint::decode(&bytes).map(|state| state.encode());
+            let again = State::decode(&bytes).map(|state| state.encode());
             assert!(matches!(again, Ok(again) if again == bytes));
         }
         Err(error) => assert!(!error.to_string().is_empty()),
