@@ -1,1 +1,28 @@
-//! Opens what consent allows inside a hospital: live page and FHIR API.
+//! A hospital's end: opens what consent allows and shows it, as a live page and as FHIR.
+//!
+//! ```text
+//! core ═QUIC═▶ link ─events─▶ opener thread ─▶ ring ◀─cursor─ one stream per page (WebSocket)
+//!                             opener, chain          ◀─scan─── FHIR searches
+//! ```
+//! What was opened lives in memory only, in a ring that is bounded by bytes; the core holds the durable ciphertext. A reader
+//! is a cursor on the ring, so a slow one costs nothing and resumes by number.
+
+pub mod attempts;
+pub mod chain;
+pub mod config;
+pub mod daemon;
+pub mod export;
+pub mod feed;
+pub mod fhir;
+pub mod link;
+pub mod login;
+pub mod message;
+pub mod metrics;
+pub mod opener;
+pub mod origin;
+pub mod page;
+pub mod password;
+pub mod ring;
+pub mod server;
+pub mod session;
+pub mod stream;

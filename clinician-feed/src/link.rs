@@ -141,7 +141,8 @@ impl Link {
         progress: &mut Progress,
     ) -> Result<(), LinkError> {
         let opening = async {
-            let connection = endpoint.connect(self.core, "core").map_err(transport)?.await.map_err(transport)?;
+            let connection =
+                endpoint.connect(self.core, "core").map_err(transport)?.await.map_err(transport)?;
             let live = Subscription::open(&connection, self.recipient, u64::MAX, u64::MAX).await?;
             Ok::<_, LinkError>((connection, live))
         };
@@ -150,7 +151,8 @@ impl Link {
         *backoff = BACKOFF_MIN;
         info!(core = %connection.remote_address(), "connected to the core");
         self.tell(Event::Up).await?;
-        let mut history = Subscription::open(&connection, self.recipient, progress.whole_below, live.next).await?;
+        let mut history =
+            Subscription::open(&connection, self.recipient, progress.whole_below, live.next).await?;
         progress.live_from(live.next);
         let mut catching_up = true;
         loop {

@@ -191,7 +191,9 @@ impl Opener {
         let readings = reading::decode(&plaintext)?;
         let chain = self.chains.entry((h.patient, h.class)).or_default();
         match chain.link(h.sequence, h.prev, segment.hash()) {
-            Link::New => Ok(Some(Opened { patient: h.patient, class: h.class, sequence: h.sequence, readings })),
+            Link::New => {
+                Ok(Some(Opened { patient: h.patient, class: h.class, sequence: h.sequence, readings }))
+            }
             Link::Duplicate => Ok(None),
             Link::Broken => Err(OpenError::BrokenChain),
         }
@@ -240,7 +242,8 @@ mod tests {
         let root = PatientRoot::from_bytes([7; 32]);
         let (private, public) = generate_keypair();
         let recipient = RecipientId([5; 20]);
-        let scope = WrapScope { class: DataClass::Vitals, patient: PatientId([1; 16]), generation: 0, recipient };
+        let scope =
+            WrapScope { class: DataClass::Vitals, patient: PatientId([1; 16]), generation: 0, recipient };
         let leaf = root.class_key(DataClass::Vitals, 0).descend(EPOCH, TREE_DEPTH).unwrap();
         let wrap = scope.seal(&leaf, &public, &device).unwrap().to_vec();
         let opener = Opener::new(recipient, private, [device.verifying_key()]);
@@ -293,7 +296,10 @@ mod tests {
         assert_eq!(state, ChainState { verified: 2, gap: Some((1, 1)) });
         assert!(matches!(world.opener.take(&fork), Err(OpenError::BrokenChain)));
         let (one, _) = world.segment(1, hash);
-        assert!(matches!(world.opener.take(&one), Err(OpenError::BrokenChain)), "two names another hash than one has");
+        assert!(
+            matches!(world.opener.take(&one), Err(OpenError::BrokenChain)),
+            "two names another hash than one has"
+        );
     }
 
     #[test]

@@ -1,0 +1,228 @@
+//! What was opened, for all readers; and the thread that opens it.
+//!
+//! Signatures and HPKE are work for a processor, so the opener has a thread of its own and never holds up the pages.
+//! Readers are told the newest number by a watch and read the ring themselves.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use caregate_host::admin::Condition;
+use caregate_host::clock;
+use caregate_protocol::id::{DataClass, PatientId};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, info, warn};
+
+use crate::link::Event;
+use crate::metrics::Metrics;
+use crate::opener::{ChainState, OpenError, Opened, Opener};
+use crate::ring::{Entry, Fallen, Ring};
+
+/// Events between the link and the opener: some 100 ms of a busy hospital, at most 256 MiB if every record were of the
+/// greatest length; beyond it QUIC's flow control holds the core.
+pub const EVENTS_MAX: usize = 256;
+/// Readings taken from the ring at once by a scan: what the opener may have to wait for stays below a millisecond.
+const SCAN_READINGS: usize = 4096;
+
+/// How far the feed is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The number of the next reading.
+    pub next: u64,
+    /// Whether the core is connected.
+    pub link_up: bool,
+}
+
+/// The state of each chain of patient and class.
+pub type Chains = BTreeMap<(PatientId, DataClass), ChainState>;
+
+/// What was opened, for all readers.
+#[derive(Debug)]
+pub struct Feed {
+    ring: RwLock<Ring>,
+    chains: RwLock<Chains>,
+    progress: watch::Sender<Progress>,
+}
+
+impl Feed {
+    /// Nothing yet; keeps about `bytes_max` of readings.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        Self {
+            ring: RwLock::new(Ring::new(bytes_max)),
+            chains: RwLock::default(),
+            progress: watch::Sender::default(),
+        }
+    }
+
+    /// Appends opened segments with their chains' states, then wakes the readers.
+    pub fn append(&self, opened: Vec<Opened>, states: Chains, opened_ms: i64) {
+        self.chains.write().unwrap_or_else(PoisonError::into_inner).extend(states);
+        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        for segment in opened {
+            ring.append(segment, opened_ms);
+        }
+        let next = ring.next();
+        drop(ring);
+        self.progress.send_modify(|progress| progress.next = next);
+    }
+
+    /// Says whether the core is connected.
+    pub fn set_link(&self, up: bool) {
+        self.progress.send_modify(|progress| progress.link_up = up);
+    }
+
+    /// Follows the newest number and the link.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// The lowest number held, one past the highest, and the bytes held.
+    #[must_use]
+    pub fn held(&self) -> (u64, u64, usize) {
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        (ring.tail(), ring.next(), ring.bytes())
+    }
+
+    /// As [`Ring::read`].
+    ///
+    /// # Errors
+    /// [`Fallen`].
+    pub fn read(&self, from: u64, count: usize) -> Result<Vec<Arc<Entry>>, Fallen> {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).read(from, count)
+    }
+
+    /// Shows each reading held to `visit`, oldest first, without holding up the opener for long.
+    pub fn scan(&self, mut visit: impl FnMut(&Arc<Entry>)) {
+        let mut at = self.held().0;
+        loop {
+            match self.read(at, SCAN_READINGS) {
+                Ok(page) => {
+                    page.iter().for_each(&mut visit);
+                    let Some(last) = page.last() else { return };
+                    at = last.n + 1;
+                }
+                Err(Fallen { tail }) => at = tail,
+            }
+        }
+    }
+
+    /// How each chain stands.
+    #[must_use]
+    pub fn chains(&self) -> Chains {
+        self.chains.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Opens what the link delivers until the link is gone. For a thread of its own.
+pub fn run(
+    mut events: mpsc::Receiver<Event>,
+    mut opener: Opener,
+    feed: &Feed,
+    metrics: &Metrics,
+    connected: &Condition,
+) {
+    while let Some(event) = events.blocking_recv() {
+        match event {
+            Event::Up => set_link(true, feed, metrics, connected),
+            Event::Down(reason) => {
+                metrics.link_lost.with_label_values(&[reason]).inc();
+                set_link(false, feed, metrics, connected);
+            }
+            Event::CaughtUp => info!("history is complete"),
+            Event::Record(record) => match opener.take(&record) {
+                Ok(opened) => take(opened, &opener, feed, metrics),
+                Err(error) => refused(&error, metrics),
+            },
+        }
+    }
+    set_link(false, feed, metrics, connected);
+}
+
+fn set_link(up: bool, feed: &Feed, metrics: &Metrics, connected: &Condition) {
+    feed.set_link(up);
+    metrics.link_up.set(i64::from(up));
+    connected.set(up);
+}
+
+fn refused(error: &OpenError, metrics: &Metrics) {
+    metrics.records.with_label_values(&["refused"]).inc();
+    let counter = metrics.refused.with_label_values(&[error.reason()]);
+    counter.inc();
+    // One broken gateway must not fill the log; the counter has the number.
+    if counter.get().is_power_of_two() {
+        warn!(reason = error.reason(), count = counter.get(), %error, "a record was refused");
+    } else {
+        debug!(%error, "a record was refused");
+    }
+}
+
+fn take(opened: Vec<Opened>, opener: &Opener, feed: &Feed, metrics: &Metrics) {
+    metrics.waiting_bytes.set(gauge(opener.waiting_bytes()));
+    if opened.is_empty() {
+        metrics.records.with_label_values(&["kept"]).inc();
+        return;
+    }
+    metrics.records.with_label_values(&["opened"]).inc();
+    let now_us = clock::now_us();
+    for segment in &opened {
+        let readings = u64::try_from(segment.readings.len()).unwrap_or(u64::MAX);
+        metrics.readings.with_label_values(&[segment.class.as_str()]).inc_by(readings);
+        for reading in &segment.readings {
+            let delay_us = now_us.saturating_sub(reading.gateway_time_us).max(0);
+            #[expect(clippy::cast_precision_loss, reason = "a delay for a histogram")]
+            metrics.delay.observe(delay_us as f64 / 1e6);
+        }
+    }
+    let states = opened
+        .iter()
+        .filter_map(|o| Some(((o.patient, o.class), opener.chain(o.patient, o.class)?)))
+        .collect();
+    feed.append(opened, states, now_us.div_euclid(1000));
+    let (tail, next, bytes) = feed.held();
+    metrics.ring_bytes.set(gauge(bytes));
+    metrics.ring_readings.set(i64::try_from(next - tail).unwrap_or(i64::MAX));
+}
+
+fn gauge(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::tests::{numeric, segment};
+
+    #[test]
+    fn a_scan_sees_every_reading_once_and_progress_names_the_next() {
+        let feed = Feed::new(usize::MAX);
+        let progress = feed.progress();
+        let count = 3 * SCAN_READINGS as u64 + 5;
+        for n in 0..count {
+            feed.append(vec![segment(n, vec![numeric("heart-rate", 1, 60.0, None)])], Chains::new(), 9);
+        }
+        assert_eq!(progress.borrow().next, count);
+        let mut seen = Vec::new();
+        feed.scan(|entry| seen.push(entry.n));
+        assert!(seen.into_iter().eq(0..count));
+    }
+
+    #[test]
+    fn what_can_not_be_opened_is_counted_and_the_next_is_taken() {
+        let registry = prometheus::Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        let (private, _) = caregate_protocol::wrap::generate_keypair();
+        let opener = Opener::new(caregate_protocol::id::RecipientId([5; 20]), private, []);
+        let (out, events) = mpsc::channel(8);
+        let condition = caregate_host::admin::Health::new().condition("core");
+        out.try_send(Event::Up).unwrap();
+        out.try_send(Event::Record(b"rubbish".to_vec())).unwrap();
+        out.try_send(Event::Record(Vec::new())).unwrap();
+        out.try_send(Event::Down("transport")).unwrap();
+        drop(out);
+        run(events, opener, &Feed::new(1), &metrics, &condition);
+        assert_eq!(metrics.refused.with_label_values(&["magic"]).get(), 2);
+        assert_eq!(metrics.link_lost.with_label_values(&["transport"]).get(), 1);
+        assert!(!condition.holds());
+    }
+}

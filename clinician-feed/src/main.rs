@@ -1,0 +1,48 @@
+//! `clinician-feed`: opens sealed readings and shows them. `clinician-feed --help` says how to run it.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use clinician_feed::{daemon, password};
+
+/// Opens what patients share with this hospital, and serves it: a live page, its WebSocket stream, and FHIR R4.
+///
+/// Without a command it runs until SIGTERM. Logs go to standard error; CAREGATE_LOG filters them.
+#[derive(Debug, Parser)]
+#[command(version, about, long_about)]
+struct Arguments {
+    /// Configuration file (TOML); see deploy/examples/clinician-feed.toml
+    #[arg(long, global = true, default_value = "/etc/caregate/clinician-feed.toml")]
+    config: PathBuf,
+    /// Check the configuration, the identity and the keys, then exit
+    #[arg(long)]
+    check: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read a password from standard input and print its Argon2id hash for the configuration
+    HashPassword,
+    /// Print the whole history that the core holds for this hospital, one JSON object per reading
+    ///
+    /// The objects are those of the stream (docs/feed-api.md). The status is 1 if a record could not be opened or a chain is
+    /// broken. May run beside the daemon.
+    Export,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        None => daemon::run(&arguments.config, arguments.check).await,
+        Some(Command::HashPassword) => {
+            let password = password::read(std::io::stdin().lock())?;
+            writeln!(std::io::stdout(), "{}", password::hash(&password)?)?;
+            Ok(())
+        }
+        Some(Command::Export) => daemon::export(&arguments.config).await,
+    }
+}

@@ -1,0 +1,244 @@
+//! The stream's messages, as `docs/feed-api.md` has them.
+
+use caregate_protocol::code::by_number;
+use caregate_protocol::id::{DataClass, DeviceId, PatientId, StreamName};
+use caregate_protocol::reading::Value;
+use serde::{Deserialize, Serialize};
+
+use crate::opener::ChainState;
+use crate::ring::Entry;
+
+/// What alarm limits and scores apply to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Category {
+    /// From 16 years.
+    Adult,
+    /// Below.
+    Child,
+    /// In the first 28 days.
+    Neonate,
+}
+
+/// Who lies where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bed {
+    /// What staff call the place.
+    pub bed: String,
+    /// The pseudonym of who lies there.
+    pub patient: PatientId,
+    /// Adult, child or neonate.
+    pub category: Category,
+}
+
+/// One message of the stream.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Message<'a> {
+    /// The first one.
+    Hello {
+        /// Unix time in milliseconds by the feed's clock.
+        server_ms: i64,
+        /// The number of the next reading to be opened.
+        next: u64,
+        /// All beds.
+        beds: &'a [Bed],
+    },
+    /// An opened reading.
+    Reading(Box<ReadingMessage<'a>>),
+    /// How a chain stands.
+    Chain {
+        /// Whose.
+        patient: PatientId,
+        /// Of which class.
+        class: DataClass,
+        /// Highest verified sequence.
+        verified: u64,
+        /// Lowest missing range, inclusive.
+        gap: Option<(u64, u64)>,
+    },
+    /// Whether the core is connected.
+    Link {
+        /// `up` or `down`.
+        core: &'static str,
+    },
+}
+
+/// An opened reading.
+#[derive(Debug, Serialize)]
+pub struct ReadingMessage<'a> {
+    n: u64,
+    patient: PatientId,
+    class: DataClass,
+    segment: u64,
+    device: &'a DeviceId,
+    stream: &'a StreamName,
+    seq: Option<u64>,
+    sensor_us: Option<i64>,
+    gateway_us: i64,
+    flags: u32,
+    opened_ms: i64,
+    code: CodeMessage<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    numeric: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wave: Option<WaveMessage<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<bool>,
+}
+
+#[derive(Debug, Serialize)]
+struct CodeMessage<'a> {
+    name: &'a str,
+    loinc: Option<&'static str>,
+    mdc: Option<u32>,
+    display: &'a str,
+    unit: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct WaveMessage<'a> {
+    t0_us: i64,
+    period_ns: u32,
+    scale: f64,
+    offset: f64,
+    samples: &'a [i16],
+}
+
+impl<'a> From<&'a Entry> for Message<'a> {
+    fn from(entry: &'a Entry) -> Self {
+        let reading = &entry.reading;
+        // A quantity that this feed's table does not know yet is shown under its stream's name.
+        let unknown = CodeMessage {
+            name: reading.stream.as_str(),
+            loinc: None,
+            mdc: None,
+            display: reading.stream.as_str(),
+            unit: None,
+        };
+        let code = by_number(entry.quantity()).map_or(unknown, |q| CodeMessage {
+            name: q.name,
+            loinc: q.loinc.first().copied(),
+            mdc: q.mdc,
+            display: q.display,
+            unit: q.unit,
+        });
+        let (mut numeric, mut wave, mut event) = (None, None, None);
+        match &reading.value {
+            Value::Numeric { value, .. } => numeric = Some(*value),
+            Value::Waveform { t0_us, period_ns, scale, offset, samples, .. } => {
+                let (t0_us, period_ns, scale, offset) = (*t0_us, *period_ns, *scale, *offset);
+                wave = Some(WaveMessage { t0_us, period_ns, scale, offset, samples });
+            }
+            Value::Event { .. } => event = Some(true),
+        }
+        Self::Reading(Box::new(ReadingMessage {
+            n: entry.n,
+            patient: entry.patient,
+            class: entry.class,
+            segment: entry.segment,
+            device: &reading.device,
+            stream: &reading.stream,
+            seq: reading.seq,
+            sensor_us: reading.sensor_time_us,
+            gateway_us: reading.gateway_time_us,
+            flags: reading.flags,
+            opened_ms: entry.opened_ms,
+            code,
+            numeric,
+            wave,
+            event,
+        }))
+    }
+}
+
+impl Message<'_> {
+    /// How a chain stands.
+    #[must_use]
+    pub fn chain((patient, class): (PatientId, DataClass), state: ChainState) -> Self {
+        Self::Chain { patient, class, verified: state.verified, gap: state.gap }
+    }
+
+    /// Whether the core is connected.
+    #[must_use]
+    pub fn link(up: bool) -> Self {
+        Self::Link { core: if up { "up" } else { "down" } }
+    }
+
+    /// One line of JSON.
+    #[must_use]
+    pub fn json(&self) -> String {
+        let Ok(text) = serde_json::to_string(self)
+            .map_err(|_source| unreachable!("text keys and numbers are always JSON"));
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+    use crate::ring::entries;
+    use crate::ring::tests::{numeric, segment};
+
+    fn parsed(message: &Message<'_>) -> Json {
+        serde_json::from_str(&message.json()).unwrap()
+    }
+
+    #[test]
+    fn messages_are_as_documented() {
+        let patient = PatientId([1; 16]);
+        let beds = [Bed { bed: "Bed 1".into(), patient, category: Category::Adult }];
+        let hex = "01".repeat(16);
+        assert_eq!(
+            parsed(&Message::Hello { server_ms: 5, next: 512, beds: &beds }),
+            json!({"type":"hello","server_ms":5,"next":512,"beds":[{"bed":"Bed 1","patient":hex,"category":"adult"}]})
+        );
+        let reading = numeric("heart-rate", 1, 72.0, Some(1_790_000_000_000_000));
+        let entry = entries(segment(45, vec![reading]), 512, 1_790_000_000_012).next().unwrap();
+        assert_eq!(
+            parsed(&Message::from(&entry)),
+            json!({"type":"reading","n":512,"patient":hex,"class":"vitals","segment":45,"device":"monitor-1",
+                "stream":"heart-rate","seq":7,"sensor_us":1_790_000_000_000_000_i64,"gateway_us":1_790_000_000_001_000_i64,
+                "flags":0,"opened_ms":1_790_000_000_012_i64,"numeric":72.0,
+                "code":{"name":"heart-rate","loinc":"8867-4","mdc":147_842,"display":"Heart rate","unit":"/min"}})
+        );
+        let state = ChainState { verified: 45, gap: Some((3, 4)) };
+        assert_eq!(
+            parsed(&Message::chain((patient, DataClass::Vitals), state)),
+            json!({"type":"chain","patient":hex,"class":"vitals","verified":45,"gap":[3,4]})
+        );
+        assert_eq!(parsed(&Message::link(true)), json!({"type":"link","core":"up"}));
+    }
+
+    #[test]
+    fn waveforms_and_events() {
+        let mut wave = numeric("ecg-ii", 0, 0.0, None);
+        wave.value = Value::Waveform {
+            quantity: 258,
+            t0_us: 9,
+            period_ns: 2_777_778,
+            scale: 0.005,
+            offset: -5.12,
+            samples: vec![995, -1],
+        };
+        let mut fall = numeric("fall", 0, 0.0, None);
+        fall.value = Value::Event { quantity: 513 };
+        let unknown = numeric("new-thing", 60_000, 1.0, None);
+        let all: Vec<_> = entries(segment(1, vec![wave, fall, unknown]), 0, 5).collect();
+        let wave = parsed(&Message::from(&all[0]));
+        assert_eq!(
+            wave["wave"],
+            json!({"t0_us":9,"period_ns":2_777_778,"scale":0.005,"offset":-5.12,"samples":[995,-1]})
+        );
+        assert!(wave.get("numeric").is_none() && wave["sensor_us"].is_null());
+        let fall = parsed(&Message::from(&all[1]));
+        assert_eq!(
+            (&fall["event"], &fall["code"]["mdc"], &fall["code"]["unit"]),
+            (&json!(true), &json!(8_519_681), &Json::Null)
+        );
+        assert_eq!(parsed(&Message::from(&all[2]))["code"]["name"], "new-thing");
+    }
+}
