@@ -93,7 +93,7 @@ pub struct Login {
     attempts: Mutex<Attempts>,
     basic: Mutex<BasicMemory>,
     basic_key: hmac::Key,
-    checks: Semaphore,
+    checks: Arc<Semaphore>,
     waiting: AtomicUsize,
     random: SystemRandom,
 }
@@ -129,7 +129,7 @@ impl Login {
             attempts: Mutex::default(),
             basic: Mutex::default(),
             basic_key: hmac::Key::generate(hmac::HMAC_SHA256, &random).map_err(failed)?,
-            checks: Semaphore::new(CHECKS_MAX),
+            checks: Arc::new(Semaphore::new(CHECKS_MAX)),
             waiting: AtomicUsize::new(0),
             random,
         })
@@ -149,12 +149,19 @@ impl Login {
         }
         let waiting = Waiting(&self.waiting);
         lock(&self.attempts).begin(address, user, clock::monotonic()).map_err(LoginError::TooMany)?;
-        let permit = self.checks.acquire().await.map_err(|_closed| LoginError::Internal)?;
+        let checks = Arc::clone(&self.checks);
+        let permit = checks.acquire_owned().await.map_err(|_closed| LoginError::Internal)?;
         let known = self.users.get_key_value(user);
         let hash = Arc::clone(known.map_or(&self.nobody, |(_, hash)| hash));
         let password = zeroize::Zeroizing::new(password.to_owned());
-        let right = tokio::task::spawn_blocking(move || hash.verify(&password)).await;
-        drop((permit, waiting));
+        // The check runs to its end also when the request is dropped, and keeps its place until then.
+        let check = move || {
+            let right = hash.verify(&password);
+            drop(permit);
+            right
+        };
+        let right = tokio::task::spawn_blocking(check).await;
+        drop(waiting);
         match (right, known) {
             (Ok(true), Some((name, _))) => {
                 lock(&self.attempts).succeed(address, user);
@@ -310,10 +317,15 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_is_dropped_leaves_its_place() {
         let login = login();
-        for _ in 0..2 * WAITING_MAX {
-            let mut checking = Box::pin(login.verify("nobody", "x", HERE));
-            drop(futures_util::poll!(checking.as_mut()));
+        let held =
+            Arc::clone(&login.checks).acquire_many_owned(u32::try_from(CHECKS_MAX).unwrap()).await.unwrap();
+        for n in 0..2 * WAITING_MAX {
+            let user = n.to_string();
+            let mut checking = Box::pin(login.verify(&user, "x", HERE));
+            assert!(futures_util::poll!(checking.as_mut()).is_pending());
+            assert_eq!(login.waiting.load(Ordering::Relaxed), 1);
         }
         assert_eq!(login.waiting.load(Ordering::Relaxed), 0);
+        drop(held);
     }
 }

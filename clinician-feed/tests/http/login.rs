@@ -1,0 +1,86 @@
+use clinician_feed::attempts::USER_MAX;
+
+use crate::client::{JSON, cookie, get, log_in, post};
+use crate::{PASSWORD, USER, start};
+
+#[tokio::test]
+async fn right_wrong_and_logged_out() {
+    let site = start(1 << 20);
+    assert_eq!(get(&site, "/api/session", "").await.status, 401);
+    let wrong = log_in(&site, USER, "wrong horse").await;
+    assert_eq!((wrong.status, wrong.json()["error"].as_str()), (401, Some("wrong user or password")));
+    assert_eq!(
+        log_in(&site, "nobody", PASSWORD).await.body,
+        wrong.body,
+        "a user who does not exist looks the same"
+    );
+    let right = log_in(&site, USER, PASSWORD).await;
+    let set = right.header("set-cookie").unwrap();
+    assert!(set.contains("HttpOnly") && set.contains("SameSite=Strict") && !set.contains("Secure"), "{set}");
+    let cookie = format!("Cookie: {}\r\n", set.split(';').next().unwrap());
+    let session = get(&site, "/api/session", &cookie).await;
+    assert_eq!((session.status, session.json()), (200, serde_json::json!({ "user": USER })));
+    assert_eq!(session.header("cache-control"), Some("no-store"));
+    assert_eq!(post(&site, "/api/logout", &format!("{cookie}Origin: http://evil\r\n"), "").await.status, 403);
+    assert_eq!(post(&site, "/api/logout", &cookie, "").await.status, 204);
+    assert_eq!(get(&site, "/api/session", &cookie).await.status, 401);
+}
+
+#[tokio::test]
+async fn a_guesser_waits() {
+    let site = start(1 << 20);
+    for _ in 0..USER_MAX {
+        assert_eq!(log_in(&site, USER, "wrong horse").await.status, 401);
+    }
+    let answer = log_in(&site, USER, PASSWORD).await;
+    assert_eq!(answer.status, 429);
+    let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=300).contains(&seconds));
+}
+
+#[tokio::test]
+async fn other_pages_and_other_types_are_refused() {
+    let site = start(1 << 20);
+    let body = serde_json::json!({ "user": USER, "password": PASSWORD }).to_string();
+    let evil = "Content-Type: application/json\r\nOrigin: http://evil\r\n";
+    assert_eq!(post(&site, "/api/login", evil, &body).await.status, 403);
+    assert_eq!(post(&site, "/api/login", "Content-Type: text/plain\r\n", &body).await.status, 415);
+    assert_eq!(
+        post(&site, "/api/login", "Content-Type: application/json; charset=utf-8\r\n", &body).await.status,
+        204
+    );
+}
+
+#[tokio::test]
+async fn malformed_bodies_are_named() {
+    let site = start(1 << 20);
+    for (body, expected) in [
+        ("{", "body: EOF while parsing"),
+        ("{\"user\":1,\"password\":\"x\"}", "body: invalid type: integer"),
+        ("{\"user\":\"a\"}", "body: missing field `password`"),
+        ("{\"user\":\"a\",\"password\":\"b\",\"more\":1}", "body: unknown field `more`"),
+    ] {
+        let answer = post(&site, "/api/login", JSON, body).await;
+        assert_eq!(answer.status, 400);
+        assert!(answer.json()["error"].as_str().unwrap().starts_with(expected), "{answer:?}");
+    }
+    let long = format!("{{\"user\":\"{}\"}}", "a".repeat(9000));
+    assert_eq!(post(&site, "/api/login", JSON, &long).await.status, 413);
+    assert_eq!(get(&site, "/api/login", "").await.status, 405);
+    assert_eq!(get(&site, "/api/nothing", "").await.status, 404);
+}
+
+#[tokio::test]
+async fn every_answer_carries_the_security_headers() {
+    let site = start(1 << 20);
+    let cookie = cookie(&site).await;
+    for path in ["/", "/api/session", "/nothing", "/fhir/metadata"] {
+        let answer = get(&site, path, &format!("Cookie: {cookie}\r\n")).await;
+        assert!(
+            answer.header("content-security-policy").unwrap().contains("frame-ancestors 'none'"),
+            "{path}"
+        );
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
+    }
+}

@@ -1,0 +1,81 @@
+//! The feed's HTTP side against real clients: a ring that a test fills, a browser's requests, a WebSocket library.
+
+mod client;
+mod fhir;
+mod login;
+mod stream;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use caregate_host::http::{self, Options};
+use caregate_protocol::id::{DataClass, DeviceId, PatientId, StreamName};
+use caregate_protocol::reading::{Reading, Value};
+use clinician_feed::feed::{Chains, Feed};
+use clinician_feed::login::Login;
+use clinician_feed::message::{Bed, Category};
+use clinician_feed::metrics::Metrics;
+use clinician_feed::opener::{ChainState, Opened};
+use clinician_feed::password::{self, Hashed};
+use clinician_feed::{daemon, server};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const PATIENT: PatientId = PatientId([1; 16]);
+pub(crate) const USER: &str = "nurse";
+pub(crate) const PASSWORD: &str = "correct horse";
+/// 2026-09-21T13:33:20Z.
+pub(crate) const T0_US: i64 = 1_790_000_000_000_000;
+
+/// A server as the daemon starts it, with a feed that the test fills.
+pub(crate) struct Site {
+    pub(crate) address: SocketAddr,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) serving: JoinHandle<()>,
+}
+
+pub(crate) fn start(ring_bytes_max: usize) -> Site {
+    let listener = daemon::listen("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (feed, stop) = (Arc::new(Feed::new(ring_bytes_max)), CancellationToken::new());
+    let user = (USER.to_owned(), Hashed::new(&password::hash(PASSWORD).unwrap()).unwrap());
+    let beds = vec![Bed { bed: "Bed 1".into(), patient: PATIENT, category: Category::Adult }];
+    let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+    let login = Login::new([user]).unwrap();
+    let app = Arc::new(server::App::new(Arc::clone(&feed), login, beds, metrics, false, stop.clone()));
+    let options = Options { connections_max: server::CONNECTIONS_MAX, tls: None };
+    let (router, stopping) = (server::router(Arc::clone(&app)), stop.clone());
+    let serving = tokio::spawn(async move {
+        http::serve(listener, router, options, stopping).await;
+        daemon::drain(&app).await;
+    });
+    Site { address, feed, stop, serving }
+}
+
+pub(crate) fn reading(stream: &str, sensor_time_us: Option<i64>, value: Value) -> Reading {
+    Reading {
+        device: DeviceId::new("monitor-1").unwrap(),
+        stream: StreamName::new(stream).unwrap(),
+        seq: Some(7),
+        sensor_time_us,
+        gateway_time_us: T0_US + 1_000,
+        flags: 0,
+        value,
+    }
+}
+
+pub(crate) fn heart_rate(value: f64) -> Reading {
+    reading("heart-rate", Some(T0_US), Value::Numeric { quantity: 1, value })
+}
+
+impl Site {
+    pub(crate) fn append(&self, class: DataClass, sequence: u64, readings: Vec<Reading>) {
+        let states = Chains::from([((PATIENT, class), ChainState { verified: sequence, gap: None })]);
+        self.feed.append(
+            vec![Opened { patient: PATIENT, class, sequence, readings }],
+            states,
+            T0_US / 1000 + 12,
+        );
+    }
+}
