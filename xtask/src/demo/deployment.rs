@@ -55,7 +55,7 @@ impl Deployment {
         dir: &Path,
         network: &Network,
         sensors: &[Sensor],
-        pace: (f64, Option<u64>),
+        speed: f64,
         feed: &Path,
     ) -> anyhow::Result<Self> {
         let now_s = clock::now_ms() / 1000;
@@ -79,7 +79,7 @@ impl Deployment {
         key_file::write(&password_file, password.as_bytes(), Existing::Keep)?;
         let hash = hash_password(feed, &password)?;
         let deployment = Self { dir: dir.to_owned(), password, password_file };
-        let credentials = deployment.sensors(network, sensors, pace)?;
+        let credentials = deployment.sensors(network, sensors, speed)?;
         let gateway = format!(
             "data = {data:?}\nadmin = \"systemd:0\"\ndevice_key = {device:?}\n{gateway_identity}\n\
              [core]\naddress = \"{core}\"\nname = \"core-1\"\n\n\
@@ -121,16 +121,8 @@ impl Deployment {
     }
 
     /// Writes `sensors.toml`; returns the gateway's side of it.
-    fn sensors(
-        &self,
-        network: &Network,
-        sensors: &[Sensor],
-        pace: (f64, Option<u64>),
-    ) -> anyhow::Result<String> {
-        let mut text = format!("broker = \"{}\"\nspeed = {:?}\n", network.mqtt(), pace.0);
-        if let Some(seconds) = pace.1 {
-            writeln!(text, "seconds = {seconds}.0")?;
-        }
+    fn sensors(&self, network: &Network, sensors: &[Sensor], speed: f64) -> anyhow::Result<String> {
+        let mut text = format!("broker = \"{}\"\nspeed = {speed:?}\n", network.mqtt());
         let mut credentials = String::new();
         for sensor in sensors {
             let (credential, secret) = SensorPassword::generate(&sensor.device, &sensor.device)?;

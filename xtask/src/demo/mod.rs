@@ -96,11 +96,12 @@ fn play(args: &DemoArgs, root: bool, dir: &std::path::Path) -> anyhow::Result<()
         .iter()
         .map(|record| std::path::absolute(record).with_context(|| record.display().to_string()))
         .collect::<anyhow::Result<_>>()?;
-    let mut system = System::start(&network, dir, &records, (args.speed, args.seconds), args.port)?;
+    let mut system = System::start(&network, dir, &records, args.speed, args.port)?;
     say(&format!("demo: the page is at {}", system.page_url()));
     say(&format!("demo: log in as {} with password {}", deployment::USER, system.deployment.password));
     match args.seconds {
         None => {
+            system.start_sensors()?;
             say("demo: running; Ctrl-C stops it");
             while !stop::requested() {
                 system.alive()?;

@@ -40,12 +40,12 @@ impl<'n> System<'n> {
         network: &'n Network,
         dir: &Path,
         records: &[PathBuf],
-        pace: (f64, Option<u64>),
+        speed: f64,
         port: u16,
     ) -> anyhow::Result<Self> {
         let binaries = build::binaries()?;
         let deployment =
-            Deployment::make(dir, network, &sensors(records), pace, &binaries.join("clinician-feed"))?;
+            Deployment::make(dir, network, &sensors(records), speed, &binaries.join("clinician-feed"))?;
         let any = || TcpListener::bind("127.0.0.1:0").context("listen on 127.0.0.1");
         let page = TcpListener::bind(("127.0.0.1", port))
             .with_context(|| format!("listen on 127.0.0.1:{port}; --port takes another"))?;
@@ -65,9 +65,6 @@ impl<'n> System<'n> {
         ] {
             let took = system.wait_ready(name, address)?;
             say(&format!("demo: {name} is ready ({} ms)", took.as_millis()));
-        }
-        if pace.1.is_none() {
-            system.start_sensors()?;
         }
         Ok(system)
     }
