@@ -1,7 +1,9 @@
-//! The example configuration files are what the daemons take: they parse whole, and their values have a meaning.
+//! What is written for operators is true of the code: example configurations parse whole and mean something, units and
+//! documents name what is there.
 //!
 //! A key that a daemon knows and an example lacks is not noticed here; a key that is misspelt, missing or gone is.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use caregate_host::config;
@@ -9,8 +11,12 @@ use caregate_protocol::openflow::session::Timing;
 use caregate_tests::sensor::{Config as SensorsConfig, PayloadFormat, SourceConfig};
 use serde::de::DeserializeOwned;
 
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
 fn examples() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples")
+    root().join("deploy/examples")
 }
 
 fn text(name: &str) -> String {
@@ -120,7 +126,7 @@ fn they_fit_each_other() {
 /// Each daemon's unit runs it on the file that its `--config` names by default.
 #[test]
 fn units_name_their_files() {
-    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd");
+    let units = root().join("deploy/systemd");
     for part in ["clinician-feed", "core-cloud", "edge-gateway", "sdn-controller"] {
         let path = units.join(format!("caregate-{part}.service"));
         let unit =
@@ -134,4 +140,72 @@ fn units_name_their_files() {
         }
     }
     assert!(units.join("caregate-clinician-feed.socket").exists());
+}
+
+/// Files below `folder` whose names end so, without what is built or fetched.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        let path = entry.expect("a folder can be listed").path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        if path.is_dir() && !["target", "node_modules", ".git"].contains(&name.as_str()) {
+            found.extend(files(&path, ending));
+        } else if name.ends_with(ending) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Names of metrics in a text: what begins with `caregate_` and one of the daemons' prefixes.
+fn metrics(text: &str) -> BTreeSet<String> {
+    let prefixes = ["mqtt", "broker", "gateway", "core", "feed", "controller", "identity", "tls", "datapath"];
+    let names = text.match_indices("caregate_").map(|(at, _)| {
+        let rest = &text[at..];
+        rest[..rest.find(|c: char| c != '_' && !c.is_ascii_lowercase()).unwrap_or(rest.len())].to_owned()
+    });
+    names
+        .filter(|name| {
+            let mut parts = name.split('_').skip(1);
+            parts.next().is_some_and(|part| prefixes.contains(&part))
+                && parts.next().is_some_and(|part| !part.is_empty())
+        })
+        .collect()
+}
+
+#[test]
+fn every_metric_is_documented_and_every_documented_metric_exists() {
+    let mut in_code = BTreeSet::new();
+    for daemon in ["edge-gateway", "core-cloud", "clinician-feed", "sdn-controller", "host"] {
+        for file in files(&root().join(daemon).join("src"), ".rs") {
+            in_code.extend(metrics(&std::fs::read_to_string(file).unwrap()));
+        }
+    }
+    assert!(in_code.len() > 40, "the names are not where they were: {in_code:?}");
+    let documented = metrics(&std::fs::read_to_string(root().join("docs/operations.md")).unwrap());
+    assert_eq!(in_code.difference(&documented).collect::<Vec<_>>(), Vec::<&String>::new(), "not documented");
+    assert_eq!(documented.difference(&in_code).collect::<Vec<_>>(), Vec::<&String>::new(), "not in the code");
+}
+
+/// Relative links between documents lead somewhere. Images are left out: the page's is made by a run of the demo.
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let (mut seen, mut dead) = (0, Vec::new());
+    for document in files(&root(), ".md") {
+        let text = std::fs::read_to_string(&document).unwrap();
+        for (at, _) in text.match_indices("](") {
+            let target = text[at + 2..].split([')', '#', ' ']).next().unwrap_or_default();
+            let label = &text[..at];
+            let image = label.rfind('[').is_some_and(|bracket| label[..bracket].ends_with('!'));
+            if image || target.is_empty() || target.contains("://") {
+                continue;
+            }
+            seen += 1;
+            if !document.parent().unwrap().join(target).exists() {
+                dead.push(format!("{}: {target}", document.display()));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "{dead:#?}");
+    assert!(seen > 30, "{seen} links");
 }
