@@ -112,3 +112,45 @@ impl TryFrom<(&[GatewayEntry], &[FeedEntry])> for Peers {
         Ok(peers)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// The public half of RFC 8032 §7.1, test 1.
+    const KEY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+
+    fn peers(text: &str) -> Result<Peers, PeersError> {
+        let head = "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\ndata = \"/nowhere\"\n\
+                    identity = { certificate = \"c\", key = \"k\", ca = \"a\" }\n";
+        let file: ConfigFile =
+            caregate_host::config::parse(Path::new("core.toml"), &format!("{head}{text}")).unwrap();
+        Peers::try_from((file.gateways.as_slice(), file.feeds.as_slice()))
+    }
+
+    #[test]
+    fn peers_are_known_by_name() {
+        let recipient = "07".repeat(20);
+        let peers = peers(&format!(
+            "[[gateway]]\nname = \"g\"\ndevice_keys = [\"{KEY}\"]\n[[feed]]\nname = \"f\"\nrecipients = [\"{recipient}\"]\n"
+        ))
+        .unwrap();
+        assert_eq!(hex::encode(peers.gateways["g"][0].as_bytes()), KEY);
+        assert_eq!(peers.feeds["f"], [RecipientId([7; 20])]);
+    }
+
+    #[test]
+    fn a_wrong_key_and_a_second_entry_are_named() {
+        for wrong in ["", "d75a", &KEY[1..], &"z".repeat(64), &format!("{KEY}00")] {
+            let text = format!("[[gateway]]\nname = \"g\"\ndevice_keys = [\"{KEY}\", \"{wrong}\"]\n");
+            let error = peers(&text).unwrap_err().to_string();
+            assert!(error.starts_with("gateway.device_keys of g: entry 1 is no Ed25519"), "{error}");
+        }
+        let gateway = format!("[[gateway]]\nname = \"g\"\ndevice_keys = [\"{KEY}\"]\n");
+        assert_eq!(peers(&gateway.repeat(2)).unwrap_err().to_string(), "gateway g is configured twice");
+        let feed = "[[feed]]\nname = \"f\"\nrecipients = []\n".repeat(2);
+        assert_eq!(peers(&feed).unwrap_err().to_string(), "feed f is configured twice");
+    }
+}

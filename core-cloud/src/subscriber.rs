@@ -77,7 +77,11 @@ impl FeedSession {
         while at < until {
             let page: Page = self.read(move |store| store.page(recipient, at, until, PAGE_BYTES)).await?;
             if page.records.is_empty() {
-                self.stored.changed().await.map_err(|_gone| SessionError::Stopped)?;
+                tokio::select! {
+                    changed = self.stored.changed() => changed.map_err(|_gone| SessionError::Stopped)?,
+                    // So that a subscription nobody reads gives its place back.
+                    _ = out.stopped() => return Ok(()),
+                }
                 continue;
             }
             for (number, record) in page.records {

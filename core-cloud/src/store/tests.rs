@@ -5,10 +5,11 @@ use caregate_protocol::key::{PatientRoot, TreeNode};
 use caregate_protocol::segment::{Cipher, signer_id};
 use caregate_protocol::wrap::{HpkePublicKey, WrapScope, generate_keypair};
 use ed25519_dalek::SigningKey;
-use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+
+mod property;
 
 const EPOCH: u32 = 29_000_000;
 const PAGE_BYTES: usize = 1 << 20;
@@ -48,7 +49,8 @@ fn segment_of(patient: u8, class: DataClass, name: Name, plaintext: &[u8]) -> Ve
         sealed_us: 0,
         readings: 0,
     };
-    let key = PatientRoot::from_bytes([7; 32]).class_key(class, name.generation).epoch_key(name.epoch).unwrap();
+    let key =
+        PatientRoot::from_bytes([7; 32]).class_key(class, name.generation).epoch_key(name.epoch).unwrap();
     header.seal(plaintext, &key, &device()).unwrap().0
 }
 
@@ -57,8 +59,7 @@ fn segment(epoch: u32, sequence: u64) -> Vec<u8> {
 }
 
 fn wrap_of(patient: u8, class: DataClass, generation: u32, node: (u32, u8), to: u8) -> Vec<u8> {
-    let scope =
-        WrapScope { class, patient: PatientId([patient; 16]), generation, recipient: recipient(to) };
+    let scope = WrapScope { class, patient: PatientId([patient; 16]), generation, recipient: recipient(to) };
     let node = TreeNode::new(node.0, node.1, [0; 32]).unwrap();
     scope.seal(&node, &public_key(), &device()).unwrap().to_vec()
 }
@@ -211,7 +212,8 @@ fn wraps_that_overlap_bring_a_segment_once() {
         assert_eq!(world.put(&record), Outcome::Stored);
     }
     let queue = world.queue(1);
-    let segments: Vec<_> = queue.iter().filter(|r| matches!(Record::decode(r), Ok(Record::Segment(_)))).collect();
+    let segments: Vec<_> =
+        queue.iter().filter(|r| matches!(Record::decode(r), Ok(Record::Segment(_)))).collect();
     assert_eq!(segments, [&segment(EPOCH, 0), &segment(EPOCH + 1, 1), &segment(EPOCH, 2)]);
 }
 
@@ -225,11 +227,16 @@ fn nobody_is_offered_what_it_holds_no_wrap_for() {
     world.put(&wrap(EPOCH + 1, 5));
     world.put(&segment(EPOCH, 0));
     let lengths: Vec<_> = (1..=6).map(|to| world.queue(to).len()).collect();
-    assert_eq!(lengths, [2, 1, 1, 1, 1, 0], "class, generation, patient and epoch each keep the segment away");
+    assert_eq!(
+        lengths,
+        [2, 1, 1, 1, 1, 0],
+        "class, generation, patient and epoch each keep the segment away"
+    );
 }
 
 #[test]
 fn pages_respect_their_bounds_and_always_make_progress() {
+    const NONE: [u64; 0] = [];
     let world = World::new();
     let records: Vec<_> =
         [wrap(EPOCH, 1)].into_iter().chain((0..9).map(|sequence| segment(EPOCH, sequence))).collect();
@@ -244,11 +251,11 @@ fn pages_respect_their_bounds_and_always_make_progress() {
     assert_eq!(numbers(1, u64::MAX, 3 * size - 1), [1, 2]);
     assert_eq!(numbers(1, u64::MAX, 0), [1], "one record always goes");
     assert_eq!(numbers(2, 4, PAGE_BYTES), [2, 3], "until is one past the last");
-    assert_eq!(numbers(0, 0, PAGE_BYTES), []);
-    assert_eq!(numbers(5, 5, PAGE_BYTES), []);
-    assert_eq!(numbers(7, 3, PAGE_BYTES), []);
-    assert_eq!(numbers(10, u64::MAX, PAGE_BYTES), []);
-    assert_eq!(numbers(u64::MAX, u64::MAX, PAGE_BYTES), []);
+    assert_eq!(numbers(0, 0, PAGE_BYTES), NONE);
+    assert_eq!(numbers(5, 5, PAGE_BYTES), NONE);
+    assert_eq!(numbers(7, 3, PAGE_BYTES), NONE);
+    assert_eq!(numbers(10, u64::MAX, PAGE_BYTES), NONE);
+    assert_eq!(numbers(u64::MAX, u64::MAX, PAGE_BYTES), NONE);
     assert_eq!(world.store.next_number(recipient(1)).unwrap(), 10);
     assert_eq!(world.store.next_number(recipient(2)).unwrap(), 0);
 }
@@ -350,92 +357,4 @@ fn a_batch_whose_commit_fails_is_an_error_and_none_of_it_counts() {
         assert_eq!(page.records.len(), 2);
     }
     assert!(store.put(&[segment(EPOCH, 1)]).is_err(), "and it takes nothing more in this process");
-}
-
-/// One step of a property: a segment, or a wrap of a node for one of three recipients.
-#[derive(Debug, Clone)]
-enum Step {
-    Segment(Name),
-    Wrap { generation: u32, node: (u32, u8), to: u8 },
-    Restart,
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let epoch = EPOCH..EPOCH + 8;
-    let segment = (0_u32..2, epoch.clone(), 0_u64..24)
-        .prop_map(|(generation, epoch, sequence)| Step::Segment(Name { generation, epoch, sequence }));
-    let wrap = (0_u32..2, epoch, 0_u8..4, 0_u8..3).prop_map(|(generation, epoch, up, to)| {
-        let first = epoch >> up << up;
-        Step::Wrap { generation, node: (first, TREE_DEPTH - up), to }
-    });
-    proptest::collection::vec(prop_oneof![6 => segment, 4 => wrap, 1 => Just(Step::Restart)], 1..40)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-
-    /// In whatever order wraps and segments come and however they are batched, each recipient's queue ends as exactly the
-    /// segments that it can open, each once, and none before a wrap that opens it.
-    #[test]
-    fn each_queue_is_exactly_what_its_recipient_can_open(steps in steps(), batch in 1_usize..6) {
-        let mut world = World::new();
-        let mut taken: std::collections::BTreeMap<u64, Name> = Default::default();
-        let mut wraps: BTreeSet<(u32, (u32, u8), u8)> = BTreeSet::new();
-        let mut records = Vec::new();
-        for step in &steps {
-            match step {
-                Step::Segment(name) => {
-                    let fork = taken.get(&name.sequence).is_some_and(|first| first != name);
-                    let known = taken.contains_key(&name.sequence);
-                    taken.entry(name.sequence).or_insert(*name);
-                    let outcome = match (known, fork) {
-                        (_, true) => Outcome::Refused(Refusal::Fork),
-                        (true, false) => Outcome::Known,
-                        (false, false) => Outcome::Stored,
-                    };
-                    records.push((segment_of(1, DataClass::Vitals, *name, b"x"), outcome));
-                }
-                Step::Wrap { generation, node, to } => {
-                    let new = wraps.insert((*generation, *node, *to));
-                    let record = wrap_of(1, DataClass::Vitals, *generation, *node, *to);
-                    records.push((record, if new { Outcome::Stored } else { Outcome::Known }));
-                }
-                Step::Restart => {}
-            }
-        }
-        for (nth, part) in records.chunks(batch).enumerate() {
-            let (bytes, expected): (Vec<_>, Vec<_>) = part.iter().cloned().unzip();
-            prop_assert_eq!(world.store.put(&bytes).unwrap(), expected);
-            if matches!(steps.get(nth), Some(Step::Restart)) {
-                world = world.reopened();
-            }
-        }
-        for to in 0..3 {
-            let opens = |held: &BTreeSet<(u32, (u32, u8), u8)>, name: &Name| {
-                held.iter().any(|(generation, (first, depth), holder)| {
-                    let node = TreeNode::new(*first, *depth, [0; 32]).unwrap();
-                    *holder == to && *generation == name.generation && (node.first()..=node.last()).contains(&name.epoch)
-                })
-            };
-            let (mut held, mut seen) = (BTreeSet::new(), BTreeSet::new());
-            for record in world.queue(to) {
-                match Record::decode(&record).unwrap() {
-                    Record::Wrap(wrap) => {
-                        prop_assert_eq!(wrap.recipient, recipient(to));
-                        let new = held.insert((wrap.generation, (wrap.epoch, wrap.depth), to));
-                        prop_assert!(new, "a wrap twice");
-                    }
-                    Record::Segment(segment) => {
-                        let h = &segment.header;
-                        let name = Name { generation: h.generation, epoch: h.epoch, sequence: h.sequence };
-                        prop_assert!(opens(&held, &name), "a segment before its wrap");
-                        prop_assert!(seen.insert(name), "a segment twice");
-                    }
-                }
-            }
-            prop_assert_eq!(&held, &wraps.iter().filter(|(_, _, holder)| *holder == to).copied().collect());
-            let expected: BTreeSet<Name> = taken.values().filter(|name| opens(&wraps, name)).copied().collect();
-            prop_assert_eq!(seen, expected);
-        }
-    }
 }

@@ -1,0 +1,331 @@
+//! A real core on loopback, and the two kinds of peers that talk to it.
+
+#![allow(dead_code, clippy::unwrap_used, reason = "a test's own helpers, of which each file uses its part")]
+
+pub(crate) mod pki;
+pub(crate) mod records;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use caregate_host::identity::{Identity, Role};
+use caregate_protocol::id::{Lane, RecipientId};
+use caregate_protocol::uplink::{ALPN, Frame, Framer, VERSION};
+use core_cloud::config::Peers;
+use core_cloud::metrics::Metrics;
+use core_cloud::server::{self, Shared};
+use core_cloud::store::Store;
+use core_cloud::writer::{self, Incoming};
+use prometheus::Registry;
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{
+    ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig, VarInt,
+};
+use tempfile::TempDir;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use self::pki::Ca;
+use self::records::{Sealing, recipient};
+
+/// How long any one condition may take: far above what it needs, so that only a fault runs into it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for `future` and fails by name if it does not come.
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what}: did not happen within {PATIENCE:?}"),
+    }
+}
+
+/// Waits until a condition that can only be looked at holds.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    within(what, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// The core's deployment: folder, authority and what it is told of its peers.
+pub(crate) struct Site {
+    pub(crate) dir: TempDir,
+    pub(crate) ca: Ca,
+}
+
+impl Site {
+    pub(crate) fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), ca: Ca::new() }
+    }
+
+    /// Gateways `gateway-1` and `gateway-2` with the device keys of [`Sealing`] 1 and 2 (and 11 for the first); feeds
+    /// `hospital-1` for recipients 1 and 2, `hospital-2` for recipient 3.
+    fn peers() -> Peers {
+        let key = |n: u8| Sealing::new(n).device.verifying_key();
+        Peers {
+            gateways: HashMap::from([
+                ("gateway-1".to_owned(), vec![key(1), key(11)]),
+                ("gateway-2".to_owned(), vec![key(2)]),
+            ]),
+            feeds: HashMap::from([
+                ("hospital-1".to_owned(), vec![recipient(1), recipient(2)]),
+                ("hospital-2".to_owned(), vec![recipient(3)]),
+            ]),
+        }
+    }
+
+    /// A core whose writer does not run yet.
+    pub(crate) fn paused(&self) -> Core {
+        Core::start(self.dir.path(), &self.ca)
+    }
+
+    pub(crate) fn core(&self) -> Core {
+        let mut core = self.paused();
+        core.start_writer();
+        core
+    }
+
+    pub(crate) async fn gateway(&self, core: &Core, name: &str) -> Gateway {
+        Gateway::open(&Client::new(&self.ca.identity(Role::Gateway, name)), core.address).await
+    }
+
+    pub(crate) async fn feed(&self, core: &Core, name: &str) -> Feed {
+        let client = Client::new(&self.ca.identity(Role::Feed, name));
+        let connection = within("a feed's handshake", client.connect(core.address)).await.unwrap();
+        Feed { connection, _client: client }
+    }
+}
+
+/// A running core.
+pub(crate) struct Core {
+    pub(crate) address: SocketAddr,
+    pub(crate) store: Arc<Store>,
+    pub(crate) metrics: Metrics,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+    waiting: Option<(mpsc::Receiver<Incoming>, watch::Sender<u64>)>,
+    writer: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Core {
+    fn start(dir: &Path, ca: &Ca) -> Self {
+        let store = Arc::new(Store::open(dir).unwrap());
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let endpoint =
+            server::bind("127.0.0.1:0".parse().unwrap(), &ca.identity(Role::Core, "core-1")).unwrap();
+        let address = endpoint.local_addr().unwrap();
+        let (queue, incoming) = writer::queue();
+        let (stored_out, stored) = watch::channel(0);
+        let shared = Shared {
+            peers: Arc::new(Site::peers()),
+            store: Arc::clone(&store),
+            writer: queue,
+            stored,
+            metrics: metrics.clone(),
+        };
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(server::serve(endpoint, shared, stop.clone()));
+        Self { address, store, metrics, stop, serving, waiting: Some((incoming, stored_out)), writer: None }
+    }
+
+    pub(crate) fn start_writer(&mut self) {
+        let (incoming, stored) = self.waiting.take().unwrap();
+        let (store, metrics) = (Arc::clone(&self.store), self.metrics.clone());
+        let run = move || writer::run(&store, incoming, &stored, &metrics).unwrap();
+        self.writer = Some(std::thread::spawn(run));
+    }
+
+    /// As when the writer has ended by a failure of the store.
+    pub(crate) fn lose_writer(&mut self) {
+        self.waiting = None;
+    }
+
+    /// As SIGTERM does it: closes the listener, and returns when everything that had come in is stored.
+    pub(crate) async fn stop(mut self) -> Arc<Store> {
+        self.stop.cancel();
+        within("the listener's end", &mut self.serving).await.unwrap();
+        let writer = self.writer.take().unwrap();
+        within("the writer's end", tokio::task::spawn_blocking(move || writer.join().unwrap()))
+            .await
+            .unwrap();
+        self.store
+    }
+
+    /// Records in a recipient's queue.
+    pub(crate) fn queued(&self, to: u8) -> u64 {
+        self.store.next_number(recipient(to)).unwrap()
+    }
+
+    pub(crate) fn closed_for(&self, reason: &str) -> u64 {
+        self.metrics.connections_refused.with_label_values(&[reason]).get()
+    }
+
+    pub(crate) fn refused_for(&self, reason: &str) -> u64 {
+        self.metrics.refused.with_label_values(&[reason]).get()
+    }
+
+    pub(crate) fn records(&self, outcome: &str) -> u64 {
+        self.metrics.records.with_label_values(&[outcome]).get()
+    }
+}
+
+/// The QUIC end of any peer.
+pub(crate) struct Client {
+    pub(crate) endpoint: Endpoint,
+}
+
+impl Client {
+    pub(crate) fn new(identity: &Identity) -> Self {
+        Self::with_windows(identity, None)
+    }
+
+    /// With small receive windows, so that a peer that does not read is soon full.
+    pub(crate) fn with_windows(identity: &Identity, bytes: Option<u32>) -> Self {
+        let tls = identity.client_config(Role::Core, None, &[ALPN]);
+        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+        let mut parameters = TransportConfig::default();
+        // As gateways do; else the core closes an idle connection after 10 s.
+        parameters.keep_alive_interval(Some(Duration::from_secs(2)));
+        if let Some(bytes) = bytes {
+            parameters.stream_receive_window(VarInt::from_u32(bytes));
+        }
+        config.transport_config(Arc::new(parameters));
+        let mut endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        endpoint.set_default_client_config(config);
+        Self { endpoint }
+    }
+
+    pub(crate) async fn connect(&self, core: SocketAddr) -> Result<Connection, ConnectionError> {
+        self.endpoint.connect(core, "core").unwrap().await
+    }
+}
+
+/// Frames of a receiving stream.
+pub(crate) struct Frames {
+    stream: RecvStream,
+    framer: Framer,
+}
+
+impl Frames {
+    pub(crate) fn new(stream: RecvStream) -> Self {
+        Self { stream, framer: Framer::new() }
+    }
+
+    /// The next frame; `None` at the stream's end. Panics where the connection is lost.
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
+        within("a frame", async {
+            loop {
+                if let Some(frame) = self.framer.next_frame().unwrap() {
+                    return Some(frame);
+                }
+                let chunk = self.stream.read_chunk(64 << 10, true).await.unwrap();
+                self.framer.push(&chunk?.bytes);
+            }
+        })
+        .await
+    }
+}
+
+/// A gateway's session after its hello.
+pub(crate) struct Gateway {
+    pub(crate) connection: Connection,
+    pub(crate) control: SendStream,
+    pub(crate) answers: Frames,
+    _client: Option<Client>,
+}
+
+impl Gateway {
+    pub(crate) async fn open(client: &Client, core: SocketAddr) -> Self {
+        let connection = within("a gateway's handshake", client.connect(core)).await.unwrap();
+        let (mut control, incoming) = connection.open_bi().await.unwrap();
+        control.write_all(&Frame::Hello { version: VERSION }.encode()).await.unwrap();
+        let mut answers = Frames::new(incoming);
+        assert_eq!(answers.next().await, Some(Frame::Welcome { version: VERSION }));
+        Self { connection, control, answers, _client: Some(Client { endpoint: client.endpoint.clone() }) }
+    }
+
+    pub(crate) async fn lane(&self, lane: Lane, backlog: bool) -> SendStream {
+        let mut stream = self.connection.open_uni().await.unwrap();
+        stream.write_all(&Frame::Lane { lane, backlog }.encode()).await.unwrap();
+        stream
+    }
+
+    /// Waits until exactly `positions` are acknowledged, and nothing is refused.
+    pub(crate) async fn acked(&mut self, positions: impl IntoIterator<Item = u64>) {
+        let mut left: std::collections::BTreeSet<u64> = positions.into_iter().collect();
+        while !left.is_empty() {
+            match self.answers.next().await {
+                Some(Frame::Ack { ranges }) => {
+                    for position in ranges.into_iter().flat_map(|(first, last)| first..=last) {
+                        assert!(left.remove(&position), "{position} was acknowledged, which nobody expected");
+                    }
+                }
+                other => panic!("{left:?} are not acknowledged, instead came {other:?}"),
+            }
+        }
+    }
+}
+
+pub(crate) async fn send(stream: &mut SendStream, position: u64, record: &[u8]) {
+    let frame = Frame::Data { position, record: record.to_vec() };
+    stream.write_all(&frame.encode()).await.unwrap();
+}
+
+/// A feed's connection.
+pub(crate) struct Feed {
+    pub(crate) connection: Connection,
+    _client: Client,
+}
+
+impl Feed {
+    pub(crate) fn new(connection: Connection, client: Client) -> Self {
+        Self { connection, _client: client }
+    }
+
+    pub(crate) async fn ask(&self, frame: &Frame) -> Frames {
+        let (mut out, incoming) = self.connection.open_bi().await.unwrap();
+        out.write_all(&frame.encode()).await.unwrap();
+        out.finish().unwrap();
+        Frames::new(incoming)
+    }
+
+    /// Subscribes; returns the frames and the queue's next number.
+    pub(crate) async fn subscribe(&self, recipient: RecipientId, from: u64, until: u64) -> (Frames, u64) {
+        let mut frames = self.ask(&Frame::Subscribe { version: VERSION, recipient, from, until }).await;
+        match frames.next().await {
+            Some(Frame::Subscribed { version: VERSION, next }) => (frames, next),
+            other => panic!("no subscription but {other:?}"),
+        }
+    }
+}
+
+/// Reads deliveries `from..until`, which must come in order and without a gap.
+pub(crate) async fn deliveries(frames: &mut Frames, from: u64, until: u64) -> Vec<Vec<u8>> {
+    let mut records = Vec::new();
+    for expected in from..until {
+        match frames.next().await {
+            Some(Frame::Delivery { number, record }) => {
+                assert_eq!(number, expected);
+                records.push(record);
+            }
+            other => panic!("delivery {expected} expected, got {other:?}"),
+        }
+    }
+    records
+}
+
+/// The reason with which the core closed a connection, as text.
+pub(crate) async fn close_reason(connection: &Connection) -> String {
+    let closed = within("the core's close", connection.closed()).await;
+    let ConnectionError::ApplicationClosed(close) = closed else {
+        panic!("not closed by the core but: {closed}")
+    };
+    String::from_utf8_lossy(&close.reason).into_owned()
+}
