@@ -190,9 +190,9 @@ fn licences() -> anyhow::Result<()> {
 }
 
 /// Pinned, so that a new lint of the tool fails no change that has nothing to do with it.
-const DENY_VERSION: &str = "0.18.9";
+const DENY_VERSION: &str = "0.20.2";
 /// As for cargo-deny.
-const FUZZ_VERSION: &str = "0.13.1";
+const FUZZ_VERSION: &str = "0.13.2";
 
 fn fuzz() -> anyhow::Result<()> {
     let fuzz = tool("cargo-fuzz", FUZZ_VERSION)?;
