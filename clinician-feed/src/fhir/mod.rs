@@ -1,12 +1,13 @@
-//! FHIR R4 (4.0.1): the readings that are held, as Observations.
+//! FHIR R4 (4.0.1): the readings that are held, as Observations to read and to search.
+//!
+//! Resources are made when they are asked for. A dozen kinds of element as plain structs build in a second, where the
+//! generated crates take minutes.
 
-use std::sync::Arc;
+pub mod date;
+pub mod observation;
+pub mod resource;
+pub mod routes;
+pub mod search;
+pub mod select;
 
-use axum::Router;
-
-use crate::server::App;
-
-/// The routes below `/fhir`.
-pub fn router() -> Router<Arc<App>> {
-    Router::new()
-}
+pub use routes::router;

@@ -1,5 +1,7 @@
 //! The feed's HTTP side against real clients: a ring that a test fills, a browser's requests, a WebSocket library.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod client;
 mod fhir;
 mod login;
@@ -24,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const PATIENT: PatientId = PatientId([1; 16]);
 pub(crate) const USER: &str = "nurse";
 pub(crate) const PASSWORD: &str = "correct horse";
-/// 2026-09-21T13:33:20Z.
+/// 2026-09-21T14:13:20Z.
 pub(crate) const T0_US: i64 = 1_790_000_000_000_000;
 
 /// A server as the daemon starts it, with a feed that the test fills.

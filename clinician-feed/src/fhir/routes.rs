@@ -1,0 +1,210 @@
+//! `GET /fhir/…` (R4 §3.1.0): read, search-type, capabilities; every error is an OperationOutcome.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Extension, Router};
+use serde::Serialize;
+use serde_json::json;
+use thiserror::Error;
+
+use super::resource::{Bundle, BundleEntry, BundleLink, BundleSearch, OperationOutcome};
+use super::search::{PARAMETERS, Search, SearchError};
+use super::{select, select::Found};
+use crate::login::LoginError;
+use crate::server::{App, Peer, refusal_status};
+
+const FHIR_JSON: &str = "application/fhir+json";
+/// Asks for HTTP Basic (RFC 7617 §2.1).
+const CHALLENGE: &str = "Basic realm=\"caregate\", charset=\"UTF-8\"";
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+enum FhirError {
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    #[error(transparent)]
+    Search(#[from] SearchError),
+    #[error("the query string is malformed")]
+    Query,
+    #[error("no such Observation is held here; the feed keeps what was opened last")]
+    NotHeld,
+    #[error("only Observation and metadata are served here")]
+    NotServed,
+    #[error("only GET is served here")]
+    Method,
+    #[error("the search failed inside the server")]
+    Internal,
+}
+
+impl FhirError {
+    /// Status, issue type (value set `issue-type`) and label for counters.
+    fn kind(&self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::Login(LoginError::Missing | LoginError::Wrong) => {
+                (StatusCode::UNAUTHORIZED, "login", "unauthorised")
+            }
+            Self::Login(error @ (LoginError::TooMany(_) | LoginError::Busy)) => {
+                (refusal_status(*error), "throttled", "throttled")
+            }
+            Self::Login(LoginError::Internal) | Self::Internal => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "exception", "internal")
+            }
+            Self::Search(SearchError::Unknown(_)) => (StatusCode::BAD_REQUEST, "not-supported", "query"),
+            Self::Search(SearchError::Format(_)) => (StatusCode::NOT_ACCEPTABLE, "not-supported", "query"),
+            Self::Search(SearchError::TooMany) => (StatusCode::BAD_REQUEST, "too-costly", "query"),
+            Self::Search(SearchError::Value { .. }) | Self::Query => {
+                (StatusCode::BAD_REQUEST, "value", "query")
+            }
+            Self::NotHeld => (StatusCode::NOT_FOUND, "not-found", "not_found"),
+            Self::NotServed => (StatusCode::NOT_FOUND, "not-supported", "not_found"),
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "not-supported", "method"),
+        }
+    }
+}
+
+/// The routes below `/fhir`.
+pub fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/metadata", get(metadata))
+        .route("/Observation", get(search))
+        .route("/Observation/{id}", get(read))
+        .fallback(async |State(app): State<Arc<App>>| answer(&app, Err::<(), _>(FhirError::NotServed)))
+        .method_not_allowed_fallback(async |State(app): State<Arc<App>>| {
+            let mut response = answer(&app, Err::<(), _>(FhirError::Method));
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            response
+        })
+}
+
+fn written(status: StatusCode, resource: &impl Serialize) -> Response {
+    match serde_json::to_vec(resource) {
+        Ok(json) => (status, [(header::CONTENT_TYPE, FHIR_JSON)], json).into_response(),
+        Err(_not_json) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+fn answer(app: &App, result: Result<impl Serialize, FhirError>) -> Response {
+    let error = match result {
+        Ok(resource) => {
+            app.metrics.fhir.with_label_values(&["ok"]).inc();
+            return written(StatusCode::OK, &resource);
+        }
+        Err(error) => error,
+    };
+    let (status, code, label) = error.kind();
+    app.metrics.fhir.with_label_values(&[label]).inc();
+    let mut response = written(status, &OperationOutcome::error(code, error.to_string()));
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
+    }
+    if let FhirError::Login(LoginError::TooMany(left)) = error {
+        response.headers_mut().insert(header::RETRY_AFTER, (left.as_secs() + 1).into());
+    }
+    response
+}
+
+/// What this server can do; open to all, as the specification asks.
+async fn metadata(State(app): State<Arc<App>>) -> Response {
+    let parameters: Vec<_> =
+        PARAMETERS.iter().map(|(name, kind)| json!({ "name": name, "type": kind })).collect();
+    let statement = json!({
+        "resourceType": "CapabilityStatement",
+        "status": "active",
+        "date": "2026-11-22",
+        "kind": "instance",
+        "software": { "name": "Caregate clinician-feed", "version": env!("CARGO_PKG_VERSION") },
+        "implementation": { "description": "What patients share with this hospital, as long as it is held in memory" },
+        "fhirVersion": "4.0.1",
+        "format": ["json", FHIR_JSON],
+        "rest": [{
+            "mode": "server",
+            "security": {
+                "service": [{ "coding": [{
+                    "system": "http://terminology.hl7.org/CodeSystem/restful-security-service", "code": "Basic" }] }],
+                "description": "HTTP Basic, or the session cookie of the page",
+            },
+            "resource": [{
+                "type": "Observation",
+                "interaction": [{ "code": "read" }, { "code": "search-type" }],
+                "versioning": "no-version",
+                "searchParam": parameters,
+            }],
+        }],
+    });
+    answer(&app, Ok(statement))
+}
+
+async fn search(
+    State(app): State<Arc<App>>,
+    Extension(ConnectInfo(peer)): Peer,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    answer(&app, bundle(&app, peer, &headers, &uri).await)
+}
+
+/// Where the client reached us.
+fn base(app: &App, headers: &HeaderMap) -> String {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+    format!("{}://{host}/fhir", if app.secure { "https" } else { "http" })
+}
+
+async fn bundle(app: &App, peer: SocketAddr, headers: &HeaderMap, uri: &Uri) -> Result<Bundle, FhirError> {
+    app.access(headers, peer).await?;
+    let Query(pairs) =
+        Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|_rejection| FhirError::Query)?;
+    let search = Search::parse(&pairs)?;
+    let Found { total, items, next } = walk(app, move |app| select::search(&app, &search)).await?;
+    let base = base(app, headers);
+    let query = uri.query().unwrap_or_default();
+    let this = if query.is_empty() { String::new() } else { format!("?{query}") };
+    let mut link = vec![BundleLink { relation: "self", url: format!("{base}/Observation{this}") }];
+    if let Some(next) = next {
+        let others = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("_cursor="));
+        let query: Vec<_> = others.map(str::to_owned).chain([format!("_cursor={next}")]).collect();
+        link.push(BundleLink { relation: "next", url: format!("{base}/Observation?{}", query.join("&")) });
+    }
+    let entry = items.iter().filter_map(|item| item.observation()).map(|resource| BundleEntry {
+        full_url: format!("{base}/Observation/{}", resource.id),
+        resource,
+        search: BundleSearch { mode: "match" },
+    });
+    Ok(Bundle { resource_type: "Bundle", kind: "searchset", total, link, entry: entry.collect() })
+}
+
+/// Walks the readings on a blocking thread, a few at once.
+async fn walk<T: Send + 'static>(
+    app: &App,
+    query: impl FnOnce(Arc<crate::feed::Feed>) -> T + Send + 'static,
+) -> Result<T, FhirError> {
+    let places = Arc::clone(&app.searches);
+    let place = places.acquire_owned().await.map_err(|_closed| FhirError::Internal)?;
+    let feed = Arc::clone(&app.feed);
+    let walking = tokio::task::spawn_blocking(move || {
+        let result = query(feed);
+        drop(place);
+        result
+    });
+    walking.await.map_err(|_aborted| FhirError::Internal)
+}
+
+async fn read(
+    State(app): State<Arc<App>>,
+    Extension(ConnectInfo(peer)): Peer,
+    headers: HeaderMap,
+    id: Result<Path<String>, PathRejection>,
+) -> Response {
+    let observation = async {
+        app.access(&headers, peer).await?;
+        let Path(id) = id.map_err(|_rejection| FhirError::NotHeld)?;
+        let item = walk(&app, move |feed| select::read(&feed, &id)).await?;
+        item.and_then(|item| item.observation()).ok_or(FhirError::NotHeld)
+    };
+    answer(&app, observation.await)
+}
