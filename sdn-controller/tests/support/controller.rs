@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 
 use caregate_host::identity::Role;
 use serde_json::Value;
@@ -39,18 +40,20 @@ impl Controller {
         fs::write(&path, config).unwrap();
         assert!(command(&path).arg("--check-config").status().unwrap().success());
         let mut process = command(&path).spawn().unwrap();
-        let mut log = BufReader::new(process.stderr.take().unwrap());
-        let mut line = String::new();
-        let listening: Value = loop {
-            line.clear();
-            assert_ne!(log.read_line(&mut line).unwrap(), 0, "the controller ended before it listened");
-            let entry: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-            if entry.get("openflow").is_some() {
-                break entry;
-            }
-        };
+        let log = BufReader::new(process.stderr.take().unwrap());
+        let (listening_out, listening) = mpsc::channel();
         // Its log must not block it, and belongs to the test's output.
-        std::thread::spawn(move || log.lines().map_while(Result::ok).for_each(|line| println!("{line}")));
+        std::thread::spawn(move || {
+            for line in log.lines().map_while(Result::ok) {
+                eprintln!("{line}");
+                let entry = serde_json::from_str::<Value>(&line).unwrap_or_default();
+                if entry.get("openflow").is_some() && listening_out.send(entry).is_err() {
+                    return;
+                }
+            }
+        });
+        let listening =
+            listening.recv_timeout(super::PATIENCE).expect("the controller says where it listens");
         let port =
             |name: &str| listening[name].as_str().unwrap().rsplit_once(':').unwrap().1.parse().unwrap();
         Self { process, openflow_port: port("openflow"), admin_port: port("admin") }
