@@ -114,18 +114,18 @@ pub fn write(path: &Path, bytes: &[u8], existing: Existing) -> Result<(), KeyFil
     write_mode(path, bytes, existing, MODE_PRIVATE)
 }
 
-/// As [`write`], for what is public (certificates, public keys): mode 0644.
+/// As [`write()`], for what is public (certificates, public keys): mode 0644.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_public(path: &Path, bytes: &[u8], existing: Existing) -> Result<(), KeyFileError> {
     write_mode(path, bytes, existing, 0o644)
 }
 
-/// Writes a key as one line of hexadecimal text; otherwise as [`write`].
+/// Writes a key as one line of hexadecimal text; otherwise as [`write()`].
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_hex(path: &Path, key: &[u8], existing: Existing) -> Result<(), KeyFileError> {
     let mut text = Zeroizing::new(hex::encode(key));
     text.push('\n');

@@ -126,7 +126,7 @@ const BREATHS: &[Accepted] =
     &[same("{breaths}/min"), same("{breath}/min"), same("1/min"), same("bpm"), times("Hz", 60.0)];
 /// A ratio is `1` in UCUM and `/` in SenML.
 const RATIO: &[Accepted] = &[times("1", 100.0), times("/", 100.0)];
-/// 1 mm[Hg] is 133.322 387 415 Pa.
+/// 1 `mm[Hg]` is 133.322 387 415 Pa.
 const PRESSURE: &[Accepted] =
     &[same("mmHg"), times("kPa", 1000.0 / 133.322_387_415), times("Pa", 1.0 / 133.322_387_415)];
 /// t/°C = (t/°F − 32) × 5/9.

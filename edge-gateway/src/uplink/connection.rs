@@ -86,7 +86,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects again and again until `shutdown`; then gives records in flight [`DRAIN_TIMEOUT`] to be acknowledged.
+    /// Connects again and again until `shutdown`; then gives records in flight 3 s to be acknowledged.
     ///
     /// # Errors
     /// Only if no UDP socket can be had, or the identity does not fit QUIC.

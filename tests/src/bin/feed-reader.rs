@@ -16,7 +16,7 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Where the feed listens: http://HOST[:PORT].
+    /// Where the feed listens: `http://HOST[:PORT]`.
     #[arg(long)]
     url: Address,
     /// Who logs in.
