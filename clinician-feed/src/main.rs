@@ -2,7 +2,9 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
+use caregate_host::exit;
 use clap::{Parser, Subcommand};
 use clinician_feed::{daemon, password};
 
@@ -34,8 +36,11 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    exit::code(run(Arguments::parse()).await)
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         None => daemon::run(&arguments.config, arguments.check).await,
         Some(Command::HashPassword) => {

@@ -1,12 +1,13 @@
 //! `sdn-controller`: sessions with OpenFlow switches. `sdn-controller --help` says how to run it.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
 use caregate_host::identity::Identity;
-use caregate_host::{admin, config, log, net, shutdown};
+use caregate_host::{admin, config, exit, log, net, shutdown};
 use caregate_protocol::openflow::session::Timing;
 use clap::Parser;
 use sdn_controller::config::{ConfigFile, bindings};
@@ -34,8 +35,11 @@ struct Arguments {
 }
 
 #[tokio::main(worker_threads = 2)]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    exit::code(run(Arguments::parse()).await)
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let file: ConfigFile = config::load(&arguments.config)?;
     log::init(file.log)?;
     let named = || arguments.config.display().to_string();
