@@ -1,7 +1,5 @@
 //! Feeds on real QUIC: history, live, resuming, and what one subscriber can do to another.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 mod support;
 
 use caregate_host::identity::Role;

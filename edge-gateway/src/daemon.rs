@@ -37,7 +37,7 @@ use crate::pipeline::recover;
 use crate::pipeline::seal::Sealer;
 use crate::pipeline::thread::{self, ACKED_MAX, INBOUND_MAX, Inputs};
 use crate::policy::Source;
-use crate::spool::{Limits, Log, Position, Recovery, SpoolError};
+use crate::spool::{Limits, Position, Recovery};
 use crate::uplink::Uplink;
 use crate::uplink::connection::Link;
 
@@ -82,22 +82,9 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
     let sealer = Sealer { device: SigningKey::from_bytes(&seed), cipher: cipher() };
     std::fs::create_dir_all(&file.data).with_context(|| format!("create {}", file.data.display()))?;
     let mut keys = KeyStore::open(&file.data).with_context(|| file.data.display().to_string())?;
-    let (mut log, recovery) = Log::open(&file.data.join("spool"), Limits::with_budget(file.spool.bytes_max))?;
+    let limits = Limits::with_budget(file.spool.bytes_max);
+    let (log, state, recovery) = recover::open(&file.data.join("spool"), limits, &mut keys)?;
     report(&recovery);
-    let hidden = recover::hides_records(&recovery, log.stats().next);
-    let state = recover::state(
-        recovery.checkpoint.as_deref(),
-        recovery.records.iter().map(|record| record.payload.as_slice()),
-        hidden,
-        |patient| keys.existing_root(patient),
-    )?;
-    if hidden {
-        // So that the damage lies before the newest checkpoint, and the next start does not move the chains on again.
-        match log.rotate(&state.encode()) {
-            Ok(()) | Err(SpoolError::NoSpace { .. }) => {}
-            Err(failure) => return Err(failure.into()),
-        }
-    }
     let hints = Hints::open(&file.data.join("hints")).context("the rebuildable state can't be made")?;
     let enrolment: Enrolment = config::load(&file.policy.enrolment)?;
     let pins = enrolment.pins().with_context(|| file.policy.enrolment.display().to_string())?;

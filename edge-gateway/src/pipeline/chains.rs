@@ -17,7 +17,7 @@ pub const CHAINS_MAX: usize = 1280;
 const RECIPIENTS_MAX: u64 = 64;
 /// By how much a chain's sequence is moved on when damage hides how far it had come: more than one spool file can hold.
 const SEQUENCE_SKIP: u64 = 1 << 20;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// One chain's head.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,14 @@ impl Default for Chain {
     }
 }
 
+impl Chain {
+    /// Leaves the present generation: what anybody holds of it opens nothing that is sealed from now on.
+    pub fn renew(&mut self) {
+        self.generation += 1;
+        self.holders.clear();
+    }
+}
+
 /// What survives in the spool's checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
@@ -47,6 +55,9 @@ pub struct State {
     pub chains: BTreeMap<(PatientId, DataClass), Chain>,
     /// What was stored already.
     pub duplicates: Duplicates,
+    /// How often damage hid records. A chain that is not known here may have been among them, so it begins beyond all that
+    /// one file can have held.
+    pub damages: u32,
 }
 
 /// A checkpoint that does not parse: the spool's checksum held, so another version wrote it.
@@ -55,6 +66,17 @@ pub struct State {
 pub struct CheckpointError(String);
 
 impl State {
+    /// The head of a chain, also of one that does not exist yet.
+    #[must_use]
+    pub fn chain(&self, patient: PatientId, class: DataClass) -> Chain {
+        self.chains.get(&(patient, class)).cloned().unwrap_or_else(|| self.beginning())
+    }
+
+    fn beginning(&self) -> Chain {
+        let next = u64::from(self.damages) * SEQUENCE_SKIP;
+        Chain { next, generation: self.damages, ..Chain::default() }
+    }
+
     /// Notes a segment found in the spool after the checkpoint.
     pub fn replay_segment(&mut self, header: &Header, hash: SegmentHash) {
         let chain = self.chains.entry((header.patient, header.class)).or_default();
@@ -69,7 +91,8 @@ impl State {
 
     /// Notes a wrap found in the spool after the checkpoint. A wrap opens an epoch before the first segment of it.
     pub fn replay_wrap(&mut self, wrap: &Wrap) {
-        let chain = self.chains.entry((wrap.patient, wrap.class)).or_default();
+        let beginning = self.beginning();
+        let chain = self.chains.entry((wrap.patient, wrap.class)).or_insert(beginning);
         if chain.generation != wrap.generation || chain.epoch != wrap.epoch {
             chain.generation = wrap.generation;
             chain.epoch = wrap.epoch;
@@ -83,9 +106,9 @@ impl State {
         for chain in self.chains.values_mut() {
             chain.next += SEQUENCE_SKIP;
             chain.prev = SegmentHash::NONE;
-            chain.generation += 1;
-            chain.holders.clear();
+            chain.renew();
         }
+        self.damages += 1;
     }
 
     /// The checkpoint's bytes (CBOR).
@@ -102,7 +125,7 @@ impl State {
         &self,
         e: &mut Encoder<Vec<u8>>,
     ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
-        e.array(3)?.u8(VERSION)?.array(self.chains.len() as u64)?;
+        e.array(4)?.u8(VERSION)?.u32(self.damages)?.array(self.chains.len() as u64)?;
         for ((patient, class), chain) in &self.chains {
             e.array(7)?.bytes(&patient.0)?.u8(*class as u8)?.u64(chain.next)?.bytes(&chain.prev.0)?;
             e.u32(chain.generation)?.u32(chain.epoch)?.array(chain.holders.len() as u64)?;
@@ -136,10 +159,11 @@ impl State {
     fn decode_from(d: &mut Decoder<'_>) -> Result<Self, minicbor::decode::Error> {
         use minicbor::decode::Error;
         let mut state = Self::default();
-        length(d, 3, 3)?;
+        length(d, 4, 4)?;
         if d.u8()? != VERSION {
             return Err(Error::message("version is not known"));
         }
+        state.damages = d.u32()?;
         for _ in 0..length(d, 0, CHAINS_MAX as u64)? {
             length(d, 7, 7)?;
             let patient = PatientId(fixed(d)?);
@@ -185,9 +209,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::spool::Limits;
 
     fn state() -> State {
-        let mut state = State::default();
+        let mut state = State { damages: 3, ..State::default() };
         let chain = Chain {
             next: 7,
             prev: SegmentHash([3; 32]),
@@ -206,7 +231,7 @@ mod tests {
     #[test]
     fn a_checkpoint_comes_back_whole() {
         let decoded = State::decode(&state().encode()).unwrap();
-        assert_eq!(decoded.chains, state().chains);
+        assert_eq!((decoded.damages, &decoded.chains), (3, &state().chains));
         let windows =
             |s: &State| -> Vec<Vec<u64>> { s.duplicates.iter().map(|(_, _, w)| w.collect()).collect() };
         assert_eq!(windows(&decoded), windows(&state()));
@@ -227,6 +252,32 @@ mod tests {
         let chain = state.chains.values().next().unwrap();
         assert_eq!((chain.next, chain.generation), (7 + SEQUENCE_SKIP, 2));
         assert_eq!(chain.prev, SegmentHash::NONE);
+        // One that the damage may have hidden whole begins beyond what it can have held, three damages before this one.
+        let hidden = state.chain(PatientId([9; 16]), DataClass::Alarm);
+        assert_eq!((hidden.next, hidden.generation), (4 * SEQUENCE_SKIP, 4));
+    }
+
+    #[test]
+    fn the_largest_checkpoint_fits_half_a_spool_file() {
+        let mut state = State::default();
+        for n in 0..CHAINS_MAX {
+            let holders = (0..RECIPIENTS_MAX).map(|r| RecipientId([u8::try_from(r).unwrap(); 20])).collect();
+            let chain =
+                Chain { next: u64::MAX, generation: u32::MAX, epoch: u32::MAX, holders, ..Chain::default() };
+            let patient = PatientId((n as u128 / 5).to_be_bytes());
+            state.chains.insert((patient, DataClass::ALL[n % 5]), chain);
+        }
+        let name = |n: usize| format!("{n:_<64}");
+        for n in 0..STREAMS_MAX {
+            for fingerprint in 0..WINDOW as u64 {
+                let (device, stream) = (DeviceId::new(&name(n / 32)), StreamName::new(&name(n)));
+                state.duplicates.insert(&device.unwrap(), &stream.unwrap(), u64::MAX - fingerprint);
+            }
+        }
+        assert_eq!((state.chains.len(), state.duplicates.len()), (CHAINS_MAX, STREAMS_MAX));
+        let (bytes, max) = (state.encode(), Limits::with_budget(1 << 30).checkpoint_bytes_max());
+        assert!(bytes.len() <= max, "{} bytes, allowed are {max}", bytes.len());
+        assert_eq!(State::decode(&bytes).unwrap().chains, state.chains);
     }
 
     proptest! {

@@ -85,7 +85,8 @@ struct Pending {
 /// What a batch comes to.
 #[derive(Default)]
 struct Sorted {
-    groups: BTreeMap<(DataClass, PatientId), Vec<Pending>>,
+    /// By lane first: what the disk still holds goes to the highest.
+    groups: BTreeMap<(Lane, DataClass, PatientId), Vec<Pending>>,
     /// PUBLISHes (by index) that hold a reading which an earlier one of the batch brought: it shares that one's fate.
     echoes: Vec<(usize, usize)>,
 }
@@ -104,13 +105,13 @@ impl Committer {
         let mut verdicts = vec![Verdict::Stored; batch.len()];
         let Sorted { groups, echoes } = self.sort(&batch, policy, &mut verdicts);
         let mut spooled = Vec::new();
-        // Alarms come first in the order of classes, so what the disk still holds goes to them.
-        for ((class, patient), pending) in groups {
+        let bytes_max = SEGMENT_PLAINTEXT_MAX.min(self.log.limits().record_bytes_max() / 2);
+        for ((_, class, patient), pending) in groups {
             let recipients: Vec<_> = policy
                 .recipients(&patient, class, u64::try_from(now_us / 1_000_000).unwrap_or(0))
                 .map(|r| (r.id, HpkePublicKey(r.hpke_public_key)))
                 .collect();
-            for chunk in chunks(pending) {
+            for chunk in chunks(pending, bytes_max) {
                 let inbounds: BTreeSet<usize> = chunk.iter().map(|p| p.inbound).collect();
                 if !self.append(patient, class, &recipients, &chunk, now_us, &mut spooled)? {
                     inbounds.into_iter().for_each(|i| verdicts[i] = Verdict::Refused);
@@ -165,6 +166,11 @@ impl Committer {
                 self.metrics.refused.with_label_values(&["spool_full"]).inc();
                 Ok(None)
             }
+            // Refused like any other: its sender repeats it, and a gateway that ended at it would end at it again.
+            Err(SpoolError::Oversized { .. }) => {
+                self.metrics.refused.with_label_values(&["oversized"]).inc();
+                Ok(None)
+            }
             Err(other) => Err(other.into()),
         }
     }
@@ -193,7 +199,7 @@ impl Committer {
                                 }
                             };
                         }
-                        let group = sorted.groups.entry((class, patient)).or_default();
+                        let group = sorted.groups.entry((class.lane(), class, patient)).or_default();
                         group.push(Pending { inbound, fingerprint, reading });
                     }
                 }
@@ -245,7 +251,7 @@ impl Committer {
         self.random.fill(&mut salt).map_err(|_unspecified| CommitError::Random)?;
         let readings: Vec<Reading> = chunk.iter().map(|p| p.reading.clone()).collect();
         let batch = Batch { patient, class, readings: &readings, recipients, now_us, salt };
-        let chain = self.state.chains.get(&(patient, class)).cloned().unwrap_or_default();
+        let chain = self.state.chain(patient, class);
         let sealed = match self.sealer.seal(&root, &chain, &batch) {
             Ok(sealed) => sealed,
             Err(failure) => {
@@ -287,7 +293,7 @@ impl Committer {
 }
 
 /// Cuts a group into what one segment holds.
-fn chunks(pending: Vec<Pending>) -> Vec<Vec<Pending>> {
+fn chunks(pending: Vec<Pending>, bytes_max: usize) -> Vec<Vec<Pending>> {
     let mut chunks: Vec<Vec<Pending>> = Vec::new();
     let mut bytes = usize::MAX;
     for p in pending {
@@ -297,7 +303,7 @@ fn chunks(pending: Vec<Pending>) -> Vec<Vec<Pending>> {
         };
         let size = READING_BYTES + samples;
         match chunks.last_mut() {
-            Some(chunk) if chunk.len() < SEGMENT_READINGS_MAX && bytes + size <= SEGMENT_PLAINTEXT_MAX => {
+            Some(chunk) if chunk.len() < SEGMENT_READINGS_MAX && bytes + size <= bytes_max => {
                 bytes += size;
                 chunk.push(p);
             }

@@ -1,15 +1,15 @@
 //! State from the spool alone: the newest checkpoint, completed by the records after it.
 
-use caregate_protocol::id::PatientId;
-use caregate_protocol::key::PatientRoot;
+use std::path::Path;
+
 use caregate_protocol::reading;
 use caregate_protocol::record::Record;
 use thiserror::Error;
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::chains::{CheckpointError, State};
-use crate::keys::KeyStoreError;
-use crate::spool::{Damaged, Position, Recovery};
+use crate::keys::{KeyStore, KeyStoreError};
+use crate::spool::{Damaged, Limits, Log, Position, Recovery, SpoolError};
 
 /// The gateway must not start.
 #[derive(Debug, Error)]
@@ -20,12 +20,44 @@ pub enum RecoverError {
     /// It would take what comes again for new.
     #[error("keys: {0}")]
     Keys(#[from] KeyStoreError),
+    /// The log does not open.
+    #[error("spool: {0}")]
+    Spool(#[from] SpoolError),
+}
+
+/// Opens the spool in `dir` and rebuilds the state that belongs to it; `keys` open the gateway's own segments for their
+/// fingerprints. The recovery comes back for the report, without its records.
+///
+/// # Errors
+/// [`RecoverError`].
+pub fn open(dir: &Path, limits: Limits, keys: &mut KeyStore) -> Result<(Log, State, Recovery), RecoverError> {
+    let (mut log, mut recovery) = Log::open(dir, limits)?;
+    let hidden = hides_records(&recovery, log.stats().next);
+    let mut state = recovery.checkpoint.as_deref().map(State::decode).transpose()?.unwrap_or_default();
+    for record in std::mem::take(&mut recovery.records) {
+        replay(&mut state, &record.payload, keys)?;
+    }
+    // A root that is gone is made anew, and recipients must not be thought to hold its keys because they held the old one's.
+    for ((patient, _), chain) in &mut state.chains {
+        if keys.existing_root(*patient)?.is_none() {
+            error!("a patient's root is gone; what was sealed with it is for its recipients alone");
+            chain.renew();
+        }
+    }
+    if hidden {
+        state.skip_after_damage();
+        // So that the damage lies before the newest checkpoint, and the next start does not move the chains on again.
+        match log.rotate(&state.encode()) {
+            Ok(()) | Err(SpoolError::NoSpace { .. }) => {}
+            Err(failure) => return Err(failure.into()),
+        }
+    }
+    Ok((log, state, recovery))
 }
 
 /// Whether damage may hide records that the newest checkpoint does not know of; `next` is the log's next position. Damage to
 /// older files is reported at each start for as long as they are kept, but takes nothing from the state.
-#[must_use]
-pub fn hides_records(recovery: &Recovery, next: Position) -> bool {
+fn hides_records(recovery: &Recovery, next: Position) -> bool {
     let known = recovery.records.first().map_or(next, |record| record.position);
     recovery.damaged.iter().any(|damage| {
         let no_checkpoint = damage.what == Damaged::Checkpoint && recovery.checkpoint.is_none();
@@ -33,45 +65,28 @@ pub fn hides_records(recovery: &Recovery, next: Position) -> bool {
     })
 }
 
-/// Rebuilds the state. `root` gives a patient's root, to open the gateway's own segments for their fingerprints;
-/// `damaged` says that records are missing since the checkpoint.
-///
-/// # Errors
-/// [`RecoverError`] where the checkpoint is of another version, or the root can't be read.
-pub fn state<'a>(
-    checkpoint: Option<&[u8]>,
-    records: impl IntoIterator<Item = &'a [u8]>,
-    damaged: bool,
-    mut root: impl FnMut(PatientId) -> Result<Option<PatientRoot>, KeyStoreError>,
-) -> Result<State, RecoverError> {
-    let mut state = checkpoint.map(State::decode).transpose()?.unwrap_or_default();
-    for bytes in records {
-        match Record::decode(bytes) {
-            Ok(Record::Wrap(wrap)) => state.replay_wrap(&wrap),
-            Ok(Record::Segment(segment)) => {
-                let h = &segment.header;
-                let opened = root(h.patient)?
-                    .and_then(|root| root.class_key(h.class, h.generation).epoch_key(h.epoch))
-                    .and_then(|key| segment.open(&key).ok())
-                    .and_then(|plaintext| reading::decode(&plaintext).ok());
-                for reading in opened.iter().flatten() {
-                    if let Some(fingerprint) = reading::fingerprint(reading) {
-                        state.duplicates.insert(&reading.device, &reading.stream, fingerprint);
-                    }
-                }
-                if opened.is_none() {
-                    warn!(
-                        class = h.class.as_str(),
-                        "a segment of our own did not open; its duplicates go unnoticed"
-                    );
-                }
-                state.replay_segment(h, segment.hash());
+fn replay(state: &mut State, bytes: &[u8], keys: &mut KeyStore) -> Result<(), RecoverError> {
+    match Record::decode(bytes) {
+        Ok(Record::Wrap(wrap)) => state.replay_wrap(&wrap),
+        Ok(Record::Segment(segment)) => {
+            let h = &segment.header;
+            let opened = keys
+                .existing_root(h.patient)?
+                .and_then(|root| root.class_key(h.class, h.generation).epoch_key(h.epoch))
+                .and_then(|key| segment.open(&key).ok())
+                .and_then(|plaintext| reading::decode(&plaintext).ok());
+            if opened.is_none() {
+                let class = h.class.as_str();
+                warn!(class, "a segment of our own did not open; its duplicates go unnoticed");
             }
-            Err(error) => warn!(%error, "the spool holds a record that does not parse"),
+            for reading in opened.iter().flatten() {
+                if let Some(fingerprint) = reading::fingerprint(reading) {
+                    state.duplicates.insert(&reading.device, &reading.stream, fingerprint);
+                }
+            }
+            state.replay_segment(h, segment.hash());
         }
+        Err(error) => warn!(%error, "the spool holds a record that does not parse"),
     }
-    if damaged {
-        state.skip_after_damage();
-    }
-    Ok(state)
+    Ok(())
 }
