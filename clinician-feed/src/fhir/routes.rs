@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{ConnectInfo, Path, Query, State};
@@ -12,6 +13,7 @@ use axum::{Extension, Router};
 use serde::Serialize;
 use serde_json::json;
 use thiserror::Error;
+use tokio::time::timeout;
 
 use super::resource::{Bundle, BundleEntry, BundleLink, BundleSearch, OperationOutcome};
 use super::search::{PARAMETERS, Search, SearchError};
@@ -20,6 +22,8 @@ use crate::login::LoginError;
 use crate::server::{App, Peer, refusal_status};
 
 const FHIR_JSON: &str = "application/fhir+json";
+/// How long a search waits for its turn: each takes 0.3 s when the ring is full (a million readings).
+const PLACE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Asks for HTTP Basic (RFC 7617 §2.1).
 const CHALLENGE: &str = "Basic realm=\"caregate\", charset=\"UTF-8\"";
 
@@ -38,6 +42,8 @@ enum FhirError {
     NotServed,
     #[error("only GET is served here")]
     Method,
+    #[error("too many searches at once; try again")]
+    Busy,
     #[error("the search failed inside the server")]
     Internal,
 }
@@ -52,6 +58,7 @@ impl FhirError {
             Self::Login(error @ (LoginError::TooMany(_) | LoginError::Busy)) => {
                 (refusal_status(*error), "throttled", "throttled")
             }
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "throttled", "throttled"),
             Self::Login(LoginError::Internal) | Self::Internal => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "exception", "internal")
             }
@@ -184,7 +191,8 @@ async fn walk<T: Send + 'static>(
     query: impl FnOnce(Arc<crate::feed::Feed>) -> T + Send + 'static,
 ) -> Result<T, FhirError> {
     let places = Arc::clone(&app.searches);
-    let place = places.acquire_owned().await.map_err(|_closed| FhirError::Internal)?;
+    let place = timeout(PLACE_TIMEOUT, places.acquire_owned()).await.map_err(|_elapsed| FhirError::Busy)?;
+    let place = place.map_err(|_closed| FhirError::Internal)?;
     let feed = Arc::clone(&app.feed);
     let walking = tokio::task::spawn_blocking(move || {
         let result = query(feed);

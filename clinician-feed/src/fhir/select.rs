@@ -128,32 +128,49 @@ pub fn search(feed: &Feed, search: &Search) -> Found {
 /// The Observation with this id, if it is held. Walks everything: for a blocking thread.
 #[must_use]
 pub fn read(feed: &Feed, id: &str) -> Option<Item> {
+    let wanted = Id::parse(id)?;
     let mut items = Items::default();
     feed.scan(|entry| {
-        if let Some(item) = is_part(entry, id) {
-            items.push(item);
+        if wanted.names(entry) {
+            items.push(entry);
         }
     });
     items.into_items().next()
 }
 
-fn is_part<'a>(entry: &'a Arc<Entry>, id: &str) -> Option<&'a Arc<Entry>> {
-    let is_panel = id.starts_with("bp-");
-    // A hash for each reading that can't be meant would be dear.
-    if is_panel != is_pressure(entry.quantity()) {
-        return None;
-    }
-    let item = match is_panel {
-        true => Item::Panel(vec![Arc::clone(entry)]),
-        false => {
-            let (patient, _) = id.split_once('-')?;
-            if patient.parse() != Ok(entry.patient) {
-                return None;
-            }
-            Item::Single(Arc::clone(entry))
+/// What an id says, so that most readings are told apart without a hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Id<'a> {
+    Single { patient: PatientId, class: u8, segment: u64, index: usize },
+    Panel(&'a str),
+}
+
+impl<'a> Id<'a> {
+    fn parse(id: &'a str) -> Option<Self> {
+        if id.starts_with("bp-") {
+            return Some(Self::Panel(id));
         }
-    };
-    (item.id() == id).then_some(entry)
+        let mut parts = id.split('-');
+        let patient = parts.next()?.parse().ok()?;
+        let class = parts.next()?.parse().ok()?;
+        let (segment, index) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let parsed = Self::Single { patient, class, segment, index };
+        // One spelling: no `0x`, no leading zeroes, nothing behind.
+        (id == format!("{patient}-{class}-{segment}-{index}")).then_some(parsed)
+    }
+
+    fn names(self, entry: &Arc<Entry>) -> bool {
+        match self {
+            Self::Single { patient, class, segment, index } => {
+                !is_pressure(entry.quantity())
+                    && (entry.segment, entry.index) == (segment, index)
+                    && (entry.patient, entry.class as u8) == (patient, class)
+            }
+            Self::Panel(id) => {
+                is_pressure(entry.quantity()) && Item::Panel(vec![Arc::clone(entry)]).id() == id
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -222,9 +239,17 @@ mod tests {
         for (_, id) in &seen {
             assert_eq!(read(&feed, id).unwrap().id(), *id);
         }
-        for id in ["", "bp-", "bp-00", "x-1-2-3", &"01".repeat(16), "é"] {
+        let one = "01".repeat(16);
+        let near = [
+            format!("0x{one}-1-0-0"),
+            format!("{one}-01-0-0"),
+            format!("{one}-1-0-0-"),
+            format!("{one}-1-0-1"),
+        ];
+        for id in near.iter().map(String::as_str).chain(["", "bp-", "bp-00", "x-1-2-3", &one, "é"]) {
             assert!(read(&feed, id).is_none(), "{id}");
         }
+        assert!(read(&feed, &format!("{one}-1-0-0")).is_some());
     }
 
     #[test]

@@ -74,11 +74,19 @@ pub(crate) async fn open(
     query: &str,
     headers: &[(&str, &str)],
 ) -> Result<Socket, tungstenite::Error> {
+    open_at(site.address, query, headers).await
+}
+
+pub(crate) async fn open_at(
+    address: SocketAddr,
+    query: &str,
+    headers: &[(&str, &str)],
+) -> Result<Socket, tungstenite::Error> {
     let uri = format!("ws://feed/api/stream{query}").parse().unwrap();
     let request = headers
         .iter()
         .fold(ClientRequestBuilder::new(uri), |request, (name, value)| request.with_header(*name, *value));
-    let stream = TcpStream::connect(site.address).await.unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
     // What the kernel may hold for a slow reader; its own choice may be tens of megabytes.
     socket2::SockRef::from(&stream).set_recv_buffer_size(64 << 10).unwrap();
     tokio_tungstenite::client_async(request, stream).await.map(|(socket, _)| socket)

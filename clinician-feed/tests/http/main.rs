@@ -1,8 +1,10 @@
-//! The feed's HTTP side against real clients: a ring that a test fills, a browser's requests, a WebSocket library.
+//! The feed against real clients, a browser's requests and a WebSocket library; and its binary against a real core.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod binary;
 mod client;
+mod core;
 mod fhir;
 mod login;
 mod stream;

@@ -1,0 +1,155 @@
+//! The binary, as an operator starts it, against a real core.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use caregate_protocol::segment::SegmentHash;
+use clinician_feed::password::Hashed;
+use serde_json::Value as Json;
+
+use crate::client::{next_of, open_at, until_close};
+use crate::core::Core;
+
+/// `nurse:correct horse`.
+const BASIC: &[(&str, &str)] = &[("Authorization", "Basic bnVyc2U6Y29ycmVjdCBob3JzZQ==")];
+
+fn command() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_clinician-feed"))
+}
+
+/// The daemon; its end ends the process.
+struct Daemon {
+    child: Child,
+    log: BufReader<std::process::ChildStderr>,
+    address: SocketAddr,
+}
+
+impl Daemon {
+    fn start(config: &Path) -> Self {
+        let mut child = command().arg("--config").arg(config).stderr(Stdio::piped()).spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let mut daemon = Self { child, log, address: SocketAddr::from(([0; 4], 0)) };
+        let mut line = String::new();
+        while daemon.address.port() == 0 {
+            line.clear();
+            assert_ne!(daemon.log.read_line(&mut line).unwrap(), 0, "the daemon ended before it listened");
+            let entry: Json = serde_json::from_str(&line).unwrap();
+            if entry["message"] == "listening" {
+                daemon.address = entry["page"].as_str().unwrap().parse().unwrap();
+            }
+        }
+        daemon
+    }
+
+    /// Ends it as an operator does; answers with its log.
+    fn terminate(mut self) -> String {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let mut log = String::new();
+        self.log.read_to_string(&mut log).unwrap();
+        assert!(self.child.wait().unwrap().success(), "{log}");
+        log
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+async fn export(config: &Path) -> Output {
+    let mut command = command();
+    command.arg("export").arg("--config").arg(config);
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+fn sequences(output: &Output) -> Vec<u64> {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str::<Json>(line).unwrap()["segment"].as_u64().unwrap())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_and_present_are_shown_and_exported() {
+    let core = Core::start();
+    let config = core.config();
+    let mut hash = SegmentHash::NONE;
+    for sequence in 0..20 {
+        hash = core.segment(sequence, hash);
+    }
+    let daemon = Daemon::start(&config);
+    let mut socket = open_at(daemon.address, "?from=0", BASIC).await.unwrap();
+    for sequence in 0..20_u64 {
+        let reading = next_of(&mut socket, "reading").await;
+        assert_eq!((&reading["segment"], &reading["numeric"]), (&sequence.into(), &60.0.into()));
+    }
+    hash = core.segment(20, hash);
+    assert_eq!(next_of(&mut socket, "reading").await["n"], 20);
+    let chain = next_of(&mut socket, "chain").await;
+    assert!(chain["gap"].is_null(), "{chain}");
+    let exported = export(&config).await;
+    assert!(exported.status.success(), "{exported:?}");
+    assert_eq!(sequences(&exported), (0..21).collect::<Vec<_>>(), "beside the daemon");
+    core.segment(21, hash);
+    assert_eq!(next_of(&mut socket, "reading").await["n"], 21);
+    let log = daemon.terminate();
+    assert_eq!(until_close(&mut socket).await.0, 1001);
+    assert!(log.contains("\"stopped\"") && !log.contains("01010101"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_chain_fails_the_export_and_is_not_shown() {
+    let core = Core::start();
+    let config = core.config();
+    let hash = core.segment(0, SegmentHash::NONE);
+    let hash = core.segment(1, hash);
+    core.segment(2, SegmentHash([8; 32]));
+    let exported = export(&config).await;
+    assert_eq!((exported.status.code(), sequences(&exported)), (Some(1), vec![0, 1]));
+    let errors = String::from_utf8(exported.stderr).unwrap();
+    assert!(errors.contains("1 records could not be opened"), "{errors}");
+    assert_ne!(hash, SegmentHash([8; 32]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_core_the_export_says_so() {
+    let core = Core::start();
+    let config = core.config();
+    let text = std::fs::read_to_string(&config).unwrap().replace("core-1", "core-2");
+    std::fs::write(&config, text).unwrap();
+    let exported = export(&config).await;
+    assert_eq!((exported.status.code(), exported.stdout.len()), (Some(1), 0));
+    let errors = String::from_utf8(exported.stderr).unwrap();
+    assert!(errors.contains("no connection to the core"), "{errors}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_and_hash_password() {
+    let core = Core::start();
+    let config = core.config();
+    let check = |config: &Path| command().arg("--check").arg("--config").arg(config).output().unwrap();
+    assert!(check(&config).status.success());
+    let text = std::fs::read_to_string(&config).unwrap();
+    for (from, to, expected) in [
+        ("$argon2id$", "$argon2x$", "password_hash of nurse"),
+        ("hpke_key = ", "hpke_kay = ", "feed.toml:5: `hpke_kay`"),
+        ("/hpke\"", "/none\"", "/none: No such file"),
+    ] {
+        std::fs::write(&config, text.replace(from, to)).unwrap();
+        let refused = check(&config);
+        let errors = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success() && errors.contains(expected), "{errors}");
+    }
+    let mut child =
+        command().arg("hash-password").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"a new passphrase\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let phc = String::from_utf8(output.stdout).unwrap();
+    assert!(Hashed::new(phc.trim_end()).unwrap().verify("a new passphrase"));
+}

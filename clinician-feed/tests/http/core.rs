@@ -1,0 +1,155 @@
+//! A real core on loopback with what a gateway has sealed for us, and the files that the daemon is started with.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use caregate_host::identity::{Identity, IdentityFiles, Role};
+use caregate_protocol::id::{DataClass, RecipientId};
+use caregate_protocol::key::{PatientRoot, TREE_DEPTH};
+use caregate_protocol::reading;
+use caregate_protocol::segment::{Cipher, Header, SegmentHash, signer_id};
+use caregate_protocol::wrap::{HpkePrivateKey, WrapScope, generate_keypair};
+use clinician_feed::password;
+use core_cloud::config::Peers;
+use core_cloud::metrics::Metrics;
+use core_cloud::server::{self, Shared};
+use core_cloud::store::{Outcome, Store};
+use core_cloud::writer;
+use ed25519_dalek::SigningKey;
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{PASSWORD, PATIENT, USER, heart_rate};
+
+const EPOCH: u32 = 29_000_000;
+const RECIPIENT: RecipientId = RecipientId([5; 20]);
+
+pub(crate) struct Core {
+    dir: TempDir,
+    address: SocketAddr,
+    feed_identity: IdentityFiles,
+    private_key: HpkePrivateKey,
+    device: SigningKey,
+    store: Arc<Store>,
+    stored: watch::Sender<u64>,
+    stop: CancellationToken,
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn write_private(path: PathBuf, text: &str) -> PathBuf {
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    path
+}
+
+fn issue(dir: &TempDir, ca: (&str, &Issuer<'static, KeyPair>), role: Role, name: &str) -> IdentityFiles {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    let id = format!("spiffe://test.example/{role}/{name}");
+    params.subject_alt_names = vec![SanType::URI(id.as_str().try_into().unwrap())];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    let file = |kind: &str| dir.path().join(format!("{role}-{kind}.pem"));
+    let certificate = params.signed_by(&key, ca.1).unwrap().pem();
+    IdentityFiles {
+        certificate: write_private(file("certificate"), &certificate),
+        key: write_private(file("key"), &key.serialize_pem()),
+        ca: write_private(file("ca"), ca.0),
+    }
+}
+
+impl Core {
+    pub(crate) fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let pem = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        let core_identity = Identity::load(&issue(&dir, (&pem, &issuer), Role::Core, "core-1")).unwrap();
+        let feed_identity = issue(&dir, (&pem, &issuer), Role::Feed, "hospital-1");
+        let endpoint = server::bind("127.0.0.1:0".parse().unwrap(), &core_identity).unwrap();
+        let address = endpoint.local_addr().unwrap();
+        let store = Arc::new(Store::open(dir.path()).unwrap());
+        let (stored_out, stored) = watch::channel(0);
+        let feeds = HashMap::from([("hospital-1".to_owned(), vec![RECIPIENT])]);
+        let (queue, _no_gateways_here) = writer::queue();
+        let shared = Shared {
+            peers: Arc::new(Peers { gateways: HashMap::new(), feeds }),
+            store: Arc::clone(&store),
+            writer: queue,
+            stored,
+            metrics: Metrics::register(&prometheus::Registry::new()).unwrap(),
+        };
+        let stop = CancellationToken::new();
+        tokio::spawn(server::serve(endpoint, shared, stop.clone()));
+        let (private_key, public_key) = generate_keypair();
+        let device = SigningKey::from_bytes(&[3; 32]);
+        let core = Self { dir, address, feed_identity, private_key, device, store, stored: stored_out, stop };
+        let scope =
+            WrapScope { class: DataClass::Vitals, patient: PATIENT, generation: 0, recipient: RECIPIENT };
+        let leaf = root().class_key(DataClass::Vitals, 0).descend(EPOCH, TREE_DEPTH).unwrap();
+        core.put(scope.seal(&leaf, &public_key, &core.device).unwrap().to_vec());
+        core
+    }
+
+    fn put(&self, record: Vec<u8>) {
+        assert_eq!(self.store.put(&[record]).unwrap(), [Outcome::Stored]);
+        self.stored.send_modify(|count| *count += 1);
+    }
+
+    /// Stores a segment of one reading after `prev`; answers with its hash.
+    pub(crate) fn segment(&self, sequence: u64, prev: SegmentHash) -> SegmentHash {
+        let header = Header {
+            class: DataClass::Vitals,
+            cipher: Cipher::Aes256Gcm,
+            patient: PATIENT,
+            signer: signer_id(&self.device.verifying_key()),
+            generation: 0,
+            epoch: EPOCH,
+            sequence,
+            prev,
+            salt: [9; 16],
+            sealed_us: 0,
+            readings: 1,
+        };
+        let key = root().class_key(DataClass::Vitals, 0).epoch_key(EPOCH).unwrap();
+        let plaintext = reading::encode(&[heart_rate(60.0)]);
+        let (segment, hash) = header.seal(&plaintext, &key, &self.device).unwrap();
+        self.put(segment);
+        hash
+    }
+
+    /// The daemon's configuration file.
+    pub(crate) fn config(&self) -> PathBuf {
+        let key = write_private(self.dir.path().join("hpke"), &hex::encode(self.private_key.as_bytes()));
+        let IdentityFiles { certificate, key: tls_key, ca } = &self.feed_identity;
+        let mut text = format!(
+            "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nlog = \"json\"\nrecipient = \"{RECIPIENT}\"\n\
+             hpke_key = {key:?}\nidentity = {{ certificate = {certificate:?}, key = {tls_key:?}, ca = {ca:?} }}\n\
+             [core]\naddress = \"{}\"\nname = \"core-1\"\n",
+            self.address
+        );
+        let device = hex::encode(self.device.verifying_key().as_bytes());
+        writeln!(text, "[[gateway]]\nname = \"gateway-1\"\ndevice_keys = [\"{device}\"]").unwrap();
+        let hash = password::hash(PASSWORD).unwrap();
+        writeln!(text, "[[user]]\nname = \"{USER}\"\npassword_hash = \"{hash}\"").unwrap();
+        writeln!(text, "[[bed]]\npatient = \"{PATIENT}\"\nbed = \"Bed 1\"\ncategory = \"adult\"").unwrap();
+        write_private(self.dir.path().join("feed.toml"), &text)
+    }
+}
+
+fn root() -> PatientRoot {
+    PatientRoot::from_bytes([7; 32])
+}
