@@ -98,10 +98,9 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_else_is_served() {
-        for path in ["/../Cargo.toml", "/assets/../index.html", "/etc/passwd", "//", "/index.html/"] {
+        for path in ["/../Cargo.toml", "/assets/../index.html", "/etc/passwd", "/assets/", "/index.html/"] {
             let answer = asset(path.parse().unwrap(), HeaderMap::new()).await;
-            let expected = if path == "//" { answer.status() } else { StatusCode::NOT_FOUND };
-            assert_eq!(answer.status(), expected, "{path}");
+            assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{path}");
         }
     }
 }

@@ -1,16 +1,18 @@
 //! The binary, as an operator starts it, against a real core.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 
 use caregate_protocol::segment::SegmentHash;
 use clinician_feed::password::Hashed;
+use rustls::pki_types::CertificateDer;
 use serde_json::Value as Json;
 
 use crate::client::{next_of, open_at, until_close};
-use crate::core::Core;
+use crate::core::{Core, web_certificate};
 
 /// `nurse:correct horse`.
 const BASIC: &[(&str, &str)] = &[("Authorization", "Basic bnVyc2U6Y29ycmVjdCBob3JzZQ==")];
@@ -127,6 +129,47 @@ async fn without_a_core_the_export_says_so() {
     assert_eq!((exported.status.code(), exported.stdout.len()), (Some(1), 0));
     let errors = String::from_utf8(exported.stderr).unwrap();
     assert!(errors.contains("no connection to the core"), "{errors}");
+}
+
+/// One request over HTTPS.
+fn over_tls(address: SocketAddr, trusted: CertificateDer<'static>, request: &str) -> String {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(trusted).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connection =
+        rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let mut stream = rustls::StreamOwned::new(connection, TcpStream::connect(address).unwrap());
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_https_the_cookie_stays_there() {
+    let core = Core::start();
+    let config = core.config();
+    let (certificate, key, trusted) = web_certificate(&config);
+    let text = std::fs::read_to_string(&config).unwrap();
+    let tls = format!("tls = {{ certificate = {certificate:?}, key = {key:?} }}\n{text}");
+    std::fs::write(&config, tls).unwrap();
+    let daemon = Daemon::start(&config);
+    let body = r#"{"user":"nurse","password":"correct horse"}"#;
+    let request = format!(
+        "POST /api/login HTTP/1.1\r\nHost: localhost\r\nOrigin: https://localhost\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let address = daemon.address;
+    let answer = tokio::task::spawn_blocking(move || over_tls(address, trusted, &request)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 204") && answer.contains("; Secure"), "{answer}");
+    assert!(answer.to_ascii_lowercase().contains("strict-transport-security"), "{answer}");
+    daemon.terminate();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use caregate_host::identity::{Identity, IdentityFiles, Role};
@@ -21,6 +21,7 @@ use core_cloud::store::{Outcome, Store};
 use core_cloud::writer;
 use ed25519_dalek::SigningKey;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
+use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -148,6 +149,19 @@ impl Core {
         writeln!(text, "[[bed]]\npatient = \"{PATIENT}\"\nbed = \"Bed 1\"\ncategory = \"adult\"").unwrap();
         write_private(self.dir.path().join("feed.toml"), &text)
     }
+}
+
+/// A certificate for `localhost` as a browser would be shown, with its key; and itself as what to trust.
+pub(crate) fn web_certificate(config: &Path) -> (PathBuf, PathBuf, CertificateDer<'static>) {
+    let dir = config.parent().unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate =
+        CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    (
+        write_private(dir.join("web.pem"), &certificate.pem()),
+        write_private(dir.join("web.key"), &key.serialize_pem()),
+        certificate.der().clone(),
+    )
 }
 
 fn root() -> PatientRoot {
