@@ -62,6 +62,14 @@ function NoContact({ client, lostForMs }: { readonly client: Client; readonly lo
   );
 }
 
+/** Shape of the grid: beds stacked, in two columns, or in low strips as on a central station. */
+function gridClass(beds: number): string {
+  if (beds <= 1) return "beds-one";
+  if (beds === 2) return "beds-stacked";
+  if (beds <= 4) return "beds-halves";
+  return beds <= 8 ? "beds-low" : "beds-strips";
+}
+
 export function App({ client }: { readonly client: Client }) {
   const [openedPatient, setOpened] = useState<string | null>(null);
   useWatched(() => `${client.ward.revision}:${client.isOpen}:${client.needsLogin}:${client.ward.beds.size}:${second()}`);
@@ -85,7 +93,7 @@ export function App({ client }: { readonly client: Client }) {
     <>
       <Header client={client} />
       {lostForMs >= NO_CONTACT_MS && <NoContact client={client} lostForMs={lostForMs} />}
-      <main class={`beds beds-${Math.min(beds.length, 5)}${lostForMs >= NO_CONTACT_MS ? " is-out" : ""}`}>
+      <main class={`beds ${gridClass(beds.length)}${lostForMs >= NO_CONTACT_MS ? " is-out" : ""}`}>
         {beds.map((bed) => (
           <Tile
             key={bed.patient}

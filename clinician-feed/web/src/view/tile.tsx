@@ -1,5 +1,5 @@
 /** One bed: banner, traces with numerics beside them, trends, events, and how far its chains are verified. */
-import { cells } from "../model/cells";
+import { cells, trendRows } from "../model/cells";
 import type { Cell } from "../model/cells";
 import { printAge } from "../model/numeric";
 import { DATA_CLASSES } from "../model/protocol";
@@ -10,12 +10,12 @@ import type { Bed, BedEvent, Channel, ChainState, Ward } from "../model/ward";
 import { clockMs } from "../shell/client";
 import { second, useWatched } from "./frames";
 import { Lane } from "./lane";
-import { Trends } from "./trends";
+import { TREND_ROWS_MAX, Trends } from "./trends";
 
-/** Lanes in the grid; an opened bed shows all. */
-const LANES_MAX = 4;
-/** Large numerics in the grid, one beside each lane; the others are small there. */
-const LARGE_MAX = 4;
+/** Lanes and large numerics in the grid, by how many beds share it; an opened bed shows all. */
+const CROWDED_BEDS = 9;
+const LANES_MAX = { roomy: 4, crowded: 1 } as const;
+const LARGE_MAX = { roomy: 6, crowded: 4 } as const;
 const EVENTS_IN_TILE = 2;
 const EVENTS_IN_OPENED = 12;
 
@@ -87,6 +87,22 @@ export interface TileProps {
   readonly toggle: () => void;
 }
 
+/** What the foot says, in short, for tiles too low to have one. */
+function BannerNews({ bed }: { readonly bed: Bed }) {
+  const gaps = [...bed.chains].filter(([, chain]) => chain.gap !== null).map(([dataClass]) => dataClass);
+  const newest = bed.events[0];
+  return (
+    <span class="news">
+      {gaps.length > 0 && <strong class="news-gap">missing: {gaps.join(", ")}</strong>}
+      {newest !== undefined && (
+        <span class={newest.dataClass === "alarm" ? "event event-alarm" : "event"}>
+          <time>{clockTime(newest.atMs)}</time> <span class="event-name">{newest.display}</span>
+        </span>
+      )}
+    </span>
+  );
+}
+
 function Banner({ bed, channels, opened, toggle, nowMs }: Omit<TileProps, "ward"> & { readonly channels: readonly Channel[]; readonly nowMs: number }) {
   const heldBack = heldBackText(channels);
   return (
@@ -101,9 +117,10 @@ function Banner({ bed, channels, opened, toggle, nowMs }: Omit<TileProps, "ward"
       </span>
       <span class={`category category-${bed.category}`}>{bed.category}</span>
       {nowMs - bed.backlogMs < BACKLOG_SHOWN_MS && <span class="backlog">backlog arriving</span>}
+      <BannerNews bed={bed} />
       <span class="delay" title="Median from measurement to this page; traces are held back so that they run smoothly">
         {delayText(bed)}
-        {heldBack !== null && <span class="dim"> · {heldBack}</span>}
+        {heldBack !== null && <span class="dim heldback"> · {heldBack}</span>}
       </span>
     </header>
   );
@@ -118,9 +135,11 @@ export function Tile(props: TileProps) {
   const channels = [...bed.channels.values()].sort(
     (a, b) => waveRank(a.presentation.kind) - waveRank(b.presentation.kind) || a.key.localeCompare(b.key),
   );
-  const shown = opened ? channels : channels.slice(0, LANES_MAX);
-  const large = numerics.filter((cell) => cell.large).slice(0, opened || ward.beds.size <= 2 ? numerics.length : LARGE_MAX);
+  const room = ward.beds.size < CROWDED_BEDS ? "roomy" : "crowded";
+  const shown = opened ? channels : channels.slice(0, LANES_MAX[room]);
+  const large = numerics.filter((cell) => cell.large).slice(0, opened ? numerics.length : LARGE_MAX[room]);
   const small = numerics.filter((cell) => !large.includes(cell));
+  const rows = trendRows(bed, TREND_ROWS_MAX).length;
   return (
     <article class="tile" aria-label={`${bed.name}, ${bed.category}`}>
       <Banner {...props} channels={shown} nowMs={nowMs} />
@@ -131,8 +150,9 @@ export function Tile(props: TileProps) {
           ))}
           {channels.length === 0 && <p class="lanes-none">No traces received yet</p>}
           {channels.length > shown.length && <p class="lanes-more">{channels.length - shown.length} more: open the bed</p>}
+          {rows > 0 && <Trends bed={bed} ward={ward} rows={rows} />}
         </div>
-        <div class="numerics">
+        <div class={numerics.length === 0 ? "numerics is-empty" : "numerics"}>
           {large.map((cell) => (
             <Numeric key={cell.key} cell={cell} large />
           ))}
@@ -146,7 +166,6 @@ export function Tile(props: TileProps) {
           ))}
         </div>
       )}
-      <Trends bed={bed} ward={ward} />
       <footer class="tile-foot">
         <EventList events={bed.events.slice(0, opened ? EVENTS_IN_OPENED : EVENTS_IN_TILE)} feedNowMs={feedNowMs} />
         <ul class="chains" aria-label="Chains of sealed segments">

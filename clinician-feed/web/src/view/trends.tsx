@@ -8,8 +8,11 @@ import { COLOURS, fit } from "./canvas";
 import type { Fitted } from "./canvas";
 import { onFrame } from "./frames";
 
-/** Heart, saturation, pressure, respiration: 14 to 22 px a row. */
-const ROWS_MAX = 4;
+/** Heart, saturation, pressure, respiration, temperature. */
+export const TREND_ROWS_MAX = 5;
+/** Below this a row shows no shape; those at the bottom are left out. */
+const ROW_CSS_PX_MIN = 17;
+const AXIS_CSS_PX = 13;
 /** Trends move by a bin of 5 s; once a second is ample. */
 const PAINT_MS = 1_000;
 const LABEL_CSS_PX = 50;
@@ -74,13 +77,14 @@ function paintRow(context: CanvasRenderingContext2D, series: NumericSeries, box:
 function paintStrip(target: Fitted, bed: Bed, feedNowMs: number): void {
   const { context, canvas, ratio } = target;
   context.clearRect(0, 0, canvas.width, canvas.height);
-  const rows = trendRows(bed, ROWS_MAX);
+  const axis = AXIS_CSS_PX * ratio;
+  const room = Math.floor((canvas.height - axis) / (ROW_CSS_PX_MIN * ratio));
+  const rows = trendRows(bed, Math.min(TREND_ROWS_MAX, Math.max(1, room)));
   if (rows.length === 0) return;
   const oldest = Math.min(...rows.map((series) => series.trend.oldestMs(feedNowMs) ?? feedNowMs));
   const spanMs = trendSpanMs(oldest, feedNowMs);
   const last = Math.floor(feedNowMs / TREND_BIN_MS);
   const first = last - spanMs / TREND_BIN_MS;
-  const axis = 13 * ratio;
   const x = (LABEL_CSS_PX + SCALE_CSS_PX) * ratio;
   const height = (canvas.height - axis) / rows.length;
   rows.forEach((series, i) => {
@@ -96,7 +100,8 @@ function paintStrip(target: Fitted, bed: Bed, feedNowMs: number): void {
   context.fillText("now", canvas.width - 2 * ratio, canvas.height);
 }
 
-export function Trends({ bed, ward }: { readonly bed: Bed; readonly ward: Ward }) {
+/** `rows` is how many there are to show: they set how much of the tile the strip asks for. */
+export function Trends({ bed, ward, rows }: { readonly bed: Bed; readonly ward: Ward; readonly rows: number }) {
   const canvas = useRef<HTMLCanvasElement>(null);
   useEffect(() => {
     if (canvas.current === null) return undefined;
@@ -116,5 +121,5 @@ export function Trends({ bed, ward }: { readonly bed: Bed; readonly ward: Ward }
       unfit();
     };
   }, [bed, ward]);
-  return <canvas class="trends" ref={canvas} role="img" aria-label="Trends of the last minutes" />;
+  return <canvas class={`trends trends-${rows}`} ref={canvas} role="img" aria-label="Trends of the last minutes" />;
 }
