@@ -32,19 +32,25 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Installs the page's packages where the lock file has changed, and builds the page.
-pub(crate) fn page() -> anyhow::Result<()> {
-    let web = root()?.join("clinician-feed/web");
-    let lock =
-        std::fs::read(web.join("package-lock.json")).context("clinician-feed/web/package-lock.json")?;
-    let stamp = web.join("node_modules/.caregate-lock");
+/// Installs a folder's packages where its lock file has changed since they were.
+pub(crate) fn npm_packages(folder: &str) -> anyhow::Result<PathBuf> {
+    let dir = root()?.join(folder);
+    let lock = std::fs::read(dir.join("package-lock.json"))
+        .with_context(|| format!("{folder}/package-lock.json"))?;
+    let stamp = dir.join("node_modules/.caregate-lock");
     if std::fs::read(&stamp).ok().as_deref() != Some(&lock) {
-        say("page: installing packages (npm ci)");
+        say(&format!("{folder}: installing packages (npm ci)"));
         run(Command::new("npm")
             .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-            .current_dir(&web))?;
+            .current_dir(&dir))?;
         std::fs::write(&stamp, &lock)?;
     }
+    Ok(dir)
+}
+
+/// Builds the page.
+pub(crate) fn page() -> anyhow::Result<()> {
+    let web = npm_packages("clinician-feed/web")?;
     say("page: building");
     run(Command::new("npm").args(["run", "--silent", "build"]).current_dir(&web))
 }

@@ -112,6 +112,7 @@ fn steps() -> anyhow::Result<Vec<Step>> {
             npm("clinician-feed/web", &["run", "--silent", "check"])?;
             npm("clinician-feed/web", &["test", "--silent"])
         }),
+        step("FHIR validator: packages", || build::npm_packages("tests/fhir").map(drop)),
         step("lints", || {
             in_root(cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]))
         }),
@@ -151,6 +152,7 @@ fn long_steps() -> Vec<Step> {
         step("setup", || setup::ensure(&[setup::DEMO, setup::STORY, setup::TESTS])),
         step("binaries", || {
             build::page()?;
+            build::npm_packages("tests/fhir")?;
             in_root(cargo(&["build", "--release", "--workspace", "--bins"]))
         }),
         step("tests with their long variants", || {
