@@ -6,7 +6,7 @@
  *
  * Each line of the output is {"device","stream","seq","arrived_ms"} (Unix ms, see src/shell/trace.ts). Prints "ready"
  * when the first live reading was drawn. Logs in again whenever the feed asks for it and opens the page again when it was lost.
- * SIGTERM or SIGINT: drains, takes the screenshot, closes the browser, exit 0. Errors of the page go to stderr.
+ * SIGUSR1: takes the screenshot right then. SIGTERM or SIGINT: drains, takes it if none was taken, closes the browser, exit 0. Errors of the page go to stderr.
  * Chromium: $CHROMIUM, else /usr/bin/chromium.
  */
 import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
@@ -126,9 +126,39 @@ async function follow(page, settings, file, ending) {
   }
 }
 
+/** Takes the screenshot when asked, one at a time; answers whether one was taken. */
+function photographer(page, path) {
+  let taken = false;
+  let last = Promise.resolve();
+  const take = () => {
+    if (path === undefined) return last;
+    last = last.then(async () => {
+      try {
+        await page.screenshot({ path, timeout: STEP_MS_MAX });
+        taken = true;
+      } catch (error) {
+        report("screenshot", error.message.split("\n")[0]);
+      }
+    });
+    return last;
+  };
+  const atEnd = async () => {
+    await last;
+    if (!taken) await take();
+    return taken || path === undefined;
+  };
+  return { take, atEnd };
+}
+
 async function main() {
   const settings = options();
   const ending = new AbortController();
+  // Until the page stands, a request for a screenshot must not end the process.
+  let photo = null;
+  process.on("SIGUSR1", () => {
+    if (photo === null) report("screenshot", "asked for before the page was open");
+    else void photo.take();
+  });
   for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => ending.abort());
   const file = openSync(settings.out, "w", 0o600);
   const browser = await chromium.launch({
@@ -139,6 +169,7 @@ async function main() {
     handleSIGHUP: false,
   });
   const page = await browser.newPage({ viewport: { width: 1280, height: 800 }, ignoreHTTPSErrors: true });
+  photo = photographer(page, settings.screenshot);
   page.on("pageerror", (error) => report("error", error.message));
   page.on("crash", () => report("error", "the page crashed"));
   page.on("console", (message) => {
@@ -149,9 +180,10 @@ async function main() {
   await drain(page, file);
   const dropped = await page.evaluate(() => window.caregateTraceDropped ?? 0);
   if (dropped > 0) report("trace", `${dropped} readings found the trace full`);
-  if (settings.screenshot !== undefined) await page.screenshot({ path: settings.screenshot, timeout: STEP_MS_MAX });
+  const photographed = await photo.atEnd();
   await browser.close();
   closeSync(file);
+  if (!photographed) throw new Error(`no screenshot in ${settings.screenshot}`);
 }
 
 main().then(

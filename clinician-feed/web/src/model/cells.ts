@@ -16,6 +16,8 @@ export interface Cell {
   /** A pressure's mean. */
   readonly extra: string | null;
   readonly age: string;
+  /** Whether the age is to be read with the value: always, but for a continuous value of the last seconds. */
+  readonly aged: boolean;
   readonly freshness: Freshness;
   /** For a lost value: what it last was. */
   readonly last: string | null;
@@ -77,6 +79,7 @@ function cell(group: Group, named: boolean, nowMs: number, feedNowMs: number): C
     extra: lost ? null : extra,
     age: printAge(Math.max(...members.map((m) => m.ageMs(nowMs, feedNowMs)))),
     freshness,
+    aged: presentation.spot || freshness !== "fresh",
     last: lost ? text : null,
     device: named ? group.series.device : null,
   };

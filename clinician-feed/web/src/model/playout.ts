@@ -18,6 +18,14 @@ const LATE_MS_MAX = 600;
 /** The offset shrinks only by so much at once: each change moves the whole trace. */
 const SHRINK_MS_MIN = 200;
 
+/** A punctual chunk is drawn at most this long after it came (slowest, margin, and as much again); above it the clock has leapt. */
+const LEAD_MS_MAX = 2 * LATE_MS_MAX;
+/**
+ * A clock that leaps forward twice within this time was not set: it runs faster than time, as a record's does that is
+ * replayed faster. Its trace is then shown in excerpts of about a sweep.
+ */
+export const EXCERPT_MS = 10_000;
+
 /** The largest value of the last one to two spans. */
 class RecentMax {
   private older = -Infinity;
@@ -51,8 +59,8 @@ class RecentMax {
   }
 }
 
-/** `kept`: nothing changed. `moved`: the trace shifts. `anchored`: the device's time has a new meaning. */
-export type Observation = "kept" | "moved" | "anchored";
+/** `kept`: nothing changed. `moved`: the trace shifts. `anchored`: the device's time has a new meaning. `ahead`: beyond this excerpt, not to be drawn. */
+export type Observation = "kept" | "moved" | "anchored" | "ahead";
 
 export class Playout {
   /** Transit is arrival minus first sample, ms; its smallest is the largest of its negative. */
@@ -60,6 +68,9 @@ export class Playout {
   private readonly slowest = new RecentMax(SLOWEST_MS);
   private offset: number | null = null;
   private heldBack = 0;
+  /** When the device's clock last leapt forward, and when it did so again too soon. */
+  private leaptMs = -Infinity;
+  private aheadMs = -Infinity;
 
   /** Device time to page time, ms; null before the first punctual chunk. */
   get offsetMs(): number | null {
@@ -71,6 +82,11 @@ export class Playout {
     return this.heldBack;
   }
 
+  /** Whether the device's clock has been running faster than time. */
+  runsAhead(nowMs: number): boolean {
+    return nowMs - this.aheadMs < EXCERPT_MS;
+  }
+
   /**
    * Takes the arrival of a chunk that the gateway received just now. After `anchored` (first chunk, or the device's
    * clock was set) what was drawn before belongs to another time.
@@ -80,8 +96,14 @@ export class Playout {
     const fastest = -this.fastest.value(nowMs);
     const isKnown = Number.isFinite(fastest);
     if (isKnown && transit > fastest + LATE_MS_MAX) return "kept";
-    const isSetForward = isKnown && transit < fastest - LATE_MS_MAX;
+    const lead = this.offset === null ? 0 : this.offset - transit;
+    const isSetForward = (isKnown && transit < fastest - LATE_MS_MAX) || lead > LEAD_MS_MAX;
     if (isSetForward) {
+      if (nowMs - this.leaptMs < EXCERPT_MS) {
+        this.aheadMs = nowMs;
+        return lead > EXCERPT_MS ? "ahead" : "kept";
+      }
+      this.leaptMs = nowMs;
       this.fastest.clear();
       this.slowest.clear();
     }

@@ -281,6 +281,7 @@ export class Ward {
     if (live) {
       channel.liveMs = nowMs;
       const observation = channel.playout.observe(nowMs, wave.t0Ms);
+      if (observation === "ahead") return;
       if (observation !== "kept") this.movePlayout(bed, channel.playout, observation === "anchored");
     }
     const { offsetMs } = channel.playout;

@@ -132,11 +132,13 @@ export function Lane({ channel }: { readonly channel: Channel }) {
   }, [channel]);
   const { presentation } = channel;
   const unit = printUnit(channel.unit);
-  const isLost = clockMs() - channel.liveMs > LOST_MS;
+  const nowMs = clockMs();
+  const isLost = nowMs - channel.liveMs > LOST_MS;
   return (
     <div class={`lane kind-${presentation.kind}`}>
       <div class="lane-label">
-        {presentation.label} <span class="dim">{gain?.label ?? unit}</span>
+        {presentation.label} <span class="dim lane-gain">{gain?.label ?? unit}</span>
+        {channel.playout.runsAhead(nowMs) && <span class="lane-ahead">device time runs fast: excerpts</span>}
       </div>
       <GainMark gain={gain} unit={unit} />
       <canvas ref={canvas} role="img" aria-label={`${presentation.label} trace, 25 mm/s${isLost ? ", no data" : ""}`} />

@@ -32,9 +32,11 @@ function Numeric({ cell, large }: { readonly cell: Cell; readonly large: boolean
         {cell.text}
         {cell.extra !== null && <span class="numeric-extra">{cell.extra}</span>}
       </div>
-      <div class="numeric-age">
-        {cell.last === null ? `${cell.age} ago` : <><strong>NO DATA</strong> {cell.last}, {cell.age} ago</>}
-      </div>
+      {cell.aged && (
+        <div class="numeric-age">
+          {cell.last === null ? `${cell.age} ago` : <><strong>NO DATA</strong> {cell.last}, {cell.age} ago</>}
+        </div>
+      )}
     </div>
   );
 }
@@ -75,7 +77,8 @@ function delayText(bed: Bed): string {
 }
 
 /** Traces run behind the numerics by a chunk; the page says by how much. */
-function heldBackText(channels: readonly Channel[]): string | null {
+function heldBackText(channels: readonly Channel[], nowMs: number): string | null {
+  if (channels.some((channel) => channel.playout.runsAhead(nowMs))) return "traces in excerpts";
   const heldBack = Math.max(0, ...channels.map((channel) => channel.playout.heldBackMs));
   return channels.length === 0 ? null : `traces +${Math.round(heldBack / 10) * 10} ms`;
 }
@@ -104,7 +107,7 @@ function BannerNews({ bed }: { readonly bed: Bed }) {
 }
 
 function Banner({ bed, channels, opened, toggle, nowMs }: Omit<TileProps, "ward"> & { readonly channels: readonly Channel[]; readonly nowMs: number }) {
-  const heldBack = heldBackText(channels);
+  const heldBack = heldBackText(channels, nowMs);
   return (
     <header class="banner">
       <h2>

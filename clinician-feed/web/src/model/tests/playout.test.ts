@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { Playout } from "../playout";
+import { EXCERPT_MS, Playout } from "../playout";
 import { T0 } from "./frames";
 
 const CHUNK_MS = 250;
@@ -63,5 +63,31 @@ describe("Playout", () => {
     const seen = play(back, 40, 164, () => 20, 3_600_000);
     expect(seen.filter((observation) => observation === "anchored")).toHaveLength(1);
     expect(back.heldBackMs).toBeLessThan(100);
+  });
+
+  it("shows a device whose time runs fast in excerpts of at most ten seconds", () => {
+    const playout = new Playout();
+    const SPEED = 60;
+    let drawnTo = -Infinity;
+    const anchors: number[] = [];
+    for (let arrivedMs = T0; arrivedMs < T0 + 60_000; arrivedMs += CHUNK_MS / SPEED) {
+      const firstMs = T0 + (arrivedMs - T0) * SPEED;
+      const observation = playout.observe(arrivedMs, firstMs);
+      if (observation === "anchored") anchors.push(arrivedMs - T0);
+      if (observation !== "ahead") drawnTo = firstMs + (playout.offsetMs ?? Number.NaN) - arrivedMs;
+      // What the window holds is never pushed out by what comes after it.
+      expect(drawnTo).toBeLessThanOrEqual(EXCERPT_MS);
+    }
+    // At first, when that was found out, then one each ten seconds.
+    expect(anchors).toHaveLength(7);
+    expect(playout.runsAhead(T0 + 60_000)).toBe(true);
+    expect(playout.runsAhead(T0 + 60_000 + EXCERPT_MS)).toBe(false);
+  });
+
+  it("does not take a clock that was set once for one that runs fast", () => {
+    const playout = new Playout();
+    play(playout, 0, 8, () => 20);
+    play(playout, 8, 40, () => 20, -3_600_000);
+    expect(playout.runsAhead(T0 + 48 * CHUNK_MS)).toBe(false);
   });
 });
