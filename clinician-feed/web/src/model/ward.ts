@@ -35,7 +35,7 @@ export interface Channel {
   readonly playout: Playout;
   periodMs: number;
   samples: SampleWindow;
-  /** Time of the last live chunk by the page's clock. */
+  /** Time of the last live chunk with a value in it, by the page's clock. */
   liveMs: number;
   /** Raised whenever what the sweep has passed changed: late samples, a new offset. */
   redraw: number;
@@ -67,6 +67,8 @@ export interface Bed {
   readonly events: BedEvent[];
   readonly chains: Map<DataClass, ChainState>;
   readonly delays: Delays;
+  /** When a live reading last came, page's clock; −∞ for never. */
+  liveMs: number;
   /** When backlog last came, page's clock; −∞ for never. */
   backlogMs: number;
   /** Raised by all that a tile shows besides its traces. */
@@ -86,6 +88,7 @@ function newBed(patient: string, name: string, category: Category): Bed {
     events: [],
     chains: new Map(),
     delays: new Delays(),
+    liveMs: -Infinity,
     backlogMs: -Infinity,
     revision: 0,
   };
@@ -163,6 +166,11 @@ export class Ward {
     this.revision += 1;
   }
 
+  /** When any bed last had a live reading, page's clock; −∞ for never. */
+  get liveMs(): number {
+    return Math.max(-Infinity, ...[...this.beds.values()].map((bed) => bed.liveMs));
+  }
+
   private bedOf(patient: string): Bed | null {
     const known = this.beds.get(patient);
     if (known !== undefined) return known;
@@ -192,8 +200,10 @@ export class Ward {
     if (bed === null) return true;
     const feedNowMs = this.feedNowMs(nowMs);
     const live = feedNowMs - reading.gatewayMs <= LIVE_MS_MAX;
-    if (live) this.observeDelay(bed, reading, feedNowMs);
-    else bed.backlogMs = nowMs;
+    if (live) {
+      bed.liveMs = nowMs;
+      this.observeDelay(bed, reading, feedNowMs);
+    } else bed.backlogMs = nowMs;
     const { value } = reading;
     switch (value.kind) {
       case "numeric":
@@ -279,7 +289,7 @@ export class Ward {
     const channel = this.channelOf(bed, reading, wave);
     if (channel === null) return;
     if (live) {
-      channel.liveMs = nowMs;
+      if (wave.values.some((value) => !Number.isNaN(value))) channel.liveMs = nowMs;
       const observation = channel.playout.observe(nowMs, wave.t0Ms);
       if (observation === "ahead") return;
       if (observation !== "kept") this.movePlayout(bed, channel.playout, observation === "anchored");

@@ -1,7 +1,7 @@
 /** The page: login, or the header with the state of the data path above the grid of beds. */
 import { useEffect, useState } from "preact/hooks";
 import { NO_CONTACT_MS } from "../model/connection";
-import { printAge } from "../model/numeric";
+import { LOST_MS, printAge } from "../model/numeric";
 import { clockMs } from "../shell/client";
 import type { Client } from "../shell/client";
 import { second, useWatched } from "./frames";
@@ -11,13 +11,15 @@ import { Tile } from "./tile";
 function linkText(client: Client): { text: string; state: "live" | "lost" } {
   if (!client.isOpen) return { text: "reconnecting", state: "lost" };
   if (!client.ward.coreUp) return { text: "core link down", state: "lost" };
+  if (client.ward.beds.size > 0 && clockMs() - client.ward.liveMs > LOST_MS) return { text: "no live readings", state: "lost" };
   return { text: "live", state: "live" };
 }
 
 function Header({ client }: { readonly client: Client }) {
   const { ward } = client;
   const link = linkText(client);
-  const median = ward.delays.median();
+  // What the last readings took says nothing of now once none comes.
+  const median = link.state === "live" ? ward.delays.median() : null;
   const refused = [...ward.refused.values()].reduce((sum, count) => sum + count, 0);
   const reasons = [...ward.refused].map(([reason, count]) => `${reason}: ${count}`).join(", ");
   return (

@@ -1,7 +1,7 @@
 /** One bed: banner, traces with numerics beside them, trends, events, and how far its chains are verified. */
 import { cells, trendRows } from "../model/cells";
 import type { Cell } from "../model/cells";
-import { printAge } from "../model/numeric";
+import { LOST_MS, printAge } from "../model/numeric";
 import { DATA_CLASSES } from "../model/protocol";
 import type { DataClass } from "../model/protocol";
 import { waveRank } from "../model/quantity";
@@ -71,8 +71,8 @@ function EventList({ events, feedNowMs }: { readonly events: readonly BedEvent[]
   );
 }
 
-function delayText(bed: Bed): string {
-  const median = bed.delays.median();
+function delayText(bed: Bed, nowMs: number): string {
+  const median = nowMs - bed.liveMs > LOST_MS ? null : bed.delays.median();
   return median === null ? "delay –" : `delay ${Math.round(median)} ms`;
 }
 
@@ -122,7 +122,7 @@ function Banner({ bed, channels, opened, toggle, nowMs }: Omit<TileProps, "ward"
       {nowMs - bed.backlogMs < BACKLOG_SHOWN_MS && <span class="backlog">backlog arriving</span>}
       <BannerNews bed={bed} />
       <span class="delay" title="Median from measurement to this page; traces are held back so that they run smoothly">
-        {delayText(bed)}
+        {delayText(bed, nowMs)}
         {heldBack !== null && <span class="dim heldback"> · {heldBack}</span>}
       </span>
     </header>

@@ -122,6 +122,16 @@ describe("Ward: waveforms", () => {
     expect(channel.playout.offsetMs).toBe(offsetMs);
   });
 
+  it("does not take a lead without values for a live one", () => {
+    const ward = started();
+    const missing = { wave: { t0_us: T0 * 1000, period_ns: 4_000_000, scale: 0.005, offset: 0, samples: [-32_768, -32_768] } };
+    ward.receive(wave(1, T0, 2, T0 + 8, missing), T0 + 20);
+    const channel = [...bedOf(ward).channels.values()][0];
+    expect(channel?.samples.length).toBe(2);
+    expect(channel?.liveMs).toBe(-Infinity);
+    expect(ward.liveMs).toBe(T0 + 20);
+  });
+
   it("draws nothing from backlog before anything live", () => {
     const ward = started();
     ward.receive(wave(1, T0 - 60_000, 62, T0 - 59_000, { opened_ms: T0 }), T0);
