@@ -63,7 +63,7 @@ fn npm(folder: &str, arguments: &'static [&'static str]) -> anyhow::Result<()> {
 /// # Errors
 /// If any step failed.
 pub(crate) fn run(args: &TestArgs) -> anyhow::Result<()> {
-    let steps = if args.long { long_steps() } else { steps()? };
+    let steps = if args.long { long_steps() } else { steps() };
     let chosen: Vec<Step> =
         steps.into_iter().filter(|s| args.only.as_ref().is_none_or(|text| s.name.contains(text))).collect();
     if args.list {
@@ -89,6 +89,9 @@ pub(crate) fn run(args: &TestArgs) -> anyhow::Result<()> {
         }
     }
     say(&format!("the gate took {}", minutes(start.elapsed())));
+    if let Some(left_out) = recordings::left_out().filter(|_| !args.long) {
+        say(&left_out);
+    }
     for failure in &failed {
         say(&format!("failed: {failure}"));
     }
@@ -103,7 +106,7 @@ fn minutes(time: Duration) -> String {
     format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60)
 }
 
-fn steps() -> anyhow::Result<Vec<Step>> {
+fn steps() -> Vec<Step> {
     let mut steps = vec![
         step("setup", || setup::ensure(&[setup::DEMO, setup::STORY, setup::TESTS])),
         step("format", || in_root(cargo(&["fmt", "--all", "--check"]))),
@@ -123,28 +126,38 @@ fn steps() -> anyhow::Result<Vec<Step>> {
             in_root(doc)
         }),
         step("binaries", || in_root(cargo(&["build", "--release", "--workspace", "--bins"]))),
+        step("fuzz targets build", || {
+            in_root(cargo(&[
+                "check",
+                "--release",
+                "--manifest-path",
+                "fuzz/Cargo.toml",
+                "--target-dir",
+                "target",
+            ]))
+        }),
         step("tests", || in_root(cargo(&["test", "--release", "--workspace", "--no-fail-fast"]))),
         step("licences and bans", licences),
         step("eBPF object is what the source builds", || xtask(&["ebpf", "--check"])),
     ];
-    let story = |name: &str, more: Vec<String>| {
-        step(&format!("story: {name}"), move || {
-            let mut arguments =
-                vec!["demo", "--no-build", "--json", "--port", "0", "--seconds", STORY_SECONDS];
-            arguments.extend(more.iter().map(String::as_str));
-            xtask(&arguments)
-        })
-    };
-    steps.push(story("generator", Vec::new()));
-    for recording in recordings::for_gate()? {
-        let mut more: Vec<String> = Vec::new();
-        for record in recording.records {
-            more.extend(["--record".into(), record.display().to_string()]);
-        }
-        more.extend(["--speed".into(), recording.speed.into()]);
-        steps.push(story(recording.name, more));
+    steps.push(step("story: generator", || story(&[])));
+    for name in recordings::names() {
+        steps.push(step(&format!("story: {name}"), move || {
+            let recording = recordings::find(name)?;
+            let mut more = vec!["--speed".to_owned(), recording.speed.into()];
+            for record in recording.records {
+                more.extend(["--record".into(), record.display().to_string()]);
+            }
+            story(&more)
+        }));
     }
-    Ok(steps)
+    steps
+}
+
+fn story(more: &[String]) -> anyhow::Result<()> {
+    let mut arguments = vec!["demo", "--no-build", "--json", "--port", "0", "--seconds", STORY_SECONDS];
+    arguments.extend(more.iter().map(String::as_str));
+    xtask(&arguments)
 }
 
 fn long_steps() -> Vec<Step> {
@@ -206,7 +219,9 @@ fn fuzz() -> anyhow::Result<()> {
         say(&format!("fuzz: {target} for {FUZZ_SECONDS} s"));
         let mut command = Command::new(&fuzz);
         // libFuzzer needs flags that stable keeps for itself; no sanitizer, since no nightly is asked for.
-        command.env("RUSTC_BOOTSTRAP", "1").args(["run", "-s", "none", &target, "--"]);
+        let (corpus, seeds) = (format!("fuzz/corpus/{target}"), format!("fuzz/seeds/{target}"));
+        std::fs::create_dir_all(build::root()?.join(&corpus))?;
+        command.env("RUSTC_BOOTSTRAP", "1").args(["run", "-s", "none", &target, &corpus, &seeds, "--"]);
         command.arg(format!("-max_total_time={FUZZ_SECONDS}"));
         in_root(command)?;
     }

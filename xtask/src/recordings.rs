@@ -11,7 +11,6 @@ use crate::{build, say};
 /// A recording to play.
 #[derive(Debug)]
 pub(crate) struct Recording {
-    pub(crate) name: &'static str,
     pub(crate) records: Vec<PathBuf>,
     pub(crate) speed: &'static str,
 }
@@ -29,26 +28,35 @@ const EXPECTED: [(&str, &[&str], &str); 2] = [
     ),
 ];
 
-/// The recordings for the gate.
+/// The recording that stands in where there is no folder of records.
+const FROM_REGISTRY: &str = "an ECG from PyPI";
+
+/// What the gate is to play, by name. In CI always the expected records, so that a folder that is not there fails by name.
+pub(crate) fn names() -> Vec<&'static str> {
+    let expected = std::env::var_os("CAREGATE_RECORDS").is_some() || std::env::var_os("CI").is_some();
+    if expected { EXPECTED.map(|(name, ..)| name).into() } else { vec![FROM_REGISTRY] }
+}
+
+/// What is left out of this run, for its last words.
+pub(crate) fn left_out() -> Option<String> {
+    let out: Vec<_> =
+        EXPECTED.iter().map(|(name, ..)| *name).filter(|name| !names().contains(name)).collect();
+    (!out.is_empty()).then(|| format!("left out, since CAREGATE_RECORDS is not set: {}", out.join(", ")))
+}
+
+/// The recording of that name.
 ///
 /// # Errors
-/// In CI without `CAREGATE_RECORDS`, and where it is set but a record is not there.
-pub(crate) fn for_gate() -> anyhow::Result<Vec<Recording>> {
+/// Where `CAREGATE_RECORDS` is not set or lacks it, or the registry does not give it.
+pub(crate) fn find(name: &'static str) -> anyhow::Result<Recording> {
+    if name == FROM_REGISTRY {
+        return from_registry();
+    }
+    let (_, headers, speed) = EXPECTED.iter().find(|(n, ..)| *n == name).context("no such recording")?;
     let Some(folder) = std::env::var_os("CAREGATE_RECORDS") else {
-        if std::env::var_os("CI").is_some() {
-            bail!(
-                "CAREGATE_RECORDS is not set: CI must play {}",
-                EXPECTED.map(|(name, ..)| name).join(" and ")
-            );
-        }
-        say(&format!(
-            "left out, since CAREGATE_RECORDS is not set: {}; playing a recording from PyPI instead",
-            EXPECTED.map(|(name, ..)| name).join(", ")
-        ));
-        return Ok(vec![from_registry()?]);
+        bail!("CAREGATE_RECORDS is not set, and CI must play {name}");
     };
-    let folder = std::path::absolute(folder)?;
-    EXPECTED.iter().map(|(name, headers, speed)| below(&folder, name, headers, speed)).collect()
+    below(&std::path::absolute(folder)?, name, headers, speed)
 }
 
 fn below(
@@ -62,7 +70,7 @@ fn below(
         let header = PathBuf::from(format!("{}.hea", record.display()));
         std::fs::metadata(&header).with_context(|| format!("{name}: {}", header.display()))?;
     }
-    Ok(Recording { name, records, speed })
+    Ok(Recording { records, speed })
 }
 
 /// A real ECG that the wheel of pyhrv carries: lead I at 1,000 Hz in 16-bit ADC units, one column of text.
@@ -88,7 +96,7 @@ fn from_registry() -> anyhow::Result<Recording> {
         build::run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&folder))?;
         convert(&folder.join(WHEEL_FILE), &folder)?;
     }
-    Ok(Recording { name: "an ECG from PyPI", records: vec![folder.join("pyhrv")], speed: "1" })
+    Ok(Recording { records: vec![folder.join("pyhrv")], speed: "1" })
 }
 
 /// Writes the text's last column as a WFDB record of format 16.

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 use crate::build;
 use crate::say;
@@ -24,8 +24,12 @@ const fn tool(program: &'static str, package: &'static str) -> Tool {
 const NODE_MAJOR_MIN: u32 = 20;
 
 /// For the demo as root.
-pub(crate) const DEMO: &[Tool] =
-    &[tool("ip", "iproute2"), tool("nsenter", "util-linux"), tool("setpriv", "util-linux")];
+pub(crate) const DEMO: &[Tool] = &[
+    tool("kill", "procps"),
+    tool("ip", "iproute2"),
+    tool("nsenter", "util-linux"),
+    tool("setpriv", "util-linux"),
+];
 /// For the demo's story: the page is open in a browser.
 pub(crate) const STORY: &[Tool] = &[tool("/usr/bin/chromium", "chromium")];
 /// For the tests: peers that others wrote.
@@ -34,6 +38,8 @@ pub(crate) const TESTS: &[Tool] = &[
     tool("mosquitto_pub", "mosquitto-clients"),
     tool("openssl", "openssl"),
     tool("python3", "python3"),
+    tool("pip3", "python3-pip"),
+    tool("g++", "g++"),
     tool("ovs-vswitchd", "openvswitch-switch"),
     tool("ovs-pki", "openvswitch-common"),
     tool("ethtool", "ethtool"),
@@ -76,13 +82,46 @@ pub(crate) fn ensure(tools: &[&[Tool]]) -> anyhow::Result<()> {
     build::run(Command::new("apt-get").args(["update", "-q"]))?;
     let mut command = Command::new("apt-get");
     command.args(["install", "-y", "-q", "--no-install-recommends"]).args(&packages);
-    // Packages start no service: each test starts its own, where it wants it.
-    command.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    let _quiet = NoServices::begin()?;
     build::run(&mut command)?;
     match missing(tools).as_slice() {
         [] => Ok(()),
         still => bail!("apt-get succeeded but still missing: {}", still.join(", ")),
     }
+}
+
+/// While it lives, packages that are installed start no service: each test starts its own, where it wants it. Debian's
+/// `invoke-rc.d` asks this file (policy-rc.d(8)); one that is there already is left alone.
+struct NoServices(bool);
+
+const POLICY_RC_D: &str = "/usr/sbin/policy-rc.d";
+
+impl NoServices {
+    fn begin() -> anyhow::Result<Self> {
+        use std::os::unix::fs::PermissionsExt;
+        if Path::new(POLICY_RC_D).exists() {
+            return Ok(Self(false));
+        }
+        std::fs::write(POLICY_RC_D, "#!/bin/sh\nexit 101\n").context(POLICY_RC_D)?;
+        std::fs::set_permissions(POLICY_RC_D, std::fs::Permissions::from_mode(0o755)).context(POLICY_RC_D)?;
+        Ok(Self(true))
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.0 {
+            drop(std::fs::remove_file(POLICY_RC_D));
+        }
+    }
+}
+
+/// Whether network namespaces can be made here: root in a container often may not.
+pub(crate) fn can_make_namespaces() -> bool {
+    let probe =
+        Command::new("unshare").args(["--net", "true"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    is_root() && probe.is_ok_and(|status| status.success())
 }
 
 fn node() -> anyhow::Result<()> {

@@ -62,10 +62,11 @@ pub(crate) struct DemoArgs {
 /// # Errors
 /// What could not be built or started, or what the story did not show.
 pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
-    let root = setup::is_root();
-    say(match root {
-        true => "demo: as root, in network namespaces of its own",
-        false => "demo: not root, so on loopback, without network namespaces",
+    let root = setup::can_make_namespaces();
+    say(match (root, setup::is_root()) {
+        (true, _) => "demo: as root, in network namespaces of its own",
+        (false, true) => "demo: on loopback: root here may not make network namespaces",
+        (false, false) => "demo: on loopback: not root, so without network namespaces",
     });
     let mut tools = vec![setup::DEMO];
     if args.seconds.is_some() {
@@ -104,7 +105,10 @@ fn play(args: &DemoArgs, root: bool, dir: &std::path::Path) -> anyhow::Result<()
             system.start_sensors()?;
             say("demo: running; Ctrl-C stops it");
             while !stop::requested() {
-                system.alive()?;
+                system.daemons_alive()?;
+                if system.sensors_done()? {
+                    say("demo: the records have ended; the page stays until Ctrl-C");
+                }
                 std::thread::sleep(std::time::Duration::from_millis(200));
             }
             say("demo: stopping");

@@ -19,6 +19,8 @@ use super::stop;
 const POLL: Duration = Duration::from_millis(50);
 /// Time for a process to end after SIGTERM, before it is killed.
 const END_TIMEOUT: Duration = Duration::from_secs(20);
+/// The same where the demo has failed already.
+const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Lines of a log shown when its process failed.
 const LOG_LINES: usize = 15;
 /// Largest answer of an admin port.
@@ -88,13 +90,19 @@ impl Process {
         Ok(())
     }
 
+    /// Its exit status, once it has ended.
+    pub(super) fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     fn log_tail(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
 
-    fn signal(&self, signal: &str) -> anyhow::Result<()> {
+    /// Sends a signal, as `kill` names it.
+    pub(super) fn signal(&self, signal: &str) -> anyhow::Result<()> {
         let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status()?;
         if !sent.success() {
             bail!("kill {signal} {}: {sent}", self.name);
@@ -142,8 +150,9 @@ impl Process {
 }
 
 impl Drop for Process {
+    /// Asks first: a browser's driver ends its browser only when it is asked.
     fn drop(&mut self) {
-        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) && self.end(Some(DROP_TIMEOUT)).is_err() {
             drop(self.child.kill());
             drop(self.child.wait());
         }

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: noted, and looked at between steps, so that everything is undone in order.
+//! Ctrl-C, SIGTERM and a closed terminal: noted, and looked at between steps, so that everything is undone in order.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,17 +10,16 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 /// From now on signals are noted instead of ending the process.
 pub(super) fn watch() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let (mut interrupt, mut terminate) = {
-        let _inside = runtime.enter();
-        (
-            signal(SignalKind::interrupt()).context("SIGINT")?,
-            signal(SignalKind::terminate()).context("SIGTERM")?,
-        )
-    };
+    let watch = |kind, name: &'static str| signal(kind).context(name);
+    let inside = runtime.enter();
+    let mut interrupt = watch(SignalKind::interrupt(), "SIGINT")?;
+    let mut terminate = watch(SignalKind::terminate(), "SIGTERM")?;
+    let mut hangup = watch(SignalKind::hangup(), "SIGHUP")?;
+    drop(inside);
     std::thread::spawn(move || {
         runtime.block_on(async {
             loop {
-                tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
+                tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} _ = hangup.recv() => {} }
                 REQUESTED.store(true, Ordering::Relaxed);
             }
         });

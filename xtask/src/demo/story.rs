@@ -58,6 +58,10 @@ pub(super) fn play(
     let at = |part: f64| Duration::from_secs(seconds).mul_f64(part);
     let mut seen = Seen::default();
     pause_until(system, start + at(0.25))?;
+    if screenshot.is_some() {
+        // Now, while traces run; the script takes one at its end otherwise.
+        browser.signal("-USR1")?;
+    }
     cut(system, network, at(0.15).max(CUT_MIN), &mut seen)?;
     pause_until(system, start + at(0.65))?;
     kill(system, &mut seen)?;

@@ -151,17 +151,21 @@ impl<'n> System<'n> {
         Ok(())
     }
 
-    /// Fails where any process has ended by itself.
-    pub(super) fn alive(&mut self) -> anyhow::Result<()> {
-        self.daemons_alive()?;
-        self.sensors.as_mut().map_or(Ok(()), Process::alive)
-    }
-
-    /// As [`Self::alive`], while the sensors may end.
+    /// Fails where a daemon has ended by itself.
     pub(super) fn daemons_alive(&mut self) -> anyhow::Result<()> {
         self.core.alive()?;
         self.feed.alive()?;
         self.gateway.alive()
+    }
+
+    /// Whether the sensors have ended since the last look; fails where they did not end well.
+    pub(super) fn sensors_done(&mut self) -> anyhow::Result<bool> {
+        let Some(status) = self.sensors.as_mut().map_or(Ok(None), Process::ended)? else { return Ok(false) };
+        if !status.success() {
+            anyhow::bail!("sensor-sim ended with {status}; see its log");
+        }
+        self.sensors = None;
+        Ok(true)
     }
 
     /// What to put before a command so that it runs in the hospital.
