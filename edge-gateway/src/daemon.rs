@@ -142,6 +142,7 @@ pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
 
     let reader = committer.log.reader();
     let uplink = Arc::new(Uplink::new(unacked(&reader)));
+    uplink.observe(&metrics);
     let link = Link {
         core: file.core.address,
         core_name: file.core.name.clone(),

@@ -1,0 +1,232 @@
+//! One home and one core on loopback: authority, keys, policy and configuration files, and the two daemons as processes.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use caregate_host::identity::{IdentityFiles, Role};
+use caregate_host::key_file::{self, Existing};
+use caregate_protocol::id::{DataClass, DeviceId, PatientId, RecipientId};
+use caregate_protocol::policy::{
+    DeviceBinding, Grant, PatientPolicy, PolicyDocument, Purpose, RecipientEntry, RecipientKind,
+    RecipientStatus, class_bit,
+};
+use caregate_protocol::wrap::{HpkePrivateKey, generate_keypair};
+use ed25519_dalek::SigningKey;
+use edge_gateway::mqtt::credentials::Credential;
+use ledger_client::verify::{Address, Domain, Enrolment, PatientPin};
+use ledger_client::wallet::PatientSeed;
+use tempfile::TempDir;
+
+use crate::pki::Ca;
+
+/// The secret of every device here; enrolment would draw one for each.
+pub(crate) const SECRET: &str = "000102030405060708090a0b0c0d0e0f";
+/// How long any one condition may take: far above what it needs, so that only a fault runs into it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) const PATIENT: PatientId = PatientId([0x11; 16]);
+
+/// Everything that the daemons' configuration names.
+pub(crate) struct Site {
+    pub(crate) dir: TempDir,
+    pub(crate) recipient: RecipientId,
+    pub(crate) hospital: HpkePrivateKey,
+    pub(crate) device_key: SigningKey,
+    pub(crate) mqtt: SocketAddr,
+    gateway_admin: SocketAddr,
+    core_admin: SocketAddr,
+}
+
+/// An address that was free a moment ago.
+fn free_tcp() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn free_udp() -> SocketAddr {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn identity(files: &IdentityFiles) -> String {
+    let IdentityFiles { certificate, key, ca } = files;
+    format!("identity = {{ certificate = {certificate:?}, key = {key:?}, ca = {ca:?} }}\n")
+}
+
+impl Site {
+    /// `devices` are worn by one patient, who grants everything to one hospital.
+    pub(crate) fn new(devices: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let ca = Ca::new();
+        let device_key = SigningKey::from_bytes(&[3; 32]);
+        key_file::write_hex(&path("device.key"), device_key.as_bytes(), Existing::Keep).unwrap();
+        let (hospital, public) = generate_keypair();
+        let recipient = RecipientId([0x22; 20]);
+        write_policy(dir.path(), devices, recipient, public.0);
+        let (mqtt, core, gateway_admin, core_admin) = (free_tcp(), free_udp(), free_tcp(), free_tcp());
+        let mut gateway = format!(
+            "data = {:?}\nadmin = \"{gateway_admin}\"\nlog = \"text\"\ndevice_key = {:?}\n{}\
+             [core]\naddress = \"{core}\"\nname = \"core-1\"\n\
+             [policy]\nfile = {:?}\nenrolment = {:?}\n[mqtt]\nlisten = \"{mqtt}\"\n",
+            path("gateway"),
+            path("device.key"),
+            identity(&ca.issue(dir.path(), Role::Gateway, "gateway-1")),
+            path("policy.json"),
+            path("enrolment.toml"),
+        );
+        for name in devices {
+            let device = DeviceId::new(name).unwrap();
+            let Credential { device, username, salt, sha256 } =
+                Credential::new(device, name, b"salt-of-the-test", SECRET);
+            gateway.push_str(&format!(
+                "[[mqtt.credential]]\ndevice = \"{device}\"\nusername = \"{username}\"\nsalt = \"{salt}\"\nsha256 = \"{sha256}\"\n"
+            ));
+        }
+        fs::write(path("gateway.toml"), gateway).unwrap();
+        let core = format!(
+            "listen = \"{core}\"\nadmin = \"{core_admin}\"\ndata = {:?}\n{}\
+             [[gateway]]\nname = \"gateway-1\"\ndevice_keys = [\"{}\"]\n",
+            path("core"),
+            identity(&ca.issue(dir.path(), Role::Core, "core-1")),
+            hex::encode(device_key.verifying_key().as_bytes()),
+        );
+        fs::write(path("core.toml"), core).unwrap();
+        Self { dir, recipient, hospital, device_key, mqtt, gateway_admin, core_admin }
+    }
+
+    pub(crate) fn gateway(&self) -> Daemon {
+        Daemon::new("edge-gateway", self.dir.path(), "gateway", self.gateway_admin)
+    }
+
+    pub(crate) fn core(&self) -> Daemon {
+        Daemon::new("core-cloud", self.dir.path(), "core", self.core_admin)
+    }
+
+    /// The folder of the core's store.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.dir.path().join("core")
+    }
+}
+
+fn write_policy(dir: &Path, devices: &[&str], recipient: RecipientId, hpke_public_key: [u8; 32]) {
+    let domain = Domain { chain_id: 1, verifying_contract: Address([7; 20]) };
+    let seed = PatientSeed::generate();
+    let relationship = seed.relationship(&recipient, 0);
+    let grant = Grant {
+        relationship,
+        grantee: recipient,
+        classes: DataClass::ALL.iter().fold(0, |mask, class| mask | class_bit(*class)),
+        purposes: Purpose::Treatment.bit(),
+        from: 0,
+        until: 4_000_000_000,
+        stale_bound_s: 0,
+        version: 1,
+    };
+    let signed = seed.grant_key(&relationship).unwrap().sign_grant(&grant, &domain);
+    let bind = |name: &&str| DeviceBinding { device: DeviceId::new(name).unwrap(), patient: PATIENT };
+    let document = PolicyDocument {
+        version: 1,
+        epoch: 1,
+        as_of: 0,
+        recipients: vec![RecipientEntry {
+            id: recipient,
+            hpke_public_key,
+            status: RecipientStatus::Active,
+            kind: RecipientKind::Treating,
+        }],
+        patients: vec![PatientPolicy { patient: PATIENT, grants: vec![signed], revocations: Vec::new() }],
+        devices: devices.iter().map(bind).collect(),
+    };
+    fs::write(dir.join("policy.json"), document.encode().unwrap()).unwrap();
+    let pin = PatientPin { patient: PATIENT, relationships: vec![seed.pin(&relationship).unwrap()] };
+    let enrolment = Enrolment { domain, patients: vec![pin] };
+    fs::write(dir.join("enrolment.toml"), toml::to_string(&enrolment).unwrap()).unwrap();
+}
+
+/// A daemon's binary, which the same build has put beside this test's.
+fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.ancestors().nth(2).unwrap().join(name);
+    assert!(
+        path.is_file(),
+        "{} is not there; build first: cargo build --release -p edge-gateway -p core-cloud",
+        path.display()
+    );
+    path
+}
+
+/// A daemon that may be killed and started again.
+pub(crate) struct Daemon {
+    program: PathBuf,
+    config: PathBuf,
+    log: PathBuf,
+    admin: SocketAddr,
+    process: Option<Child>,
+}
+
+impl Daemon {
+    fn new(program: &str, dir: &Path, name: &str, admin: SocketAddr) -> Self {
+        let (config, log) = (dir.join(format!("{name}.toml")), dir.join(format!("{name}.log")));
+        let mut daemon = Self { program: binary(program), config, log, admin, process: None };
+        daemon.start();
+        daemon
+    }
+
+    pub(crate) fn start(&mut self) {
+        assert!(self.process.is_none(), "it runs");
+        let log = File::options().create(true).append(true).open(&self.log).unwrap();
+        let mut command = Command::new(&self.program);
+        command.arg("--config").arg(&self.config).stdin(Stdio::null());
+        self.process = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+    }
+
+    /// SIGKILL, at whatever it is doing. It must have been running.
+    pub(crate) fn kill(&mut self) {
+        let mut process = self.process.take().unwrap();
+        if let Some(status) = process.try_wait().unwrap() {
+            panic!("{} ended by itself: {status}\n{}", self.program.display(), self.tail());
+        }
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    /// SIGTERM; returns how it ended.
+    pub(crate) fn stop(&mut self) -> ExitStatus {
+        let mut process = self.process.take().unwrap();
+        let sent = Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap();
+        assert!(sent.success(), "{} ended by itself\n{}", self.program.display(), self.tail());
+        process.wait().unwrap()
+    }
+
+    /// The last lines that it logged.
+    pub(crate) fn tail(&self) -> String {
+        let text = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&text[text.len().saturating_sub(4000)..]).into_owned()
+    }
+
+    /// The sum of a metric's series whose line begins with `series`; `None` while the daemon does not answer.
+    pub(crate) fn metric(&self, series: &str) -> Option<f64> {
+        let mut stream = TcpStream::connect(self.admin).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        let values = text.lines().filter(|line| line.starts_with(series));
+        Some(values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            drop(process.kill());
+            drop(process.wait());
+        }
+        if std::thread::panicking() {
+            println!("--- {}\n{}", self.log.display(), self.tail());
+        }
+    }
+}
