@@ -78,10 +78,12 @@ const WHEEL: &str = "pyhrv==0.5.0";
 const WHEEL_FILE: &str = "pyhrv/files/SampleECG.txt";
 /// Samples a second.
 const RATE_HZ: u32 = 1000;
+/// Two minutes: more than a story of the gate.
+const SAMPLES_MIN: usize = 120_000;
 
 fn from_registry() -> anyhow::Result<Recording> {
     let folder = build::root()?.join("target/recordings");
-    let header = folder.join("pyhrv.hea");
+    let header = folder.join("pyhrv-repeated.hea");
     if !header.exists() {
         std::fs::create_dir_all(&folder)?;
         say(&format!("downloading {WHEEL} from PyPI for its recording"));
@@ -96,7 +98,7 @@ fn from_registry() -> anyhow::Result<Recording> {
         build::run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&folder))?;
         convert(&folder.join(WHEEL_FILE), &folder)?;
     }
-    Ok(Recording { records: vec![folder.join("pyhrv")], speed: "1" })
+    Ok(Recording { records: vec![folder.join("pyhrv-repeated")], speed: "1" })
 }
 
 /// Writes the text's last column as a WFDB record of format 16.
@@ -116,12 +118,20 @@ fn convert(text: &Path, folder: &Path) -> anyhow::Result<()> {
         #[expect(clippy::cast_possible_truncation, reason = "checked to be within i16 just above")]
         samples.push(rounded as i16);
     }
+    // It lasts seconds; the story needs a minute, so it plays again and again.
+    let once = samples.len();
+    if once == 0 {
+        bail!("{}: no samples", text.display());
+    }
+    let samples: Vec<i16> = samples.into_iter().cycle().take(once * SAMPLES_MIN.div_ceil(once)).collect();
     let bytes: Vec<u8> = samples.iter().flat_map(|s| s.to_le_bytes()).collect();
-    std::fs::write(folder.join("pyhrv.dat"), bytes)?;
+    std::fs::write(folder.join("pyhrv-repeated.dat"), bytes)?;
     let checksum = samples.iter().fold(0_i16, |sum, s| sum.wrapping_add(*s));
     let first = samples.first().context("no samples")?;
-    let header =
-        format!("pyhrv 1 {RATE_HZ} {}\npyhrv.dat 16 1000(0)/mV 16 0 {first} {checksum} 0 I\n", samples.len());
-    std::fs::write(folder.join("pyhrv.hea"), header)?;
+    let header = format!(
+        "pyhrv-repeated 1 {RATE_HZ} {}\npyhrv-repeated.dat 16 1000(0)/mV 16 0 {first} {checksum} 0 I\n",
+        samples.len()
+    );
+    std::fs::write(folder.join("pyhrv-repeated.hea"), header)?;
     Ok(())
 }

@@ -64,6 +64,9 @@ pub(super) fn play(
     }
     cut(system, network, at(0.15).max(CUT_MIN), &mut seen)?;
     pause_until(system, start + at(0.65))?;
+    if system.sensors_done()? {
+        bail!("the records ended before the story did: fewer --seconds, or less --speed");
+    }
     kill(system, &mut seen)?;
     pause_until(system, start + at(1.0))?;
     say("story: sensors stop and wait for their last PUBACKs");
@@ -205,6 +208,9 @@ fn kill(system: &mut System<'_>, seen: &mut Seen) -> anyhow::Result<()> {
 }
 
 fn finish_sensors(system: &mut System<'_>) -> anyhow::Result<()> {
+    if system.sensors_done()? {
+        return Ok(());
+    }
     let Some(mut sensors) = system.sensors.take() else { bail!("the sensors were not started") };
     let status = sensors.end(Some(SENSORS_TIMEOUT))?;
     if !status.success() {
