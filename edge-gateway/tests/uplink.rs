@@ -1,0 +1,424 @@
+//! The uplink against a core that the test plays: order, redelivery, lies and garbage, an unreadable record, the drain.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod pipeline_support;
+#[path = "../../core-cloud/tests/support/pki.rs"]
+mod pki;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use caregate_host::admin::Health;
+use caregate_host::identity::Role;
+use caregate_protocol::id::Lane;
+use caregate_protocol::uplink::{ALPN, Frame, Framer, Refusal, VERSION};
+use edge_gateway::ingest::{Inbound, Verdict};
+use edge_gateway::metrics::Metrics;
+use edge_gateway::pipeline::commit::Spooled;
+use edge_gateway::pipeline::thread::{self, Inputs};
+use edge_gateway::spool::{Limits, Log, Position};
+use edge_gateway::uplink::Uplink;
+use edge_gateway::uplink::connection::{Link, LinkError};
+use pipeline_support::{Home, Publish};
+use pki::Ca;
+use prometheus::Registry;
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{Connection, Endpoint, RecvStream, SendStream, ServerConfig, TransportConfig, VarInt};
+use tempfile::TempDir;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what}: did not happen within {PATIENCE:?}"),
+    }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    within(what, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// The core's end, played by the test.
+struct Core {
+    endpoint: Endpoint,
+    address: SocketAddr,
+}
+
+impl Core {
+    /// `window`: bytes in flight in all, so that little waits in buffers.
+    fn new(ca: &Ca, window: u32) -> Self {
+        let tls = ca.identity(Role::Core, "core-1").server_config(&[Role::Gateway], &[ALPN]);
+        let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
+        let mut parameters = TransportConfig::default();
+        parameters
+            .receive_window(VarInt::from_u32(window))
+            .stream_receive_window(VarInt::from_u32(window / 2));
+        config.transport_config(Arc::new(parameters));
+        let endpoint = Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = endpoint.local_addr().unwrap();
+        Self { endpoint, address }
+    }
+
+    /// The next connection, before any word of ours.
+    async fn accept(&self) -> (Connection, SendStream) {
+        within("a connection", async {
+            let connection = self.endpoint.accept().await.unwrap().await.unwrap();
+            let (control, mut incoming) = connection.accept_bi().await.unwrap();
+            assert_eq!(
+                frame(&mut Framer::new(), &mut incoming).await,
+                Some(Frame::Hello { version: VERSION })
+            );
+            // The gateway says nothing more on it; kept so that it is not reset.
+            tokio::spawn(async move { drop(incoming.read_to_end(usize::MAX).await) });
+            (connection, control)
+        })
+        .await
+    }
+
+    async fn welcome(&self) -> Session {
+        let (connection, mut control) = self.accept().await;
+        control.write_all(&Frame::Welcome { version: VERSION }.encode()).await.unwrap();
+        Session { connection, control }
+    }
+}
+
+async fn frame(framer: &mut Framer, stream: &mut RecvStream) -> Option<Frame> {
+    loop {
+        if let Some(frame) = framer.next_frame().unwrap() {
+            return Some(frame);
+        }
+        match stream.read_chunk(16 << 10, true).await {
+            Ok(Some(chunk)) => framer.push(&chunk.bytes),
+            Ok(None) | Err(_) => return None,
+        }
+    }
+}
+
+/// A record as it came: lane, whether as backlog, position.
+type Received = (Lane, bool, u64);
+
+struct Session {
+    connection: Connection,
+    control: SendStream,
+}
+
+impl Session {
+    /// Everything that comes on any lane, in the order in which it is read; each stream is read as fast as `received` is.
+    fn receive(&self) -> mpsc::Receiver<Received> {
+        let (sender, received) = mpsc::channel(1);
+        let connection = self.connection.clone();
+        tokio::spawn(async move {
+            while let Ok(mut stream) = connection.accept_uni().await {
+                let sender = sender.clone();
+                tokio::spawn(async move {
+                    let mut framer = Framer::new();
+                    let Some(Frame::Lane { lane, backlog }) = frame(&mut framer, &mut stream).await else {
+                        panic!("a stream begins with its lane")
+                    };
+                    while let Some(Frame::Data { position, .. }) = frame(&mut framer, &mut stream).await {
+                        if sender.send((lane, backlog, position)).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        received
+    }
+
+    async fn ack(&mut self, ranges: &[(u64, u64)]) {
+        self.control.write_all(&Frame::Ack { ranges: ranges.to_vec() }.encode()).await.unwrap();
+    }
+}
+
+async fn next(received: &mut mpsc::Receiver<Received>) -> Received {
+    within("a record", received.recv()).await.unwrap()
+}
+
+async fn take(received: &mut mpsc::Receiver<Received>, count: usize) -> Vec<Received> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        all.push(next(received).await);
+    }
+    all
+}
+
+/// A gateway's spool and uplink.
+struct Gateway {
+    dir: TempDir,
+    log: Log,
+    uplink: Arc<Uplink>,
+    metrics: Metrics,
+    acked: mpsc::Receiver<std::ops::RangeInclusive<u64>>,
+    stop: CancellationToken,
+    link: JoinHandle<Result<(), LinkError>>,
+}
+
+impl Gateway {
+    /// With these records in the spool when it starts.
+    fn start(ca: &Ca, core: SocketAddr, records: &[(Lane, usize)]) -> Self {
+        Self::start_with(ca, core, records, |_, _| {})
+    }
+
+    /// `meddle` gets the folder and the log's reader before the uplink starts.
+    fn start_with(
+        ca: &Ca,
+        core: SocketAddr,
+        records: &[(Lane, usize)],
+        meddle: impl FnOnce(&TempDir, &mut Log),
+    ) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = Log::open(dir.path(), Limits::with_budget(64 << 20)).unwrap();
+        let unacked: Vec<_> =
+            records.iter().map(|(lane, bytes)| (append(&mut log, *lane, *bytes), *lane)).collect();
+        meddle(&dir, &mut log);
+        let uplink = Arc::new(Uplink::new(unacked));
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let (acked_out, acked) = mpsc::channel(1024);
+        let link = Link {
+            core,
+            core_name: Some("core-1".into()),
+            identity: ca.identity(Role::Gateway, "gateway-1"),
+            reader: log.reader(),
+            uplink: Arc::clone(&uplink),
+            acked: acked_out,
+            metrics: metrics.clone(),
+            connected: Health::new().condition("core"),
+        };
+        let stop = CancellationToken::new();
+        let link = tokio::spawn(link.run(stop.clone()));
+        Self { dir, log, uplink, metrics, acked, stop, link }
+    }
+
+    fn spool(&mut self, lane: Lane, bytes: usize) -> u64 {
+        let position = append(&mut self.log, lane, bytes);
+        self.uplink.spooled(&[Spooled { position, lane }]);
+        position
+    }
+
+    fn failures(&self, reason: &str) -> u64 {
+        self.metrics.uplink_failures.with_label_values(&[reason]).get()
+    }
+
+    async fn stopped(self) {
+        self.stop.cancel();
+        within("the uplink's end", self.link).await.unwrap().unwrap();
+    }
+}
+
+fn append(log: &mut Log, lane: Lane, bytes: usize) -> u64 {
+    if log.rotation_due() {
+        log.rotate(b"").unwrap();
+    }
+    let next = log.stats().next.0;
+    let record: Vec<u8> = next.to_be_bytes().into_iter().cycle().take(bytes).collect();
+    let Position(position) = log.append(lane, &record).unwrap();
+    log.sync().unwrap();
+    position
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_present_overtakes_the_past_and_both_arrive_whole() {
+    const PAST: usize = 1500;
+    let ca = Ca::new();
+    let core = Core::new(&ca, 64 << 10);
+    let mut gateway = Gateway::start(&ca, core.address, &[(Lane::Vitals, 2000); PAST]);
+    let mut session = core.welcome().await;
+    let mut received = session.receive();
+    let mut all = take(&mut received, 50).await;
+    assert!(all.iter().all(|(lane, backlog, _)| (*lane, *backlog) == (Lane::Vitals, true)));
+    let live: Vec<_> = Lane::ALL.into_iter().map(|lane| gateway.spool(lane, 100)).collect();
+    let mut ahead = BTreeMap::new();
+    while ahead.len() < live.len() {
+        let record = next(&mut received).await;
+        all.push(record);
+        if !record.1 {
+            ahead.insert(record.2, all.len());
+        }
+    }
+    assert_eq!(ahead.keys().copied().collect::<Vec<_>>(), live);
+    // What QUIC and the windows hold may be before it: 256 KiB there and 64 KiB here, so 160 records and the test's own.
+    assert!(all.len() < 400, "live came behind {} records of backlog", all.len());
+    all.extend(take(&mut received, PAST + live.len() - all.len()).await);
+    let backlog: Vec<_> =
+        all.iter().filter(|(_, backlog, _)| *backlog).map(|(_, _, position)| *position).collect();
+    assert_eq!(backlog, (1..=PAST as u64).collect::<Vec<_>>(), "in order, none twice");
+    session.ack(&[(1, PAST as u64 + 4)]).await;
+    until("all is acknowledged", || gateway.uplink.waiting() == 0).await;
+    gateway.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_acknowledged_comes_again_in_order_and_the_rest_does_not() {
+    let ca = Ca::new();
+    let core = Core::new(&ca, 1 << 20);
+    let mut gateway = Gateway::start(&ca, core.address, &[(Lane::Vitals, 300); 10]);
+    let mut session = core.welcome().await;
+    let mut received = session.receive();
+    take(&mut received, 10).await;
+    let live = gateway.spool(Lane::Alarm, 300);
+    assert_eq!(next(&mut received).await, (Lane::Alarm, false, live));
+    session.ack(&[(2, 4), (7, 7)]).await;
+    until("four are acknowledged", || gateway.uplink.waiting() == 7).await;
+    assert_eq!(within("a range", gateway.acked.recv()).await, Some(2..=4));
+    assert_eq!(within("a range", gateway.acked.recv()).await, Some(7..=7));
+    session.connection.close(0_u32.into(), b"");
+    let while_away = gateway.spool(Lane::Vitals, 300);
+    let mut session = core.welcome().await;
+    let mut received = session.receive();
+    let mut again = take(&mut received, 8).await;
+    again.sort_unstable();
+    let vitals = [1, 5, 6, 8, 9, 10, while_away].map(|position| (Lane::Vitals, true, position));
+    assert_eq!(again, [vec![(Lane::Alarm, true, live)], vitals.to_vec()].concat());
+    session.ack(&[(0, u64::MAX)]).await;
+    until("all is acknowledged", || gateway.uplink.waiting() == 0).await;
+    gateway.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_core_that_lies_or_talks_garbage_costs_a_connection_and_nothing_else() {
+    let ca = Ca::new();
+    let core = Core::new(&ca, 1 << 20);
+    let gateway = Gateway::start(&ca, core.address, &[(Lane::Vitals, 300); 5]);
+    let cases: [(&[u8], &str); 6] = [
+        (b"HTTP/1.1 200 OK\r\n", "length"),
+        (&[0, 0, 0, 3, 2, 0, 9], "version"),
+        (&[0, 0, 0, 3, 1, 0, 1], "unexpected"),
+        (&[0, 0, 0, 3, 2, 0, 1, 0, 0, 0, 3, 2, 0, 1], "unexpected"),
+        (&[0, 0, 0, 3, 2, 0, 1, 0, 0, 0, 2, 99, 0], "type"),
+        (&[0, 0, 0, 3, 2, 0, 1, 0, 0, 0, 5, 5, 1, 2, 3, 4], "ranges"),
+    ];
+    for (bytes, reason) in cases {
+        let before = gateway.failures(reason);
+        let (connection, mut control) = core.accept().await;
+        control.write_all(bytes).await.unwrap();
+        until(reason, || gateway.failures(reason) > before).await;
+        within("the gateway's close", connection.closed()).await;
+    }
+    let mut session = core.welcome().await;
+    let mut received = session.receive();
+    // Positions that were never sent, that do not exist, and one twice.
+    session.ack(&[(0, 0), (1 << 40, u64::MAX), (2, 2), (2, 2)]).await;
+    let refuse = Frame::Refuse { position: 3, refusal: Refusal::Fork };
+    session.control.write_all(&refuse.encode()).await.unwrap();
+    let refused = gateway.metrics.uplink_refused.with_label_values(&["fork"]);
+    until("the refusal is counted", || refused.get() == 1).await;
+    let positions: std::collections::BTreeSet<_> =
+        take(&mut received, 4).await.into_iter().map(|r| r.2).collect();
+    assert!([1, 3, 4, 5].iter().filter(|p| positions.contains(p)).count() >= 3, "{positions:?}");
+    gateway.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_cant_be_read_does_not_hold_up_the_others() {
+    let ca = Ca::new();
+    let core = Core::new(&ca, 1 << 20);
+    let gateway = Gateway::start_with(&ca, core.address, &[(Lane::Vitals, 300); 6], |dir, log| {
+        let record = log.reader().read(Position(3)).unwrap().unwrap().1;
+        let path = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        let path = path.filter(|path| path.extension().is_some_and(|e| e == "log")).next().unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(300).position(|window| window == record).unwrap();
+        bytes[at + 100] ^= 1;
+        // In place, as a bad sector: the log has the file open.
+        std::fs::write(&path, bytes).unwrap();
+    });
+    for round in 1..=2 {
+        let session = core.welcome().await;
+        let mut received = session.receive();
+        let mut positions: Vec<_> = take(&mut received, 5).await.into_iter().map(|r| r.2).collect();
+        positions.sort_unstable();
+        assert_eq!(positions, [1, 2, 4, 5, 6]);
+        let unreadable = gateway.metrics.uplink_refused.with_label_values(&["unreadable"]);
+        until("it is counted", || unreadable.get() == round).await;
+        session.connection.close(0_u32.into(), b"");
+    }
+    let mut session = core.welcome().await;
+    let mut received = session.receive();
+    take(&mut received, 5).await;
+    session.ack(&[(1, 2), (4, 6)]).await;
+    until("it alone waits", || gateway.uplink.waiting() == 1).await;
+    assert!(gateway.dir.path().is_dir());
+    gateway.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_waits_for_what_is_in_flight_and_not_for_ever() {
+    let ca = Ca::new();
+    for answers in [true, false] {
+        let core = Core::new(&ca, 1 << 20);
+        let mut gateway = Gateway::start(&ca, core.address, &[(Lane::Waveform, 1000); 20]);
+        let mut session = core.welcome().await;
+        let mut received = session.receive();
+        take(&mut received, 20).await;
+        gateway.stop.cancel();
+        if answers {
+            session.ack(&[(1, 20)]).await;
+            assert_eq!(within("the range", gateway.acked.recv()).await, Some(1..=20));
+        }
+        within("the uplink's end", &mut gateway.link).await.unwrap().unwrap();
+        assert_eq!(gateway.uplink.waiting(), if answers { 0 } else { 20 });
+        let closed = within("the close", session.connection.closed()).await;
+        assert!(closed.to_string().contains("closed by peer"), "{closed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_a_core_that_is_not_there() {
+    let ca = Ca::new();
+    let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let gateway = Gateway::start(&ca, nobody.local_addr().unwrap(), &[(Lane::Alarm, 100)]);
+    let mut packet = [0; 2000];
+    nobody.set_read_timeout(Some(PATIENCE)).unwrap();
+    tokio::task::spawn_blocking(move || nobody.recv_from(&mut packet).unwrap()).await.unwrap();
+    gateway.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledgements_without_end_do_not_keep_sensors_waiting() {
+    let home = Home::new(Limits::with_budget(64 << 20));
+    let committer = home.start().committer;
+    let (inbound, inbound_in) = mpsc::channel(16);
+    let (acked, acked_in) = mpsc::channel(16);
+    let (_proposals, proposals_in) = mpsc::channel(1);
+    let inputs =
+        Inputs { inbound: inbound_in, acked: acked_in, proposals: proposals_in, linger: Duration::ZERO };
+    let running = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let uplink = Arc::new(Uplink::new([]));
+        runtime.block_on(thread::run(committer, inputs, uplink, CancellationToken::new())).unwrap();
+    });
+    let stop = Arc::new(AtomicBool::new(false));
+    let flood = {
+        let stop = Arc::clone(&stop);
+        std::thread::spawn(
+            move || while !stop.load(Ordering::SeqCst) && acked.blocking_send(0..=u64::MAX).is_ok() {},
+        )
+    };
+    for seq in 0..200 {
+        let Publish { device, topic, payload } = Publish::beat(seq);
+        let (verdict, answered) = oneshot::channel();
+        let publish = Inbound { device, topic, payload: payload.into(), received_us: 0, verdict };
+        within("room for a PUBLISH", inbound.send(publish)).await.unwrap();
+        // Without a policy nobody's reading is anybody's: it is refused, but it is answered.
+        assert_eq!(within("a verdict", answered).await.unwrap(), Verdict::Refused);
+    }
+    stop.store(true, Ordering::SeqCst);
+    flood.join().unwrap();
+    drop(inbound);
+    within("the thread's end", tokio::task::spawn_blocking(move || running.join().unwrap())).await.unwrap();
+}
