@@ -329,8 +329,8 @@ async fn a_record_that_cant_be_read_does_not_hold_up_the_others() {
     let core = Core::new(&ca, 1 << 20);
     let gateway = Gateway::start_with(&ca, core.address, &[(Lane::Vitals, 300); 6], |dir, log| {
         let record = log.reader().read(Position(3)).unwrap().unwrap().1;
-        let path = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
-        let path = path.filter(|path| path.extension().is_some_and(|e| e == "log")).next().unwrap();
+        let mut paths = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        let path = paths.find(|path| path.extension().is_some_and(|e| e == "log")).unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
         let at = bytes.windows(300).position(|window| window == record).unwrap();
         bytes[at + 100] ^= 1;
