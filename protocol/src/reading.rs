@@ -304,13 +304,12 @@ impl<'b> Cursor<'b> {
 /// What tells a repeated PUBLISH from a new reading: the first 8 bytes of SHA-256 over device, stream, the device's time, and
 /// its sequence number or, without one, what was measured. The gateway's clock does not enter.
 ///
-/// A sensor that was reset counts from 0 again, at another time: another fingerprint. None for a reading with neither
-/// sequence number nor time: the same value twice is then two readings as likely as one, and a reading must not be lost.
+/// A sensor that was reset counts from 0 again, at another time: another fingerprint. None for a reading without the
+/// device's time: the same number, or the same value, is then a new reading as likely as a repeated one, and a reading must
+/// rather be stored twice than lost.
 #[must_use]
 pub fn fingerprint(reading: &Reading) -> Option<u64> {
-    if reading.seq.is_none() && reading.sensor_time_us.is_none() {
-        return None;
-    }
+    reading.sensor_time_us?;
     let mut hash = Context::new(&SHA256);
     for name in [reading.device.as_str(), reading.stream.as_str()] {
         // Names never contain a zero byte.

@@ -137,6 +137,9 @@ fn fingerprints_tell_repeats_from_new_readings() {
     assert!(fingerprint(&timed).is_some());
     assert_ne!(fingerprint(&other), fingerprint(&timed));
     assert_eq!(fingerprint(&event()), None);
+    let mut clockless = numeric();
+    clockless.sensor_time_us = None;
+    assert_eq!(fingerprint(&clockless), None, "it may have been reset and count anew");
 }
 
 /// Spool files hold fingerprints, so they must not change between versions.
