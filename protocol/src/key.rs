@@ -5,7 +5,7 @@
 //! epochs is covered by at most 2·log₂(n) nodes ([`cover`]).
 
 use ring::hkdf::{self, HKDF_SHA256, KeyType, Salt};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::id::{DataClass, PatientId};
 
@@ -144,8 +144,12 @@ impl EpochKey {
         patient: PatientId,
         class: DataClass,
         sequence: u64,
-    ) -> [u8; KEY_BYTES] {
-        derive(salt, &self.0, &[b"caregate segment 1", &patient.0, &[class as u8], &sequence.to_be_bytes()])
+    ) -> Zeroizing<[u8; KEY_BYTES]> {
+        Zeroizing::new(derive(
+            salt,
+            &self.0,
+            &[b"caregate segment 1", &patient.0, &[class as u8], &sequence.to_be_bytes()],
+        ))
     }
 }
 
@@ -201,7 +205,7 @@ mod tests {
             DataClass::Vitals,
             3,
         );
-        assert_eq!(hex::encode(key), GOLDEN);
+        assert_eq!(hex::encode(*key), GOLDEN);
     }
     const GOLDEN: &str = "f6b66eb1bd68599367454eba81075b3c550f2566402fc60f8b5a21df1651b7c5";
 

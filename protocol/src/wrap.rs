@@ -19,7 +19,7 @@ use hpke::kem::X25519HkdfSha256;
 use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable, single_shot_open, single_shot_seal};
 use serde::{Deserialize, Serialize, de::Error as _};
 use thiserror::Error;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::id::{DataClass, PatientId, RecipientId, SignerId};
 use crate::key::TreeNode;
@@ -293,6 +293,7 @@ impl Wrap {
             &self.bytes[96..144],
             &self.bytes[..AAD_BYTES],
         )
+        .map(Zeroizing::new)
         .map_err(|_source| WrapError::Open)?;
         TreeNode::new(self.epoch, self.depth, to_array(&opened)).ok_or(WrapError::Open)
     }
