@@ -62,18 +62,17 @@ pub fn run(
                 }
             }
             Event::CaughtUp => break,
-            Event::Record(record) => match opener.take(&record) {
-                Ok(opened) => {
-                    for segment in opened {
-                        chains.insert((segment.patient, segment.class));
-                        next = write(&mut out, segment, next)?;
-                    }
+            Event::Record(record) => {
+                let taken = opener.take(&record);
+                for segment in taken.opened {
+                    chains.insert((segment.patient, segment.class));
+                    next = write(&mut out, segment, next)?;
                 }
-                Err(error) => {
+                for error in taken.refused {
                     refused += 1;
-                    warn!(reason = error.reason(), %error, "a record was refused");
+                    warn!(reason = error.reason(), %error, "a record or segment was refused");
                 }
-            },
+            }
         }
     }
     out.flush()?;

@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use crate::link::Event;
 use crate::metrics::Metrics;
-use crate::opener::{ChainState, OpenError, Opened, Opener};
+use crate::opener::{ChainState, OpenError, Opened, Opener, Taken};
 use crate::ring::{Entry, Fallen, Ring};
 
 /// Events between the link and the opener: some 100 ms of a busy hospital, at most 256 MiB if every record were of the
@@ -130,10 +130,10 @@ pub fn run(
                 set_link(false, feed, metrics, connected);
             }
             Event::CaughtUp => info!("history is complete"),
-            Event::Record(record) => match opener.take(&record) {
-                Ok(opened) => take(opened, &opener, feed, metrics),
-                Err(error) => refused(&error, metrics),
-            },
+            Event::Record(record) => {
+                let taken = opener.take(&record);
+                take(taken, &opener, feed, metrics);
+            }
         }
     }
     set_link(false, feed, metrics, connected);
@@ -146,7 +146,6 @@ fn set_link(up: bool, feed: &Feed, metrics: &Metrics, connected: &Condition) {
 }
 
 fn refused(error: &OpenError, metrics: &Metrics) {
-    metrics.records.with_label_values(&["refused"]).inc();
     let counter = metrics.refused.with_label_values(&[error.reason()]);
     counter.inc();
     // One broken gateway must not fill the log; the counter has the number.
@@ -157,13 +156,23 @@ fn refused(error: &OpenError, metrics: &Metrics) {
     }
 }
 
-fn take(opened: Vec<Opened>, opener: &Opener, feed: &Feed, metrics: &Metrics) {
+fn take(taken: Taken, opener: &Opener, feed: &Feed, metrics: &Metrics) {
+    let Taken { opened, refused: errors } = taken;
     metrics.waiting_bytes.set(gauge(opener.waiting_bytes()));
-    if opened.is_empty() {
-        metrics.records.with_label_values(&["kept"]).inc();
-        return;
+    errors.iter().for_each(|error| refused(error, metrics));
+    // A wrap that opened some of what waited for it, and not all, is not whole.
+    let outcome = match (errors.is_empty(), opened.is_empty()) {
+        (false, _) => "refused",
+        (true, true) => "kept",
+        (true, false) => "opened",
+    };
+    metrics.records.with_label_values(&[outcome]).inc();
+    if !opened.is_empty() {
+        show(opened, opener, feed, metrics);
     }
-    metrics.records.with_label_values(&["opened"]).inc();
+}
+
+fn show(opened: Vec<Opened>, opener: &Opener, feed: &Feed, metrics: &Metrics) {
     let now_us = clock::now_us();
     for segment in &opened {
         let readings = u64::try_from(segment.readings.len()).unwrap_or(u64::MAX);

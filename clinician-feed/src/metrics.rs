@@ -11,7 +11,7 @@ const DELAY_BUCKETS: &[f64] =
 pub struct Metrics {
     /// `caregate_feed_records_total{outcome}`: opened, waiting or known, refused.
     pub records: IntCounterVec,
-    /// `caregate_feed_refused_total{reason}`: records that could not be opened.
+    /// `caregate_feed_refused_total{reason}`: records, and segments that had waited, which could not be opened.
     pub refused: IntCounterVec,
     /// `caregate_feed_readings_total{class}`.
     pub readings: IntCounterVec,

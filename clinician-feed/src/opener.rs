@@ -39,6 +39,14 @@ pub enum OpenError {
     /// Too many segments wait for their wraps; this one was dropped and will come again with the next start.
     #[error("too many segments wait for their wraps")]
     TooManyWaiting,
+    /// The header announces another number of readings than were sealed.
+    #[error("header announces {announced} readings, {sealed} were sealed")]
+    Count {
+        /// By the header.
+        announced: u64,
+        /// Found inside.
+        sealed: usize,
+    },
 }
 
 impl OpenError {
@@ -52,6 +60,7 @@ impl OpenError {
             Self::BrokenChain => "chain",
             Self::Readings(_) => "readings",
             Self::TooManyWaiting => "waiting",
+            Self::Count { .. } => "count",
         }
     }
 }
@@ -79,6 +88,25 @@ pub struct Opened {
     pub sequence: u64,
     /// What was inside.
     pub readings: Vec<Reading>,
+}
+
+/// What came of one record.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Taken {
+    /// The segments that it opened.
+    pub opened: Vec<Opened>,
+    /// One for each segment, or for the record, that was not taken.
+    pub refused: Vec<OpenError>,
+}
+
+impl Taken {
+    fn note(&mut self, outcome: Result<Option<Opened>, OpenError>) {
+        match outcome {
+            Ok(opened) => self.opened.extend(opened),
+            Err(error) => self.refused.push(error),
+        }
+    }
 }
 
 /// How a chain stands after a record.
@@ -130,26 +158,33 @@ impl Opener {
         }
     }
 
-    /// Takes one record of the queue. Returns what it opened: a segment opens itself, a wrap the segments that waited for it.
-    ///
-    /// # Errors
-    /// [`OpenError`]; the state is as before.
-    pub fn take(&mut self, bytes: &[u8]) -> Result<Vec<Opened>, OpenError> {
+    /// Takes one record of the queue. Returns what it opened: a segment opens itself, a wrap the segments that waited for
+    /// it. Each of those stands for itself: one that is refused keeps none of the others back, and waits no longer.
+    pub fn take(&mut self, bytes: &[u8]) -> Taken {
+        let mut taken = Taken::default();
+        if let Err(error) = self.take_record(bytes, &mut taken) {
+            taken.refused.push(error);
+        }
+        taken
+    }
+
+    fn take_record(&mut self, bytes: &[u8], taken: &mut Taken) -> Result<(), OpenError> {
         let record = Record::decode(bytes)?;
         let gateway = *self.gateways.get(&record.signer()).ok_or(OpenError::UnknownSigner)?;
         match record {
             Record::Wrap(wrap) => {
                 wrap.verify(&gateway)?;
-                self.take_wrap(&wrap)
+                self.take_wrap(&wrap, taken)
             }
             Record::Segment(segment) => {
                 segment.verify(&gateway)?;
-                Ok(self.take_segment(&segment, bytes)?.into_iter().collect())
+                taken.note(self.take_segment(&segment, bytes));
+                Ok(())
             }
         }
     }
 
-    fn take_wrap(&mut self, wrap: &Wrap) -> Result<Vec<Opened>, OpenError> {
+    fn take_wrap(&mut self, wrap: &Wrap, taken: &mut Taken) -> Result<(), OpenError> {
         if wrap.recipient != self.recipient {
             return Err(OpenError::OtherRecipient);
         }
@@ -165,15 +200,15 @@ impl Opener {
             self.nodes.remove(&oldest);
         }
         let ready: Vec<_> = self.waiting.range((key, first)..=(key, last)).map(|(at, _)| *at).collect();
-        let mut opened = Vec::new();
         for at in ready {
             for bytes in self.waiting.remove(&at).unwrap_or_default() {
                 self.waiting_bytes -= bytes.len();
-                // Verified when it came; what does not open now is counted by the caller as this wrap's failure.
-                opened.extend(self.take_segment(&Segment::decode(&bytes)?, &bytes)?);
+                // Its signature was verified when it came.
+                let segment = Segment::decode(&bytes).map_err(OpenError::from);
+                taken.note(segment.and_then(|segment| self.take_segment(&segment, &bytes)));
             }
         }
-        Ok(opened)
+        Ok(())
     }
 
     fn take_segment(&mut self, segment: &Segment<'_>, bytes: &[u8]) -> Result<Option<Opened>, OpenError> {
@@ -189,6 +224,9 @@ impl Opener {
         };
         let plaintext = segment.open(&epoch_key)?;
         let readings = reading::decode(&plaintext)?;
+        if usize::try_from(h.readings) != Ok(readings.len()) {
+            return Err(OpenError::Count { announced: h.readings.into(), sealed: readings.len() });
+        }
         let chain = self.chains.entry((h.patient, h.class)).or_default();
         match chain.link(h.sequence, h.prev, segment.hash()) {
             Link::New => {
@@ -252,6 +290,16 @@ mod tests {
 
     impl World {
         fn segment(&self, sequence: u64, prev: SegmentHash) -> (Vec<u8>, SegmentHash) {
+            self.sealed(sequence, prev, 0, &reading::encode(&[]))
+        }
+
+        fn sealed(
+            &self,
+            sequence: u64,
+            prev: SegmentHash,
+            readings: u32,
+            plaintext: &[u8],
+        ) -> (Vec<u8>, SegmentHash) {
             let header = Header {
                 class: DataClass::Vitals,
                 cipher: Cipher::Aes256Gcm,
@@ -263,10 +311,24 @@ mod tests {
                 prev,
                 salt: [9; 16],
                 sealed_us: 0,
-                readings: 0,
+                readings,
             };
             let key = self.root.class_key(DataClass::Vitals, 0).epoch_key(EPOCH).unwrap();
-            header.seal(&reading::encode(&[]), &key, &self.device).unwrap()
+            header.seal(plaintext, &key, &self.device).unwrap()
+        }
+
+        /// What a record opened, none refused.
+        fn opened(&mut self, record: &[u8]) -> Vec<Opened> {
+            let taken = self.opener.take(record);
+            assert!(taken.refused.is_empty(), "{:?}", taken.refused);
+            taken.opened
+        }
+
+        /// Why a record was refused, none opened.
+        fn refused(&mut self, record: &[u8]) -> Vec<&'static str> {
+            let taken = self.opener.take(record);
+            assert!(taken.opened.is_empty());
+            taken.refused.iter().map(OpenError::reason).collect()
         }
     }
 
@@ -274,32 +336,52 @@ mod tests {
     fn a_segment_before_its_wrap_waits_and_is_opened_by_it() {
         let mut world = world();
         let (segment, _) = world.segment(0, SegmentHash::NONE);
-        assert!(world.opener.take(&segment).unwrap().is_empty());
+        assert!(world.opened(&segment).is_empty());
         assert_eq!(world.opener.waiting_bytes(), segment.len());
         let wrap = world.wrap.clone();
-        let opened = world.opener.take(&wrap).unwrap();
+        let opened = world.opened(&wrap);
         assert_eq!((opened.len(), opened[0].sequence, world.opener.waiting_bytes()), (1, 0, 0));
-        assert!(world.opener.take(&segment).unwrap().is_empty(), "a duplicate opens nothing twice");
+        assert!(world.opened(&segment).is_empty(), "a duplicate opens nothing twice");
     }
 
     #[test]
     fn a_gap_and_a_fork_are_told_apart() {
         let mut world = world();
         let wrap = world.wrap.clone();
-        world.opener.take(&wrap).unwrap();
+        world.opened(&wrap);
         let (zero, hash) = world.segment(0, SegmentHash::NONE);
         let (two, _) = world.segment(2, SegmentHash([8; 32]));
         let (fork, _) = world.segment(1, SegmentHash([9; 32]));
-        world.opener.take(&zero).unwrap();
-        world.opener.take(&two).unwrap();
+        assert_eq!(world.opened(&zero).len() + world.opened(&two).len(), 2);
         let state = world.opener.chain(PatientId([1; 16]), DataClass::Vitals).unwrap();
         assert_eq!(state, ChainState { verified: 2, gap: Some((1, 1)) });
-        assert!(matches!(world.opener.take(&fork), Err(OpenError::BrokenChain)));
+        assert_eq!(world.refused(&fork), ["chain"]);
         let (one, _) = world.segment(1, hash);
-        assert!(
-            matches!(world.opener.take(&one), Err(OpenError::BrokenChain)),
-            "two names another hash than one has"
-        );
+        assert_eq!(world.refused(&one), ["chain"], "two names another hash than one has");
+    }
+
+    #[test]
+    fn a_waiting_segment_that_is_refused_keeps_no_other_back() {
+        let mut world = world();
+        let empty = reading::encode(&[]);
+        let (zero, hash) = world.segment(0, SegmentHash::NONE);
+        let (no_readings, _) = world.sealed(1, hash, 0, b"rubbish");
+        let (miscounted, _) = world.sealed(1, hash, 1, &empty);
+        let (fork, _) = world.segment(1, SegmentHash([9; 32]));
+        let (one, _) = world.segment(1, hash);
+        for segment in [&zero, &no_readings, &miscounted, &fork, &one] {
+            assert!(world.opened(segment).is_empty());
+        }
+        assert!(world.opener.waiting_bytes() > 0);
+        let wrap = world.wrap.clone();
+        let taken = world.opener.take(&wrap);
+        assert_eq!(taken.opened.iter().map(|o| o.sequence).collect::<Vec<_>>(), [0, 1]);
+        let reasons: Vec<_> = taken.refused.iter().map(OpenError::reason).collect();
+        assert_eq!(reasons, ["readings", "count", "chain"]);
+        assert_eq!(world.opener.waiting_bytes(), 0);
+        let state = world.opener.chain(PatientId([1; 16]), DataClass::Vitals).unwrap();
+        assert_eq!(state, ChainState { verified: 1, gap: None });
+        assert_eq!(world.refused(&miscounted), ["count"]);
     }
 
     #[test]
@@ -307,6 +389,6 @@ mod tests {
         let mut world = world();
         world.device = SigningKey::from_bytes(&[4; 32]);
         let (segment, _) = world.segment(0, SegmentHash::NONE);
-        assert!(matches!(world.opener.take(&segment), Err(OpenError::UnknownSigner)));
+        assert_eq!(world.refused(&segment), ["signer"]);
     }
 }

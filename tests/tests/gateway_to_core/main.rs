@@ -113,7 +113,9 @@ fn opened_at_core(site: &Site) -> BTreeMap<Name, u32> {
         }
         for (_, record) in page.records {
             segments += u64::from(matches!(Record::decode(&record), Ok(Record::Segment(_))));
-            for reading in opener.take(&record).unwrap().into_iter().flat_map(|opened| opened.readings) {
+            let taken = opener.take(&record);
+            assert!(taken.refused.is_empty(), "{:?}", taken.refused);
+            for reading in taken.opened.into_iter().flat_map(|opened| opened.readings) {
                 let streams = ["heart-rate", "ecg-ii", "fall", "walk"];
                 let stream = streams.into_iter().find(|name| *name == reading.stream.as_str()).unwrap();
                 let name = (reading.device.as_str().to_owned(), stream, reading.seq.unwrap());
