@@ -39,6 +39,14 @@ pub enum LinkError {
     /// A frame that has no place here.
     #[error("core: unexpected frame")]
     Unexpected,
+    /// A number of the queue that is not above the one before it, or is the last that there is.
+    #[error("core: record {number} after record {before:?}")]
+    Number {
+        /// What came.
+        number: u64,
+        /// What came before it in this subscription.
+        before: Option<u64>,
+    },
     /// The opener is gone: the process is stopping.
     #[error("stopping")]
     Stopping,
@@ -52,6 +60,7 @@ impl LinkError {
             Self::Transport(_) => "transport",
             Self::Frame(e) => e.reason(),
             Self::Unexpected => "unexpected",
+            Self::Number { .. } => "number",
             Self::Stopping => "stopping",
         }
     }
@@ -229,6 +238,23 @@ struct Subscription {
     stream: RecvStream,
     framer: Framer,
     next: u64,
+    order: Order,
+}
+
+/// The order of a subscription's numbers. What is admitted can be counted on from: it is below `u64::MAX`.
+#[derive(Debug, Default)]
+struct Order {
+    last: Option<u64>,
+}
+
+impl Order {
+    fn admit(&mut self, number: u64) -> Result<u64, LinkError> {
+        if number == u64::MAX || self.last.is_some_and(|last| number <= last) {
+            return Err(LinkError::Number { number, before: self.last });
+        }
+        self.last = Some(number);
+        Ok(number)
+    }
 }
 
 impl Subscription {
@@ -242,7 +268,7 @@ impl Subscription {
         let frame = Frame::Subscribe { version: wire::VERSION, recipient, from, until };
         out.write_all(&frame.encode()).await.map_err(transport)?;
         out.finish().map_err(transport)?;
-        let mut subscription = Self { stream, framer: Framer::new(), next: 0 };
+        let mut subscription = Self { stream, framer: Framer::new(), next: 0, order: Order::default() };
         match subscription.frame().await? {
             Some(Frame::Subscribed { version: wire::VERSION, next }) => subscription.next = next,
             _ => return Err(LinkError::Unexpected),
@@ -253,7 +279,7 @@ impl Subscription {
     /// The next record, or `None` at the end. Cancel-safe: what was read stays in the framer.
     async fn record(&mut self) -> Result<Option<(u64, Vec<u8>)>, LinkError> {
         match self.frame().await? {
-            Some(Frame::Delivery { number, record }) => Ok(Some((number, record))),
+            Some(Frame::Delivery { number, record }) => Ok(Some((self.order.admit(number)?, record))),
             None => Ok(None),
             Some(_) => Err(LinkError::Unexpected),
         }
@@ -275,6 +301,24 @@ impl Subscription {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_core_that_numbers_badly_is_refused() {
+        let mut order = Order::default();
+        for number in [0, 1, 5, u64::MAX - 1] {
+            assert_eq!(order.admit(number).unwrap(), number);
+        }
+        for number in [u64::MAX, u64::MAX - 1, 5, 0] {
+            let error = order.admit(number).unwrap_err();
+            assert_eq!(error.reason(), "number", "{error}");
+        }
+        assert!(Order::default().admit(u64::MAX).is_err());
+        let mut progress = Progress::default();
+        progress.live_from(0);
+        progress.live_at(u64::MAX - 1);
+        progress.caught_up();
+        assert_eq!(progress.whole_below, u64::MAX);
+    }
 
     #[test]
     fn what_was_delivered_whole_is_not_asked_for_again() {
