@@ -180,8 +180,9 @@ fn long_steps() -> Vec<Step> {
     ]
 }
 
+/// By its place, not as "this program": building the workspace may have put a fresh one there.
 fn xtask(arguments: &[&str]) -> anyhow::Result<()> {
-    build::run(Command::new(std::env::current_exe()?).args(arguments).current_dir(build::root()?))
+    build::run(Command::new(build::binaries()?.join("xtask")).args(arguments).current_dir(build::root()?))
 }
 
 /// Installed into the target folder, so that a machine needs it once.
