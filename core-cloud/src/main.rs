@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use caregate_host::identity::Identity;
-use caregate_host::{admin, config, exit, log, net, shutdown};
+use caregate_host::{admin, config, dir, exit, log, net, shutdown};
 use clap::Parser;
 use core_cloud::config::{ConfigFile, Peers};
 use core_cloud::metrics::Metrics;
@@ -44,7 +44,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let peers = Peers::try_from((file.gateways.as_slice(), file.feeds.as_slice()))
         .with_context(|| arguments.config.display().to_string())?;
     let identity = Identity::load(&file.identity)?;
-    std::fs::create_dir_all(&file.data).with_context(|| format!("create {}", file.data.display()))?;
+    dir::create_private(&file.data)?;
     let store = Arc::new(Store::open(&file.data).with_context(|| file.data.display().to_string())?);
     if arguments.check {
         return Ok(());

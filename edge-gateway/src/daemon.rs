@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use caregate_host::identity::{Identity, Role, peer_id};
-use caregate_host::{admin, config, key_file, net, shutdown};
+use caregate_host::{admin, config, dir, key_file, net, shutdown};
 use caregate_protocol::id::{DeviceId, Lane};
 use caregate_protocol::segment::Cipher;
 use ed25519_dalek::SigningKey;
@@ -80,7 +80,7 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
     let metrics = Metrics::register(&registry)?;
     let seed = key_file::read_hex::<32>(&file.device_key)?;
     let sealer = Sealer { device: SigningKey::from_bytes(&seed), cipher: cipher() };
-    std::fs::create_dir_all(&file.data).with_context(|| format!("create {}", file.data.display()))?;
+    dir::create_private(&file.data)?;
     let mut keys = KeyStore::open(&file.data).with_context(|| file.data.display().to_string())?;
     let limits = Limits::with_budget(file.spool.bytes_max);
     let (log, state, recovery) = recover::open(&file.data.join("spool"), limits, &mut keys)?;

@@ -8,6 +8,7 @@ pub mod admin;
 mod child;
 pub mod clock;
 pub mod config;
+pub mod dir;
 pub mod exit;
 pub mod http;
 pub mod identity;
