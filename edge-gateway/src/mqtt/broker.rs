@@ -26,6 +26,7 @@ use super::metrics::{BrokerMetrics, verdict_label};
 use super::topic;
 use super::window::{Window, cost};
 use crate::ingest::{Inbound, Verdict};
+use crate::pipeline::duplicates::WINDOW;
 
 /// What is subscribed to.
 const FILTER: &str = "vitals/v1/#";
@@ -38,8 +39,10 @@ const PACKET_BYTES_MAX: usize = 1024 * 1024;
 const PAYLOAD_BYTES_MAX: usize = 256 * 1024;
 
 /// Publishes that await their verdict. Brokers send 20 (mosquitto) to a few hundred without a PUBACK; above this one that
-/// knows no window is cut off.
-const OUTSTANDING_MAX: usize = 1024;
+/// knows no window is cut off. All of them come again after a lost connection, so half the window in which a repetition is
+/// recognised, also if all are of one stream.
+const OUTSTANDING_MAX: usize = 256;
+const _: () = assert!(OUTSTANDING_MAX <= WINDOW / 2, "what comes again must be recognised");
 
 /// Their bytes.
 const OUTSTANDING_BYTES_MAX: usize = 4 * 1024 * 1024;
