@@ -157,6 +157,27 @@ fn every_planted_difference_is_found() {
 }
 
 #[test]
+fn a_reading_that_was_skipped_is_a_mismatch() {
+    let mut run = Run::clean();
+    let skipped = |line: &Line| {
+        let (Line::Published { device, seq, .. } | Line::Acked { device, seq, .. }) = line;
+        device == "ecg" && *seq == 7
+    };
+    run.journal.retain(|line| !skipped(line));
+    for place in [&mut run.feed, &mut run.core, &mut run.browser] {
+        place.remove(7);
+    }
+    let report = run.check(&[]);
+    assert_eq!((report.readings_published, report.lost, report.sample_mismatches), (199, 0, 50));
+    assert_eq!(report.samples_compared, 100 * 50 + 100);
+    assert_eq!(
+        report.first_mismatch.as_deref(),
+        Some("ecg ecg-ii 7: missing: in the source, but never published")
+    );
+    assert!(!report.is_clean());
+}
+
+#[test]
 fn a_device_or_reading_without_source_is_a_mismatch() {
     let mut run = Run::clean();
     run.journal.push(Line::Published {

@@ -29,7 +29,8 @@ impl Comparison {
     }
 }
 
-/// Compares everything that `device` published with what the feed has of it.
+/// Compares everything that `device` published with what the feed has of it, and with what it should have published: each
+/// reading of the source up to the last one that was, stream by stream.
 #[must_use]
 pub fn compare(
     device: &str,
@@ -52,7 +53,8 @@ pub fn compare(
         return missing(device, wanted, result);
     }
     for item in source.items().take(ITEMS_MAX) {
-        if last.get(item.stream).is_some_and(|last| item.seq >= *last) {
+        let Some(last) = last.get(item.stream) else { continue };
+        if item.seq >= *last {
             behind.remove(item.stream);
         }
         if wanted.get_mut(item.stream).is_some_and(|seqs| seqs.remove(&item.seq)) {
@@ -60,6 +62,13 @@ pub fn compare(
             let published = journal.get(&key).and_then(|readings| readings.get(&item.seq));
             let arrived = feed.get(&key).and_then(|readings| readings.get(&item.seq));
             compare_item(device, &item, published, arrived, &mut result);
+        } else if item.seq < *last {
+            let samples = match &item.body {
+                Body::Numeric { .. } => 1,
+                Body::Wave { samples, .. } => samples.len(),
+            };
+            result.compared += samples as u64;
+            result.note(samples, device, (item.stream, item.seq), "missing: in the source, but never published");
         }
         if behind.is_empty() {
             break;
