@@ -68,7 +68,12 @@ pub fn compare(
                 Body::Wave { samples, .. } => samples.len(),
             };
             result.compared += samples as u64;
-            result.note(samples, device, (item.stream, item.seq), "missing: in the source, but never published");
+            result.note(
+                samples,
+                device,
+                (item.stream, item.seq),
+                "missing: in the source, but never published",
+            );
         }
         if behind.is_empty() {
             break;
