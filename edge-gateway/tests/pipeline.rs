@@ -58,6 +58,22 @@ fn what_is_stored_is_on_disk_and_opens_with_the_patients_root() {
 }
 
 #[test]
+fn a_sensor_without_clock_that_was_reset_loses_nothing() {
+    let home = Home::new(small());
+    let policy = policy(&[], &[], &[]);
+    let mut gateway = home.start();
+    let beat = |value: u32, seq: u64| {
+        Publish::new("monitor-1", HEART_RATE, format!(r#"{{"v":{value},"seq":{seq}}}"#))
+    };
+    let (before, after) = ([beat(60, 0), beat(61, 1)], [beat(90, 0), beat(91, 1)]);
+    assert_eq!(gateway.commit(&before, &policy), [Verdict::Stored; 2]);
+    assert_eq!(gateway.commit(&after, &policy), [Verdict::Stored; 2]);
+    let mut gateway = home.restart(gateway);
+    assert_eq!(gateway.seqs(DataClass::Vitals), [0, 1, 0, 1]);
+    assert_eq!(gateway.committer.metrics.duplicates.get(), 0);
+}
+
+#[test]
 fn what_comes_again_is_acknowledged_and_stored_once() {
     let home = Home::new(small());
     let policy = policy(&[], &[], &[]);

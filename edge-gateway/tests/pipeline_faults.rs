@@ -17,7 +17,8 @@ use pipeline_support::{Gateway, Home, Hospital, MINUTE_US, NOW_US, Publish, poli
 use proptest::prelude::*;
 
 fn in_lane(lane: Lane, seq: u64) -> Publish {
-    let event = |kind: &str| Publish::new("belt-1", kind, format!(r#"{{"seq":{seq}}}"#));
+    let t = 1_790_000_000_000 + seq;
+    let event = |kind: &str| Publish::new("belt-1", kind, format!(r#"{{"seq":{seq},"t":{t}}}"#));
     match lane {
         Lane::Alarm => event("event/fall"),
         Lane::Vitals => Publish::beat(seq),

@@ -40,7 +40,10 @@ const STREAMS: [(&str, &str); 4] =
 
 fn payload(stream: &str, seq: u64) -> Vec<u8> {
     match stream {
-        "heart-rate" => format!(r#"{{"v":{},"seq":{seq}}}"#, 50 + seq % 100).into_bytes(),
+        "heart-rate" => {
+            let t = 1_790_000_000_000 + seq;
+            format!(r#"{{"v":{},"seq":{seq},"t":{t}}}"#, 50 + seq % 100).into_bytes()
+        }
         "ecg-ii" => {
             let mut map = minicbor::Encoder::new(Vec::new());
             map.map(6).unwrap();
