@@ -120,14 +120,20 @@ async fn a_subscriber_that_does_not_read_holds_up_nobody_and_misses_nothing() {
 async fn who_lets_go_of_one_subscription_keeps_the_others() {
     let site = Site::new();
     let core = site.core();
-    let feed = site.feed(&core, "hospital-1").await;
-    let (dropped, _) = feed.subscribe(recipient(1), 0, u64::MAX).await;
-    let (mut kept, _) = feed.subscribe(recipient(1), 0, u64::MAX).await;
-    drop(dropped);
-    // Enough that the core writes into the stream that nobody reads any more.
     let all = records(1, 0..40);
     store(&site, &core, all.clone()).await;
-    assert_eq!(deliveries(&mut kept, 0, 41).await, all);
+    // A window of some ten records, so that the core is in the middle of writing when nobody reads any more.
+    let client = Client::with_windows(&site.ca.identity(Role::Feed, "hospital-1"), Some(4096));
+    let connection = within("a feed's handshake", client.connect(core.address)).await.unwrap();
+    let feed = Feed::new(connection, client);
+    let (idle, _) = feed.subscribe(recipient(1), u64::MAX, u64::MAX).await;
+    let (mut kept, _) = feed.subscribe(recipient(1), u64::MAX, u64::MAX).await;
+    let (dropped, _) = feed.subscribe(recipient(1), 0, u64::MAX).await;
+    until("the core writes", || core.metrics.delivered.get() >= 8).await;
+    drop((dropped, idle));
+    let present = records(1, 40..60);
+    store(&site, &core, present.clone()).await;
+    assert_eq!(deliveries(&mut kept, 41, 61).await, present);
     assert!(feed.connection.close_reason().is_none());
 }
 

@@ -393,7 +393,7 @@ async fn acknowledgements_without_end_do_not_keep_sensors_waiting() {
     let home = Home::new(Limits::with_budget(64 << 20));
     let committer = home.start().committer;
     let (inbound, inbound_in) = mpsc::channel(16);
-    let (acked, acked_in) = mpsc::channel(16);
+    let (acked, acked_in) = mpsc::channel(1024);
     let (_proposals, proposals_in) = mpsc::channel(1);
     let inputs =
         Inputs { inbound: inbound_in, acked: acked_in, proposals: proposals_in, linger: Duration::ZERO };
@@ -403,12 +403,18 @@ async fn acknowledgements_without_end_do_not_keep_sensors_waiting() {
         runtime.block_on(thread::run(committer, inputs, uplink, CancellationToken::new())).unwrap();
     });
     let stop = Arc::new(AtomicBool::new(false));
-    let flood = {
-        let stop = Arc::clone(&stop);
-        std::thread::spawn(
-            move || while !stop.load(Ordering::SeqCst) && acked.blocking_send(0..=u64::MAX).is_ok() {},
-        )
-    };
+    // More of them than the one that takes them can keep up with.
+    let flood: Vec<_> = (0..4)
+        .map(|_| {
+            let (stop, acked) = (Arc::clone(&stop), acked.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::SeqCst) && !acked.is_closed() {
+                    drop(acked.try_send(0..=u64::MAX));
+                }
+            })
+        })
+        .collect();
+    drop(acked);
     for seq in 0..200 {
         let Publish { device, topic, payload } = Publish::beat(seq);
         let (verdict, answered) = oneshot::channel();
@@ -418,7 +424,7 @@ async fn acknowledgements_without_end_do_not_keep_sensors_waiting() {
         assert_eq!(within("a verdict", answered).await.unwrap(), Verdict::Refused);
     }
     stop.store(true, Ordering::SeqCst);
-    flood.join().unwrap();
+    flood.into_iter().for_each(|thread| thread.join().unwrap());
     drop(inbound);
     within("the thread's end", tokio::task::spawn_blocking(move || running.join().unwrap())).await.unwrap();
 }
