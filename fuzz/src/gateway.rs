@@ -1,6 +1,9 @@
 //! The decoders of `edge-gateway`. Included by `tests/tests/fuzz_regressions.rs` as well.
 
+use std::path::Path;
+
 use bytes::BytesMut;
+use edge_gateway::config::ConfigFile;
 use edge_gateway::mqtt::codec;
 use edge_gateway::pipeline::chains::State;
 use edge_gateway::spool::frame;
@@ -8,7 +11,8 @@ use edge_gateway::spool::frame;
 use super::Target;
 
 /// Each target by its name.
-pub const TARGETS: &[Target] = &[("mqtt", mqtt), ("spool_frame", spool_frame), ("checkpoint", checkpoint)];
+pub const TARGETS: &[Target] =
+    &[("mqtt", mqtt), ("spool_frame", spool_frame), ("checkpoint", checkpoint), ("config", config)];
 
 /// The default of the door's packet limit.
 const PACKET_BYTES_MAX: usize = 256 * 1024;
@@ -76,5 +80,13 @@ pub fn checkpoint(data: &[u8]) {
             assert!(matches!(again, Ok(again) if again == bytes));
         }
         Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// A configuration file; the other daemons' are read by the same code.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Err(error) = caregate_host::config::parse::<ConfigFile>(Path::new("x.toml"), text) {
+        assert!(!error.to_string().is_empty());
     }
 }
