@@ -74,6 +74,26 @@ fn a_sensor_without_clock_that_was_reset_loses_nothing() {
 }
 
 #[test]
+fn no_verdict_comes_before_the_sync() {
+    let home = Home::new(large());
+    let policy = policy(&[], &[], &[]);
+    let mut gateway = home.start();
+    let reader = gateway.committer.log.reader();
+    for round in 0..20 {
+        let publishes: Vec<_> = (0..50).map(|n| Publish::beat(50 * round + n)).collect();
+        let (batch, mut verdicts) = Gateway::inbound(&publishes, NOW_US);
+        let position = gateway.committer.log.stats().next;
+        std::thread::scope(|scope| {
+            scope.spawn(|| gateway.committer.commit(batch, &policy, NOW_US).unwrap());
+            let first = verdicts.remove(0).blocking_recv().unwrap();
+            // A reader sees what is synced, and nothing else.
+            let seen = reader.read(position).unwrap();
+            assert!(first == Verdict::Stored && seen.is_some(), "acknowledged before it was synced");
+        });
+    }
+}
+
+#[test]
 fn what_comes_again_is_acknowledged_and_stored_once() {
     let home = Home::new(small());
     let policy = policy(&[], &[], &[]);

@@ -165,6 +165,19 @@ impl Gateway {
         Self { committer, recovery, spooled: Vec::new() }
     }
 
+    /// What the doors hand over, and where the verdicts come.
+    pub(crate) fn inbound(
+        publishes: &[Publish],
+        received_us: i64,
+    ) -> (Vec<Inbound>, Vec<oneshot::Receiver<Verdict>>) {
+        let pairs = publishes.iter().map(|p| {
+            let (verdict, answered) = oneshot::channel();
+            let (device, topic, payload) = (p.device.clone(), p.topic.clone(), p.payload.clone().into());
+            (Inbound { device, topic, payload, received_us, verdict }, answered)
+        });
+        pairs.unzip()
+    }
+
     /// One group commit.
     pub(crate) fn commit_at(
         &mut self,
@@ -172,20 +185,7 @@ impl Gateway {
         policy: &VerifiedPolicy,
         now_us: i64,
     ) -> Vec<Verdict> {
-        let (batch, verdicts): (Vec<_>, Vec<_>) = publishes
-            .iter()
-            .map(|p| {
-                let (verdict, answered) = oneshot::channel();
-                let inbound = Inbound {
-                    device: p.device.clone(),
-                    topic: p.topic.clone(),
-                    payload: p.payload.clone().into(),
-                    received_us: now_us,
-                    verdict,
-                };
-                (inbound, answered)
-            })
-            .unzip();
+        let (batch, verdicts) = Self::inbound(publishes, now_us);
         let first = self.committer.log.stats().next.0;
         let spooled = self.committer.commit(batch, policy, now_us).unwrap();
         let positions: Vec<_> = spooled.iter().map(|s| s.position).collect();
