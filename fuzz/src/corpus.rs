@@ -32,16 +32,3 @@ fn files(folder: &Path) -> Vec<std::path::PathBuf> {
     files.sort();
     files
 }
-
-/// The names of all folders of seeds and regressions, so that a test can see that none is left out.
-pub fn folders(fuzz: &Path) -> Vec<String> {
-    let mut names: Vec<_> = ["seeds", "regressions"]
-        .iter()
-        .flat_map(|kind| files(&fuzz.join(kind)))
-        .filter(|path| path.is_dir())
-        .filter_map(|path| path.file_name()?.to_str().map(str::to_owned))
-        .collect();
-    names.sort();
-    names.dedup();
-    names
-}
