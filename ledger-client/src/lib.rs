@@ -4,6 +4,8 @@
 //! own, no I/O and no clock. `wallet` (feature `wallet`) signs, for a patient's device, for tests and for evaluation
 //! deployments. They are apart so that a gateway's binary can't sign a grant.
 
+#[cfg(any(test, feature = "fixture"))]
+pub mod fixture;
 pub mod verify;
 #[cfg(any(test, feature = "wallet"))]
 pub mod wallet;

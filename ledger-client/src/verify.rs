@@ -7,14 +7,19 @@
 mod address;
 mod document;
 mod eip712;
+mod header;
 mod pins;
+pub mod rlp;
 mod signature;
+mod trie;
 
 pub use address::{Address, AddressError};
 pub use document::{RefusalReason, RefusedGrant, verify_document};
 pub use eip712::{DOMAIN_NAME, DOMAIN_VERSION, Domain, grant_digest, revocation_digest};
+pub use header::{HEADER_BYTES_MAX, HeaderError, VALIDATORS_MAX, VerifiedHeader, quorum, verify_header};
 pub use pins::{Enrolment, PatientPin, PatientPins, PinError, RelationshipPin};
 pub use signature::{SignatureError, signer};
+pub use trie::{EMPTY_ROOT, NODE_BYTES_MAX, NODES_MAX, NodePool, TrieError};
 
 #[cfg(any(test, feature = "wallet"))]
 pub(crate) use {eip712::keccak256, signature::address_of};

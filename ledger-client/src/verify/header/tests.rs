@@ -1,0 +1,89 @@
+use k256::ecdsa::SigningKey;
+use proptest::prelude::*;
+
+use super::*;
+use crate::fixture::header::{HeaderFields, address, seal};
+
+fn key(byte: u8) -> SigningKey {
+    SigningKey::from_slice(&[byte; 32]).unwrap()
+}
+
+fn fields(count: u8) -> (HeaderFields, Vec<SigningKey>) {
+    let keys: Vec<_> = (1..=count).map(key).collect();
+    let validators = keys.iter().map(address).collect();
+    let fields = HeaderFields {
+        number: 77,
+        time_s: 1_790_000_000,
+        state_root: [5; 32],
+        parent: [6; 32],
+        validators,
+        round: 3,
+    };
+    (fields, keys)
+}
+
+fn verify(bytes: &[u8], fields: &HeaderFields) -> Result<VerifiedHeader, HeaderError> {
+    verify_header(bytes, &fields.validators)
+}
+
+#[test]
+fn a_quorum_of_seals_is_believed() {
+    for (validators, needed) in [(1, 1), (2, 2), (3, 2), (4, 3), (5, 4), (6, 4), (7, 5)] {
+        assert_eq!(quorum(usize::from(validators)), needed);
+        let (fields, keys) = fields(validators);
+        let keys: Vec<_> = keys.iter().collect();
+        let header = verify(&fields.seal(&keys[..needed]), &fields).unwrap();
+        assert_eq!((header.number, header.time_s, header.state_root), (77, 1_790_000_000, [5; 32]));
+        assert_eq!(header.hash, fields.hash());
+        let fewer = verify(&fields.seal(&keys[..needed - 1]), &fields);
+        assert_eq!(fewer, Err(HeaderError::Quorum { seals: needed - 1, quorum: needed }));
+    }
+}
+
+#[test]
+fn each_fault_has_its_reason() {
+    let (fields, keys) = fields(4);
+    let [a, b, c, d] = [&keys[0], &keys[1], &keys[2], &keys[3]];
+    let reason = |bytes: &[u8]| verify(bytes, &fields).unwrap_err().reason();
+    assert_eq!(reason(&fields.seal(&[a, b, a])), "seal_duplicate");
+    assert_eq!(reason(&fields.seal(&[a, b, &key(9)])), "validator_unknown");
+    assert_eq!(reason(&fields.seal(&[])), "quorum");
+    let other = HeaderFields { validators: fields.validators[..3].to_vec(), ..fields.clone() };
+    assert_eq!(reason(&other.seal(&[a, b, c])), "validator_unknown", "a header may not choose its judges");
+    let mut twice = fields.clone();
+    twice.validators[3] = twice.validators[0];
+    assert_eq!(reason(&twice.seal(&[a, b, c])), "validator_unknown");
+    let digest = fields.sealed();
+    let mut wallet = seal(d, &digest);
+    wallet[64] += 27;
+    assert_eq!(reason(&fields.with_seals(&[seal(a, &digest), seal(b, &digest), wallet])), "seal_signature");
+    let later = HeaderFields { round: 4, ..fields.clone() };
+    let moved = later.with_seals(&[seal(a, &digest), seal(b, &digest), seal(c, &digest)]);
+    assert_eq!(reason(&moved), "validator_unknown", "a seal is of one round");
+    let good = fields.seal(&[a, b, c]);
+    assert_eq!(reason(&good[..good.len() - 1]), "header_rlp");
+    assert_eq!(reason(&[good.as_slice(), &[0]].concat()), "header_rlp");
+    assert_eq!(reason(&vec![0; HEADER_BYTES_MAX + 1]), "header_rlp");
+    assert_eq!(reason(&[0xc0]), "header_rlp");
+}
+
+#[test]
+fn every_flipped_byte_is_noticed() {
+    let (fields, keys) = fields(4);
+    let good = fields.seal(&[&keys[0], &keys[1], &keys[2]]);
+    let header = verify(&good, &fields).unwrap();
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        assert_ne!(verify(&bad, &fields), Ok(header), "byte {at}");
+        assert!(verify(&bad, &fields).is_err(), "byte {at}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..700)) {
+        let (fields, _keys) = fields(1);
+        prop_assert!(verify(&bytes, &fields).is_err());
+    }
+}
