@@ -2,6 +2,7 @@
 //!
 //! Each decoder takes a bounded slice, rejects trailing bytes, and names what was wrong and where.
 
+pub mod cbor;
 pub mod code;
 pub mod id;
 pub mod key;

@@ -5,10 +5,17 @@
 //! the [`VerifiedPolicy`], which answers the two questions of the data path: whose sensor is this, and who may
 //! open this patient's readings of this class now. Evaluation is pure: the caller gives the time.
 
+mod bundle;
+pub mod delivery;
 mod document;
 mod grant;
 mod verified;
 
+pub use bundle::{
+    BUNDLE_BYTES_MAX, BUNDLE_VERSION, BundleError, CLAIMS_MAX, Claims, Commitment, EMERGENCIES_MAX,
+    Emergency, HEADER_BYTES_MAX, NODE_BYTES_MAX, NODES_MAX, ParticipantClaim, PolicyBundle, Pseudonym,
+    SignedBinding, SignedEmergency,
+};
 pub use document::{
     DEVICES_MAX, DOCUMENT_BYTES_MAX, DeviceBinding, GRANTS_MAX, PATIENTS_MAX, POLICY_VERSION, PatientPolicy,
     PolicyDocument, PolicyError, RECIPIENTS_MAX, REVOCATIONS_MAX, RecipientEntry, RecipientKind,

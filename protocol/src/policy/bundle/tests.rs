@@ -1,0 +1,103 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn signature(byte: u8) -> EcdsaSignature {
+    EcdsaSignature([byte; 65])
+}
+
+fn bundle() -> PolicyBundle {
+    let grant = Grant {
+        relationship: RelationshipId([1; 32]),
+        grantee: RecipientId([2; 20]),
+        classes: 7,
+        purposes: 1,
+        from: 1_790_000_000,
+        until: u64::MAX,
+        stale_bound_s: u32::MAX,
+        version: 3,
+    };
+    let revocation = Revocation { relationship: RelationshipId([1; 32]), version: 2 };
+    let emergency = Emergency {
+        pseudonym: Pseudonym([3; 32]),
+        domain: RecipientId([4; 20]),
+        clinician: Commitment([5; 32]),
+        reason: Commitment([6; 32]),
+        from: 1,
+        until: 2,
+        number: 3,
+    };
+    let participant = ParticipantClaim {
+        id: RecipientId([2; 20]),
+        hpke_public_key: [9; 32],
+        key_version: 1,
+        status: RecipientStatus::Suspended,
+        kind: RecipientKind::Treating,
+        emergency: true,
+        signature: signature(1),
+    };
+    PolicyBundle {
+        header: vec![1; 800],
+        nodes: vec![vec![2; 532], vec![3; 40]],
+        claims: Claims {
+            epoch: 12,
+            participants: vec![participant],
+            consents: vec![SignedGrant { grant, signature: signature(2) }],
+            revocations: vec![SignedRevocation { revocation, signature: signature(3) }],
+            bindings: vec![SignedBinding {
+                commitment: Commitment([8; 32]),
+                bound: true,
+                version: 1,
+                signature: signature(4),
+            }],
+            emergencies: vec![SignedEmergency { emergency, signature: signature(5) }],
+        },
+    }
+}
+
+#[test]
+fn a_bundle_is_read_as_it_was_written() {
+    assert_eq!(PolicyBundle::decode(&bundle().encode()), Ok(bundle()));
+    let empty = PolicyBundle::default();
+    assert_eq!(hex::encode(empty.encode()), "840140808600".to_owned() + "8080808080");
+    assert_eq!(PolicyBundle::decode(&empty.encode()), Ok(empty));
+    let revocation = bundle().claims.revocations.remove(0);
+    assert_eq!(SignedRevocation::decode(&revocation.encode()), Ok(revocation));
+}
+
+#[test]
+fn cut_anywhere_it_is_truncated() {
+    let whole = bundle().encode();
+    for length in 0..whole.len() {
+        let cut = PolicyBundle::decode(&whole[..length]).unwrap_err();
+        assert_eq!(cut.reason(), "truncated", "{length}: {cut}");
+    }
+    assert_eq!(PolicyBundle::decode(&[whole.as_slice(), &[0]].concat()).unwrap_err().reason(), "trailing");
+}
+
+#[test]
+fn faults_name_their_field() {
+    let said = |bytes: &[u8]| PolicyBundle::decode(bytes).unwrap_err().to_string();
+    let mut other = bundle().encode();
+    other[1] = 2;
+    assert_eq!(said(&other), "bundle version 2 is not 1");
+    assert_eq!(said(&vec![0; BUNDLE_BYTES_MAX + 1]), "bundle has 1048577 bytes, allowed are 1048576");
+    let mut large = bundle();
+    large.nodes[1] = vec![0; NODE_BYTES_MAX + 1];
+    assert_eq!(said(&large.encode()), "bundle: node has 641 entries or bytes, allowed are 640");
+    let mut many = bundle();
+    many.claims.emergencies = vec![many.claims.emergencies[0].clone(); EMERGENCIES_MAX + 1];
+    assert_eq!(said(&many.encode()), "bundle: emergencies has 65 entries or bytes, allowed are 64");
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_changes_never_panic(at in any::<prop::sample::Index>(), byte: u8) {
+        let mut bytes = bundle().encode();
+        let place = at.index(bytes.len());
+        bytes[place] = byte;
+        if let Ok(read) = PolicyBundle::decode(&bytes) {
+            prop_assert_eq!(PolicyBundle::decode(&read.encode()), Ok(read));
+        }
+    }
+}
