@@ -8,6 +8,7 @@ pub mod ingest;
 pub mod keys;
 pub mod metrics;
 pub mod mqtt;
+pub mod openflow;
 pub mod pipeline;
 pub mod policy;
 pub mod spool;
