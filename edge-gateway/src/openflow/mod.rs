@@ -1,7 +1,7 @@
 //! The gateway as an OpenFlow 1.3.5 switch: table 1, which belongs to the controller (docs/control-path.md, "The datapath").
 //!
 //! Pure: a flow-mod goes in with `now`, the standard's error or what follows from it comes out. The table holds what the
-//! kernel is to do; whoever calls hands [`FlowTable::flows`] to the helper after each change, and its counters back.
+//! kernel is to do; whoever calls hands [`table::FlowTable::flows`] to the helper after each change, and its counters back.
 //!
 //! What makes it other than a common switch's table: the controller may only *narrow* what a sensor may do. A rule that
 //! covers a sensor port's frames drops them or leaves them to `LOCAL`, and nothing else, so that no controller can mirror,

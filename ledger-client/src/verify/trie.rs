@@ -125,7 +125,7 @@ enum Step<'a> {
 /// The nibble of a key at a depth.
 fn nibble(key: &[u8; 32], depth: usize) -> Option<u8> {
     let byte = key.get(depth / 2)?;
-    Some(if depth % 2 == 0 { byte >> 4 } else { byte & 15 })
+    Some(if depth.is_multiple_of(2) { byte >> 4 } else { byte & 15 })
 }
 
 /// Passes one node. `depth` is moved beyond the nibbles that it consumed.
@@ -145,7 +145,7 @@ fn step<'a>(node: Items<'a>, key: &[u8; 32], depth: &mut usize) -> Result<Step<'
                 return Err(TrieError::Shape { depth: at });
             }
             *depth += 1;
-            Ok(Step::Child(self::child(items[usize::from(index)], at)?))
+            Ok(Step::Child(child(items[usize::from(index)], at)?))
         }
         (2, [Item::Bytes(path), target, ..]) => {
             let Some((leaf, matches)) = follow(path, key, depth) else {
@@ -154,9 +154,9 @@ fn step<'a>(node: Items<'a>, key: &[u8; 32], depth: &mut usize) -> Result<Step<'
             match (leaf, matches, target) {
                 (_, false, _) => Ok(Step::Elsewhere),
                 (true, true, Item::Bytes(value)) => Ok(Step::Value(value)),
-                (false, true, target) => match self::child(target, at)? {
+                (false, true, target) => match child(target, at)? {
                     Child::Nothing => Err(TrieError::Shape { depth: at }),
-                    child => Ok(Step::Child(child)),
+                    found @ (Child::Hash(_) | Child::Inline(_)) => Ok(Step::Child(found)),
                 },
                 (true, true, Item::List(_)) => Err(TrieError::Shape { depth: at }),
             }

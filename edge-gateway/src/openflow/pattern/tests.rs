@@ -2,7 +2,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn with(fields: &[(Field, &[u8], Option<&[u8]>)]) -> Result<Pattern, BadMatch> {
+/// A field, its value and its mask.
+type Entry<'a> = (Field, &'a [u8], Option<&'a [u8]>);
+
+fn with(fields: &[Entry<'_>]) -> Result<Pattern, BadMatch> {
     fields.iter().try_fold(Pattern::any(), |pattern, (field, value, mask)| pattern.with(*field, value, *mask))
 }
 
