@@ -6,6 +6,8 @@
 
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
+#[cfg(any(test, feature = "revoke"))]
+pub mod revoke;
 pub mod verify;
 #[cfg(any(test, feature = "wallet"))]
 pub mod wallet;

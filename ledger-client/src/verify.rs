@@ -21,7 +21,7 @@ pub use pins::{Enrolment, PatientPin, PatientPins, PinError, RelationshipPin};
 pub use signature::{SignatureError, signer};
 pub use trie::{EMPTY_ROOT, NODE_BYTES_MAX, NODES_MAX, NodePool, TrieError};
 
-#[cfg(any(test, feature = "wallet"))]
+#[cfg(any(test, feature = "revoke", feature = "wallet"))]
 pub(crate) use {eip712::keccak256, signature::address_of};
 
 #[cfg(test)]
