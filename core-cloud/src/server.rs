@@ -170,6 +170,6 @@ async fn by_role(peer: &PeerId, connection: quinn::Connection, shared: Shared) -
             };
             session.run(connection).await
         }
-        Role::Core | Role::Controller | Role::Sensor => Err(SessionError::Unexpected("role")),
+        Role::Core | Role::Controller | Role::Sensor | Role::Operator => Err(SessionError::Unexpected("role")),
     }
 }

@@ -28,11 +28,14 @@ pub enum Role {
     Controller,
     /// A body sensor or hub.
     Sensor,
+    /// A person or a tool that speaks the controller's REST interface.
+    Operator,
 }
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Gateway, Self::Core, Self::Feed, Self::Controller, Self::Sensor];
+    pub const ALL: [Self; 6] =
+        [Self::Gateway, Self::Core, Self::Feed, Self::Controller, Self::Sensor, Self::Operator];
 
     /// As in the SPIFFE id.
     #[must_use]
@@ -43,6 +46,7 @@ impl Role {
             Self::Feed => "feed",
             Self::Controller => "controller",
             Self::Sensor => "sensor",
+            Self::Operator => "operator",
         }
     }
 }
@@ -58,7 +62,7 @@ impl FromStr for Role {
 
     fn from_str(s: &str) -> Result<Self, IdentityError> {
         let role = Self::ALL.into_iter().find(|role| role.as_str() == s);
-        role.ok_or(IdentityError::Spiffe("the role is none of gateway, core, feed, controller, sensor"))
+        role.ok_or(IdentityError::Spiffe("the role is none of gateway, core, feed, controller, sensor, operator"))
     }
 }
 
@@ -229,7 +233,7 @@ mod tests {
     proptest::proptest! {
         /// One id has one text: nothing is normalised, so comparing ids is comparing what was signed.
         #[test]
-        fn what_is_accepted_is_written_the_same(text in "spiffe://[a-zA-Z0-9._%:@-]{0,9}/(gateway|core|feed|controller|sensor|Core|)/[a-zA-Z0-9._/%?#:-]{0,9}") {
+        fn what_is_accepted_is_written_the_same(text in "spiffe://[a-zA-Z0-9._%:@-]{0,9}/(gateway|core|feed|controller|sensor|operator|Core|)/[a-zA-Z0-9._/%?#:-]{0,9}") {
             if let Ok(id) = text.parse::<SpiffeId>() {
                 proptest::prop_assert_eq!(id.to_string(), text);
             }

@@ -64,7 +64,7 @@ enum Command {
         /// The authority's directory.
         #[arg(long)]
         dir: PathBuf,
-        /// gateway, core, feed, controller or sensor.
+        /// gateway, core, feed, controller, sensor or operator.
         #[arg(long, value_parser = role)]
         role: Role,
         /// Which one of that role: 1 to 64 of A-Z a-z 0-9 . _ - (for a sensor: its device id).
