@@ -11,6 +11,7 @@ mod header;
 mod pins;
 pub mod rlp;
 mod signature;
+pub mod slots;
 mod trie;
 
 pub use address::{Address, AddressError};
