@@ -27,6 +27,7 @@ const NODE_MAJOR_MIN: u32 = 20;
 pub(crate) const DEMO: &[Tool] = &[
     tool("kill", "procps"),
     tool("ip", "iproute2"),
+    tool("sysctl", "procps"),
     tool("nsenter", "util-linux"),
     tool("setpriv", "util-linux"),
 ];

@@ -42,6 +42,7 @@ const AFTER_HELP: &str = r#"Configuration:
   chunk_ms = 200       # waveform chunk, 100 to 250 (default 200)
   payload = "json"     # numerics: "json", "senml-json" or "senml-cbor" (default "json")
   seed = 2             # another patient for this device
+  interface = "eth1"   # connect through this network interface (default: as the routes say)
 
 Environment:
   CAREGATE_LOG         log filter, as in info or caregate_tests=debug"#;

@@ -73,6 +73,8 @@ pub struct DeviceConfig {
     pub payload: PayloadFormat,
     /// Its own seed; devices with the same seed are on the same patient.
     pub seed: Option<u64>,
+    /// Network interface that it connects through, where each sensor has one of its own.
+    pub interface: Option<String>,
 }
 
 fn chunk_ms_default() -> u32 {

@@ -169,6 +169,9 @@ fn connect(config: &Config, device: &DeviceConfig) -> Result<(AsyncClient, Event
     let mut network = eventloop.network_options();
     network.set_tcp_nodelay(true);
     network.set_connection_timeout(CONNECT_S_MAX);
+    if let Some(interface) = &device.interface {
+        network.set_bind_device(interface);
+    }
     eventloop.set_network_options(network);
     Ok((client, eventloop))
 }

@@ -23,6 +23,7 @@ fn config(broker: SocketAddr, source: Generator) -> Config {
         chunk_ms: 200,
         payload: PayloadFormat::Json,
         seed: None,
+        interface: None,
     };
     // Ten seconds of signal in half a second.
     let broker = broker.to_string();

@@ -21,6 +21,7 @@ fn open(source: SourceConfig) -> Source {
         chunk_ms: 200,
         payload: PayloadFormat::Json,
         seed: None,
+        interface: None,
     };
     Source::open(&device, 1).unwrap()
 }

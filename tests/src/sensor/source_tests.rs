@@ -31,6 +31,7 @@ fn device(signals: &[&str]) -> (DeviceConfig, RecordConfig) {
         chunk_ms: 200,
         payload: super::super::PayloadFormat::Json,
         seed: None,
+        interface: None,
     };
     (device, record)
 }

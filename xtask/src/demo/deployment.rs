@@ -16,7 +16,7 @@ use ledger_client::verify::{Address, Domain};
 use ledger_client::wallet::PatientSeed;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::network::Network;
+use super::network::{Network, Service};
 use crate::pki::{Authority, DeviceKey, HpkeKey, Issued, Request, SensorPassword};
 use crate::policy::{DemoPatient, Terms, demo_document, store_document, store_enrolment};
 
@@ -64,7 +64,7 @@ impl Deployment {
             let request = Request { role, name: name.into(), dns: Vec::new(), ip, days: DAYS };
             Ok(identity(&authority.issue(&request, &dir.join("pki").join(name), now_s, Existing::Keep)?))
         };
-        let gateway_identity = issue(Role::Gateway, "gateway-1", vec![network.mqtt().ip()])?;
+        let gateway_identity = issue(Role::Gateway, "gateway-1", vec![network.listen(Service::Mqtt).ip()])?;
         let core_identity = issue(Role::Core, "core-1", Vec::new())?;
         let feed_identity = issue(Role::Feed, "hospital-1", Vec::new())?;
         let device_key = DeviceKey::generate(&dir.join("gateway-1.device"), Existing::Keep)?;
@@ -90,7 +90,7 @@ impl Deployment {
             core = network.core_for_gateway(),
             policy = dir.join("policy.json"),
             enrolment = dir.join("enrolment.toml"),
-            mqtt = network.mqtt(),
+            mqtt = network.listen(Service::Mqtt),
         );
         deployment.write("edge-gateway", &gateway)?;
         let signer = format!("device_keys = [\"{}\"]\n", device_key.public);
@@ -98,7 +98,7 @@ impl Deployment {
             "listen = \"{listen}\"\nadmin = \"systemd:0\"\ndata = {data:?}\n{core_identity}\n\
              [[gateway]]\nname = \"gateway-1\"\n{signer}\n\
              [[feed]]\nname = \"hospital-1\"\nrecipients = [\"{recipient}\"]\n",
-            listen = network.quic_listen(),
+            listen = network.listen(Service::Quic),
             data = dir.join("core"),
         );
         deployment.write("core-cloud", &core)?;
@@ -107,7 +107,7 @@ impl Deployment {
              [core]\naddress = \"{core}\"\nname = \"core-1\"\n\n[[gateway]]\nname = \"gateway-1\"\n{signer}\n\
              [[user]]\nname = \"{USER}\"\npassword_hash = \"{hash}\"\n",
             hpke = hpke.key,
-            core = network.core_for_feed(),
+            core = network.listen(Service::Quic),
         );
         for (at, (patient, _)) in patients.iter().enumerate() {
             write!(
@@ -122,19 +122,22 @@ impl Deployment {
 
     /// Writes `sensors.toml`; returns the gateway's side of it.
     fn sensors(&self, network: &Network, sensors: &[Sensor], speed: f64) -> anyhow::Result<String> {
-        let mut text = format!("broker = \"{}\"\nspeed = {speed:?}\n", network.mqtt());
+        let mut text = format!("broker = \"{}\"\nspeed = {speed:?}\n", network.listen(Service::Mqtt));
         let mut credentials = String::new();
-        for sensor in sensors {
+        for (at, sensor) in sensors.iter().enumerate() {
             let (credential, secret) = SensorPassword::generate(&sensor.device, &sensor.device)?;
             write!(
                 text,
-                "\n[[device]]\nid = \"{0}\"\nusername = \"{0}\"\npassword = \"{1}\"\nsource = {2}\nseed = {3}\n{4}",
+                "\n[[device]]\nid = \"{0}\"\nusername = \"{0}\"\npassword = \"{1}\"\nsource = {2}\nseed = {3}\n{4}\n",
                 sensor.device,
                 secret.as_str(),
                 sensor.source,
                 sensor.patient + 1,
                 sensor.more,
             )?;
+            if let Some(wearable) = network.wearable(at) {
+                writeln!(text, "interface = \"{}\"", wearable.interface)?;
+            }
             write!(
                 credentials,
                 "\n[[mqtt.credential]]\ndevice = \"{}\"\nusername = \"{}\"\nsalt = \"{}\"\nsha256 = \"{}\"\n",

@@ -5,6 +5,7 @@ mod deployment;
 mod figures;
 mod network;
 mod process;
+mod relay;
 mod stop;
 mod story;
 mod system;
@@ -90,14 +91,15 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
 }
 
 fn play(args: &DemoArgs, root: bool, dir: &std::path::Path) -> anyhow::Result<()> {
-    let network = Network::make(root)?;
-    say(&format!("demo: starting {}", network.describe()));
     let records: Vec<PathBuf> = args
         .record
         .iter()
         .map(|record| std::path::absolute(record).with_context(|| record.display().to_string()))
         .collect::<anyhow::Result<_>>()?;
-    let mut system = System::start(&network, dir, &records, args.speed, args.port)?;
+    let sensors = system::sensors(&records);
+    let network = Network::make(root, sensors.len())?;
+    say(&format!("demo: starting {}", network.describe()));
+    let mut system = System::start(&network, dir, &sensors, args.speed, args.port)?;
     say(&format!("demo: the page is at {}", system.page_url()));
     say(&format!("demo: log in as {} with password {}", deployment::USER, system.deployment.password));
     match args.seconds {

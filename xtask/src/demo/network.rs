@@ -1,29 +1,49 @@
-//! Where the demo runs: as root in network namespaces of its own, one per place (home, gateway, core, hospital), joined by
-//! veth pairs; otherwise on loopback, with a UDP relay in front of the core that can be cut.
+//! Where the demo runs: as root in network namespaces of its own, one per place, joined by veth pairs and, beyond the gateway, by
+//! a bridge; otherwise on loopback, with a UDP relay in front of the core that can be cut.
 //!
 //! ```text
-//! home ──10.77.1.0/24── gateway ──10.77.2.0/24── core ──10.77.3.0/24── hospital
+//! home                                 gateway            net (a bridge, 10.77.2.0/24)
+//!  s0 s1 … (macvlan, a MAC each) ─home0──lan0   wan0 ──────┬── core  ├── hospital  ├── clinic  ├── operator
+//!  spare0 ─ spare1 (unrelated)        10.77.1.0/24        (controller and ledger run at the operator's)
 //! ```
 //! No interface is made in the machine's own namespace: the pages' sockets are opened there, on loopback, and handed to the
 //! daemons as systemd would.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
+
+use super::relay::Relay;
 
 /// Prefix of every namespace that a demo makes; the process id follows, so that the left-overs of a demo that was killed can
 /// be told from those of one that runs.
 const PREFIX: &str = "caregate-";
+/// Where gateways, core, hospitals and operator meet.
+const NET: &str = "net";
+/// The gateway's interface towards sensors, which XDP guards.
+pub(super) const SENSOR_PORT: &str = "lan0";
+/// The gateway's uplink.
+pub(super) const UPLINK: &str = "wan0";
+/// The sensors' end of [`SENSOR_PORT`]'s wire: what a stranger who is plugged in sends from.
+pub(super) const HOME_PORT: &str = "home0";
+/// One end of a wire that leads nowhere, for a flood that meets nobody.
+pub(super) const SPARE_PORT: &str = "spare0";
 /// MQTT's port.
 const MQTT_PORT: u16 = 1883;
 /// The core's QUIC port.
 const QUIC_PORT: u16 = 4433;
+/// JSON-RPC's usual port.
+const RPC_PORT: u16 = 8545;
+/// OpenFlow's port (IANA).
+const OPENFLOW_PORT: u16 = 6653;
+/// The controller's policy delivery, UDP.
+const POLICY_PORT: u16 = 4434;
+/// The controller's REST interface.
+const REST_PORT: u16 = 8443;
+/// The gateway's local door, for wallets and whoever carries a bundle.
+const LOCAL_PORT: u16 = 8444;
 
 /// A place of the demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +52,15 @@ pub(super) enum Place {
     Gateway,
     Core,
     Hospital,
+    /// A second hospital, to which nobody has consented.
+    Clinic,
+    /// Who runs controller and ledger.
+    Operator,
 }
 
 impl Place {
-    const ALL: [Self; 4] = [Self::Home, Self::Gateway, Self::Core, Self::Hospital];
+    const ALL: [Self; 6] =
+        [Self::Home, Self::Gateway, Self::Core, Self::Hospital, Self::Clinic, Self::Operator];
 
     fn name(self) -> &'static str {
         match self {
@@ -43,7 +68,62 @@ impl Place {
             Self::Gateway => "gateway",
             Self::Core => "core",
             Self::Hospital => "hospital",
+            Self::Clinic => "clinic",
+            Self::Operator => "operator",
         }
+    }
+
+    /// Last byte of its address on the bridge; the home has none there.
+    fn host(self) -> u8 {
+        match self {
+            Self::Home => 0,
+            Self::Gateway => 1,
+            Self::Core => 2,
+            Self::Hospital => 3,
+            Self::Clinic => 4,
+            Self::Operator => 5,
+        }
+    }
+}
+
+/// A service that one place offers to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Service {
+    Mqtt,
+    Quic,
+    Rpc,
+    OpenFlow,
+    Policy,
+    Rest,
+    Local,
+}
+
+impl Service {
+    const ALL: [Self; 7] =
+        [Self::Mqtt, Self::Quic, Self::Rpc, Self::OpenFlow, Self::Policy, Self::Rest, Self::Local];
+
+    fn place(self) -> Place {
+        match self {
+            Self::Mqtt | Self::Local => Place::Gateway,
+            Self::Quic => Place::Core,
+            Self::Rpc | Self::OpenFlow | Self::Policy | Self::Rest => Place::Operator,
+        }
+    }
+
+    fn port(self) -> u16 {
+        match self {
+            Self::Mqtt => MQTT_PORT,
+            Self::Quic => QUIC_PORT,
+            Self::Rpc => RPC_PORT,
+            Self::OpenFlow => OPENFLOW_PORT,
+            Self::Policy => POLICY_PORT,
+            Self::Rest => REST_PORT,
+            Self::Local => LOCAL_PORT,
+        }
+    }
+
+    fn is_udp(self) -> bool {
+        matches!(self, Self::Quic | Self::Policy)
     }
 }
 
@@ -51,25 +131,29 @@ impl Place {
 #[derive(Debug)]
 pub(super) enum Network {
     Namespaces { id: u32 },
-    Loopback { relay: Relay, mqtt: SocketAddr, quic: SocketAddr },
+    Loopback { relay: Relay, services: Vec<SocketAddr> },
 }
 
 impl Network {
-    /// In namespaces where we are root, else on loopback.
-    pub(super) fn make(root: bool) -> anyhow::Result<Self> {
+    /// In namespaces where we are root, else on loopback. `sensors` is how many have an interface of their own at home.
+    pub(super) fn make(root: bool, sensors: usize) -> anyhow::Result<Self> {
         if !root {
-            let (mqtt, quic) = (free_tcp()?, free_udp()?);
-            return Ok(Self::Loopback { relay: Relay::start(quic)?, mqtt, quic });
+            let free = |service: &Service| if service.is_udp() { free_udp() } else { free_tcp() };
+            let services: Vec<_> = Service::ALL.iter().map(free).collect::<anyhow::Result<_>>()?;
+            let quic = Service::ALL.iter().position(|s| *s == Service::Quic).context("no core")?;
+            return Ok(Self::Loopback { relay: Relay::start(services[quic])?, services });
         }
         remove_leftovers()?;
         let network = Self::Namespaces { id: std::process::id() };
-        for place in Place::ALL {
-            ip(&["netns", "add", &network.namespace(place)])?;
-            ip(&["-n", &network.namespace(place), "link", "set", "lo", "up"])?;
+        for name in network.namespaces() {
+            ip(&["netns", "add", &name])?;
+            // Neighbour discovery of the demo's own interfaces would be counted as strangers' frames.
+            sysctl(&name, "net.ipv6.conf.all.disable_ipv6", "1")?;
+            sysctl(&name, "net.ipv6.conf.default.disable_ipv6", "1")?;
+            ip(&["-n", &name, "link", "set", "lo", "up"])?;
         }
-        network.join(Place::Home, "10.77.1.2/24", Place::Gateway, "10.77.1.1/24")?;
-        network.join(Place::Gateway, "10.77.2.1/24", Place::Core, "10.77.2.2/24")?;
-        network.join(Place::Core, "10.77.3.1/24", Place::Hospital, "10.77.3.2/24")?;
+        network.wire_net()?;
+        network.wire_home(sensors)?;
         Ok(network)
     }
 
@@ -80,63 +164,117 @@ impl Network {
         }
     }
 
-    fn namespace(&self, place: Place) -> String {
+    fn namespaces(&self) -> Vec<String> {
+        Place::ALL.iter().map(|p| p.name()).chain([NET]).map(|name| self.namespace(name)).collect()
+    }
+
+    fn namespace(&self, name: &str) -> String {
         match self {
-            Self::Namespaces { id } => format!("{PREFIX}{id}-{}", place.name()),
+            Self::Namespaces { id } => format!("{PREFIX}{id}-{name}"),
             Self::Loopback { .. } => String::new(),
         }
     }
 
-    fn join(&self, a: Place, a_address: &str, b: Place, b_address: &str) -> anyhow::Result<()> {
-        let (a_ns, b_ns) = (self.namespace(a), self.namespace(b));
-        let (a_dev, b_dev) = (format!("to-{}", b.name()), format!("to-{}", a.name()));
-        ip(&["-n", &a_ns, "link", "add", &a_dev, "type", "veth", "peer", "name", &b_dev, "netns", &b_ns])?;
-        for (ns, dev, address) in [(&a_ns, &a_dev, a_address), (&b_ns, &b_dev, b_address)] {
-            ip(&["-n", ns, "address", "add", address, "dev", dev])?;
-            ip(&["-n", ns, "link", "set", dev, "up"])?;
+    /// Every place but the home has one leg on the bridge.
+    fn wire_net(&self) -> anyhow::Result<()> {
+        let net = self.namespace(NET);
+        ip(&["-n", &net, "link", "add", "br0", "type", "bridge", "stp_state", "0"])?;
+        ip(&["-n", &net, "link", "set", "br0", "up"])?;
+        for place in Place::ALL.into_iter().filter(|place| *place != Place::Home) {
+            let (ns, leg) = (self.namespace(place.name()), place.name());
+            ip(&["-n", &ns, "link", "add", UPLINK, "type", "veth", "peer", "name", leg, "netns", &net])?;
+            ip(&["-n", &net, "link", "set", leg, "master", "br0", "up"])?;
+            ip(&["-n", &ns, "address", "add", &format!("10.77.2.{}/24", place.host()), "dev", UPLINK])?;
+            ip(&["-n", &ns, "link", "set", UPLINK, "up"])?;
         }
         Ok(())
+    }
+
+    /// Each sensor has an interface, a MAC and an address; they share the wire to the gateway, as on a switch.
+    fn wire_home(&self, sensors: usize) -> anyhow::Result<()> {
+        let (home, gateway) = (self.namespace(Place::Home.name()), self.namespace(Place::Gateway.name()));
+        ip(&[
+            "-n",
+            &home,
+            "link",
+            "add",
+            HOME_PORT,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            SENSOR_PORT,
+            "netns",
+            &gateway,
+        ])?;
+        ip(&["-n", &home, "link", "add", SPARE_PORT, "type", "veth", "peer", "name", "spare1"])?;
+        for name in [HOME_PORT, SPARE_PORT, "spare1"] {
+            ip(&["-n", &home, "link", "set", name, "up"])?;
+        }
+        ip(&["-n", &gateway, "address", "add", "10.77.1.1/24", "dev", SENSOR_PORT])?;
+        ip(&["-n", &gateway, "link", "set", SENSOR_PORT, "up"])?;
+        // Several interfaces in one subnet: each answers for its own address alone.
+        for (key, value) in [("arp_ignore", "1"), ("arp_announce", "2"), ("rp_filter", "0")] {
+            sysctl(&home, &format!("net.ipv4.conf.all.{key}"), value)?;
+            sysctl(&home, &format!("net.ipv4.conf.default.{key}"), value)?;
+        }
+        for at in 0..sensors {
+            let Some(Wearable { interface, mac, address }) = self.wearable(at) else {
+                bail!("too many sensors")
+            };
+            ip(&[
+                "-n", &home, "link", "add", "link", HOME_PORT, "name", &interface, "address", &mac, "type",
+                "macvlan", "mode", "private",
+            ])?;
+            ip(&["-n", &home, "address", "add", &format!("{address}/24"), "dev", &interface])?;
+            ip(&["-n", &home, "link", "set", &interface, "up"])?;
+        }
+        Ok(())
+    }
+
+    /// The interface of the sensor with this index, where each has one.
+    pub(super) fn wearable(&self, at: usize) -> Option<Wearable> {
+        let Self::Namespaces { .. } = self else { return None };
+        let number = u8::try_from(at).ok().filter(|n| *n < 200)?;
+        Some(Wearable {
+            interface: format!("s{number}"),
+            mac: format!("02:ca:7e:00:00:{:02x}", number + 1),
+            address: ([10, 77, 1, 10 + number]).into(),
+        })
     }
 
     /// What to put before a command so that it runs in `place`.
     pub(super) fn prefix(&self, place: Place) -> Vec<String> {
         match self {
-            Self::Namespaces { .. } => {
-                vec!["nsenter".into(), format!("--net=/run/netns/{}", self.namespace(place)), "--".into()]
-            }
+            Self::Namespaces { .. } => vec![
+                "nsenter".into(),
+                format!("--net=/run/netns/{}", self.namespace(place.name())),
+                "--".into(),
+            ],
             Self::Loopback { .. } => Vec::new(),
         }
     }
 
-    /// Where the gateway's MQTT server listens, and sensors find it.
-    pub(super) fn mqtt(&self) -> SocketAddr {
+    /// Where a service listens.
+    pub(super) fn listen(&self, service: Service) -> SocketAddr {
         match self {
-            Self::Namespaces { .. } => ([10, 77, 1, 1], MQTT_PORT).into(),
-            Self::Loopback { mqtt, .. } => *mqtt,
-        }
-    }
-
-    /// Where the core listens.
-    pub(super) fn quic_listen(&self) -> SocketAddr {
-        match self {
-            Self::Namespaces { .. } => ([0, 0, 0, 0], QUIC_PORT).into(),
-            Self::Loopback { quic, .. } => *quic,
+            // For sensors and for wallets at home.
+            Self::Namespaces { .. } if service.place() == Place::Gateway => {
+                ([10, 77, 1, 1], service.port()).into()
+            }
+            Self::Namespaces { .. } => ([10, 77, 2, service.place().host()], service.port()).into(),
+            Self::Loopback { services, .. } => Service::ALL
+                .iter()
+                .position(|s| *s == service)
+                .map_or_else(|| ([127, 0, 0, 1], 0).into(), |at| services[at]),
         }
     }
 
     /// Where the gateway finds the core: across the link that can be cut.
     pub(super) fn core_for_gateway(&self) -> SocketAddr {
         match self {
-            Self::Namespaces { .. } => ([10, 77, 2, 2], QUIC_PORT).into(),
-            Self::Loopback { relay, .. } => relay.address,
-        }
-    }
-
-    /// Where the feed finds the core.
-    pub(super) fn core_for_feed(&self) -> SocketAddr {
-        match self {
-            Self::Namespaces { .. } => ([10, 77, 3, 1], QUIC_PORT).into(),
-            Self::Loopback { quic, .. } => *quic,
+            Self::Namespaces { .. } => self.listen(Service::Quic),
+            Self::Loopback { relay, .. } => relay.address(),
         }
     }
 
@@ -145,25 +283,38 @@ impl Network {
         match self {
             Self::Namespaces { .. } => {
                 let state = if up { "up" } else { "down" };
-                ip(&["-n", &self.namespace(Place::Gateway), "link", "set", "to-core", state])
+                // At the bridge: the gateway's own end keeps its address, as with a cable that is pulled elsewhere.
+                ip(&["-n", &self.namespace(NET), "link", "set", Place::Gateway.name(), state])
             }
             Self::Loopback { relay, .. } => {
-                relay.open.store(up, Ordering::Relaxed);
+                relay.set_open(up);
                 Ok(())
             }
         }
     }
 }
 
+/// How a sensor is on the wire.
+#[derive(Debug, Clone)]
+pub(super) struct Wearable {
+    pub(super) interface: String,
+    pub(super) mac: String,
+    pub(super) address: IpAddr,
+}
+
 impl Drop for Network {
     fn drop(&mut self) {
         if let Self::Namespaces { .. } = self {
-            for place in Place::ALL {
+            for name in self.namespaces() {
                 // One that was not made yet is no failure; one that stays is found by the next demo.
-                drop(ip(&["netns", "delete", &self.namespace(place)]));
+                drop(ip(&["netns", "delete", &name]));
             }
         }
     }
+}
+
+fn sysctl(namespace: &str, key: &str, value: &str) -> anyhow::Result<()> {
+    ip(&["netns", "exec", namespace, "sysctl", "-qw", &format!("{key}={value}")])
 }
 
 /// Deletes the namespaces of demos that are gone.
@@ -198,82 +349,4 @@ fn free_tcp() -> anyhow::Result<SocketAddr> {
 
 fn free_udp() -> anyhow::Result<SocketAddr> {
     Ok(UdpSocket::bind("127.0.0.1:0")?.local_addr()?)
-}
-
-/// Passes datagrams between one client (the gateway) and the core while it is open, and drops them while it is not.
-#[derive(Debug)]
-pub(super) struct Relay {
-    address: SocketAddr,
-    open: Arc<AtomicBool>,
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-/// How long a relay thread waits before it looks whether to stop.
-const RELAY_WAIT: Duration = Duration::from_millis(200);
-/// Larger than any datagram that QUIC sends on loopback.
-const DATAGRAM_BYTES_MAX: usize = 65_535;
-
-impl Relay {
-    fn start(core: SocketAddr) -> anyhow::Result<Self> {
-        let (front, back) =
-            (Arc::new(UdpSocket::bind("127.0.0.1:0")?), Arc::new(UdpSocket::bind("127.0.0.1:0")?));
-        back.connect(core)?;
-        for socket in [&front, &back] {
-            socket.set_read_timeout(Some(RELAY_WAIT))?;
-        }
-        let address = front.local_addr()?;
-        let (open, stop) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
-        let client = Arc::new(std::sync::Mutex::new(None::<SocketAddr>));
-        let up = {
-            let (front, back, client) = (Arc::clone(&front), Arc::clone(&back), Arc::clone(&client));
-            relay(Arc::clone(&open), Arc::clone(&stop), move |buffer| {
-                let (length, from) = front.recv_from(buffer).ok()?;
-                if let Ok(mut client) = client.lock() {
-                    *client = Some(from);
-                }
-                Some((
-                    length,
-                    Box::new({
-                        let back = Arc::clone(&back);
-                        move |bytes: &[u8]| drop(back.send(bytes))
-                    }),
-                ))
-            })
-        };
-        let down = relay(Arc::clone(&open), Arc::clone(&stop), move |buffer| {
-            let length = back.recv(buffer).ok()?;
-            let to = client.lock().ok().and_then(|client| *client)?;
-            let front = Arc::clone(&front);
-            Some((length, Box::new(move |bytes: &[u8]| drop(front.send_to(bytes, to)))))
-        });
-        Ok(Self { address, open, stop, threads: vec![up, down] })
-    }
-}
-
-type Send = Box<dyn Fn(&[u8])>;
-
-fn relay(
-    open: Arc<AtomicBool>,
-    stop: Arc<AtomicBool>,
-    mut receive: impl FnMut(&mut [u8]) -> Option<(usize, Send)> + std::marker::Send + 'static,
-) -> JoinHandle<()> {
-    std::thread::spawn(move || {
-        let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
-        while !stop.load(Ordering::Relaxed) {
-            let Some((length, send)) = receive(&mut buffer) else { continue };
-            if open.load(Ordering::Relaxed) {
-                send(buffer.get(..length).unwrap_or_default());
-            }
-        }
-    })
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            drop(thread.join());
-        }
-    }
 }

@@ -39,13 +39,12 @@ impl<'n> System<'n> {
     pub(super) fn start(
         network: &'n Network,
         dir: &Path,
-        records: &[PathBuf],
+        sensors: &[Sensor],
         speed: f64,
         port: u16,
     ) -> anyhow::Result<Self> {
         let binaries = build::binaries()?;
-        let deployment =
-            Deployment::make(dir, network, &sensors(records), speed, &binaries.join("clinician-feed"))?;
+        let deployment = Deployment::make(dir, network, sensors, speed, &binaries.join("clinician-feed"))?;
         let any = || TcpListener::bind("127.0.0.1:0").context("listen on 127.0.0.1");
         let page = TcpListener::bind(("127.0.0.1", port))
             .with_context(|| format!("listen on 127.0.0.1:{port}; --port takes another"))?;
@@ -209,7 +208,7 @@ fn daemon(
 }
 
 /// Two patients with an ECG and a monitor each; or one patient who wears what was recorded.
-fn sensors(records: &[PathBuf]) -> Vec<Sensor> {
+pub(super) fn sensors(records: &[PathBuf]) -> Vec<Sensor> {
     let sensor = |device: String, patient, source: String, more: &str| Sensor {
         device,
         patient,
