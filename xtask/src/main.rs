@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod contracts;
 mod demo;
 mod ebpf;
 mod gate;
@@ -25,6 +26,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Bench(bench::BenchArgs),
+    Contracts(contracts::Arguments),
     Demo(demo::DemoArgs),
     /// Build the eBPF object, or check the committed one.
     Ebpf(ebpf::Arguments),
@@ -40,6 +42,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
+        Command::Contracts(arguments) => contracts::run(&arguments),
         Command::Demo(args) => demo::run(&args),
         Command::Ebpf(arguments) => ebpf::run(&arguments),
         Command::Pki(args) => pki::command::run(args),
