@@ -2,7 +2,7 @@
 
 use caregate_protocol::openflow;
 use caregate_protocol::payload::{self, Decoded};
-use caregate_protocol::policy::PolicyDocument;
+use caregate_protocol::policy::{PolicyDocument, delivery};
 use caregate_protocol::reading;
 use caregate_protocol::record::Record;
 use caregate_protocol::segment::Segment;
@@ -23,6 +23,7 @@ pub const TARGETS: &[Target] = &[
     ("wrap", wrap),
     ("uplink_frame", uplink_frame),
     ("policy", policy),
+    ("policy_delivery", policy_delivery),
     ("openflow", openflow),
 ];
 
@@ -141,6 +142,18 @@ pub fn policy(data: &[u8]) {
             let again = PolicyDocument::decode(&json).and_then(|document| document.encode());
             assert!(matches!(again, Ok(again) if again == json));
         }
+        Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
+    }
+}
+
+/// Frames of the policy connection, length first.
+pub fn policy_delivery(data: &[u8]) {
+    let Some((head, body)) = data.split_first_chunk() else { return };
+    let frame = delivery::frame_length(*head).and_then(|length| {
+        delivery::Frame::decode(body.get(..length).ok_or(delivery::FrameError::Length(length))?)
+    });
+    match frame {
+        Ok(frame) => assert_eq!(delivery::Frame::decode(&frame.encode()[4..]), Ok(frame)),
         Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
     }
 }

@@ -7,14 +7,14 @@
 //!   | length | CBOR [type, …]     |
 //!   +--------+--------------------+
 //! ```
-//! One bidirectional stream that the gateway opens: [`Frame::Watch`] first, once; then [`Frame::Bundle`] one way and
-//! [`Frame::Verdict`] the other.
+//! One bidirectional stream that the gateway opens: [`Frame::Watch`] first, once; then [`Frame::Bundle`] and
+//! [`Frame::Revocation`] one way, [`Frame::Verdict`] and [`Frame::Anchor`] the other.
 
 use minicbor::Encoder;
 use thiserror::Error;
 
 use super::bundle::{BUNDLE_BYTES_MAX, Commitment, Pseudonym};
-use super::grant::RelationshipId;
+use super::grant::{EcdsaSignature, RelationshipId, Revocation, SignedRevocation};
 use crate::cbor::{CborError, Cursor};
 
 /// ALPN of the connection.
@@ -48,6 +48,16 @@ pub struct Verdict {
     pub refused: Option<String>,
 }
 
+/// A revocation on its way to the ledger. The contract knows a relationship by the hash of its two keys, so whoever relays it needs
+/// the one that did not sign; with it anybody can check the signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anchor {
+    /// What the patient signed.
+    pub revocation: SignedRevocation,
+    /// Address of the relationship's other key: of the revoke-only key where the grant key signed, and the other way round.
+    pub other_key: [u8; 20],
+}
+
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
@@ -57,6 +67,10 @@ pub enum Frame {
     Bundle(Vec<u8>),
     /// Gateway to controller, for each bundle.
     Verdict(Verdict),
+    /// Gateway to controller: for the ledger. Repeated until a bundle shows it.
+    Anchor(Anchor),
+    /// Controller to gateway: one that it watches, ahead of the bundle that will show it. It carries its own authority.
+    Revocation(SignedRevocation),
 }
 
 /// Why bytes are no frame.
@@ -92,6 +106,21 @@ impl FrameError {
 pub fn frame_length(head: [u8; 4]) -> Result<usize, FrameError> {
     let length = usize::try_from(u32::from_be_bytes(head)).unwrap_or(usize::MAX);
     if (1..=FRAME_BYTES_MAX).contains(&length) { Ok(length) } else { Err(FrameError::Length(length)) }
+}
+
+fn put_revocation(
+    out: &mut Encoder<&mut Vec<u8>>,
+    signed: &SignedRevocation,
+) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
+    let Revocation { relationship, version } = &signed.revocation;
+    out.bytes(&relationship.0)?.u64(*version)?.bytes(&signed.signature.0)?;
+    Ok(())
+}
+
+fn take_revocation(cursor: &mut Cursor<'_>) -> Result<SignedRevocation, CborError> {
+    let relationship = RelationshipId(cursor.fixed("relationship")?);
+    let revocation = Revocation { relationship, version: cursor.u64("version")? };
+    Ok(SignedRevocation { revocation, signature: EcdsaSignature(cursor.fixed("signature")?) })
 }
 
 impl Frame {
@@ -132,6 +161,11 @@ impl Frame {
                 out.array(4)?.u8(3)?.u64(verdict.number)?.u64(verdict.epoch)?;
                 out.str(verdict.refused.as_deref().unwrap_or_default())?;
             }
+            Self::Anchor(Anchor { revocation, other_key }) => {
+                put_revocation(out.array(5)?.u8(4)?, revocation)?;
+                out.bytes(other_key)?;
+            }
+            Self::Revocation(revocation) => put_revocation(out.array(4)?.u8(5)?, revocation)?,
         }
         Ok(())
     }
@@ -145,7 +179,7 @@ impl Frame {
             return Err(FrameError::Length(body.len()));
         }
         let mut cursor = Cursor::new(body);
-        let elements = cursor.array("frame", 4)?;
+        let elements = cursor.array("frame", 5)?;
         let kind = cursor.u8("type")?;
         let frame = match (kind, elements) {
             (1, 4) => Self::Watch(Watch {
@@ -163,6 +197,11 @@ impl Frame {
                     .filter(|reason| !reason.is_empty())
                     .map(str::to_owned),
             }),
+            (4, 5) => Self::Anchor(Anchor {
+                revocation: take_revocation(&mut cursor)?,
+                other_key: cursor.fixed("other_key")?,
+            }),
+            (5, 4) => Self::Revocation(take_revocation(&mut cursor)?),
             _ => return Err(FrameError::Type(kind)),
         };
         cursor.finish()?;
@@ -183,6 +222,11 @@ mod tests {
         Frame::decode(&bytes[4..])
     }
 
+    fn revocation() -> SignedRevocation {
+        let revocation = Revocation { relationship: RelationshipId([4; 32]), version: 300 };
+        SignedRevocation { revocation, signature: EcdsaSignature([5; 65]) }
+    }
+
     #[test]
     fn frames_are_read_as_they_were_written() {
         let watch = Watch {
@@ -193,9 +237,15 @@ mod tests {
         let verdict = |refused: Option<&str>| {
             Frame::Verdict(Verdict { number: 9, epoch: 3, refused: refused.map(str::to_owned) })
         };
-        for frame in
-            [Frame::Watch(watch), Frame::Bundle(vec![7; 300]), verdict(None), verdict(Some("quorum"))]
-        {
+        let anchor = Frame::Anchor(Anchor { revocation: revocation(), other_key: [6; 20] });
+        for frame in [
+            Frame::Watch(watch),
+            Frame::Bundle(vec![7; 300]),
+            verdict(None),
+            verdict(Some("quorum")),
+            anchor,
+            Frame::Revocation(revocation()),
+        ] {
             assert_eq!(whole(&frame), Ok(frame.clone()));
         }
     }
@@ -204,13 +254,19 @@ mod tests {
     fn golden_bytes() {
         let verdict = Frame::Verdict(Verdict { number: 300, epoch: 2, refused: Some("quorum".into()) });
         assert_eq!(hex::encode(verdict.encode()), "0000000d840319012c0266 71756f72756d".replace(' ', ""));
+        let (signed, other) = (format!("{}19012c5841{}", "04".repeat(32), "05".repeat(65)), "06".repeat(20));
+        let anchor = Frame::Anchor(Anchor { revocation: revocation(), other_key: [6; 20] });
+        assert_eq!(hex::encode(anchor.encode()), format!("0000007f85045820{signed}54{other}"));
+        let pushed = Frame::Revocation(revocation());
+        assert_eq!(hex::encode(pushed.encode()), format!("0000006a84055820{signed}"));
     }
 
     #[test]
     fn bounds_and_types() {
         assert_eq!(frame_length([0; 4]), Err(FrameError::Length(0)));
         assert_eq!(frame_length([0, 0x20, 0, 0]), Err(FrameError::Length(0x20_0000)));
-        assert_eq!(Frame::decode(&[0x82, 4, 0x40]), Err(FrameError::Type(4)));
+        assert_eq!(Frame::decode(&[0x82, 6, 0x40]), Err(FrameError::Type(6)));
+        assert_eq!(Frame::decode(&[0x84, 4, 0x40]), Err(FrameError::Type(4)));
         assert_eq!(Frame::decode(&[0x82, 1, 0x40]), Err(FrameError::Type(1)));
         assert_eq!(
             Frame::decode(&[0x82, 2, 0x40, 0]),
