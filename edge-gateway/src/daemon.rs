@@ -12,7 +12,7 @@ use caregate_host::{admin, config, dir, key_file, net, shutdown};
 use caregate_protocol::id::{DeviceId, Lane};
 use caregate_protocol::segment::Cipher;
 use ed25519_dalek::SigningKey;
-use ledger_client::verify::Enrolment;
+use ledger_client::verify::FileEnrolment as Enrolment;
 use prometheus::Registry;
 use ring::rand::SystemRandom;
 use rustls::pki_types::CertificateDer;
@@ -146,6 +146,7 @@ pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
     let link = Link {
         core: file.core.address,
         core_name: file.core.name.clone(),
+        lane_ports: file.core.lane_ports,
         identity: Arc::clone(&identity),
         reader,
         uplink: Arc::clone(&uplink),

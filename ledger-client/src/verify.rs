@@ -7,6 +7,7 @@
 mod address;
 mod document;
 mod eip712;
+mod file_pins;
 mod header;
 mod pins;
 pub mod rlp;
@@ -18,7 +19,11 @@ pub use address::{Address, AddressError};
 pub use document::{RefusalReason, RefusedGrant, verify_document};
 pub use eip712::{DOMAIN_NAME, DOMAIN_VERSION, Domain, grant_digest, revocation_digest};
 pub use header::{HEADER_BYTES_MAX, HeaderError, VALIDATORS_MAX, VerifiedHeader, quorum, verify_header};
-pub use pins::{Enrolment, PatientPin, PatientPins, PinError, RelationshipPin};
+pub use file_pins::{FileEnrolment, FilePinError, PatientPin, PatientPins, RelationshipPin};
+pub use pins::{
+    EnrolledDevice, EnrolledPatient, EnrolledRelationship, Enrolment, LABEL_BYTES_MAX, LedgerPin, PinError, PinnedDevice,
+    PinnedRelationship, Pins, STALENESS_BOUNDS_S, STALENESS_MAX_S, Salt, SaltError,
+};
 pub use signature::{SignatureError, signer};
 pub use trie::{EMPTY_ROOT, NODE_BYTES_MAX, NODES_MAX, NodePool, TrieError};
 

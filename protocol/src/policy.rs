@@ -7,6 +7,7 @@
 
 mod bundle;
 pub mod delivery;
+mod device;
 mod document;
 mod grant;
 mod verified;
@@ -16,6 +17,8 @@ pub use bundle::{
     Emergency, HEADER_BYTES_MAX, NODE_BYTES_MAX, NODES_MAX, ParticipantClaim, PolicyBundle, Pseudonym,
     SignedBinding, SignedEmergency,
 };
+pub use delivery::{WATCHED_MAX, Watch};
+pub use device::{BoundDevice, Mac, MacError, Station};
 pub use document::{
     DEVICES_MAX, DOCUMENT_BYTES_MAX, DeviceBinding, GRANTS_MAX, PATIENTS_MAX, POLICY_VERSION, PatientPolicy,
     PolicyDocument, PolicyError, RECIPIENTS_MAX, REVOCATIONS_MAX, RecipientEntry, RecipientKind,

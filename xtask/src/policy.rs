@@ -17,7 +17,7 @@ use caregate_host::clock;
 use caregate_protocol::id::{DataClass, DeviceId, PatientId, RecipientId};
 use caregate_protocol::policy::{Purpose, RecipientEntry, RecipientKind, RecipientStatus, class_bit};
 use clap::{Args, Subcommand};
-use ledger_client::verify::{Address, Domain, Enrolment};
+use ledger_client::verify::{Address, Domain, FileEnrolment as Enrolment};
 
 pub(crate) use demo::{DemoPatient, demo_document};
 pub(crate) use edit::Terms;

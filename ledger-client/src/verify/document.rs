@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::address::Address;
 use super::eip712::{Domain, grant_digest, revocation_digest};
-use super::pins::{PatientPins, RelationshipPin};
+use super::file_pins::{PatientPins, RelationshipPin};
 use super::signature::{SignatureError, signer};
 
 /// Why a grant or revocation was refused.

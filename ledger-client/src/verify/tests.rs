@@ -262,13 +262,13 @@ fn pins_are_checked() {
         }],
     };
     let shared = PatientPins::new(&[pin(1, 1), pin(2, 1)]);
-    assert_eq!(shared, Err(PinError::DuplicateRelationship { patient: 1, relationship: 0 }));
-    assert_eq!(PatientPins::new(&[pin(1, 1), pin(1, 2)]), Err(PinError::DuplicatePatient { patient: 1 }));
+    assert_eq!(shared, Err(FilePinError::DuplicateRelationship { patient: 1, relationship: 0 }));
+    assert_eq!(PatientPins::new(&[pin(1, 1), pin(1, 2)]), Err(FilePinError::DuplicatePatient { patient: 1 }));
     let crowd = vec![pin(1, 1); 257];
-    assert_eq!(PatientPins::new(&crowd), Err(PinError::TooManyPatients { len: 257 }));
+    assert_eq!(PatientPins::new(&crowd), Err(FilePinError::TooManyPatients { len: 257 }));
     let mut many = pin(1, 1);
     many.relationships = vec![many.relationships[0]; 65];
-    assert_eq!(PatientPins::new(&[many]), Err(PinError::TooManyRelationships { patient: 0, len: 65 }));
+    assert_eq!(PatientPins::new(&[many]), Err(FilePinError::TooManyRelationships { patient: 0, len: 65 }));
 }
 
 #[test]
@@ -279,13 +279,13 @@ fn pins_and_domain_are_read_from_configuration() {
         "c0".repeat(20),
         "e5".repeat(16),
     );
-    let file: Enrolment = toml::from_str(&text).expect("a configuration");
+    let file: FileEnrolment = toml::from_str(&text).expect("a configuration");
     assert_eq!(file.domain, DOMAIN);
     assert_eq!(file.patients[0].relationships[0].grant_key, key(0x46).address());
     assert!(file.pins().is_ok());
     let unknown = text.replace("grant_key", "key");
     assert!(
-        toml::from_str::<Enrolment>(&unknown)
+        toml::from_str::<FileEnrolment>(&unknown)
             .is_err_and(|error| error.message().contains("unknown field `key`"))
     );
 }

@@ -12,10 +12,13 @@
 //! ```
 
 use minicbor::Encoder;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::document::{RecipientKind, RecipientStatus};
-use super::grant::{EcdsaSignature, Grant, RelationshipId, Revocation, SignedGrant, SignedRevocation};
+use super::grant::{
+    EcdsaSignature, Grant, RelationshipId, Revocation, SignedGrant, SignedRevocation, hex_bytes,
+};
 use crate::cbor::{CborError, Cursor};
 use crate::id::RecipientId;
 
@@ -35,12 +38,14 @@ pub const CLAIMS_MAX: usize = 1024;
 pub const EMERGENCIES_MAX: usize = 64;
 
 /// A patient's pseudonym for break-glass: random, known to whom the patient gives it (a card, a tag).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Pseudonym(pub [u8; 32]);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Pseudonym(#[serde(with = "hex_bytes")] pub [u8; 32]);
 
 /// A salted hash on the ledger that says nothing without its salt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Commitment(pub [u8; 32]);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Commitment(#[serde(with = "hex_bytes")] pub [u8; 32]);
 
 /// A registered domain, its HPKE key and its signature on that key.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use caregate_protocol::policy::{
 use caregate_protocol::wrap::{HpkePrivateKey, generate_keypair};
 use ed25519_dalek::SigningKey;
 use edge_gateway::mqtt::credentials::Credential;
-use ledger_client::verify::{Address, Domain, Enrolment, PatientPin};
+use ledger_client::verify::{Address, Domain, FileEnrolment as Enrolment, PatientPin};
 use ledger_client::wallet::PatientSeed;
 use tempfile::TempDir;
 

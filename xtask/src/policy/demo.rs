@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use caregate_protocol::id::{DataClass, DeviceId, PatientId};
 use caregate_protocol::policy::{PolicyDocument, Purpose, RecipientEntry, class_bit};
-use ledger_client::verify::{Domain, Enrolment};
+use ledger_client::verify::{Domain, FileEnrolment as Enrolment};
 use ledger_client::wallet::PatientSeed;
 
 use super::edit::{Relation, Terms, add_grant, bind_devices, empty, touch};

@@ -6,7 +6,7 @@ use caregate_protocol::policy::{
     DeviceBinding, Grant, POLICY_VERSION, PatientPolicy, PolicyDocument, RecipientEntry, RelationshipId,
     Revocation,
 };
-use ledger_client::verify::{Domain, Enrolment, PatientPin, RelationshipPin};
+use ledger_client::verify::{Domain, FileEnrolment as Enrolment, PatientPin, RelationshipPin};
 use ledger_client::wallet::PatientSeed;
 
 /// What a grant allows; masks as in [`Grant`], times in Unix seconds.

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use caregate_host::key_file::{self, Existing};
 use caregate_protocol::policy::{DOCUMENT_BYTES_MAX, PolicyDocument};
-use ledger_client::verify::Enrolment;
+use ledger_client::verify::FileEnrolment as Enrolment;
 use ledger_client::wallet::PatientSeed;
 
 /// A pin takes some 250 bytes: 256 patients with 16 relationships each.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use caregate_protocol::id::DataClass;
 use caregate_protocol::policy::{Freshness, Grant, PolicyDocument, Purpose, class_bit};
-use ledger_client::verify::{Enrolment, verify_document};
+use ledger_client::verify::{FileEnrolment as Enrolment, verify_document};
 
 fn classes(mask: u32) -> String {
     let names: Vec<_> = DataClass::ALL
