@@ -203,6 +203,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.place.shared.metrics.switch_errors.with_label_values(&[kind.as_str()]).inc();
                     warn!(peer = self.place.peer, error = kind.as_str(), "the switch reports an error");
                 }
+                Action::Received(_, message) => {
+                    let reason = message.message_type().as_str();
+                    self.place.shared.metrics.messages_refused.with_label_values(&[reason]).inc();
+                    debug!(peer = self.place.peer, reason, "message left alone");
+                }
                 Action::Close(reason) => return Err(End::Session(reason)),
             }
         }

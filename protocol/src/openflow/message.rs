@@ -3,7 +3,10 @@
 use thiserror::Error;
 
 use super::error::{BadRequest, ErrorKind, ErrorMessage, SwitchConfigFailed};
-use super::{Features, HEADER_BYTES, Hello, MESSAGE_BYTES_MAX, SwitchConfig, VERSION};
+use super::{
+    Features, FlowMod, FlowRemoved, HEADER_BYTES, Hello, MESSAGE_BYTES_MAX, MultipartReply, MultipartRequest,
+    PacketIn, PacketOut, PortStatus, Role, SwitchConfig, VERSION,
+};
 use crate::wire::{Reader, WireError};
 
 macro_rules! message_types {
@@ -125,10 +128,28 @@ pub enum Message {
     GetConfigReply(SwitchConfig),
     /// §7.3.2
     SetConfig(SwitchConfig),
+    /// §7.4.1
+    PacketIn(PacketIn),
+    /// §7.4.2
+    FlowRemoved(FlowRemoved),
+    /// §7.4.3
+    PortStatus(PortStatus),
+    /// §7.3.7
+    PacketOut(PacketOut),
+    /// §7.3.4.1
+    FlowMod(FlowMod),
+    /// §7.3.5
+    MultipartRequest(MultipartRequest),
+    /// §7.3.5
+    MultipartReply(MultipartReply),
     /// §7.3.8
     BarrierRequest,
     /// §7.3.8
     BarrierReply,
+    /// §7.3.9
+    RoleRequest(Role),
+    /// §7.3.9
+    RoleReply(Role),
 }
 
 /// Why bytes are no message for us.
@@ -175,6 +196,14 @@ pub enum DecodeError {
         /// What it holds.
         value: u32,
     },
+    /// A part of the message is wrong in a way that has an error of its own.
+    #[error("message type {}: {}", .header.message_type, .kind.as_str())]
+    Standard {
+        /// As received.
+        header: Header,
+        /// The error.
+        kind: ErrorKind,
+    },
 }
 
 impl DecodeError {
@@ -187,7 +216,8 @@ impl DecodeError {
             | Self::Version { header }
             | Self::Unsupported { header }
             | Self::Length { header, .. }
-            | Self::Value { header, .. } => Some(*header),
+            | Self::Value { header, .. }
+            | Self::Standard { header, .. } => Some(*header),
         }
     }
 
@@ -200,6 +230,7 @@ impl DecodeError {
             Self::Version { .. } => "version",
             Self::Unsupported { .. } => "unsupported",
             Self::Value { .. } => "value",
+            Self::Standard { kind, .. } => kind.as_str(),
         }
     }
 
@@ -215,13 +246,14 @@ impl DecodeError {
             Some(Some(MessageType::SetConfig)) if matches!(self, Self::Value { .. }) => {
                 ErrorKind::SwitchConfigFailed(SwitchConfigFailed::BadFlags)
             }
-            Some(_) | None => ErrorKind::BadRequest(match self {
+            Some(_) | None => match self {
                 Self::Header(_) | Self::Declared { .. } | Self::Length { .. } | Self::Value { .. } => {
-                    BadRequest::BadLen
+                    ErrorKind::BadRequest(BadRequest::BadLen)
                 }
-                Self::Version { .. } => BadRequest::BadVersion,
-                Self::Unsupported { .. } => BadRequest::BadType,
-            }),
+                Self::Version { .. } => ErrorKind::BadRequest(BadRequest::BadVersion),
+                Self::Unsupported { .. } => ErrorKind::BadRequest(BadRequest::BadType),
+                Self::Standard { kind, .. } => *kind,
+            },
         };
         Some(ErrorMessage::about(kind, frame))
     }
@@ -251,15 +283,24 @@ impl Message {
             Self::GetConfigRequest => MessageType::GetConfigRequest,
             Self::GetConfigReply(_) => MessageType::GetConfigReply,
             Self::SetConfig(_) => MessageType::SetConfig,
+            Self::PacketIn(_) => MessageType::PacketIn,
+            Self::FlowRemoved(_) => MessageType::FlowRemoved,
+            Self::PortStatus(_) => MessageType::PortStatus,
+            Self::PacketOut(_) => MessageType::PacketOut,
+            Self::FlowMod(_) => MessageType::FlowMod,
+            Self::MultipartRequest(_) => MessageType::MultipartRequest,
+            Self::MultipartReply(_) => MessageType::MultipartReply,
             Self::BarrierRequest => MessageType::BarrierRequest,
             Self::BarrierReply => MessageType::BarrierReply,
+            Self::RoleRequest(_) => MessageType::RoleRequest,
+            Self::RoleReply(_) => MessageType::RoleReply,
         }
     }
 
     /// The whole message with its header.
     ///
     /// # Errors
-    /// [`EncodeError`] where echo or error data make it longer than [`MESSAGE_BYTES_MAX`].
+    /// [`EncodeError`] where data, flows or actions make it longer than [`MESSAGE_BYTES_MAX`].
     pub fn encode(&self, xid: u32) -> Result<Vec<u8>, EncodeError> {
         let message_type = self.message_type();
         let version = if let Self::Hello(hello) = self { hello.version } else { VERSION };
@@ -271,6 +312,14 @@ impl Message {
             Self::EchoRequest(data) | Self::EchoReply(data) => out.extend(data),
             Self::FeaturesReply(features) => features.encode(&mut out),
             Self::GetConfigReply(config) | Self::SetConfig(config) => config.encode(&mut out),
+            Self::PacketIn(packet) => packet.encode(&mut out),
+            Self::FlowRemoved(removed) => removed.encode(&mut out),
+            Self::PortStatus(status) => status.encode(&mut out),
+            Self::PacketOut(packet) => packet.encode(&mut out),
+            Self::FlowMod(change) => change.encode(&mut out),
+            Self::MultipartRequest(request) => request.encode(&mut out),
+            Self::MultipartReply(reply) => reply.encode(&mut out),
+            Self::RoleRequest(role) | Self::RoleReply(role) => role.encode(&mut out),
             Self::FeaturesRequest | Self::GetConfigRequest | Self::BarrierRequest | Self::BarrierReply => {}
         }
         let bytes = out.len();
@@ -306,6 +355,7 @@ impl Message {
 pub(super) enum Fault {
     Wire(WireError),
     Value { field: &'static str, value: u32 },
+    Standard(ErrorKind),
     Unsupported,
 }
 
@@ -320,6 +370,7 @@ impl Fault {
         match self {
             Self::Wire(source) => DecodeError::Length { header, source },
             Self::Value { field, value } => DecodeError::Value { header, field, value },
+            Self::Standard(kind) => DecodeError::Standard { header, kind },
             Self::Unsupported => DecodeError::Unsupported { header },
         }
     }
@@ -336,24 +387,24 @@ fn decode_body(header: Header, of: Option<MessageType>, reader: &mut Reader<'_>)
         Some(MessageType::GetConfigRequest) => Message::GetConfigRequest,
         Some(MessageType::GetConfigReply) => Message::GetConfigReply(SwitchConfig::decode(reader)?),
         Some(MessageType::SetConfig) => Message::SetConfig(SwitchConfig::decode(reader)?),
+        Some(MessageType::PacketIn) => Message::PacketIn(PacketIn::decode(reader)?),
+        Some(MessageType::FlowRemoved) => Message::FlowRemoved(FlowRemoved::decode(reader)?),
+        Some(MessageType::PortStatus) => Message::PortStatus(PortStatus::decode(reader)?),
+        Some(MessageType::PacketOut) => Message::PacketOut(PacketOut::decode(reader)?),
+        Some(MessageType::FlowMod) => Message::FlowMod(FlowMod::decode(reader)?),
+        Some(MessageType::MultipartRequest) => Message::MultipartRequest(MultipartRequest::decode(reader)?),
+        Some(MessageType::MultipartReply) => Message::MultipartReply(MultipartReply::decode(reader)?),
         Some(MessageType::BarrierRequest) => Message::BarrierRequest,
         Some(MessageType::BarrierReply) => Message::BarrierReply,
+        Some(MessageType::RoleRequest) => Message::RoleRequest(Role::decode(reader)?),
+        Some(MessageType::RoleReply) => Message::RoleReply(Role::decode(reader)?),
         Some(
             MessageType::Experimenter
-            | MessageType::PacketIn
-            | MessageType::FlowRemoved
-            | MessageType::PortStatus
-            | MessageType::PacketOut
-            | MessageType::FlowMod
             | MessageType::GroupMod
             | MessageType::PortMod
             | MessageType::TableMod
-            | MessageType::MultipartRequest
-            | MessageType::MultipartReply
             | MessageType::QueueGetConfigRequest
             | MessageType::QueueGetConfigReply
-            | MessageType::RoleRequest
-            | MessageType::RoleReply
             | MessageType::GetAsyncRequest
             | MessageType::GetAsyncReply
             | MessageType::SetAsync

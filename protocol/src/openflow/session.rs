@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::{
     BadRequest, DecodeError, EncodeError, ErrorKind, ErrorMessage, Features, FrameError, Hello, HelloFailed,
-    Message, MessageType, SwitchConfig, VERSION,
+    Message, SwitchConfig, VERSION,
 };
 
 /// Most faulty messages of one connection before it is closed: enough for a switch that tries what we don't support
@@ -54,8 +54,11 @@ pub enum Action {
     EchoAnswered(Duration),
     /// Something was received and refused, or ignored; the word is for a counter.
     Refused(&'static str),
-    /// The switch reported an error.
+    /// The switch reported an error. Where it is about a message of [`Session::send`], that follows as `Received` too.
     PeerError(ErrorKind),
+    /// Of an established session: a message that is the caller's, under its transaction id. It may answer a message of
+    /// [`Session::send`], or be unasked (packet-in, flow-removed, port-status), or neither: which, the caller knows.
+    Received(u32, Message),
     /// Send what is due, then close the connection. Nothing follows.
     Close(CloseReason),
 }
@@ -112,6 +115,17 @@ impl CloseReason {
     }
 }
 
+/// Why a message can't be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum SendError {
+    /// The handshake isn't complete, or the session is closed.
+    #[error("the session is not established")]
+    NotEstablished,
+    /// It doesn't fit a message.
+    #[error(transparent)]
+    TooLong(#[from] EncodeError),
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     AwaitHello {
@@ -147,6 +161,8 @@ pub struct Session {
     next_xid: u32,
     /// At most [`FAULTS_MAX`] while open.
     faults: u32,
+    /// Messages of [`send`](Self::send) that the switch has not answered with an error: so many errors are no faults.
+    unrefused: u64,
 }
 
 impl Session {
@@ -154,7 +170,7 @@ impl Session {
     #[must_use]
     pub fn open(timing: Timing, now: Duration) -> (Self, Vec<Action>) {
         let state = State::AwaitHello { deadline: now + timing.handshake };
-        let mut session = Self { timing, state, next_xid: XID_FIRST, faults: 0 };
+        let mut session = Self { timing, state, next_xid: XID_FIRST, faults: 0, unrefused: 0 };
         let mut actions = Vec::new();
         session.request(&Message::Hello(Hello::ours()), &mut actions);
         (session, actions)
@@ -177,6 +193,25 @@ impl Session {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.state == State::Closed
+    }
+
+    /// Gives a message of the caller's a transaction id, and its bytes, which are to be sent in the order of the calls.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub fn send(&mut self, message: &Message) -> Result<(u32, Vec<u8>), SendError> {
+        if !self.is_established() {
+            return Err(SendError::NotEstablished);
+        }
+        let bytes = message.encode(self.next_xid)?;
+        self.unrefused += 1;
+        Ok((self.take_xid(), bytes))
+    }
+
+    /// True between [`Action::Established`] and [`Action::Close`].
+    #[must_use]
+    pub fn is_established(&self) -> bool {
+        matches!(self.state, State::Idle { .. } | State::AwaitEcho { .. })
     }
 
     /// Takes one whole message, header included.
@@ -244,14 +279,29 @@ impl Session {
             Message::FeaturesReply(features) => self.handle_features(xid, features, actions),
             Message::GetConfigReply(config) => self.handle_config(xid, config, actions),
             Message::BarrierReply => self.handle_barrier(xid, now, actions),
-            Message::Error(error) => self.handle_error(xid, &error, actions),
+            Message::Error(error) => self.handle_error(xid, error, actions),
+            Message::MultipartReply(_) | Message::RoleReply(_) => {
+                self.pass(xid, message, "unexpected", actions)
+            }
+            // A switch may send as many of these as it likes; they are not faults of it.
+            Message::PacketIn(_) | Message::FlowRemoved(_) | Message::PortStatus(_) => {
+                if self.is_established() {
+                    actions.push(Action::Received(xid, message));
+                } else {
+                    actions.push(Action::Refused("asynchronous"));
+                }
+            }
             // A second hello means nothing; the version stands (§6.3.1).
             Message::Hello(_) => actions.push(Action::Refused("unexpected")),
             // What only a controller may ask.
             Message::FeaturesRequest
             | Message::GetConfigRequest
             | Message::SetConfig(_)
-            | Message::BarrierRequest => {
+            | Message::PacketOut(_)
+            | Message::FlowMod(_)
+            | Message::MultipartRequest(_)
+            | Message::BarrierRequest
+            | Message::RoleRequest(_) => {
                 let kind = ErrorKind::BadRequest(BadRequest::BadType);
                 reply_error(xid, ErrorMessage::about(kind, frame), actions);
                 self.count_fault("unexpected", actions);
@@ -284,8 +334,17 @@ impl Session {
             | Message::GetConfigRequest
             | Message::GetConfigReply(_)
             | Message::SetConfig(_)
+            | Message::PacketIn(_)
+            | Message::FlowRemoved(_)
+            | Message::PortStatus(_)
+            | Message::PacketOut(_)
+            | Message::FlowMod(_)
+            | Message::MultipartRequest(_)
+            | Message::MultipartReply(_)
             | Message::BarrierRequest
-            | Message::BarrierReply => {
+            | Message::BarrierReply
+            | Message::RoleRequest(_)
+            | Message::RoleReply(_) => {
                 actions.push(Action::Refused("unexpected"));
                 self.close(CloseReason::NoHello, actions);
             }
@@ -303,7 +362,7 @@ impl Session {
             let xid = self.request(&Message::BarrierRequest, actions);
             self.state = State::AwaitBarrier { xid, config_xid, features, config: None, deadline };
         } else {
-            self.count_fault("unexpected", actions);
+            self.pass(xid, Message::FeaturesReply(features), "unexpected", actions);
         }
     }
 
@@ -313,7 +372,7 @@ impl Session {
         {
             *config = Some(reply);
         } else {
-            self.count_fault("unexpected", actions);
+            self.pass(xid, Message::GetConfigReply(reply), "unexpected", actions);
         }
     }
 
@@ -324,7 +383,7 @@ impl Session {
             self.state = State::Idle { echo_at: now + self.timing.echo_interval };
             actions.push(Action::Established(Switch { features, config }));
         } else {
-            self.count_fault("unexpected", actions);
+            self.pass(xid, Message::BarrierReply, "unexpected", actions);
         }
     }
 
@@ -339,7 +398,7 @@ impl Session {
         }
     }
 
-    fn handle_error(&mut self, xid: u32, error: &ErrorMessage, actions: &mut Vec<Action>) {
+    fn handle_error(&mut self, xid: u32, error: ErrorMessage, actions: &mut Vec<Action>) {
         actions.push(Action::PeerError(error.kind));
         let ours = match self.state {
             State::AwaitFeatures { xid: asked, .. } => xid == asked,
@@ -350,8 +409,20 @@ impl Session {
             self.close(CloseReason::HelloRefused, actions);
         } else if ours {
             self.close(CloseReason::HandshakeRefused, actions);
+        } else if self.is_established() && self.unrefused > 0 {
+            self.unrefused -= 1;
+            actions.push(Action::Received(xid, Message::Error(error)));
         } else {
             self.count_fault("peer-error", actions);
+        }
+    }
+
+    /// Gives the caller what may answer one of its messages.
+    fn pass(&mut self, xid: u32, message: Message, fault: &'static str, actions: &mut Vec<Action>) {
+        if self.is_established() && self.unrefused > 0 {
+            actions.push(Action::Received(xid, message));
+        } else {
+            self.count_fault(fault, actions);
         }
     }
 
@@ -359,13 +430,6 @@ impl Session {
         if let Some(answer) = error.answer(frame) {
             let xid = error.header().map_or(0, |header| header.xid);
             reply_error(xid, answer, actions);
-        }
-        let message_type = error.header().and_then(|header| MessageType::from_u8(header.message_type));
-        if matches!(error, DecodeError::Unsupported { .. })
-            && message_type.is_some_and(MessageType::is_asynchronous)
-        {
-            // A switch may send as many of these as it likes; they are not faults of it.
-            return actions.push(Action::Refused("asynchronous"));
         }
         if matches!(self.state, State::AwaitHello { .. }) {
             actions.push(Action::Refused(error.reason()));
@@ -388,9 +452,14 @@ impl Session {
     }
 
     fn request(&mut self, message: &Message, actions: &mut Vec<Action>) -> u32 {
+        let xid = self.take_xid();
+        reply(xid, message, actions);
+        xid
+    }
+
+    fn take_xid(&mut self) -> u32 {
         let xid = self.next_xid;
         self.next_xid = self.next_xid.wrapping_add(1);
-        reply(xid, message, actions);
         xid
     }
 }

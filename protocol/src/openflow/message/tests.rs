@@ -93,20 +93,27 @@ fn a_length_that_does_not_fit_the_type_is_bad_len() {
 }
 
 #[test]
-fn what_is_not_supported_is_bad_type_unless_nobody_asked() {
+fn what_is_not_supported_is_bad_type() {
     for number in 0..=u8::MAX {
         let frame = [4, number, 0, 8, 0, 0, 0, 1];
         let Err(error @ DecodeError::Unsupported { .. }) = Message::decode(&frame) else { continue };
         assert_eq!(error.header().unwrap().message_type, number);
-        let unasked = MessageType::from_u8(number).is_some_and(MessageType::is_asynchronous);
-        assert_eq!(unasked, (10..=12).contains(&number));
         let bad_type = ErrorMessage::about(ErrorKind::BadRequest(BadRequest::BadType), &frame);
-        assert_eq!(error.answer(&frame), (!unasked).then_some(bad_type), "{number}");
+        assert_eq!(error.answer(&frame), Some(bad_type), "{number}");
     }
     let unsupported = (0..=u8::MAX).filter(|number| {
         matches!(Message::decode(&[4, *number, 0, 8, 0, 0, 0, 1]), Err(DecodeError::Unsupported { .. }))
     });
-    assert_eq!(unsupported.count(), 256 - 11);
+    assert_eq!(unsupported.count(), 256 - 20);
+}
+
+#[test]
+fn what_a_switch_sends_unasked_is_never_answered() {
+    for number in 10..=12 {
+        assert!(MessageType::from_u8(number).unwrap().is_asynchronous());
+        let frame = [4, number, 0, 8, 0, 0, 0, 1];
+        assert_eq!(Message::decode(&frame).unwrap_err().answer(&frame), None);
+    }
 }
 
 #[test]

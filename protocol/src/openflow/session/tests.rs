@@ -1,7 +1,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::openflow::{Capabilities, FragmentHandling, Versions};
+use crate::openflow::multipart::{ReplyBody, RequestBody};
+use crate::openflow::{
+    Capabilities, Command, FlowMod, FragmentHandling, Match, MultipartReply, NO_BUFFER, PacketIn,
+    PacketInReason, Versions,
+};
 
 const TIMING: Timing = Timing {
     handshake: Duration::from_secs(10),
@@ -172,6 +176,8 @@ fn what_only_a_controller_asks_is_refused() {
         Message::GetConfigRequest,
         Message::SetConfig(CONFIG),
         Message::BarrierRequest,
+        Message::FlowMod(FlowMod::new(Command::Delete, 1, 0)),
+        Message::MultipartRequest(RequestBody::Desc.into()),
     ] {
         let (sent, rest) = give(&mut session, 66, &message, 2);
         assert_eq!(errors(&sent), [(66, ErrorKind::BadRequest(BadRequest::BadType))]);
@@ -184,7 +190,7 @@ fn what_only_a_controller_asks_is_refused() {
 fn faults_are_answered_counted_and_bounded() {
     let mut session = established();
     for fault in 0..FAULTS_MAX {
-        let (sent, rest) = split(session.handle_frame(&[4, 18, 0, 8, 0, 0, 0, 5], at(2)));
+        let (sent, rest) = split(session.handle_frame(&[4, 17, 0, 8, 0, 0, 0, 5], at(2)));
         assert_eq!(errors(&sent), [(5, ErrorKind::BadRequest(BadRequest::BadType))], "{fault}");
         assert_eq!(rest, [Action::Refused("unsupported")]);
     }
@@ -193,12 +199,53 @@ fn faults_are_answered_counted_and_bounded() {
 }
 
 #[test]
-fn packet_ins_are_no_faults() {
+fn what_comes_unasked_is_the_callers_once_established() {
+    let packet = Message::PacketIn(PacketIn {
+        buffer_id: NO_BUFFER,
+        total_len: 60,
+        reason: PacketInReason::Action,
+        table_id: 1,
+        cookie: 9,
+        pattern: Match::any().in_port(2),
+        data: vec![7; 60],
+    });
     let mut session = established();
     for _ in 0..=2 * FAULTS_MAX {
-        let actions = session.handle_frame(&[4, 10, 0, 8, 0, 0, 0, 0], at(2));
-        assert_eq!(actions, [Action::Refused("asynchronous")]);
+        assert_eq!(give(&mut session, 0, &packet, 2), (vec![], vec![Action::Received(0, packet.clone())]));
     }
+    let (_, rest) = give(&mut greeted(), 0, &packet, 2);
+    assert_eq!(rest, [Action::Refused("asynchronous")]);
+}
+
+#[test]
+fn the_callers_messages_have_ids_of_their_own_and_their_answers_come_back() {
+    let change = Message::FlowMod(FlowMod::new(Command::Add, 0, 1));
+    assert_eq!(greeted().send(&change), Err(SendError::NotEstablished));
+    let mut session = established();
+    let (xid, bytes) = session.send(&change).unwrap();
+    assert_eq!(Message::decode(&bytes).unwrap(), (xid, change));
+    let (barrier, _) = session.send(&Message::BarrierRequest).unwrap();
+    assert_eq!((xid, barrier), (5, 6));
+    let (echo, _) = split(session.handle_timeout(at(7)));
+    assert_eq!(echo[0].0, 7, "echoes count on");
+
+    let refused = ErrorMessage { kind: ErrorKind::BadRequest(BadRequest::Eperm), data: vec![] };
+    let (_, rest) = give(&mut session, xid, &Message::Error(refused.clone()), 8);
+    let kind = refused.kind;
+    assert_eq!(rest, [Action::PeerError(kind), Action::Received(xid, Message::Error(refused))]);
+    let (_, rest) = give(&mut session, barrier, &Message::BarrierReply, 8);
+    assert_eq!(rest, [Action::Received(barrier, Message::BarrierReply)]);
+    let flows = Message::MultipartReply(MultipartReply { more: false, body: ReplyBody::Flow(vec![]) });
+    let (_, rest) = give(&mut session, barrier, &flows, 8);
+    assert_eq!(rest, [Action::Received(barrier, flows)]);
+}
+
+#[test]
+fn too_long_a_message_uses_no_id() {
+    let mut session = established();
+    let error = session.send(&Message::EchoRequest(vec![0; 70_000])).unwrap_err();
+    assert!(matches!(error, SendError::TooLong(_)));
+    assert_eq!(session.send(&Message::BarrierRequest).unwrap().0, 5);
 }
 
 #[test]
