@@ -1,5 +1,6 @@
 //! The decoders of `caregate-protocol`. Included by `protocol/tests/fuzz_regressions.rs` as well.
 
+use caregate_protocol::datapath;
 use caregate_protocol::openflow;
 use caregate_protocol::payload::{self, Decoded};
 use caregate_protocol::policy::{PolicyDocument, delivery};
@@ -25,6 +26,7 @@ pub const TARGETS: &[Target] = &[
     ("policy", policy),
     ("policy_delivery", policy_delivery),
     ("openflow", openflow),
+    ("datapath", datapath),
 ];
 
 /// When the gateway received it, in Unix microseconds.
@@ -186,5 +188,37 @@ fn openflow_message(frame: &[u8]) {
             }
         }
         Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// The stream between daemon and helper, both ways, whole and in small pieces.
+pub fn datapath(data: &[u8]) {
+    let cut = |size: usize| {
+        let mut framer = datapath::Framer::new();
+        let mut frames = Vec::new();
+        for piece in data.chunks(size) {
+            framer.push(piece);
+            loop {
+                match framer.next_frame() {
+                    Ok(Some(frame)) => frames.push(frame),
+                    Ok(None) => break,
+                    Err(error) => {
+                        assert!(!error.to_string().is_empty() && !error.reason().is_empty());
+                        return frames;
+                    }
+                }
+            }
+        }
+        frames
+    };
+    let frames = cut(data.len().max(1));
+    assert_eq!(cut(7), frames);
+    for frame in &frames {
+        if let Ok(request) = datapath::ToHelper::decode(frame) {
+            assert_eq!(datapath::ToHelper::decode(&request.encode()[4..]), Ok(request));
+        }
+        if let Ok(answer) = datapath::FromHelper::decode(frame) {
+            assert_eq!(datapath::FromHelper::decode(&answer.encode()[4..]), Ok(answer));
+        }
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod cbor;
 pub mod code;
+pub mod datapath;
 pub mod id;
 pub mod key;
 pub mod openflow;

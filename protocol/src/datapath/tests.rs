@@ -1,0 +1,191 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn request(request: Request) -> ToHelper {
+    ToHelper { number: 7, request }
+}
+
+fn reply(result: Result<Reply, Refused>) -> FromHelper {
+    FromHelper::Reply { number: 7, result }
+}
+
+fn policy() -> Policy {
+    Policy {
+        devices: vec![Device { index: 0, mac: [2, 0, 0, 0, 0, 1] }, Device { index: 255, mac: [2; 6] }],
+        ports: vec![OpenPort { protocol: 6, port: 1883 }],
+        floor: vec![
+            Floor { protocol: 17, address: "192.0.2.10".parse().unwrap(), port: 4433 },
+            Floor { protocol: 6, address: "2001:db8::1".parse().unwrap(), port: 6653 },
+        ],
+    }
+}
+
+fn rule(treatment: Treatment) -> Rule {
+    let (mut value, mut mask) = ([0; KEY_BYTES], [0; KEY_BYTES]);
+    (value[10], mask[10]) = (2, 0xff);
+    Rule { id: 300, value, mask, treatment }
+}
+
+fn port() -> Port {
+    Port {
+        number: 1,
+        name: "eth1".into(),
+        mac: [2, 0, 0, 0, 0, 9],
+        role: Role::Sensor,
+        mode: Mode::Native,
+        up: true,
+    }
+}
+
+fn counters() -> Counters {
+    let traffic = Traffic { frames: 3, bytes: 180 };
+    let counted = |word: &str| vec![Counted { word: word.into(), traffic }];
+    Counters {
+        ports: vec![PortCounters { number: 1, kinds: counted("arp"), verdicts: counted("discovery") }],
+        devices: vec![DeviceCounters { index: 4, passed: traffic, dropped: Traffic::default() }],
+        rules: vec![RuleCounters { id: 300, traffic }],
+    }
+}
+
+fn requests() -> Vec<ToHelper> {
+    let marked = Treatment { dscp: Some(46), queue: Some(3), output: Output::Normal };
+    let dropped = Treatment { dscp: None, queue: None, output: Output::Drop };
+    let shown = Treatment { output: Output::Controller { max_len: 128 }, ..dropped };
+    vec![
+        request(Request::Hello { version: VERSION, session: u64::MAX }),
+        request(Request::SetPolicy(policy())),
+        request(Request::SetPolicy(Policy::default())),
+        request(Request::SetRules([marked, dropped, shown].map(rule).to_vec())),
+        request(Request::Counters),
+        request(Request::PacketOut { port: 2, frame: vec![0xff; 60] }),
+        request(Request::PacketSocket { port: 1 }),
+    ]
+}
+
+fn answers() -> Vec<FromHelper> {
+    vec![
+        reply(Ok(Reply::Done)),
+        reply(Ok(Reply::Welcome(Welcome { version: VERSION, queues: QUEUES, ports: vec![port()] }))),
+        reply(Ok(Reply::Counters(counters()))),
+        reply(Ok(Reply::Socket)),
+        reply(Err(Refused { reason: Reason::SensorPort, detail: "port 1 leads to sensors".into() })),
+        FromHelper::Event(Event::PacketIn { uplink: 2, rule: 300, total_len: 1514, frame: vec![1; 128] }),
+        FromHelper::Event(Event::PortStatus(port())),
+    ]
+}
+
+#[test]
+fn frames_are_read_as_they_were_written() {
+    for wanted in requests() {
+        let bytes = wanted.encode();
+        assert_eq!(frame_length(*bytes.first_chunk().unwrap()), Ok(bytes.len() - 4));
+        assert_eq!(ToHelper::decode(&bytes[4..]), Ok(wanted));
+    }
+    for wanted in answers() {
+        let bytes = wanted.encode();
+        assert_eq!(FromHelper::decode(&bytes[4..]), Ok(wanted));
+    }
+}
+
+#[test]
+fn golden_bytes() {
+    let hello = request(Request::Hello { version: 1, session: 258 }).encode();
+    assert_eq!(hex::encode(hello), "0000000784010701190102");
+    let done = reply(Ok(Reply::Done)).encode();
+    assert_eq!(hex::encode(done), "0000000482182007");
+    let small = Policy {
+        devices: vec![Device { index: 1, mac: [2, 0, 0, 0, 0, 1] }],
+        ports: vec![OpenPort { protocol: 6, port: 1883 }],
+        floor: vec![Floor { protocol: 17, address: "10.0.0.1".parse().unwrap(), port: 4433 }],
+    };
+    let bytes = request(Request::SetPolicy(small)).encode();
+    assert_eq!(
+        hex::encode(bytes),
+        "0000 001e 85 02 07 81 82 01 46 020000000001 81 82 06 19075b 81 83 11 44 0a000001 191151"
+            .replace(' ', "")
+    );
+}
+
+#[test]
+fn bounds_and_meanings() {
+    assert_eq!(frame_length([0; 4]), Err(FrameError::Length(0)));
+    assert_eq!(frame_length([1, 0, 0, 0]), Err(FrameError::Length(1 << 24)));
+    assert_eq!(ToHelper::decode(&[0x82, 9, 0]), Err(FrameError::Type(9)));
+    assert_eq!(ToHelper::decode(&[0x82, 1, 0]), Err(FrameError::Type(1)));
+    assert_eq!(ToHelper::decode(&[0x82, 4, 0, 0]).unwrap_err().reason(), "trailing");
+    let decode = |wanted: Request| ToHelper::decode(&request(wanted).encode()[4..]).unwrap_err();
+    let open = OpenPort { protocol: 1, port: 1 };
+    let wrong = Policy { ports: vec![open], ..Policy::default() };
+    assert_eq!(decode(Request::SetPolicy(wrong)), FrameError::Value { field: "protocol", value: 1 });
+    let device = Device { index: 256, mac: [2; 6] };
+    let wrong = Policy { devices: vec![device], ..Policy::default() };
+    assert_eq!(decode(Request::SetPolicy(wrong)), FrameError::Value { field: "index", value: 256 });
+    let many = vec![rule(Treatment { dscp: None, queue: None, output: Output::Drop }); RULES_MAX + 1];
+    assert_eq!(decode(Request::SetRules(many)).reason(), "too_many");
+    let long = Request::PacketOut { port: 2, frame: vec![0; PACKET_BYTES_MAX + 1] };
+    assert_eq!(decode(long).reason(), "too_many");
+    // An event that pretends to be a reply.
+    assert_eq!(
+        FromHelper::decode(&[0x86, 0x18, 64, 5, 2, 1, 1, 0x40]),
+        Err(FrameError::Value { field: "number", value: 5 })
+    );
+}
+
+#[test]
+fn a_long_explanation_is_cut_and_the_largest_counters_fit() {
+    let refused = Refused { reason: Reason::Kernel, detail: "é".repeat(DETAIL_BYTES_MAX) };
+    let bytes = reply(Err(refused)).encode();
+    let Ok(FromHelper::Reply { result: Err(read), .. }) = FromHelper::decode(&bytes[4..]) else { panic!() };
+    assert_eq!(read.detail, "é".repeat(DETAIL_BYTES_MAX / 2));
+
+    let traffic = Traffic { frames: u64::MAX, bytes: u64::MAX };
+    let words = |n: usize| vec![Counted { word: "x".repeat(20), traffic }; n];
+    let ports = (1..=16).map(|number| PortCounters { number, kinds: words(32), verdicts: words(64) });
+    let devices = (0..256).map(|index| DeviceCounters { index, passed: traffic, dropped: traffic });
+    let largest = Counters {
+        ports: ports.collect(),
+        devices: devices.collect(),
+        rules: vec![RuleCounters { id: u64::MAX, traffic }; RULES_MAX],
+    };
+    let bytes = reply(Ok(Reply::Counters(largest))).encode();
+    assert!(bytes.len() < FRAME_BYTES_MAX, "{}", bytes.len());
+}
+
+#[test]
+fn a_stream_gives_the_same_frames_in_any_pieces() {
+    let stream: Vec<u8> = requests().iter().flat_map(ToHelper::encode).collect();
+    for piece in [1, 3, 64, stream.len()] {
+        let mut framer = Framer::new();
+        let mut frames = Vec::new();
+        for bytes in stream.chunks(piece) {
+            framer.push(bytes);
+            while let Some(frame) = framer.next_frame().unwrap() {
+                frames.push(ToHelper::decode(&frame).unwrap());
+            }
+        }
+        assert_eq!(frames, requests());
+    }
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        if let Ok(frame) = ToHelper::decode(&bytes) {
+            prop_assert_eq!(ToHelper::decode(&frame.encode()[4..]), Ok(frame));
+        }
+        if let Ok(frame) = FromHelper::decode(&bytes) {
+            prop_assert_eq!(FromHelper::decode(&frame.encode()[4..]), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn changed_bytes_never_panic(which in 0..7usize, at in 0..200usize, byte: u8) {
+        let mut bytes = requests().swap_remove(which).encode();
+        let place = 4 + at % (bytes.len() - 4);
+        bytes[place] = byte;
+        if let Ok(frame) = ToHelper::decode(&bytes[4..]) {
+            prop_assert_eq!(ToHelper::decode(&frame.encode()[4..]), Ok(frame));
+        }
+    }
+}
