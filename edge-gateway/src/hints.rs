@@ -1,4 +1,4 @@
-//! What can be rebuilt or done without, in sled: the device inventory and the quarantine. A store that won't open is wiped
+//! What can be rebuilt or done without, in sled: the device inventory (who was heard, who was seen) and the quarantine. A store that won't open is wiped
 //! and begun anew; nothing acknowledged as a reading is ever here (ADR 2).
 
 use std::path::Path;
@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::ingest::Inbound;
+use crate::inventory::Mac;
+use crate::inventory::table::Seen;
 
 /// sled's page cache.
 const CACHE_BYTES: u64 = 2 << 20;
@@ -66,6 +68,7 @@ pub struct Hints {
     db: sled::Db,
     quarantine: sled::Tree,
     devices: sled::Tree,
+    seen: sled::Tree,
     /// Entries in each tree: sled counts by walking through all of it, which a flood of garbage would pay for per packet.
     counts: Arc<Counts>,
     /// Whether it had to be begun anew.
@@ -79,8 +82,9 @@ fn open_once(dir: &Path) -> sled::Result<Hints> {
         .flush_every_ms(Some(FLUSH_EVERY_MS))
         .open()?;
     let (quarantine, devices) = (db.open_tree("quarantine")?, db.open_tree("devices")?);
+    let seen = db.open_tree("seen")?;
     let counts = Counts { quarantine: quarantine.len().into(), devices: devices.len().into() };
-    Ok(Hints { db, quarantine, devices, counts: Arc::new(counts), wiped: false })
+    Ok(Hints { db, quarantine, devices, seen, counts: Arc::new(counts), wiped: false })
 }
 
 impl Hints {
@@ -179,6 +183,26 @@ impl Hints {
         entries
             .filter_map(|(name, bytes)| {
                 Some((String::from_utf8(name.to_vec()).ok()?, serde_json::from_slice(&bytes).ok()?))
+            })
+            .collect()
+    }
+
+    /// Keeps what is known of a device on the sensor network, or forgets it. The inventory bounds how many there are.
+    pub fn keep_seen(&self, mac: Mac, seen: Option<&Seen>) {
+        let stored = match seen.and_then(|seen| serde_json::to_vec(seen).ok()) {
+            Some(bytes) => self.seen.insert(mac.0, bytes),
+            None => self.seen.remove(mac.0),
+        };
+        self.noted(stored.map(drop));
+    }
+
+    /// Every device that was seen on the sensor network.
+    #[must_use]
+    pub fn seen(&self) -> Vec<(Mac, Seen)> {
+        let entries = self.seen.iter().flatten();
+        entries
+            .filter_map(|(mac, bytes)| {
+                Some((Mac((*mac).try_into().ok()?), serde_json::from_slice(&bytes).ok()?))
             })
             .collect()
     }

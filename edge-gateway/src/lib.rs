@@ -5,6 +5,7 @@ pub mod daemon;
 pub mod datapath;
 pub mod hints;
 pub mod ingest;
+pub mod inventory;
 pub mod keys;
 pub mod metrics;
 pub mod mqtt;
