@@ -3,6 +3,7 @@
 //! `wfdb`, `ecg` and `numerics` say what a sensor measures, `sensor` sends it, `feed` reads what arrives at the other end,
 //! and `story` compares the two. Nothing here is linked into the product.
 
+pub mod audit;
 pub mod ecg;
 pub mod feed;
 pub mod heart;

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use caregate_host::log;
 use caregate_tests::sensor::{Config, Source, SourceConfig};
-use caregate_tests::story::{Exclusion, Inputs, Report, check, read_arrivals, read_feed, read_journal};
+use caregate_tests::story::{
+    Exclusion, Inputs, Report, Withheld, check, read_arrivals, read_feed, read_journal,
+};
 use clap::Parser;
 
 /// Joins the sensors' journal with what core, feed and browser saw, and compares every sample with its source.
@@ -26,7 +28,7 @@ struct Arguments {
     /// Written by feed-reader.
     #[arg(long, value_name = "FILE")]
     feed: PathBuf,
-    /// Readings in the core's store, one JSON line each: {"device","stream","seq"} and, without seq, "sensor_us".
+    /// Readings in the core's store as store-audit writes them: {"device","stream","seq","sensor_us","sealed_ms","patient"}.
     #[arg(long, value_name = "FILE")]
     core: Option<PathBuf>,
     /// Readings in the browser, one JSON line each: {"device","stream","seq","arrived_ms"}.
@@ -38,6 +40,10 @@ struct Arguments {
     /// Leaves readings that were on their way within this span of Unix milliseconds out of the latencies. Repeatable.
     #[arg(long, value_name = "FROM_MS:TO_MS")]
     exclude: Vec<Exclusion>,
+    /// Readings of this patient sealed within this span of Unix milliseconds need not be at the feed: its recipient had no
+    /// access. Repeatable.
+    #[arg(long, value_name = "PATIENT:FROM_MS:TO_MS")]
+    withheld: Vec<Withheld>,
     /// Prints one JSON object instead of lines.
     #[arg(long)]
     json: bool,
@@ -81,6 +87,7 @@ fn report(arguments: Arguments) -> anyhow::Result<bool> {
         browser: arrivals(arguments.browser.as_ref())?,
         sources: config.devices.iter().map(source).collect::<Result<_, _>>()?,
         exclusions: arguments.exclude,
+        withheld: arguments.withheld,
     });
     print(&report, arguments.json)?;
     Ok(report.is_clean())

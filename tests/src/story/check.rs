@@ -25,6 +25,33 @@ pub struct Inputs {
     pub sources: Vec<(String, Source)>,
     /// Spans that latencies leave out: a cut and its drain.
     pub exclusions: Vec<Exclusion>,
+    /// Spans in which a patient's readings were not for this feed.
+    pub withheld: Vec<Withheld>,
+}
+
+/// A span in which the feed's recipient had no access to a patient's readings, `PATIENT:FROM:TO`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Withheld {
+    /// Whose, in hexadecimal.
+    pub patient: String,
+    /// Unix milliseconds, of when segments were sealed.
+    pub span: Exclusion,
+}
+
+impl FromStr for Withheld {
+    type Err = ExclusionError;
+
+    fn from_str(text: &str) -> Result<Self, ExclusionError> {
+        let (patient, span) = text.split_once(':').ok_or_else(|| ExclusionError(text.to_owned()))?;
+        Ok(Self { patient: patient.to_owned(), span: span.parse()? })
+    }
+}
+
+impl Withheld {
+    fn covers(&self, arrival: &Arrival) -> bool {
+        arrival.patient.as_deref() == Some(&self.patient)
+            && arrival.sealed_ms.is_some_and(|ms| self.span.touches(ms, ms))
+    }
 }
 
 /// A span of Unix milliseconds, `FROM:TO`.
@@ -73,7 +100,9 @@ pub struct Report {
     pub readings_at_feed: u64,
     /// Of those published, seen in the browser.
     pub readings_at_browser: Option<u64>,
-    /// Acknowledged, but absent at core or feed.
+    /// Absent at the feed and in the core's store, sealed while the feed's recipient had no access.
+    pub readings_withheld: u64,
+    /// Acknowledged, but absent at core, or at the feed and not withheld from it.
     pub lost: u64,
     /// Seen again at the feed.
     pub duplicated: u64,
@@ -108,7 +137,7 @@ impl Report {
 /// Joins and compares.
 #[must_use]
 pub fn check(inputs: Inputs) -> Report {
-    let Inputs { journal, feed, core, browser, sources, exclusions } = inputs;
+    let Inputs { journal, feed, core, browser, sources, exclusions, withheld } = inputs;
     let names = Names::new(&journal);
     let mut at_feed: Readings<FeedReading> = HashMap::new();
     let (mut duplicated, mut unknown_at_feed) = (0, 0);
@@ -124,14 +153,15 @@ pub fn check(inputs: Inputs) -> Report {
     }
     let at_core = core.as_deref().map(|arrivals| names.first_arrivals(arrivals));
     let at_browser = browser.as_deref().map(|arrivals| names.first_arrivals(arrivals));
-    let samples = compare_all(&journal, &at_feed, &sources);
+    let not_due = not_due(at_core.as_ref(), &at_feed, &withheld);
+    let samples = compare_all(&journal, &at_feed, &not_due, &sources);
     let (mut acked, mut lost, mut puback_ms, mut e2e_ms) = (0, 0, Vec::new(), Vec::new());
     for (key, seq, reading) in each(&journal) {
         let measured = |to_ms: f64| !exclusions.iter().any(|span| span.touches(reading.published_ms, to_ms));
         if let Some(acked_ms) = reading.acked_ms {
             acked += 1;
             let missing_at_core = at_core.as_ref().is_some_and(|at| !has(at, key, seq));
-            lost += u64::from(missing_at_core || !has(&at_feed, key, seq));
+            lost += u64::from(missing_at_core || !(has(&at_feed, key, seq) || has(&not_due, key, seq)));
             puback_ms.extend(measured(acked_ms).then_some(acked_ms - reading.published_ms));
         }
         let arrived = at_browser.as_ref().and_then(|at| at.get(key)?.get(&seq)?.arrived_ms);
@@ -145,6 +175,7 @@ pub fn check(inputs: Inputs) -> Report {
         readings_at_core: at_core.as_ref().map(count),
         readings_at_feed: count(&at_feed),
         readings_at_browser: at_browser.as_ref().map(count),
+        readings_withheld: count(&not_due),
         lost,
         duplicated,
         unknown_at_feed,
@@ -160,6 +191,21 @@ pub fn check(inputs: Inputs) -> Report {
 }
 
 type Key = (String, String);
+
+/// What the core has, the feed has not, and was withheld from it.
+fn not_due(
+    at_core: Option<&Readings<&Arrival>>,
+    at_feed: &Readings<FeedReading>,
+    withheld: &[Withheld],
+) -> Readings<()> {
+    let mut found: Readings<()> = HashMap::new();
+    for (key, seq, arrival) in at_core.into_iter().flat_map(each) {
+        if !has(at_feed, key, seq) && withheld.iter().any(|span| span.covers(arrival)) {
+            found.entry(key.clone()).or_default().insert(seq, ());
+        }
+    }
+    found
+}
 
 fn each<T>(readings: &Readings<T>) -> impl Iterator<Item = (&Key, u64, &T)> {
     readings
@@ -215,6 +261,7 @@ impl<'a> Names<'a> {
 fn compare_all(
     journal: &Readings<Journalled>,
     at_feed: &Readings<FeedReading>,
+    not_due: &Readings<()>,
     sources: &[(String, Source)],
 ) -> Comparison {
     let mut total = Comparison::default();
@@ -223,7 +270,7 @@ fn compare_all(
         total.mismatches += part.mismatches;
         total.first = total.first.take().or(part.first);
     };
-    sources.iter().for_each(|(device, source)| add(compare(device, source, journal, at_feed)));
+    sources.iter().for_each(|(device, source)| add(compare(device, source, journal, at_feed, not_due)));
     let known: HashSet<&str> = sources.iter().map(|(device, _)| device.as_str()).collect();
     for ((device, stream), readings) in
         journal.iter().filter(|((device, _), _)| !known.contains(device.as_str()))

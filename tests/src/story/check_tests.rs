@@ -65,6 +65,10 @@ impl Run {
     }
 
     fn check(&self, exclude: &[&str]) -> Report {
+        self.check_withheld(exclude, &[])
+    }
+
+    fn check_withheld(&self, exclude: &[&str], withheld: &[&str]) -> Report {
         let lines =
             |values: &[serde_json::Value]| values.iter().map(|v| format!("{v}\n")).collect::<String>();
         let journal: String =
@@ -77,6 +81,7 @@ impl Run {
             browser: Some(arrivals(&self.browser)),
             sources: sources(),
             exclusions: exclude.iter().map(|text| text.parse().unwrap()).collect(),
+            withheld: withheld.iter().map(|text| text.parse().unwrap()).collect(),
         })
     }
 }
@@ -103,6 +108,26 @@ fn a_loss_at_the_feed_is_found_with_all_its_samples() {
     run.feed.remove(150);
     let report = run.check(&[]);
     assert_eq!((report.lost, report.sample_mismatches), (2, 51));
+}
+
+#[test]
+fn what_was_withheld_from_the_feed_is_no_loss_and_no_mismatch() {
+    let mut run = Run::clean();
+    for (at, line) in run.core.iter_mut().enumerate() {
+        line["sealed_ms"] = json!(1000 + at);
+        line["patient"] = json!("aa");
+    }
+    run.feed.remove(150);
+    run.feed.remove(7);
+    assert_eq!(run.check(&[]).lost, 2);
+    assert_eq!(run.check_withheld(&[], &["bb:0:5000"]).lost, 2);
+    let report = run.check_withheld(&[], &["aa:1150:1150"]);
+    assert_eq!((report.lost, report.readings_withheld, report.sample_mismatches), (1, 1, 50));
+    let report = run.check_withheld(&[], &["aa:1000:1007", "aa:1150:1150"]);
+    assert_eq!((report.lost, report.readings_withheld, report.sample_mismatches), (0, 2, 0));
+    // At the core it must be all the same.
+    run.core.remove(7);
+    assert_eq!(run.check_withheld(&[], &["aa:1000:2000"]).lost, 1);
 }
 
 #[test]

@@ -85,8 +85,12 @@ pub struct Arrival {
     pub seq: Option<u64>,
     /// The sensor's time, Unix microseconds; stands in for a missing `seq`.
     pub sensor_us: Option<i64>,
-    /// Unix milliseconds, from a browser.
+    /// Unix milliseconds, from a browser or a reader.
     pub arrived_ms: Option<f64>,
+    /// When its segment was sealed, Unix milliseconds; from the core's store.
+    pub sealed_ms: Option<f64>,
+    /// Whose, in hexadecimal.
+    pub patient: Option<String>,
 }
 
 /// A reading as the feed told it.

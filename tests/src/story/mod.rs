@@ -5,7 +5,7 @@ mod check;
 mod lines;
 mod samples;
 
-pub use check::{Exclusion, ExclusionError, Inputs, Report, check};
+pub use check::{Exclusion, ExclusionError, Inputs, Report, Withheld, check};
 pub use lines::{
     Arrival, FeedReading, Journalled, LinesError, Readings, Wave, read_arrivals, read_feed, read_journal,
 };
