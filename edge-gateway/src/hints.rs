@@ -1,16 +1,16 @@
-//! What can be rebuilt or done without, in sled: the device inventory (who was heard, who was seen) and the quarantine. A store that won't open is wiped
-//! and begun anew; nothing acknowledged as a reading is ever here (ADR 2).
+//! What can be rebuilt or done without, in sled: the device inventory (who was heard, who was seen) and the quarantine. A store
+//! that won't open is wiped and begun anew; nothing acknowledged as a reading is ever here (ADR 2).
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use caregate_protocol::id::DeviceId;
+use caregate_protocol::policy::Mac;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::ingest::Inbound;
-use crate::inventory::Mac;
 use crate::inventory::table::Seen;
 
 /// sled's page cache.

@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::Zeroize;
 
-use crate::verify::{Address, Domain, address_of, keccak256, revocation_digest};
+use crate::verify::slots;
+use crate::verify::{Address, Domain, address_of, revocation_digest};
 
 /// Most keys of one file: one for each relationship that a gateway may pin.
 pub const REVOKE_KEYS_MAX: usize = PATIENTS_MAX * GRANTS_MAX;
@@ -135,7 +136,7 @@ impl RevokeKeys {
         for (at, entry) in file.keys.iter().enumerate() {
             let key =
                 SigningKey::from_slice(&entry.secret.0).map_err(|_source| RevokeKeyError::Secret { at })?;
-            let relationship = relationship_of(&entry.grant_key, &address_of(key.verifying_key()));
+            let relationship = slots::relationship(&entry.grant_key, &address_of(key.verifying_key()));
             if keys.insert(relationship, key).is_some() {
                 return Err(RevokeKeyError::Duplicate { at });
             }
@@ -162,11 +163,6 @@ impl RevokeKeys {
     }
 }
 
-/// `keccak256(abi.encode(grantKey, revokeKey))`.
-fn relationship_of(grant_key: &Address, revoke_key: &Address) -> RelationshipId {
-    RelationshipId(keccak256(&[&[0; 12], &grant_key.0, &[0; 12], &revoke_key.0]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,7 +182,7 @@ mod tests {
     fn what_it_signs_is_the_revoke_keys() {
         let keys = RevokeKeys::new(&RevokeKeyFile { keys: vec![entry(1, 2), entry(3, 4)] }).unwrap();
         let revoke_key = PatientKey::from_bytes(&[2; 32]).unwrap().address();
-        let relationship = relationship_of(&entry(1, 2).grant_key, &revoke_key);
+        let relationship = slots::relationship(&entry(1, 2).grant_key, &revoke_key);
         let revocation = Revocation { relationship, version: 9 };
         assert!(keys.holds(&relationship));
         let signed = keys.sign(&revocation, &DOMAIN).unwrap();
@@ -215,14 +211,5 @@ mod tests {
         let error = toml::from_str::<RevokeKeyFile>(text).unwrap_err();
         assert_eq!(error.message(), "must be 32 bytes in hexadecimal");
         assert_eq!(format!("{:?}", entry(1, 2).secret), "RevokeSecret(…)");
-    }
-
-    #[test]
-    fn a_relationship_is_named_as_the_contract_names_it() {
-        // Made with npm ethers 6.17.0: keccak256(AbiCoder.encode(["address", "address"], [grant, revoke])).
-        assert_eq!(
-            relationship_of(&Address([0x11; 20]), &Address([0x22; 20])).to_string(),
-            "0x1bbe365357fe28ec15df954baa1b29fb309dd0e8a21208d768bce9ab1c0c4fd0"
-        );
     }
 }

@@ -2,11 +2,11 @@
 
 use std::net::Ipv4Addr;
 
+use caregate_protocol::policy::Mac;
 use pnet::packet::Packet;
 use pnet::packet::dhcp::{DhcpHardwareTypes, DhcpOperations, DhcpPacket};
 
 use super::frame::Fault;
-use super::mac::Mac;
 use super::text::{self, ABOUT_BYTES_MAX, NAME_BYTES_MAX};
 
 /// RFC 2131 §3: the first four bytes of the options.

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use caregate_protocol::policy::Mac;
 use pnet::packet::Packet;
 use pnet::packet::arp::{ArpHardwareTypes, ArpPacket};
 use pnet::packet::ethernet::{EtherType, EtherTypes, EthernetPacket};
@@ -16,7 +17,6 @@ use pnet::packet::vlan::VlanPacket;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::mac::Mac;
 use super::{dhcp, dns, lldp};
 
 const ETHERTYPE_EAPOL: EtherType = EtherType(0x888e);
@@ -190,7 +190,7 @@ impl Sighting {
 pub fn read(frame: &[u8]) -> Result<Sighting, Fault> {
     let ethernet = EthernetPacket::new(frame).ok_or(Fault::Short)?;
     let mac = Mac(ethernet.get_source().octets());
-    if !mac.is_station() {
+    if !mac.is_unicast() {
         return Err(Fault::Source);
     }
     if !is_vlan(ethernet.get_ethertype()) {

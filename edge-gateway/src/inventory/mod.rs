@@ -10,7 +10,6 @@ mod dns;
 pub mod frame;
 mod keeper;
 mod lldp;
-mod mac;
 mod metrics;
 pub mod oui;
 pub mod table;
@@ -18,7 +17,6 @@ mod tap;
 mod text;
 
 pub use keeper::keep;
-pub use mac::{Mac, MacError};
 pub use metrics::InventoryMetrics;
 pub use tap::{Shared, Tap};
 

@@ -8,7 +8,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use super::mac::Mac;
+use caregate_protocol::policy::Mac;
+
 use super::text;
 
 /// Largest file: three times the registry of today.
@@ -106,7 +107,8 @@ impl Vendors {
         });
         match named {
             Some(name) => Vendor::Named(name),
-            None if mac.is_local() => Vendor::Local,
+            // The universal/local bit (IEEE 802-2014 §8.2.2).
+            None if mac.0[0] & 2 != 0 => Vendor::Local,
             None => Vendor::Unknown,
         }
     }

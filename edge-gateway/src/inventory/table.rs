@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use caregate_protocol::id::DeviceId;
+use caregate_protocol::policy::Mac;
 use serde::{Deserialize, Serialize};
 
 use super::frame::{Means, Sighting};
-use super::mac::Mac;
 
 /// Devices at once, some 400 bytes each: a clinic's floor. Beyond it the unbound one that was silent longest makes room.
 pub const DEVICES_MAX: usize = 1024;

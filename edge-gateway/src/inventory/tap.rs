@@ -127,7 +127,11 @@ impl Tap {
         let socket = Socket::from(descriptor);
         socket.set_nonblocking(true)?;
         socket.set_recv_buffer_size(BUFFER_BYTES)?;
-        socket.attach_filter(&FILTER)?;
+        match socket.attach_filter(&FILTER) {
+            // The helper may have locked a filter of its own; what it leaves out, we do without.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            other => other?,
+        }
         Ok(Self { socket: AsyncFd::with_interest(socket, Interest::READABLE)?, port })
     }
 

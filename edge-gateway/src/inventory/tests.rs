@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use caregate_protocol::policy::Mac;
 use pnet::packet::arp::{ArpHardwareTypes, ArpOperations, MutableArpPacket};
 use pnet::packet::dhcp::{DhcpHardwareTypes, DhcpOperations, MutableDhcpPacket};
 use pnet::packet::ethernet::{EtherType, EtherTypes, MutableEthernetPacket};
@@ -13,7 +14,6 @@ use pnet::util::MacAddr;
 use proptest::prelude::*;
 
 use super::frame::{Fault, Means, Sighting, read};
-use super::mac::Mac;
 
 const SENSOR: Mac = Mac([0x02, 0, 0, 0, 0, 0x11]);
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 8, 20);
@@ -230,7 +230,7 @@ proptest! {
         }
         frame.truncate(length);
         if let Ok(sighting) = read(&frame) {
-            prop_assert!(sighting.mac.is_station());
+            prop_assert!(sighting.mac.is_unicast());
             prop_assert!(sighting.name.is_none_or(|name| name.len() <= 63 && !name.contains(char::is_control)));
             prop_assert!(sighting.about.is_none_or(|about| about.len() <= 96));
             prop_assert!(!sighting.address.is_some_and(|address| address.is_multicast()));
