@@ -1,34 +1,48 @@
-//! From a policy document to the policy that counts.
+//! From a bundle to the policy that counts: [`verify_bundle`]. Nothing here trusts who handed it over.
 //!
-//! A grant counts if the EIP-712 signature on it is the grant key's that was pinned for its relationship and its
-//! patient. What fails is refused alone, by path and reason; the others hold. Nothing here trusts the document's
-//! source. Signatures have one form only (65 bytes, low s as in EIP-2, v 27 or 28), so none has a second spelling.
+//! The ledger's header is sealed by the pinned validators; the proofs lead from it to each value; the patient's own signature, by a key
+//! that was pinned at enrolment, makes the value a consent. Signatures have one form only (65 bytes, low s as in EIP-2, v 27 or
+//! 28), so none has a second spelling.
+//!
+//! [`verify_document`] and the types about it read the policy file of the first cut (ADR 4); they go with it.
 
 mod address;
+mod bundle;
 mod document;
 mod eip712;
 mod file_pins;
 mod header;
 mod pins;
+mod refusal;
 pub mod rlp;
 mod signature;
 pub mod slots;
 mod trie;
+pub mod words;
 
 pub use address::{Address, AddressError};
+pub use bundle::{
+    EMERGENCY_MAX_S, HEADER_AHEAD_MAX_S, RevocationSigner, VerifiedBundle, verify_bundle, verify_revocation,
+};
 pub use document::{RefusalReason, RefusedGrant, verify_document};
-pub use eip712::{DOMAIN_NAME, DOMAIN_VERSION, Domain, grant_digest, revocation_digest};
+pub use eip712::{
+    DOMAIN_NAME, DOMAIN_VERSION, Domain, binding_digest, emergency_digest, grant_digest,
+    participant_key_digest, revocation_digest,
+};
 pub use header::{HEADER_BYTES_MAX, HeaderError, VALIDATORS_MAX, VerifiedHeader, quorum, verify_header};
 pub use file_pins::{FileEnrolment, FilePinError, PatientPin, PatientPins, RelationshipPin};
 pub use pins::{
     EnrolledDevice, EnrolledPatient, EnrolledRelationship, Enrolment, LABEL_BYTES_MAX, LedgerPin, PinError, PinnedDevice,
     PinnedRelationship, Pins, STALENESS_BOUNDS_S, STALENESS_MAX_S, Salt, SaltError,
 };
+pub use refusal::{BundleRefusal, ClaimPath, ProofError, RevocationRefusal, SignerError};
 pub use signature::{SignatureError, signer};
 pub use trie::{EMPTY_ROOT, NODE_BYTES_MAX, NODES_MAX, NodePool, TrieError};
 
+#[cfg(any(test, feature = "wallet"))]
+pub(crate) use eip712::keccak256;
 #[cfg(any(test, feature = "revoke", feature = "wallet"))]
-pub(crate) use {eip712::keccak256, signature::address_of};
+pub(crate) use signature::address_of;
 
 #[cfg(test)]
 mod tests;

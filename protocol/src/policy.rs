@@ -28,8 +28,8 @@ pub use grant::{
     EcdsaSignature, Grant, Purpose, RelationshipId, Revocation, SignedGrant, SignedRevocation, class_bit,
 };
 pub use verified::{
-    AdmissionError, FLOORS_MAX, Floor, Floors, Freshness, Recipient, STALE_BOUND_TREATING_MAX_S,
-    VerifiedPolicy,
+    AdmissionError, Authentic, EmergencyAccess, FLOORS_MAX, Floor, Floors, Freshness, HeaderFloor, Recipient,
+    STALE_BOUND_TREATING_MAX_S, VerifiedPolicy,
 };
 
 #[cfg(test)]

@@ -6,10 +6,15 @@
 //! Grant(bytes32 relationship,address grantee,uint32 classes,uint32 purposes,
 //!       uint64 from,uint64 until,uint32 staleBoundS,uint64 version)
 //! Revocation(bytes32 relationship,uint64 version)
+//! DeviceBinding(bytes32 commitment,bool bound,uint64 version)
+//! ParticipantKey(address participant,bytes32 hpkeKey,uint64 version)
+//! Emergency(bytes32 pseudonym,address domain,bytes32 clinician,bytes32 reason,
+//!           uint64 from,uint64 until,uint64 number)
 //! ```
 //! The patient's pseudonym is not signed: the relationship stands for it, and the gateway's pins tie the two.
 
-use caregate_protocol::policy::{Grant, Revocation};
+use caregate_protocol::id::RecipientId;
+use caregate_protocol::policy::{Commitment, Emergency, Grant, Revocation};
 use serde::{Deserialize, Serialize};
 use sha3::{Digest, Keccak256};
 
@@ -25,6 +30,10 @@ const DOMAIN_TYPE: &str =
 const GRANT_TYPE: &str = "Grant(bytes32 relationship,address grantee,uint32 classes,uint32 purposes,\
 uint64 from,uint64 until,uint32 staleBoundS,uint64 version)";
 const REVOCATION_TYPE: &str = "Revocation(bytes32 relationship,uint64 version)";
+const BINDING_TYPE: &str = "DeviceBinding(bytes32 commitment,bool bound,uint64 version)";
+const PARTICIPANT_KEY_TYPE: &str = "ParticipantKey(address participant,bytes32 hpkeKey,uint64 version)";
+const EMERGENCY_TYPE: &str = "Emergency(bytes32 pseudonym,address domain,bytes32 clinician,bytes32 reason,\
+uint64 from,uint64 until,uint64 number)";
 
 type Word = [u8; 32];
 
@@ -103,4 +112,40 @@ pub fn grant_digest(grant: &Grant, domain: &Domain) -> [u8; 32] {
 #[must_use]
 pub fn revocation_digest(revocation: &Revocation, domain: &Domain) -> [u8; 32] {
     domain.digest(&struct_hash(REVOCATION_TYPE, &[revocation.relationship.0, number(revocation.version)]))
+}
+
+/// The 32 bytes that a home key signs.
+#[must_use]
+pub fn binding_digest(commitment: &Commitment, bound: bool, version: u64, domain: &Domain) -> [u8; 32] {
+    let words = [commitment.0, number(bound.into()), number(version)];
+    domain.digest(&struct_hash(BINDING_TYPE, &words))
+}
+
+/// The 32 bytes that a participant signs: its own HPKE key.
+#[must_use]
+pub fn participant_key_digest(
+    participant: &RecipientId,
+    hpke_public_key: &[u8; 32],
+    version: u64,
+    domain: &Domain,
+) -> [u8; 32] {
+    let words = [address(&participant.0), *hpke_public_key, number(version)];
+    domain.digest(&struct_hash(PARTICIPANT_KEY_TYPE, &words))
+}
+
+/// The 32 bytes that an emergency domain signs.
+#[must_use]
+pub fn emergency_digest(emergency: &Emergency, domain: &Domain) -> [u8; 32] {
+    domain.digest(&struct_hash(
+        EMERGENCY_TYPE,
+        &[
+            emergency.pseudonym.0,
+            address(&emergency.domain.0),
+            emergency.clinician.0,
+            emergency.reason.0,
+            number(emergency.from),
+            number(emergency.until),
+            number(emergency.number),
+        ],
+    ))
 }

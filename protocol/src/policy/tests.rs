@@ -282,6 +282,77 @@ fn a_stale_policy_falls_back_on_signed_bounds() {
 }
 
 #[test]
+fn a_clock_that_is_behind_the_proof_is_not_believed() {
+    let proven = Freshness::Proven { as_of: UNTIL, staleness_max_s: STALENESS_MAX_S };
+    let ended = policy_with(proven, &[grant(1)], &[]);
+    assert!(!opens_now(&ended), "the header proves that the grant's end has passed");
+    let open = policy_with(Freshness::Proven { as_of: UNTIL - 1, staleness_max_s: 600 }, &[grant(1)], &[]);
+    assert!(opens(&open, DataClass::Vitals, 0));
+}
+
+const PRESENT: u64 = FROM + 1000;
+
+fn with_emergency(from: u64, until: u64, status: RecipientStatus, grants: &[Grant]) -> VerifiedPolicy {
+    let emergency = Emergency {
+        pseudonym: Pseudonym([0xe1; 32]),
+        domain: CLINIC,
+        clinician: Commitment([1; 32]),
+        reason: Commitment([2; 32]),
+        from,
+        until,
+        number: 1,
+    };
+    VerifiedPolicy::new(Authentic {
+        epoch: 7,
+        freshness: Freshness::Proven { as_of: PRESENT, staleness_max_s: STALENESS_MAX_S },
+        recipients: vec![RecipientEntry { status, ..golden().recipients[0].clone() }],
+        devices: Vec::new(),
+        grants: grants.iter().map(|grant| (PATIENT, grant.clone())).collect(),
+        revocations: Vec::new(),
+        emergencies: vec![EmergencyAccess { patient: PATIENT, emergency }],
+    })
+}
+
+#[test]
+fn an_emergency_opens_every_class_of_its_patient_within_its_window() {
+    assert_eq!(golden().recipients[0].id, CLINIC);
+    let policy = with_emergency(PRESENT, PRESENT + 60, RecipientStatus::Active, &[]);
+    for (now_s, open) in [(PRESENT, true), (PRESENT + 59, true), (PRESENT + 60, false), (u64::MAX, false)] {
+        assert!(DataClass::ALL.iter().all(|class| opens(&policy, *class, now_s) == open), "{now_s}");
+    }
+    assert_eq!(policy.recipients(&PatientId([0xe6; 16]), DataClass::Vitals, PRESENT).count(), 0);
+    for purpose in [Purpose::Research, Purpose::PatientRequest] {
+        assert_eq!(policy.recipients_for(&PATIENT, DataClass::Vitals, purpose, PRESENT).count(), 0);
+    }
+    let suspended = with_emergency(PRESENT, PRESENT + 60, RecipientStatus::Suspended, &[]);
+    assert!(!opens(&suspended, DataClass::Vitals, PRESENT));
+    // `opens` checks that a recipient comes once, whatever its access rests on.
+    let both = with_emergency(PRESENT, PRESENT + 60, RecipientStatus::Active, &[grant(1)]);
+    assert!(opens(&both, DataClass::Vitals, PRESENT) && opens(&both, DataClass::Vitals, PRESENT + 60));
+}
+
+#[test]
+fn an_emergency_outlives_a_fresh_policy_and_none_begins_in_a_stale_one() {
+    let stale_from = PRESENT + STALENESS_MAX_S;
+    let open = with_emergency(stale_from, stale_from + 100, RecipientStatus::Active, &[]);
+    assert!(
+        opens(&open, DataClass::Alarm, stale_from + 99) && !opens(&open, DataClass::Alarm, stale_from + 100)
+    );
+    let late = with_emergency(stale_from + 1, stale_from + 100, RecipientStatus::Active, &[]);
+    assert!(!opens(&late, DataClass::Alarm, stale_from + 1));
+}
+
+#[test]
+fn a_floor_that_rises_ends_what_stands() {
+    let (policy, mut floors) = policy(&[grant(2)], &[]).admit(&Floors::default()).expect("the first one");
+    assert!(opens_now(&policy));
+    floors.relationships.entry(relationship(1)).or_default().revoked = Some(2);
+    assert!(!opens_now(&policy.under(&floors)));
+    floors.relationships.entry(relationship(1)).or_default().revoked = Some(1);
+    assert!(opens_now(&policy.under(&floors)), "version 2 is above it");
+}
+
+#[test]
 fn an_old_document_brings_nobody_back() {
     let (first, floors) = policy(&[grant(2)], &[]).admit(&Floors::default()).expect("the first one");
     assert!(opens_now(&first));
@@ -300,6 +371,9 @@ fn an_old_document_brings_nobody_back() {
     assert!(!opens_now(&downgraded), "a version below one seen");
     assert_eq!(after, floors, "floors never fall");
 
+    let before_headers: Floors =
+        serde_json::from_str(r#"{"epoch":3,"relationships":{}}"#).expect("as kept once");
+    assert_eq!(before_headers, Floors { epoch: 3, ..Floors::default() });
     let json = serde_json::to_vec(&floors).expect("floors are kept as JSON");
     assert_eq!(serde_json::from_slice::<Floors>(&json).expect("and read again"), floors);
 }
@@ -322,7 +396,8 @@ fn floors_are_bounded() {
             (RelationshipId(id), Floor::default())
         })
         .collect();
-    let refused =
-        policy(&[grant(1)], &[]).admit(&Floors { epoch: 0, relationships }).expect_err("one too many");
+    let refused = policy(&[grant(1)], &[])
+        .admit(&Floors { relationships, ..Floors::default() })
+        .expect_err("one too many");
     assert_eq!(refused, AdmissionError::TooManyFloors { len: FLOORS_MAX + 1 });
 }

@@ -10,6 +10,8 @@ use std::collections::btree_map::Entry;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::bundle::Emergency;
+use super::device::BoundDevice;
 use super::document::{
     GRANTS_MAX, PATIENTS_MAX, PolicyDocument, RecipientEntry, RecipientKind, RecipientStatus,
 };
@@ -63,12 +65,27 @@ pub struct Floor {
     pub revoked: Option<u64>,
 }
 
+/// The newest ledger header that a gateway has verified; it only rises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeaderFloor {
+    /// The block's number.
+    pub number: u64,
+    /// Its time, Unix seconds.
+    pub time_s: u64,
+    /// Its id.
+    pub hash: [u8; 32],
+}
+
 /// What a gateway keeps across policies and restarts, so that an old document can bring nobody back.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Floors {
     /// Highest policy epoch seen.
     pub epoch: u64,
+    /// Newest header seen.
+    #[serde(default)]
+    pub header: HeaderFloor,
     /// Per relationship; at most [`FLOORS_MAX`].
     pub relationships: BTreeMap<RelationshipId, Floor>,
 }
@@ -101,13 +118,43 @@ struct Latest {
     grant: Option<Grant>,
 }
 
+/// A break-glass access to a patient here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmergencyAccess {
+    /// Whose pseudonym it names.
+    pub patient: PatientId,
+    /// What the domain signed.
+    pub emergency: Emergency,
+}
+
+/// What a verifier found authentic: every signature was checked against the key that was pinned for it, and that each relationship,
+/// device and pseudonym is the named patient's.
+#[derive(Debug, Clone)]
+pub struct Authentic {
+    /// The policy epoch.
+    pub epoch: u64,
+    /// How the age is known.
+    pub freshness: Freshness,
+    /// Each id once.
+    pub recipients: Vec<RecipientEntry>,
+    /// Each device once.
+    pub devices: Vec<BoundDevice>,
+    /// In any order, several versions of a relationship allowed.
+    pub grants: Vec<(PatientId, Grant)>,
+    /// In any order.
+    pub revocations: Vec<Revocation>,
+    /// Of domains that may break the glass.
+    pub emergencies: Vec<EmergencyAccess>,
+}
+
 /// A policy whose grants and revocations are authentic. Made by `ledger-client`'s `verify`.
 #[derive(Debug, Clone)]
 pub struct VerifiedPolicy {
     epoch: u64,
     freshness: Freshness,
     recipients: BTreeMap<RecipientId, RecipientEntry>,
-    devices: BTreeMap<DeviceId, PatientId>,
+    devices: BTreeMap<DeviceId, BoundDevice>,
+    emergencies: Vec<EmergencyAccess>,
     latest: BTreeMap<RelationshipId, Latest>,
     revoked: BTreeMap<RelationshipId, u64>,
     /// Unrevoked latest grants, each patient's sorted by grantee. Follows from `latest` and `revoked`.
@@ -115,8 +162,7 @@ pub struct VerifiedPolicy {
 }
 
 impl VerifiedPolicy {
-    /// Takes grants and revocations of which the caller has checked every signature against the patient's pinned
-    /// key, and that the relationship is this patient's. Recipients, devices and epoch come from `document`.
+    /// As [`Self::new`], with recipients, devices and epoch of a policy file. Goes with the file.
     #[must_use]
     pub fn from_authentic(
         document: &PolicyDocument,
@@ -124,8 +170,27 @@ impl VerifiedPolicy {
         grants: impl IntoIterator<Item = (PatientId, Grant)>,
         revocations: impl IntoIterator<Item = Revocation>,
     ) -> Self {
+        let devices = document.devices.iter().map(|bind| BoundDevice {
+            device: bind.device.clone(),
+            patient: bind.patient,
+            station: None,
+        });
+        Self::new(Authentic {
+            epoch: document.epoch,
+            freshness,
+            recipients: document.recipients.clone(),
+            devices: devices.collect(),
+            grants: grants.into_iter().collect(),
+            revocations: revocations.into_iter().collect(),
+            emergencies: Vec::new(),
+        })
+    }
+
+    /// Takes what a verifier found authentic.
+    #[must_use]
+    pub fn new(authentic: Authentic) -> Self {
         let mut latest: BTreeMap<RelationshipId, Latest> = BTreeMap::new();
-        for (patient, grant) in grants {
+        for (patient, grant) in authentic.grants {
             match latest.entry(grant.relationship) {
                 Entry::Vacant(slot) => {
                     slot.insert(Latest { patient, version: grant.version, grant: Some(grant) });
@@ -141,21 +206,36 @@ impl VerifiedPolicy {
             }
         }
         let mut revoked: BTreeMap<RelationshipId, u64> = BTreeMap::new();
-        for Revocation { relationship, version } in revocations {
+        for Revocation { relationship, version } in authentic.revocations {
             let highest = revoked.entry(relationship).or_insert(version);
             *highest = version.max(*highest);
         }
         let mut policy = Self {
-            epoch: document.epoch,
-            freshness,
-            recipients: document.recipients.iter().map(|entry| (entry.id, entry.clone())).collect(),
-            devices: document.devices.iter().map(|bind| (bind.device.clone(), bind.patient)).collect(),
+            epoch: authentic.epoch,
+            freshness: authentic.freshness,
+            recipients: authentic.recipients.into_iter().map(|entry| (entry.id, entry)).collect(),
+            devices: authentic.devices.into_iter().map(|bound| (bound.device.clone(), bound)).collect(),
+            emergencies: authentic.emergencies,
             latest,
             revoked,
             standing: BTreeMap::new(),
         };
         policy.settle(&BTreeMap::new());
         policy
+    }
+
+    /// Before any policy: nobody may open anything, and nothing is bound.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::new(Authentic {
+            epoch: 0,
+            freshness: Freshness::Unproven,
+            recipients: Vec::new(),
+            devices: Vec::new(),
+            grants: Vec::new(),
+            revocations: Vec::new(),
+            emergencies: Vec::new(),
+        })
     }
 
     fn settle(&mut self, floors: &BTreeMap<RelationshipId, Floor>) {
@@ -198,8 +278,16 @@ impl VerifiedPolicy {
         if len > FLOORS_MAX { Err(AdmissionError::TooManyFloors { len }) } else { Ok((self, risen)) }
     }
 
-    /// Who may open this patient's readings of this class at `now_s` (Unix time in seconds), for treatment, which is
-    /// what the live path serves. Each recipient once, sorted by id.
+    /// The same policy under floors that have risen: what was revoked meanwhile does not stand.
+    #[must_use]
+    pub fn under(&self, floors: &Floors) -> Self {
+        let mut policy = self.clone();
+        policy.settle(&floors.relationships);
+        policy
+    }
+
+    /// Who may open this patient's readings of this class at `now_s` (Unix time in seconds; taken for the header's time where it is
+    /// before that), for treatment, which is what the live path serves: by the patient's grant, or by an emergency. Each recipient once, sorted by id.
     pub fn recipients(
         &self,
         patient: &PatientId,
@@ -217,21 +305,34 @@ impl VerifiedPolicy {
         purpose: Purpose,
         now_s: u64,
     ) -> impl Iterator<Item = Recipient> + '_ {
-        let mut last = None;
-        self.standing
-            .get(patient)
-            .into_iter()
-            .flatten()
-            .filter(move |grant| grant.classes & class_bit(class) != 0 && grant.purposes & purpose.bit() != 0)
-            .filter_map(move |grant| {
-                let entry = self.recipients.get(&grant.grantee)?;
-                self.holds(grant, entry, now_s)
-                    .then_some(Recipient { id: entry.id, hpke_public_key: entry.hpke_public_key })
-            })
-            .filter(move |recipient| last.replace(recipient.id) != Some(recipient.id))
+        let mut open = BTreeMap::new();
+        for grant in self.standing.get(patient).into_iter().flatten() {
+            let meant = grant.classes & class_bit(class) != 0 && grant.purposes & purpose.bit() != 0;
+            if meant && self.holds(grant, now_s) {
+                open.extend(self.recipient(grant.grantee));
+            }
+        }
+        if purpose == Purpose::Treatment {
+            for access in self.emergencies.iter().filter(|access| access.patient == *patient) {
+                if self.emergency_holds(&access.emergency, now_s) {
+                    open.extend(self.recipient(access.emergency.domain));
+                }
+            }
+        }
+        open.into_values()
     }
 
-    fn holds(&self, grant: &Grant, entry: &RecipientEntry, now_s: u64) -> bool {
+    fn recipient(&self, id: RecipientId) -> Option<(RecipientId, Recipient)> {
+        let entry = self.recipients.get(&id)?;
+        Some((id, Recipient { id, hpke_public_key: entry.hpke_public_key }))
+    }
+
+    /// Whether this grant opens at `now_s`: within its window, its grantee takes part, and the policy is fresh enough for it.
+    /// Whether it stands is not looked at.
+    #[must_use]
+    pub fn holds(&self, grant: &Grant, now_s: u64) -> bool {
+        let Some(entry) = self.recipients.get(&grant.grantee) else { return false };
+        let now_s = self.not_before_proof(now_s);
         if entry.status == RecipientStatus::Suspended || now_s < grant.from || now_s >= grant.until {
             return false;
         }
@@ -248,6 +349,25 @@ impl VerifiedPolicy {
         }
     }
 
+    /// Whether this emergency opens at `now_s`. One that had begun when the policy was fresh goes on to its own end, which is
+    /// hours away at most; a stale policy lets no other begin.
+    #[must_use]
+    pub fn emergency_holds(&self, emergency: &Emergency, now_s: u64) -> bool {
+        let now_s = self.not_before_proof(now_s);
+        let active =
+            self.recipients.get(&emergency.domain).is_some_and(|e| e.status == RecipientStatus::Active);
+        let fresh = self.freshness.stale_from().is_none_or(|from| now_s <= from || emergency.from <= from);
+        active && fresh && (emergency.from..emergency.until).contains(&now_s)
+    }
+
+    /// A clock that is behind the ledger's header is wrong by at least the difference.
+    fn not_before_proof(&self, now_s: u64) -> u64 {
+        match self.freshness {
+            Freshness::Unproven => now_s,
+            Freshness::Proven { as_of, .. } => now_s.max(as_of),
+        }
+    }
+
     /// Whether the policy's proof is older than its greatest age. Always false where nothing proves an age.
     #[must_use]
     pub fn is_stale(&self, now_s: u64) -> bool {
@@ -257,12 +377,24 @@ impl VerifiedPolicy {
     /// Who wears this device.
     #[must_use]
     pub fn patient_of(&self, device: &DeviceId) -> Option<PatientId> {
-        self.devices.get(device).copied()
+        self.devices.get(device).map(|bound| bound.patient)
     }
 
-    /// Every device binding.
-    pub fn devices(&self) -> impl ExactSizeIterator<Item = (&DeviceId, PatientId)> {
-        self.devices.iter().map(|(device, patient)| (device, *patient))
+    /// Every device binding, by device.
+    pub fn devices(&self) -> impl ExactSizeIterator<Item = &BoundDevice> {
+        self.devices.values()
+    }
+
+    /// Every emergency, whether it holds at present or not.
+    #[must_use]
+    pub fn emergencies(&self) -> &[EmergencyAccess] {
+        &self.emergencies
+    }
+
+    /// A recipient's entry.
+    #[must_use]
+    pub fn recipient_entry(&self, id: &RecipientId) -> Option<&RecipientEntry> {
+        self.recipients.get(id)
     }
 
     /// The policy epoch.
