@@ -59,3 +59,6 @@ pub const HEADER_BYTES: usize = 8;
 
 /// Longest message: the header's length field has 16 bits.
 pub const MESSAGE_BYTES_MAX: usize = 0xffff;
+
+#[cfg(test)]
+mod tests;

@@ -29,7 +29,7 @@ pub enum AssemblyError {
 #[derive(Debug, Default)]
 pub struct Assembler {
     /// At most [`PENDING_MAX`], each of at most [`REPLY_PARTS_MAX`] parts.
-    pending: BTreeMap<u32, (ReplyBody, usize)>,
+    pub(super) pending: BTreeMap<u32, (ReplyBody, usize)>,
 }
 
 impl Assembler {
