@@ -1,4 +1,5 @@
-//! Says what a frame is: Ethernet II with up to two VLAN tags, ARP, IPv4, IPv6, TCP, UDP.
+//! Says what a frame is, and what stands in the fields that policy and rules look at: Ethernet II with one VLAN tag, ARP, IPv4,
+//! IPv6, TCP, UDP.
 //!
 //! Headers are checked as far as they decide where the next one is and whether a receiver would take it; checksums and
 //! payloads are not looked at.
@@ -18,6 +19,9 @@ pub trait Frame {
     /// The two bytes at `at` in network order, or none where they don't fit.
     fn u16(&self, at: usize) -> Option<u16>;
 
+    /// The four bytes at `at` in network order, or none where they don't fit.
+    fn u32(&self, at: usize) -> Option<u32>;
+
     /// True where there is no byte.
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -34,7 +38,11 @@ impl Frame for [u8] {
     }
 
     fn u16(&self, at: usize) -> Option<u16> {
-        Some(u16::from_be_bytes([*self.get(at)?, *self.get(at.checked_add(1)?)?]))
+        self.get(at..at.checked_add(2)?)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
+    }
+
+    fn u32(&self, at: usize) -> Option<u32> {
+        self.get(at..at.checked_add(4)?)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
     }
 }
 
@@ -56,40 +64,153 @@ const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 const ETHERTYPE_LLDP: u16 = 0x88cc;
 /// Below it the field is a length (IEEE 802.3 §3.2.6).
 const ETHERTYPE_MIN: u16 = 0x0600;
+/// `OFPVID_PRESENT` (OpenFlow 1.3.5 §7.2.3.7).
+const VID_PRESENT: u16 = 0x1000;
 
 const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_UDP: u8 = 17;
 const PROTOCOL_ICMPV6: u8 = 58;
 
+/// A network address: IPv6's 16 bytes in network order, or IPv4's four in front of zeroes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Address {
+    /// The first eight bytes.
+    pub high: u64,
+    /// The last eight.
+    pub low: u64,
+}
+
+impl Address {
+    /// Of IPv4.
+    #[must_use]
+    #[inline(always)]
+    pub const fn v4(address: u32) -> Self {
+        Self { high: (address as u64) << 32, low: 0 }
+    }
+}
+
+/// What stands in a frame's headers; zero where there is no such field, or where the frame is malformed before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Headers {
+    /// What it is.
+    pub kind: Kind,
+    /// Whom it is for: 48 bits.
+    pub destination: u64,
+    /// Whom it says it is from: 48 bits.
+    pub source: u64,
+    /// The type behind the tag.
+    pub ether_type: u16,
+    /// With `OFPVID_PRESENT`; zero without tag.
+    pub vlan_vid: u16,
+    /// Where the network header begins.
+    pub network_at: usize,
+    /// IPv4's protocol; IPv6's next header, be it an extension.
+    pub protocol: u8,
+    /// Six bits.
+    pub dscp: u8,
+    /// Of ICMPv6.
+    pub icmp_type: u8,
+    /// Of IPv4 or IPv6.
+    pub source_address: Address,
+    /// Of IPv4 or IPv6.
+    pub destination_address: Address,
+    /// Of TCP or UDP.
+    pub source_port: u16,
+    /// Of TCP or UDP.
+    pub destination_port: u16,
+}
+
+impl Headers {
+    const NONE: Self = Self {
+        kind: Kind::ShortEthernet,
+        destination: 0,
+        source: 0,
+        ether_type: 0,
+        vlan_vid: 0,
+        network_at: 0,
+        protocol: 0,
+        dscp: 0,
+        icmp_type: 0,
+        source_address: Address { high: 0, low: 0 },
+        destination_address: Address { high: 0, low: 0 },
+        source_port: 0,
+        destination_port: 0,
+    };
+
+    /// Whether it is what a device says before anybody knows it: ARP, EAPOL, LLDP; neighbour discovery, without what only a
+    /// router says; DHCP and DHCPv6 from a client; mDNS.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_discovery(&self) -> bool {
+        let kind = self.kind;
+        let is_mdns = self.destination_port == 5353 && matches!(kind, Kind::Ipv4Udp | Kind::Ipv6Udp);
+        is_mdns || matches!(kind, Kind::Eapol | Kind::Lldp) || self.is_link_upkeep()
+    }
+
+    /// Whether the gateway's own link would break without it: address resolution, and DHCP as a client.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_link_upkeep(&self) -> bool {
+        matches!(self.kind, Kind::Arp)
+            || matches!(self.kind, Kind::Ipv6Icmp) && self.is_neighbour_discovery()
+            || matches!(self.kind, Kind::Ipv4Udp) && self.is_from_client(68, 67)
+            || matches!(self.kind, Kind::Ipv6Udp) && self.is_from_client(546, 547)
+    }
+
+    /// Router solicitation, neighbour solicitation, neighbour advertisement (RFC 4861 §4).
+    #[inline(always)]
+    fn is_neighbour_discovery(&self) -> bool {
+        matches!(self.icmp_type, 133 | 135 | 136)
+    }
+
+    #[inline(always)]
+    fn is_from_client(&self, client: u16, server: u16) -> bool {
+        self.source_port == client && self.destination_port == server
+    }
+}
+
+/// Reads `frame`'s headers.
+#[inline(always)]
+pub fn parse<F: Frame + ?Sized>(frame: &F) -> Headers {
+    let mut headers = Headers::NONE;
+    headers.kind = ethernet(frame, &mut headers).unwrap_or(Kind::ShortEthernet);
+    headers
+}
+
 /// What `frame` is.
-#[inline(always)]
 pub fn classify<F: Frame + ?Sized>(frame: &F) -> Kind {
-    let Some(ethertype) = frame.u16(ETHERTYPE_AT) else { return Kind::ShortEthernet };
-    if !is_vlan(ethertype) {
-        return network(frame, ethertype, ETHERNET_BYTES);
-    }
-    let Some(ethertype) = frame.u16(ETHERTYPE_AT + VLAN_BYTES) else { return Kind::ShortVlan };
-    if !is_vlan(ethertype) {
-        return network(frame, ethertype, ETHERNET_BYTES + VLAN_BYTES);
-    }
-    let Some(ethertype) = frame.u16(ETHERTYPE_AT + 2 * VLAN_BYTES) else { return Kind::ShortVlan };
-    if is_vlan(ethertype) {
-        return Kind::ManyVlans;
-    }
-    network(frame, ethertype, ETHERNET_BYTES + 2 * VLAN_BYTES)
+    parse(frame).kind
 }
 
 #[inline(always)]
-fn is_vlan(ethertype: u16) -> bool {
-    ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_SERVICE_VLAN
+fn ethernet<F: Frame + ?Sized>(frame: &F, headers: &mut Headers) -> Option<Kind> {
+    let ether_type = frame.u16(ETHERTYPE_AT)?;
+    headers.destination = u64::from(frame.u32(0)?) << 16 | u64::from(frame.u16(4)?);
+    headers.source = u64::from(frame.u16(6)?) << 32 | u64::from(frame.u32(8)?);
+    if !is_vlan(ether_type) {
+        return Some(network(frame, headers, ether_type, ETHERNET_BYTES));
+    }
+    let Some(ether_type) = frame.u16(ETHERTYPE_AT + VLAN_BYTES) else { return Some(Kind::ShortVlan) };
+    headers.vlan_vid = frame.u16(ETHERNET_BYTES)? & 0x0fff | VID_PRESENT;
+    if is_vlan(ether_type) {
+        return Some(Kind::ManyVlans);
+    }
+    Some(network(frame, headers, ether_type, ETHERNET_BYTES + VLAN_BYTES))
 }
 
 #[inline(always)]
-fn network<F: Frame + ?Sized>(frame: &F, ethertype: u16, at: usize) -> Kind {
-    match ethertype {
-        ETHERTYPE_IPV4 => ipv4(frame, at).unwrap_or(Kind::ShortIpv4),
-        ETHERTYPE_IPV6 => ipv6(frame, at).unwrap_or(Kind::ShortIpv6),
+fn is_vlan(ether_type: u16) -> bool {
+    ether_type == ETHERTYPE_VLAN || ether_type == ETHERTYPE_SERVICE_VLAN
+}
+
+#[inline(always)]
+fn network<F: Frame + ?Sized>(frame: &F, headers: &mut Headers, ether_type: u16, at: usize) -> Kind {
+    headers.ether_type = ether_type;
+    headers.network_at = at;
+    match ether_type {
+        ETHERTYPE_IPV4 => ipv4(frame, headers, at).unwrap_or(Kind::ShortIpv4),
+        ETHERTYPE_IPV6 => ipv6(frame, headers, at).unwrap_or(Kind::ShortIpv6),
         ETHERTYPE_ARP => arp(frame, at).unwrap_or(Kind::ShortArp),
         ETHERTYPE_EAPOL => Kind::Eapol,
         ETHERTYPE_LLDP => Kind::Lldp,
@@ -107,7 +228,7 @@ fn arp<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Kind> {
 }
 
 #[inline(always)]
-fn ipv4<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Kind> {
+fn ipv4<F: Frame + ?Sized>(frame: &F, headers: &mut Headers, at: usize) -> Option<Kind> {
     frame.u8(at + IPV4_BYTES - 1)?;
     let first = frame.u8(at)?;
     if first >> 4 != 4 {
@@ -124,37 +245,59 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Kind> {
     if total_bytes < header_bytes || frame.len() < at + total_bytes {
         return Some(Kind::BadIpv4TotalLength);
     }
+    headers.dscp = frame.u8(at + 1)? >> 2;
+    headers.protocol = frame.u8(at + 9)?;
+    headers.source_address = Address::v4(frame.u32(at + 12)?);
+    headers.destination_address = Address::v4(frame.u32(at + 16)?);
     // More fragments follow, or this one isn't the first (RFC 791 §3.1); the bit before them is reserved.
     if frame.u16(at + 6)? & 0x3fff != 0 {
         return Some(Kind::Ipv4Fragment);
     }
     let payload = Payload { at: at + header_bytes, bytes: total_bytes - header_bytes };
-    Some(match frame.u8(at + 9)? {
-        PROTOCOL_TCP => tcp(frame, &payload).unwrap_or(Kind::Ipv4Tcp),
-        PROTOCOL_UDP => udp(frame, &payload).unwrap_or(Kind::Ipv4Udp),
+    Some(match headers.protocol {
+        PROTOCOL_TCP => tcp(frame, headers, &payload).unwrap_or(Kind::Ipv4Tcp),
+        PROTOCOL_UDP => udp(frame, headers, &payload).unwrap_or(Kind::Ipv4Udp),
         PROTOCOL_ICMP => Kind::Ipv4Icmp,
         _ => Kind::Ipv4Other,
     })
 }
 
 #[inline(always)]
-fn ipv6<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Kind> {
+fn ipv6<F: Frame + ?Sized>(frame: &F, headers: &mut Headers, at: usize) -> Option<Kind> {
     frame.u8(at + IPV6_BYTES - 1)?;
-    if frame.u8(at)? >> 4 != 6 {
+    let first = frame.u16(at)?;
+    if first >> 12 != 6 {
         return Some(Kind::BadIpv6Version);
     }
     let payload = Payload { at: at + IPV6_BYTES, bytes: usize::from(frame.u16(at + 4)?) };
     if frame.len() < payload.at + payload.bytes {
         return Some(Kind::BadIpv6PayloadLength);
     }
-    Some(match frame.u8(at + 6)? {
-        PROTOCOL_TCP => tcp(frame, &payload).unwrap_or(Kind::Ipv6Tcp),
-        PROTOCOL_UDP => udp(frame, &payload).unwrap_or(Kind::Ipv6Udp),
-        PROTOCOL_ICMPV6 => Kind::Ipv6Icmp,
+    // Six of the traffic class' eight bits, which stand behind four of the version.
+    headers.dscp = ((first >> 6) & 0x3f).to_be_bytes()[1];
+    headers.protocol = frame.u8(at + 6)?;
+    headers.source_address = address6(frame, at + 8)?;
+    headers.destination_address = address6(frame, at + 24)?;
+    Some(match headers.protocol {
+        PROTOCOL_TCP => tcp(frame, headers, &payload).unwrap_or(Kind::Ipv6Tcp),
+        PROTOCOL_UDP => udp(frame, headers, &payload).unwrap_or(Kind::Ipv6Udp),
+        PROTOCOL_ICMPV6 => {
+            if payload.bytes > 0 {
+                headers.icmp_type = frame.u8(payload.at)?;
+            }
+            Kind::Ipv6Icmp
+        }
         // Hop-by-hop, routing, fragment, ESP, authentication, destination, mobility, HIP, Shim6 (IANA's registry of RFC 7045).
         0 | 43 | 44 | 50 | 51 | 60 | 135 | 139 | 140 => Kind::Ipv6Extension,
         _ => Kind::Ipv6Other,
     })
+}
+
+#[inline(always)]
+fn address6<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Address> {
+    let high = u64::from(frame.u32(at)?) << 32 | u64::from(frame.u32(at + 4)?);
+    let low = u64::from(frame.u32(at + 8)?) << 32 | u64::from(frame.u32(at + 12)?);
+    Some(Address { high, low })
 }
 
 /// Where the transport header begins, and how many bytes IP says there are from it on.
@@ -165,25 +308,45 @@ struct Payload {
 
 /// What is wrong with TCP, if anything.
 #[inline(always)]
-fn tcp<F: Frame + ?Sized>(frame: &F, payload: &Payload) -> Option<Kind> {
+fn tcp<F: Frame + ?Sized>(frame: &F, headers: &mut Headers, payload: &Payload) -> Option<Kind> {
     if payload.bytes < TCP_BYTES {
         return Some(Kind::ShortTcp);
     }
     // IP's length was checked against the frame's; the verifier wants to see it at each read.
     let Some(offset) = frame.u8(payload.at + 12) else { return Some(Kind::ShortTcp) };
     let header_bytes = usize::from(offset >> 4) * 4;
-    (header_bytes < TCP_BYTES || payload.bytes < header_bytes).then_some(Kind::BadTcpOffset)
+    if header_bytes < TCP_BYTES || payload.bytes < header_bytes {
+        return Some(Kind::BadTcpOffset);
+    }
+    ports(frame, headers, payload, Kind::ShortTcp)
 }
 
 /// What is wrong with UDP, if anything.
 #[inline(always)]
-fn udp<F: Frame + ?Sized>(frame: &F, payload: &Payload) -> Option<Kind> {
+fn udp<F: Frame + ?Sized>(frame: &F, headers: &mut Headers, payload: &Payload) -> Option<Kind> {
     if payload.bytes < UDP_BYTES {
         return Some(Kind::ShortUdp);
     }
     let Some(length) = frame.u16(payload.at + 4) else { return Some(Kind::ShortUdp) };
     let length = usize::from(length);
-    (length < UDP_BYTES || payload.bytes < length).then_some(Kind::BadUdpLength)
+    if length < UDP_BYTES || payload.bytes < length {
+        return Some(Kind::BadUdpLength);
+    }
+    ports(frame, headers, payload, Kind::ShortUdp)
+}
+
+#[inline(always)]
+fn ports<F: Frame + ?Sized>(
+    frame: &F,
+    headers: &mut Headers,
+    payload: &Payload,
+    short: Kind,
+) -> Option<Kind> {
+    let Some(source) = frame.u16(payload.at) else { return Some(short) };
+    let Some(destination) = frame.u16(payload.at + 2) else { return Some(short) };
+    headers.source_port = source;
+    headers.destination_port = destination;
+    None
 }
 
 #[cfg(test)]

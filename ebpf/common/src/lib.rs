@@ -1,23 +1,29 @@
-//! What the eBPF programs and user space agree on: map names, keys, values and the parser of frames.
+//! What the eBPF programs and user space agree on: maps, keys, values, the parser of frames and the judgement of them.
 //!
-//! The parser is here and not in the program so that it can be tested where tests run, against arbitrary bytes; the
-//! kernel side only says how bytes are read ([`frame::Frame`]). No dependency, no allocation, no loop: a 5.10 verifier takes it.
+//! Parser and judgement are here and not in the program so that they can be tested where tests run, against arbitrary bytes; the
+//! kernel side only says how bytes are read ([`frame::Frame`]) and where knowledge lies ([`judge::World`]). No dependency, no
+//! allocation: a 5.10 verifier takes it.
 
 #![no_std]
 
 pub mod frame;
+pub mod judge;
+pub mod key;
+pub mod map;
+pub mod meter;
+
+pub use judge::Verdict;
 
 /// Raised whenever a map's name, key, value or meaning changes; user space refuses an object with another number.
-pub const ABI_VERSION: u32 = 1;
-
-/// The per-CPU array of [`Counter`], indexed by [`Kind`].
-pub const COUNTERS_MAP: &str = "COUNTERS";
+pub const ABI_VERSION: u32 = 2;
 
 /// The read-only section that holds one [`Abi`].
 pub const ABI_MAP: &str = ".rodata.abi";
 
-/// The XDP program that counts frames and passes all of them.
-pub const OBSERVE_PROGRAM: &str = "observe";
+/// The XDP program of sensor ports.
+pub const SENSOR_PROGRAM: &str = "sensor";
+/// The tc egress program of uplinks.
+pub const UPLINK_PROGRAM: &str = "uplink";
 
 /// What an object says of itself.
 #[repr(C)]
@@ -25,16 +31,16 @@ pub const OBSERVE_PROGRAM: &str = "observe";
 pub struct Abi {
     /// [`ABI_VERSION`] of its sources.
     pub version: u32,
-    /// [`Kind::COUNT`] of its sources.
-    pub kinds: u32,
+    /// [`Kind::COUNT`] and [`Verdict::COUNT`] of its sources, 16 bits each.
+    pub words: u32,
 }
 
 impl Abi {
     /// Of these sources.
-    pub const CURRENT: Self = Self { version: ABI_VERSION, kinds: Kind::COUNT };
+    pub const CURRENT: Self = Self { version: ABI_VERSION, words: Kind::COUNT << 16 | Verdict::COUNT };
 }
 
-/// One CPU's value of a [`Kind`]. Wraps after 2^64.
+/// One CPU's count of something. Wraps after 2^64.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counter {
@@ -105,7 +111,7 @@ kinds! {
     ShortEthernet = "short-ethernet",
     /// Ends inside a VLAN tag (IEEE 802.1Q, 802.1ad).
     ShortVlan = "short-vlan",
-    /// More than two VLAN tags.
+    /// More than one VLAN tag.
     ManyVlans = "many-vlans",
     /// Ends inside ARP.
     ShortArp = "short-arp",

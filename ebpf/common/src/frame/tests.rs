@@ -107,10 +107,10 @@ fn samples() -> Vec<(Kind, Vec<u8>)> {
     let mut samples = vec![
         (Kind::ShortEthernet, vec![2; 13]),
         (Kind::ShortVlan, ethernet(&[], ETHERTYPE_VLAN, &[0, 7, 8])),
-        (Kind::ShortVlan, ethernet(&[ETHERTYPE_SERVICE_VLAN], ETHERTYPE_VLAN, &[0, 7, 8])),
-        (Kind::ManyVlans, ethernet(&[ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN], ETHERTYPE_VLAN, &[])),
+        (Kind::ManyVlans, ethernet(&[ETHERTYPE_SERVICE_VLAN], ETHERTYPE_VLAN, &[0, 7, 8])),
+        (Kind::ManyVlans, ethernet(&[ETHERTYPE_VLAN], ETHERTYPE_VLAN, &[])),
     ];
-    for tags in [&[][..], &[ETHERTYPE_VLAN], &[ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN]] {
+    for tags in [&[][..], &[ETHERTYPE_VLAN], &[ETHERTYPE_SERVICE_VLAN]] {
         samples
             .extend(bodies.iter().map(|(kind, (ethertype, body))| (*kind, ethernet(tags, *ethertype, body))));
     }
@@ -158,5 +158,67 @@ fn every_cut_of_a_good_packet_is_malformed() {
         for end in 0..frame.len() {
             assert!(classify(&frame[..end]).is_malformed(), "{:x?}", &frame[..end]);
         }
+    }
+}
+
+#[test]
+fn addresses_ports_and_tags_are_read() {
+    let mut datagram = udp_datagram(8, 8);
+    datagram[..4].copy_from_slice(&[0, 68, 0, 67]);
+    let mut packet = ipv4_packet(4, 0, 17, &datagram);
+    packet[1] = 0xb9;
+    let mut frame = ethernet(&[ETHERTYPE_VLAN], ETHERTYPE_IPV4, &packet);
+    frame[..12].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 3, 4, 5, 6, 7]);
+    frame[14] = 0xe1;
+    let headers = parse(frame.as_slice());
+    assert_eq!((headers.destination, headers.source), (0xffff_ffff_ffff, 0x0203_0405_0607));
+    assert_eq!((headers.ether_type, headers.vlan_vid), (ETHERTYPE_IPV4, 0x1107));
+    assert_eq!((headers.network_at, headers.protocol, headers.dscp), (18, 17, 46));
+    assert_eq!(headers.source_address, Address::v4(0x0a00_0001));
+    assert_eq!(headers.destination_address, Address::v4(0x0a00_0002));
+    assert_eq!((headers.source_port, headers.destination_port), (68, 67));
+}
+
+#[test]
+fn what_any_device_may_say_and_what_only_a_router_says() {
+    let udp4 = |source: u16, destination: u16| {
+        let mut datagram = udp_datagram(8, 8);
+        datagram[..2].copy_from_slice(&source.to_be_bytes());
+        datagram[2..4].copy_from_slice(&destination.to_be_bytes());
+        datagram
+    };
+    let v4 = |source, destination| {
+        ethernet(&[], ETHERTYPE_IPV4, &ipv4_packet(0, 0, 17, &udp4(source, destination)))
+    };
+    let v6 =
+        |source, destination| ethernet(&[], ETHERTYPE_IPV6, &ipv6_packet(17, &udp4(source, destination)));
+    let icmp = |kind: u8| ethernet(&[], ETHERTYPE_IPV6, &ipv6_packet(58, &[kind, 0, 0, 0]));
+    let arp = ethernet(&[], ETHERTYPE_ARP, &arp_packet());
+    // A frame, whether it is discovery, whether the gateway's own link needs it.
+    let cases = [
+        (arp, true, true),
+        (ethernet(&[], ETHERTYPE_LLDP, &[2]), true, false),
+        (ethernet(&[], ETHERTYPE_EAPOL, &[]), true, false),
+        (v4(68, 67), true, true),
+        (v4(67, 68), false, false),
+        (v4(5353, 5353), true, false),
+        (v4(5353, 53), false, false),
+        (v6(546, 547), true, true),
+        (v6(547, 546), false, false),
+        (v6(40_000, 5353), true, false),
+        (v6(68, 67), false, false),
+        (icmp(133), true, true),
+        (icmp(135), true, true),
+        (icmp(136), true, true),
+        // Router advertisement, redirect, echo.
+        (icmp(134), false, false),
+        (icmp(137), false, false),
+        (icmp(128), false, false),
+        (ethernet(&[], ETHERTYPE_IPV6, &ipv6_packet(58, &[])), false, false),
+    ];
+    for (frame, discovery, upkeep) in cases {
+        let headers = parse(frame.as_slice());
+        assert!(!headers.kind.is_malformed());
+        assert_eq!((headers.is_discovery(), headers.is_link_upkeep()), (discovery, upkeep), "{frame:x?}");
     }
 }
