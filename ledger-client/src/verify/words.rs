@@ -72,6 +72,12 @@ pub fn revoked(second: &Word) -> u64 {
     number_at(second, 24)
 }
 
+/// The `version` of a consent's second word: the newest grant's, 0 for none.
+#[must_use]
+pub fn granted(second: &Word) -> u64 {
+    number_at(second, 16)
+}
+
 /// `bindings[key]`: version, bound.
 #[must_use]
 pub fn binding(version: u64, bound: bool) -> Word {

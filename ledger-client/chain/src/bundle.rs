@@ -1,0 +1,292 @@
+//! From the index and the chain to a policy bundle for one gateway.
+//!
+//! One block's header, one pool of trie nodes, and of the watched things the newest signed messages, each of which its slots must
+//! bear out: what the index has and the slots don't is left out, what the slots have and the index doesn't is fetched. A bundle
+//! with a claim that does not prove would be refused as a whole, and starve its gateway.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::Duration;
+
+use alloy::consensus::Header;
+use alloy::primitives::{B256, Bytes, keccak256};
+use alloy::sol_types::SolEvent as _;
+use caregate_protocol::id::RecipientId;
+use caregate_protocol::policy::{
+    BUNDLE_BYTES_MAX, CLAIMS_MAX, Claims, EMERGENCIES_MAX, NODES_MAX, ParticipantClaim, PolicyBundle,
+    RecipientStatus, Watch,
+};
+use ledger_client::verify::rlp::{Items, RlpError, put_list, put_number};
+use ledger_client::verify::slots::{self, Slot};
+use ledger_client::verify::words::{self, Word};
+
+use crate::client::{Block, Proofs};
+use crate::contract::Caregate;
+use crate::error::ChainError;
+use crate::follow::Follower;
+use crate::index::Index;
+
+/// Attempts until a bundle comes together: a node may forget old states while the head moves, or an event may be fetched that names
+/// another participant.
+const ATTEMPTS: u32 = 4;
+/// Longest wait for the follower's next look, between two attempts.
+const NEXT_LOOK: Duration = Duration::from_secs(1);
+
+/// A header's RLP, seals included, if it is the block that it names.
+///
+/// A QBFT block's id is taken over the header whose extra data have round 0 and no seals; that of any other chain over the header.
+pub(crate) fn header_bytes(block: &Block) -> Result<Vec<u8>, ChainError> {
+    let encoded = alloy_rlp(&block.header);
+    let mut sealed = block.header.clone();
+    let qbft = without_seals(&block.header.extra_data).ok().map(|extra| {
+        sealed.extra_data = Bytes::from(extra);
+        keccak256(alloy_rlp(&sealed))
+    });
+    if qbft.is_some_and(|hash| hash.0 == block.head.hash) || keccak256(&encoded).0 == block.head.hash {
+        Ok(encoded)
+    } else {
+        Err(ChainError::HeaderHash { number: block.head.number })
+    }
+}
+
+fn alloy_rlp(header: &Header) -> Vec<u8> {
+    alloy::rlp::encode(header)
+}
+
+/// QBFT's extra data with round 0 and an empty list of seals.
+fn without_seals(extra: &[u8]) -> Result<Vec<u8>, RlpError> {
+    let mut items = Items::of_list(extra)?;
+    let payload = items.rest();
+    items.bytes()?;
+    items.list()?;
+    items.item()?;
+    let head = payload.len() - items.rest().len();
+    let mut out = payload[..head].to_vec();
+    put_number(&mut out, 0);
+    put_list(&mut out, &[]);
+    let mut list = Vec::new();
+    put_list(&mut list, &out);
+    Ok(list)
+}
+
+/// What the index says about a watch list at a time.
+fn claims(index: &Index, watch: &Watch, time_s: u64) -> Claims {
+    let consents = watch.relationships.iter().filter_map(|id| index.consent(id));
+    let mut claims = Claims::default();
+    for consent in consents {
+        claims.consents.extend(consent.grant.clone());
+        claims.revocations.extend(consent.revocation.clone());
+    }
+    claims.bindings = watch
+        .bindings
+        .iter()
+        .filter_map(|key| index.bindings.get(key))
+        .map(|(signed, _)| signed.clone())
+        .collect();
+    let may = |domain: &RecipientId| {
+        index.participant(domain).is_some_and(|entry| {
+            entry.emergency && entry.status == Some(RecipientStatus::Active) && entry.key.is_some()
+        })
+    };
+    // One that is over gives nobody anything, and its domain may have left since.
+    claims.emergencies = watch
+        .pseudonyms
+        .iter()
+        .flat_map(|pseudonym| index.emergencies_of(pseudonym))
+        .filter(|signed| signed.emergency.until > time_s && may(&signed.emergency.domain))
+        .cloned()
+        .collect();
+    let grantees = claims.consents.iter().map(|signed| signed.grant.grantee);
+    let domains = claims.emergencies.iter().map(|signed| signed.emergency.domain);
+    let named: BTreeSet<_> = grantees.chain(domains).collect();
+    claims.participants =
+        named.iter().filter_map(|id| index.participant(id).and_then(|entry| claim(id, entry))).collect();
+    claims
+}
+
+/// What a bundle says of a participant; nothing of one that is not registered, or has no key.
+fn claim(id: &RecipientId, entry: &crate::index::Participant) -> Option<ParticipantClaim> {
+    let key = entry.key.as_ref()?;
+    Some(ParticipantClaim {
+        id: *id,
+        hpke_public_key: key.hpke_public_key,
+        key_version: key.version,
+        status: entry.status?,
+        kind: entry.kind,
+        emergency: entry.emergency,
+        signature: key.signature,
+    })
+}
+
+/// Every slot that a verifier asks for, also of what is watched and isn't there: that shows that it isn't.
+fn wanted(watch: &Watch, claims: &Claims) -> Vec<Slot> {
+    let mut wanted = vec![slots::EPOCH];
+    wanted.extend(watch.relationships.iter().flat_map(slots::consent));
+    wanted.extend(watch.bindings.iter().map(slots::binding));
+    wanted.extend(claims.participants.iter().flat_map(|claim| slots::participant(&claim.id)));
+    wanted.extend(
+        claims
+            .emergencies
+            .iter()
+            .flat_map(|signed| slots::emergency(&signed.emergency.pseudonym, &signed.emergency.domain)),
+    );
+    let mut seen = HashSet::new();
+    wanted.retain(|slot| seen.insert(*slot));
+    wanted
+}
+
+impl Proofs {
+    fn word(&self, slot: &Slot) -> Word {
+        self.values.get(slot).copied().unwrap_or_default()
+    }
+
+    fn words<const N: usize>(&self, slots: [Slot; N]) -> [Word; N] {
+        slots.map(|slot| self.word(&slot))
+    }
+}
+
+/// What the slots have and the claims don't: an event's signature and its indexed value.
+fn missing(watch: &Watch, claims: &Claims, proofs: &Proofs) -> Vec<(B256, B256)> {
+    let grants: BTreeMap<_, _> =
+        claims.consents.iter().map(|signed| (signed.grant.relationship, signed.grant.version)).collect();
+    let revocations: BTreeMap<_, _> = claims
+        .revocations
+        .iter()
+        .map(|signed| (signed.revocation.relationship, signed.revocation.version))
+        .collect();
+    let mut missing = Vec::new();
+    for id in &watch.relationships {
+        let [_, versions] = proofs.words(slots::consent(id));
+        if words::granted(&versions) > grants.get(id).copied().unwrap_or(0) {
+            missing.push((Caregate::Granted::SIGNATURE_HASH, B256::from(id.0)));
+        }
+        if words::revoked(&versions) > revocations.get(id).copied().unwrap_or(0) {
+            missing.push((Caregate::Revoked::SIGNATURE_HASH, B256::from(id.0)));
+        }
+    }
+    for key in &watch.bindings {
+        let known = claims
+            .bindings
+            .iter()
+            .any(|signed| proofs.word(&slots::binding(key)) == words::binding(signed.version, signed.bound));
+        if proofs.word(&slots::binding(key)) != Word::default() && !known {
+            missing.push((Caregate::DeviceBound::SIGNATURE_HASH, B256::from(key.0)));
+        }
+    }
+    missing
+}
+
+/// Keeps what the slots bear out. What they don't is a node's contradiction, and would spoil the rest.
+fn keep_borne_out(claims: &mut Claims, watch: &Watch, proofs: &Proofs) {
+    let before =
+        claims.participants.len() + claims.consents.len() + claims.bindings.len() + claims.emergencies.len();
+    claims
+        .participants
+        .retain(|claim| proofs.words(slots::participant(&claim.id)) == words::participant(claim));
+    claims.consents.retain(|signed| {
+        let shown = proofs.words(slots::consent(&signed.grant.relationship));
+        words::consent(&signed.grant, words::revoked(&shown[1])) == shown
+    });
+    let bindings: HashSet<_> = watch.bindings.iter().map(|key| proofs.word(&slots::binding(key))).collect();
+    claims.bindings.retain(|signed| bindings.contains(&words::binding(signed.version, signed.bound)));
+    let active = |domain: &RecipientId| claims.participants.iter().any(|claim| claim.id == *domain);
+    claims.emergencies.retain(|signed| {
+        let emergency = &signed.emergency;
+        let shown = proofs.words(slots::emergency(&emergency.pseudonym, &emergency.domain));
+        words::emergency(emergency, words::reviewed(&shown[2])) == shown && active(&emergency.domain)
+    });
+    let after =
+        claims.participants.len() + claims.consents.len() + claims.bindings.len() + claims.emergencies.len();
+    if after < before {
+        tracing::warn!(claims = before - after, "left out of a bundle: the contract's slots say otherwise");
+    }
+}
+
+impl Follower {
+    /// A bundle for a gateway that watches `watch`, of the newest block that the index knows.
+    ///
+    /// # Errors
+    /// [`ChainError`]: no answer, events not read yet, or more than fits a bundle.
+    pub async fn bundle(&self, watch: &Watch) -> Result<PolicyBundle, ChainError> {
+        let mut attempt = 1;
+        loop {
+            let mut heads = self.heads();
+            heads.mark_unchanged();
+            match self.attempt(watch).await {
+                Ok(Some(bundle)) => return Ok(bundle),
+                Ok(None) if attempt < ATTEMPTS => {}
+                Ok(None) => {
+                    return Err(ChainError::malformed(
+                        "eth_getLogs",
+                        "an event that the slots bear out is missing",
+                    ));
+                }
+                Err(error @ (ChainError::Config(_) | ChainError::BundleFull { .. })) => return Err(error),
+                Err(error) if attempt >= ATTEMPTS => return Err(error),
+                Err(error) => {
+                    tracing::debug!(%error, attempt, "bundle: once more, at the next block");
+                    // Where no block comes, the same is tried again.
+                    drop(tokio::time::timeout(NEXT_LOOK, heads.changed()).await);
+                }
+            }
+            attempt += 1;
+        }
+    }
+
+    /// None where events were fetched that must be looked at.
+    async fn attempt(&self, watch: &Watch) -> Result<Option<PolicyBundle>, ChainError> {
+        let (block, mut claims) = {
+            let state = self.state();
+            let Some(block) = state.synced.clone() else {
+                return Err(ChainError::CatchingUp { at: state.next, head: state.latest });
+            };
+            let claims = claims(&state.index, watch, block.head.time_s);
+            (block, claims)
+        };
+        bounded(&claims)?;
+        let proofs = self.chain().proofs(&wanted(watch, &claims), block.head.number).await?;
+        let missing = missing(watch, &claims, &proofs);
+        if !missing.is_empty() {
+            return self.fetch(&missing, block.head.number).await.map(|()| None);
+        }
+        keep_borne_out(&mut claims, watch, &proofs);
+        claims.epoch = words::number(&proofs.word(&slots::EPOCH)).unwrap_or_default();
+        let nodes: BTreeSet<Vec<u8>> = proofs.nodes.into_iter().map(Vec::from).collect();
+        if nodes.len() > NODES_MAX {
+            return Err(ChainError::BundleFull { what: "trie nodes", len: nodes.len(), max: NODES_MAX });
+        }
+        let bundle =
+            PolicyBundle { header: header_bytes(&block)?, nodes: nodes.into_iter().collect(), claims };
+        match bundle.encode().len() {
+            len if len > BUNDLE_BYTES_MAX => {
+                Err(ChainError::BundleFull { what: "bytes", len, max: BUNDLE_BYTES_MAX })
+            }
+            _ => Ok(Some(bundle)),
+        }
+    }
+
+    async fn fetch(&self, missing: &[(B256, B256)], to: u64) -> Result<(), ChainError> {
+        for about in missing {
+            let events = self.chain().events_about(0, to, Some(*about)).await?;
+            let mut state = self.state();
+            events.iter().for_each(|event| state.index.insert(event));
+        }
+        Ok(())
+    }
+}
+
+fn bounded(claims: &Claims) -> Result<(), ChainError> {
+    let lists = [
+        ("participants", claims.participants.len(), CLAIMS_MAX),
+        ("consents", claims.consents.len(), CLAIMS_MAX),
+        ("revocations", claims.revocations.len(), CLAIMS_MAX),
+        ("bindings", claims.bindings.len(), CLAIMS_MAX),
+        ("emergencies", claims.emergencies.len(), EMERGENCIES_MAX),
+    ];
+    match lists.into_iter().find(|(_, len, max)| len > max) {
+        Some((what, len, max)) => Err(ChainError::BundleFull { what, len, max }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

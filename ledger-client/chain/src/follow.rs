@@ -1,0 +1,190 @@
+//! Follows the chain: its head, and the events up to it. A node that goes away is asked again until it is back.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use caregate_protocol::policy::Watch;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{Block, Chain, Head, LOG_BLOCKS_MAX};
+use crate::error::ChainError;
+use crate::index::Index;
+
+/// Pauses between attempts to reach a node that does not answer: the first, doubled up to the last.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Whether the chain is followed at present.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// Not yet: nothing has been answered.
+    Starting,
+    /// Events up to the head are known.
+    Following,
+    /// The node does not answer, or not as it should. Asked again all the time.
+    Down(ChainError),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) index: Index,
+    /// The block up to which the index is complete; none while it is not.
+    pub(crate) synced: Option<Block>,
+    /// The first block whose events have not been read.
+    pub(crate) next: u64,
+    /// Of the newest block seen.
+    pub(crate) latest: u64,
+}
+
+/// A chain that is being followed.
+#[derive(Debug)]
+pub struct Follower {
+    chain: Chain,
+    state: Mutex<State>,
+    heads: watch::Sender<Option<Head>>,
+    status: watch::Sender<Status>,
+}
+
+impl Follower {
+    /// Begins to follow, in a task of its own, until `shutdown`. The node need not be there yet.
+    #[must_use]
+    pub fn start(chain: Chain, shutdown: CancellationToken) -> Arc<Self> {
+        let follower = Arc::new(Self {
+            chain,
+            state: Mutex::default(),
+            heads: watch::Sender::new(None),
+            status: watch::Sender::new(Status::Starting),
+        });
+        let task = Arc::clone(&follower);
+        tokio::spawn(async move { shutdown.run_until_cancelled(task.run()).await });
+        follower
+    }
+
+    /// The chain that is followed.
+    #[must_use]
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// The newest block up to which the index is complete. Changes with each block.
+    #[must_use]
+    pub fn heads(&self) -> watch::Receiver<Option<Head>> {
+        self.heads.subscribe()
+    }
+
+    /// Whether the node answers. Changes when that changes.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Looks into the index. Keep it short: the follower waits meanwhile.
+    pub fn with_index<T>(&self, look: impl FnOnce(&Index) -> T) -> T {
+        look(&self.state().index)
+    }
+
+    /// The block of the last change of what is watched ([`Index::last_change`]).
+    #[must_use]
+    pub fn last_change(&self, watch: &Watch) -> u64 {
+        self.with_index(|index| index.last_change(watch))
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn run(&self) {
+        let mut pause = BACKOFF.0;
+        let mut checked = false;
+        loop {
+            let wait = match self.look(&mut checked).await {
+                Ok(()) => {
+                    pause = BACKOFF.0;
+                    self.say(Status::Following);
+                    self.chain.config.poll()
+                }
+                Err(error) => {
+                    checked = false;
+                    self.say(Status::Down(error));
+                    let wait = pause;
+                    pause = (pause * 2).min(BACKOFF.1);
+                    wait
+                }
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn say(&self, status: Status) {
+        self.status.send_if_modified(|known| {
+            let changed = *known != status;
+            if changed {
+                match &status {
+                    Status::Down(error) => tracing::warn!(%error, "the ledger is not followed"),
+                    Status::Following | Status::Starting => tracing::info!("the ledger is followed"),
+                }
+                *known = status;
+            }
+            changed
+        });
+    }
+
+    /// One look: the head, and the events since the last look.
+    async fn look(&self, checked: &mut bool) -> Result<(), ChainError> {
+        if !*checked {
+            self.chain.check().await?;
+            *checked = true;
+        }
+        let latest = self.chain.block(None).await?;
+        if !self.continues(&latest).await? {
+            tracing::warn!(
+                block = latest.head.number,
+                "the ledger is another one than before: read from its beginning"
+            );
+            *self.state() = State::default();
+            self.heads.send_replace(None);
+        }
+        let from = {
+            let mut state = self.state();
+            state.latest = latest.head.number;
+            if state.synced.as_ref().is_some_and(|synced| synced.head == latest.head) {
+                return Ok(());
+            }
+            state.next.max(self.chain.config.deployed_at)
+        };
+        self.catch_up(from, &latest).await?;
+        self.heads.send_replace(Some(latest.head));
+        Ok(())
+    }
+
+    /// Whether `latest` stands on what was read before. A QBFT chain is final; a node whose data were lost begins again.
+    async fn continues(&self, latest: &Block) -> Result<bool, ChainError> {
+        let Some(known) = self.state().synced.as_ref().map(|synced| synced.head) else { return Ok(true) };
+        if latest.head.number < known.number {
+            return Ok(false);
+        }
+        if latest.head.number == known.number {
+            return Ok(latest.head.hash == known.hash);
+        }
+        if latest.head.number == known.number + 1 {
+            return Ok(latest.header.parent_hash.0 == known.hash);
+        }
+        Ok(self.chain.block(Some(known.number)).await?.head.hash == known.hash)
+    }
+
+    async fn catch_up(&self, from: u64, latest: &Block) -> Result<(), ChainError> {
+        let mut at = from;
+        while at <= latest.head.number {
+            let end = latest.head.number.min(at.saturating_add(LOG_BLOCKS_MAX - 1));
+            let events = self.chain.events(at, end).await?;
+            let last = end == latest.head.number;
+            let mut state = self.state();
+            events.iter().for_each(|event| state.index.apply(event));
+            state.next = end.saturating_add(1);
+            // Events and header change together: whoever looks finds an index that is complete up to its header.
+            state.synced = last.then(|| latest.clone());
+            at = state.next;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,227 @@
+//! What the events come to: the newest signed message about each thing, in memory.
+//!
+//! It is a cache. What counts is in the contract's slots, and where a slot has a newer version than the index, the bundle asks the
+//! chain for that one event ([`crate::Follower::bundle`]). So the index may be full: anybody can grant in relationships of their own
+//! making, for nothing where gas is free, and must not be able to keep another patient's grant from a gateway.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
+use caregate_protocol::id::RecipientId;
+use caregate_protocol::policy::{
+    Commitment, Pseudonym, RecipientKind, RecipientStatus, RelationshipId, SignedBinding, SignedEmergency,
+    SignedGrant, SignedRevocation, Watch,
+};
+
+use crate::convert::SignedParticipantKey;
+use crate::event::{Event, LedgerEvent};
+
+/// Most relationships, and most bindings, each of which takes some 300 bytes: a region's patients in 80 MB. Whatever comes later is
+/// fetched when a gateway watches it.
+pub const ENTRIES_MAX: usize = 262_144;
+/// Most participants and emergencies: the registrar lets them in.
+pub const PARTICIPANTS_MAX: usize = 16_384;
+
+/// A relationship's newest messages.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Consent {
+    /// The newest grant.
+    pub grant: Option<SignedGrant>,
+    /// The revocation of the highest version.
+    pub revocation: Option<SignedRevocation>,
+    /// Block of the last change.
+    pub changed: u64,
+}
+
+impl Consent {
+    /// The newest grant, unless it is revoked.
+    #[must_use]
+    pub fn standing(&self) -> Option<&SignedGrant> {
+        let revoked = self.revocation.as_ref().map_or(0, |signed| signed.revocation.version);
+        self.grant.as_ref().filter(|signed| signed.grant.version > revoked)
+    }
+}
+
+/// A participant, by the registrar's word and its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Participant {
+    /// None for one who takes no part.
+    pub status: Option<RecipientStatus>,
+    /// What it is to its patients.
+    pub kind: RecipientKind,
+    /// Whether it may break the glass.
+    pub emergency: bool,
+    /// Its newest key.
+    pub key: Option<SignedParticipantKey>,
+    /// Block of the last change.
+    pub changed: u64,
+}
+
+impl Default for Participant {
+    fn default() -> Self {
+        Self { status: None, kind: RecipientKind::Other, emergency: false, key: None, changed: 0 }
+    }
+}
+
+/// What is known of the contract's state from its events.
+#[derive(Debug, Clone, Default)]
+pub struct Index {
+    pub(crate) consents: BTreeMap<RelationshipId, Consent>,
+    pub(crate) bindings: BTreeMap<Commitment, (SignedBinding, u64)>,
+    pub(crate) participants: BTreeMap<RecipientId, Participant>,
+    pub(crate) emergencies: BTreeMap<(Pseudonym, RecipientId), (SignedEmergency, u64)>,
+    by_grantee: BTreeMap<RecipientId, BTreeSet<RelationshipId>>,
+    /// Block of the last change of something that had no place.
+    left_out: Option<u64>,
+}
+
+/// The entry of `key`; none where it would be a new one of too many.
+fn place<K: Ord, V: Default>(map: &mut BTreeMap<K, V>, key: K, max: usize) -> Option<&mut V> {
+    let full = map.len() >= max;
+    match map.entry(key) {
+        Entry::Occupied(there) => Some(there.into_mut()),
+        Entry::Vacant(_) if full => None,
+        Entry::Vacant(free) => Some(free.insert(V::default())),
+    }
+}
+
+fn replace<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: V, max: usize) -> Option<()> {
+    (map.len() < max || map.contains_key(&key)).then(|| drop(map.insert(key, value)))
+}
+
+impl Index {
+    /// Takes the next event. Events come in their order; an older one that was fetched again changes nothing.
+    pub(crate) fn apply(&mut self, event: &LedgerEvent) {
+        if self.take(event, ENTRIES_MAX, PARTICIPANTS_MAX).is_none() {
+            self.left_out = self.left_out.max(Some(event.block));
+        }
+    }
+
+    /// Takes an event that was asked for because somebody watches it: there is always a place.
+    pub(crate) fn insert(&mut self, event: &LedgerEvent) {
+        // What is watched is bounded by who watches.
+        let _placed: Option<()> = self.take(event, usize::MAX, usize::MAX);
+    }
+
+    fn take(&mut self, event: &LedgerEvent, entries_max: usize, participants_max: usize) -> Option<()> {
+        let block = event.block;
+        match &event.event {
+            Event::Granted(signed) => {
+                let id = signed.grant.relationship;
+                let consent = place(&mut self.consents, id, entries_max)?;
+                if consent.grant.as_ref().is_some_and(|known| known.grant.version >= signed.grant.version) {
+                    return Some(());
+                }
+                let before = consent.grant.replace(signed.clone()).map(|before| before.grant.grantee);
+                consent.changed = consent.changed.max(block);
+                if let Some(before) = before.filter(|before| *before != signed.grant.grantee)
+                    && let Some(relationships) = self.by_grantee.get_mut(&before)
+                {
+                    relationships.remove(&id);
+                }
+                self.by_grantee.entry(signed.grant.grantee).or_default().insert(id);
+            }
+            Event::Revoked(signed) => {
+                let consent = place(&mut self.consents, signed.revocation.relationship, entries_max)?;
+                let known = consent.revocation.as_ref().map_or(0, |known| known.revocation.version);
+                if signed.revocation.version > known {
+                    consent.revocation = Some(signed.clone());
+                    consent.changed = consent.changed.max(block);
+                }
+            }
+            Event::DeviceBound { key, binding } => {
+                let newer = self.bindings.get(key).is_none_or(|(known, _)| known.version < binding.version);
+                if newer {
+                    replace(&mut self.bindings, *key, (binding.clone(), block), entries_max)?;
+                }
+            }
+            Event::ParticipantSet { participant, status, kind, emergency } => {
+                let entry = place(&mut self.participants, *participant, participants_max)?;
+                if block >= entry.changed {
+                    (entry.status, entry.kind, entry.emergency) = (*status, *kind, *emergency);
+                    entry.changed = block;
+                }
+            }
+            Event::ParticipantKeySet(signed) => {
+                let entry = place(&mut self.participants, signed.participant, participants_max)?;
+                if entry.key.as_ref().is_none_or(|known| known.version < signed.version) {
+                    entry.key = Some(signed.clone());
+                    entry.changed = entry.changed.max(block);
+                }
+            }
+            Event::EmergencyOpened(signed) => {
+                let key = (signed.emergency.pseudonym, signed.emergency.domain);
+                let known = self.emergencies.get(&key).map_or(0, |(known, _)| known.emergency.number);
+                if signed.emergency.number > known {
+                    replace(&mut self.emergencies, key, (signed.clone(), block), participants_max)?;
+                }
+            }
+            Event::EmergencyReviewed { .. } => {}
+        }
+        Some(())
+    }
+
+    /// A relationship.
+    #[must_use]
+    pub fn consent(&self, id: &RelationshipId) -> Option<&Consent> {
+        self.consents.get(id)
+    }
+
+    /// The relationships whose newest grant is to this domain.
+    pub fn consents_to(&self, grantee: &RecipientId) -> impl Iterator<Item = (&RelationshipId, &Consent)> {
+        self.by_grantee.get(grantee).into_iter().flatten().filter_map(|id| self.consents.get_key_value(id))
+    }
+
+    /// A participant.
+    #[must_use]
+    pub fn participant(&self, id: &RecipientId) -> Option<&Participant> {
+        self.participants.get(id)
+    }
+
+    /// Every participant.
+    pub fn participants(&self) -> impl Iterator<Item = (&RecipientId, &Participant)> {
+        self.participants.iter()
+    }
+
+    /// The newest emergency of each domain for this pseudonym.
+    pub fn emergencies_of(&self, pseudonym: &Pseudonym) -> impl Iterator<Item = &SignedEmergency> {
+        let (first, last) = ((*pseudonym, RecipientId([0; 20])), (*pseudonym, RecipientId([0xff; 20])));
+        self.emergencies.range(first..=last).map(|(_, (signed, _))| signed)
+    }
+
+    /// The newest emergency of this domain for each pseudonym.
+    pub fn emergencies_by(&self, domain: &RecipientId) -> impl Iterator<Item = &SignedEmergency> {
+        self.emergencies
+            .values()
+            .map(|(signed, _)| signed)
+            .filter(move |signed| signed.emergency.domain == *domain)
+    }
+
+    /// The block of the last change of what is watched, of the participants that it names included. At or above the truth: what has
+    /// no place in the index counts as changed.
+    #[must_use]
+    pub fn last_change(&self, watch: &Watch) -> u64 {
+        let consents = watch.relationships.iter().map(|id| match self.consents.get(id) {
+            Some(consent) => {
+                let grantee =
+                    consent.grant.as_ref().and_then(|signed| self.participants.get(&signed.grant.grantee));
+                consent.changed.max(grantee.map_or(0, |grantee| grantee.changed))
+            }
+            None => self.left_out.unwrap_or(0),
+        });
+        let bindings = watch
+            .bindings
+            .iter()
+            .map(|key| self.bindings.get(key).map_or(self.left_out.unwrap_or(0), |(_, changed)| *changed));
+        let emergencies = watch.pseudonyms.iter().flat_map(|pseudonym| {
+            let (first, last) = ((*pseudonym, RecipientId([0; 20])), (*pseudonym, RecipientId([0xff; 20])));
+            self.emergencies.range(first..=last).map(|((_, domain), (_, changed))| {
+                (*changed).max(self.participants.get(domain).map_or(0, |domain| domain.changed))
+            })
+        });
+        consents.chain(bindings).chain(emergencies).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests;
