@@ -19,7 +19,6 @@ pub mod login;
 pub mod message;
 pub mod metrics;
 pub mod opener;
-pub mod origin;
 pub mod page;
 pub mod password;
 pub mod ring;

@@ -13,6 +13,7 @@ use axum::middleware::map_response_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use caregate_host::origin;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +24,7 @@ use crate::login::{Access, COOKIE, Login, LoginError};
 use crate::message::Bed;
 use crate::metrics::Metrics;
 use crate::session::AGE_MAX;
-use crate::{fhir, origin, page, stream};
+use crate::{fhir, page, stream};
 
 /// HTTP connections at once, upgraded ones not counted: a browser opens up to six.
 pub const CONNECTIONS_MAX: usize = 256;

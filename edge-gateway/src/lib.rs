@@ -7,6 +7,7 @@ pub mod hints;
 pub mod ingest;
 pub mod inventory;
 pub mod keys;
+pub mod local;
 pub mod metrics;
 pub mod mqtt;
 pub mod openflow;

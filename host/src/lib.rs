@@ -15,5 +15,6 @@ pub mod identity;
 pub mod key_file;
 pub mod log;
 pub mod net;
+pub mod origin;
 mod process;
 pub mod shutdown;

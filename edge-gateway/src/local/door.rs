@@ -1,0 +1,309 @@
+//! The routes and what they share.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use caregate_host::{clock, origin};
+use caregate_protocol::policy::delivery::Verdict;
+use caregate_protocol::policy::{Mac, RelationshipId, Revocation, SignedRevocation, VerifiedPolicy};
+use ledger_client::revoke::RevokeKeys;
+use ledger_client::verify::Pins;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::login::{AGE_MAX, COOKIE, Login, LoginError};
+use super::metrics::LocalMetrics;
+use super::offers::{self, Offers};
+use super::page;
+use super::view::{Facts, standing};
+use crate::hints::Hints;
+use crate::inventory::Shared;
+use crate::inventory::oui::Vendors;
+
+/// HTTP connections at once: a browser opens up to six.
+pub const CONNECTIONS_MAX: usize = 32;
+/// Bytes of a request's body, but for `/policy/*`: an access code or a relationship, with room.
+pub const BODY_BYTES_MAX: usize = 1024;
+/// Entries of the quarantine that are listed: the newest, as many as a person reads.
+const QUARANTINE_LISTED: usize = 100;
+/// How long a revocation may take to be in force: a commit with a slow disk. After that its outcome is not known.
+const REVOKE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// One line of the audit trail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TrailLine {
+    /// When, Unix time in seconds.
+    pub at_s: i64,
+    /// What happened, in a sentence for the patient.
+    pub text: String,
+}
+
+/// What the door needs of the policy side.
+pub trait PolicySide: Send + Sync + 'static {
+    /// The policy in force.
+    fn current(&self) -> Arc<VerifiedPolicy>;
+    /// Holds a bundle against the pins and puts it in force.
+    fn offer_bundle(&self, bytes: Vec<u8>) -> impl Future<Output = Verdict> + Send;
+    /// Holds a revocation against the pins, puts it in force, and sees that the ledger gets it.
+    fn offer_revocation(&self, signed: SignedRevocation) -> impl Future<Output = Verdict> + Send;
+    /// What came into force and what was refused, the newest first.
+    fn trail(&self) -> Vec<TrailLine>;
+}
+
+/// What the routes share.
+pub struct App<P> {
+    /// The policy side.
+    pub policy: P,
+    /// Who and what is enrolled.
+    pub pins: Arc<Pins>,
+    /// What the button signs with.
+    pub keys: RevokeKeys,
+    /// Who was seen.
+    pub inventory: Shared,
+    /// Whose blocks addresses are in.
+    pub vendors: Vendors,
+    /// Who was heard, and the quarantine.
+    pub hints: Hints,
+    /// Whose frames a controller's rule drops.
+    pub quarantined: watch::Receiver<Arc<BTreeSet<Mac>>>,
+    /// The access code and sessions.
+    pub login: Login,
+    /// Counters.
+    pub metrics: LocalMetrics,
+    /// Whether we serve HTTPS.
+    pub secure: bool,
+    /// What bounds `/policy/*`.
+    pub offers: Offers,
+}
+
+/// The peer's address, as the server of `caregate-host` gives it.
+type Peer = Extension<ConnectInfo<SocketAddr>>;
+type Shelf<P> = State<Arc<App<P>>>;
+
+/// All routes.
+pub fn router<P: PolicySide>(app: Arc<App<P>>) -> Router {
+    let offers = Router::new()
+        .route("/policy/bundle", post(offers::bundle::<P>))
+        .route("/policy/revocation", post(offers::revocation::<P>));
+    Router::new()
+        .route("/", get(page::index))
+        .route("/page.css", get(page::style))
+        .route("/page.js", get(page::script))
+        .route("/icon.svg", get(page::icon))
+        .route("/api/login", post(log_in::<P>))
+        .route("/api/logout", post(log_out::<P>))
+        .route("/api/state", get(state::<P>))
+        .route("/api/devices", get(devices::<P>))
+        .route("/api/quarantine", get(quarantine::<P>))
+        .route("/api/trail", get(trail::<P>))
+        .route("/api/revoke", post(revoke::<P>))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        // Their bodies are read by their handlers, each with its own bound.
+        .merge(offers)
+        .fallback(get(async || problem(StatusCode::NOT_FOUND, "no such page")))
+        .layer(map_response(page::secured))
+        .with_state(app)
+}
+
+/// An error as `{"error":"…"}`.
+pub(super) fn problem(status: StatusCode, text: impl ToString) -> Response {
+    (status, Json(serde_json::json!({ "error": text.to_string() }))).into_response()
+}
+
+/// 429, with the time to wait.
+pub(super) fn too_often(left: Duration) -> Response {
+    let seconds = left.as_secs() + 1;
+    let mut response = problem(StatusCode::TOO_MANY_REQUESTS, format!("too often; try again in {seconds} s"));
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
+/// The body of a POST that only our own page or a program can have sent: a browser sends this content type to another site only
+/// after asking it, and names its page in `Origin`.
+fn own_json<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<T, Box<Response>> {
+    if !origin::is_own(headers) {
+        return Err(Box::new(problem(StatusCode::FORBIDDEN, "Origin is another page than ours")));
+    }
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
+        let text = "Content-Type must be application/json";
+        return Err(Box::new(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, text)));
+    }
+    let body = body.map_err(|rejection| Box::new(problem(rejection.status(), rejection.body_text())))?;
+    // The parser's words don't repeat the input.
+    serde_json::from_slice(&body)
+        .map_err(|error| Box::new(problem(StatusCode::BAD_REQUEST, format!("body: {error}"))))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Code {
+    code: String,
+}
+
+async fn log_in<P: PolicySide>(
+    State(app): Shelf<P>,
+    Extension(ConnectInfo(peer)): Peer,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let Code { code } = match own_json(&headers, body) {
+        Ok(code) => code,
+        Err(response) => return *response,
+    };
+    let opened = app.login.open(&code, peer.ip(), clock::monotonic());
+    let outcome = opened.as_ref().map_or_else(LoginError::reason, |_| "ok");
+    app.metrics.logins.with_label_values(&[outcome]).inc();
+    match opened {
+        Ok(token) => with_cookie(app.secure, &token, AGE_MAX.as_secs()),
+        Err(LoginError::TooMany(left)) => too_often(left),
+        Err(error @ LoginError::Wrong) => problem(StatusCode::FORBIDDEN, error),
+        Err(error @ LoginError::Internal) => problem(StatusCode::INTERNAL_SERVER_ERROR, error),
+    }
+}
+
+fn with_cookie(secure: bool, token: &str, age_s: u64) -> Response {
+    let secure = if secure { "; Secure" } else { "" };
+    let cookie = format!("{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={age_s}{secure}");
+    (StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response()
+}
+
+async fn log_out<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> Response {
+    if !origin::is_own(&headers) {
+        return problem(StatusCode::FORBIDDEN, "Origin is another page than ours");
+    }
+    app.login.close(&headers);
+    with_cookie(app.secure, "", 0)
+}
+
+fn refuse_stranger<P>(app: &App<P>, headers: &HeaderMap) -> Result<(), Response> {
+    if app.login.admits(headers, clock::monotonic()) {
+        Ok(())
+    } else {
+        Err(problem(StatusCode::UNAUTHORIZED, "log in first"))
+    }
+}
+
+fn now_s() -> u64 {
+    u64::try_from(clock::now_ms().div_euclid(1000)).unwrap_or(0)
+}
+
+/// Runs what may wait for the disk (sled) apart from the async tasks.
+async fn apart(work: impl FnOnce() -> Response + Send + 'static) -> Response {
+    let failed = |_panicked| problem(StatusCode::INTERNAL_SERVER_ERROR, "failed inside the gateway");
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(failed)
+}
+
+impl<P: PolicySide> App<P> {
+    /// Gives `look` the facts of this moment.
+    fn with_facts<T>(&self, look: impl FnOnce(&Facts<'_>) -> T) -> T {
+        let (policy, heard) = (self.policy.current(), self.hints.devices());
+        let quarantined = Arc::clone(&self.quarantined.borrow());
+        let inventory = self.inventory.lock();
+        look(&Facts {
+            policy: &policy,
+            pins: &self.pins,
+            keys: &self.keys,
+            inventory: &inventory,
+            heard: &heard,
+            quarantined: &quarantined,
+        })
+    }
+}
+
+async fn state<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> Response {
+    if let Err(response) = refuse_stranger(&app, &headers) {
+        return response;
+    }
+    apart(move || Json(app.with_facts(|facts| facts.state(now_s()))).into_response()).await
+}
+
+async fn devices<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> Response {
+    if let Err(response) = refuse_stranger(&app, &headers) {
+        return response;
+    }
+    apart(move || app.with_facts(|facts| Json(facts.seen(&app.vendors)).into_response())).await
+}
+
+async fn quarantine<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> Response {
+    if let Err(response) = refuse_stranger(&app, &headers) {
+        return response;
+    }
+    apart(move || Json(app.hints.quarantined(QUARANTINE_LISTED)).into_response()).await
+}
+
+async fn trail<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> Response {
+    match refuse_stranger(&app, &headers) {
+        Ok(()) => Json(app.policy.trail()).into_response(),
+        Err(response) => response,
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Revoke {
+    relationship: RelationshipId,
+}
+
+async fn revoke<P: PolicySide>(
+    State(app): Shelf<P>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    if let Err(response) = refuse_stranger(&app, &headers) {
+        return response;
+    }
+    let Revoke { relationship } = match own_json(&headers, body) {
+        Ok(revoke) => revoke,
+        Err(response) => return *response,
+    };
+    let (outcome, response) = end(app.clone(), relationship).await;
+    app.metrics.revocations.with_label_values(&[outcome]).inc();
+    response
+}
+
+/// Ends what stands in a relationship: signs with its revoke-only key, puts it in force, and only then answers.
+async fn end<P: PolicySide>(app: Arc<App<P>>, relationship: RelationshipId) -> (&'static str, Response) {
+    if !app.pins.relationships.contains_key(&relationship) {
+        return ("unknown", problem(StatusCode::NOT_FOUND, "no such relationship"));
+    }
+    let policy = app.policy.current();
+    let Some(version) = standing(&policy, &relationship).map(|grant| grant.version) else {
+        return ("nothing_stands", problem(StatusCode::CONFLICT, "nothing is granted there any more"));
+    };
+    let revocation = Revocation { relationship, version };
+    let Some(signed) = app.keys.sign(&revocation, &app.pins.domain) else {
+        return ("no_key", problem(StatusCode::CONFLICT, "this box has no key that ends it; the wallet has"));
+    };
+    // A task of its own: a browser that leaves in the middle must not stop it.
+    let ending = tokio::spawn(async move { app.policy.offer_revocation(signed).await });
+    match tokio::time::timeout(REVOKE_TIMEOUT, ending).await {
+        Ok(Ok(Verdict { refused: None, epoch, .. })) => {
+            let done =
+                serde_json::json!({ "relationship": relationship, "version": version, "epoch": epoch });
+            ("in_force", Json(done).into_response())
+        }
+        Ok(Ok(Verdict { refused: Some(reason), .. })) => {
+            ("refused", problem(StatusCode::INTERNAL_SERVER_ERROR, format!("refused: {reason}")))
+        }
+        Ok(Err(_panicked)) => {
+            ("failed", problem(StatusCode::INTERNAL_SERVER_ERROR, "failed inside the gateway"))
+        }
+        Err(_elapsed) => ("slow", problem(StatusCode::GATEWAY_TIMEOUT, "it was not done in time")),
+    }
+}

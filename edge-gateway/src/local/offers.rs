@@ -1,0 +1,159 @@
+//! `POST /policy/bundle` and `POST /policy/revocation`: policy by any path. No login: both carry their own authority, and whoever
+//! hands them in learns only whether they count.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::{self, Body};
+use axum::extract::{ConnectInfo, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use caregate_host::clock;
+use caregate_protocol::policy::delivery::Verdict;
+use caregate_protocol::policy::{BUNDLE_BYTES_MAX, SignedRevocation};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::door::{App, problem, too_often};
+use super::pace::{self, Pace};
+
+/// Bundles being read or verified at once: each takes a MiB, and a processor for up to 300 ms.
+pub const OFFERS_MAX: usize = 4;
+/// Longest revocation: its CBOR has 112 bytes.
+pub const REVOCATION_BYTES_MAX: usize = 256;
+/// Time in which a body must be here: a MiB over a bad link.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bundles of one address at once, and then one in so long: a controller has one each ten seconds.
+const BUNDLES: (u32, Duration) = (5, Duration::from_secs(2));
+/// Revocations of one address at once, and then one in so long: a wallet ends all of a patient's relationships in one go.
+const REVOCATIONS: (u32, Duration) = (64, Duration::from_millis(250));
+
+/// What bounds the two routes.
+#[derive(Debug)]
+pub struct Offers {
+    bundles: Mutex<Pace>,
+    revocations: Mutex<Pace>,
+    places: Arc<Semaphore>,
+    /// Addresses with a bundle under way: one each, so that a slow sender holds one place and not all.
+    senders: Arc<Mutex<HashSet<IpAddr>>>,
+}
+
+impl Default for Offers {
+    fn default() -> Self {
+        Self {
+            bundles: Mutex::new(Pace::new(BUNDLES.0, BUNDLES.1)),
+            revocations: Mutex::new(Pace::new(REVOCATIONS.0, REVOCATIONS.1)),
+            places: Arc::new(Semaphore::new(OFFERS_MAX)),
+            senders: Arc::default(),
+        }
+    }
+}
+
+impl Offers {
+    fn place(&self, address: IpAddr) -> Option<Place> {
+        let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let address = pace::network(address);
+        let is_new = self.senders.lock().unwrap_or_else(PoisonError::into_inner).insert(address);
+        is_new.then(|| Place { address, senders: Arc::clone(&self.senders), _permit: permit })
+    }
+}
+
+/// One sender's place; freed on drop.
+struct Place {
+    address: IpAddr,
+    senders: Arc<Mutex<HashSet<IpAddr>>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.senders.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.address);
+    }
+}
+
+fn take(pace: &Mutex<Pace>, address: IpAddr) -> Result<(), Duration> {
+    pace.lock().unwrap_or_else(PoisonError::into_inner).take(address, clock::monotonic())
+}
+
+async fn read(body: Body, bytes_max: usize) -> Result<body::Bytes, (StatusCode, &'static str)> {
+    match tokio::time::timeout(BODY_TIMEOUT, body::to_bytes(body, bytes_max)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_too_long_or_broken)) => Err((StatusCode::PAYLOAD_TOO_LARGE, "too_large")),
+        Err(_elapsed) => Err((StatusCode::REQUEST_TIMEOUT, "slow")),
+    }
+}
+
+fn answered(verdict: &Verdict) -> Response {
+    let status = if verdict.refused.is_none() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+    let Verdict { number, epoch, refused } = verdict;
+    (status, Json(serde_json::json!({ "number": number, "epoch": epoch, "refused": refused })))
+        .into_response()
+}
+
+fn refused(app_kind: &'static str, status: StatusCode, reason: &'static str) -> Response {
+    let text = match reason {
+        "too_large" => "the body is too long, or did not come whole",
+        "slow" => "the body did not come in time",
+        _ => "too many bundles at once; try again",
+    };
+    tracing::debug!(kind = app_kind, reason, "an offer was not looked at");
+    problem(status, text)
+}
+
+pub(super) async fn bundle<P: super::PolicySide>(
+    State(app): State<Arc<App<P>>>,
+    Extension(ConnectInfo(peer)): Extension<ConnectInfo<SocketAddr>>,
+    body: Body,
+) -> Response {
+    let count = |outcome: &str| app.metrics.offers.with_label_values(&["bundle", outcome]).inc();
+    if let Err(left) = take(&app.offers.bundles, peer.ip()) {
+        count("too_often");
+        return too_often(left);
+    }
+    let Some(place) = app.offers.place(peer.ip()) else {
+        count("busy");
+        return refused("bundle", StatusCode::SERVICE_UNAVAILABLE, "busy");
+    };
+    let bytes = match read(body, BUNDLE_BYTES_MAX).await {
+        Ok(bytes) => bytes,
+        Err((status, reason)) => {
+            count(reason);
+            return refused("bundle", status, reason);
+        }
+    };
+    let verdict = app.policy.offer_bundle(bytes.into()).await;
+    drop(place);
+    count(verdict.refused.as_deref().unwrap_or("in_force"));
+    answered(&verdict)
+}
+
+pub(super) async fn revocation<P: super::PolicySide>(
+    State(app): State<Arc<App<P>>>,
+    Extension(ConnectInfo(peer)): Extension<ConnectInfo<SocketAddr>>,
+    body: Body,
+) -> Response {
+    let count = |outcome: &str| app.metrics.offers.with_label_values(&["revocation", outcome]).inc();
+    if let Err(left) = take(&app.offers.revocations, peer.ip()) {
+        count("too_often");
+        return too_often(left);
+    }
+    let bytes = match read(body, REVOCATION_BYTES_MAX).await {
+        Ok(bytes) => bytes,
+        Err((status, reason)) => {
+            count(reason);
+            return refused("revocation", status, reason);
+        }
+    };
+    let signed = match SignedRevocation::decode(&bytes) {
+        Ok(signed) => signed,
+        Err(error) => {
+            count(error.reason());
+            return problem(StatusCode::BAD_REQUEST, format!("revocation: {error}"));
+        }
+    };
+    let verdict = app.policy.offer_revocation(signed).await;
+    count(verdict.refused.as_deref().unwrap_or("in_force"));
+    answered(&verdict)
+}
