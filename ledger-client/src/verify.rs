@@ -39,6 +39,8 @@ pub use refusal::{BundleRefusal, ClaimPath, ProofError, RevocationRefusal, Signe
 pub use signature::{SignatureError, signer};
 pub use trie::{EMPTY_ROOT, NODE_BYTES_MAX, NODES_MAX, NodePool, TrieError};
 
+#[cfg(any(test, feature = "fixture"))]
+pub(crate) use bundle::storage_root_of;
 #[cfg(any(test, feature = "wallet"))]
 pub(crate) use eip712::keccak256;
 #[cfg(any(test, feature = "revoke", feature = "wallet"))]

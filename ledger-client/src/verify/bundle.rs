@@ -153,7 +153,7 @@ impl<'a> Storage<'a> {
             .value(&header.state_root, &keccak256(&[&contract.0]))
             .map_err(|source| refused(source.into()))?
             .ok_or(refused(ProofError::Absent))?;
-        let root = storage_root(account).map_err(|source| refused(ProofError::Value(source)))?;
+        let root = storage_root_of(account).map_err(|source| refused(ProofError::Value(source)))?;
         Ok(Self { pool, root })
     }
 
@@ -195,7 +195,7 @@ impl<'a> Storage<'a> {
 }
 
 /// An account is `[nonce, balance, storage root, code hash]` (Yellow Paper, §4.1).
-fn storage_root(account: &[u8]) -> Result<[u8; 32], RlpError> {
+pub(crate) fn storage_root_of(account: &[u8]) -> Result<[u8; 32], RlpError> {
     let mut fields = Items::of_list(account)?;
     fields.bytes()?;
     fields.bytes()?;
