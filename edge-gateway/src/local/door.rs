@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Extension, Json, Router};
+use axum::{Extension, Router};
 use caregate_host::{clock, origin};
 use caregate_protocol::policy::delivery::Verdict;
 use caregate_protocol::policy::{Mac, RelationshipId, Revocation, SignedRevocation, VerifiedPolicy};
@@ -117,9 +117,18 @@ pub fn router<P: PolicySide>(app: Arc<App<P>>) -> Router {
         .with_state(app)
 }
 
+/// A value as JSON.
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes)
+            .into_response(),
+        Err(_unwritable) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
 /// An error as `{"error":"…"}`.
 pub(super) fn problem(status: StatusCode, text: impl ToString) -> Response {
-    (status, Json(serde_json::json!({ "error": text.to_string() }))).into_response()
+    json(status, &serde_json::json!({ "error": text.to_string() }))
 }
 
 /// 429, with the time to wait.
@@ -230,26 +239,26 @@ async fn state<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> Respo
     if let Err(response) = refuse_stranger(&app, &headers) {
         return response;
     }
-    apart(move || Json(app.with_facts(|facts| facts.state(now_s()))).into_response()).await
+    apart(move || json(StatusCode::OK, &app.with_facts(|facts| facts.state(now_s())))).await
 }
 
 async fn devices<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> Response {
     if let Err(response) = refuse_stranger(&app, &headers) {
         return response;
     }
-    apart(move || app.with_facts(|facts| Json(facts.seen(&app.vendors)).into_response())).await
+    apart(move || app.with_facts(|facts| json(StatusCode::OK, &facts.seen(&app.vendors)))).await
 }
 
 async fn quarantine<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> Response {
     if let Err(response) = refuse_stranger(&app, &headers) {
         return response;
     }
-    apart(move || Json(app.hints.quarantined(QUARANTINE_LISTED)).into_response()).await
+    apart(move || json(StatusCode::OK, &app.hints.quarantined(QUARANTINE_LISTED))).await
 }
 
 async fn trail<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> Response {
     match refuse_stranger(&app, &headers) {
-        Ok(()) => Json(app.policy.trail()).into_response(),
+        Ok(()) => json(StatusCode::OK, &app.policy.trail()),
         Err(response) => response,
     }
 }
@@ -296,7 +305,7 @@ async fn end<P: PolicySide>(app: Arc<App<P>>, relationship: RelationshipId) -> (
         Ok(Ok(Verdict { refused: None, epoch, .. })) => {
             let done =
                 serde_json::json!({ "relationship": relationship, "version": version, "epoch": epoch });
-            ("in_force", Json(done).into_response())
+            ("in_force", json(StatusCode::OK, &done))
         }
         Ok(Ok(Verdict { refused: Some(reason), .. })) => {
             ("refused", problem(StatusCode::INTERNAL_SERVER_ERROR, format!("refused: {reason}")))

@@ -6,17 +6,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::{self, Body};
 use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
+use axum::response::Response;
 use caregate_host::clock;
 use caregate_protocol::policy::delivery::Verdict;
 use caregate_protocol::policy::{BUNDLE_BYTES_MAX, SignedRevocation};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::door::{App, problem, too_often};
+use super::door::{App, json, problem, too_often};
 use super::pace::{self, Pace};
 
 /// Bundles being read or verified at once: each takes a MiB, and a processor for up to 300 ms.
@@ -88,8 +88,7 @@ async fn read(body: Body, bytes_max: usize) -> Result<body::Bytes, (StatusCode, 
 fn answered(verdict: &Verdict) -> Response {
     let status = if verdict.refused.is_none() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     let Verdict { number, epoch, refused } = verdict;
-    (status, Json(serde_json::json!({ "number": number, "epoch": epoch, "refused": refused })))
-        .into_response()
+    json(status, &serde_json::json!({ "number": number, "epoch": epoch, "refused": refused }))
 }
 
 fn refused(app_kind: &'static str, status: StatusCode, reason: &'static str) -> Response {
