@@ -1,0 +1,546 @@
+//! What a wallet remembers, and what it signs next.
+//!
+//! ```text
+//! wallet       [1, seed(32), ledger or null, [relationship, …], [home, …]]                 CBOR, inside the keystore
+//! ledger       [chain id, contract(20), [validator(20), …]]
+//! relationship [label, grantee(20), number, granted, revoked]
+//! home         [gateway, patient(16), emergency, [device, …]]
+//! device       [id, mac(6), version, bound]
+//! ```
+//! A version is written down before what carries it leaves the wallet, so that no version is ever signed twice.
+
+use caregate_protocol::cbor::{CborError, Cursor};
+use caregate_protocol::id::{DeviceId, PatientId, RecipientId};
+use caregate_protocol::policy::{
+    Commitment, DEVICES_MAX, GRANTS_MAX, Grant, Mac, Revocation, SignedBinding, SignedGrant, SignedRevocation,
+};
+use minicbor::{Decoder, Encoder};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::{KeyError, PatientSeed, RelationshipKeys};
+use crate::verify::{
+    Address, Domain, EnrolledDevice, EnrolledPatient, LABEL_BYTES_MAX, VALIDATORS_MAX, slots,
+};
+
+const FORMAT: u8 = 1;
+/// Most gateways of one patient: homes and the clinics where they stayed.
+pub const HOMES_MAX: usize = 64;
+/// Longest name of a gateway, in bytes: as in its certificate.
+pub const GATEWAY_BYTES_MAX: usize = 64;
+
+/// For which ledger the wallet signs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ledger {
+    /// Chain and contract.
+    pub domain: Domain,
+    /// Who seals, for enrolment files; at most [`VALIDATORS_MAX`].
+    pub validators: Vec<Address>,
+}
+
+/// One recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relationship {
+    /// The patient's name for it; 1 to [`LABEL_BYTES_MAX`] bytes, each once.
+    pub label: String,
+    /// Its domain's address.
+    pub grantee: RecipientId,
+    /// Counts up when a relationship with the same domain begins anew.
+    pub number: u32,
+    /// Highest grant version that was signed; 0 for none.
+    pub granted: u64,
+    /// Highest version that was revoked; 0 for none.
+    pub revoked: u64,
+}
+
+/// One device at a home.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// As it names itself.
+    pub device: DeviceId,
+    /// Its address on the sensor network.
+    pub mac: Mac,
+    /// Highest version that was signed; 0 for none.
+    pub version: u64,
+    /// What that version says.
+    pub bound: bool,
+}
+
+/// One gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// Its name; 1 to [`GATEWAY_BYTES_MAX`] bytes, each once.
+    pub gateway: String,
+    /// The patient's pseudonym in its segments.
+    pub patient: PatientId,
+    /// Whether the gateway watches the patient's pseudonym for break-glass.
+    pub emergency: bool,
+    /// What the patient wears there.
+    pub devices: Vec<Device>,
+}
+
+/// A patient's wallet.
+#[derive(Debug)]
+pub struct Wallet {
+    /// From which all keys come.
+    pub seed: PatientSeed,
+    /// None until it is set.
+    pub ledger: Option<Ledger>,
+    /// At most [`GRANTS_MAX`].
+    pub relationships: Vec<Relationship>,
+    /// At most [`HOMES_MAX`].
+    pub homes: Vec<Home>,
+}
+
+/// What a wallet won't do.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum WalletError {
+    /// No ledger was set.
+    #[error("the wallet knows no ledger yet")]
+    NoLedger,
+    /// No relationship has this label.
+    #[error("no relationship is called `{0}`")]
+    NoRelationship(String),
+    /// No gateway has this name.
+    #[error("no gateway is called `{0}`")]
+    NoGateway(String),
+    /// A label, gateway, device or relationship for the second time.
+    #[error("{what} `{name}` is there already")]
+    Duplicate {
+        /// Which.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// Empty, too long, or with control characters.
+    #[error("{what} must have 1 to {max} bytes and no control characters")]
+    Name {
+        /// Which.
+        what: &'static str,
+        /// Most bytes.
+        max: usize,
+    },
+    /// One more than there may be.
+    #[error("no more than {max} {what}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        max: usize,
+    },
+    /// The last version was used: the relationship is revoked for good, or the device can't change any more.
+    #[error("{0}: no version is left")]
+    NoVersion(&'static str),
+    /// A grant that grants nothing.
+    #[error("a grant names at least one class and one purpose, and ends after it begins")]
+    EmptyGrant,
+    /// A device's address that no one station can have.
+    #[error("{0} is not a station's own MAC address")]
+    Mac(Mac),
+    /// Takes a broken hash.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// Why bytes are no wallet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum WalletFormatError {
+    /// Of another release.
+    #[error("wallet format {0} is not {FORMAT}")]
+    Format(u8),
+    /// Malformed.
+    #[error("wallet: {0}")]
+    Cbor(#[from] CborError),
+}
+
+/// What a grant allows; masks as in [`Grant`], times in Unix seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Bit `1 << DataClass`.
+    pub classes: u32,
+    /// Bit `1 << Purpose`.
+    pub purposes: u32,
+    /// First second at which it holds.
+    pub from: u64,
+    /// First second at which it holds no more.
+    pub until: u64,
+    /// How long it may outlive a fresh policy.
+    pub stale_bound_s: u32,
+}
+
+fn name(what: &'static str, text: &str, max: usize) -> Result<(), WalletError> {
+    if text.is_empty() || text.len() > max || text.chars().any(char::is_control) {
+        Err(WalletError::Name { what, max })
+    } else {
+        Ok(())
+    }
+}
+
+impl Wallet {
+    /// A wallet that knows nobody.
+    #[must_use]
+    pub fn new(seed: PatientSeed) -> Self {
+        Self { seed, ledger: None, relationships: Vec::new(), homes: Vec::new() }
+    }
+
+    /// For which ledger it signs.
+    ///
+    /// # Errors
+    /// [`WalletError::NoLedger`].
+    pub fn ledger(&self) -> Result<&Ledger, WalletError> {
+        self.ledger.as_ref().ok_or(WalletError::NoLedger)
+    }
+
+    /// A relationship by its label.
+    ///
+    /// # Errors
+    /// [`WalletError::NoRelationship`].
+    pub fn relationship(&self, label: &str) -> Result<&Relationship, WalletError> {
+        let found = self.relationships.iter().find(|known| known.label == label);
+        found.ok_or_else(|| WalletError::NoRelationship(label.to_owned()))
+    }
+
+    fn relationship_mut(&mut self, label: &str) -> Result<&mut Relationship, WalletError> {
+        let found = self.relationships.iter_mut().find(|known| known.label == label);
+        found.ok_or_else(|| WalletError::NoRelationship(label.to_owned()))
+    }
+
+    /// The keys of a relationship.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub fn keys(&self, label: &str) -> Result<RelationshipKeys, WalletError> {
+        let Relationship { grantee, number, .. } = self.relationship(label)?;
+        Ok(self.seed.relationship_keys(grantee, *number)?)
+    }
+
+    /// Begins a relationship. The first with a domain has number 0, the next 1, and so on.
+    ///
+    /// # Errors
+    /// [`WalletError`]: the label is no name or is there already, or there are too many.
+    pub fn add_relationship(
+        &mut self,
+        label: &str,
+        grantee: RecipientId,
+    ) -> Result<&Relationship, WalletError> {
+        name("a label", label, LABEL_BYTES_MAX)?;
+        if self.relationships.iter().any(|known| known.label == label) {
+            return Err(WalletError::Duplicate { what: "relationship", name: label.to_owned() });
+        }
+        if self.relationships.len() >= GRANTS_MAX {
+            return Err(WalletError::TooMany { what: "relationships", max: GRANTS_MAX });
+        }
+        let before =
+            self.relationships.iter().filter(|known| known.grantee == grantee).map(|known| known.number);
+        let number = before.max().map_or(0, |number| number.saturating_add(1));
+        self.relationships.push(Relationship {
+            label: label.to_owned(),
+            grantee,
+            number,
+            granted: 0,
+            revoked: 0,
+        });
+        Ok(&self.relationships[self.relationships.len() - 1])
+    }
+
+    /// Notes versions that the ledger has: a wallet that was restored from its seed knows none.
+    ///
+    /// # Errors
+    /// [`WalletError::NoRelationship`].
+    pub fn note_versions(&mut self, label: &str, granted: u64, revoked: u64) -> Result<(), WalletError> {
+        let relationship = self.relationship_mut(label)?;
+        relationship.granted = relationship.granted.max(granted);
+        relationship.revoked = relationship.revoked.max(revoked);
+        Ok(())
+    }
+
+    /// Signs the next grant of a relationship. Keep the wallet before handing it on.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub fn sign_grant(&mut self, label: &str, terms: &Terms) -> Result<SignedGrant, WalletError> {
+        if terms.classes == 0 || terms.purposes == 0 || terms.from >= terms.until {
+            return Err(WalletError::EmptyGrant);
+        }
+        let (domain, keys) = (self.ledger()?.domain, self.keys(label)?);
+        let relationship = self.relationship_mut(label)?;
+        let version = relationship
+            .granted
+            .max(relationship.revoked)
+            .checked_add(1)
+            .ok_or(WalletError::NoVersion("the relationship was revoked for good"))?;
+        relationship.granted = version;
+        let grant = Grant {
+            relationship: keys.relationship(),
+            grantee: relationship.grantee,
+            classes: terms.classes,
+            purposes: terms.purposes,
+            from: terms.from,
+            until: terms.until,
+            stale_bound_s: terms.stale_bound_s,
+            version,
+        };
+        Ok(keys.grant.sign_grant(&grant, &domain))
+    }
+
+    /// Signs the revocation of all grants of a relationship so far. Keep the wallet before handing it on.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub fn sign_revocation(&mut self, label: &str) -> Result<SignedRevocation, WalletError> {
+        let (domain, keys) = (self.ledger()?.domain, self.keys(label)?);
+        let relationship = self.relationship_mut(label)?;
+        // Where nothing was granted yet, the first version is kept from ever counting.
+        let version = relationship.granted.max(relationship.revoked).max(1);
+        relationship.revoked = version;
+        let revocation = Revocation { relationship: keys.relationship(), version };
+        Ok(keys.grant.sign_revocation(&revocation, &domain))
+    }
+
+    /// A gateway by its name.
+    ///
+    /// # Errors
+    /// [`WalletError::NoGateway`].
+    pub fn home(&self, gateway: &str) -> Result<&Home, WalletError> {
+        let found = self.homes.iter().find(|known| known.gateway == gateway);
+        found.ok_or_else(|| WalletError::NoGateway(gateway.to_owned()))
+    }
+
+    /// A gateway by its name; made where it is new.
+    ///
+    /// # Errors
+    /// [`WalletError`]: no name, or too many.
+    pub fn home_mut(&mut self, gateway: &str) -> Result<&mut Home, WalletError> {
+        let at = match self.homes.iter().position(|known| known.gateway == gateway) {
+            Some(at) => at,
+            None => {
+                name("a gateway's name", gateway, GATEWAY_BYTES_MAX)?;
+                if self.homes.len() >= HOMES_MAX {
+                    return Err(WalletError::TooMany { what: "gateways", max: HOMES_MAX });
+                }
+                let (gateway, patient) = (gateway.to_owned(), self.seed.patient(gateway));
+                self.homes.push(Home { gateway, patient, emergency: true, devices: Vec::new() });
+                self.homes.len() - 1
+            }
+        };
+        Ok(&mut self.homes[at])
+    }
+
+    /// Adds a device to a gateway, or gives it another address; a device that is bound keeps its address.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub fn add_device(&mut self, gateway: &str, device: &DeviceId, mac: Mac) -> Result<(), WalletError> {
+        if !mac.is_unicast() {
+            return Err(WalletError::Mac(mac));
+        }
+        let home = self.home_mut(gateway)?;
+        if let Some(known) = home.devices.iter_mut().find(|known| known.device == *device) {
+            if known.mac != mac && known.bound {
+                return Err(WalletError::Duplicate {
+                    what: "with another address, device",
+                    name: device.to_string(),
+                });
+            }
+            // Another address is another commitment, whose versions begin anew.
+            if known.mac != mac {
+                (known.mac, known.version) = (mac, 0);
+            }
+            return Ok(());
+        }
+        if home.devices.len() >= DEVICES_MAX {
+            return Err(WalletError::TooMany { what: "devices", max: DEVICES_MAX });
+        }
+        home.devices.push(Device { device: device.clone(), mac, version: 0, bound: false });
+        Ok(())
+    }
+
+    /// Notes the version of a binding that the ledger has.
+    pub fn note_binding(&mut self, gateway: &str, device: &DeviceId, version: u64) {
+        let homes = self.homes.iter_mut().filter(|home| home.gateway == gateway);
+        for known in homes.flat_map(|home| &mut home.devices).filter(|known| known.device == *device) {
+            known.version = known.version.max(version);
+        }
+    }
+
+    /// What a gateway pins of a device, and so its commitment.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub fn enrolled_device(&self, gateway: &str, device: &DeviceId) -> Result<EnrolledDevice, WalletError> {
+        let devices = &self.home(gateway)?.devices;
+        let known = devices.iter().find(|known| known.device == *device);
+        let known =
+            known.ok_or_else(|| WalletError::NoGateway(format!("{gateway}, with a device {device}")))?;
+        let salt = self.seed.device_salt(gateway, device);
+        Ok(EnrolledDevice { device: device.clone(), mac: known.mac, salt })
+    }
+
+    /// Signs that a device is bound, or is no more. Keep the wallet before handing it on.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub fn sign_binding(
+        &mut self,
+        gateway: &str,
+        device: &DeviceId,
+        bound: bool,
+    ) -> Result<SignedBinding, WalletError> {
+        let domain = self.ledger()?.domain;
+        let commitment = self.enrolled_device(gateway, device)?.commitment();
+        let key = self.seed.home_key(gateway)?;
+        let known = self.home_mut(gateway)?.devices.iter_mut().find(|known| known.device == *device);
+        let known = known.ok_or_else(|| WalletError::NoGateway(gateway.to_owned()))?;
+        let version =
+            known.version.checked_add(1).ok_or(WalletError::NoVersion("the device can't change any more"))?;
+        (known.version, known.bound) = (version, bound);
+        Ok(key.sign_binding(commitment, bound, version, &domain))
+    }
+
+    /// What a gateway pins of this patient: all relationships, and what the patient wears there.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub fn enrolled(&self, gateway: &str) -> Result<EnrolledPatient, WalletError> {
+        let home = self.home(gateway)?;
+        let relationships = self
+            .relationships
+            .iter()
+            .map(|known| {
+                Ok(self.seed.relationship_keys(&known.grantee, known.number)?.enrolled(&known.label))
+            })
+            .collect::<Result<_, KeyError>>()?;
+        let devices = home.devices.iter().map(|known| self.enrolled_device(gateway, &known.device));
+        Ok(EnrolledPatient {
+            patient: home.patient,
+            home_key: self.seed.home_key(gateway)?.address(),
+            pseudonym: home.emergency.then(|| self.seed.pseudonym(0)),
+            relationships,
+            devices: devices.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The key of a device's binding in the contract.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub fn binding_key(&self, gateway: &str, device: &DeviceId) -> Result<Commitment, WalletError> {
+        let commitment = self.enrolled_device(gateway, device)?.commitment();
+        Ok(slots::binding_key(&self.seed.home_key(gateway)?.address(), &commitment))
+    }
+}
+
+type Written = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
+
+impl Wallet {
+    /// The wallet's bytes: secrets, for [`super::keystore::seal`].
+    #[must_use]
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        // Room for all of it from the start: a vector that grows leaves its old memory behind.
+        let devices: usize = self.homes.iter().map(|home| home.devices.len()).sum();
+        let room = 4096 + 160 * self.relationships.len() + 160 * self.homes.len() + 128 * devices;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+        // Writing to memory can't fail.
+        drop(self.put(&mut Encoder::new(&mut *bytes)));
+        bytes
+    }
+
+    fn put(&self, out: &mut Encoder<&mut Vec<u8>>) -> Written {
+        out.array(5)?.u8(FORMAT)?.bytes(self.seed.as_bytes())?;
+        match &self.ledger {
+            None => {
+                out.null()?;
+            }
+            Some(Ledger { domain, validators }) => {
+                out.array(3)?.u64(domain.chain_id)?.bytes(&domain.verifying_contract.0)?;
+                out.array(validators.len() as u64)?;
+                for validator in validators {
+                    out.bytes(&validator.0)?;
+                }
+            }
+        }
+        out.array(self.relationships.len() as u64)?;
+        for Relationship { label, grantee, number, granted, revoked } in &self.relationships {
+            out.array(5)?.str(label)?.bytes(&grantee.0)?.u32(*number)?.u64(*granted)?.u64(*revoked)?;
+        }
+        out.array(self.homes.len() as u64)?;
+        for Home { gateway, patient, emergency, devices } in &self.homes {
+            out.array(4)?.str(gateway)?.bytes(&patient.0)?.bool(*emergency)?;
+            out.array(devices.len() as u64)?;
+            for Device { device, mac, version, bound } in devices {
+                out.array(4)?.str(device.as_str())?.bytes(&mac.0)?.u64(*version)?.bool(*bound)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`WalletFormatError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, WalletFormatError> {
+        let mut cursor = Cursor::new(bytes);
+        cursor.array_of("wallet", 5)?;
+        match cursor.u8("format")? {
+            FORMAT => {}
+            other => return Err(WalletFormatError::Format(other)),
+        }
+        let seed = PatientSeed::from_bytes(cursor.fixed("seed")?);
+        let ledger = match cursor.item("ledger", |decoder| decoder.datatype())? {
+            minicbor::data::Type::Null => {
+                cursor.item("ledger", Decoder::null)?;
+                None
+            }
+            _ => Some(take_ledger(&mut cursor)?),
+        };
+        let relationships = cursor.list("relationships", GRANTS_MAX, take_relationship)?;
+        let homes = cursor.list("homes", HOMES_MAX, take_home)?;
+        cursor.finish()?;
+        Ok(Self { seed, ledger, relationships, homes })
+    }
+}
+
+fn take_ledger(cursor: &mut Cursor<'_>) -> Result<Ledger, CborError> {
+    cursor.array_of("ledger", 3)?;
+    let chain_id = cursor.u64("ledger.chain_id")?;
+    let verifying_contract = Address(cursor.fixed("ledger.contract")?);
+    let validators = cursor
+        .list("ledger.validators", VALIDATORS_MAX, |cursor| Ok(Address(cursor.fixed("ledger.validator")?)))?;
+    Ok(Ledger { domain: Domain { chain_id, verifying_contract }, validators })
+}
+
+fn take_relationship(cursor: &mut Cursor<'_>) -> Result<Relationship, CborError> {
+    cursor.array_of("relationship", 5)?;
+    Ok(Relationship {
+        label: cursor.text("relationship.label", LABEL_BYTES_MAX)?.to_owned(),
+        grantee: RecipientId(cursor.fixed("relationship.grantee")?),
+        number: cursor.u32("relationship.number")?,
+        granted: cursor.u64("relationship.granted")?,
+        revoked: cursor.u64("relationship.revoked")?,
+    })
+}
+
+fn take_home(cursor: &mut Cursor<'_>) -> Result<Home, CborError> {
+    cursor.array_of("home", 4)?;
+    Ok(Home {
+        gateway: cursor.text("home.gateway", GATEWAY_BYTES_MAX)?.to_owned(),
+        patient: PatientId(cursor.fixed("home.patient")?),
+        emergency: cursor.bool("home.emergency")?,
+        devices: cursor.list("home.devices", DEVICES_MAX, take_device)?,
+    })
+}
+
+fn take_device(cursor: &mut Cursor<'_>) -> Result<Device, CborError> {
+    cursor.array_of("device", 4)?;
+    Ok(Device {
+        device: cursor.item("device.id", |decoder| {
+            DeviceId::new(decoder.str()?).map_err(|_source| minicbor::decode::Error::message("no id"))
+        })?,
+        mac: Mac(cursor.fixed("device.mac")?),
+        version: cursor.u64("device.version")?,
+        bound: cursor.bool("device.bound")?,
+    })
+}
+
+#[cfg(test)]
+mod tests;
