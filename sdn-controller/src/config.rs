@@ -1,13 +1,18 @@
 //! The configuration file of `sdn-controller`.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use caregate_host::identity::IdentityFiles;
 use caregate_host::log::LogFormat;
 use caregate_protocol::openflow::session::Timing;
+use ledger_client::verify::Address;
 use serde::Deserialize;
 use thiserror::Error;
+
+use crate::intent::{DatapathId, LANE_PORTS_DEFAULT};
 
 /// The file as written.
 #[derive(Debug, Deserialize)]
@@ -15,9 +20,10 @@ use thiserror::Error;
 pub struct ConfigFile {
     /// TCP address for switches, or `systemd:N`. OpenFlow's port is 6653.
     pub listen: String,
-    /// TCP address of `/switches`, `/metrics`, `/healthz` and `/readyz`, or `systemd:N`; no login, so loopback or a
-    /// management network.
+    /// TCP address of `/metrics`, `/healthz` and `/readyz`, or `systemd:N`; no login, so loopback or a management network.
     pub admin: String,
+    /// Folder of the desired state.
+    pub data: PathBuf,
     /// Certificate, key and CA of role `controller`.
     pub identity: IdentityFiles,
     /// `text` (default) or `json`.
@@ -30,6 +36,59 @@ pub struct ConfigFile {
     /// other name holds at the time.
     #[serde(default, rename = "switch")]
     pub switches: Vec<SwitchEntry>,
+    /// The interface for operators; none without it.
+    pub rest: Option<ListenEntry>,
+    /// The page for operators, to be looked at only; none without it.
+    pub dashboard: Option<ListenEntry>,
+    /// Policy delivery to gateways; needs `ledger`.
+    pub policy: Option<PolicyEntry>,
+    /// The ledger that is followed.
+    pub ledger: Option<LedgerEntry>,
+    /// How lanes are told apart.
+    #[serde(default)]
+    pub lanes: LanesEntry,
+}
+
+/// One more listener.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenEntry {
+    /// TCP address, or `systemd:N`.
+    pub listen: String,
+}
+
+/// Where gateways come for policy.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyEntry {
+    /// UDP address (QUIC), or `systemd:N`.
+    pub listen: String,
+}
+
+/// The ledger.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerEntry {
+    /// Its JSON-RPC: `http://HOST:PORT`.
+    pub rpc: String,
+    /// Address of the contract `Caregate`: `0x` and 40 hexadecimal digits.
+    pub contract: Address,
+    /// The chain's id.
+    pub chain_id: u64,
+}
+
+/// How lanes are told apart: by UDP source port.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LanesEntry {
+    /// That of alarms, the gateways' `core.lane_ports`; the other lanes follow.
+    pub ports: u16,
+}
+
+impl Default for LanesEntry {
+    fn default() -> Self {
+        Self { ports: LANE_PORTS_DEFAULT }
+    }
 }
 
 /// How long sessions wait, in seconds from 1 to 3600.
@@ -59,10 +118,22 @@ pub struct SwitchEntry {
     pub name: String,
     /// The only datapath id that it may have: 16 hexadecimal digits.
     pub datapath_id: String,
+    /// The table that is the controller's: 1 on a gateway, whose table 0 is made of verified policy, 0 on other switches. By
+    /// default 1 for a switch that has two tables, as gateways do.
+    pub table: Option<u8>,
 }
 
-/// Which datapath id belongs to which name; `None` where nothing is configured.
-pub type Bindings = Option<HashMap<u64, String>>;
+/// What the configuration says of one switch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// The name in its certificate.
+    pub name: String,
+    /// The controller's table, where it is said.
+    pub table: Option<u8>,
+}
+
+/// By datapath id; `None` where nothing is configured.
+pub type Bindings = Option<HashMap<u64, Binding>>;
 
 /// A value that has the right shape but no meaning.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -81,6 +152,21 @@ pub enum ValueError {
         /// Which switch.
         name: String,
     },
+    /// Another table than 0 and 1.
+    #[error("switch `{name}`: `table` must be 0 (a switch) or 1 (a gateway)")]
+    Table {
+        /// Which switch.
+        name: String,
+    },
+    /// The page has no login.
+    #[error("`dashboard.listen` must be on loopback or systemd:N, because the page has no login")]
+    Dashboard,
+    /// Where would bundles come from.
+    #[error("`policy` needs `ledger`")]
+    Ledger,
+    /// No room for the lanes behind it.
+    #[error("`lanes.ports` is {0}, allowed are 1 to {LANE_PORTS_MAX}")]
+    Lanes(u16),
     /// Two switches of one datapath id.
     #[error("switch `{name}`: `datapath_id` is that of another switch")]
     Twice {
@@ -88,6 +174,9 @@ pub enum ValueError {
         name: String,
     },
 }
+
+/// Four more ports come behind the first.
+const LANE_PORTS_MAX: u16 = u16::MAX - 4;
 
 /// An hour: beyond it a timeout is no timeout.
 const TIMING_S_MAX: u64 = 3600;
@@ -111,18 +200,44 @@ impl TryFrom<TimingEntry> for Timing {
 /// Reads the list of switches.
 ///
 /// # Errors
-/// [`ValueError::DatapathId`] and [`ValueError::Twice`].
+/// [`ValueError::DatapathId`], [`ValueError::Table`] and [`ValueError::Twice`].
 pub fn bindings(entries: &[SwitchEntry]) -> Result<Bindings, ValueError> {
     let mut bindings = HashMap::new();
-    for SwitchEntry { name, datapath_id } in entries {
-        let is_hex = datapath_id.len() == 16 && datapath_id.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let wrong = || ValueError::DatapathId { name: name.clone() };
-        let id = if is_hex { u64::from_str_radix(datapath_id, 16).ok() } else { None }.ok_or_else(wrong)?;
-        if bindings.insert(id, name.clone()).is_some() {
+    for SwitchEntry { name, datapath_id, table } in entries {
+        let wrong = |_source| ValueError::DatapathId { name: name.clone() };
+        let DatapathId(id) = datapath_id.parse().map_err(wrong)?;
+        if table.is_some_and(|table| table > 1) {
+            return Err(ValueError::Table { name: name.clone() });
+        }
+        if bindings.insert(id, Binding { name: name.clone(), table: *table }).is_some() {
             return Err(ValueError::Twice { name: name.clone() });
         }
     }
     Ok((!bindings.is_empty()).then_some(bindings))
+}
+
+impl ConfigFile {
+    /// Checks what concerns more than one key.
+    ///
+    /// # Errors
+    /// [`ValueError::Dashboard`], [`ValueError::Ledger`] and [`ValueError::Lanes`].
+    pub fn check(&self) -> Result<(), ValueError> {
+        let is_local = |listen: &str| {
+            listen.starts_with("systemd:")
+                || listen.starts_with("fd:")
+                || listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
+        };
+        if self.dashboard.as_ref().is_some_and(|dashboard| !is_local(&dashboard.listen)) {
+            return Err(ValueError::Dashboard);
+        }
+        if self.policy.is_some() && self.ledger.is_none() {
+            return Err(ValueError::Ledger);
+        }
+        match self.lanes.ports {
+            1..=LANE_PORTS_MAX => Ok(()),
+            ports => Err(ValueError::Lanes(ports)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -132,14 +247,18 @@ mod tests {
     use super::*;
 
     fn entry(name: &str, datapath_id: &str) -> SwitchEntry {
-        SwitchEntry { name: name.to_owned(), datapath_id: datapath_id.to_owned() }
+        SwitchEntry { name: name.to_owned(), datapath_id: datapath_id.to_owned(), table: None }
     }
 
     #[test]
     fn the_example_is_whole() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/sdn-controller.toml");
         let file: ConfigFile = caregate_host::config::load(&path).unwrap();
-        assert_eq!(bindings(&file.switches).unwrap().unwrap().len(), 2);
+        file.check().unwrap();
+        assert!(file.rest.is_some() && file.policy.is_some() && file.dashboard.is_some());
+        let bindings = bindings(&file.switches).unwrap().unwrap();
+        let tables: Vec<_> = bindings.values().map(|binding| binding.table).collect();
+        assert!(tables.len() == 2 && tables.contains(&Some(0)) && tables.contains(&None));
         Timing::try_from(file.timing).unwrap();
     }
 
@@ -159,5 +278,26 @@ mod tests {
         let twice = [entry("a", "00000000000000aa"), entry("b", "00000000000000AA")];
         assert_eq!(bindings(&twice), Err(ValueError::Twice { name: "b".to_owned() }));
         assert_eq!(bindings(&[]), Ok(None));
+        let third = SwitchEntry { table: Some(2), ..entry("a", "00000000000000aa") };
+        assert_eq!(bindings(&[third]), Err(ValueError::Table { name: "a".to_owned() }));
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        let checked = |more: &str| {
+            let identity = "[identity]\ncertificate = 'a'\nkey = 'b'\nca = 'c'\n";
+            let text = format!("listen = 'x'\nadmin = 'y'\ndata = 'z'\n{identity}{more}");
+            toml::from_str::<ConfigFile>(&text).unwrap().check()
+        };
+        assert_eq!(checked(""), Ok(()));
+        for listen in ["127.0.0.1:9204", "[::1]:9204", "systemd:2"] {
+            assert_eq!(checked(&format!("[dashboard]\nlisten = '{listen}'")), Ok(()));
+        }
+        for listen in ["0.0.0.0:9204", "[::]:9204", "10.0.0.1:9204", "localhost:9204"] {
+            assert_eq!(checked(&format!("[dashboard]\nlisten = '{listen}'")), Err(ValueError::Dashboard));
+        }
+        assert_eq!(checked("[policy]\nlisten = '[::]:7443'"), Err(ValueError::Ledger));
+        assert_eq!(checked("[lanes]\nports = 0"), Err(ValueError::Lanes(0)));
+        assert_eq!(checked("[lanes]\nports = 65532"), Err(ValueError::Lanes(65532)));
     }
 }

@@ -1,14 +1,26 @@
-//! The OpenFlow 1.3 controller of a fleet of gateways and switches, first cut.
+//! The OpenFlow 1.3 controller of a fleet of gateways and switches.
 //!
-//! It takes switches over mutual TLS, agrees on the version, asks what each one is, keeps the session alive by echo, and
-//! lists who is there. **It installs no flow, sends no packet-out and changes no configuration**: a switch under it
-//! forwards as it would without it. Desired state, intents and policy delivery come on top of these sessions.
+//! ```text
+//!  operators ──REST, mutual TLS──▶ rest ─▶ store (redb) ─▶ intent ─▶ reconcile ─▶ exchange ─▶ connection ══▶ switches
+//!  ledger ─▶ policy (QUIC) ══▶ gateways            both ─▶ events, dashboard
+//! ```
+//! It holds sessions over mutual TLS, brings each switch's flows to what the operators' intents ask for and keeps them there, and
+//! carries policy from the ledger to the gateways. It holds no key but its own TLS key and can grant nothing: what a gateway makes
+//! of a bundle or of a flow-mod is the gateway's to decide. The ledger's absence stops neither OpenFlow nor the interface.
 //!
-//! [`caregate_protocol::openflow::session`] decides; this crate is the I/O around it.
+//! Pure: [`intent`], [`rule`], [`reconcile`], [`exchange`]; [`caregate_protocol::openflow::session`] decides on the session. The rest
+//! is the I/O around it.
 
 pub mod api;
 pub mod config;
 pub mod connection;
+pub mod events;
+pub mod exchange;
+pub mod flow_json;
+pub mod intent;
 pub mod metrics;
+pub mod reconcile;
+pub mod rule;
 pub mod server;
+pub mod store;
 pub mod switches;

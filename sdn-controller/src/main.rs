@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use caregate_host::identity::Identity;
-use caregate_host::{admin, config, exit, log, net, shutdown};
+use caregate_host::{admin, config, dir, exit, log, net, shutdown};
 use caregate_protocol::openflow::session::Timing;
 use clap::Parser;
 use sdn_controller::config::{ConfigFile, bindings};
 use sdn_controller::connection::Shared;
+use sdn_controller::events::Events;
 use sdn_controller::metrics::Metrics;
+use sdn_controller::store::Store;
 use sdn_controller::switches::Switches;
 use sdn_controller::{api, server};
 use tracing::info;
@@ -45,7 +47,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let named = || arguments.config.display().to_string();
     let timing = Timing::try_from(file.timing).with_context(named)?;
     let switches = Switches::new(bindings(&file.switches).with_context(named)?);
+    file.check().with_context(named)?;
     let identity = Identity::load(&file.identity)?;
+    dir::create_private(&file.data)?;
+    let store = Store::open(&file.data).with_context(|| file.data.display().to_string())?;
     if arguments.check {
         return Ok(());
     }
@@ -59,7 +64,15 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let listener = net::listen(&file.listen)?;
     let admin_listener = net::listen(&file.admin)?;
     info!(openflow = %listener.local_addr()?, admin = %admin_listener.local_addr()?, "listening; no flows are installed");
-    let shared = Shared { timing, switches: Arc::new(Mutex::new(switches)), metrics };
+    let shared = Shared {
+        timing,
+        switches: Arc::new(Mutex::new(switches)),
+        metrics,
+        events: Events::default(),
+        desired: store.subscribe(),
+        lane_ports: file.lanes.ports,
+        found: Arc::default(),
+    };
     let page = api::router(shared.clone());
     let operator = tokio::spawn(admin::serve(admin_listener, registry, health, page, stop.clone()));
     listening.set(true);

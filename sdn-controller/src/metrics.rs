@@ -24,6 +24,24 @@ pub struct Metrics {
     pub switch_errors: IntCounterVec,
     /// `caregate_controller_echo_seconds`
     pub echo: Histogram,
+    /// `caregate_controller_reconciles_total{outcome}`
+    pub reconciles: IntCounterVec,
+    /// `caregate_controller_events_left_out_total`: of switches that cause too many.
+    pub events_left_out: IntCounter,
+    /// `caregate_controller_intents`
+    pub intents: IntGauge,
+    /// `caregate_controller_requests_total{route,status}`
+    pub requests: IntCounterVec,
+    /// `caregate_controller_gateways`: policy connections.
+    pub gateways: IntGauge,
+    /// `caregate_controller_policy_refused_total{reason}`: policy connections and frames refused.
+    pub policy_refused: IntCounterVec,
+    /// `caregate_controller_bundles_total{outcome}`: sent, or why there was none.
+    pub bundles: IntCounterVec,
+    /// `caregate_controller_verdicts_total{reason}`: `accepted`, or why a gateway refused a bundle.
+    pub verdicts: IntCounterVec,
+    /// `caregate_controller_revocations_total{outcome}`
+    pub revocations: IntCounterVec,
 }
 
 impl Metrics {
@@ -52,6 +70,16 @@ impl Metrics {
         );
         let echo = Histogram::with_opts(echo.buckets(ECHO_BUCKETS_S.to_vec()))?;
         registry.register(Box::new(echo.clone()))?;
+        let left_out = IntCounter::new(
+            "caregate_controller_events_left_out_total",
+            "Events of switches that cause too many.",
+        )?;
+        registry.register(Box::new(left_out.clone()))?;
+        let requests = IntCounterVec::new(
+            Opts::new("caregate_controller_requests_total", "Requests of operators, by route and status."),
+            &["route", "status"],
+        )?;
+        registry.register(Box::new(requests.clone()))?;
         Ok(Self {
             connections: gauge("connections", "Connections after the TLS handshake.")?,
             switches: gauge("switches", "Switches whose OpenFlow handshake is complete.")?,
@@ -73,6 +101,19 @@ impl Metrics {
             )?,
             switch_errors: counters("switch_errors_total", "Error messages from switches.", "error")?,
             echo,
+            reconciles: counters("reconciles_total", "What became of reconciles.", "outcome")?,
+            events_left_out: left_out,
+            intents: gauge("intents", "Intents in the store.")?,
+            requests,
+            gateways: gauge("gateways", "Policy connections.")?,
+            policy_refused: counters(
+                "policy_refused_total",
+                "Policy connections and frames refused, by reason.",
+                "reason",
+            )?,
+            bundles: counters("bundles_total", "Policy bundles sent, or why there was none.", "outcome")?,
+            verdicts: counters("verdicts_total", "What gateways said of bundles.", "reason")?,
+            revocations: counters("revocations_total", "Revocations relayed, by outcome.", "outcome")?,
         })
     }
 }

@@ -1,14 +1,20 @@
 //! Who is there: connections by name, switches by datapath id. Pure; the connections share it behind a lock.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use caregate_protocol::openflow::FragmentHandling;
 use caregate_protocol::openflow::session::Switch;
+use caregate_protocol::openflow::{ErrorKind, FragmentHandling};
 use serde::Serialize;
 use thiserror::Error;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Bindings;
+use crate::connection::Request;
+use crate::exchange::Census;
+use crate::intent::DatapathId;
+use crate::reconcile::{Flows, Phase};
 
 /// Connections of one name at once: the present one, and those that it lost but that have not timed out yet.
 pub const CONNECTIONS_PER_NAME_MAX: usize = 4;
@@ -43,15 +49,64 @@ impl Refusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket(u64);
 
+/// What its connection last found of a switch.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Of the intents that it is to follow.
+    pub version: u64,
+    /// Of those that it was found to follow.
+    pub confirmed: Option<u64>,
+    /// What is going on.
+    pub phase: Phase,
+    /// Rules that it is to hold.
+    pub wanted: usize,
+    /// Flows that differ from them.
+    pub differing: usize,
+    /// Intents whose rules it refuses.
+    pub refused: BTreeMap<String, ErrorKind>,
+    /// What it held.
+    pub flows: Arc<Flows>,
+    /// Its ports and tables.
+    pub census: Arc<Census>,
+    /// Unix time in milliseconds at which it was found so.
+    pub at_ms: i64,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self {
+            version: 0,
+            confirmed: None,
+            phase: Phase::Busy,
+            wanted: 0,
+            differing: 0,
+            refused: BTreeMap::new(),
+            flows: Arc::default(),
+            census: Arc::default(),
+            at_ms: 0,
+        }
+    }
+}
+
+/// How others reach a connection.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    /// Ends the connection.
+    pub replaced: CancellationToken,
+    /// What its switch is to do.
+    pub requests: mpsc::Sender<Request>,
+}
+
 #[derive(Debug)]
 struct Present {
     ticket: Ticket,
     peer: String,
     switch: Switch,
+    table: u8,
     since_ms: i64,
     last_echo_rtt_us: Option<u64>,
-    /// Ends the connection.
-    replaced: CancellationToken,
+    handle: Handle,
+    view: Arc<View>,
 }
 
 /// The tables.
@@ -73,6 +128,8 @@ pub struct Listed {
     pub peer: String,
     /// Tables that it has.
     pub n_tables: u8,
+    /// The one that is the controller's.
+    pub table: u8,
     /// Packets that it can buffer.
     pub n_buffers: u32,
     /// What it can count and do, by name.
@@ -85,7 +142,50 @@ pub struct Listed {
     pub since_ms: i64,
     /// Microseconds that the last echo took; none before the first.
     pub last_echo_rtt_us: Option<u64>,
+    /// How far it follows the intents.
+    pub reconcile: Reconcile,
+    /// Flows that it holds.
+    pub flows: usize,
+    /// Ports that it has.
+    pub ports: usize,
 }
+
+/// How far a switch follows the intents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reconcile {
+    /// `in-sync`, `busy` or `waiting` (it did not come to it, and is tried again).
+    pub state: &'static str,
+    /// Of the intents that it is to follow.
+    pub version: u64,
+    /// Of those that it was found to follow.
+    pub confirmed: Option<u64>,
+    /// Rules that it is to hold.
+    pub wanted: usize,
+    /// Flows that differ from them.
+    pub differing: usize,
+    /// Intents whose rules it refuses.
+    pub refused: Vec<String>,
+}
+
+impl From<&View> for Reconcile {
+    fn from(view: &View) -> Self {
+        Self {
+            state: match view.phase {
+                Phase::InSync => "in-sync",
+                Phase::Busy => "busy",
+                Phase::Waiting => "waiting",
+            },
+            version: view.version,
+            confirmed: view.confirmed,
+            wanted: view.wanted,
+            differing: view.differing,
+            refused: view.refused.keys().cloned().collect(),
+        }
+    }
+}
+
+/// Tables of a gateway: that of verified policy, and the controller's.
+const GATEWAY_TABLES: u8 = 2;
 
 impl Switches {
     /// Nobody there yet.
@@ -108,8 +208,8 @@ impl Switches {
         Ok(Ticket(self.next_ticket))
     }
 
-    /// The connection has said which switch it is. An older connection of the same name and datapath id is ended: the switch
-    /// knows best which of its connections lives.
+    /// The connection has said which switch it is; the controller's table on it. An older connection of the same name and
+    /// datapath id is ended: the switch knows best which of its connections lives.
     ///
     /// # Errors
     /// [`Refusal::NotConfigured`] and [`Refusal::Held`].
@@ -119,22 +219,58 @@ impl Switches {
         peer: &str,
         switch: Switch,
         now_ms: i64,
-        replaced: CancellationToken,
-    ) -> Result<(), Refusal> {
+        handle: Handle,
+    ) -> Result<u8, Refusal> {
         let id = switch.features.datapath_id;
-        if self.bindings.as_ref().is_some_and(|bindings| bindings.get(&id).is_none_or(|name| name != peer)) {
+        let binding = self.bindings.as_ref().map(|bindings| bindings.get(&id));
+        if binding.is_some_and(|binding| binding.is_none_or(|binding| binding.name != peer)) {
             return Err(Refusal::NotConfigured);
         }
         if let Some(holder) = self.present.get(&id) {
             if holder.peer != peer {
                 return Err(Refusal::Held);
             }
-            holder.replaced.cancel();
+            holder.handle.replaced.cancel();
         }
-        let peer = peer.to_owned();
-        let present = Present { ticket, peer, switch, since_ms: now_ms, last_echo_rtt_us: None, replaced };
+        let usual = u8::from(switch.features.n_tables == GATEWAY_TABLES);
+        let table = binding.flatten().and_then(|binding| binding.table).unwrap_or(usual);
+        let present = Present {
+            ticket,
+            peer: peer.to_owned(),
+            switch,
+            table,
+            since_ms: now_ms,
+            last_echo_rtt_us: None,
+            handle,
+            view: Arc::default(),
+        };
         self.present.insert(id, present);
-        Ok(())
+        Ok(table)
+    }
+
+    /// What the connection found of its switch.
+    pub fn found(&mut self, ticket: Ticket, view: Arc<View>) {
+        if let Some(present) = self.present.values_mut().find(|present| present.ticket == ticket) {
+            present.view = view;
+        }
+    }
+
+    /// What was last found of a switch; none where it isn't there.
+    #[must_use]
+    pub fn view(&self, switch: DatapathId) -> Option<Arc<View>> {
+        self.present.get(&switch.0).map(|present| Arc::clone(&present.view))
+    }
+
+    /// What was last found of each.
+    #[must_use]
+    pub fn views(&self) -> BTreeMap<DatapathId, Arc<View>> {
+        self.present.iter().map(|(id, present)| (DatapathId(*id), Arc::clone(&present.view))).collect()
+    }
+
+    /// How to ask something of a switch.
+    #[must_use]
+    pub fn requests(&self, switch: DatapathId) -> Option<mpsc::Sender<Request>> {
+        self.present.get(&switch.0).map(|present| present.handle.requests.clone())
     }
 
     /// The connection's echo took this long.
@@ -145,14 +281,19 @@ impl Switches {
     }
 
     /// The connection is gone, and its switch with it, unless another connection has taken that over.
-    pub fn disconnect(&mut self, ticket: Ticket, peer: &str) {
-        self.present.retain(|_, present| present.ticket != ticket);
+    pub fn disconnect(&mut self, ticket: Ticket, peer: &str) -> Option<DatapathId> {
+        let held = self.present.iter().find(|(_, present)| present.ticket == ticket);
+        let gone = held.map(|(id, _)| DatapathId(*id));
+        if let Some(DatapathId(id)) = gone {
+            self.present.remove(&id);
+        }
         if let Some(count) = self.connections.get_mut(peer) {
             *count -= 1;
             if *count == 0 {
                 self.connections.remove(peer);
             }
         }
+        gone
     }
 
     /// How many switches are there.
@@ -174,6 +315,7 @@ impl Switches {
             datapath_id: format!("{id:016x}"),
             peer: present.peer.clone(),
             n_tables: present.switch.features.n_tables,
+            table: present.table,
             n_buffers: present.switch.features.n_buffers,
             capabilities: present.switch.features.capabilities.names().collect(),
             fragments: match present.switch.config.fragments {
@@ -184,92 +326,13 @@ impl Switches {
             miss_send_len: present.switch.config.miss_send_len,
             since_ms: present.since_ms,
             last_echo_rtt_us: present.last_echo_rtt_us,
+            reconcile: Reconcile::from(&*present.view),
+            flows: present.view.flows.total,
+            ports: present.view.census.ports.len(),
         };
         self.present.iter().map(listed).collect()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use caregate_protocol::openflow::{Capabilities, Features, SwitchConfig};
-
-    use super::*;
-
-    fn switch(datapath_id: u64) -> Switch {
-        let capabilities = Capabilities(0x41);
-        Switch {
-            features: Features { datapath_id, n_buffers: 0, n_tables: 254, auxiliary_id: 0, capabilities },
-            config: SwitchConfig { fragments: FragmentHandling::Normal, miss_send_len: 128 },
-        }
-    }
-
-    fn identify(
-        switches: &mut Switches,
-        ticket: Ticket,
-        peer: &str,
-        id: u64,
-    ) -> Result<CancellationToken, Refusal> {
-        let replaced = CancellationToken::new();
-        switches.identify(ticket, peer, switch(id), 1000, replaced.clone()).map(|()| replaced)
-    }
-
-    #[test]
-    fn listed_from_identify_to_disconnect() {
-        let mut switches = Switches::new(None);
-        let ticket = switches.connect("a").unwrap();
-        assert!(switches.is_empty());
-        let _replaced = identify(&mut switches, ticket, "a", 0xab).unwrap();
-        switches.echo_answered(ticket, 250);
-        let listed = switches.list();
-        assert_eq!(listed.len(), 1);
-        assert_eq!((listed[0].datapath_id.as_str(), listed[0].peer.as_str()), ("00000000000000ab", "a"));
-        assert_eq!(listed[0].capabilities, ["flow-stats", "queue-stats"]);
-        assert_eq!((listed[0].since_ms, listed[0].last_echo_rtt_us), (1000, Some(250)));
-        switches.disconnect(ticket, "a");
-        assert_eq!((switches.len(), switches.connections.len()), (0, 0));
-    }
-
-    #[test]
-    fn a_returning_switch_replaces_its_older_connection() {
-        let mut switches = Switches::new(None);
-        let (old, new) = (switches.connect("a").unwrap(), switches.connect("a").unwrap());
-        let old_replaced = identify(&mut switches, old, "a", 1).unwrap();
-        let new_replaced = identify(&mut switches, new, "a", 1).unwrap();
-        assert!(old_replaced.is_cancelled() && !new_replaced.is_cancelled());
-        switches.disconnect(old, "a");
-        assert_eq!(switches.len(), 1, "the old connection's end must not take the new one away");
-        switches.disconnect(new, "a");
-        assert!(switches.is_empty());
-    }
-
-    #[test]
-    fn another_name_can_not_take_a_datapath_id() {
-        let mut switches = Switches::new(None);
-        let (first, second) = (switches.connect("a").unwrap(), switches.connect("b").unwrap());
-        let replaced = identify(&mut switches, first, "a", 1).unwrap();
-        assert_eq!(identify(&mut switches, second, "b", 1).unwrap_err(), Refusal::Held);
-        assert!(!replaced.is_cancelled());
-        let _other = identify(&mut switches, second, "b", 2).unwrap();
-        assert_eq!(switches.len(), 2);
-    }
-
-    #[test]
-    fn configured_switches_alone_may_come() {
-        let mut switches = Switches::new(Some([(1, "a".to_owned())].into()));
-        let ticket = switches.connect("b").unwrap();
-        assert_eq!(identify(&mut switches, ticket, "b", 1).unwrap_err(), Refusal::NotConfigured);
-        let ticket = switches.connect("a").unwrap();
-        assert_eq!(identify(&mut switches, ticket, "a", 2).unwrap_err(), Refusal::NotConfigured);
-        assert!(identify(&mut switches, ticket, "a", 1).is_ok());
-    }
-
-    #[test]
-    fn connections_of_a_name_are_bounded() {
-        let mut switches = Switches::new(None);
-        let tickets: Vec<_> = (0..CONNECTIONS_PER_NAME_MAX).map(|_| switches.connect("a").unwrap()).collect();
-        assert_eq!(switches.connect("a"), Err(Refusal::TooManyOfName));
-        assert!(switches.connect("b").is_ok());
-        switches.disconnect(tickets[0], "a");
-        assert!(switches.connect("a").is_ok());
-    }
-}
+mod tests;

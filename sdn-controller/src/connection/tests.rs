@@ -1,5 +1,7 @@
+use caregate_protocol::openflow::multipart::{ReplyBody, RequestBody};
 use caregate_protocol::openflow::{
-    BadRequest, Capabilities, ErrorKind, Features, FragmentHandling, Header, Hello, Message, SwitchConfig,
+    BadRequest, Capabilities, ErrorKind, Features, FragmentHandling, Header, Hello, Message, MultipartReply,
+    SwitchConfig,
 };
 use prometheus::Registry;
 use tokio::io::DuplexStream;
@@ -19,6 +21,10 @@ fn shared() -> Shared {
         timing: Timing { handshake: minute, echo_interval: minute, echo_timeout: minute },
         switches: Arc::default(),
         metrics: Metrics::register(&Registry::new()).unwrap(),
+        events: Events::default(),
+        desired: watch::channel(Arc::default()).1,
+        lane_ports: 7400,
+        found: Arc::default(),
     }
 }
 
@@ -34,7 +40,22 @@ impl FakeSwitch {
         self.stream.write_all(&message.encode(xid).unwrap()).await.unwrap();
     }
 
+    /// The next message; what is asked about flows, ports and tables is answered meanwhile: there are none.
     async fn receive(&mut self) -> (u32, Message) {
+        loop {
+            let (xid, message) = self.receive_any().await;
+            let Message::MultipartRequest(request) = message else { return (xid, message) };
+            let body = match request.body {
+                RequestBody::Table => ReplyBody::Table(vec![]),
+                RequestBody::PortDesc => ReplyBody::PortDesc(vec![]),
+                RequestBody::PortStats(_) => ReplyBody::PortStats(vec![]),
+                _ => ReplyBody::Flow(vec![]),
+            };
+            self.send(xid, &Message::MultipartReply(MultipartReply { more: false, body })).await;
+        }
+    }
+
+    async fn receive_any(&mut self) -> (u32, Message) {
         let mut frame = vec![0; 8];
         self.stream.read_exact(&mut frame).await.unwrap();
         frame.resize(Header::decode(&frame).unwrap().length.into(), 0);

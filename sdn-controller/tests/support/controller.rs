@@ -31,10 +31,13 @@ impl Controller {
     pub(crate) fn start(pki: &Pki, more: &str) -> Self {
         let files = pki.issue(Role::Controller, "controller-1");
         let config = format!(
-            "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nlog = \"json\"\n\
+            "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\ndata = {:?}\nlog = \"json\"\n\
              [identity]\ncertificate = {:?}\nkey = {:?}\nca = {:?}\n\
              [timing]\nhandshake_s = 10\necho_interval_s = 1\necho_timeout_s = 2\n{more}",
-            files.certificate, files.key, files.ca
+            pki.folder().join("data"),
+            files.certificate,
+            files.key,
+            files.ca
         );
         let path = pki.folder().join("controller.toml");
         fs::write(&path, config).unwrap();
