@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use bytes::BytesMut;
+use caregate_protocol::policy::Mac;
 use edge_gateway::config::ConfigFile;
+use edge_gateway::inventory::oui::{Vendor, Vendors};
+use edge_gateway::inventory::{frame as inventory, table::Inventory};
 use edge_gateway::mqtt::codec;
 use edge_gateway::pipeline::chains::State;
 use edge_gateway::spool::frame;
@@ -11,8 +14,14 @@ use edge_gateway::spool::frame;
 use super::Target;
 
 /// Each target by its name.
-pub const TARGETS: &[Target] =
-    &[("mqtt", mqtt), ("spool_frame", spool_frame), ("checkpoint", checkpoint), ("config", config)];
+pub const TARGETS: &[Target] = &[
+    ("mqtt", mqtt),
+    ("spool_frame", spool_frame),
+    ("checkpoint", checkpoint),
+    ("config", config),
+    ("inventory_frame", inventory_frame),
+    ("oui", oui),
+];
 
 /// The default of the door's packet limit.
 const PACKET_BYTES_MAX: usize = 256 * 1024;
@@ -88,5 +97,36 @@ pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Err(error) = caregate_host::config::parse::<ConfigFile>(Path::new("x.toml"), text) {
         assert!(!error.to_string().is_empty());
+    }
+}
+
+/// A frame from a sensor port, as the device inventory reads it.
+pub fn inventory_frame(data: &[u8]) {
+    match inventory::read(data) {
+        Ok(sighting) => {
+            assert!(sighting.mac.is_unicast());
+            for said in [&sighting.name, &sighting.about].into_iter().flatten() {
+                assert!((1..=96).contains(&said.len()) && !said.contains(char::is_control));
+            }
+            let mut table = Inventory::default();
+            table.note(1, &sighting, 0);
+            assert_eq!(table.len(), 1);
+        }
+        Err(fault) => assert!(!fault.to_string().is_empty()),
+    }
+}
+
+/// A registry of vendors.
+pub fn oui(data: &[u8]) {
+    match Vendors::read(data) {
+        Ok(vendors) => {
+            assert!(!vendors.is_empty());
+            if let Some(mac) = data.first_chunk::<6>()
+                && let Vendor::Named(name) = vendors.of(Mac(*mac))
+            {
+                assert!(!name.is_empty());
+            }
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
     }
 }

@@ -204,14 +204,10 @@ fn seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Writes the fuzz target's seeds anew, where a folder is named.
 #[test]
-fn seeds_are_frames() {
+fn seeds_are_frames_without_a_fault() {
     for (at, frame) in seeds().into_iter().enumerate() {
         assert_eq!(read(&frame).unwrap().fault, None, "{at}");
-        if let Some(folder) = std::env::var_os("CAREGATE_WRITE_SEEDS") {
-            std::fs::write(std::path::Path::new(&folder).join(format!("frame-{at}")), &frame).unwrap();
-        }
     }
 }
 
