@@ -15,6 +15,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::identity::peer_id;
+
 /// Time for a TLS handshake, and for the head of each request on a connection: a phone on a bad link needs 3 s, a held
 /// connection should not last much longer.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,7 +38,7 @@ pub struct Options {
 }
 
 /// Serves `router` until `shutdown`, then lets requests under way finish for 5 s. Handlers find the peer's address as
-/// `ConnectInfo<SocketAddr>`.
+/// `ConnectInfo<SocketAddr>`, and whom its certificate names as `Extension<PeerId>`, where it showed one.
 pub async fn serve(listener: TcpListener, router: Router, options: Options, shutdown: CancellationToken) {
     let places = Arc::new(Semaphore::new(options.connections_max));
     let tls = options.tls.map(TlsAcceptor::from);
@@ -66,7 +68,14 @@ pub async fn serve(listener: TcpListener, router: Router, options: Options, shut
                 return;
             };
             match tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
-                Ok(Ok(stream)) => connection(stream, peer, router, shutdown).await,
+                Ok(Ok(stream)) => {
+                    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                    let router = match peer_id(certificates) {
+                        Ok(named) => router.layer(axum::Extension(named)),
+                        Err(_unnamed) => router,
+                    };
+                    connection(stream, peer, router, shutdown).await;
+                }
                 Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
                 Err(_elapsed) => tracing::debug!(%peer, "TLS handshake timed out"),
             }

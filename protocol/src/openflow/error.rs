@@ -54,7 +54,19 @@ macro_rules! error_kinds {
                 }
             }
 
-            fn numbers(self) -> (u16, u16) {
+            /// The standard's name of the type.
+            #[must_use]
+            pub fn type_name(self) -> &'static str {
+                match self {
+                    $(Self::$kind(_) => $standard,)*
+                    Self::Experimenter { .. } => "OFPET_EXPERIMENTER",
+                    Self::Other { .. } => "other",
+                }
+            }
+
+            /// Type and code.
+            #[must_use]
+            pub fn numbers(self) -> (u16, u16) {
                 match self {
                     $(Self::$kind(code) => ($type, code as u16),)*
                     Self::Experimenter { exp_type, .. } => (TYPE_EXPERIMENTER, exp_type),
