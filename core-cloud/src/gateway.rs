@@ -1,4 +1,5 @@
-//! One gateway's connection: control stream, lanes in, acknowledgements out.
+//! One connection of a gateway: control stream, lanes in, acknowledgements out. A gateway has five, one for each lane and
+//! one for the backlog; each is a session of its own on the same store, and none knows of the others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tracing::debug;
 use crate::metrics::Metrics;
 use crate::writer::{Answer, Queue, Stopped};
 
-/// Records of one gateway that are not answered yet. More than the writer's queue and one commit hold together, so that it
+/// Records of one connection that are not answered yet. More than the writer's queue and one commit hold together, so that it
 /// holds up only a gateway that does not read its acknowledgements.
 const ANSWERS_MAX: usize = 8192;
 /// Time for the control stream and its hello: three round trips of the worst link, and no place held for longer by a peer
@@ -36,6 +37,9 @@ pub enum SessionError {
     /// A name or a recipient that the configuration does not allow this peer.
     #[error("{0} is not configured")]
     NotConfigured(&'static str),
+    /// More connections than a gateway may have.
+    #[error("too many connections of this gateway")]
+    TooMany,
     /// Another protocol version.
     #[error("version {0} is not spoken here")]
     Version(u16),
@@ -58,6 +62,7 @@ impl SessionError {
             Self::Frame(e) => e.reason(),
             Self::Unexpected(_) => "unexpected",
             Self::NotConfigured(_) => "not_configured",
+            Self::TooMany => "too_many_of_gateway",
             Self::Version(_) => "protocol_version",
             Self::Silent => "silent",
             Self::Transport(_) => "transport",

@@ -1,5 +1,6 @@
 //! The QUIC listener: who the certificate says it is decides which session it gets.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -24,10 +25,13 @@ use crate::writer::Queue;
 
 /// Connections at once: a site's gateways and a few hospitals, with room; each costs some 100 kB.
 const CONNECTIONS_MAX: usize = 1024;
+/// Connections of one gateway at once: it has five, and those that a killed one has left lie here until [`IDLE_TIMEOUT`]; so
+/// it may be killed twice within that time. Whoever has a gateway's certificate takes no more of the others' places.
+const GATEWAY_CONNECTIONS_MAX: usize = 16;
 /// A peer that says nothing for so long is gone; half of it is how fast a dead path is noticed by the peers.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A gateway opens a live and a backlog stream for each of four lanes.
-const UNI_STREAMS_MAX: u32 = 8;
+/// A gateway opens one on the connection of a lane, and one for each of four lanes on that of the backlog.
+const UNI_STREAMS_MAX: u32 = 4;
 /// Control stream, or subscriptions.
 const BIDI_STREAMS_MAX: u32 = 8;
 /// Bytes in flight per connection towards us: what a gateway may send before the store has taken it.
@@ -89,6 +93,7 @@ pub fn bind(address: SocketAddr, identity: &Identity) -> Result<Endpoint, ServeE
 /// Serves until `shutdown`, then closes all connections and waits until they have drained.
 pub async fn serve(endpoint: Endpoint, shared: Shared, shutdown: CancellationToken) {
     let mut sessions = JoinSet::new();
+    let places = Places::new(&shared.peers);
     loop {
         tokio::select! {
             incoming = endpoint.accept() => match incoming {
@@ -96,7 +101,7 @@ pub async fn serve(endpoint: Endpoint, shared: Shared, shutdown: CancellationTok
                     shared.metrics.connections_refused.with_label_values(&["too_many"]).inc();
                     incoming.refuse();
                 }
-                Some(incoming) => drop(sessions.spawn(session(incoming, shared.clone()))),
+                Some(incoming) => drop(sessions.spawn(session(incoming, shared.clone(), places.clone()))),
                 None => break,
             },
             Some(_) = sessions.join_next() => {}
@@ -108,15 +113,31 @@ pub async fn serve(endpoint: Endpoint, shared: Shared, shutdown: CancellationTok
     endpoint.wait_idle().await;
 }
 
-async fn session(incoming: Incoming, shared: Shared) {
+/// The places of each gateway that is configured.
+#[derive(Debug, Clone)]
+struct Places(Arc<HashMap<String, Arc<Semaphore>>>);
+
+impl Places {
+    fn new(peers: &Peers) -> Self {
+        let place = |name: &String| (name.clone(), Arc::new(Semaphore::new(GATEWAY_CONNECTIONS_MAX)));
+        Self(Arc::new(peers.gateways.keys().map(place).collect()))
+    }
+
+    /// A place, held until it is dropped.
+    fn take(&self, gateway: &str) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(self.0.get(gateway)?).try_acquire_owned().ok()
+    }
+}
+
+async fn session(incoming: Incoming, shared: Shared, places: Places) {
     let metrics = shared.metrics.clone();
     let ended = match incoming.await {
         Ok(connection) => match identify(&connection) {
             Some(peer) => {
                 let role = peer.role.as_str();
                 metrics.connections.with_label_values(&[role]).inc();
-                info!(role, name = %peer.name, "connected");
-                let ended = by_role(&peer, connection, shared).await;
+                info!(role, name = %peer.name, from = %connection.remote_address(), "connected");
+                let ended = by_role(&peer, connection, shared, &places).await;
                 metrics.connections.with_label_values(&[role]).dec();
                 info!(role, name = %peer.name, "disconnected");
                 ended
@@ -143,12 +164,21 @@ fn identify(connection: &quinn::Connection) -> Option<PeerId> {
     peer_id(&certificates).ok()
 }
 
-async fn by_role(peer: &PeerId, connection: quinn::Connection, shared: Shared) -> Result<(), SessionError> {
+async fn by_role(
+    peer: &PeerId,
+    connection: quinn::Connection,
+    shared: Shared,
+    places: &Places,
+) -> Result<(), SessionError> {
     match peer.role {
         Role::Gateway => {
             let Some(keys) = shared.peers.gateways.get(&peer.name) else {
                 connection.close(2_u32.into(), b"unknown gateway");
                 return Err(SessionError::NotConfigured("gateway"));
+            };
+            let Some(_place) = places.take(&peer.name) else {
+                connection.close(3_u32.into(), b"too many connections");
+                return Err(SessionError::TooMany);
             };
             let session = GatewaySession {
                 device_keys: keys.as_slice().into(),
@@ -170,6 +200,8 @@ async fn by_role(peer: &PeerId, connection: quinn::Connection, shared: Shared) -
             };
             session.run(connection).await
         }
-        Role::Core | Role::Controller | Role::Sensor | Role::Operator => Err(SessionError::Unexpected("role")),
+        Role::Core | Role::Controller | Role::Sensor | Role::Operator => {
+            Err(SessionError::Unexpected("role"))
+        }
     }
 }

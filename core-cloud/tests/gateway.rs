@@ -101,18 +101,57 @@ async fn all_lanes_are_taken_and_answered_at_once() {
     let site = Site::new();
     let core = site.core();
     let sealing = Sealing::new(1);
-    let mut gateway = site.gateway(&core, "gateway-1").await;
+    let (mut live, mut backlog) =
+        (site.gateway(&core, "gateway-1").await, site.gateway(&core, "gateway-1").await);
     let mut lanes = Vec::new();
     for lane in Lane::ALL {
-        lanes.push(gateway.lane(lane, false).await);
-        lanes.push(gateway.lane(lane, true).await);
+        lanes.push(live.lane(lane, false).await);
+        lanes.push(backlog.lane(lane, true).await);
     }
     for sequence in 0..400 {
         let lane = &mut lanes[usize::try_from(sequence % 8).unwrap()];
         send(lane, 10 + sequence, &sealing.segment(sequence)).await;
     }
-    gateway.acked(10..410).await;
-    assert_eq!(core.records("stored"), 400);
+    // Each connection is told of its own.
+    live.acked((10..410).step_by(2)).await;
+    backlog.acked((11..410).step_by(2)).await;
+    assert_eq!((core.records("stored"), core.records("known")), (400, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_comes_on_two_connections_of_a_gateway_is_stored_once() {
+    let site = Site::new();
+    let core = site.core();
+    let segment = Sealing::new(1).segment(0);
+    let (mut live, mut backlog) =
+        (site.gateway(&core, "gateway-1").await, site.gateway(&core, "gateway-1").await);
+    send(&mut live.lane(Lane::Vitals, false).await, 7, &segment).await;
+    live.acked([7]).await;
+    live.connection.close(0_u32.into(), b"");
+    send(&mut backlog.lane(Lane::Vitals, true).await, 7, &segment).await;
+    backlog.acked([7]).await;
+    assert_eq!((core.records("stored"), core.records("known")), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_has_sixteen_connections_and_takes_nobody_elses() {
+    let site = Site::new();
+    let core = site.core();
+    let mut held = Vec::new();
+    for _ in 0..16 {
+        held.push(site.gateway(&core, "gateway-1").await);
+    }
+    let client = Client::new(&site.ca.identity(Role::Gateway, "gateway-1"));
+    let one_more = within("handshake", client.connect(core.address)).await.unwrap();
+    assert_eq!(close_reason(&one_more).await, "too many connections");
+    until("it is counted", || core.closed_for("too_many_of_gateway") == 1).await;
+    let mut other = site.gateway(&core, "gateway-2").await;
+    send(&mut other.lane(Lane::Vitals, false).await, 1, &Sealing::new(2).segment(0)).await;
+    other.acked([1]).await;
+    held.pop().unwrap().connection.close(0_u32.into(), b"");
+    let gateways = core.metrics.connections.with_label_values(&["gateway"]);
+    until("it is gone", || gateways.get() == 16).await;
+    drop(site.gateway(&core, "gateway-1").await);
 }
 
 /// What a hostile peer does once it is connected.

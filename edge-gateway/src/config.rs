@@ -9,6 +9,7 @@ use caregate_protocol::id::DeviceId;
 use serde::Deserialize;
 
 use crate::mqtt::credentials::Credential;
+use crate::uplink::ports::LanePorts;
 
 /// The file as written.
 #[derive(Debug, Deserialize)]
@@ -50,6 +51,9 @@ pub struct CoreEntry {
     pub address: SocketAddr,
     /// The name that its certificate must carry; any name of role `core` where none is given.
     pub name: Option<String>,
+    /// First of the five UDP ports that the lanes' connections come from, for rules that tell them apart; any ports where
+    /// nothing is said.
+    pub lane_ports: Option<LanePorts>,
 }
 
 /// Policy.

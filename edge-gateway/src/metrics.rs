@@ -1,7 +1,8 @@
 //! Counters of the gateway. None names a patient, and none carries a value that was measured.
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, exponential_buckets,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    exponential_buckets,
 };
 
 /// All counters but the doors' own; cheap to clone.
@@ -35,6 +36,8 @@ pub struct Metrics {
     pub oldest_waiting: IntGauge,
     /// `caregate_gateway_sent_total{lane,part}`.
     pub sent: IntCounterVec,
+    /// `caregate_gateway_lane_connected{lane}`: 1 while the lane's connection to the core stands; `backlog` for the backlog's.
+    pub lane_connected: IntGaugeVec,
     /// `caregate_gateway_uplink_refused_total{reason}`: by the core; `unreadable` by our own disk.
     pub uplink_refused: IntCounterVec,
     /// `caregate_gateway_uplink_failures_total{reason}`.
@@ -113,6 +116,13 @@ impl Metrics {
                 "The oldest position that the core has not acknowledged",
             )?,
             sent: m.vec("caregate_gateway_sent_total", "Records sent to the core", &["lane", "part"])?,
+            lane_connected: m.keep(IntGaugeVec::new(
+                Opts::new(
+                    "caregate_gateway_lane_connected",
+                    "1 while the lane's connection to the core stands",
+                ),
+                &["lane"],
+            )?)?,
             uplink_refused: m.vec(
                 "caregate_gateway_uplink_refused_total",
                 "Records that the core refused",

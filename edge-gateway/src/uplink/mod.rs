@@ -1,6 +1,9 @@
-//! The way to the core: QUIC streams by lane, live before backlog, and the core's acknowledgements back to the spool.
+//! The way to the core: a QUIC connection per lane and one for the backlog, live before backlog, and the core's
+//! acknowledgements back to the spool.
 
 pub mod connection;
+mod line;
+pub mod ports;
 pub mod schedule;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,11 +13,11 @@ use caregate_host::clock;
 use caregate_protocol::id::Lane;
 use tokio::sync::Notify;
 
-use self::schedule::{Part, Schedule};
+use self::schedule::{Part, Schedule, Turn};
 use crate::metrics::Metrics;
 use crate::pipeline::commit::Spooled;
 
-/// What the committer and the connection share: the schedule, and a wake-up for the senders.
+/// What the committer and the connections share: the schedule, and a wake-up for the senders.
 #[derive(Debug)]
 pub struct Uplink {
     schedule: Mutex<Schedule>,
@@ -48,6 +51,21 @@ impl Uplink {
         self.wake.notify_waiters();
     }
 
+    /// A connection is up or gone. `told` learns, in the order in which it happens, whether every lane has its connection.
+    fn connected(&self, part: Part, up: bool, told: impl FnOnce(bool)) {
+        {
+            let mut schedule = self.schedule();
+            if up {
+                schedule.connected(part);
+            } else {
+                schedule.disconnected(part);
+            }
+            told(schedule.live_connected());
+        }
+        // What a lost connection had is backlog now, whose sender may be asleep.
+        self.wake.notify_waiters();
+    }
+
     /// Publishes how much waits, and since which position.
     pub fn observe(&self, metrics: &Metrics) {
         let schedule = self.schedule();
@@ -63,26 +81,33 @@ impl Uplink {
         self.schedule().waiting()
     }
 
-    /// Waits for the next position of one queue.
-    async fn next_position(&self, lane: Lane, part: Part) -> u64 {
+    /// Of these, what one connection has to see acknowledged.
+    fn waiting_on(&self, part: Part) -> usize {
+        self.schedule().waiting_on(part)
+    }
+
+    /// Waits for the next position of one lane on one connection.
+    async fn next_position(&self, part: Part, lane: Lane) -> u64 {
         loop {
             let woken = self.wake.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
-            let (position, aged) = {
+            let (turn, aged) = {
                 let mut schedule = self.schedule();
                 let before = schedule.backlog();
-                let position = schedule.next_position(lane, part, Self::now());
-                (position, schedule.backlog() > before)
+                let turn = schedule.turn(part, lane, Self::now());
+                (turn, schedule.backlog() > before)
             };
-            if aged {
-                // Live records became backlog: its sender may be asleep.
+            let live = matches!((part, turn), (Part::Live(_), Turn::Send(_)));
+            if live || aged {
+                // Others may have waited for this one, or live records became backlog whose sender is asleep.
                 self.wake.notify_waiters();
             }
-            if let Some(position) = position {
-                return position;
+            match turn {
+                Turn::Send(position) => return position,
+                Turn::Yield(until) => drop(tokio::time::timeout_at(until.into(), woken).await),
+                Turn::Idle => woken.await,
             }
-            woken.await;
         }
     }
 }

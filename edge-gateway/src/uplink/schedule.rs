@@ -1,7 +1,9 @@
-//! What goes up next. Pure: positions in, positions out.
+//! What goes up next, and on which connection. Pure: positions in, positions out.
 //!
-//! Live first: a record spooled while connected goes on its lane's live queue; what was there before the connection, and
+//! Live first: a record spooled while its lane's connection is up goes on its lane's live queue; what was there before, and
 //! what could not be sent within [`LIVE_AGE_MAX`], is backlog. So after an outage the present is never behind the past.
+//!
+//! A position is in one place at a time: in its lane's live queue, in its lane's backlog, or sent on one connection.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -11,14 +13,76 @@ use caregate_protocol::id::Lane;
 /// How long a live record may wait for its turn before it becomes backlog: the sweep on a clinician's page spans some
 /// seconds, and what is older is no longer the present.
 pub const LIVE_AGE_MAX: Duration = Duration::from_secs(2);
+/// How long what is less urgent waits for a live record whose sender has not taken it: far longer than a sender that can
+/// send needs, and short enough that a lane whose peer does not read holds up no other.
+pub const YIELD_MAX: Duration = Duration::from_millis(100);
 
-/// Which queue of a lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// What one connection carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// The present.
-    Live,
-    /// The rest.
+    /// The present of one lane.
+    Live(Lane),
+    /// The rest, of all lanes.
     Backlog,
+}
+
+impl Part {
+    /// All, the most urgent first; the number of each is its place in this order.
+    pub const ALL: [Self; 5] = [
+        Self::Live(Lane::Alarm),
+        Self::Live(Lane::Vitals),
+        Self::Live(Lane::Waveform),
+        Self::Live(Lane::Activity),
+        Self::Backlog,
+    ];
+
+    /// Its place in [`Self::ALL`].
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Live(lane) => lane as u8,
+            Self::Backlog => 4,
+        }
+    }
+
+    /// The lanes of which it sends records.
+    #[must_use]
+    pub fn lanes(self) -> Vec<Lane> {
+        match self {
+            Self::Live(lane) => vec![lane],
+            Self::Backlog => Lane::ALL.to_vec(),
+        }
+    }
+
+    /// What its streams carry, as a label for counters.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Live(_) => "live",
+            Self::Backlog => "backlog",
+        }
+    }
+
+    /// A label for counters and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live(lane) => lane.as_str(),
+            Self::Backlog => "backlog",
+        }
+    }
+}
+
+/// What a sender is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Send this position; it counts as sent.
+    Send(u64),
+    /// A record waits for a more urgent sender, or one that will be ours: ask again when something has changed, at the latest
+    /// at this time.
+    Yield(Instant),
+    /// Nothing to send.
+    Idle,
 }
 
 /// Positions waiting to be sent, and positions sent but not acknowledged.
@@ -26,9 +90,10 @@ pub enum Part {
 pub struct Schedule {
     live: [VecDeque<(u64, Instant)>; 4],
     backlog: [VecDeque<u64>; 4],
-    sent: BTreeMap<u64, Lane>,
+    /// By connection.
+    sent: [BTreeMap<u64, Lane>; 5],
     next: u64,
-    connected: bool,
+    connected: [bool; 5],
 }
 
 impl Schedule {
@@ -42,61 +107,96 @@ impl Schedule {
         schedule
     }
 
-    /// A connection is up: live records count as such from now on.
-    pub fn connected(&mut self) {
-        self.connected = true;
+    /// A connection is up: where it is a lane's, the lane's records count as live from now on.
+    pub fn connected(&mut self, part: Part) {
+        self.connected[usize::from(part.number())] = true;
     }
 
-    /// The connection is gone: whatever was not acknowledged is backlog, in the order of positions.
-    pub fn disconnected(&mut self) {
-        self.connected = false;
-        for (position, lane) in std::mem::take(&mut self.sent) {
+    /// A connection is gone: whatever was sent on it and not acknowledged is backlog, in the order of positions, and so is
+    /// what waited for it.
+    pub fn disconnected(&mut self, part: Part) {
+        let number = usize::from(part.number());
+        self.connected[number] = false;
+        for (position, lane) in std::mem::take(&mut self.sent[number]) {
             self.backlog[lane as usize].push_back(position);
         }
-        for lane in Lane::ALL {
-            let live = std::mem::take(&mut self.live[lane as usize]);
+        for lane in part.lanes() {
             let backlog = &mut self.backlog[lane as usize];
-            backlog.extend(live.into_iter().map(|(position, _)| position));
+            if let Part::Live(_) = part {
+                let live = std::mem::take(&mut self.live[lane as usize]);
+                backlog.extend(live.into_iter().map(|(position, _)| position));
+            }
             backlog.make_contiguous().sort_unstable();
         }
+    }
+
+    /// Whether the present has its way: every lane's connection is up.
+    #[must_use]
+    pub fn live_connected(&self) -> bool {
+        Lane::ALL.into_iter().all(|lane| self.connected[lane as usize])
     }
 
     /// A record is in the spool.
     pub fn spooled(&mut self, position: u64, lane: Lane, now: Instant) {
         self.next = self.next.max(position + 1);
-        if self.connected {
+        if self.connected[lane as usize] {
             self.live[lane as usize].push_back((position, now));
         } else {
             self.backlog[lane as usize].push_back(position);
         }
     }
 
-    /// The next position of a queue; it counts as sent.
-    pub fn next_position(&mut self, lane: Lane, part: Part, now: Instant) -> Option<u64> {
+    /// The turn of one lane's sender on one connection.
+    pub fn turn(&mut self, part: Part, lane: Lane, now: Instant) -> Turn {
+        self.age(lane, now);
+        let live = self.live[lane as usize].front().map(|(_, spooled)| *spooled);
+        match part {
+            Part::Live(_) if live.is_none() => return Turn::Idle,
+            Part::Backlog if self.backlog[lane as usize].is_empty() => {
+                return live.map_or(Turn::Idle, |spooled| Turn::Yield(spooled + LIVE_AGE_MAX));
+            }
+            Part::Live(_) | Part::Backlog => {}
+        }
+        if let Some(until) = self.more_urgent(part, now) {
+            return Turn::Yield(until);
+        }
         let position = match part {
-            Part::Live => self.next_live(lane, now)?,
-            Part::Backlog => self.backlog[lane as usize].pop_front()?,
+            Part::Live(_) => self.live[lane as usize].pop_front().map(|(position, _)| position),
+            Part::Backlog => self.backlog[lane as usize].pop_front(),
         };
-        self.sent.insert(position, lane);
-        Some(position)
+        position.map_or(Turn::Idle, |position| {
+            self.sent[usize::from(part.number())].insert(position, lane);
+            Turn::Send(position)
+        })
     }
 
-    fn next_live(&mut self, lane: Lane, now: Instant) -> Option<u64> {
-        while let Some((position, spooled)) = self.live[lane as usize].pop_front() {
-            if now.saturating_duration_since(spooled) <= LIVE_AGE_MAX {
-                return Some(position);
-            }
+    /// Until when a part waits for live records that are more urgent, if there are any.
+    fn more_urgent(&self, part: Part, now: Instant) -> Option<Instant> {
+        let above = self.live.iter().take(usize::from(part.number()));
+        above
+            .filter_map(|queue| queue.front().map(|(_, spooled)| *spooled + YIELD_MAX))
+            .filter(|at| *at > now)
+            .max()
+    }
+
+    /// Live records that waited for too long become backlog.
+    fn age(&mut self, lane: Lane, now: Instant) {
+        let live = &mut self.live[lane as usize];
+        while let Some((position, _)) =
+            live.pop_front_if(|(_, spooled)| now.saturating_duration_since(*spooled) >= LIVE_AGE_MAX)
+        {
             self.backlog[lane as usize].push_back(position);
         }
-        None
     }
 
-    /// The core has these positions.
+    /// The core has these positions, whichever connection said so: what is durable there is, and need not be sent again.
     pub fn acked(&mut self, first: u64, last: u64) {
-        // Split instead of walking the range: a peer may acknowledge 0..=u64::MAX.
-        let mut tail = self.sent.split_off(&first);
-        if let Some(after) = last.checked_add(1) {
-            self.sent.append(&mut tail.split_off(&after));
+        for sent in &mut self.sent {
+            // Split instead of walking the range: a peer may acknowledge 0..=u64::MAX.
+            let mut tail = sent.split_off(&first);
+            if let Some(after) = last.checked_add(1) {
+                sent.append(&mut tail.split_off(&after));
+            }
         }
     }
 
@@ -104,8 +204,18 @@ impl Schedule {
     #[must_use]
     pub fn waiting(&self) -> usize {
         let live: usize = self.live.iter().map(VecDeque::len).sum();
-        let backlog: usize = self.backlog.iter().map(VecDeque::len).sum();
-        live + backlog + self.sent.len()
+        let sent: usize = self.sent.iter().map(BTreeMap::len).sum();
+        live + self.backlog() + sent
+    }
+
+    /// Positions that one connection has to see acknowledged.
+    #[must_use]
+    pub fn waiting_on(&self, part: Part) -> usize {
+        let queued = match part {
+            Part::Live(lane) => self.live[lane as usize].len(),
+            Part::Backlog => self.backlog(),
+        };
+        queued + self.sent[usize::from(part.number())].len()
     }
 
     /// One past the newest position.
@@ -119,11 +229,11 @@ impl Schedule {
     pub fn oldest_waiting(&self) -> u64 {
         let live = self.live.iter().filter_map(|queue| queue.front().map(|(position, _)| *position));
         let backlog = self.backlog.iter().filter_map(|queue| queue.front().copied());
-        let sent = self.sent.keys().next().copied();
+        let sent = self.sent.iter().filter_map(|sent| sent.keys().next().copied());
         live.chain(backlog).chain(sent).min().unwrap_or(self.next)
     }
 
-    /// Positions in the backlog that have not been sent on this connection.
+    /// Positions in the backlog that have not been sent since they came there.
     #[must_use]
     pub fn backlog(&self) -> usize {
         self.backlog.iter().map(VecDeque::len).sum()
@@ -131,95 +241,4 @@ impl Schedule {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn drain(schedule: &mut Schedule, lane: Lane, part: Part, now: Instant) -> Vec<u64> {
-        std::iter::from_fn(|| schedule.next_position(lane, part, now)).collect()
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to start from")]
-    fn start() -> Instant {
-        Instant::now()
-    }
-
-    #[test]
-    fn what_was_there_before_the_connection_is_backlog_and_the_rest_is_live() {
-        let now = start();
-        let mut schedule = Schedule::new([(0, Lane::Vitals), (1, Lane::Waveform)]);
-        schedule.spooled(2, Lane::Vitals, now);
-        schedule.connected();
-        schedule.spooled(3, Lane::Vitals, now);
-        assert_eq!(drain(&mut schedule, Lane::Vitals, Part::Live, now), [3]);
-        assert_eq!(drain(&mut schedule, Lane::Vitals, Part::Backlog, now), [0, 2]);
-        assert_eq!(drain(&mut schedule, Lane::Waveform, Part::Backlog, now), [1]);
-    }
-
-    #[test]
-    fn a_live_record_that_waited_too_long_becomes_backlog() {
-        let now = start();
-        let mut schedule = Schedule::default();
-        schedule.connected();
-        schedule.spooled(0, Lane::Alarm, now);
-        let later = now + LIVE_AGE_MAX + Duration::from_millis(1);
-        schedule.spooled(1, Lane::Alarm, later);
-        assert_eq!(drain(&mut schedule, Lane::Alarm, Part::Live, later), [1]);
-        assert_eq!(drain(&mut schedule, Lane::Alarm, Part::Backlog, later), [0]);
-    }
-
-    #[test]
-    fn what_was_sent_but_not_acknowledged_is_sent_again_in_order() {
-        let now = start();
-        let mut schedule = Schedule::default();
-        schedule.connected();
-        for position in 0..4 {
-            schedule.spooled(position, Lane::Vitals, now);
-        }
-        assert_eq!(drain(&mut schedule, Lane::Vitals, Part::Live, now), [0, 1, 2, 3]);
-        schedule.acked(1, 2);
-        schedule.spooled(4, Lane::Vitals, now);
-        schedule.disconnected();
-        assert_eq!((schedule.waiting(), schedule.oldest_waiting(), schedule.next()), (3, 0, 5));
-        schedule.connected();
-        assert_eq!(drain(&mut schedule, Lane::Vitals, Part::Backlog, now), [0, 3, 4]);
-    }
-
-    #[test]
-    fn an_acknowledgement_of_everything_is_no_work() {
-        let now = start();
-        let mut schedule = Schedule::default();
-        schedule.connected();
-        schedule.spooled(0, Lane::Vitals, now);
-        drain(&mut schedule, Lane::Vitals, Part::Live, now);
-        schedule.acked(0, u64::MAX);
-        assert_eq!(schedule.waiting(), 0);
-    }
-
-    proptest! {
-        /// However connections come and go, each record that is not acknowledged stays known, and none comes from nothing.
-        #[test]
-        fn nothing_is_forgotten(steps in proptest::collection::vec(0_u8..5, 0..200)) {
-            let now = start();
-            let mut schedule = Schedule::default();
-            let (mut next, mut unacked) = (0_u64, std::collections::BTreeSet::new());
-            let mut sent = Vec::new();
-            for step in steps {
-                match step {
-                    0 => schedule.connected(),
-                    1 => { schedule.disconnected(); sent.clear(); }
-                    2 => { schedule.spooled(next, Lane::Vitals, now); unacked.insert(next); next += 1; }
-                    3 => for part in [Part::Live, Part::Backlog] {
-                        sent.extend(schedule.next_position(Lane::Vitals, part, now));
-                    },
-                    _ => if let Some(position) = sent.pop() {
-                        schedule.acked(position, position);
-                        unacked.remove(&position);
-                    },
-                }
-                prop_assert_eq!(schedule.waiting(), unacked.len());
-            }
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,191 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const VITALS: Part = Part::Live(Lane::Vitals);
+
+/// What a sender that never has to yield gets.
+fn drain(schedule: &mut Schedule, part: Part, lane: Lane, now: Instant) -> Vec<u64> {
+    std::iter::from_fn(|| match schedule.turn(part, lane, now) {
+        Turn::Send(position) => Some(position),
+        Turn::Yield(_) | Turn::Idle => None,
+    })
+    .collect()
+}
+
+fn backlog(schedule: &mut Schedule, lane: Lane, now: Instant) -> Vec<u64> {
+    drain(schedule, Part::Backlog, lane, now)
+}
+
+fn connected(parts: &[Part]) -> Schedule {
+    let mut schedule = Schedule::default();
+    parts.iter().for_each(|part| schedule.connected(*part));
+    schedule
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test needs some instant to start from")]
+fn start() -> Instant {
+    Instant::now()
+}
+
+#[test]
+fn parts_are_numbered_as_they_are_ordered() {
+    assert_eq!(Part::ALL.map(Part::number), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn what_was_there_before_the_connection_is_backlog_and_the_rest_is_live() {
+    let now = start();
+    let mut schedule = Schedule::new([(0, Lane::Vitals), (1, Lane::Waveform)]);
+    schedule.spooled(2, Lane::Vitals, now);
+    schedule.connected(VITALS);
+    schedule.spooled(3, Lane::Vitals, now);
+    assert_eq!(drain(&mut schedule, VITALS, Lane::Vitals, now), [3]);
+    assert_eq!(backlog(&mut schedule, Lane::Vitals, now), [0, 2]);
+    assert_eq!(backlog(&mut schedule, Lane::Waveform, now), [1]);
+}
+
+#[test]
+fn a_lane_without_its_connection_goes_with_the_backlog_and_the_others_stay_live() {
+    let now = start();
+    let mut schedule = connected(&[VITALS, Part::Backlog]);
+    schedule.spooled(0, Lane::Waveform, now);
+    schedule.spooled(1, Lane::Vitals, now);
+    assert_eq!(drain(&mut schedule, VITALS, Lane::Vitals, now), [1]);
+    assert_eq!(backlog(&mut schedule, Lane::Waveform, now), [0]);
+}
+
+#[test]
+fn a_live_record_that_waited_too_long_becomes_backlog_whoever_asks() {
+    let now = start();
+    let alarm = Part::Live(Lane::Alarm);
+    let later = now + LIVE_AGE_MAX;
+    let mut schedule = connected(&[alarm]);
+    schedule.spooled(0, Lane::Alarm, now);
+    schedule.spooled(1, Lane::Alarm, later);
+    assert_eq!(drain(&mut schedule, alarm, Lane::Alarm, later), [1]);
+    assert_eq!(backlog(&mut schedule, Lane::Alarm, later), [0]);
+
+    let mut schedule = connected(&[alarm, Part::Backlog]);
+    schedule.spooled(0, Lane::Alarm, now);
+    assert_eq!(schedule.turn(Part::Backlog, Lane::Alarm, now), Turn::Yield(later));
+    assert_eq!(backlog(&mut schedule, Lane::Alarm, later), [0], "its own connection is stuck");
+    assert_eq!(drain(&mut schedule, alarm, Lane::Alarm, later), [] as [u64; 0]);
+}
+
+#[test]
+fn what_is_less_urgent_waits_for_a_moment_and_not_for_a_stuck_lane() {
+    let now = start();
+    let (alarm, waveform) = (Part::Live(Lane::Alarm), Part::Live(Lane::Waveform));
+    let mut schedule = Schedule::new([(0, Lane::Vitals)]);
+    schedule.connected(alarm);
+    schedule.connected(waveform);
+    schedule.spooled(1, Lane::Waveform, now);
+    schedule.spooled(2, Lane::Alarm, now);
+    let until = now + YIELD_MAX;
+    assert_eq!(schedule.turn(waveform, Lane::Waveform, now), Turn::Yield(until));
+    assert_eq!(schedule.turn(Part::Backlog, Lane::Vitals, now), Turn::Yield(until));
+    assert_eq!(schedule.turn(Part::Backlog, Lane::Activity, now), Turn::Idle);
+    assert_eq!(schedule.turn(alarm, Lane::Alarm, now), Turn::Send(2), "the alarm waits for nobody");
+    assert_eq!(
+        schedule.turn(Part::Backlog, Lane::Vitals, now),
+        Turn::Yield(until),
+        "the waveform is there still"
+    );
+    assert_eq!(schedule.turn(waveform, Lane::Waveform, now), Turn::Send(1));
+    schedule.spooled(3, Lane::Alarm, now);
+    assert_eq!(schedule.turn(Part::Backlog, Lane::Vitals, now), Turn::Yield(until));
+    assert_eq!(
+        schedule.turn(Part::Backlog, Lane::Vitals, until),
+        Turn::Send(0),
+        "the alarm's connection is stuck"
+    );
+}
+
+#[test]
+fn what_was_sent_but_not_acknowledged_is_sent_again_in_order() {
+    let now = start();
+    let mut schedule = connected(&[VITALS]);
+    for position in 0..4 {
+        schedule.spooled(position, Lane::Vitals, now);
+    }
+    assert_eq!(drain(&mut schedule, VITALS, Lane::Vitals, now), [0, 1, 2, 3]);
+    schedule.acked(1, 2);
+    schedule.spooled(4, Lane::Vitals, now);
+    schedule.disconnected(VITALS);
+    assert_eq!((schedule.waiting(), schedule.oldest_waiting(), schedule.next()), (3, 0, 5));
+    schedule.connected(VITALS);
+    assert_eq!(backlog(&mut schedule, Lane::Vitals, now), [0, 3, 4]);
+}
+
+#[test]
+fn a_lost_connection_moves_its_own_records_and_no_others() {
+    let now = start();
+    let waveform = Part::Live(Lane::Waveform);
+    let mut schedule = Schedule::new([(0, Lane::Vitals)]);
+    Part::ALL.into_iter().for_each(|part| schedule.connected(part));
+    schedule.spooled(1, Lane::Vitals, now);
+    schedule.spooled(2, Lane::Waveform, now);
+    assert_eq!(drain(&mut schedule, VITALS, Lane::Vitals, now), [1]);
+    assert_eq!(drain(&mut schedule, waveform, Lane::Waveform, now), [2]);
+    assert_eq!(backlog(&mut schedule, Lane::Vitals, now), [0]);
+    schedule.disconnected(VITALS);
+    assert!(!schedule.live_connected());
+    assert_eq!((schedule.waiting_on(VITALS), schedule.waiting_on(waveform)), (0, 1));
+    assert_eq!(backlog(&mut schedule, Lane::Vitals, now), [1], "0 is on its way, and so is 2");
+    schedule.disconnected(Part::Backlog);
+    assert_eq!(backlog(&mut schedule, Lane::Vitals, now), [0, 1]);
+    assert_eq!(schedule.waiting(), 3);
+}
+
+#[test]
+fn an_acknowledgement_of_everything_is_no_work() {
+    let now = start();
+    let mut schedule = connected(&[VITALS]);
+    schedule.spooled(0, Lane::Vitals, now);
+    drain(&mut schedule, VITALS, Lane::Vitals, now);
+    schedule.acked(0, u64::MAX);
+    assert_eq!(schedule.waiting(), 0);
+}
+
+proptest! {
+    /// However connections come and go, each record that is not acknowledged is in one place, and none comes from nothing.
+    #[test]
+    fn nothing_is_forgotten_and_nothing_is_in_two_places(
+        steps in proptest::collection::vec((0_u8..6, 0_usize..5, 0_usize..4), 0..300),
+    ) {
+        let mut now = start();
+        let mut schedule = Schedule::default();
+        let mut up = [false; 5];
+        let (mut next, mut unacked) = (0_u64, std::collections::BTreeSet::new());
+        let mut sent: Vec<(usize, u64)> = Vec::new();
+        for (step, number, lane) in steps {
+            let (part, lane) = (Part::ALL[number], Lane::ALL[lane]);
+            match step {
+                0 => { schedule.connected(part); up[number] = true; }
+                1 => {
+                    schedule.disconnected(part);
+                    up[number] = false;
+                    sent.retain(|(on, _)| *on != number);
+                }
+                2 => { schedule.spooled(next, lane, now); unacked.insert(next); next += 1; }
+                3 => for lane in part.lanes() {
+                    if let (true, Turn::Send(position)) = (up[number], schedule.turn(part, lane, now)) {
+                        prop_assert!(unacked.contains(&position));
+                        prop_assert!(sent.iter().all(|(_, other)| *other != position), "{} is on two ways", position);
+                        sent.push((number, position));
+                    }
+                },
+                4 => now += Duration::from_millis(700),
+                _ => if let Some((_, position)) = sent.pop() {
+                    schedule.acked(position, position);
+                    unacked.remove(&position);
+                },
+            }
+            prop_assert_eq!(schedule.waiting(), unacked.len());
+            let on_all: usize = Part::ALL.into_iter().map(|part| schedule.waiting_on(part)).sum();
+            prop_assert_eq!(on_all, unacked.len());
+            prop_assert_eq!(schedule.oldest_waiting(), unacked.first().copied().unwrap_or(next));
+        }
+    }
+}
