@@ -1,0 +1,247 @@
+//! The chain: its store, what it is, and its newest block.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use alloy_consensus::Header;
+use alloy_primitives::{Address, B256};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::block::{Building, StoredTransaction};
+use crate::contract::{Artifact, ArtifactError};
+use crate::evm::{self, BlockContext, Overlay};
+use crate::seal::{MIX_HASH, Sealer};
+use crate::state::{State, StateError};
+use crate::store::{BlockWrite, HISTORY_BLOCKS, Reader, Store, StoreError};
+use crate::trie::EMPTY_ROOT;
+
+/// What a chain is from its first block on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deployment {
+    /// EIP-155.
+    pub chain_id: u64,
+    /// The contract `Caregate`.
+    pub contract: Address,
+    /// Who seals: one.
+    pub validators: Vec<Address>,
+    /// Who says who takes part.
+    pub registrar: Address,
+    /// The first block's id.
+    pub genesis: B256,
+    /// Keccak-256 of the contract's source.
+    pub contract_source_keccak256: B256,
+    /// Said wherever the chain is described.
+    pub notice: String,
+}
+
+/// Said in the banner, in the deployment's file and in the metrics' help.
+pub const NOTICE: &str = "one party seals this chain; whoever holds its key can rewrite it";
+
+/// What a configuration asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// EIP-155.
+    pub chain_id: u64,
+    /// Who says who takes part.
+    pub registrar: Address,
+}
+
+/// The chain can't be opened or read.
+#[derive(Debug, Error)]
+pub enum ChainError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The contract.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// The constructor did not run.
+    #[error("the contract could not be deployed: {0}")]
+    Deploy(String),
+    /// The configuration is another chain's.
+    #[error("the chain in the data folder has {what} {stored}, the configuration says {wanted}")]
+    Other {
+        /// Of what.
+        what: &'static str,
+        /// In the data folder.
+        stored: String,
+        /// Configured.
+        wanted: String,
+    },
+    /// What is stored is no RLP of a block.
+    #[error("block {0} is damaged in the store")]
+    Damaged(u64),
+}
+
+/// A block's header and its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedHeader {
+    /// The id: the hash without seals.
+    pub id: B256,
+    /// With seals.
+    pub header: Header,
+}
+
+/// The chain.
+#[derive(Debug)]
+pub struct Chain {
+    store: Store,
+    sealer: Sealer,
+    deployment: Deployment,
+    head: Mutex<SealedHeader>,
+}
+
+impl Chain {
+    /// Opens the chain in `dir`; where there is none, makes its first block, which holds the contract.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub fn open(dir: &Path, sealer: Sealer, wanted: Wanted, now_s: u64) -> Result<Self, ChainError> {
+        Self::of(Store::open(dir)?, sealer, wanted, now_s)
+    }
+
+    /// A chain that ends with the process, for tests and fuzzing.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub fn in_memory(sealer: Sealer, wanted: Wanted, now_s: u64) -> Result<Self, ChainError> {
+        Self::of(Store::in_memory()?, sealer, wanted, now_s)
+    }
+
+    fn of(store: Store, sealer: Sealer, wanted: Wanted, now_s: u64) -> Result<Self, ChainError> {
+        let reader = store.read()?;
+        if reader.head()?.is_none() {
+            let write = genesis(&reader, &sealer, wanted, now_s)?;
+            drop(reader);
+            store.write(&write)?;
+        }
+        let reader = store.read()?;
+        let number = reader.head()?.unwrap_or_default();
+        let head = header(&reader, number)?.ok_or(ChainError::Damaged(number))?;
+        let stored = reader.genesis()?.ok_or(ChainError::Damaged(0))?;
+        let deployment: Deployment =
+            serde_json::from_slice(&stored).map_err(|_source| ChainError::Damaged(0))?;
+        check(&deployment, &sealer, wanted)?;
+        Ok(Self { store, sealer, deployment, head: Mutex::new(head) })
+    }
+
+    /// What the chain is.
+    #[must_use]
+    pub fn deployment(&self) -> &Deployment {
+        &self.deployment
+    }
+
+    /// The newest durable block.
+    #[must_use]
+    pub fn head(&self) -> SealedHeader {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A consistent look at the chain.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn read(&self) -> Result<Reader, StoreError> {
+        self.store.read()
+    }
+
+    /// Begins the next block.
+    #[must_use]
+    pub fn begin<'r>(&self, reader: &'r Reader, time_s: u64) -> Building<'r> {
+        let head = self.head();
+        let overlay = Overlay::new(State::new(reader, head.header.number, head.header.state_root));
+        let context = self.context(head.header.number + 1, time_s);
+        Building::new(overlay, context, head.id)
+    }
+
+    /// In what a block of this chain runs.
+    #[must_use]
+    pub fn context(&self, number: u64, time_s: u64) -> BlockContext {
+        context(self.deployment.chain_id, &self.sealer, number, time_s)
+    }
+
+    /// Seals a block and makes it durable; from then on it is the head.
+    ///
+    /// # Errors
+    /// [`ChainError`]; then the chain is what it was.
+    pub fn commit(&self, building: Building<'_>) -> Result<SealedHeader, ChainError> {
+        let (header, write) = building.seal(&self.sealer)?;
+        self.store.write(&write)?;
+        let head = SealedHeader { id: write.id, header };
+        self.head.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&head);
+        Ok(head)
+    }
+
+    /// The first block whose state is still readable.
+    #[must_use]
+    pub fn history_begins(head: u64) -> u64 {
+        head.saturating_sub(HISTORY_BLOCKS)
+    }
+}
+
+fn context(chain_id: u64, sealer: &Sealer, number: u64, time_s: u64) -> BlockContext {
+    BlockContext { chain_id, number, time_s, beneficiary: sealer.address(), mix_hash: MIX_HASH }
+}
+
+/// A stored block's header.
+///
+/// # Errors
+/// [`ChainError`].
+pub fn header(reader: &Reader, number: u64) -> Result<Option<SealedHeader>, ChainError> {
+    let Some((id, bytes)) = reader.header(number)? else { return Ok(None) };
+    let header = alloy_rlp::decode_exact(&bytes).map_err(|_source| ChainError::Damaged(number))?;
+    Ok(Some(SealedHeader { id, header }))
+}
+
+/// A stored block's transactions.
+///
+/// # Errors
+/// [`ChainError`].
+pub fn transactions(reader: &Reader, number: u64) -> Result<Vec<StoredTransaction>, ChainError> {
+    let Some(bytes) = reader.block(number)? else { return Ok(Vec::new()) };
+    alloy_rlp::decode_exact(&bytes).map_err(|_source| ChainError::Damaged(number))
+}
+
+/// The first block: its state is the contract, made by its constructor, in the name of the sealing key. So the address differs from
+/// deployment to deployment, and a patient's signature for one is none for another.
+fn genesis(reader: &Reader, sealer: &Sealer, wanted: Wanted, now_s: u64) -> Result<BlockWrite, ChainError> {
+    let artifact = Artifact::embedded()?;
+    let contract = sealer.address().create(0);
+    let mut overlay = Overlay::new(State::new(reader, 0, EMPTY_ROOT));
+    let context = context(wanted.chain_id, sealer, 0, now_s);
+    let creation = evm::creation(sealer.address(), artifact.creation(&wanted.registrar), wanted.chain_id);
+    let result =
+        overlay.execute(&context, creation).map_err(|error| ChainError::Deploy(error.to_string()))?;
+    if !result.is_success() || result.created_address() != Some(contract) {
+        return Err(ChainError::Deploy(result.to_string()));
+    }
+    let (header, mut write) = Building::new(overlay, context, B256::ZERO).seal(sealer)?;
+    debug_assert_eq!(header.number, 0);
+    let deployment = Deployment {
+        chain_id: wanted.chain_id,
+        contract,
+        validators: vec![sealer.address()],
+        registrar: wanted.registrar,
+        genesis: write.id,
+        contract_source_keccak256: artifact.source_keccak256,
+        notice: NOTICE.to_owned(),
+    };
+    write.genesis = Some(serde_json::to_vec(&deployment).map_err(ArtifactError::from)?);
+    Ok(write)
+}
+
+fn check(deployment: &Deployment, sealer: &Sealer, wanted: Wanted) -> Result<(), ChainError> {
+    let other = |what, stored: String, wanted: String| match stored == wanted {
+        true => Ok(()),
+        false => Err(ChainError::Other { what, stored, wanted }),
+    };
+    other("chain_id", deployment.chain_id.to_string(), wanted.chain_id.to_string())?;
+    other("registrar", deployment.registrar.to_string(), wanted.registrar.to_string())?;
+    let validators: Vec<_> = deployment.validators.iter().map(ToString::to_string).collect();
+    other("sealing key", validators.join(", "), sealer.address().to_string())
+}
