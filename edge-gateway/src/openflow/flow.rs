@@ -2,42 +2,18 @@
 
 use std::time::Duration;
 
+use caregate_protocol::openflow::Instruction;
+pub use caregate_protocol::openflow::{Command, RemovedReason, flags};
+
 use super::pattern::Pattern;
 use super::treatment::{Action, Treatment};
-
-/// Bits of a flow-mod's `flags`.
-pub mod flags {
-    /// `OFPFF_SEND_FLOW_REM`
-    pub const SEND_FLOW_REM: u16 = 1;
-    /// `OFPFF_CHECK_OVERLAP`
-    pub const CHECK_OVERLAP: u16 = 1 << 1;
-    /// `OFPFF_RESET_COUNTS`
-    pub const RESET_COUNTS: u16 = 1 << 2;
-    /// All that 1.3.5 has, `OFPFF_NO_PKT_COUNTS` and `OFPFF_NO_BYT_COUNTS` with them: they are counted all the same.
-    pub const ALL: u16 = 0x1f;
-}
-
-/// `enum ofp_flow_mod_command`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
-    /// `OFPFC_ADD`
-    Add,
-    /// `OFPFC_MODIFY`
-    Modify,
-    /// `OFPFC_MODIFY_STRICT`
-    ModifyStrict,
-    /// `OFPFC_DELETE`
-    Delete,
-    /// `OFPFC_DELETE_STRICT`
-    DeleteStrict,
-}
 
 /// A decoded flow-mod. Match and actions are of those that this switch has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlowMod {
     /// What to do.
     pub command: Command,
-    /// 1; for deletes also [`TABLE_ALL`](super::table::TABLE_ALL).
+    /// 1; for deletes also [`TABLE_ALL`](caregate_protocol::openflow::TABLE_ALL).
     pub table_id: u8,
     /// The controller's own mark.
     pub cookie: u64,
@@ -49,7 +25,7 @@ pub struct FlowMod {
     pub hard_timeout_s: u16,
     /// Higher comes first.
     pub priority: u16,
-    /// [`NO_BUFFER`](super::table::NO_BUFFER), since nothing is buffered here.
+    /// [`NO_BUFFER`](caregate_protocol::openflow::NO_BUFFER), since nothing is buffered here.
     pub buffer_id: u32,
     /// For deletes: only flows with an output to this port; [`port::ANY`](super::port::ANY) for all.
     pub out_port: u32,
@@ -59,7 +35,9 @@ pub struct FlowMod {
     pub flags: u16,
     /// Which frames.
     pub pattern: Pattern,
-    /// What is done with them; none drops.
+    /// What is done with them, as the controller wrote it.
+    pub instructions: Vec<Instruction>,
+    /// What that comes to; none drops.
     pub actions: Vec<Action>,
 }
 
@@ -104,7 +82,7 @@ pub struct Flow {
     /// What is done with them.
     pub treatment: Treatment,
     /// The same, as the controller wrote it; a flow's statistics show it.
-    pub actions: Vec<Action>,
+    pub instructions: Vec<Instruction>,
     /// The controller's own mark.
     pub cookie: u64,
     /// Seconds without a frame; 0 for ever.
@@ -148,18 +126,6 @@ impl Flow {
             (hard, idle) => hard.or(idle),
         }
     }
-}
-
-/// `enum ofp_flow_removed_reason` (§7.4.2)
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum RemovedReason {
-    /// `OFPRR_IDLE_TIMEOUT`
-    IdleTimeout = 0,
-    /// `OFPRR_HARD_TIMEOUT`
-    HardTimeout = 1,
-    /// `OFPRR_DELETE`
-    Delete = 2,
 }
 
 /// A flow that went, of those whose controller wants to be told (`OFPFF_SEND_FLOW_REM`).

@@ -7,25 +7,11 @@
 //! covers a sensor port's frames drops them or leaves them to `LOCAL`, and nothing else, so that no controller can mirror,
 //! redirect or rewrite a patient's traffic.
 
+pub mod agent;
 pub mod flow;
 pub mod pattern;
 pub mod table;
+pub mod translate;
 pub mod treatment;
 
-/// Reserved port numbers (§7.2.1, `enum ofp_port_no`).
-pub mod port {
-    /// Back out of the port that the frame came in by.
-    pub const IN_PORT: u32 = 0xffff_fff8;
-    /// The gateway's own forwarding.
-    pub const NORMAL: u32 = 0xffff_fffa;
-    /// All ports but some.
-    pub const FLOOD: u32 = 0xffff_fffb;
-    /// All ports.
-    pub const ALL: u32 = 0xffff_fffc;
-    /// The controller, in a packet-in.
-    pub const CONTROLLER: u32 = 0xffff_fffd;
-    /// The gateway itself.
-    pub const LOCAL: u32 = 0xffff_fffe;
-    /// No port: the wildcard of a delete's filter.
-    pub const ANY: u32 = 0xffff_ffff;
-}
+pub use caregate_protocol::openflow::port;

@@ -162,6 +162,25 @@ impl Pattern {
         all.then(|| &self.value[at..at + bytes])
     }
 
+    /// The fields of which any bit counts, by their OXM number, with value and mask; no mask where all bits count.
+    #[must_use]
+    pub fn fields(&self) -> Vec<(Field, &[u8], Option<&[u8]>)> {
+        let mut fields: Vec<_> = Field::ALL
+            .iter()
+            // IPv4 and IPv6, TCP and UDP share their places: the prerequisites tell which it is.
+            .filter(|field| self.has_prerequisites(**field))
+            .map(|field| {
+                let (at, bytes) = field.place();
+                let (value, mask) = (&self.value[at..at + bytes], &self.mask[at..at + bytes]);
+                (*field, value, mask)
+            })
+            .filter(|(_, _, mask)| mask.iter().any(|byte| *byte != 0))
+            .map(|(field, value, mask)| (field, value, mask.iter().any(|byte| *byte != 0xff).then_some(mask)))
+            .collect();
+        fields.sort_by_key(|(field, _, _)| field.oxm());
+        fields
+    }
+
     /// The port that frames must have come in by; `None` for any.
     #[must_use]
     pub fn in_port(&self) -> Option<u32> {

@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use caregate_protocol::openflow::{BadRequest, ErrorKind, FlowModFailed};
+pub use caregate_protocol::openflow::{NO_BUFFER, TABLE_ALL};
 
 use super::flow::{Command, Flow, FlowId, FlowMod, Removed, RemovedReason, Traffic, flags};
 use super::pattern::Pattern;
 use super::port;
+use super::translate;
 use super::treatment::{PortRole, Ports};
 
 /// Flows: the kernel tries them one by one for each frame, and 64 comparisons are within what a frame may cost there.
@@ -17,10 +19,6 @@ pub const FLOWS_MAX: usize = 64;
 pub const TABLE_POLICY: u8 = 0;
 /// The controller's table.
 pub const TABLE_CONTROLLER: u8 = 1;
-/// `OFPTT_ALL`
-pub const TABLE_ALL: u8 = 0xff;
-/// `OFP_NO_BUFFER`
-pub const NO_BUFFER: u32 = 0xffff_ffff;
 
 /// What followed from a flow-mod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -104,19 +102,26 @@ impl FlowTable {
         }
     }
 
-    fn check(&self, change: &FlowMod) -> Result<(), ErrorKind> {
-        let deletes = matches!(change.command, Command::Delete | Command::DeleteStrict);
-        match change.table_id {
-            TABLE_CONTROLLER => {}
+    /// Whether a flow-mod may name this table at all, whatever else it says.
+    ///
+    /// # Errors
+    /// `OFPBRC_EPERM` for table 0, `OFPFMFC_BAD_TABLE_ID`.
+    pub fn check_table(command: Command, table_id: u8) -> Result<(), ErrorKind> {
+        match table_id {
+            TABLE_CONTROLLER => Ok(()),
             // What policy admits is not the controller's: a delete of all tables means all that are.
-            TABLE_ALL if deletes => {}
-            TABLE_POLICY => return Err(ErrorKind::BadRequest(BadRequest::Eperm)),
-            _ => return Err(ErrorKind::FlowModFailed(FlowModFailed::BadTableId)),
+            TABLE_ALL if is_delete(command) => Ok(()),
+            TABLE_POLICY => Err(ErrorKind::BadRequest(BadRequest::Eperm)),
+            _ => Err(ErrorKind::FlowModFailed(FlowModFailed::BadTableId)),
         }
+    }
+
+    fn check(&self, change: &FlowMod) -> Result<(), ErrorKind> {
+        Self::check_table(change.command, change.table_id)?;
         if change.flags & !flags::ALL != 0 {
             return Err(ErrorKind::FlowModFailed(FlowModFailed::BadFlags));
         }
-        if deletes {
+        if is_delete(change.command) {
             return Ok(());
         }
         if change.buffer_id != NO_BUFFER {
@@ -149,7 +154,7 @@ impl FlowTable {
             priority: change.priority,
             pattern: change.pattern,
             treatment,
-            actions: change.actions.clone(),
+            instructions: change.instructions.clone(),
             cookie: change.cookie,
             idle_timeout_s: change.idle_timeout_s,
             hard_timeout_s: change.hard_timeout_s,
@@ -178,7 +183,7 @@ impl FlowTable {
         for (at, treatment) in treatments {
             let Some(flow) = self.flows.get_mut(at) else { continue };
             flow.treatment = treatment;
-            flow.actions.clone_from(&change.actions);
+            flow.instructions.clone_from(&change.instructions);
             if change.flags & flags::RESET_COUNTS != 0 {
                 flow.forget_traffic();
             }
@@ -203,6 +208,25 @@ impl FlowTable {
             false
         });
         outcome
+    }
+
+    /// Takes back what was applied: `flows` are those of before.
+    pub fn roll_back(&mut self, flows: Vec<Flow>) {
+        self.flows = flows;
+    }
+
+    /// Takes other ports and drops the flows that mean nothing with them; says which.
+    pub fn set_ports(&mut self, ports: Ports, now: Duration) -> Outcome {
+        self.ports = ports;
+        let ports = self.ports.clone();
+        self.remove(now, |flow| {
+            let change = translate::stored(flow);
+            let stands = translate::flow_mod(&change).and_then(|change| {
+                ports.check_match(&change.pattern)?;
+                ports.treatment(&change.pattern, &change.actions)
+            });
+            stands.is_err().then_some(RemovedReason::Delete)
+        })
     }
 
     /// Takes what the helper has counted for flows since they have their ids, and the time at which it did.
@@ -244,6 +268,11 @@ impl FlowTable {
             None => Err(ErrorKind::BadRequest(BadRequest::BadPort)),
         }
     }
+}
+
+/// Whether the command takes flows away.
+pub(super) fn is_delete(command: Command) -> bool {
+    matches!(command, Command::Delete | Command::DeleteStrict)
 }
 
 fn filter(change: &FlowMod, strict: Option<u16>) -> Filter {

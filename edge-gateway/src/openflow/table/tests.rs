@@ -29,6 +29,7 @@ fn flow_mod(command: Command, priority: u16, pattern: Pattern) -> FlowMod {
         out_group: port::ANY,
         flags: flags::SEND_FLOW_REM,
         pattern,
+        instructions: Vec::new(),
         actions: Vec::new(),
     }
 }
