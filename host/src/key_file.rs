@@ -35,11 +35,13 @@ pub enum KeyFileError {
         /// Its permission bits.
         mode: u32,
     },
-    /// A directory, a device, or more than [`KEY_FILE_BYTES_MAX`].
-    #[error("{path}: not a regular file of at most {KEY_FILE_BYTES_MAX} bytes", path = .path.display())]
+    /// A directory, a device, or more bytes than such a file may have.
+    #[error("{path}: not a regular file of at most {bytes_max} bytes", path = .path.display())]
     Shape {
         /// The file.
         path: PathBuf,
+        /// How many bytes it may have.
+        bytes_max: u64,
     },
     /// Not the hexadecimal text of the number of bytes that the key has.
     #[error("{path}: must hold {bytes} bytes in hexadecimal", path = .path.display())]
@@ -76,10 +78,18 @@ fn io_error(path: &Path) -> impl Fn(io::Error) -> KeyFileError {
 /// When it can't be read, when group or others have any right on it, or when it is no plain file of
 /// at most [`KEY_FILE_BYTES_MAX`].
 pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
-    let shape = || KeyFileError::Shape { path: path.to_owned() };
+    read_up_to(path, KEY_FILE_BYTES_MAX)
+}
+
+/// As [`read`], of a file that holds many secrets and may have `bytes_max` bytes.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_up_to(path: &Path, bytes_max: u64) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
+    let shape = || KeyFileError::Shape { path: path.to_owned(), bytes_max };
     let file = File::open(path).map_err(io_error(path))?;
     let metadata = file.metadata().map_err(io_error(path))?;
-    if !metadata.is_file() || metadata.len() > KEY_FILE_BYTES_MAX {
+    if !metadata.is_file() || metadata.len() > bytes_max {
         return Err(shape());
     }
     let mode = metadata.mode() & 0o7777;
@@ -87,8 +97,8 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
         return Err(KeyFileError::Mode { path: path.to_owned(), mode });
     }
     let mut bytes = Zeroizing::new(Vec::new());
-    let read = file.take(KEY_FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(io_error(path))?;
-    if read as u64 > KEY_FILE_BYTES_MAX {
+    let read = file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(io_error(path))?;
+    if read as u64 > bytes_max {
         return Err(shape());
     }
     Ok(bytes)

@@ -92,6 +92,12 @@ pub fn device_commitment(salt: &[u8; 32], mac: &[u8; 6], device: &DeviceId) -> C
     Commitment(keccak256(&[salt, mac, device.as_str().as_bytes()]))
 }
 
+/// A salted commitment to a text, as an emergency's clinician and reason are: `keccak256(salt ‖ UTF-8)`.
+#[must_use]
+pub fn text_commitment(salt: &[u8; 32], text: &str) -> Commitment {
+    Commitment(keccak256(&[salt, text.as_bytes()]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,154 @@
+//! One HTTP/1.1 exchange: with a gateway's local door, or with the controller.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{HeaderMap, Method, Request, StatusCode, Uri, header};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// Longest wait for an answer: a controller waits 5 s for its switch.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// Largest answer: the flows of a full switch, or a bundle.
+const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// TLS with a server whose certificate carries its DNS name or address, and comes from one of the CAs in a file.
+pub(crate) fn with_ca(path: &Path) -> anyhow::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    let file = || path.display().to_string();
+    for certificate in CertificateDer::pem_file_iter(path).with_context(file)? {
+        roots.add(certificate.with_context(file)?).with_context(file)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// A server.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    uri: Uri,
+    host: String,
+    port: u16,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+/// What it answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    /// The body as JSON; null where it is none.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+}
+
+/// What is asked.
+#[derive(Debug, Default)]
+pub(crate) struct Ask<'a> {
+    pub(crate) method: Method,
+    pub(crate) path: &'a str,
+    pub(crate) body: Option<(&'static str, Vec<u8>)>,
+    pub(crate) headers: Vec<(header::HeaderName, String)>,
+}
+
+impl Server {
+    /// `http://…`, or `https://…` with a TLS configuration for it.
+    ///
+    /// # Errors
+    /// Where the text is no such URL.
+    pub(crate) fn new(
+        url: &str,
+        tls: impl FnOnce() -> anyhow::Result<Arc<ClientConfig>>,
+    ) -> anyhow::Result<Self> {
+        let uri: Uri = url.parse().with_context(|| format!("`{url}` is no URL"))?;
+        let authority = uri.authority().with_context(|| format!("`{url}` names no host"))?;
+        let (tls, port) = match uri.scheme_str() {
+            Some("http") => (None, 80),
+            Some("https") => (Some(tls()?), 443),
+            _ => bail!("`{url}` begins with neither http:// nor https://"),
+        };
+        let (host, port) = (authority.host().to_owned(), authority.port_u16().unwrap_or(port));
+        Ok(Self { uri, host, port, tls })
+    }
+
+    fn place(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// One exchange on a connection of its own.
+    ///
+    /// # Errors
+    /// No connection, no answer in time, or one that is too large.
+    pub(crate) async fn exchange(&self, ask: Ask<'_>) -> anyhow::Result<Answer> {
+        tokio::time::timeout(TIMEOUT, self.unlimited(ask))
+            .await
+            .map_err(|_elapsed| {
+                anyhow::anyhow!("no answer from {} within {} s", self.place(), TIMEOUT.as_secs())
+            })?
+            .with_context(|| format!("{} at {}", self.uri.scheme_str().unwrap_or_default(), self.place()))
+    }
+
+    async fn unlimited(&self, ask: Ask<'_>) -> anyhow::Result<Answer> {
+        let stream = TcpStream::connect(self.place()).await.context("connect")?;
+        let Some(tls) = &self.tls else { return self.over(stream, ask).await };
+        let host = self.host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = ServerName::try_from(host).context("the host's name")?;
+        let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await.context("TLS")?;
+        self.over(stream, ask).await
+    }
+
+    async fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        stream: S,
+        ask: Ask<'_>,
+    ) -> anyhow::Result<Answer> {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let prefix = self.uri.path().trim_end_matches('/');
+        let mut request = Request::builder()
+            .method(ask.method)
+            .uri(format!("{prefix}{}", ask.path))
+            .header(header::HOST, self.place())
+            .header(header::CONNECTION, "close");
+        for (name, value) in ask.headers {
+            request = request.header(name, value);
+        }
+        let body = match ask.body {
+            Some((kind, body)) => {
+                request = request.header(header::CONTENT_TYPE, kind);
+                body
+            }
+            None => Vec::new(),
+        };
+        let request = request.body(Full::new(Bytes::from(body)))?;
+        let connection = tokio::spawn(connection);
+        let response = sender.send_request(request).await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(|source| anyhow::anyhow!("the answer: {source}"))?
+            .to_bytes();
+        connection.abort();
+        Ok(Answer { status, headers, body })
+    }
+}

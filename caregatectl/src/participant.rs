@@ -1,0 +1,193 @@
+//! `caregatectl participant`: domains that take part, and who says so.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use caregate_host::key_file::{self, Existing};
+use caregate_protocol::id::RecipientId;
+use caregate_protocol::policy::{RecipientKind, RecipientStatus};
+use clap::{Args, Subcommand, ValueEnum};
+use ledger_chain::SignedParticipantKey;
+use ledger_client::wallet::DomainKey;
+use serde_json::json;
+
+use crate::args::{address, hex0x, parse_bytes, parse_kind};
+use crate::ledger::{LedgerArgs, mined, sender};
+use crate::outcome::{Done, Outcome};
+
+/// Domains that take part: hospitals, as patients' grants name them.
+///
+/// The registrar says who takes part, and can suspend. A participant's HPKE key carries its own signature, so nobody can put another in
+/// its place.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a domain's or a registrar's ledger key (mode 0600), and say its address
+    New {
+        /// New file for the key
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Say the address of a ledger key
+    Address {
+        /// The key's file
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    Register(RegisterArgs),
+    Key(KeyArgs),
+    /// Say what the ledger has of a participant
+    Show {
+        #[command(flatten)]
+        ledger: LedgerArgs,
+        /// Its address
+        #[arg(long, value_name = "ADDRESS")]
+        participant: RecipientId,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Status {
+    /// Takes part
+    Active,
+    /// Gets nothing, whatever patients granted
+    Suspended,
+    /// Is not known any more
+    Unknown,
+}
+
+/// Say who takes part, and as what; by the registrar
+#[derive(Debug, Args)]
+struct RegisterArgs {
+    #[command(flatten)]
+    ledger: LedgerArgs,
+    /// File with the registrar's key (mode 0600)
+    #[arg(long, value_name = "FILE")]
+    registrar_key: PathBuf,
+    /// The participant's address
+    #[arg(long, value_name = "ADDRESS")]
+    participant: RecipientId,
+    /// Whether it takes part
+    #[arg(long, value_enum, default_value = "active")]
+    status: Status,
+    /// treating (a grant may outlive a fresh policy for a while) or other
+    #[arg(long, default_value = "treating", value_parser = parse_kind)]
+    kind: RecipientKind,
+    /// It may break the glass
+    #[arg(long)]
+    emergency: bool,
+}
+
+/// Give a participant a new HPKE key, signed with its own ledger key
+#[derive(Debug, Args)]
+struct KeyArgs {
+    #[command(flatten)]
+    ledger: LedgerArgs,
+    /// File with the participant's ledger key (mode 0600)
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// The HPKE public key (X25519): 32 bytes in hexadecimal, or the file that holds them
+    #[arg(long, value_name = "HEX|FILE")]
+    hpke_public_key: String,
+    /// Its version [default: the next one]
+    #[arg(long, value_name = "N")]
+    version: Option<u64>,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> Outcome {
+    match arguments.command {
+        Command::New { out } => new(&out),
+        Command::Address { key } => {
+            let id = domain_key(&key)?.id();
+            Ok(Done::new(address(&id), json!({ "address": address(&id) })))
+        }
+        Command::Register(arguments) => register(&arguments).await,
+        Command::Key(arguments) => set_key(&arguments).await,
+        Command::Show { ledger, participant } => show(&ledger, &participant).await,
+    }
+}
+
+/// A domain's ledger key, from its file.
+pub(crate) fn domain_key(path: &Path) -> anyhow::Result<DomainKey> {
+    let secret = key_file::read_hex::<32>(path)?;
+    DomainKey::from_bytes(&secret).with_context(|| path.display().to_string())
+}
+
+fn new(out: &Path) -> Outcome {
+    let key = DomainKey::generate();
+    key_file::write_hex(out, key.secret().as_slice(), Existing::Keep)?;
+    let id = address(&key.id());
+    Ok(Done::new(format!("{} holds the key of {id}", out.display()), json!({ "key": out, "address": id })))
+}
+
+async fn register(arguments: &RegisterArgs) -> Outcome {
+    let registrar = sender(&arguments.registrar_key)?;
+    let chain = arguments.ledger.connect().await?;
+    let status = match arguments.status {
+        Status::Active => Some(RecipientStatus::Active),
+        Status::Suspended => Some(RecipientStatus::Suspended),
+        Status::Unknown => None,
+    };
+    let RegisterArgs { participant, kind, emergency, .. } = arguments;
+    let sent = chain.set_participant(participant, status, *kind, *emergency, &registrar).await?;
+    let id = address(participant);
+    Ok(Done::new(
+        format!("{id} is {:?} (block {})", arguments.status, sent.block).to_lowercase(),
+        json!({ "participant": id, "status": status, "kind": kind, "emergency": emergency, "ledger": mined(&sent) }),
+    ))
+}
+
+fn hpke_public_key(text: &str) -> anyhow::Result<[u8; 32]> {
+    if let Ok(key) = parse_bytes(text) {
+        return Ok(key);
+    }
+    let held = std::fs::read_to_string(text).with_context(|| text.to_owned())?;
+    parse_bytes(held.trim()).map_err(|problem| anyhow::anyhow!("{text}: {problem}"))
+}
+
+async fn set_key(arguments: &KeyArgs) -> Outcome {
+    let key = domain_key(&arguments.key)?;
+    let hpke_public_key = hpke_public_key(&arguments.hpke_public_key)?;
+    let chain = arguments.ledger.connect().await?;
+    let version = match arguments.version {
+        Some(version) => version,
+        None => {
+            let known = chain.participant(&key.id()).await?.key_version;
+            known.checked_add(1).context("no version of this key is left")?
+        }
+    };
+    let signature = key.sign_hpke_key(&hpke_public_key, version, &arguments.ledger.domain());
+    let signed = SignedParticipantKey { participant: key.id(), hpke_public_key, version, signature };
+    let sent = chain.set_participant_key(&signed, &arguments.ledger.node.relay()?).await?;
+    let id = address(&key.id());
+    Ok(Done::new(
+        format!("{id} has HPKE key version {version} (block {})", sent.block),
+        json!({
+            "participant": id, "hpke_public_key": hex::encode(hpke_public_key), "version": version,
+            "ledger": mined(&sent),
+        }),
+    ))
+}
+
+async fn show(ledger: &LedgerArgs, participant: &RecipientId) -> Outcome {
+    let state = ledger.connect().await?.participant(participant).await?;
+    let (id, key) = (address(participant), hex0x(&state.hpke_public_key));
+    Ok(Done::new(
+        format!(
+            "{id}: {}, {:?}{}, HPKE key {} {key}",
+            state.status.map_or_else(|| "unknown".to_owned(), |status| format!("{status:?}").to_lowercase()),
+            state.kind,
+            if state.emergency { ", may break the glass" } else { "" },
+            state.key_version
+        ),
+        json!({
+            "participant": id, "status": state.status, "kind": state.kind, "emergency": state.emergency,
+            "key_version": state.key_version, "hpke_public_key": hex::encode(state.hpke_public_key),
+        }),
+    ))
+}

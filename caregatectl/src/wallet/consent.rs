@@ -1,0 +1,244 @@
+//! `wallet grant`, `wallet revoke`, `wallet sign-revocation`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use caregate_host::key_file::{self, Existing};
+use caregate_protocol::policy::SignedRevocation;
+use clap::Args;
+use hyper::{Method, StatusCode};
+use ledger_chain::Chain;
+use ledger_client::wallet::{RelationshipKeys, Terms};
+use serde_json::{Value, json};
+
+use super::file::{KeystoreArgs, Open};
+use crate::args::{class_names, hex0x, now_s, parse_classes, parse_purposes, purpose_names, utc};
+use crate::http::{Ask, Server};
+use crate::ledger::{NodeArgs, mined};
+use crate::outcome::{Done, Failure, Outcome, say};
+
+const DAY_S: u64 = 86_400;
+
+/// Let a recipient see: sign a grant and put it on the ledger
+///
+/// A new grant takes the place of the one before. There is no grant without an end.
+#[derive(Debug, Args)]
+pub(super) struct GrantArgs {
+    #[command(flatten)]
+    keystore: KeystoreArgs,
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Which relationship
+    #[arg(long)]
+    label: String,
+    /// Data classes, with commas: alarm, vitals, waveform, activity, sensitive; or all
+    #[arg(long, default_value = "alarm,vitals,waveform,activity", value_parser = parse_classes)]
+    classes: u32,
+    /// Purposes, with commas: treatment, research, patient-request
+    #[arg(long, default_value = "treatment", value_parser = parse_purposes)]
+    purposes: u32,
+    /// First second at which it holds, Unix time [default: now]
+    #[arg(long, value_name = "UNIX_S")]
+    from: Option<u64>,
+    /// First second at which it holds no more, Unix time
+    #[arg(long, value_name = "UNIX_S", conflicts_with = "days")]
+    until: Option<u64>,
+    /// For how many days it holds
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    days: u64,
+    /// For how many seconds it goes on where the gateway can't refresh its policy; counts for those who treat, a day at most
+    #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
+    stale_bound_s: u32,
+}
+
+/// Let a recipient see no more: sign a revocation of every grant so far
+///
+/// Without --gateway it goes to the ledger. With --gateway it goes straight to the gateway, where it holds at once, ledger or not; the
+/// gateway sees that the ledger gets it.
+#[derive(Debug, Args)]
+pub(super) struct RevokeArgs {
+    #[command(flatten)]
+    keystore: KeystoreArgs,
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Which relationship
+    #[arg(long)]
+    label: String,
+    #[command(flatten)]
+    door: DoorArgs,
+    /// To the ledger as well, where --gateway is given
+    #[arg(long, requires = "gateway")]
+    also_ledger: bool,
+}
+
+/// A gateway's local door.
+#[derive(Debug, Args)]
+struct DoorArgs {
+    /// The gateway's local door: http://… or https://…
+    #[arg(long, value_name = "URL")]
+    gateway: Option<String>,
+    /// The CAs that an https:// door's certificate may come from (PEM)
+    #[arg(long, value_name = "FILE")]
+    gateway_ca: Option<PathBuf>,
+}
+
+/// Sign a revocation of every grant so far into a file, for whoever carries it
+#[derive(Debug, Args)]
+pub(super) struct SignRevocationArgs {
+    #[command(flatten)]
+    keystore: KeystoreArgs,
+    /// Which relationship
+    #[arg(long)]
+    label: String,
+    /// File for the signed revocation: CBOR, as a gateway takes it at /policy/revocation
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// Learns what the ledger has, so that no version is signed twice by a wallet that was restored.
+async fn note_versions(open: &mut Open, chain: &Chain, label: &str) -> anyhow::Result<()> {
+    let relationship = open.wallet.keys(label)?.relationship();
+    let state = chain.consent(&relationship).await?;
+    open.wallet.note_versions(label, state.version, state.revoked)?;
+    Ok(())
+}
+
+pub(super) async fn grant(arguments: &GrantArgs) -> Outcome {
+    let mut open = arguments.keystore.open()?;
+    let chain = arguments.node.connect(&open.ledger()?.domain).await?;
+    note_versions(&mut open, &chain, &arguments.label).await?;
+    let from = arguments.from.unwrap_or_else(now_s);
+    let terms = Terms {
+        classes: arguments.classes,
+        purposes: arguments.purposes,
+        from,
+        until: arguments.until.unwrap_or_else(|| from.saturating_add(arguments.days * DAY_S)),
+        stale_bound_s: arguments.stale_bound_s,
+    };
+    let signed = open.wallet.sign_grant(&arguments.label, &terms)?;
+    let revoke_key = open.wallet.keys(&arguments.label)?.revoke.address();
+    // Before it leaves: this version is taken now, whatever becomes of it.
+    open.save()?;
+    let sent = chain.grant(&signed, &revoke_key, &arguments.node.relay()?).await?;
+    let grant = &signed.grant;
+    Ok(Done::new(
+        format!(
+            "granted to {}: {} for {}, until {} (version {}, block {})",
+            arguments.label,
+            class_names(grant.classes),
+            purpose_names(grant.purposes),
+            utc(grant.until),
+            grant.version,
+            sent.block
+        ),
+        json!({
+            "label": arguments.label, "relationship": grant.relationship.to_string(), "version": grant.version,
+            "from": grant.from, "until": grant.until, "classes": class_names(grant.classes),
+            "purposes": purpose_names(grant.purposes), "ledger": mined(&sent),
+        }),
+    ))
+}
+
+fn sign(open: &mut Open, label: &str) -> anyhow::Result<(SignedRevocation, RelationshipKeys)> {
+    let signed = open.wallet.sign_revocation(label)?;
+    open.save()?;
+    Ok((signed, open.wallet.keys(label)?))
+}
+
+pub(super) async fn revoke(arguments: &RevokeArgs) -> Outcome {
+    let mut open = arguments.keystore.open()?;
+    let domain = open.ledger()?.domain;
+    let to_ledger = arguments.door.gateway.is_none() || arguments.also_ledger;
+    let mut chain = Err(anyhow::anyhow!("not asked"));
+    if to_ledger {
+        chain = match arguments.node.connect(&domain).await {
+            Ok(chain) => note_versions(&mut open, &chain, &arguments.label).await.map(|()| chain),
+            Err(Failure::Failed(error)) => Err(error),
+            Err(refused @ Failure::Refused { .. }) => return Err(refused),
+        };
+        // A gateway that takes it is enough; without one, the ledger is all there is.
+        if arguments.door.gateway.is_none() {
+            chain = Ok(chain?);
+        }
+    }
+    let (signed, keys) = sign(&mut open, &arguments.label)?;
+    let version = signed.revocation.version;
+    let mut done = json!({
+        "label": arguments.label, "relationship": signed.revocation.relationship.to_string(), "version": version,
+    });
+    let mut text = format!("revoked: every grant to {} up to version {version}", arguments.label);
+    if let Some(url) = &arguments.door.gateway {
+        let verdict = hand_over(url, &arguments.door, &signed).await?;
+        text.push_str("; in force at the gateway");
+        done["gateway"] = verdict;
+    }
+    if to_ledger {
+        let sent = match chain {
+            Ok(chain) => chain
+                .revoke(&signed, &keys.revoke.address(), &arguments.node.relay()?)
+                .await
+                .map_err(anyhow::Error::from),
+            Err(error) => Err(error),
+        };
+        match sent {
+            Ok(sent) => {
+                text.push_str(&format!("; on the ledger in block {}", sent.block));
+                done["ledger"] = mined(&sent);
+            }
+            // In force where it matters; the gateway goes on trying.
+            Err(error) if arguments.door.gateway.is_some() => {
+                say(format_args!("warning: not on the ledger yet: {error:#}"));
+                done["ledger_error"] = format!("{error:#}").into();
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Done::new(text, done))
+}
+
+/// Hands a revocation to a gateway's local door.
+async fn hand_over(url: &str, door: &DoorArgs, signed: &SignedRevocation) -> Result<Value, Failure> {
+    let server = Server::new(url, || door_tls(door))?;
+    let body = Some(("application/cbor", signed.encode()));
+    let ask = Ask { method: Method::POST, path: "/policy/revocation", body, ..Ask::default() };
+    let answer = server.exchange(ask).await?;
+    let verdict = answer.json();
+    match (answer.status, verdict["refused"].as_str()) {
+        (StatusCode::OK, None) => Ok(verdict),
+        (_, Some(reason)) => {
+            Err(Failure::refused(format_args!("the gateway refuses the revocation: {reason}"), reason))
+        }
+        (status, None) => {
+            let detail =
+                verdict["detail"].as_str().or(verdict["title"].as_str()).unwrap_or("no reason given");
+            Err(Failure::refused(
+                format_args!("the gateway answers with status {status}: {detail}"),
+                status.as_u16(),
+            ))
+        }
+    }
+}
+
+fn door_tls(door: &DoorArgs) -> anyhow::Result<Arc<rustls::ClientConfig>> {
+    let ca = door.gateway_ca.as_deref().context("an https:// door needs --gateway-ca")?;
+    crate::http::with_ca(ca)
+}
+
+pub(super) fn sign_revocation(arguments: &SignRevocationArgs) -> Outcome {
+    let mut open = arguments.keystore.open()?;
+    let (signed, keys) = sign(&mut open, &arguments.label)?;
+    key_file::write(&arguments.out, &signed.encode(), Existing::Replace)?;
+    let out = arguments.out.display();
+    Ok(Done::new(
+        format!(
+            "{out} revokes every grant to {} up to version {}",
+            arguments.label, signed.revocation.version
+        ),
+        json!({
+            "file": arguments.out, "label": arguments.label, "version": signed.revocation.version,
+            "relationship": signed.revocation.relationship.to_string(),
+            "other_key": hex0x(&keys.revoke.address().0),
+        }),
+    ))
+}
