@@ -189,7 +189,7 @@ fn total(registry: &Registry, name: &str, label: &str) -> f64 {
     let family = families.iter().find(|family| family.name() == name).unwrap();
     let labelled =
         |metric: &&prometheus::proto::Metric| metric.get_label().iter().any(|pair| pair.value() == label);
-    family.get_metric().iter().filter(labelled).map(|metric| metric.get_counter().value()).sum()
+    family.get_metric().iter().filter(labelled).map(|metric| metric.get_counter().get_value()).sum()
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -142,9 +142,9 @@ impl Inventory {
         // A clock that went back must not shut the door for as long as it went back.
         let latest = now_us.saturating_add(NEWCOMERS_BURST * NEWCOMER_EVERY_US);
         let at = self.newcomer_at_us.clamp(now_us, latest);
-        let within = at.saturating_sub(now_us) < NEWCOMERS_BURST * NEWCOMER_EVERY_US;
-        self.newcomer_at_us = if within { at.saturating_add(NEWCOMER_EVERY_US) } else { at };
-        within
+        let is_due = at.saturating_sub(now_us) <= (NEWCOMERS_BURST - 1) * NEWCOMER_EVERY_US;
+        self.newcomer_at_us = if is_due { at.saturating_add(NEWCOMER_EVERY_US) } else { at };
+        is_due
     }
 
     fn make_room(&mut self) -> bool {
@@ -302,6 +302,12 @@ mod tests {
         assert!(noted[..burst].iter().all(|noted| *noted == Noted::New));
         assert!(noted[burst..].iter().all(|noted| *noted == Noted::TooManyNew));
         assert_eq!(inventory.note(1, &sighting(900), SECOND), Noted::New);
+        let soon = SECOND + NEWCOMER_EVERY_US - 1;
+        assert!(
+            (SECOND..=soon)
+                .step_by(1000)
+                .all(|now| inventory.note(1, &sighting(99), now) == Noted::TooManyNew)
+        );
         assert_eq!(inventory.note(1, &sighting(90), SECOND + NEWCOMER_EVERY_US), Noted::New);
         assert_eq!(inventory.note(1, &sighting(91), SECOND + NEWCOMER_EVERY_US), Noted::TooManyNew);
         // The clock goes back by a day.
