@@ -32,11 +32,16 @@ use tokio_util::sync::CancellationToken;
 const EVERY_PROTOCOL: u16 = 0x0003_u16.to_be();
 const PORT: u32 = 1;
 
-fn run(program: &str, arguments: &[&str]) {
+fn output(program: &str, arguments: &[&str]) -> String {
     let output =
         Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "`{program} {}` needs root and iproute2: {said}", arguments.join(" "));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    output(program, arguments);
 }
 
 /// A network namespace with two veth ends, `sensor` and `port`; this thread is in it. Removed on drop.
@@ -58,6 +63,10 @@ impl Namespace {
         run("ip", &["link", "add", "sensor", "type", "veth", "peer", "name", "port"]);
         run("ip", &["link", "set", "sensor", "up"]);
         run("ip", &["link", "set", "port", "up"]);
+        // The kernel notices the carrier a little later and drops what is sent before.
+        while !output("ip", &["-o", "link", "show", "dev", "sensor"]).contains("state UP") {
+            std::thread::yield_now();
+        }
         namespace
     }
 

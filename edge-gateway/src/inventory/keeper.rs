@@ -1,7 +1,10 @@
-//! Carries the inventory over restarts: what changed goes to the rebuildable state now and then.
+//! Carries the inventory over restarts: what changed goes to the rebuildable state now and then. And tells it who is bound.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use caregate_protocol::policy::BoundDevice;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::tap::Shared;
@@ -27,6 +30,23 @@ pub async fn keep(shared: Shared, hints: Hints, stop: CancellationToken) {
         });
         if written.await.is_err() || stopping {
             return;
+        }
+    }
+}
+
+/// Tells the inventory which devices are bound, until `stop`.
+pub async fn follow(
+    shared: Shared,
+    mut devices: watch::Receiver<Arc<Vec<BoundDevice>>>,
+    stop: CancellationToken,
+) {
+    loop {
+        let bound = devices.borrow_and_update().clone();
+        let stations = bound.iter().filter_map(|one| Some((one.station?.mac, one.device.clone())));
+        shared.lock().bind(stations.collect());
+        tokio::select! {
+            changed = devices.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
         }
     }
 }

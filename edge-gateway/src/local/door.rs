@@ -257,10 +257,10 @@ async fn quarantine<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> 
 }
 
 async fn trail<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> Response {
-    match refuse_stranger(&app, &headers) {
-        Ok(()) => json(StatusCode::OK, &app.policy.trail()),
-        Err(response) => response,
+    if let Err(response) = refuse_stranger(&app, &headers) {
+        return response;
     }
+    apart(move || json(StatusCode::OK, &app.policy.trail())).await
 }
 
 #[derive(Deserialize)]

@@ -13,6 +13,7 @@ mod metrics;
 mod offers;
 mod pace;
 mod page;
+mod start;
 pub mod view;
 
 pub use door::{App, BODY_BYTES_MAX, CONNECTIONS_MAX, PolicySide, TrailLine, router};
@@ -21,3 +22,4 @@ pub use login::{
 };
 pub use metrics::LocalMetrics;
 pub use offers::{OFFERS_MAX, Offers, REVOCATION_BYTES_MAX};
+pub use start::{LocalEntry, Material, Socket};
