@@ -16,7 +16,7 @@ mod connection;
 pub mod credentials;
 pub mod limits;
 pub mod metrics;
-mod rate;
+pub(crate) mod rate;
 mod reason;
 mod registry;
 pub mod server;

@@ -16,6 +16,7 @@ mod conversation;
 mod requests;
 mod statistics;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use caregate_protocol::datapath::{self, Counters, Rule, Welcome};
@@ -126,6 +127,9 @@ pub struct Agent {
     counters: Counters,
     is_reading: bool,
     polled: Duration,
+    /// Frames that the helper has not confirmed, by ticket; [`PACKET_OUTS_MAX`], and the other outputs of the last of them.
+    /// `None` where whoever sent them is gone.
+    packet_outs: BTreeMap<u64, Option<Request>>,
     conversation: Option<Conversation>,
     /// Of a master or slave, whichever connection it came by (§6.3.5).
     generation: Option<u64>,
@@ -151,6 +155,7 @@ impl Agent {
             counters: Counters::default(),
             is_reading: false,
             polled: now,
+            packet_outs: BTreeMap::new(),
             conversation: None,
             generation: None,
             next_ticket: 1,
@@ -173,7 +178,9 @@ impl Agent {
     /// True while no frame may be given to [`handle_frame`](Self::handle_frame): the helper has something to confirm first.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        self.is_installing() || self.conversation.as_ref().is_some_and(Conversation::is_waiting)
+        self.is_installing()
+            || self.packet_outs.len() >= PACKET_OUTS_MAX
+            || self.conversation.as_ref().is_some_and(Conversation::is_waiting)
     }
 
     fn is_installing(&self) -> bool {
@@ -315,7 +322,7 @@ impl Agent {
         if let Some(batch) = self.batch.take() {
             self.roll_back(batch, &mut actions);
         }
-        let tickets: Vec<_> = self.conversation.iter().flat_map(Conversation::tickets).collect();
+        let tickets: Vec<_> = self.packet_outs.keys().copied().collect();
         for ticket in tickets {
             actions.extend(self.handle_packet_out(ticket, Err(HelperRefused), now));
         }

@@ -1,6 +1,5 @@
 //! One connection to a controller: hello (§6.3.1), echo (§6.3.2), and what it asks for.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use caregate_protocol::openflow::multipart::{ReplyBody, RequestBody};
@@ -11,7 +10,8 @@ use caregate_protocol::openflow::{
 };
 use thiserror::Error;
 
-use super::{Action, Agent, PACKET_INS_PER_S, PACKET_OUTS_MAX, Request};
+use super::{Action, Agent, PACKET_INS_PER_S};
+use crate::mqtt::rate::TokenBucket;
 
 /// From the connection to the controller's hello.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -92,10 +92,8 @@ pub(super) struct Conversation {
     pub(super) config: SwitchConfig,
     /// With its transaction id. No frame is taken until it is answered.
     pub(super) pending: Option<(u32, Pending)>,
-    /// Frames that the helper has not confirmed, by ticket; [`PACKET_OUTS_MAX`], and the other outputs of the last of them.
-    pub(super) packet_outs: BTreeMap<u64, Request>,
-    /// Packet-ins that may be sent now, and as of when.
-    tokens: (u32, Duration),
+    /// Packet-ins that may be sent.
+    tokens: TokenBucket,
 }
 
 impl Conversation {
@@ -107,8 +105,7 @@ impl Conversation {
             role: ControllerRole::Equal,
             config: SwitchConfig { fragments: FragmentHandling::Normal, miss_send_len: 128 },
             pending: None,
-            packet_outs: BTreeMap::new(),
-            tokens: (PACKET_INS_PER_S, now),
+            tokens: TokenBucket::new(PACKET_INS_PER_S, PACKET_INS_PER_S, now),
         }
     }
 
@@ -121,11 +118,7 @@ impl Conversation {
     }
 
     pub(super) fn is_waiting(&self) -> bool {
-        self.pending.is_some() || self.packet_outs.len() >= PACKET_OUTS_MAX
-    }
-
-    pub(super) fn tickets(&self) -> impl Iterator<Item = u64> {
-        self.packet_outs.keys().copied()
+        self.pending.is_some()
     }
 
     pub(super) fn next_timeout(&self) -> Option<Duration> {
@@ -192,15 +185,9 @@ impl Conversation {
 
     /// Whether one more packet-in may be sent.
     pub(super) fn take_token(&mut self, now: Duration) -> bool {
-        let (left, since) = &mut self.tokens;
-        let elapsed_us = now.saturating_sub(*since).as_micros();
-        let earned = u32::try_from(elapsed_us * u128::from(PACKET_INS_PER_S) / 1_000_000).unwrap_or(u32::MAX);
-        if earned > 0 {
-            (*left, *since) = (left.saturating_add(earned).min(PACKET_INS_PER_S), now);
-        }
-        let is_left = *left > 0;
-        *left = left.saturating_sub(1);
-        is_left
+        let is_ready = self.tokens.is_ready(now);
+        self.tokens.take(now);
+        is_ready
     }
 
     fn greet(&mut self, xid: u32, message: &Message, now: Duration, actions: &mut Vec<Action>) {
@@ -277,6 +264,7 @@ impl Agent {
     #[must_use]
     pub fn handle_connected(&mut self, now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.handle_disconnected();
         let talk = self.conversation.insert(Conversation::open(now));
         let xid = talk.take_xid();
         talk.answer(xid, &Message::Hello(Hello::ours()), &mut actions);
@@ -286,6 +274,10 @@ impl Agent {
     /// The connection is gone. The flows stay.
     pub fn handle_disconnected(&mut self) {
         self.conversation = None;
+        self.packet_outs.values_mut().for_each(|asked| *asked = None);
+        if let Some(batch) = &mut self.batch {
+            batch.requests.clear();
+        }
     }
 
     /// Takes one whole message, header included; never while [`is_waiting`](Self::is_waiting).
@@ -419,7 +411,7 @@ impl Agent {
             return self.flush_batch(actions);
         }
         match pending {
-            Pending::Barrier if talk.packet_outs.is_empty() => {
+            Pending::Barrier if self.packet_outs.is_empty() => {
                 let xid = *xid;
                 talk.pending = None;
                 talk.answer(xid, &Message::BarrierReply, actions);

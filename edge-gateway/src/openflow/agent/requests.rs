@@ -29,6 +29,7 @@ impl Agent {
         if !self.is_helper_there {
             return Err(unknown);
         }
+        let is_first = self.batch.is_none();
         self.begin_batch();
         let outcome = self.table.apply(&change, now);
         let Some(batch) = &mut self.batch else { return Err(unknown) };
@@ -39,7 +40,7 @@ impl Agent {
                 Ok(())
             }
             unchanged => {
-                if batch.requests.is_empty() {
+                if is_first {
                     self.batch = None;
                 }
                 unchanged.map(drop)
@@ -81,11 +82,11 @@ impl Agent {
         if !self.is_helper_there && !outputs.is_empty() {
             return Err(bad_port);
         }
-        let Some(talk) = &mut self.conversation else { return Ok(()) };
         for port in outputs {
             let ticket = self.next_ticket;
             self.next_ticket += 1;
-            talk.packet_outs.insert(ticket, Request { xid, error: ErrorMessage::about(bad_port, frame) });
+            let request = Request { xid, error: ErrorMessage::about(bad_port, frame) };
+            self.packet_outs.insert(ticket, Some(request));
             actions.push(Action::PacketOut { ticket, port, frame: data.clone() });
         }
         Ok(())
@@ -119,12 +120,12 @@ impl Agent {
         now: Duration,
     ) -> Vec<Action> {
         let mut actions = Vec::new();
-        let Some(talk) = &mut self.conversation else { return actions };
-        if let Some(Request { xid, error }) = talk.packet_outs.remove(&ticket)
-            && result.is_err()
-        {
-            talk.answer(xid, &Message::Error(error), &mut actions);
+        let asked = self.packet_outs.remove(&ticket).flatten();
+        if result.is_err() {
             actions.push(Action::Refused("helper"));
+            if let (Some(talk), Some(Request { xid, error })) = (&self.conversation, asked) {
+                talk.answer(xid, &Message::Error(error), &mut actions);
+            }
         }
         self.proceed(now, &mut actions);
         actions

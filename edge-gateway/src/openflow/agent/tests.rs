@@ -445,6 +445,33 @@ fn flows_stay_without_a_controller_and_over_a_restart() {
 }
 
 #[test]
+fn what_a_controller_left_undone_is_done_and_told_to_no_other() {
+    let mut bench = Bench::open();
+    bench.flow_mod(1, quarantine(1));
+    bench.agent.handle_disconnected();
+    bench.greet();
+    assert_eq!(bench.flow_mod(2, openflow::FlowMod { table_id: 0, ..quarantine(9) }).errors().len(), 1);
+    assert_eq!(bench.flush().rules().unwrap().len(), 1, "a refusal in between takes nothing of it away");
+    assert_eq!(bench.installed(Err(HelperRefused)).errors(), [], "the xid was another connection's");
+
+    let packet = PacketOut {
+        buffer_id: NO_BUFFER,
+        in_port: port::CONTROLLER,
+        actions: vec![openflow::Action::output(3)],
+        data: vec![2; 60],
+    };
+    for _ in 0..PACKET_OUTS_MAX - 1 {
+        bench.give(3, &Message::PacketOut(packet.clone()));
+    }
+    bench.agent.handle_disconnected();
+    bench.greet();
+    bench.give(3, &Message::PacketOut(packet));
+    assert!(bench.agent.is_waiting(), "bounded over connections");
+    let refused = Done::of(bench.agent.handle_packet_out(1, Err(HelperRefused), at(0)));
+    assert_eq!((refused.errors(), refused.rest), (vec![], vec![Action::Refused("helper")]));
+}
+
+#[test]
 fn without_the_helper_nothing_is_promised_and_with_it_all_is_installed_again() {
     let mut bench = Bench::open();
     bench.add(openflow::FlowMod { idle_timeout_s: 1, ..quarantine(1) });

@@ -1,0 +1,39 @@
+//! What the switch needs of the datapath helper.
+
+use std::future::Future;
+
+use caregate_protocol::datapath::{Counters, Port, Rule, Welcome};
+
+use super::agent::HelperRefused;
+
+/// Requests, each answered when the helper has done it. A helper that is away answers [`HelperRefused`] at once or within a
+/// few seconds, and comes back by [`HelperEvent::Up`].
+pub trait Helper: Send + 'static {
+    /// Replaces table 1, in one step.
+    fn set_rules(&self, rules: Vec<Rule>) -> impl Future<Output = Result<(), HelperRefused>> + Send;
+    /// Sends a frame out of an uplink.
+    fn packet_out(&self, port: u32, frame: Vec<u8>)
+    -> impl Future<Output = Result<(), HelperRefused>> + Send;
+    /// What was counted.
+    fn counters(&self) -> impl Future<Output = Result<Counters, HelperRefused>> + Send;
+}
+
+/// What the helper says unasked, and whether it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HelperEvent {
+    /// It is there, for the first time or again.
+    Up(Welcome),
+    /// It is away.
+    Down,
+    /// A rule sent a frame of the gateway's own to the controller.
+    PacketIn {
+        /// The rule's id.
+        rule: u64,
+        /// Bytes of the whole frame.
+        total_len: u16,
+        /// Its first bytes.
+        frame: Vec<u8>,
+    },
+    /// A port has changed.
+    Port(Port),
+}

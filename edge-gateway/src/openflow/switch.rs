@@ -1,0 +1,292 @@
+//! The shell around [`Agent`]: its controller, its helper, its clock.
+//!
+//! One task owns the agent; another does what must be done elsewhere (disk, helper), one thing after the other. The controller's
+//! socket is read only while the agent takes frames, so there is no queue of messages: a controller that asks faster than the
+//! helper answers, or that doesn't read, stops itself and nothing else.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use caregate_host::clock;
+use caregate_host::identity::Identity;
+use caregate_protocol::openflow::FlowMod;
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::agent::{Action, Agent, CloseReason, Settings};
+use super::dial::Dialer;
+use super::helper::{Helper, HelperEvent};
+use super::line::{Line, Moved, Open};
+use super::metrics::Metrics;
+use super::store::FlowStore;
+use super::worker::{JOBS_MAX, Numbered, Outcome, Task, Worker};
+
+/// Beyond any timer: the agent has none.
+const FAR: Duration = Duration::from_secs(3600);
+
+/// What the switch needs.
+pub struct Switch<H> {
+    /// The controller's TCP address.
+    pub controller: SocketAddr,
+    /// The name that its certificate must carry; any name of role `controller` where none is given.
+    pub controller_name: Option<String>,
+    /// Datapath id, name, version.
+    pub settings: Settings,
+    /// Our certificate.
+    pub identity: Arc<Identity>,
+    /// The flows on disk.
+    pub store: FlowStore,
+    /// As the store had them.
+    pub flows: Vec<FlowMod>,
+    /// Requests to the datapath helper.
+    pub helper: H,
+    /// What it says unasked. The first is [`HelperEvent::Up`].
+    pub events: mpsc::Receiver<HelperEvent>,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+impl<H: Helper> Switch<H> {
+    /// Installs what was kept, then serves the controller until `shutdown`, however often either goes and comes again.
+    ///
+    /// # Errors
+    /// Where the helper's client ended.
+    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let Self {
+            controller,
+            controller_name,
+            settings,
+            identity,
+            store,
+            flows,
+            helper,
+            mut events,
+            metrics,
+        } = self;
+        let opened = clock::monotonic();
+        let first = tokio::select! {
+            event = events.recv() => event,
+            () = shutdown.cancelled() => return Ok(()),
+        };
+        let Some(HelperEvent::Up(welcome)) = first else { anyhow::bail!("the datapath helper is not there") };
+        let (agent, actions, lost) = Agent::new(settings, &welcome, &flows, Duration::ZERO);
+        info!(flows = agent.flows().len(), lost, "table 1 as it was kept");
+        if lost > 0 {
+            warn!(lost, "flows mean nothing with the helper's ports, and are left out");
+        }
+        let (tasks, tasks_in) = mpsc::channel(JOBS_MAX);
+        // Each outcome was a task, and those are bounded; so the worker never waits for whoever gives it tasks.
+        let (outcomes, outcomes_in) = mpsc::unbounded_channel();
+        let worker = tokio::spawn(Worker::new(helper, store, metrics.clone()).run(tasks_in, outcomes));
+        let dialer = Dialer::new(controller, controller_name.as_deref(), &identity);
+        let mut shell = Shell {
+            agent,
+            opened,
+            dialer,
+            line: Line::Waiting(opened),
+            closing: None,
+            tasks,
+            absence: 0,
+            metrics,
+        };
+        shell.perform(actions).await;
+        let ended = shell.run(events, outcomes_in, &shutdown).await;
+        drop(shell);
+        worker.await.context("the switch's worker")?;
+        ended
+    }
+}
+
+struct Shell {
+    agent: Agent,
+    /// When the agent's clock began.
+    opened: Instant,
+    dialer: Dialer,
+    line: Line,
+    /// The agent has ended the connection.
+    closing: Option<CloseReason>,
+    tasks: mpsc::Sender<Numbered<Task>>,
+    /// How often the helper has gone. What comes of earlier tasks has been given up.
+    absence: u64,
+    metrics: Metrics,
+}
+
+impl Shell {
+    async fn run(
+        &mut self,
+        mut events: mpsc::Receiver<HelperEvent>,
+        mut outcomes: mpsc::UnboundedReceiver<Numbered<Outcome>>,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        loop {
+            let due = self.opened + self.agent.next_timeout().unwrap_or_else(|| self.now() + FAR);
+            let may_read = !self.agent.is_waiting();
+            tokio::select! {
+                () = shutdown.cancelled() => {
+                    self.hang_up("shutdown").await;
+                    return Ok(());
+                }
+                outcome = outcomes.recv() => {
+                    let outcome = outcome.context("the switch's worker ended")?;
+                    self.finished(outcome).await;
+                }
+                event = events.recv() => {
+                    let event = event.context("the datapath helper's client ended")?;
+                    self.helper_said(event).await;
+                }
+                () = sleep_until(due.into()) => {
+                    let actions = self.agent.handle_timeout(self.now());
+                    self.perform(actions).await;
+                }
+                moved = self.line.next(may_read) => self.moved(moved).await,
+            }
+            self.take_frames().await;
+            if let Some(reason) = self.closing.take() {
+                warn!(reason = reason.as_str(), "the connection to the controller is closed: {reason}");
+                self.hang_up(reason.as_str()).await;
+            }
+            self.metrics.flows.set(i64::try_from(self.agent.flows().len()).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.opened.elapsed()
+    }
+
+    async fn finished(&mut self, outcome: Numbered<Outcome>) {
+        if outcome.absence != self.absence {
+            return;
+        }
+        let now = self.now();
+        let actions = match outcome.what {
+            Outcome::Installed(result) => self.agent.handle_installed(result, now),
+            Outcome::PacketOut(ticket, result) => self.agent.handle_packet_out(ticket, result, now),
+            Outcome::Counters(result) => self.agent.handle_counters(result, now),
+        };
+        self.perform(actions).await;
+    }
+
+    async fn helper_said(&mut self, event: HelperEvent) {
+        let now = self.now();
+        let actions = match event {
+            HelperEvent::Up(welcome) => self.agent.handle_helper(&welcome, now),
+            HelperEvent::Down => {
+                self.absence += 1;
+                self.agent.handle_helper_lost(now)
+            }
+            HelperEvent::Port(port) => self.agent.handle_port(port, now),
+            HelperEvent::PacketIn { rule, total_len, frame } => {
+                if matches!(&self.line, Line::Open(open) if !open.has_room()) {
+                    return self.count_refused("packet-in-unread");
+                }
+                self.agent.handle_packet_in(rule, total_len, frame, now)
+            }
+        };
+        self.perform(actions).await;
+    }
+
+    async fn moved(&mut self, moved: Moved) {
+        match moved {
+            Moved::Due => self.line = Line::Dialing(self.dialer.dial()),
+            Moved::Dialed(Ok(stream)) => {
+                self.metrics.connects.with_label_values(&["connected"]).inc();
+                self.line = Line::Open(Open::new(stream));
+                let actions = self.agent.handle_connected(self.now());
+                self.perform(actions).await;
+            }
+            Moved::Dialed(Err(error)) => {
+                self.metrics.connects.with_label_values(&[error.reason()]).inc();
+                info!(%error, "no connection to the controller");
+                self.wait();
+            }
+            Moved::Read | Moved::Written => {}
+            Moved::Lost => self.hang_up("peer").await,
+            Moved::Stalled => self.hang_up("write-timeout").await,
+        }
+    }
+
+    fn wait(&mut self) {
+        self.line = Line::Waiting(clock::monotonic() + self.dialer.pause());
+    }
+
+    /// Ends a connection, if there is one. The flows stay.
+    async fn hang_up(&mut self, reason: &'static str) {
+        self.agent.handle_disconnected();
+        self.metrics.connected.set(0);
+        let waiting = Line::Waiting(clock::monotonic() + self.dialer.pause());
+        if let Line::Open(open) = std::mem::replace(&mut self.line, waiting) {
+            self.metrics.closed.with_label_values(&[reason]).inc();
+            info!(reason, "the connection to the controller has ended");
+            open.close().await;
+        }
+    }
+
+    /// Gives the agent frames while it takes them, and installs what they came to when no more are at hand.
+    async fn take_frames(&mut self) {
+        while self.closing.is_none() && !self.agent.is_waiting() {
+            let now = self.now();
+            let Line::Open(open) = &mut self.line else { break };
+            if !open.has_room() {
+                return;
+            }
+            let actions = match open.framer.next_frame() {
+                Ok(Some(frame)) => {
+                    self.metrics.messages.inc();
+                    self.agent.handle_frame(frame, now)
+                }
+                Ok(None) => {
+                    if open.refill() {
+                        continue;
+                    }
+                    break;
+                }
+                Err(error) => self.agent.handle_framing_error(&error),
+            };
+            self.perform(actions).await;
+        }
+        let actions = self.agent.flush();
+        self.perform(actions).await;
+    }
+
+    /// Does what the agent says, in its order.
+    async fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Send(bytes) => {
+                    if let Line::Open(open) = &mut self.line {
+                        open.send(&bytes);
+                    }
+                }
+                Action::Install { flows, rules } => self.give(Task::Install { flows, rules }).await,
+                Action::Keep(flows) => self.give(Task::Keep(flows)).await,
+                Action::PacketOut { ticket, port, frame } => {
+                    self.give(Task::PacketOut { ticket, port, frame }).await;
+                }
+                Action::ReadCounters => self.give(Task::ReadCounters).await,
+                Action::Established => {
+                    info!("the controller is there");
+                    self.dialer.succeeded();
+                    self.metrics.connected.set(1);
+                }
+                Action::Refused(reason) => self.count_refused(reason),
+                Action::Close(reason) => self.closing = Some(reason),
+            }
+        }
+    }
+
+    /// Waits only where a helper that has gone left tasks to be given up; the agent has fewer than [`JOBS_MAX`] open.
+    async fn give(&self, what: Task) {
+        if self.tasks.send(Numbered { absence: self.absence, what }).await.is_err() {
+            debug!("the switch's worker has ended");
+        }
+    }
+
+    fn count_refused(&self, reason: &'static str) {
+        self.metrics.refused.with_label_values(&[reason]).inc();
+        debug!(reason, "refused");
+    }
+}

@@ -1,0 +1,117 @@
+//! Does what the agent says must be done elsewhere: one thing after the other, in their order.
+
+use std::time::{Duration, Instant};
+
+use caregate_host::clock;
+use caregate_protocol::datapath::{Counters, Rule};
+use caregate_protocol::openflow::FlowMod;
+use tokio::sync::mpsc;
+use tracing::error;
+
+use super::agent::{HelperRefused, PACKET_OUTS_MAX};
+use super::helper::Helper;
+use super::metrics::Metrics;
+use super::store::FlowStore;
+use crate::mqtt::rate::TokenBucket;
+
+/// Jobs that wait: packet-outs, with the other outputs of the last of them, and one each of the others.
+pub(super) const JOBS_MAX: usize = 2 * PACKET_OUTS_MAX;
+/// Changes of the file at once, and a second after that: an operator at work, and no controller that wears the flash out.
+const KEEPS_BURST: u32 = 64;
+const KEEPS_PER_S: u32 = 1;
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) enum Task {
+    Install { flows: Vec<FlowMod>, rules: Vec<Rule> },
+    Keep(Vec<FlowMod>),
+    PacketOut { ticket: u64, port: u32, frame: Vec<u8> },
+    ReadCounters,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Installed(Result<(), HelperRefused>),
+    PacketOut(u64, Result<(), HelperRefused>),
+    Counters(Result<Counters, HelperRefused>),
+}
+
+/// A task or an outcome, and how often the helper had gone when the task was given.
+#[derive(Debug)]
+pub(super) struct Numbered<T> {
+    pub(super) absence: u64,
+    pub(super) what: T,
+}
+
+pub(super) struct Worker<H> {
+    helper: H,
+    store: FlowStore,
+    metrics: Metrics,
+    opened: Instant,
+    keeps: TokenBucket,
+}
+
+impl<H: Helper> Worker<H> {
+    pub(super) fn new(helper: H, store: FlowStore, metrics: Metrics) -> Self {
+        let keeps = TokenBucket::new(KEEPS_PER_S, KEEPS_BURST, Duration::ZERO);
+        Self { helper, store, metrics, opened: clock::monotonic(), keeps }
+    }
+
+    /// Until nobody gives tasks any more.
+    pub(super) async fn run(
+        mut self,
+        mut tasks: mpsc::Receiver<Numbered<Task>>,
+        outcomes: mpsc::UnboundedSender<Numbered<Outcome>>,
+    ) {
+        while let Some(Numbered { absence, what }) = tasks.recv().await {
+            let what = match what {
+                Task::Install { flows, rules } => Outcome::Installed(self.install(flows, rules).await),
+                Task::Keep(flows) => {
+                    self.keep(flows).await;
+                    continue;
+                }
+                Task::PacketOut { ticket, port, frame } => {
+                    Outcome::PacketOut(ticket, self.helper.packet_out(port, frame).await)
+                }
+                Task::ReadCounters => Outcome::Counters(self.helper.counters().await),
+            };
+            if outcomes.send(Numbered { absence, what }).is_err() {
+                break;
+            }
+        }
+    }
+
+    /// First on disk, then in the kernel: after a power cut, what a barrier confirmed is there.
+    async fn install(&mut self, flows: Vec<FlowMod>, rules: Vec<Rule>) -> Result<(), HelperRefused> {
+        let begun = clock::monotonic();
+        let result = if !self.keep(flows).await {
+            "store"
+        } else if self.helper.set_rules(rules).await.is_err() {
+            "helper"
+        } else {
+            "done"
+        };
+        self.metrics.installs.with_label_values(&[result]).inc();
+        self.metrics.install_seconds.observe(begun.elapsed().as_secs_f64());
+        if result == "done" { Ok(()) } else { Err(HelperRefused) }
+    }
+
+    async fn keep(&mut self, flows: Vec<FlowMod>) -> bool {
+        if self.store.holds(&flows) {
+            return true;
+        }
+        while !self.keeps.is_ready(self.opened.elapsed()) {
+            let ready_at = self.keeps.ready_at().unwrap_or_default();
+            tokio::time::sleep_until((self.opened + ready_at).into()).await;
+        }
+        self.keeps.take(self.opened.elapsed());
+        match tokio::task::block_in_place(|| self.store.keep(&flows)) {
+            Ok(()) => true,
+            Err(failure) => {
+                error!(%failure, "flows can't be kept");
+                false
+            }
+        }
+    }
+}
