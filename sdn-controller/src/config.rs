@@ -8,7 +8,7 @@ use std::time::Duration;
 use caregate_host::identity::IdentityFiles;
 use caregate_host::log::LogFormat;
 use caregate_protocol::openflow::session::Timing;
-use ledger_client::verify::Address;
+use ledger_chain::{ChainConfig, ConfigError as LedgerError};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -43,7 +43,7 @@ pub struct ConfigFile {
     /// Policy delivery to gateways; needs `ledger`.
     pub policy: Option<PolicyEntry>,
     /// The ledger that is followed.
-    pub ledger: Option<LedgerEntry>,
+    pub ledger: Option<ChainConfig>,
     /// How lanes are told apart.
     #[serde(default)]
     pub lanes: LanesEntry,
@@ -63,18 +63,6 @@ pub struct ListenEntry {
 pub struct PolicyEntry {
     /// UDP address (QUIC), or `systemd:N`.
     pub listen: String,
-}
-
-/// The ledger.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LedgerEntry {
-    /// Its JSON-RPC: `http://HOST:PORT`.
-    pub rpc: String,
-    /// Address of the contract `Caregate`: `0x` and 40 hexadecimal digits.
-    pub contract: Address,
-    /// The chain's id.
-    pub chain_id: u64,
 }
 
 /// How lanes are told apart: by UDP source port.
@@ -164,6 +152,9 @@ pub enum ValueError {
     /// Where would bundles come from.
     #[error("`policy` needs `ledger`")]
     Ledger,
+    /// The ledger's own keys.
+    #[error("`ledger`: {0}")]
+    Chain(LedgerError),
     /// No room for the lanes behind it.
     #[error("`lanes.ports` is {0}, allowed are 1 to {LANE_PORTS_MAX}")]
     Lanes(u16),
@@ -232,6 +223,9 @@ impl ConfigFile {
         }
         if self.policy.is_some() && self.ledger.is_none() {
             return Err(ValueError::Ledger);
+        }
+        if let Some(Err(error)) = self.ledger.as_ref().map(ChainConfig::check) {
+            return Err(ValueError::Chain(error));
         }
         match self.lanes.ports {
             1..=LANE_PORTS_MAX => Ok(()),

@@ -11,15 +11,18 @@
 //! Pure: [`intent`], [`rule`], [`reconcile`], [`exchange`]; [`caregate_protocol::openflow::session`] decides on the session. The rest
 //! is the I/O around it.
 
-pub mod api;
 pub mod config;
 pub mod connection;
+pub mod daemon;
+pub mod dashboard;
 pub mod events;
 pub mod exchange;
 pub mod flow_json;
 pub mod intent;
 pub mod metrics;
+pub mod policy;
 pub mod reconcile;
+pub mod rest;
 pub mod rule;
 pub mod server;
 pub mod store;

@@ -1,0 +1,142 @@
+//! Policy on its way from the ledger to the gateways (docs/control-path.md, "Delivery").
+//!
+//! ```text
+//!  ledger ──heads──▶ schedule (pure, one per gateway) ─▶ bundle ══QUIC══▶ gateway ─▶ verdict ─▶ gateways, events
+//!         ◀─────────── relay ◀── Anchor ─────────────────────────────────┘
+//!                        └──────▶ Revocation, to the gateways that watch the relationship, at once
+//! ```
+//! Nothing is verified here that a gateway relies on: a controller that lies starves gateways and is found out. A revocation's
+//! signature is checked all the same, so that nobody can make the controller send junk to the ledger.
+
+mod gateways;
+mod header;
+mod ledger;
+mod relay;
+mod schedule;
+mod server;
+mod session;
+
+use std::sync::Arc;
+
+use caregate_host::clock;
+use caregate_protocol::policy::delivery::Anchor;
+use ledger_client::verify::{Address, Domain, revocation_digest, signer, slots};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::events::{Events, Kind};
+use crate::metrics::Metrics;
+
+pub use gateways::{GATEWAYS_MAX, Gateways};
+pub use ledger::{Failure, Followed, Head, Ledger, LedgerFuture, Status};
+pub use relay::{PENDING_MAX, RelayError};
+pub use schedule::{BUNDLE_INTERVAL, Schedule};
+pub use server::{ServeError, bind, serve};
+
+/// What policy connections and the interface share; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    ledger: Arc<dyn Ledger>,
+    gateways: Arc<Gateways>,
+    relay: mpsc::Sender<Anchor>,
+    metrics: Metrics,
+    events: Events,
+}
+
+impl Policy {
+    /// Starts to relay and to watch the ledger, in tasks that end with `shutdown`.
+    #[must_use]
+    pub fn start(
+        ledger: Arc<dyn Ledger>,
+        metrics: Metrics,
+        events: Events,
+        shutdown: &CancellationToken,
+    ) -> Self {
+        let (relay, anchors) = mpsc::channel(PENDING_MAX);
+        let policy = Self { ledger, gateways: Arc::default(), relay, metrics, events };
+        tokio::spawn(relay::run(policy.clone(), anchors, shutdown.clone()));
+        tokio::spawn(policy.clone().watch_ledger(shutdown.clone()));
+        policy
+    }
+
+    async fn watch_ledger(self, shutdown: CancellationToken) {
+        let mut status = self.ledger.status();
+        loop {
+            let now = status.borrow_and_update().clone();
+            match now {
+                Status::Starting => {}
+                Status::Following => self.events.push(Kind::Ledger, "ledger", "is followed"),
+                Status::Down(reason) => self.events.push(Kind::Ledger, "ledger", reason),
+            }
+            tokio::select! {
+                changed = status.changed() => if changed.is_err() { return },
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    /// Hands a revocation to the gateways that watch its relationship, and queues it for the ledger; how many gateways it reached.
+    ///
+    /// # Errors
+    /// [`RelayError`].
+    pub async fn relay(&self, anchor: Anchor) -> Result<usize, RelayError> {
+        self.take(anchor, None).await
+    }
+
+    /// As [`Self::relay`], from the gateway of this name, which has it.
+    pub(crate) async fn take(&self, anchor: Anchor, from: Option<&str>) -> Result<usize, RelayError> {
+        let counted = |outcome: &str| self.metrics.revocations.with_label_values(&[outcome]).inc();
+        if !is_signed(&anchor, &self.ledger.domain()) {
+            counted("signature");
+            return Err(RelayError::Signature);
+        }
+        let reached = self.gateways.push(&anchor.revocation, from);
+        if self.relay.try_send(anchor).is_err() {
+            counted("busy");
+            return Err(RelayError::Busy);
+        }
+        counted("taken");
+        if from.is_none() {
+            self.events.push(Kind::Revocation, "revocation", format!("taken, handed to {reached} gateways"));
+        }
+        Ok(reached)
+    }
+
+    /// The bytes that were last sent to a gateway.
+    #[must_use]
+    pub fn last_bundle(&self, gateway: &str) -> Option<Arc<[u8]>> {
+        self.gateways.last_bundle(gateway)
+    }
+
+    /// Policy connections and the ledger, as JSON.
+    #[must_use]
+    pub fn shown(&self) -> Value {
+        let (state, detail) = match &*self.ledger.status().borrow() {
+            Status::Starting => ("starting", None),
+            Status::Following => ("following", None),
+            Status::Down(reason) => ("down", Some(reason.clone())),
+        };
+        let head = *self.ledger.heads().borrow();
+        json!({
+            "gateways": self.gateways.shown(clock::now_ms()),
+            "ledger": {
+                "state": state,
+                "detail": detail,
+                "number": head.map(|head| head.number),
+                "time_s": head.map(|head| head.time_s),
+            },
+        })
+    }
+}
+
+/// Whether a key of the relationship signed: the signer and the other key make up its name.
+fn is_signed(anchor: &Anchor, domain: &Domain) -> bool {
+    let Anchor { revocation, other_key } = anchor;
+    let (relationship, other) = (revocation.revocation.relationship, Address(*other_key));
+    let digest = revocation_digest(&revocation.revocation, domain);
+    signer(&digest, &revocation.signature).is_ok_and(|signer| {
+        slots::relationship(&signer, &other) == relationship
+            || slots::relationship(&other, &signer) == relationship
+    })
+}
