@@ -2,18 +2,25 @@
 
 mod args;
 mod audit;
+mod controller;
+mod devices;
 mod emergency;
 mod http;
 mod ledger;
 mod outcome;
 mod participant;
 mod secret;
+mod table;
 mod wallet;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use controller::{
+    ControllerArgs, EventsArgs, FlowModArgs, GatewaysArgs, IntentsArgs, QuarantineArgs, ReleaseArgs,
+    RevocationArgs, SwitchArgs,
+};
 use outcome::{Outcome, report};
 
 /// Switches, rules, gateways and the ledger for operators; keys, grants and revocations for patients.
@@ -37,6 +44,26 @@ enum Command {
     Participant(participant::Arguments),
     Emergency(emergency::Arguments),
     Audit(audit::Arguments),
+    /// List the switches that are connected to the controller
+    Switches {
+        #[command(flatten)]
+        controller: ControllerArgs,
+    },
+    /// List a switch's flows with their counters
+    Flows(SwitchArgs),
+    /// List a switch's ports with their counters
+    Ports(SwitchArgs),
+    /// List a switch's tables with their counters
+    Tables(SwitchArgs),
+    FlowMod(FlowModArgs),
+    Quarantine(QuarantineArgs),
+    Release(ReleaseArgs),
+    Intents(IntentsArgs),
+    /// List the gateways' policy connections: last verdict, epoch, age of the policy in force
+    Gateways(GatewaysArgs),
+    Events(EventsArgs),
+    Revocation(RevocationArgs),
+    Devices(devices::Arguments),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -51,5 +78,17 @@ async fn run(command: Command, json: bool) -> Outcome {
         Command::Participant(arguments) => participant::run(arguments).await,
         Command::Emergency(arguments) => emergency::run(arguments).await,
         Command::Audit(arguments) => audit::run(arguments, json).await,
+        Command::Switches { controller } => controller::switches(&controller).await,
+        Command::Flows(arguments) => controller::flows(arguments).await,
+        Command::Ports(arguments) => controller::ports(arguments).await,
+        Command::Tables(arguments) => controller::tables(arguments).await,
+        Command::FlowMod(arguments) => controller::flow_mod(arguments).await,
+        Command::Quarantine(arguments) => controller::quarantine(arguments).await,
+        Command::Release(arguments) => controller::release(arguments).await,
+        Command::Intents(arguments) => controller::intents(arguments).await,
+        Command::Gateways(arguments) => controller::gateways(arguments).await,
+        Command::Events(arguments) => controller::events(arguments, json).await,
+        Command::Revocation(arguments) => controller::revocation(arguments).await,
+        Command::Devices(arguments) => devices::run(arguments).await,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use caregate_host::key_file::{self, Existing};
 use caregate_protocol::policy::SignedRevocation;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use hyper::{Method, StatusCode};
 use ledger_chain::Chain;
 use ledger_client::wallet::{RelationshipKeys, Terms};
@@ -91,9 +91,20 @@ pub(super) struct SignRevocationArgs {
     /// Which relationship
     #[arg(long)]
     label: String,
-    /// File for the signed revocation: CBOR, as a gateway takes it at /policy/revocation
+    /// File for the signed revocation
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// For whom
+    #[arg(long, value_enum, default_value = "cbor")]
+    format: RevocationFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum RevocationFormat {
+    /// As a gateway takes it at /policy/revocation
+    Cbor,
+    /// As a controller takes it: `caregatectl revocation FILE`
+    Json,
 }
 
 /// Learns what the ledger has, so that no version is signed twice by a wallet that was restored.
@@ -228,7 +239,19 @@ fn door_tls(door: &DoorArgs) -> anyhow::Result<Arc<rustls::ClientConfig>> {
 pub(super) fn sign_revocation(arguments: &SignRevocationArgs) -> Outcome {
     let mut open = arguments.keystore.open()?;
     let (signed, keys) = sign(&mut open, &arguments.label)?;
-    key_file::write(&arguments.out, &signed.encode(), Existing::Replace)?;
+    let other_key = hex0x(&keys.revoke.address().0);
+    let bytes = match arguments.format {
+        RevocationFormat::Cbor => signed.encode(),
+        RevocationFormat::Json => {
+            let SignedRevocation { revocation, signature } = &signed;
+            let file = json!({
+                "relationship": revocation.relationship, "version": revocation.version, "signature": signature,
+                "other_key": other_key,
+            });
+            format!("{file}\n").into_bytes()
+        }
+    };
+    key_file::write(&arguments.out, &bytes, Existing::Replace)?;
     let out = arguments.out.display();
     Ok(Done::new(
         format!(
@@ -238,7 +261,7 @@ pub(super) fn sign_revocation(arguments: &SignRevocationArgs) -> Outcome {
         json!({
             "file": arguments.out, "label": arguments.label, "version": signed.revocation.version,
             "relationship": signed.revocation.relationship.to_string(),
-            "other_key": hex0x(&keys.revoke.address().0),
+            "other_key": other_key,
         }),
     ))
 }
