@@ -119,7 +119,7 @@ fn numbered(kind: u16, number: u32, out: &mut Vec<u8>) {
 /// What follows type and length, which together must be a multiple of 8 bytes.
 fn body_bytes(length: u16) -> Option<usize> {
     let bytes = length.checked_sub(TLV_HEADER_BYTES)?;
-    (length % 8 == 0 && length > 0).then_some(usize::from(bytes))
+    (length.is_multiple_of(8) && length > 0).then_some(usize::from(bytes))
 }
 
 fn decode_set_field(body: &mut Reader<'_>) -> Result<Oxm, Fault> {

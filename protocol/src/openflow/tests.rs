@@ -142,7 +142,11 @@ fn uplink() -> Port {
 const UPLINK: &str = "00000002 00000000 020000000002 0000 65746830000000000000000000000000
     00000000 00000004 00002820 00000001 00000002 00000003 000f4240 00989680";
 
-fn replies() -> Vec<(String, Message)> {
+fn reply(more: bool, body: ReplyBody) -> Message {
+    Message::MultipartReply(MultipartReply { more, body })
+}
+
+fn unasked() -> Vec<(String, Message)> {
     let packet_in = PacketIn {
         buffer_id: NO_BUFFER,
         total_len: 64,
@@ -164,6 +168,41 @@ fn replies() -> Vec<(String, Message)> {
         bytes: 700,
         pattern: Match::any().in_port(1),
     };
+    vec![
+        (
+            "040a002c00000011 ffffffff 0040 01 01 0000000000000009 0001 000c 80000004 fffffffe 00000000 0000 aabb".into(),
+            Message::PacketIn(packet_in),
+        ),
+        (
+            "040b004000000011 0000000000000009 03e8 01 01 0000012c 00000005 000a 012c 0000000000000007 00000000000002bc
+             0001 000c 80000004 00000001 00000000"
+                .into(),
+            Message::FlowRemoved(removed),
+        ),
+        (
+            format!("040c005000000011 02 00000000000000 {UPLINK}"),
+            Message::PortStatus(PortStatus { reason: PortReason::Modify, port: uplink() }),
+        ),
+    ]
+}
+
+fn description() -> (String, Message) {
+    let desc = Desc {
+        manufacturer: Text::new("Caregate"),
+        hardware: Text::new("gateway"),
+        software: Text::new("0.1.0"),
+        serial: Text::new("-"),
+        datapath: Text::new("gw-1"),
+    };
+    let texts = [("Caregate", 256), ("gateway", 256), ("0.1.0", 256), ("-", 32), ("gw-1", 256)];
+    let texts: String = texts
+        .iter()
+        .map(|(text, bytes)| format!("{:0<width$}", hex::encode(text), width = 2 * bytes))
+        .collect();
+    (format!("0413043000000011 0000 0000 00000000 {texts}"), reply(false, ReplyBody::Desc(Box::new(desc))))
+}
+
+fn statistics() -> Vec<(String, Message)> {
     let flow = FlowStats {
         table_id: 1,
         lasted: Lasted { seconds: 2, nanoseconds: 3 },
@@ -186,37 +225,10 @@ fn replies() -> Vec<(String, Message)> {
         ..PortCounters::default()
     };
     let ports = PortStats { port: 2, counters, lasted: Lasted { seconds: 6, nanoseconds: 7 } };
-    let reply = |more, body| Message::MultipartReply(MultipartReply { more, body });
-    let desc = Desc {
-        manufacturer: Text::new("Caregate"),
-        hardware: Text::new("gateway"),
-        software: Text::new("0.1.0"),
-        serial: Text::new("-"),
-        datapath: Text::new("gw-1"),
-    };
-    let texts = [("Caregate", 256), ("gateway", 256), ("0.1.0", 256), ("-", 32), ("gw-1", 256)];
-    let texts: String = texts
-        .iter()
-        .map(|(text, bytes)| format!("{:0<width$}", hex::encode(text), width = 2 * bytes))
-        .collect();
     let table = TableStats { table_id: 1, active: 2, lookups: 3, matched: 4 };
     let sum = Aggregate { packets: 1, bytes: 2, flows: 3 };
     vec![
-        (
-            "040a002c00000011 ffffffff 0040 01 01 0000000000000009 0001 000c 80000004 fffffffe 00000000 0000 aabb".into(),
-            Message::PacketIn(packet_in),
-        ),
-        (
-            "040b004000000011 0000000000000009 03e8 01 01 0000012c 00000005 000a 012c 0000000000000007 00000000000002bc
-             0001 000c 80000004 00000001 00000000"
-                .into(),
-            Message::FlowRemoved(removed),
-        ),
-        (
-            format!("040c005000000011 02 00000000000000 {UPLINK}"),
-            Message::PortStatus(PortStatus { reason: PortReason::Modify, port: uplink() }),
-        ),
-        (format!("0413043000000011 0000 0000 00000000 {texts}"), reply(false, ReplyBody::Desc(Box::new(desc)))),
+        description(),
         (
             "0413006800000011 0001 0001 00000000 0058 01 00 00000002 00000003 0004 0005 0006 0001 00000000
              0000000000000008 0000000000000009 000000000000000a 0001 000c 80000004 00000001 00000000
@@ -252,7 +264,12 @@ fn replies() -> Vec<(String, Message)> {
 }
 
 fn golden() -> Vec<(String, Message)> {
-    requests().into_iter().map(|(text, message)| (text.to_owned(), message)).chain(replies()).collect()
+    requests()
+        .into_iter()
+        .map(|(text, message)| (text.to_owned(), message))
+        .chain(unasked())
+        .chain(statistics())
+        .collect()
 }
 
 #[test]
