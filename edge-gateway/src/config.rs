@@ -60,10 +60,23 @@ pub struct CoreEntry {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyEntry {
-    /// The policy document; looked at every second and taken over when it has changed.
-    pub file: PathBuf,
-    /// What was pinned at enrolment: the ledger and contract that grants are signed for, and the patients' keys.
+    /// What was pinned at enrolment: the ledger, the patients' keys and devices (`caregatectl wallet enrol` writes it).
     pub enrolment: PathBuf,
+    /// Who delivers bundles; leave it out where the local door alone does.
+    pub controller: Option<ControllerEntry>,
+    /// A policy document in place of a ledger, whose age nobody proves; then the enrolment file is the one of `cargo xtask policy`.
+    /// Deprecated.
+    pub file: Option<PathBuf>,
+}
+
+/// The controller that delivers policy.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ControllerEntry {
+    /// Its UDP address.
+    pub address: SocketAddr,
+    /// The name that its certificate must carry; any name of role `controller` where none is given.
+    pub name: Option<String>,
 }
 
 /// The embedded MQTT server.

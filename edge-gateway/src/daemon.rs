@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use caregate_host::identity::{Identity, Role, peer_id};
-use caregate_host::{admin, config, dir, key_file, net, shutdown};
+use caregate_host::{admin, clock, config, dir, key_file, net, shutdown};
 use caregate_protocol::id::{DeviceId, Lane};
 use caregate_protocol::segment::Cipher;
 use ed25519_dalek::SigningKey;
-use ledger_client::verify::FileEnrolment as Enrolment;
+use ledger_client::verify::{Enrolment, FileEnrolment, Pins};
 use prometheus::Registry;
 use ring::rand::SystemRandom;
 use rustls::pki_types::CertificateDer;
@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::config::{BrokerEntry, ConfigFile, MqttEntry};
+use crate::config::{BrokerEntry, ConfigFile, MqttEntry, PolicyEntry};
 use crate::hints::Hints;
 use crate::ingest::Inbound;
 use crate::keys::KeyStore;
@@ -36,7 +36,7 @@ use crate::pipeline::commit::Committer;
 use crate::pipeline::recover;
 use crate::pipeline::seal::Sealer;
 use crate::pipeline::thread::{self, ACKED_MAX, INBOUND_MAX, Inputs};
-use crate::policy::Source;
+use crate::policy::{ControllerLink, Decider, PolicyHandle, Proposal, Source};
 use crate::spool::{Limits, Position, Recovery};
 use crate::uplink::Uplink;
 use crate::uplink::connection::Link;
@@ -48,9 +48,38 @@ const ROTATION_INTERVAL: Duration = Duration::from_secs(2);
 pub struct Parts {
     identity: Arc<Identity>,
     committer: Committer,
-    source: Source,
+    policy: PolicyFrom,
     registry: Registry,
     metrics: Metrics,
+}
+
+/// Where policy comes from.
+enum PolicyFrom {
+    /// Bundles, by whatever path; what was kept of them is in force already.
+    Ledger(Arc<Pins>),
+    /// A file; deprecated.
+    File(Source),
+}
+
+impl PolicyFrom {
+    fn open(entry: &PolicyEntry, metrics: &Metrics) -> anyhow::Result<Self> {
+        let path = || entry.enrolment.display().to_string();
+        let Some(file) = entry.file.clone() else {
+            let enrolment: Enrolment = config::load(&entry.enrolment)?;
+            return Ok(Self::Ledger(Arc::new(enrolment.pins().with_context(path)?)));
+        };
+        anyhow::ensure!(entry.controller.is_none(), "policy: `file` and `controller` exclude one another");
+        let enrolment: FileEnrolment = config::load(&entry.enrolment)?;
+        let pins = enrolment.pins().with_context(path)?;
+        Ok(Self::File(Source { file, domain: enrolment.domain, pins, metrics: metrics.clone() }))
+    }
+
+    fn pins(&self) -> Option<Arc<Pins>> {
+        match self {
+            Self::Ledger(pins) => Some(Arc::clone(pins)),
+            Self::File(_) => None,
+        }
+    }
 }
 
 impl Parts {
@@ -59,12 +88,13 @@ impl Parts {
     /// # Errors
     /// The first thing that is wrong, with its file and key.
     pub fn check(self) -> anyhow::Result<()> {
-        let policy = self.source.load()?;
-        info!(
-            epoch = policy.epoch(),
-            devices = policy.devices().len(),
-            "configuration, keys, spool and policy are good"
-        );
+        let kept = self.committer.policy.policy().cloned();
+        let policy = match self.policy {
+            PolicyFrom::File(source) => Some(Arc::new(source.load()?)),
+            PolicyFrom::Ledger(_) => kept,
+        };
+        let (epoch, devices) = policy.map_or((0, 0), |policy| (policy.epoch(), policy.devices().len()));
+        info!(epoch, devices, "configuration, keys, spool and policy are good");
         Ok(())
     }
 }
@@ -86,14 +116,14 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
     let (log, state, recovery) = recover::open(&file.data.join("spool"), limits, &mut keys)?;
     report(&recovery);
     let hints = Hints::open(&file.data.join("hints")).context("the rebuildable state can't be made")?;
-    let enrolment: Enrolment = config::load(&file.policy.enrolment)?;
-    let pins = enrolment.pins().with_context(|| file.policy.enrolment.display().to_string())?;
-    let source =
-        Source { file: file.policy.file.clone(), domain: enrolment.domain, pins, metrics: metrics.clone() };
+    let from = PolicyFrom::open(&file.policy, &metrics)?;
+    let now_s = u64::try_from(clock::now_us() / 1_000_000).unwrap_or(0);
+    let policy = Decider::open(&keys, from.pins(), metrics.clone(), now_s).context("keys")?;
     let random = SystemRandom::new();
     let noted = BTreeMap::new();
-    let committer = Committer { log, state, sealer, keys, hints, metrics: metrics.clone(), random, noted };
-    Ok(Parts { identity, committer, source, registry, metrics })
+    let committer =
+        Committer { log, state, sealer, keys, policy, hints, metrics: metrics.clone(), random, noted };
+    Ok(Parts { identity, committer, policy: from, registry, metrics })
 }
 
 /// AES-256-GCM where the processor has instructions for it; ChaCha20-Poly1305 is faster on the others.
@@ -128,11 +158,11 @@ fn report(recovery: &Recovery) {
 /// # Errors
 /// What could not be started, or what failed.
 pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
-    let Parts { identity, committer, source, registry, metrics } = parts;
+    let Parts { identity, mut committer, policy, registry, metrics } = parts;
     let stop = shutdown::token()?;
     identity.watch(ROTATION_INTERVAL, stop.clone())?;
     let health = admin::Health::new();
-    let (policy_holds, connected) = (health.condition("policy"), health.condition("core"));
+    let connected = health.condition("core");
     let (inbound, inbound_in) = mpsc::channel(INBOUND_MAX);
     let (acked, acked_in) = mpsc::channel(ACKED_MAX);
     let (proposals, proposals_in) = mpsc::channel(1);
@@ -156,8 +186,8 @@ pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
     };
     let admin_listener = net::listen(&file.admin)?;
     info!(address = %admin_listener.local_addr()?, "admin listens");
+    start_policy(policy, &file.policy, &mut committer, proposals, &health, &identity, &stop);
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
-    tokio::spawn(source.watch(proposals, policy_holds, stop.clone()));
     let link_stop = CancellationToken::new();
     let link = {
         let (link_stop, stop) = (link_stop.clone(), stop.clone());
@@ -177,6 +207,45 @@ pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(move || thread.join())
         .await?
         .map_err(|_panic| anyhow::anyhow!("the committer panicked"))?
+}
+
+/// Starts what brings policy. Returns the policy side for those that hand it in or watch it; none where it comes from a file.
+fn start_policy(
+    from: PolicyFrom,
+    entry: &PolicyEntry,
+    committer: &mut Committer,
+    proposals: mpsc::Sender<Proposal>,
+    health: &admin::Health,
+    identity: &Arc<Identity>,
+    stop: &CancellationToken,
+) -> Option<PolicyHandle> {
+    let in_force = health.condition("policy");
+    let pins = match from {
+        PolicyFrom::File(source) => {
+            warn!("`policy.file` is deprecated: a ledger's policy comes with `policy.controller`, and nobody proves a file's age");
+            tokio::spawn(source.watch(proposals, in_force, stop.clone()));
+            return None;
+        }
+        PolicyFrom::Ledger(pins) => pins,
+    };
+    committer.policy.readiness(in_force, Some(health.condition("policy_fresh")));
+    let handle = PolicyHandle::new(pins, &committer.policy, proposals, committer.metrics.clone());
+    if let Some(controller) = &entry.controller {
+        let link = ControllerLink {
+            controller: controller.address,
+            name: controller.name.clone(),
+            identity: Arc::clone(identity),
+            policy: handle.clone(),
+        };
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            if let Err(failure) = link.run(stop.clone()).await {
+                error!(%failure, "the policy connection could not start");
+                stop.cancel();
+            }
+        });
+    }
+    Some(handle)
 }
 
 /// What the spool held at start, by position and lane.

@@ -1,20 +1,21 @@
-//! What must never be lost or go back, in redb with its default (immediate) durability: patient roots and policy floors.
+//! What must never be lost, in redb with its default (immediate) durability: patient roots. What must never go back lies in the same
+//! file: [`PolicyStore`].
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use caregate_protocol::id::PatientId;
 use caregate_protocol::key::PatientRoot;
-use caregate_protocol::policy::Floors;
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, TableDefinition};
 use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
 
+use crate::policy::PolicyStore;
+
 const ROOTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("roots");
-const POLICY: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("policy");
-const FLOORS: &str = "floors";
-/// redb's page cache: a few hundred roots fit many times over.
+/// redb's page cache: a few hundred roots fit many times over, and the newest policy bundle of a home.
 const CACHE_BYTES: usize = 1 << 20;
 
 /// The key store failed.
@@ -36,13 +37,13 @@ pub enum KeyStoreError {
     Random,
 }
 
-fn failed<E: Into<redb::Error>>(doing: &'static str) -> impl FnOnce(E) -> KeyStoreError {
+pub(crate) fn failed<E: Into<redb::Error>>(doing: &'static str) -> impl FnOnce(E) -> KeyStoreError {
     move |source| KeyStoreError::Database { doing, source: Box::new(source.into()) }
 }
 
-/// Patient roots and policy floors.
+/// Patient roots.
 pub struct KeyStore {
-    db: Database,
+    db: Arc<Database>,
     cache: HashMap<PatientId, PatientRoot>,
     random: SystemRandom,
 }
@@ -74,13 +75,19 @@ impl KeyStore {
             .map_err(failed("open keys.redb"))?;
         let txn = db.begin_write().map_err(failed("begin"))?;
         txn.open_table(ROOTS).map_err(failed("open roots"))?;
-        txn.open_table(POLICY).map_err(failed("open policy"))?;
+        PolicyStore::make_tables(&txn)?;
         txn.commit().map_err(failed("commit"))?;
         // The name too: a root that vanished in a power cut would be made anew, under segments that name the old one.
         std::fs::File::open(dir)
             .and_then(|dir| dir.sync_all())
             .map_err(|e| failed("sync the folder of keys.redb")(redb::StorageError::Io(e)))?;
-        Ok(Self { db, cache: HashMap::new(), random: SystemRandom::new() })
+        Ok(Self { db: Arc::new(db), cache: HashMap::new(), random: SystemRandom::new() })
+    }
+
+    /// What is kept of policy.
+    #[must_use]
+    pub fn policy(&self) -> PolicyStore {
+        PolicyStore::new(Arc::clone(&self.db))
     }
 
     /// The patient's root, if there is one.
@@ -122,35 +129,6 @@ impl KeyStore {
         self.cache.insert(patient, root.clone());
         Ok(root)
     }
-
-    /// What has been seen of policy so far.
-    ///
-    /// # Errors
-    /// [`KeyStoreError`].
-    pub fn floors(&self) -> Result<Floors, KeyStoreError> {
-        let txn = self.db.begin_read().map_err(failed("begin"))?;
-        let policy = txn.open_table(POLICY).map_err(failed("open policy"))?;
-        match policy.get(FLOORS).map_err(failed("read floors"))? {
-            None => Ok(Floors::default()),
-            Some(bytes) => {
-                serde_json::from_slice(bytes.value()).map_err(|_json| KeyStoreError::Shape("floors"))
-            }
-        }
-    }
-
-    /// Keeps what has been seen of policy, durably, before it is acted on.
-    ///
-    /// # Errors
-    /// [`KeyStoreError`].
-    pub fn keep_floors(&self, floors: &Floors) -> Result<(), KeyStoreError> {
-        let bytes = serde_json::to_vec(floors).map_err(|_json| KeyStoreError::Shape("floors"))?;
-        let txn = self.db.begin_write().map_err(failed("begin"))?;
-        {
-            let mut policy = txn.open_table(POLICY).map_err(failed("open policy"))?;
-            policy.insert(FLOORS, bytes.as_slice()).map_err(failed("write floors"))?;
-        }
-        txn.commit().map_err(failed("commit"))
-    }
 }
 
 #[cfg(test)]
@@ -169,13 +147,5 @@ mod tests {
         assert!(again.existing_root(PatientId([5; 16])).unwrap().is_none());
         let mode = std::fs::metadata(dir.path().join("keys.redb")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-    }
-
-    #[test]
-    fn floors_survive() {
-        let dir = tempfile::tempdir().unwrap();
-        let floors = Floors { epoch: 9, ..Floors::default() };
-        KeyStore::open(dir.path()).unwrap().keep_floors(&floors).unwrap();
-        assert_eq!(KeyStore::open(dir.path()).unwrap().floors().unwrap(), floors);
     }
 }

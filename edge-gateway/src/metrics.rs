@@ -5,6 +5,8 @@ use prometheus::{
     exponential_buckets,
 };
 
+use crate::policy::PolicyMetrics;
+
 /// All counters but the doors' own; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -48,6 +50,8 @@ pub struct Metrics {
     pub policy_epoch: IntGauge,
     /// `caregate_gateway_policy_freshness_unproven`: 1 while the policy comes from a file, whose age nobody proves.
     pub policy_unproven: IntGauge,
+    /// Verified policy and the connection that it comes by.
+    pub policy: PolicyMetrics,
 }
 
 struct Maker<'a>(&'a Registry);
@@ -143,6 +147,7 @@ impl Metrics {
                 "caregate_gateway_policy_freshness_unproven",
                 "1 while the policy comes from a file, whose age nobody proves",
             )?,
+            policy: PolicyMetrics::register(registry)?,
         })
     }
 }

@@ -15,7 +15,7 @@ use caregate_protocol::policy::{
 };
 use edge_gateway::keys::KeyStore;
 use edge_gateway::metrics::Metrics;
-use edge_gateway::policy::Source;
+use edge_gateway::policy::{Decider, Source};
 use ledger_client::verify::{Address, Domain, PatientPin, PatientPins};
 use ledger_client::wallet::PatientSeed;
 use prometheus::Registry;
@@ -124,10 +124,10 @@ impl Home {
             tokio::spawn(async move {
                 // As the committer's thread does.
                 let keys = KeyStore::open(&dir).unwrap();
+                let mut decider = Decider::open(&keys, None, metrics, 0).unwrap();
                 while let Some(proposal) = incoming.recv().await {
-                    if let Some(admitted) = proposal.decide(&keys, &metrics) {
-                        *policy.lock().unwrap() = Some(admitted);
-                    }
+                    proposal.decide(&mut decider, 0, |_, _| ());
+                    *policy.lock().unwrap() = decider.policy().cloned();
                 }
             })
         };

@@ -22,7 +22,7 @@ pub mod words;
 
 pub use address::{Address, AddressError};
 pub use bundle::{
-    EMERGENCY_MAX_S, HEADER_AHEAD_MAX_S, RevocationSigner, VerifiedBundle, verify_bundle, verify_revocation,
+    EMERGENCY_MAX_S, HEADER_AHEAD_MAX_S, RevocationSigner, VerifiedBundle, bundle_number, verify_bundle, verify_revocation,
 };
 pub use document::{RefusalReason, RefusedGrant, verify_document};
 pub use eip712::{

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use caregate_protocol::id::{DataClass, DeviceId, PatientId, RecipientId, StreamName};
+use caregate_protocol::policy::{EMERGENCIES_MAX, GRANTS_MAX, VerifiedPolicy};
 use caregate_protocol::segment::{Header, SegmentHash};
 use caregate_protocol::wrap::Wrap;
 use minicbor::{Decoder, Encoder};
@@ -13,11 +14,13 @@ use super::duplicates::{Duplicates, STREAMS_MAX, WINDOW};
 
 /// Chains in all: 256 patients (as in the policy) with five classes each.
 pub const CHAINS_MAX: usize = 1280;
-/// Recipients of one chain, as in the policy.
-const RECIPIENTS_MAX: u64 = 64;
+/// Recipients of one chain: a patient's grants, and as many emergencies as a policy bundle has.
+const RECIPIENTS_MAX: u64 = (GRANTS_MAX + EMERGENCIES_MAX) as u64;
 /// By how much a chain's sequence is moved on when damage hides how far it had come: more than one spool file can hold.
 const SEQUENCE_SKIP: u64 = 1 << 20;
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// As written before [`Chain::used`] was kept.
+const VERSION_BEFORE: u8 = 2;
 
 /// One chain's head.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,11 +35,14 @@ pub struct Chain {
     pub epoch: u32,
     /// Who holds a wrap of this generation and epoch.
     pub holders: BTreeSet<RecipientId>,
+    /// Whether a segment was sealed in this generation and epoch. Who joins then would open it too, so a new generation begins.
+    pub used: bool,
 }
 
 impl Default for Chain {
     fn default() -> Self {
-        Self { next: 0, prev: SegmentHash::NONE, generation: 0, epoch: 0, holders: BTreeSet::new() }
+        let (prev, holders) = (SegmentHash::NONE, BTreeSet::new());
+        Self { next: 0, prev, generation: 0, epoch: 0, holders, used: false }
     }
 }
 
@@ -45,6 +51,7 @@ impl Chain {
     pub fn renew(&mut self) {
         self.generation += 1;
         self.holders.clear();
+        self.used = false;
     }
 }
 
@@ -87,6 +94,7 @@ impl State {
         chain.prev = hash;
         chain.generation = header.generation;
         chain.epoch = header.epoch;
+        chain.used = true;
     }
 
     /// Notes a wrap found in the spool after the checkpoint. A wrap opens an epoch before the first segment of it.
@@ -97,8 +105,31 @@ impl State {
             chain.generation = wrap.generation;
             chain.epoch = wrap.epoch;
             chain.holders.clear();
+            chain.used = false;
         }
         chain.holders.insert(wrap.recipient);
+    }
+
+    /// Closes the epoch of each chain of which somebody holds a key who may not open it at `now_s`, or whose own key has changed
+    /// (`rekeyed`): the next segment is sealed under the next generation. Returns how many.
+    pub fn close_epochs(
+        &mut self,
+        policy: &VerifiedPolicy,
+        rekeyed: &BTreeSet<RecipientId>,
+        now_s: u64,
+    ) -> usize {
+        let mut closed = 0;
+        for ((patient, class), chain) in &mut self.chains {
+            if chain.holders.is_empty() {
+                continue;
+            }
+            let open: BTreeSet<_> = policy.recipients(patient, *class, now_s).map(|r| r.id).collect();
+            if !chain.holders.is_subset(&open) || !chain.holders.is_disjoint(rekeyed) {
+                chain.renew();
+                closed += 1;
+            }
+        }
+        closed
     }
 
     /// Moves every chain on after damage hid records: no sequence number is used twice, and readers see the gap.
@@ -127,8 +158,8 @@ impl State {
     ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
         e.array(4)?.u8(VERSION)?.u32(self.damages)?.array(self.chains.len() as u64)?;
         for ((patient, class), chain) in &self.chains {
-            e.array(7)?.bytes(&patient.0)?.u8(*class as u8)?.u64(chain.next)?.bytes(&chain.prev.0)?;
-            e.u32(chain.generation)?.u32(chain.epoch)?.array(chain.holders.len() as u64)?;
+            e.array(8)?.bytes(&patient.0)?.u8(*class as u8)?.u64(chain.next)?.bytes(&chain.prev.0)?;
+            e.u32(chain.generation)?.u32(chain.epoch)?.bool(chain.used)?.array(chain.holders.len() as u64)?;
             for holder in &chain.holders {
                 e.bytes(&holder.0)?;
             }
@@ -160,12 +191,14 @@ impl State {
         use minicbor::decode::Error;
         let mut state = Self::default();
         length(d, 4, 4)?;
-        if d.u8()? != VERSION {
+        let version = d.u8()?;
+        if version != VERSION && version != VERSION_BEFORE {
             return Err(Error::message("version is not known"));
         }
+        let fields = if version == VERSION { 8 } else { 7 };
         state.damages = d.u32()?;
         for _ in 0..length(d, 0, CHAINS_MAX as u64)? {
-            length(d, 7, 7)?;
+            length(d, fields, fields)?;
             let patient = PatientId(fixed(d)?);
             let class = DataClass::from_u8(d.u8()?).ok_or_else(|| Error::message("class is not known"))?;
             let mut chain = Chain {
@@ -173,6 +206,7 @@ impl State {
                 prev: SegmentHash(fixed(d)?),
                 generation: d.u32()?,
                 epoch: d.u32()?,
+                used: version == VERSION_BEFORE || d.bool()?,
                 ..Chain::default()
             };
             for _ in 0..length(d, 0, RECIPIENTS_MAX)? {
@@ -219,6 +253,7 @@ mod tests {
             generation: 1,
             epoch: 29_000_000,
             holders: [RecipientId([5; 20])].into(),
+            used: true,
         };
         state.chains.insert((PatientId([1; 16]), DataClass::Waveform), chain);
         let stream = StreamName::new("ecg-ii").unwrap();
@@ -235,6 +270,19 @@ mod tests {
         let windows =
             |s: &State| -> Vec<Vec<u64>> { s.duplicates.iter().map(|(_, _, w)| w.collect()).collect() };
         assert_eq!(windows(&decoded), windows(&state()));
+    }
+
+    #[test]
+    fn a_checkpoint_of_the_version_before_is_read() {
+        let mut bytes = state().encode();
+        // [version, damages, [[patient, class, next, prev, generation, epoch, used, holders]]]
+        assert_eq!(bytes[..5], [0x84, 3, 3, 0x81, 0x88]);
+        let used = bytes.iter().position(|byte| *byte == 0xf5).unwrap();
+        (bytes[1], bytes[4]) = (2, 0x87);
+        bytes.remove(used);
+        assert_eq!(State::decode(&bytes).unwrap().chains, state().chains);
+        bytes[1] = 1;
+        assert!(State::decode(&bytes).is_err());
     }
 
     #[test]
@@ -261,7 +309,9 @@ mod tests {
     fn the_largest_checkpoint_fits_half_a_spool_file() {
         let mut state = State::default();
         for n in 0..CHAINS_MAX {
-            let holders = (0..RECIPIENTS_MAX).map(|r| RecipientId([u8::try_from(r).unwrap(); 20])).collect();
+            // As many grants as there may be; all emergencies are of one patient.
+            let count = if n < DataClass::ALL.len() { RECIPIENTS_MAX } else { GRANTS_MAX as u64 };
+            let holders = (0..count).map(|r| RecipientId([u8::try_from(r).unwrap(); 20])).collect();
             let chain =
                 Chain { next: u64::MAX, generation: u32::MAX, epoch: u32::MAX, holders, ..Chain::default() };
             let patient = PatientId((n as u128 / 5).to_be_bytes());

@@ -19,6 +19,7 @@ use crate::hints::Hints;
 use crate::ingest::{Inbound, Verdict};
 use crate::keys::KeyStore;
 use crate::metrics::Metrics;
+use crate::policy::{Decider, Proposal};
 use crate::spool::{Log, SpoolError};
 
 /// Most readings of one segment: what a busy patient sends within a group commit, with room.
@@ -64,6 +65,8 @@ pub struct Committer {
     pub sealer: Sealer,
     /// Patient roots.
     pub keys: KeyStore,
+    /// Who may open what.
+    pub policy: Decider,
     /// Quarantine and inventory.
     pub hints: Hints,
     /// Counters.
@@ -92,6 +95,20 @@ struct Sorted {
 }
 
 impl Committer {
+    /// Decides on a proposal. When it is answered, whoever lost access by it holds no key of anything that is sealed afterwards.
+    pub fn decide(&mut self, proposal: Proposal, now_us: i64) {
+        let Self { policy, state, metrics, .. } = self;
+        proposal.decide(policy, seconds(now_us), |decider, rekeyed| {
+            close_epochs(state, decider, rekeyed, now_us, metrics);
+        });
+    }
+
+    /// Looks at the clock: access that has ended since closes its epochs. Call about every second.
+    pub fn tick(&mut self, now_us: i64) {
+        self.policy.tick(seconds(now_us));
+        close_epochs(&mut self.state, &self.policy, &BTreeSet::new(), now_us, &self.metrics);
+    }
+
     /// Stores a batch: after it returns, each PUBLISH has its verdict, and those that say `Stored` are durable.
     ///
     /// # Errors
@@ -108,7 +125,7 @@ impl Committer {
         let bytes_max = SEGMENT_PLAINTEXT_MAX.min(self.log.limits().record_bytes_max() / 2);
         for ((_, class, patient), pending) in groups {
             let recipients: Vec<_> = policy
-                .recipients(&patient, class, u64::try_from(now_us / 1_000_000).unwrap_or(0))
+                .recipients(&patient, class, seconds(now_us))
                 .map(|r| (r.id, HpkePublicKey(r.hpke_public_key)))
                 .collect();
             for chunk in chunks(pending, bytes_max) {
@@ -290,6 +307,23 @@ impl Committer {
             self.metrics.refused.with_label_values(&["recipient_key"]).inc();
         }
     }
+}
+
+fn close_epochs(
+    state: &mut State,
+    decider: &Decider,
+    rekeyed: &BTreeSet<RecipientId>,
+    now_us: i64,
+    metrics: &Metrics,
+) {
+    let Some(policy) = decider.policy() else { return };
+    let closed = state.close_epochs(policy, rekeyed, seconds(now_us));
+    metrics.policy.epochs_closed.inc_by(closed as u64);
+}
+
+/// Unix time in seconds; before 1970 it is 0.
+fn seconds(now_us: i64) -> u64 {
+    u64::try_from(now_us / 1_000_000).unwrap_or(0)
 }
 
 /// Cuts a group into what one segment holds.

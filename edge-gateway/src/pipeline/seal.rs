@@ -2,7 +2,7 @@
 //! that does not hold the epoch's key yet. Pure: time, salt and recipients are given.
 
 use caregate_protocol::id::{DataClass, PatientId, RecipientId};
-use caregate_protocol::key::{PatientRoot, TREE_DEPTH, epoch_of};
+use caregate_protocol::key::{PatientRoot, TREE_DEPTH, TreeNode, epoch_of};
 use caregate_protocol::reading::{self, Reading};
 use caregate_protocol::segment::{Cipher, Header, SegmentError, signer_id};
 use caregate_protocol::wrap::{HpkePublicKey, WrapError, WrapScope};
@@ -59,55 +59,47 @@ pub struct Sealed {
     pub unwrapped: Vec<(RecipientId, WrapError)>,
 }
 
+/// An epoch's key, and the wraps that it took.
+struct Opened {
+    leaf: TreeNode,
+    records: Vec<Vec<u8>>,
+    unwrapped: Vec<(RecipientId, WrapError)>,
+}
+
 impl Sealer {
     /// Seals a batch at the head of `chain`.
     ///
-    /// Whoever held the epoch's key and is no recipient any more has lost access: the generation is raised, so that
-    /// nothing sealed from now on opens with what they hold (design: revocation closes the epoch).
+    /// A new generation begins, and what anybody holds of the one before opens nothing that is sealed from now on, where somebody
+    /// holds the epoch's key who is no recipient any more (design: revocation closes the epoch); and where somebody joins in the
+    /// middle of an epoch, who would open what was sealed in it before.
     ///
     /// # Errors
     /// [`SealError`].
     pub fn seal(&self, root: &PatientRoot, chain: &Chain, batch: &Batch<'_>) -> Result<Sealed, SealError> {
         let mut chain = chain.clone();
         let epoch = epoch_of(batch.now_us).max(chain.epoch);
-        let revoked = chain.holders.iter().any(|holder| !batch.recipients.iter().any(|(id, _)| id == holder));
-        if epoch != chain.epoch || revoked {
-            chain.holders.clear();
+        if chain.holders.iter().any(|holder| !batch.recipients.iter().any(|(id, _)| id == holder)) {
+            chain.renew();
         }
-        if revoked {
-            chain.generation += 1;
+        if epoch != chain.epoch {
+            chain.holders.clear();
+            chain.used = false;
         }
         chain.epoch = epoch;
-        let class_key = root.class_key(batch.class, chain.generation);
-        let leaf = class_key.descend(epoch, TREE_DEPTH).ok_or(SealError::Epoch(epoch))?;
-        let key = leaf.epoch_key(epoch).ok_or(SealError::Epoch(epoch))?;
-        let mut records = Vec::new();
-        let mut unwrapped = Vec::new();
-        for (recipient, public_key) in batch.recipients {
-            if chain.holders.contains(recipient) {
-                continue;
-            }
-            let scope = WrapScope {
-                class: batch.class,
-                patient: batch.patient,
-                generation: chain.generation,
-                recipient: *recipient,
-            };
-            match scope.seal(&leaf, public_key, &self.device) {
-                Ok(wrap) => {
-                    records.push(wrap.to_vec());
-                    chain.holders.insert(*recipient);
-                }
-                Err(error) => unwrapped.push((*recipient, error)),
-            }
+        let mut opened = self.open_epoch(root, &mut chain, batch)?;
+        if chain.used && !opened.records.is_empty() {
+            chain.renew();
+            opened = self.open_epoch(root, &mut chain, batch)?;
         }
+        let Opened { leaf, mut records, unwrapped } = opened;
+        let key = leaf.epoch_key(epoch).ok_or(SealError::Epoch(epoch))?;
         let header = Header {
             class: batch.class,
             cipher: self.cipher,
             patient: batch.patient,
             signer: signer_id(&self.device.verifying_key()),
             generation: chain.generation,
-            epoch,
+            epoch: chain.epoch,
             sequence: chain.next,
             prev: chain.prev,
             salt: batch.salt,
@@ -118,7 +110,39 @@ impl Sealer {
         records.push(segment);
         chain.next += 1;
         chain.prev = hash;
+        chain.used = true;
         Ok(Sealed { records, chain, unwrapped })
+    }
+
+    /// Wraps the key of the chain's generation and epoch for each recipient that does not hold it.
+    fn open_epoch(
+        &self,
+        root: &PatientRoot,
+        chain: &mut Chain,
+        batch: &Batch<'_>,
+    ) -> Result<Opened, SealError> {
+        let class_key = root.class_key(batch.class, chain.generation);
+        let leaf = class_key.descend(chain.epoch, TREE_DEPTH).ok_or(SealError::Epoch(chain.epoch))?;
+        let mut opened = Opened { leaf, records: Vec::new(), unwrapped: Vec::new() };
+        for (recipient, public_key) in batch.recipients {
+            if chain.holders.contains(recipient) {
+                continue;
+            }
+            let scope = WrapScope {
+                class: batch.class,
+                patient: batch.patient,
+                generation: chain.generation,
+                recipient: *recipient,
+            };
+            match scope.seal(&opened.leaf, public_key, &self.device) {
+                Ok(wrap) => {
+                    opened.records.push(wrap.to_vec());
+                    chain.holders.insert(*recipient);
+                }
+                Err(error) => opened.unwrapped.push((*recipient, error)),
+            }
+        }
+        Ok(opened)
     }
 }
 
@@ -190,11 +214,34 @@ mod tests {
         assert_eq!(segment.open(&node.epoch_key(node.first()).unwrap()), Err(SegmentError::Open));
     }
 
+    fn opens(node: &TreeNode, record: &[u8]) -> bool {
+        let Record::Segment(segment) = Record::decode(record).unwrap() else { panic!("a segment") };
+        node.epoch_key(segment.header.epoch).is_some_and(|key| segment.open(&key).is_ok())
+    }
+
     #[test]
-    fn who_is_granted_within_an_epoch_gets_its_wrap_and_the_generation_stays() {
-        let first = seal(&Chain::default(), &[hospital(2)], NOW_US);
-        let both = seal(&first.chain, &[hospital(1), hospital(2)], NOW_US);
-        assert_eq!((both.records.len(), both.chain.generation), (2, 0));
+    fn who_joins_within_an_epoch_opens_nothing_sealed_before() {
+        let (private, public) = generate_keypair();
+        let newcomer = (RecipientId([1; 20]), public);
+        let other = hospital(2);
+        let first = seal(&Chain::default(), &[other], NOW_US);
+        let both = seal(&first.chain, &[newcomer, other], NOW_US + 1);
+        // One wrap for each: the other holds no key of the new generation either.
+        assert_eq!((both.records.len(), both.chain.generation), (3, 1));
+        let Record::Wrap(wrap) = Record::decode(&both.records[0]).unwrap() else { panic!("a wrap") };
+        let node = wrap.open(&private).unwrap();
+        assert!(opens(&node, &both.records[2]) && !opens(&node, &first.records[1]));
+        let after = seal(&both.chain, &[newcomer, other], NOW_US + 2);
+        assert_eq!((after.records.len(), after.chain.generation), (1, 1));
+        let next = seal(&after.chain, &[newcomer, other, hospital(3)], NOW_US + 60_000_000);
+        assert_eq!((next.records.len(), next.chain.generation), (4, 1), "a new epoch has no past");
+    }
+
+    #[test]
+    fn what_was_sealed_for_nobody_stays_so() {
+        let first = seal(&Chain::default(), &[], NOW_US);
+        let joined = seal(&first.chain, &[hospital(1)], NOW_US);
+        assert_eq!((joined.records.len(), joined.chain.generation), (2, 1));
     }
 
     #[test]
@@ -209,5 +256,8 @@ mod tests {
         let sealed =
             seal(&Chain::default(), &[(RecipientId([1; 20]), HpkePublicKey([0; 32])), hospital(2)], NOW_US);
         assert_eq!((sealed.records.len(), sealed.unwrapped.len()), (2, 1));
+        let bad = (RecipientId([1; 20]), HpkePublicKey([0; 32]));
+        let again = seal(&seal(&Chain::default(), &[], NOW_US).chain, &[bad], NOW_US);
+        assert_eq!((again.unwrapped.len(), again.chain.generation), (1, 0), "it joins nothing");
     }
 }

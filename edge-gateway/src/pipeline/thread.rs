@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caregate_host::clock;
-use caregate_protocol::policy::VerifiedPolicy;
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -20,6 +20,8 @@ use crate::uplink::Uplink;
 pub const INBOUND_MAX: usize = 1024;
 /// PUBLISHes in one commit: at 100 commits a second this is far more than a home sends.
 const BATCH_MAX: usize = 512;
+/// How often the clock is looked at: access that ends by its time closes its epochs this soon, also where no sensor sends.
+const TICK: Duration = Duration::from_secs(1);
 /// Acknowledged ranges waiting to be noted.
 pub const ACKED_MAX: usize = 1024;
 
@@ -49,24 +51,26 @@ pub async fn run(
     uplink: Arc<Uplink>,
     link_stop: CancellationToken,
 ) -> Result<(), CommitError> {
-    let mut policy: Option<Arc<VerifiedPolicy>> = None;
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         // Not biased: a core that acknowledges without end must not keep sensors waiting, nor the other way round.
         tokio::select! {
-            Some(proposal) = inputs.proposals.recv() => decide(proposal, &committer, &mut policy),
+            Some(proposal) = inputs.proposals.recv() => committer.decide(proposal, clock::now_us()),
+            _ = ticks.tick() => committer.tick(clock::now_us()),
             Some(range) = inputs.acked.recv() => note_acked(range, &mut inputs, &mut committer)?,
             first = inputs.inbound.recv() => {
                 let Some(first) = first else { break };
                 let batch = gather(first, &mut inputs).await;
                 // A revocation that came meanwhile holds for what is sealed now.
                 while let Ok(proposal) = inputs.proposals.try_recv() {
-                    decide(proposal, &committer, &mut policy);
+                    committer.decide(proposal, clock::now_us());
                 }
-                let Some(policy) = &policy else {
+                let Some(policy) = committer.policy.policy().cloned() else {
                     batch.into_iter().for_each(|publish| refuse(publish, &committer.metrics));
                     continue;
                 };
-                let spooled = committer.commit(batch, policy, clock::now_us())?;
+                let spooled = committer.commit(batch, &policy, clock::now_us())?;
                 uplink.spooled(&spooled);
                 uplink.observe(&committer.metrics);
                 committer.observe();
@@ -82,12 +86,6 @@ pub async fn run(
     }
     info!("spool closed");
     Ok(())
-}
-
-fn decide(proposal: Proposal, committer: &Committer, policy: &mut Option<Arc<VerifiedPolicy>>) {
-    if let Some(admitted) = proposal.decide(&committer.keys, &committer.metrics) {
-        *policy = Some(admitted);
-    }
 }
 
 /// Notes a range and those that wait behind it.

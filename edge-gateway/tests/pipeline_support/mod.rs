@@ -24,6 +24,7 @@ use edge_gateway::metrics::Metrics;
 use edge_gateway::pipeline::commit::{Committer, Spooled};
 use edge_gateway::pipeline::recover;
 use edge_gateway::pipeline::seal::Sealer;
+use edge_gateway::policy::Decider;
 use edge_gateway::spool::{Limits, Position, Recovery};
 use prometheus::Registry;
 use ring::rand::SystemRandom;
@@ -152,13 +153,16 @@ impl Gateway {
     pub(crate) fn open(dir: &Path, limits: Limits) -> Self {
         let mut keys = KeyStore::open(dir).unwrap();
         let (log, state, recovery) = recover::open(&dir.join("spool"), limits, &mut keys).unwrap();
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let policy = Decider::open(&keys, None, metrics.clone(), 0).unwrap();
         let committer = Committer {
             log,
             state,
             sealer: Sealer { device: device_key(), cipher: Cipher::Aes256Gcm },
             keys,
+            policy,
             hints: Hints::open(&dir.join("hints")).unwrap(),
-            metrics: Metrics::register(&Registry::new()).unwrap(),
+            metrics,
             random: SystemRandom::new(),
             noted: BTreeMap::new(),
         };

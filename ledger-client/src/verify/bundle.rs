@@ -15,7 +15,7 @@ use super::address::Address;
 use super::eip712::{
     binding_digest, emergency_digest, grant_digest, keccak256, participant_key_digest, revocation_digest,
 };
-use super::header::{VerifiedHeader, verify_header};
+use super::header::{VerifiedHeader, header_number, verify_header};
 use super::pins::Pins;
 use super::refusal::{BundleRefusal, ClaimPath, ProofError, RevocationRefusal, SignerError};
 use super::rlp::{Items, RlpError};
@@ -86,6 +86,12 @@ pub fn verify_bundle(
     Ok(VerifiedBundle { header, claims, revoked, policy })
 }
 
+/// The number of a bundle's block, for who says why it was refused; 0 where it can't be read. Nothing is verified.
+#[must_use]
+pub fn bundle_number(bytes: &[u8]) -> u64 {
+    PolicyBundle::decode(bytes).ok().and_then(|bundle| header_number(&bundle.header)).unwrap_or(0)
+}
+
 /// Checks a revocation that came alone, by whatever path.
 ///
 /// # Errors
@@ -152,7 +158,7 @@ impl<'a> Storage<'a> {
         let account = pool
             .value(&header.state_root, &keccak256(&[&contract.0]))
             .map_err(|source| refused(source.into()))?
-            .ok_or(refused(ProofError::Absent))?;
+            .ok_or_else(|| refused(ProofError::Absent))?;
         let root = storage_root_of(account).map_err(|source| refused(ProofError::Value(source)))?;
         Ok(Self { pool, root })
     }

@@ -181,6 +181,11 @@ pub fn verify_header(bytes: &[u8], pinned: &[Address]) -> Result<VerifiedHeader,
     Ok(VerifiedHeader { number, time_s, state_root, hash: with_round(0) })
 }
 
+/// The number of a block whose header may be anything.
+pub(super) fn header_number(bytes: &[u8]) -> Option<u64> {
+    Some(Fields::decode(Items::of_list(bytes).ok()?).ok()?.values.number)
+}
+
 struct Fields<'a> {
     extra: &'a [u8],
     /// Where the encoded extra data begin and end in the payload.

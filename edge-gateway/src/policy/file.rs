@@ -1,5 +1,4 @@
-//! Where policy comes from today: a file. Its source is replaced by the ledger; what is checked stays the same — each
-//! grant's signature by a key pinned here, and nothing older than what has been seen.
+//! Policy from a file, as the first cut had it (ADR 4). Deprecated: it goes when nothing writes such a file any more.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -7,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caregate_host::admin::Condition;
-use caregate_protocol::policy::{AdmissionError, Freshness, PolicyDocument, PolicyError, VerifiedPolicy};
+use caregate_protocol::policy::{Freshness, PolicyDocument, PolicyError, VerifiedPolicy};
 use ledger_client::verify::{Domain, PatientPins, verify_document};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
-use crate::keys::{KeyStore, KeyStoreError};
+use super::decide::{Change, DecisionError, Proposal};
 use crate::metrics::Metrics;
 
 /// How often the file is looked at.
@@ -41,12 +40,9 @@ pub enum LoadError {
         /// What and where.
         source: PolicyError,
     },
-    /// It would take back what has been seen.
+    /// It would take back what has been seen, or that could not be kept.
     #[error(transparent)]
-    Admission(#[from] AdmissionError),
-    /// What has been seen could not be kept.
-    #[error("keys: {0}")]
-    Keys(#[from] KeyStoreError),
+    Decision(#[from] DecisionError),
     /// A bug in what reads it. The next change of the file is looked at all the same: it may be a revocation.
     #[error("{}: the reader panicked", path.display())]
     Panic {
@@ -60,8 +56,7 @@ impl LoadError {
         match self {
             Self::Read { .. } => "read",
             Self::Document { source, .. } => source.reason(),
-            Self::Admission(_) => "went_back",
-            Self::Keys(_) => "keys",
+            Self::Decision(source) => source.reason(),
             Self::Panic { .. } => "panic",
         }
     }
@@ -69,8 +64,8 @@ impl LoadError {
     /// Whether the same file may be good at the next look: too many open files, a disk that was full.
     fn may_pass(&self) -> bool {
         match self {
-            Self::Read { .. } | Self::Keys(_) => true,
-            Self::Document { .. } | Self::Admission(_) | Self::Panic { .. } => false,
+            Self::Read { .. } | Self::Decision(DecisionError::Keys(_)) => true,
+            Self::Document { .. } | Self::Decision(_) | Self::Panic { .. } => false,
         }
     }
 }
@@ -149,11 +144,11 @@ impl Source {
 }
 
 async fn propose(policy: VerifiedPolicy, proposals: &mpsc::Sender<Proposal>) -> Result<(), LoadError> {
-    let (answer, answered) = oneshot::channel();
-    if proposals.send(Proposal { policy, answer }).await.is_err() {
+    let (proposal, decided) = Proposal::new(Change::File(Box::new(policy)));
+    if proposals.send(proposal).await.is_err() {
         return Ok(());
     }
-    answered.await.unwrap_or(Ok(()))
+    Ok(decided.await.unwrap_or(Ok(()))?)
 }
 
 fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
@@ -170,39 +165,4 @@ type Stamp = Option<(u64, u64, u64, i64, i64, i64, i64)>;
 fn stamp(path: &Path) -> Stamp {
     let m = std::fs::metadata(path).ok()?;
     Some((m.dev(), m.ino(), m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()))
-}
-
-/// A verified policy on its way to the committer's thread, which owns the floors.
-#[derive(Debug)]
-pub struct Proposal {
-    policy: VerifiedPolicy,
-    answer: oneshot::Sender<Result<(), LoadError>>,
-}
-
-impl Proposal {
-    /// Holds the policy against the floors, keeps the risen floors durably, and only then returns it to be put in force.
-    /// `None` where it was refused; the source knows why.
-    pub fn decide(self, keys: &KeyStore, metrics: &Metrics) -> Option<Arc<VerifiedPolicy>> {
-        match admit(self.policy, keys) {
-            Ok(policy) => {
-                metrics.policy_epoch.set(i64::try_from(policy.epoch()).unwrap_or(i64::MAX));
-                let unproven = policy.freshness() == Freshness::Unproven;
-                metrics.policy_unproven.set(i64::from(unproven));
-                info!(epoch = policy.epoch(), devices = policy.devices().len(), unproven, "policy in force");
-                // A source that is gone needs no answer.
-                drop(self.answer.send(Ok(())));
-                Some(Arc::new(policy))
-            }
-            Err(failure) => {
-                drop(self.answer.send(Err(failure)));
-                None
-            }
-        }
-    }
-}
-
-fn admit(policy: VerifiedPolicy, keys: &KeyStore) -> Result<VerifiedPolicy, LoadError> {
-    let (policy, floors) = policy.admit(&keys.floors()?)?;
-    keys.keep_floors(&floors)?;
-    Ok(policy)
 }

@@ -1,0 +1,529 @@
+//! The one place where policy comes into force: on the commit thread, between two group commits. What is decided here holds for
+//! every segment that is sealed afterwards, and is durable before anything is sealed under it.
+//!
+//! A bundle of the same claims and epoch as the one on disk, under a younger header, is not written each time: it would say the same
+//! after a restart, and flash wears out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use caregate_host::admin::Condition;
+use caregate_protocol::id::RecipientId;
+use caregate_protocol::policy::delivery::Anchor;
+use caregate_protocol::policy::{
+    AdmissionError, BoundDevice, Claims, Floors, Freshness, HeaderFloor, RelationshipId, SignedRevocation,
+    VerifiedPolicy,
+};
+use ledger_client::verify::{
+    BundleRefusal, Pins, RevocationSigner, VerifiedBundle, verify_bundle, verify_revocation,
+};
+use thiserror::Error;
+use tokio::sync::{oneshot, watch};
+use tracing::{error, info, warn};
+
+use super::store::{Changes, PolicyStore};
+use super::trail::{Event, Origin, RevokedBy, Snapshot, label_of};
+use crate::keys::{KeyStore, KeyStoreError};
+use crate::metrics::Metrics;
+
+/// A policy that is otherwise unchanged is written again when it has become younger by this part of the age at which it is stale:
+/// after a restart without a controller most of that time is still ahead, and a flash is written to every two minutes at most.
+const KEPT_PARTS: u64 = 5;
+
+/// Why a proposal was refused; the policy before stays in force.
+#[derive(Debug, Error)]
+pub enum DecisionError {
+    /// A file's document would take back what has been seen.
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
+    /// A bundle would.
+    #[error(transparent)]
+    Bundle(#[from] BundleRefusal),
+    /// It could not be kept.
+    #[error("keys: {0}")]
+    Keys(#[from] KeyStoreError),
+    /// The gateway ends.
+    #[error("stopping")]
+    Stopping,
+}
+
+impl DecisionError {
+    /// A word for counters and verdicts.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Admission(_) => "went_back",
+            Self::Bundle(refusal) => refusal.reason(),
+            Self::Keys(_) => "keys",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// What is proposed; its signatures and proofs have been checked.
+#[derive(Debug)]
+pub enum Change {
+    /// A policy file's document. Goes with the file.
+    File(Box<VerifiedPolicy>),
+    /// A bundle.
+    Bundle {
+        /// Verified.
+        bundle: Box<VerifiedBundle>,
+        /// As it came.
+        bytes: Vec<u8>,
+        /// By which path.
+        origin: Origin,
+    },
+    /// A revocation alone.
+    Revocation {
+        /// What was signed.
+        signed: SignedRevocation,
+        /// With which key.
+        by: RevocationSigner,
+    },
+}
+
+/// A change on its way to the commit thread, and who waits for the decision.
+#[derive(Debug)]
+pub struct Proposal {
+    change: Change,
+    answer: oneshot::Sender<Result<(), DecisionError>>,
+}
+
+impl Proposal {
+    /// A proposal, and where its decision comes.
+    #[must_use]
+    pub fn new(change: Change) -> (Self, oneshot::Receiver<Result<(), DecisionError>>) {
+        let (answer, answered) = oneshot::channel();
+        (Self { change, answer }, answered)
+    }
+
+    /// Decides, runs `then` with the recipients whose own key has changed, and only then answers.
+    pub fn decide(
+        self,
+        decider: &mut Decider,
+        now_s: u64,
+        then: impl FnOnce(&Decider, &BTreeSet<RecipientId>),
+    ) {
+        let (rekeyed, decided) = decider.decide(self.change, now_s);
+        then(decider, &rekeyed);
+        // A source that is gone needs no answer.
+        drop(self.answer.send(decided));
+    }
+}
+
+/// What others see of the decisions.
+#[derive(Debug, Clone)]
+pub struct Outputs {
+    /// The policy in force; [`VerifiedPolicy::none`] before the first.
+    pub policy: watch::Receiver<Arc<VerifiedPolicy>>,
+    /// What a bundle is verified against.
+    pub floors: watch::Receiver<Arc<Floors>>,
+    /// Revocations that the ledger has yet to get.
+    pub anchors: watch::Receiver<Arc<Vec<Anchor>>>,
+    /// Bound devices; changes only when the set does.
+    pub devices: watch::Receiver<Arc<Vec<BoundDevice>>>,
+}
+
+#[derive(Debug)]
+struct Senders {
+    policy: watch::Sender<Arc<VerifiedPolicy>>,
+    floors: watch::Sender<Arc<Floors>>,
+    anchors: watch::Sender<Arc<Vec<Anchor>>>,
+    devices: watch::Sender<Arc<Vec<BoundDevice>>>,
+}
+
+/// Decides, and remembers what it decided. Invariant: what is in force never says less than the floors revoke.
+#[derive(Debug)]
+pub struct Decider {
+    store: PolicyStore,
+    pins: Option<Arc<Pins>>,
+    metrics: Metrics,
+    floors: Arc<Floors>,
+    policy: Option<Arc<VerifiedPolicy>>,
+    /// What the bundle on disk claims.
+    kept: Option<Claims>,
+    /// The header floor on disk: that of the bundle there, which must not be behind it.
+    header_kept: HeaderFloor,
+    anchors: BTreeMap<RelationshipId, Anchor>,
+    /// Highest revoked versions that the ledger has shown.
+    shown: BTreeMap<RelationshipId, u64>,
+    snapshot: Snapshot,
+    senders: Senders,
+    readiness: Option<(Condition, Option<Condition>)>,
+}
+
+impl Decider {
+    /// With what was kept: floors, revocations on their way, and the last good bundle, which is in force again where it still
+    /// verifies against the pins. `now_s` is Unix time in seconds. Where policy comes from a file there are no pins.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn open(
+        keys: &KeyStore,
+        pins: Option<Arc<Pins>>,
+        metrics: Metrics,
+        now_s: u64,
+    ) -> Result<Self, KeyStoreError> {
+        let store = keys.policy();
+        let floors = Arc::new(store.floors()?);
+        let senders = Senders {
+            policy: watch::Sender::new(Arc::new(VerifiedPolicy::none())),
+            floors: watch::Sender::new(Arc::clone(&floors)),
+            anchors: watch::Sender::new(Arc::default()),
+            devices: watch::Sender::new(Arc::default()),
+        };
+        let mut decider = Self {
+            store,
+            pins,
+            metrics,
+            header_kept: floors.header,
+            floors,
+            policy: None,
+            kept: None,
+            anchors: BTreeMap::new(),
+            shown: BTreeMap::new(),
+            snapshot: Snapshot::default(),
+            senders,
+            readiness: None,
+        };
+        if let Some(pins) = decider.pins.clone() {
+            decider.take_up(&pins, now_s)?;
+        }
+        Ok(decider)
+    }
+
+    /// What the store held at the end of the process before.
+    fn take_up(&mut self, pins: &Pins, now_s: u64) -> Result<(), KeyStoreError> {
+        for (relationship, signed) in self.store.anchors()? {
+            match verify_revocation(&signed, pins) {
+                Ok(by) => {
+                    self.anchors.insert(relationship, anchor(signed, by, pins));
+                }
+                Err(refusal) => {
+                    warn!(%refusal, "a revocation on its way to the ledger is not of a patient here any more")
+                }
+            }
+        }
+        if let Some(bytes) = self.store.bundle()? {
+            match verify_bundle(&bytes, pins, &self.floors, now_s)
+                .and_then(|bundle| Ok((bundle.admit(&self.floors)?.0, bundle)))
+            {
+                Ok((policy, bundle)) => {
+                    // As it was when it came: what ended since is noted at the first look at the clock.
+                    self.snapshot = Snapshot::of(&policy, Some(pins), bundle.header.time_s);
+                    info!(
+                        epoch = policy.epoch(),
+                        header = bundle.header.number,
+                        "the policy that was kept is in force"
+                    );
+                    self.shown.clone_from(&bundle.revoked);
+                    self.kept = Some(bundle.claims);
+                    self.policy = Some(Arc::new(policy));
+                }
+                Err(refusal) => {
+                    self.metrics.policy_refused.with_label_values(&[refusal.reason()]).inc();
+                    warn!(
+                        reason = refusal.reason(),
+                        "the policy that was kept does not hold any more: {refusal}"
+                    );
+                    let event =
+                        Event::Refused { reason: refusal.reason().into(), origin: Origin::Disk, times: 1 };
+                    self.store.keep(&Changes { events: &[(now_s, event)], ..Changes::default() })?;
+                }
+            }
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// Conditions that say whether a policy is in force, and whether it is fresh.
+    pub fn readiness(&mut self, in_force: Condition, fresh: Option<Condition>) {
+        self.readiness = Some((in_force, fresh));
+    }
+
+    /// What others see.
+    #[must_use]
+    pub fn outputs(&self) -> Outputs {
+        Outputs {
+            policy: self.senders.policy.subscribe(),
+            floors: self.senders.floors.subscribe(),
+            anchors: self.senders.anchors.subscribe(),
+            devices: self.senders.devices.subscribe(),
+        }
+    }
+
+    /// What is kept of policy.
+    #[must_use]
+    pub fn store(&self) -> PolicyStore {
+        self.store.clone()
+    }
+
+    /// The policy in force, if there is one.
+    #[must_use]
+    pub fn policy(&self) -> Option<&Arc<VerifiedPolicy>> {
+        self.policy.as_ref()
+    }
+
+    /// Decides on a change. Returns the recipients whose own key has changed, and the decision.
+    pub fn decide(
+        &mut self,
+        change: Change,
+        now_s: u64,
+    ) -> (BTreeSet<RecipientId>, Result<(), DecisionError>) {
+        let before = self.policy.clone();
+        let decided = match change {
+            Change::File(policy) => self.file(*policy, now_s),
+            Change::Bundle { bundle, bytes, origin } => self.bundle(&bundle, &bytes, origin, now_s),
+            Change::Revocation { signed, by } => self.revocation(&signed, by, now_s),
+        };
+        self.publish();
+        self.observe(now_s);
+        let rekeyed = match (before, &self.policy) {
+            (Some(before), Some(now)) => rekeyed(&before, now),
+            (None, _) | (_, None) => BTreeSet::new(),
+        };
+        (rekeyed, decided)
+    }
+
+    /// Looks at the clock: notes what began, ended or went stale since. Call about every second.
+    pub fn tick(&mut self, now_s: u64) {
+        let Some(policy) = self.policy.clone() else { return };
+        let (next, events) = self.happened(&policy, &self.floors, now_s);
+        self.snapshot = next;
+        if !events.is_empty() {
+            let changes = Changes { events: &stamped(events, now_s), ..Changes::default() };
+            if let Err(failure) = self.store.keep(&changes) {
+                error!(%failure, "the audit trail could not be written");
+            }
+        }
+        self.observe(now_s);
+    }
+
+    fn happened(&self, policy: &VerifiedPolicy, floors: &Floors, now_s: u64) -> (Snapshot, Vec<Event>) {
+        let next = Snapshot::of(policy, self.pins.as_deref(), now_s);
+        let revoked = |relationship: &RelationshipId| floors.relationships.get(relationship)?.revoked;
+        let events = self.snapshot.until(&next, policy, revoked, now_s);
+        (next, events)
+    }
+
+    fn file(&mut self, policy: VerifiedPolicy, now_s: u64) -> Result<(), DecisionError> {
+        let (policy, floors) = policy.admit(&self.floors)?;
+        let mut events = self.epoch_event(&policy, 0, Origin::Disk);
+        let (next, happened) = self.happened(&policy, &floors, now_s);
+        events.extend(happened);
+        let events = stamped(events, now_s);
+        self.store.keep(&Changes { floors: Some(&floors), events: &events, ..Changes::default() })?;
+        info!(epoch = policy.epoch(), devices = policy.devices().len(), "policy of a file in force");
+        (self.floors, self.policy, self.snapshot) = (Arc::new(floors), Some(Arc::new(policy)), next);
+        Ok(())
+    }
+
+    fn epoch_event(&self, policy: &VerifiedPolicy, header: u64, origin: Origin) -> Vec<Event> {
+        let known = self.policy.as_ref().is_some_and(|before| before.epoch() == policy.epoch());
+        if known { Vec::new() } else { vec![Event::EpochInForce { epoch: policy.epoch(), header, origin }] }
+    }
+
+    fn bundle(
+        &mut self,
+        bundle: &VerifiedBundle,
+        bytes: &[u8],
+        origin: Origin,
+        now_s: u64,
+    ) -> Result<(), DecisionError> {
+        let (policy, floors) = bundle.admit(&self.floors)?;
+        let mut events = self.epoch_event(&policy, bundle.header.number, origin);
+        let is_new = !events.is_empty();
+        events.extend(self.revoked_by(bundle, &floors));
+        let anchored = self.anchored(bundle);
+        events.extend(anchored.iter().filter_map(|relationship| {
+            let pin = self.pins.as_ref()?.relationships.get(relationship)?;
+            Some(Event::Anchored { patient: pin.patient, label: pin.label.clone() })
+        }));
+        let (next, happened) = self.happened(&policy, &floors, now_s);
+        events.extend(happened);
+        if !events.is_empty() || self.is_due(bundle, &floors) {
+            let events = stamped(events, now_s);
+            self.store.keep(&Changes {
+                floors: Some(&floors),
+                bundle: Some(bytes),
+                anchored: &anchored,
+                events: &events,
+                ..Changes::default()
+            })?;
+            (self.kept, self.header_kept) = (Some(bundle.claims.clone()), floors.header);
+        }
+        if is_new {
+            let devices = policy.devices().len();
+            info!(epoch = policy.epoch(), header = bundle.header.number, devices, "policy in force");
+        }
+        anchored.iter().for_each(|relationship| drop(self.anchors.remove(relationship)));
+        self.shown.clone_from(&bundle.revoked);
+        (self.floors, self.policy, self.snapshot) = (Arc::new(floors), Some(Arc::new(policy)), next);
+        Ok(())
+    }
+
+    /// Whether the bundle says anything that the one on disk does not, or is younger by enough.
+    fn is_due(&self, bundle: &VerifiedBundle, risen: &Floors) -> bool {
+        let without_header = |floors: &Floors| Floors { header: HeaderFloor::default(), ..floors.clone() };
+        let every_s = self.pins.as_ref().map_or(0, |pins| pins.staleness_max_s / KEPT_PARTS);
+        match &self.kept {
+            None => true,
+            Some(claims) => {
+                *claims != bundle.claims
+                    || bundle.header.time_s >= self.header_kept.time_s.saturating_add(every_s)
+                    || without_header(risen) != without_header(&self.floors)
+            }
+        }
+    }
+
+    /// Which revocations are new with this bundle, and whose word they are.
+    fn revoked_by(&self, bundle: &VerifiedBundle, risen: &Floors) -> Vec<Event> {
+        let Some(pins) = &self.pins else { return Vec::new() };
+        let of =
+            |floors: &Floors, relationship| floors.relationships.get(relationship).and_then(|f| f.revoked);
+        let new = risen.relationships.keys().filter_map(|relationship| {
+            let version =
+                of(risen, relationship).filter(|version| Some(*version) > of(&self.floors, relationship))?;
+            let pin = pins.relationships.get(relationship)?;
+            let shown = bundle.revoked.get(relationship).is_some_and(|shown| *shown >= version);
+            let mut alone = bundle.claims.revocations.iter().filter(|signed| {
+                (&signed.revocation.relationship, signed.revocation.version) == (relationship, version)
+            });
+            let signed = alone.find_map(|signed| verify_revocation(signed, pins).ok());
+            let by = match signed {
+                Some(signer) if !shown => signer.into(),
+                Some(_) | None => RevokedBy::Ledger,
+            };
+            Some(Event::Revoked { patient: pin.patient, label: pin.label.clone(), version, by })
+        });
+        new.collect()
+    }
+
+    fn anchored(&self, bundle: &VerifiedBundle) -> Vec<RelationshipId> {
+        let has = |(relationship, anchor): (&RelationshipId, &Anchor)| {
+            let version = anchor.revocation.revocation.version;
+            bundle.revoked.get(relationship).is_some_and(|shown| *shown >= version).then_some(*relationship)
+        };
+        self.anchors.iter().filter_map(has).collect()
+    }
+
+    /// Acts on a revocation whether or not it can be kept: what is revoked must not be sealed for on account of a full disk. Where it
+    /// can't, that is the answer, and its sender repeats it.
+    fn revocation(
+        &mut self,
+        signed: &SignedRevocation,
+        by: RevocationSigner,
+        now_s: u64,
+    ) -> Result<(), DecisionError> {
+        let Some(pins) = self.pins.clone() else { return Err(DecisionError::Stopping) };
+        let (relationship, version) = (signed.revocation.relationship, signed.revocation.version);
+        let in_force = self.floors.relationships.get(&relationship).and_then(|floor| floor.revoked);
+        let on_ledger = self.shown.get(&relationship).is_some_and(|shown| *shown >= version);
+        let on_its_way = self
+            .anchors
+            .get(&relationship)
+            .is_some_and(|anchor| anchor.revocation.revocation.version >= version);
+        let mut events = Vec::new();
+        if in_force < Some(version) {
+            let mut floors = Floors::clone(&self.floors);
+            floors.relationships.entry(relationship).or_default().revoked = Some(version);
+            let label = label_of(Some(&pins), &relationship);
+            if let Some(pin) = pins.relationships.get(&relationship) {
+                events.push(Event::Revoked { patient: pin.patient, label, version, by: by.into() });
+            }
+            if let Some(policy) = self.policy.take() {
+                let policy = policy.under(&floors);
+                let (next, happened) = self.happened(&policy, &floors, now_s);
+                events.extend(happened);
+                (self.policy, self.snapshot) = (Some(Arc::new(policy)), next);
+            }
+            self.floors = Arc::new(floors);
+            info!("a revocation that was handed over alone is in force");
+        } else if on_ledger || on_its_way {
+            return Ok(());
+        }
+        if !on_ledger && !on_its_way {
+            self.anchors.insert(relationship, anchor(signed.clone(), by, &pins));
+        }
+        let floors = Floors { header: self.header_kept, ..Floors::clone(&self.floors) };
+        self.store.keep(&Changes {
+            floors: Some(&floors),
+            anchor: (!on_ledger && !on_its_way).then_some(signed),
+            events: &stamped(events, now_s),
+            ..Changes::default()
+        })?;
+        Ok(())
+    }
+
+    fn publish(&self) {
+        let policy = self.policy.clone().unwrap_or_else(|| Arc::new(VerifiedPolicy::none()));
+        let devices: Vec<_> = policy.devices().cloned().collect();
+        self.senders.devices.send_if_modified(|known| {
+            let changed = **known != devices;
+            if changed {
+                *known = Arc::new(devices);
+            }
+            changed
+        });
+        let anchors: Vec<_> = self.anchors.values().cloned().collect();
+        self.senders.anchors.send_if_modified(|known| {
+            let changed = **known != anchors;
+            if changed {
+                *known = Arc::new(anchors);
+            }
+            changed
+        });
+        self.senders.floors.send_replace(Arc::clone(&self.floors));
+        self.senders.policy.send_replace(policy);
+    }
+
+    /// Publishes figures and readiness.
+    fn observe(&self, now_s: u64) {
+        let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let metrics = &self.metrics;
+        metrics.policy.anchors_waiting.set(gauge(self.anchors.len() as u64));
+        let Some(policy) = &self.policy else { return };
+        metrics.policy_epoch.set(gauge(policy.epoch()));
+        metrics.policy.emergencies.set(gauge(self.snapshot.emergencies() as u64));
+        match policy.freshness() {
+            Freshness::Unproven => metrics.policy_unproven.set(1),
+            Freshness::Proven { as_of, .. } => {
+                metrics.policy_unproven.set(0);
+                metrics.policy.header_number.set(gauge(self.floors.header.number));
+                metrics.policy.age_seconds.set(gauge(now_s.saturating_sub(as_of)));
+            }
+        }
+        if let Some((in_force, fresh)) = &self.readiness {
+            in_force.set(true);
+            if let Some(fresh) = fresh {
+                fresh.set(!policy.is_stale(now_s));
+            }
+        }
+    }
+}
+
+fn stamped(events: Vec<Event>, now_s: u64) -> Vec<(u64, Event)> {
+    events.into_iter().map(|event| (now_s, event)).collect()
+}
+
+/// For the ledger, which knows a relationship by the hash of both its keys.
+fn anchor(signed: SignedRevocation, by: RevocationSigner, pins: &Pins) -> Anchor {
+    let pin = pins.relationships.get(&signed.revocation.relationship);
+    let other = pin.map(|pin| match by {
+        RevocationSigner::GrantKey => pin.revoke_key.0,
+        RevocationSigner::RevokeKey => pin.grant_key.0,
+    });
+    Anchor { revocation: signed, other_key: other.unwrap_or_default() }
+}
+
+/// Recipients of both policies whose HPKE key is another now.
+fn rekeyed(before: &VerifiedPolicy, now: &VerifiedPolicy) -> BTreeSet<RecipientId> {
+    let changed = |id: &RecipientId| {
+        let key = |policy: &VerifiedPolicy| policy.recipient_entry(id).map(|entry| entry.hpke_public_key);
+        matches!((key(before), key(now)), (Some(was), Some(is)) if was != is)
+    };
+    let grantees = before.standing().map(|(_, grant)| grant.grantee);
+    let domains = before.emergencies().iter().map(|access| access.emergency.domain);
+    grantees.chain(domains).filter(changed).collect()
+}

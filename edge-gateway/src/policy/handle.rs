@@ -1,0 +1,213 @@
+//! How bundles and revocations are handed in, by whatever path, and what others see of policy.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use caregate_host::clock;
+use caregate_protocol::policy::delivery::{Anchor, Verdict};
+use caregate_protocol::policy::{BoundDevice, SignedRevocation, VerifiedPolicy};
+use ledger_client::verify::{Pins, bundle_number, verify_bundle, verify_revocation};
+use tokio::sync::{Mutex, mpsc, watch};
+use tracing::warn;
+
+use super::decide::{Change, Decider, DecisionError, Outputs, Proposal};
+use super::store::{Changes, PolicyStore};
+use super::trail::{Entry, Event, Origin};
+use crate::keys::KeyStoreError;
+use crate::local::{PolicySide, TrailLine};
+use crate::metrics::Metrics;
+
+/// A reason is noted in the trail once in this many seconds for each path, with how often it came: who hands in rubbish all day
+/// wears out no flash.
+const REFUSAL_NOTED_EVERY_S: u64 = 60;
+/// Lines of the trail that the patient's page gets: more than a person reads.
+const LINES_MAX: usize = 500;
+
+/// When a reason was last noted for a path, and how often it came since.
+type Noted = BTreeMap<(&'static str, &'static str), (u64, u64)>;
+
+struct Inner {
+    pins: Arc<Pins>,
+    proposals: mpsc::Sender<Proposal>,
+    outputs: Outputs,
+    store: PolicyStore,
+    metrics: Metrics,
+    /// One verification at a time, in the order in which they came: the largest takes 300 ms and 2 MiB.
+    verifying: Mutex<()>,
+    noted: Mutex<Noted>,
+}
+
+/// The policy side of the gateway; cheap to clone.
+#[derive(Clone)]
+pub struct PolicyHandle {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for PolicyHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PolicyHandle").finish_non_exhaustive()
+    }
+}
+
+fn now_s() -> u64 {
+    u64::try_from(clock::now_us() / 1_000_000).unwrap_or(0)
+}
+
+impl PolicyHandle {
+    /// Hands proposals to the thread that owns `decider`.
+    #[must_use]
+    pub fn new(
+        pins: Arc<Pins>,
+        decider: &Decider,
+        proposals: mpsc::Sender<Proposal>,
+        metrics: Metrics,
+    ) -> Self {
+        let (outputs, store) = (decider.outputs(), decider.store());
+        let (verifying, noted) = (Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { pins, proposals, outputs, store, metrics, verifying, noted }) }
+    }
+
+    /// Who and what is enrolled here.
+    #[must_use]
+    pub fn pins(&self) -> &Arc<Pins> {
+        &self.inner.pins
+    }
+
+    /// The policy in force, from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Arc<VerifiedPolicy>> {
+        self.inner.outputs.policy.clone()
+    }
+
+    /// Bound devices, from now on; changes only when the set does.
+    #[must_use]
+    pub fn bound_devices(&self) -> watch::Receiver<Arc<Vec<BoundDevice>>> {
+        self.inner.outputs.devices.clone()
+    }
+
+    /// Revocations in force here that the ledger has not shown, from now on.
+    #[must_use]
+    pub fn anchors(&self) -> watch::Receiver<Arc<Vec<Anchor>>> {
+        self.inner.outputs.anchors.clone()
+    }
+
+    /// Figures of the policy connection are here.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// The audit trail's newest entries, newest first, at most `most`.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn trail(&self, most: usize) -> Result<Vec<Entry>, KeyStoreError> {
+        self.inner.store.trail(most)
+    }
+
+    /// Verifies a bundle and puts it in force. The answer comes when that is durable and holds for everything sealed afterwards.
+    pub async fn offer_bundle(&self, bytes: Vec<u8>, origin: Origin) -> Verdict {
+        let outcome = self.verify_and_propose(bytes, origin).await;
+        let (number, reason) = match outcome {
+            Ok(number) => (number, None),
+            Err((number, reason)) => (number, Some(reason)),
+        };
+        self.verdict(number, reason, origin).await
+    }
+
+    async fn verify_and_propose(&self, bytes: Vec<u8>, origin: Origin) -> Result<u64, (u64, &'static str)> {
+        let alone = self.inner.verifying.lock().await;
+        let pins = Arc::clone(&self.inner.pins);
+        let floors = Arc::clone(&self.inner.outputs.floors.borrow());
+        let verified =
+            tokio::task::spawn_blocking(move || match verify_bundle(&bytes, &pins, &floors, now_s()) {
+                Ok(bundle) => Ok((bundle, bytes)),
+                Err(refusal) => {
+                    warn!(reason = refusal.reason(), "a policy bundle was refused: {refusal}");
+                    Err((bundle_number(&bytes), refusal.reason()))
+                }
+            });
+        // A panic is a bug in what verifies; the policy before stays in force, as for any other reason.
+        let (bundle, bytes) = verified.await.unwrap_or(Err((0, "panic")))?;
+        let number = bundle.header.number;
+        let decided = self.propose(Change::Bundle { bundle: Box::new(bundle), bytes, origin }).await;
+        drop(alone);
+        decided.map(|()| number).map_err(|failure| (number, failure.reason()))
+    }
+
+    /// Verifies a revocation and puts it in force. The answer comes when it holds for everything sealed afterwards, and is durable.
+    pub async fn offer_revocation(&self, signed: SignedRevocation, origin: Origin) -> Verdict {
+        let reason = match verify_revocation(&signed, &self.inner.pins) {
+            Err(refusal) => Some(refusal.reason()),
+            Ok(by) => {
+                let decided = self.propose(Change::Revocation { signed, by }).await;
+                decided.err().map(|failure| failure.reason())
+            }
+        };
+        let number = self.inner.outputs.floors.borrow().header.number;
+        self.verdict(number, reason, origin).await
+    }
+
+    async fn propose(&self, change: Change) -> Result<(), DecisionError> {
+        let (proposal, decided) = Proposal::new(change);
+        self.inner.proposals.send(proposal).await.map_err(|_gone| DecisionError::Stopping)?;
+        decided.await.unwrap_or(Err(DecisionError::Stopping))
+    }
+
+    async fn verdict(&self, number: u64, reason: Option<&'static str>, origin: Origin) -> Verdict {
+        let outcome = reason.unwrap_or("in_force");
+        self.inner.metrics.policy.offers.with_label_values(&[origin.as_str(), outcome]).inc();
+        if let Some(reason) = reason {
+            self.inner.metrics.policy_refused.with_label_values(&[reason]).inc();
+            self.note_refused(reason, origin, now_s()).await;
+        }
+        let epoch = self.inner.outputs.policy.borrow().epoch();
+        Verdict { number, epoch, refused: reason.map(str::to_owned) }
+    }
+
+    async fn note_refused(&self, reason: &'static str, origin: Origin, now_s: u64) {
+        let times = {
+            let mut noted = self.inner.noted.lock().await;
+            let (last_s, waiting) = noted.entry((reason, origin.as_str())).or_insert((0, 0));
+            *waiting += 1;
+            if now_s.saturating_sub(*last_s) < REFUSAL_NOTED_EVERY_S {
+                return;
+            }
+            *last_s = now_s;
+            std::mem::take(waiting)
+        };
+        let event = Event::Refused { reason: reason.to_owned(), origin, times };
+        let store = self.inner.store.clone();
+        let kept = tokio::task::spawn_blocking(move || {
+            store.keep(&Changes { events: &[(now_s, event)], ..Changes::default() })
+        });
+        if !matches!(kept.await, Ok(Ok(()))) {
+            warn!("a refusal could not be written to the audit trail");
+        }
+    }
+}
+
+impl PolicySide for PolicyHandle {
+    fn current(&self) -> Arc<VerifiedPolicy> {
+        Arc::clone(&self.inner.outputs.policy.borrow())
+    }
+
+    async fn offer_bundle(&self, bytes: Vec<u8>) -> Verdict {
+        Self::offer_bundle(self, bytes, Origin::Door).await
+    }
+
+    async fn offer_revocation(&self, signed: SignedRevocation) -> Verdict {
+        Self::offer_revocation(self, signed, Origin::Door).await
+    }
+
+    fn trail(&self) -> Vec<TrailLine> {
+        let entries = Self::trail(self, LINES_MAX).unwrap_or_else(|failure| {
+            warn!(%failure, "the audit trail can't be read");
+            Vec::new()
+        });
+        let line = |entry: &Entry| TrailLine {
+            at_s: i64::try_from(entry.time_s).unwrap_or(i64::MAX),
+            text: entry.event.text(),
+        };
+        entries.iter().map(line).collect()
+    }
+}

@@ -1,0 +1,24 @@
+//! Policy at the gateway: from bundles and revocations, by whatever path they come, to who may open what.
+//!
+//! ```text
+//! link (controller, QUIC) ─┐                      ┌─▶ commit thread: seals for whom it names, closes epochs
+//! local door ──────────────┼▶ handle: verifies ─▶ decide: floors, disk, trail ─▶ watchers: datapath, page, link
+//! disk (at start) ─────────┘                      └─▶ answer: the verdict
+//! ```
+//! A bundle is verified off the commit thread, against a copy of the floors; [`Decider`] holds it against the floors once more, keeps
+//! what has risen, and only then puts it in force. Nothing else puts a policy in force.
+
+mod decide;
+mod file;
+mod handle;
+mod link;
+mod metrics;
+mod store;
+pub mod trail;
+
+pub use decide::{Change, Decider, DecisionError, Outputs, Proposal};
+pub use file::{LoadError, Source};
+pub use handle::PolicyHandle;
+pub use link::{ControllerLink, LinkError};
+pub use metrics::PolicyMetrics;
+pub use store::{Changes, PolicyStore, REFUSALS_MAX, TRAIL_MAX};
