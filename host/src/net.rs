@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::net::UnixListener;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use listenfd::ListenFd;
@@ -78,6 +79,19 @@ pub fn listen(address: &str) -> Result<TcpListener, ListenError> {
     let failed = |source| ListenError::Io { address: address.to_owned(), source };
     socket.set_nonblocking(true).map_err(failed)?;
     TcpListener::from_std(socket).map_err(failed)
+}
+
+/// The Unix stream listener that systemd handed over as `systemd:N`; none where `address` is no such number, but a path.
+///
+/// # Errors
+/// [`ListenError`], naming the address.
+pub fn unix_handed_over(address: &str) -> Result<Option<UnixListener>, ListenError> {
+    let Ok(Place::HandedOver(index)) = place(address) else { return Ok(None) };
+    let failed = |source| ListenError::Io { address: address.to_owned(), source };
+    let mut sockets = HANDED_OVER.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = sockets.len();
+    let taken = sockets.take_unix_listener(index).map_err(failed)?;
+    taken.map(Some).ok_or_else(|| ListenError::NotHandedOver { address: address.to_owned(), count })
 }
 
 /// A UDP socket in the same notation, for QUIC endpoints; non-blocking.

@@ -6,10 +6,19 @@
 
 use crate::Kind;
 
-/// Bytes of a frame from its Ethernet header on.
+/// Bytes of a frame from one of its headers on.
 ///
-/// In the kernel every read needs its own bounds check before it; that check is the `Option`.
+/// In the kernel every read needs its own bounds check before it; that check is the `Option`. A header that does not begin at
+/// a fixed place is read through [`rest`](Self::rest), so that checks and reads are of one pointer, as the verifier wants them.
 pub trait Frame {
+    /// What [`rest`](Self::rest) gives.
+    type Rest<'a>: Frame
+    where
+        Self: 'a;
+
+    /// The bytes from `at` on, of which there are as many.
+    fn rest(&self, at: usize) -> Self::Rest<'_>;
+
     /// How many bytes there are.
     fn len(&self) -> usize;
 
@@ -29,6 +38,12 @@ pub trait Frame {
 }
 
 impl Frame for [u8] {
+    type Rest<'a> = &'a [u8];
+
+    fn rest(&self, at: usize) -> &[u8] {
+        self.get(at..).unwrap_or_default()
+    }
+
     fn len(&self) -> usize {
         <[u8]>::len(self)
     }
@@ -43,6 +58,33 @@ impl Frame for [u8] {
 
     fn u32(&self, at: usize) -> Option<u32> {
         self.get(at..at.checked_add(4)?)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+    }
+}
+
+impl Frame for &[u8] {
+    type Rest<'a>
+        = &'a [u8]
+    where
+        Self: 'a;
+
+    fn rest(&self, at: usize) -> &[u8] {
+        (**self).rest(at)
+    }
+
+    fn len(&self) -> usize {
+        <[u8]>::len(self)
+    }
+
+    fn u8(&self, at: usize) -> Option<u8> {
+        (**self).u8(at)
+    }
+
+    fn u16(&self, at: usize) -> Option<u16> {
+        (**self).u16(at)
+    }
+
+    fn u32(&self, at: usize) -> Option<u32> {
+        (**self).u32(at)
     }
 }
 
@@ -188,15 +230,18 @@ fn ethernet<F: Frame + ?Sized>(frame: &F, headers: &mut Headers) -> Option<Kind>
     let ether_type = frame.u16(ETHERTYPE_AT)?;
     headers.destination = u64::from(frame.u32(0)?) << 16 | u64::from(frame.u16(4)?);
     headers.source = u64::from(frame.u16(6)?) << 32 | u64::from(frame.u32(8)?);
-    if !is_vlan(ether_type) {
-        return Some(network(frame, headers, ether_type, ETHERNET_BYTES));
-    }
-    let Some(ether_type) = frame.u16(ETHERTYPE_AT + VLAN_BYTES) else { return Some(Kind::ShortVlan) };
-    headers.vlan_vid = frame.u16(ETHERNET_BYTES)? & 0x0fff | VID_PRESENT;
+    let (mut ether_type, mut at) = (ether_type, ETHERNET_BYTES);
     if is_vlan(ether_type) {
-        return Some(Kind::ManyVlans);
+        let Some(inner) = frame.u16(ETHERTYPE_AT + VLAN_BYTES) else { return Some(Kind::ShortVlan) };
+        headers.vlan_vid = frame.u16(ETHERNET_BYTES)? & 0x0fff | VID_PRESENT;
+        if is_vlan(inner) {
+            return Some(Kind::ManyVlans);
+        }
+        (ether_type, at) = (inner, ETHERNET_BYTES + VLAN_BYTES);
     }
-    Some(network(frame, headers, ether_type, ETHERNET_BYTES + VLAN_BYTES))
+    headers.ether_type = ether_type;
+    headers.network_at = at;
+    Some(network(&frame.rest(at), headers))
 }
 
 #[inline(always)]
@@ -205,13 +250,11 @@ fn is_vlan(ether_type: u16) -> bool {
 }
 
 #[inline(always)]
-fn network<F: Frame + ?Sized>(frame: &F, headers: &mut Headers, ether_type: u16, at: usize) -> Kind {
-    headers.ether_type = ether_type;
-    headers.network_at = at;
-    match ether_type {
-        ETHERTYPE_IPV4 => ipv4(frame, headers, at).unwrap_or(Kind::ShortIpv4),
-        ETHERTYPE_IPV6 => ipv6(frame, headers, at).unwrap_or(Kind::ShortIpv6),
-        ETHERTYPE_ARP => arp(frame, at).unwrap_or(Kind::ShortArp),
+fn network<F: Frame>(packet: &F, headers: &mut Headers) -> Kind {
+    match headers.ether_type {
+        ETHERTYPE_IPV4 => ipv4(packet, headers).unwrap_or(Kind::ShortIpv4),
+        ETHERTYPE_IPV6 => ipv6(packet, headers).unwrap_or(Kind::ShortIpv6),
+        ETHERTYPE_ARP => arp(packet).unwrap_or(Kind::ShortArp),
         ETHERTYPE_EAPOL => Kind::Eapol,
         ETHERTYPE_LLDP => Kind::Lldp,
         0..ETHERTYPE_MIN => Kind::Llc,
@@ -220,17 +263,17 @@ fn network<F: Frame + ?Sized>(frame: &F, headers: &mut Headers, ether_type: u16,
 }
 
 #[inline(always)]
-fn arp<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Kind> {
-    frame.u8(at + ARP_BYTES - 1)?;
+fn arp<F: Frame>(packet: &F) -> Option<Kind> {
+    packet.u8(ARP_BYTES - 1)?;
     let ethernet_and_ipv4 =
-        frame.u16(at)? == 1 && frame.u16(at + 2)? == ETHERTYPE_IPV4 && frame.u16(at + 4)? == 0x0604;
+        packet.u16(0)? == 1 && packet.u16(2)? == ETHERTYPE_IPV4 && packet.u16(4)? == 0x0604;
     Some(if ethernet_and_ipv4 { Kind::Arp } else { Kind::BadArp })
 }
 
 #[inline(always)]
-fn ipv4<F: Frame + ?Sized>(frame: &F, headers: &mut Headers, at: usize) -> Option<Kind> {
-    frame.u8(at + IPV4_BYTES - 1)?;
-    let first = frame.u8(at)?;
+fn ipv4<F: Frame>(packet: &F, headers: &mut Headers) -> Option<Kind> {
+    packet.u8(IPV4_BYTES - 1)?;
+    let first = packet.u8(0)?;
     if first >> 4 != 4 {
         return Some(Kind::BadIpv4Version);
     }
@@ -238,52 +281,53 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, headers: &mut Headers, at: usize) -> Optio
     if header_bytes < IPV4_BYTES {
         return Some(Kind::BadIpv4HeaderLength);
     }
-    if frame.len() < at + header_bytes {
+    if packet.len() < header_bytes {
         return None;
     }
-    let total_bytes = usize::from(frame.u16(at + 2)?);
-    if total_bytes < header_bytes || frame.len() < at + total_bytes {
+    let total_bytes = usize::from(packet.u16(2)?);
+    if total_bytes < header_bytes || packet.len() < total_bytes {
         return Some(Kind::BadIpv4TotalLength);
     }
-    headers.dscp = frame.u8(at + 1)? >> 2;
-    headers.protocol = frame.u8(at + 9)?;
-    headers.source_address = Address::v4(frame.u32(at + 12)?);
-    headers.destination_address = Address::v4(frame.u32(at + 16)?);
+    headers.dscp = packet.u8(1)? >> 2;
+    headers.protocol = packet.u8(9)?;
+    headers.source_address = Address::v4(packet.u32(12)?);
+    headers.destination_address = Address::v4(packet.u32(16)?);
     // More fragments follow, or this one isn't the first (RFC 791 §3.1); the bit before them is reserved.
-    if frame.u16(at + 6)? & 0x3fff != 0 {
+    if packet.u16(6)? & 0x3fff != 0 {
         return Some(Kind::Ipv4Fragment);
     }
-    let payload = Payload { at: at + header_bytes, bytes: total_bytes - header_bytes };
+    let (payload, bytes) = (packet.rest(header_bytes), total_bytes - header_bytes);
     Some(match headers.protocol {
-        PROTOCOL_TCP => tcp(frame, headers, &payload).unwrap_or(Kind::Ipv4Tcp),
-        PROTOCOL_UDP => udp(frame, headers, &payload).unwrap_or(Kind::Ipv4Udp),
+        PROTOCOL_TCP => tcp(&payload, headers, bytes).unwrap_or(Kind::Ipv4Tcp),
+        PROTOCOL_UDP => udp(&payload, headers, bytes).unwrap_or(Kind::Ipv4Udp),
         PROTOCOL_ICMP => Kind::Ipv4Icmp,
         _ => Kind::Ipv4Other,
     })
 }
 
 #[inline(always)]
-fn ipv6<F: Frame + ?Sized>(frame: &F, headers: &mut Headers, at: usize) -> Option<Kind> {
-    frame.u8(at + IPV6_BYTES - 1)?;
-    let first = frame.u16(at)?;
+fn ipv6<F: Frame>(packet: &F, headers: &mut Headers) -> Option<Kind> {
+    packet.u8(IPV6_BYTES - 1)?;
+    let first = packet.u16(0)?;
     if first >> 12 != 6 {
         return Some(Kind::BadIpv6Version);
     }
-    let payload = Payload { at: at + IPV6_BYTES, bytes: usize::from(frame.u16(at + 4)?) };
-    if frame.len() < payload.at + payload.bytes {
+    let bytes = usize::from(packet.u16(4)?);
+    if packet.len() < IPV6_BYTES + bytes {
         return Some(Kind::BadIpv6PayloadLength);
     }
     // Six of the traffic class' eight bits, which stand behind four of the version.
     headers.dscp = ((first >> 6) & 0x3f).to_be_bytes()[1];
-    headers.protocol = frame.u8(at + 6)?;
-    headers.source_address = address6(frame, at + 8)?;
-    headers.destination_address = address6(frame, at + 24)?;
+    headers.protocol = packet.u8(6)?;
+    headers.source_address = address6(packet, 8)?;
+    headers.destination_address = address6(packet, 24)?;
+    let payload = packet.rest(IPV6_BYTES);
     Some(match headers.protocol {
-        PROTOCOL_TCP => tcp(frame, headers, &payload).unwrap_or(Kind::Ipv6Tcp),
-        PROTOCOL_UDP => udp(frame, headers, &payload).unwrap_or(Kind::Ipv6Udp),
+        PROTOCOL_TCP => tcp(&payload, headers, bytes).unwrap_or(Kind::Ipv6Tcp),
+        PROTOCOL_UDP => udp(&payload, headers, bytes).unwrap_or(Kind::Ipv6Udp),
         PROTOCOL_ICMPV6 => {
-            if payload.bytes > 0 {
-                headers.icmp_type = frame.u8(payload.at)?;
+            if bytes > 0 {
+                headers.icmp_type = payload.u8(0)?;
             }
             Kind::Ipv6Icmp
         }
@@ -294,56 +338,45 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, headers: &mut Headers, at: usize) -> Optio
 }
 
 #[inline(always)]
-fn address6<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Address> {
-    let high = u64::from(frame.u32(at)?) << 32 | u64::from(frame.u32(at + 4)?);
-    let low = u64::from(frame.u32(at + 8)?) << 32 | u64::from(frame.u32(at + 12)?);
+fn address6<F: Frame>(packet: &F, at: usize) -> Option<Address> {
+    let high = u64::from(packet.u32(at)?) << 32 | u64::from(packet.u32(at + 4)?);
+    let low = u64::from(packet.u32(at + 8)?) << 32 | u64::from(packet.u32(at + 12)?);
     Some(Address { high, low })
 }
 
-/// Where the transport header begins, and how many bytes IP says there are from it on.
-struct Payload {
-    at: usize,
-    bytes: usize,
-}
-
-/// What is wrong with TCP, if anything.
+/// What is wrong with TCP, if anything. IP says that there are `bytes` of it.
 #[inline(always)]
-fn tcp<F: Frame + ?Sized>(frame: &F, headers: &mut Headers, payload: &Payload) -> Option<Kind> {
-    if payload.bytes < TCP_BYTES {
+fn tcp<F: Frame>(segment: &F, headers: &mut Headers, bytes: usize) -> Option<Kind> {
+    if bytes < TCP_BYTES {
         return Some(Kind::ShortTcp);
     }
     // IP's length was checked against the frame's; the verifier wants to see it at each read.
-    let Some(offset) = frame.u8(payload.at + 12) else { return Some(Kind::ShortTcp) };
+    let Some(offset) = segment.u8(12) else { return Some(Kind::ShortTcp) };
     let header_bytes = usize::from(offset >> 4) * 4;
-    if header_bytes < TCP_BYTES || payload.bytes < header_bytes {
+    if header_bytes < TCP_BYTES || bytes < header_bytes {
         return Some(Kind::BadTcpOffset);
     }
-    ports(frame, headers, payload, Kind::ShortTcp)
+    ports(segment, headers, Kind::ShortTcp)
 }
 
-/// What is wrong with UDP, if anything.
+/// What is wrong with UDP, if anything. IP says that there are `bytes` of it.
 #[inline(always)]
-fn udp<F: Frame + ?Sized>(frame: &F, headers: &mut Headers, payload: &Payload) -> Option<Kind> {
-    if payload.bytes < UDP_BYTES {
+fn udp<F: Frame>(datagram: &F, headers: &mut Headers, bytes: usize) -> Option<Kind> {
+    if bytes < UDP_BYTES {
         return Some(Kind::ShortUdp);
     }
-    let Some(length) = frame.u16(payload.at + 4) else { return Some(Kind::ShortUdp) };
+    let Some(length) = datagram.u16(4) else { return Some(Kind::ShortUdp) };
     let length = usize::from(length);
-    if length < UDP_BYTES || payload.bytes < length {
+    if length < UDP_BYTES || bytes < length {
         return Some(Kind::BadUdpLength);
     }
-    ports(frame, headers, payload, Kind::ShortUdp)
+    ports(datagram, headers, Kind::ShortUdp)
 }
 
 #[inline(always)]
-fn ports<F: Frame + ?Sized>(
-    frame: &F,
-    headers: &mut Headers,
-    payload: &Payload,
-    short: Kind,
-) -> Option<Kind> {
-    let Some(source) = frame.u16(payload.at) else { return Some(short) };
-    let Some(destination) = frame.u16(payload.at + 2) else { return Some(short) };
+fn ports<F: Frame>(payload: &F, headers: &mut Headers, short: Kind) -> Option<Kind> {
+    let Some(source) = payload.u16(0) else { return Some(short) };
+    let Some(destination) = payload.u16(2) else { return Some(short) };
     headers.source_port = source;
     headers.destination_port = destination;
     None

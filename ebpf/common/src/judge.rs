@@ -189,16 +189,16 @@ pub struct Egress {
     pub copy: Option<u16>,
 }
 
-/// Judges a frame of the gateway's own by the rule that it meets. `is_floor` says whether it is for core or controller, and is
-/// asked only where a rule would not send it.
+/// Judges a frame of the gateway's own, which has this mark, by the rule that it meets. `is_kept` says whether it is for core or
+/// controller or keeps the link up ([`Headers::is_link_upkeep`]), and is asked only where a rule would not send it.
 #[inline(always)]
-pub fn egress(headers: &Headers, rule: Option<Treatment>, is_floor: impl FnOnce() -> bool) -> Egress {
+pub fn egress(dscp: u8, rule: Option<Treatment>, is_kept: impl FnOnce() -> bool) -> Egress {
     let Some(rule) = rule else {
         return Egress { verdict: Verdict::Sent, dscp: None, queue: None, copy: None };
     };
     let mark = Egress {
         verdict: Verdict::SentByRule,
-        dscp: rule.dscp.filter(|dscp| *dscp != headers.dscp),
+        dscp: rule.dscp.filter(|wanted| *wanted != dscp),
         queue: rule.queue,
         copy: None,
     };
@@ -207,7 +207,7 @@ pub fn egress(headers: &Headers, rule: Option<Treatment>, is_floor: impl FnOnce(
         Output::Controller => Some(rule.max_len),
         Output::Drop | Output::Local => None,
     };
-    if headers.is_link_upkeep() || is_floor() {
+    if is_kept() {
         return Egress { verdict: Verdict::Floor, copy, ..mark };
     }
     let verdict = if copy.is_some() { Verdict::ToController } else { Verdict::SendDropped };

@@ -68,12 +68,16 @@ pub const RULE_WORDS: usize = 2 * KEY_WORDS + 2;
 pub struct Table {
     /// How many of the rules there are.
     pub count: u64,
+    /// Of the daemon that wrote it; ids of another session mean other rules.
+    pub session: u64,
     /// In the order in which a frame meets them.
     pub rules: [Rule; RULES_MAX],
 }
 
+/// Words before a table's rules.
+pub const TABLE_HEAD_WORDS: usize = 2;
 /// Words of a table.
-pub const TABLE_WORDS: usize = 1 + RULES_MAX * RULE_WORDS;
+pub const TABLE_WORDS: usize = TABLE_HEAD_WORDS + RULES_MAX * RULE_WORDS;
 
 // User space writes a table as so many words.
 const _: () = assert!(size_of::<Table>() == 8 * TABLE_WORDS && align_of::<Table>() == 8);

@@ -1,18 +1,18 @@
-//! XDP on a sensor port: counts each frame by kind and passes it.
+//! The kernel side: XDP on sensor ports, tc egress on uplinks.
 //!
-//! It observes. Nothing is dropped, changed or redirected here yet; what judges a frame comes with the flow tables.
+//! What a frame is and what is done with it is `caregate-ebpf-common`; here are the maps that it asks, and what a verdict does.
 //! Counters are per CPU, so there is no atomic, which armv7's JIT can't do; everything is inlined, because it doesn't
-//! do calls between BPF functions either. No type information of the running kernel is needed (`docs/adr/0005-*`).
+//! do calls between BPF functions either. No type information of the running kernel is needed (`docs/adr/0009-datapath.md`).
 
 #![no_std]
 #![no_main]
 
-use aya_ebpf::bindings::xdp_action;
-use aya_ebpf::macros::{map, xdp};
-use aya_ebpf::maps::PerCpuArray;
-use aya_ebpf::programs::XdpContext;
-use caregate_ebpf_common::frame::{Frame, classify};
-use caregate_ebpf_common::{Abi, Counter, Kind};
+mod maps;
+mod sensor;
+mod uplink;
+
+use caregate_ebpf_common::Abi;
+use caregate_ebpf_common::frame::Frame;
 
 /// Read by user space before it attaches anything.
 #[unsafe(link_section = ".rodata.abi")]
@@ -24,19 +24,25 @@ static ABI: Abi = Abi::CURRENT;
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 11] = *b"Apache-2.0\0";
 
-#[map]
-static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(Kind::COUNT, 0);
-
 /// The frame between the context's two pointers.
-struct XdpFrame {
+struct KernelFrame {
     start: usize,
     end: usize,
-    /// `end - start`, which the compiler must not know: from a length that was compared it would conclude that a read needs no
-    /// comparison with `end`, and the verifier, which doesn't follow lengths, would refuse the read.
+    /// How long the frame is, which the compiler must not know to be `end - start`: from a length that was compared it would
+    /// conclude that a read needs no comparison with `end`, and the verifier, which doesn't follow lengths, would refuse the read.
     bytes: usize,
 }
 
-impl Frame for XdpFrame {
+impl Frame for KernelFrame {
+    type Rest<'a> = Self;
+
+    /// The compiler must not know where it begins: it would compare one sum of the same parts and read by another, which are two
+    /// pointers to the verifier.
+    #[inline(always)]
+    fn rest(&self, at: usize) -> Self {
+        Self { start: core::hint::black_box(self.start + at), end: self.end, bytes: self.bytes - at }
+    }
+
     #[inline(always)]
     fn len(&self) -> usize {
         self.bytes
@@ -61,25 +67,15 @@ impl Frame for XdpFrame {
         // SAFETY: both bytes lie within the frame; the verifier checks the comparison above.
         Some(u16::from_be(unsafe { (place as *const u16).read_unaligned() }))
     }
-}
 
-/// Counts and passes.
-#[xdp]
-pub fn observe(context: XdpContext) -> u32 {
-    let (start, end) = (context.data(), context.data_end());
-    let frame = XdpFrame { start, end, bytes: core::hint::black_box(end - start) };
-    count(classify(&frame), frame.len() as u64);
-    xdp_action::XDP_PASS
-}
-
-#[inline(always)]
-fn count(kind: Kind, bytes: u64) {
-    if let Some(counter) = COUNTERS.get_ptr_mut(kind as u32) {
-        // SAFETY: the pointer is to this CPU's own value, and XDP on one CPU doesn't preempt itself.
-        unsafe {
-            (*counter).frames += 1;
-            (*counter).bytes += bytes;
+    #[inline(always)]
+    fn u32(&self, at: usize) -> Option<u32> {
+        let place = self.start + at;
+        if place + 4 > self.end {
+            return None;
         }
+        // SAFETY: the four bytes lie within the frame; the verifier checks the comparison above.
+        Some(u32::from_be(unsafe { (place as *const u32).read_unaligned() }))
     }
 }
 

@@ -147,26 +147,21 @@ fn a_rule_only_narrows() {
 #[test]
 fn the_gateways_own_frames_are_marked_dropped_or_shown() {
     let never = || -> bool { panic!("the floor is asked only where a rule would drop") };
-    let headers = publish();
     let sent = Egress { verdict: Verdict::Sent, dscp: None, queue: None, copy: None };
-    assert_eq!(egress(&headers, None, never), sent);
-    let normal = egress(&headers, Some(treatment(Output::Normal)), never);
+    assert_eq!(egress(0, None, never), sent);
+    let normal = egress(0, Some(treatment(Output::Normal)), never);
     assert_eq!(normal, Egress { verdict: Verdict::SentByRule, dscp: Some(46), queue: Some(1), copy: None });
-    let marked = Headers { dscp: 46, ..headers };
-    assert_eq!(egress(&marked, Some(treatment(Output::Normal)), never).dscp, None);
+    assert_eq!(egress(46, Some(treatment(Output::Normal)), never).dscp, None);
     for output in [Output::Drop, Output::Local] {
-        let dropped = egress(&headers, Some(treatment(output)), || false);
+        let dropped = egress(0, Some(treatment(output)), || false);
         assert_eq!(dropped, Egress { verdict: Verdict::SendDropped, ..sent });
-        let floor = egress(&headers, Some(treatment(output)), || true);
-        assert_eq!(floor, Egress { verdict: Verdict::Floor, dscp: Some(46), queue: Some(1), copy: None });
+        let kept = egress(0, Some(treatment(output)), || true);
+        assert_eq!(kept, Egress { verdict: Verdict::Floor, dscp: Some(46), queue: Some(1), copy: None });
     }
-    let shown = egress(&headers, Some(treatment(Output::Controller)), || false);
+    let shown = egress(0, Some(treatment(Output::Controller)), || false);
     assert_eq!(shown, Egress { verdict: Verdict::ToController, copy: Some(128), ..sent });
-    let shown = egress(&headers, Some(treatment(Output::Controller)), || true);
+    let shown = egress(0, Some(treatment(Output::Controller)), || true);
     assert_eq!((shown.verdict, shown.copy), (Verdict::Floor, Some(128)));
-    // No rule takes the link itself away.
-    let kept = egress(&arp(OWN), Some(treatment(Output::Drop)), || false);
-    assert_eq!(kept.verdict, Verdict::Floor);
 }
 
 #[test]

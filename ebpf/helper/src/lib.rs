@@ -1,0 +1,28 @@
+//! The datapath's helper process: it holds what needs privilege, and parses nothing that came from a network.
+//!
+//! ```text
+//!  daemon ──Unix socket──▶ connection ──▶ shared ──▶ kernel   maps, selectors, counters
+//!                             ▲                └──▶ ports    interfaces, XDP and tc, addresses (netlink)
+//!                             └── events ◀── ring of frames to the controller, changes of ports
+//! ```
+//! Everything in the kernel is pinned, so that a restart of this process or of the daemon changes nothing of what a frame
+//! meets; a new version's programs take the old ones' place in one step (`docs/adr/0009-datapath.md`).
+
+pub mod attach;
+pub mod config;
+pub mod connection;
+pub mod daemon;
+pub mod error;
+pub mod grace;
+pub mod kernel;
+pub mod links;
+pub mod metrics;
+pub mod object;
+pub mod packet;
+pub mod pin;
+pub mod ports;
+pub mod privilege;
+pub mod rules;
+pub mod shared;
+pub mod socket;
+mod watch;
