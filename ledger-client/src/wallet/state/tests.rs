@@ -1,3 +1,4 @@
+use caregate_protocol::cbor::CborError;
 use proptest::prelude::*;
 
 use super::*;

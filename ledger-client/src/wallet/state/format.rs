@@ -1,0 +1,145 @@
+//! A wallet as bytes, inside the keystore: CBOR.
+//!
+//! ```text
+//! wallet       [1, seed(32), ledger or null, [relationship, …], [home, …]]                 CBOR, inside the keystore
+//! ledger       [chain id, contract(20), [validator(20), …]]
+//! relationship [label, grantee(20), number, granted, revoked]
+//! home         [gateway, patient(16), emergency, [device, …]]
+//! device       [id, mac(6), version, bound]
+//! ```
+
+use caregate_protocol::cbor::{CborError, Cursor};
+use caregate_protocol::id::{DeviceId, PatientId, RecipientId};
+use caregate_protocol::policy::{DEVICES_MAX, GRANTS_MAX, Mac};
+use minicbor::data::Type;
+use minicbor::{Decoder, Encoder};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::{Device, GATEWAY_BYTES_MAX, HOMES_MAX, Home, Ledger, Relationship, Wallet};
+use crate::verify::{Address, Domain, LABEL_BYTES_MAX, VALIDATORS_MAX};
+use crate::wallet::PatientSeed;
+
+const FORMAT: u8 = 1;
+
+/// Why bytes are no wallet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum WalletFormatError {
+    /// Of another release.
+    #[error("wallet format {0} is not {FORMAT}")]
+    Format(u8),
+    /// Malformed.
+    #[error("wallet: {0}")]
+    Cbor(#[from] CborError),
+}
+
+type Written = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
+
+impl Wallet {
+    /// The wallet's bytes: secrets, for [`crate::wallet::keystore::seal`].
+    #[must_use]
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        // Room for all of it from the start: a vector that grows leaves its old memory behind.
+        let devices: usize = self.homes.iter().map(|home| home.devices.len()).sum();
+        let room = 4096 + 160 * self.relationships.len() + 160 * self.homes.len() + 128 * devices;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+        // Writing to memory can't fail.
+        drop(self.put(&mut Encoder::new(&mut *bytes)));
+        bytes
+    }
+
+    fn put(&self, out: &mut Encoder<&mut Vec<u8>>) -> Written {
+        out.array(5)?.u8(FORMAT)?.bytes(self.seed.as_bytes())?;
+        match &self.ledger {
+            None => {
+                out.null()?;
+            }
+            Some(Ledger { domain, validators }) => {
+                out.array(3)?.u64(domain.chain_id)?.bytes(&domain.verifying_contract.0)?;
+                out.array(validators.len() as u64)?;
+                for validator in validators {
+                    out.bytes(&validator.0)?;
+                }
+            }
+        }
+        out.array(self.relationships.len() as u64)?;
+        for Relationship { label, grantee, number, granted, revoked } in &self.relationships {
+            out.array(5)?.str(label)?.bytes(&grantee.0)?.u32(*number)?.u64(*granted)?.u64(*revoked)?;
+        }
+        out.array(self.homes.len() as u64)?;
+        for Home { gateway, patient, emergency, devices } in &self.homes {
+            out.array(4)?.str(gateway)?.bytes(&patient.0)?.bool(*emergency)?;
+            out.array(devices.len() as u64)?;
+            for Device { device, mac, version, bound } in devices {
+                out.array(4)?.str(device.as_str())?.bytes(&mac.0)?.u64(*version)?.bool(*bound)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`WalletFormatError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, WalletFormatError> {
+        let mut cursor = Cursor::new(bytes);
+        cursor.array_of("wallet", 5)?;
+        match cursor.u8("format")? {
+            FORMAT => {}
+            other => return Err(WalletFormatError::Format(other)),
+        }
+        let seed = PatientSeed::from_bytes(cursor.fixed("seed")?);
+        let ledger = if cursor.item("ledger", |decoder| decoder.datatype())? == Type::Null {
+            cursor.item("ledger", Decoder::null)?;
+            None
+        } else {
+            Some(take_ledger(&mut cursor)?)
+        };
+        let relationships = cursor.list("relationships", GRANTS_MAX, take_relationship)?;
+        let homes = cursor.list("homes", HOMES_MAX, take_home)?;
+        cursor.finish()?;
+        Ok(Self { seed, ledger, relationships, homes })
+    }
+}
+
+fn take_ledger(cursor: &mut Cursor<'_>) -> Result<Ledger, CborError> {
+    cursor.array_of("ledger", 3)?;
+    let chain_id = cursor.u64("ledger.chain_id")?;
+    let verifying_contract = Address(cursor.fixed("ledger.contract")?);
+    let validators = cursor
+        .list("ledger.validators", VALIDATORS_MAX, |cursor| Ok(Address(cursor.fixed("ledger.validator")?)))?;
+    Ok(Ledger { domain: Domain { chain_id, verifying_contract }, validators })
+}
+
+fn take_relationship(cursor: &mut Cursor<'_>) -> Result<Relationship, CborError> {
+    cursor.array_of("relationship", 5)?;
+    Ok(Relationship {
+        label: cursor.text("relationship.label", LABEL_BYTES_MAX)?.to_owned(),
+        grantee: RecipientId(cursor.fixed("relationship.grantee")?),
+        number: cursor.u32("relationship.number")?,
+        granted: cursor.u64("relationship.granted")?,
+        revoked: cursor.u64("relationship.revoked")?,
+    })
+}
+
+fn take_home(cursor: &mut Cursor<'_>) -> Result<Home, CborError> {
+    cursor.array_of("home", 4)?;
+    Ok(Home {
+        gateway: cursor.text("home.gateway", GATEWAY_BYTES_MAX)?.to_owned(),
+        patient: PatientId(cursor.fixed("home.patient")?),
+        emergency: cursor.bool("home.emergency")?,
+        devices: cursor.list("home.devices", DEVICES_MAX, take_device)?,
+    })
+}
+
+fn take_device(cursor: &mut Cursor<'_>) -> Result<Device, CborError> {
+    cursor.array_of("device", 4)?;
+    Ok(Device {
+        device: cursor.item("device.id", |decoder| {
+            DeviceId::new(decoder.str()?).map_err(|_source| minicbor::decode::Error::message("no id"))
+        })?,
+        mac: Mac(cursor.fixed("device.mac")?),
+        version: cursor.u64("device.version")?,
+        bound: cursor.bool("device.bound")?,
+    })
+}
