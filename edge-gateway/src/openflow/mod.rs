@@ -18,6 +18,7 @@ pub mod helper;
 mod line;
 pub mod metrics;
 pub mod pattern;
+pub mod quarantine;
 pub mod store;
 pub mod switch;
 pub mod table;

@@ -4,6 +4,7 @@
 //! socket is read only while the agent takes frames, so there is no queue of messages: a controller that asks faster than the
 //! helper answers, or that doesn't read, stops itself and nothing else.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +13,8 @@ use anyhow::Context;
 use caregate_host::clock;
 use caregate_host::identity::Identity;
 use caregate_protocol::openflow::FlowMod;
-use tokio::sync::mpsc;
+use caregate_protocol::policy::Mac;
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -22,6 +24,7 @@ use super::dial::Dialer;
 use super::helper::{Helper, HelperEvent};
 use super::line::{Line, Moved, Open};
 use super::metrics::Metrics;
+use super::quarantine::quarantined;
 use super::store::FlowStore;
 use super::worker::{JOBS_MAX, Numbered, Outcome, Task, Worker};
 
@@ -48,6 +51,8 @@ pub struct Switch<H> {
     pub events: mpsc::Receiver<HelperEvent>,
     /// Counters.
     pub metrics: Metrics,
+    /// Whom the controller has shut out.
+    pub quarantined: watch::Sender<Arc<BTreeSet<Mac>>>,
 }
 
 impl<H: Helper> Switch<H> {
@@ -66,6 +71,7 @@ impl<H: Helper> Switch<H> {
             helper,
             mut events,
             metrics,
+            quarantined,
         } = self;
         let opened = clock::monotonic();
         let first = tokio::select! {
@@ -92,8 +98,10 @@ impl<H: Helper> Switch<H> {
             tasks,
             absence: 0,
             metrics,
+            quarantined,
         };
         shell.perform(actions).await;
+        shell.tell();
         let ended = shell.run(events, outcomes_in, &shutdown).await;
         drop(shell);
         worker.await.context("the switch's worker")?;
@@ -113,6 +121,7 @@ struct Shell {
     /// How often the helper has gone. What comes of earlier tasks has been given up.
     absence: u64,
     metrics: Metrics,
+    quarantined: watch::Sender<Arc<BTreeSet<Mac>>>,
 }
 
 impl Shell {
@@ -149,8 +158,21 @@ impl Shell {
                 warn!(reason = reason.as_str(), "the connection to the controller is closed: {reason}");
                 self.hang_up(reason.as_str()).await;
             }
-            self.metrics.flows.set(i64::try_from(self.agent.flows().len()).unwrap_or(i64::MAX));
+            self.tell();
         }
+    }
+
+    /// Says what table 1 is now.
+    fn tell(&self) {
+        self.metrics.flows.set(i64::try_from(self.agent.flows().len()).unwrap_or(i64::MAX));
+        let shut_out = quarantined(self.agent.flows());
+        self.quarantined.send_if_modified(|known| {
+            let changed = **known != shut_out;
+            if changed {
+                *known = Arc::new(shut_out);
+            }
+            changed
+        });
     }
 
     fn now(&self) -> Duration {
@@ -194,7 +216,7 @@ impl Shell {
             Moved::Due => self.line = Line::Dialing(self.dialer.dial()),
             Moved::Dialed(Ok(stream)) => {
                 self.metrics.connects.with_label_values(&["connected"]).inc();
-                self.line = Line::Open(Open::new(stream));
+                self.line = Line::Open(Open::new(*stream));
                 let actions = self.agent.handle_connected(self.now());
                 self.perform(actions).await;
             }

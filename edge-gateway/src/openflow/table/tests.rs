@@ -64,6 +64,24 @@ fn a_sensor_is_quarantined_and_released() {
 }
 
 #[test]
+fn who_is_shut_out_can_be_told() {
+    let mut table = table();
+    let web = from_source(3).with(Field::EthType, &[8, 0], None).unwrap();
+    for (priority, pattern, actions) in [
+        (10, from_source(1), Vec::new()),
+        (10, Pattern::any().with(Field::InPort, &[0, 0, 0, 1], None).unwrap(), Vec::new()),
+        (20, from_source(2), local()),
+        (10, from_source(2), Vec::new()),
+        (10, web, Vec::new()),
+    ] {
+        let add = FlowMod { actions, ..flow_mod(Command::Add, priority, pattern) };
+        table.apply(&add, NOW).unwrap();
+    }
+    let shut_out = super::super::quarantine::quarantined(table.flows());
+    assert_eq!(shut_out.into_iter().map(|mac| mac.0[5]).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
 fn what_is_not_the_controllers_is_refused() {
     let mut table = table();
     let add = flow_mod(Command::Add, 1, Pattern::any());
