@@ -155,6 +155,14 @@ impl Chain {
         Ok(self.block(None).await?.head)
     }
 
+    /// When a block was made, Unix time in seconds.
+    ///
+    /// # Errors
+    /// No answer, or no such block.
+    pub async fn block_time(&self, number: u64) -> Result<u64, ChainError> {
+        Ok(self.block(Some(number)).await?.head.time_s)
+    }
+
     pub(crate) async fn ask<P: RpcSend + 'static, R: RpcRecv>(
         &self,
         method: &'static str,
