@@ -31,7 +31,7 @@ pub(super) enum Line {
 pub(super) enum Moved {
     /// The pause is over.
     Due,
-    Dialed(Result<Stream, DialError>),
+    Dialed(Result<Box<Stream>, DialError>),
     /// Bytes have come, into the framer as far as there is room.
     Read,
     /// Bytes have gone.
@@ -149,7 +149,7 @@ impl Line {
                 sleep_until((*until).into()).await;
                 Moved::Due
             }
-            Self::Dialing(dialing) => Moved::Dialed(dialing.await),
+            Self::Dialing(dialing) => Moved::Dialed(dialing.await.map(Box::new)),
             Self::Open(open) => open.next(may_read).await,
         }
     }

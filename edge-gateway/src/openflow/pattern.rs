@@ -82,6 +82,9 @@ fields! {
     UdpDst = 16 at 56, 2 bytes, mask false, "udp_dst";
 }
 
+/// A field, its value, and its mask where not all bits count.
+pub type Part<'a> = (Field, &'a [u8], Option<&'a [u8]>);
+
 /// A value and the bits of it that count. A bit outside `mask` is 0 in `value`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pattern {
@@ -164,7 +167,7 @@ impl Pattern {
 
     /// The fields of which any bit counts, by their OXM number, with value and mask; no mask where all bits count.
     #[must_use]
-    pub fn fields(&self) -> Vec<(Field, &[u8], Option<&[u8]>)> {
+    pub fn fields(&self) -> Vec<Part<'_>> {
         let mut fields: Vec<_> = Field::ALL
             .iter()
             // IPv4 and IPv6, TCP and UDP share their places: the prerequisites tell which it is.

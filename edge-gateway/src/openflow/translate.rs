@@ -10,7 +10,7 @@ use caregate_protocol::openflow::{
 };
 
 use super::flow::{Flow, FlowMod, Removed};
-use super::pattern::{Field, Pattern};
+use super::pattern::{Field, Part, Pattern};
 use super::table::{self, TABLE_CONTROLLER};
 use super::treatment::{Action, Output};
 
@@ -38,9 +38,7 @@ pub fn pattern(of: &Match) -> Result<Pattern, BadMatch> {
 /// The match that has this pattern.
 #[must_use]
 pub fn to_match(pattern: &Pattern) -> Match {
-    let oxm = |(field, value, mask): (Field, &[u8], Option<&[u8]>)| {
-        Oxm::new(MatchField::from_u8(field.oxm())?, value, mask).ok()
-    };
+    let oxm = |(field, value, mask): Part<'_>| Oxm::new(MatchField::from_u8(field.oxm())?, value, mask).ok();
     Match { fields: pattern.fields().into_iter().filter_map(oxm).collect() }
 }
 

@@ -47,9 +47,10 @@ impl Done {
     fn of(actions: Vec<Action>) -> Self {
         let mut done = Self::default();
         for action in actions {
-            match action {
-                Action::Send(bytes) => done.sent.push(Message::decode(&bytes).unwrap()),
-                other => done.rest.push(other),
+            if let Action::Send(bytes) = action {
+                done.sent.push(Message::decode(&bytes).unwrap());
+            } else {
+                done.rest.push(action);
             }
         }
         done
@@ -57,17 +58,15 @@ impl Done {
 
     /// The errors that were sent, under their ids.
     fn errors(&self) -> Vec<(u32, &'static str)> {
-        let error = |(xid, message): &(u32, Message)| match message {
-            Message::Error(error) => Some((*xid, error.kind.as_str())),
-            _ => None,
+        let error = |(xid, message): &(u32, Message)| {
+            if let Message::Error(error) = message { Some((*xid, error.kind.as_str())) } else { None }
         };
         self.sent.iter().filter_map(error).collect()
     }
 
     fn rules(&self) -> Option<Vec<Rule>> {
-        let installs = self.rest.iter().filter_map(|action| match action {
-            Action::Install { rules, .. } => Some(rules.clone()),
-            _ => None,
+        let installs = self.rest.iter().filter_map(|action| {
+            if let Action::Install { rules, .. } = action { Some(rules.clone()) } else { None }
         });
         let installs: Vec<_> = installs.collect();
         assert!(installs.len() <= 1);
@@ -495,9 +494,12 @@ fn without_the_helper_nothing_is_promised_and_with_it_all_is_installed_again() {
     let mut fewer = welcome();
     fewer.ports = vec![helper_port(1, PortRole::Sensor), helper_port(2, PortRole::Uplink)];
     let back = Done::of(bench.agent.handle_helper(&fewer, at(4)));
-    let told = |(_, message): &(u32, Message)| match message {
-        Message::PortStatus(status) => Some((status.reason, status.port.number)),
-        _ => None,
+    let told = |(_, message): &(u32, Message)| {
+        if let Message::PortStatus(status) = message {
+            Some((status.reason, status.port.number))
+        } else {
+            None
+        }
     };
     let told: Vec<_> = back.sent.iter().filter_map(told).collect();
     assert_eq!(told, [(PortReason::Modify, 2), (PortReason::Delete, 3)]);
@@ -640,7 +642,11 @@ proptest! {
                     Action::ReadCounters => {
                         bench.agent.handle_counters(result.map(|()| Counters::default()), bench.now)
                     }
-                    _ => Vec::new(),
+                    Action::Send(_)
+                    | Action::Keep(_)
+                    | Action::Established
+                    | Action::Refused(_)
+                    | Action::Close(_) => Vec::new(),
                 });
             }
             prop_assert!(!bench.agent.is_waiting());
