@@ -16,7 +16,7 @@ use ledger_client::verify::{Enrolment, FileEnrolment, Pins};
 use prometheus::Registry;
 use ring::rand::SystemRandom;
 use rustls::pki_types::CertificateDer;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,7 @@ use crate::config::{BrokerEntry, ConfigFile, MqttEntry, PolicyEntry};
 use crate::hints::Hints;
 use crate::ingest::Inbound;
 use crate::keys::KeyStore;
+use crate::local::LocalEntry;
 use crate::metrics::Metrics;
 use crate::mqtt::broker::{self, BrokerConfig};
 use crate::mqtt::credentials::Credentials;
@@ -40,6 +41,7 @@ use crate::policy::{ControllerLink, Decider, PolicyHandle, Proposal, Source};
 use crate::spool::{Limits, Position, Recovery};
 use crate::uplink::Uplink;
 use crate::uplink::connection::Link;
+use crate::{inventory, local};
 
 /// How often certificate files are looked at for rotation.
 const ROTATION_INTERVAL: Duration = Duration::from_secs(2);
@@ -49,6 +51,7 @@ pub struct Parts {
     identity: Arc<Identity>,
     committer: Committer,
     policy: PolicyFrom,
+    local: Option<local::Material>,
     registry: Registry,
     metrics: Metrics,
 }
@@ -58,7 +61,7 @@ enum PolicyFrom {
     /// Bundles, by whatever path; what was kept of them is in force already.
     Ledger(Arc<Pins>),
     /// A file; deprecated.
-    File(Source),
+    File(Box<Source>),
 }
 
 impl PolicyFrom {
@@ -71,7 +74,8 @@ impl PolicyFrom {
         anyhow::ensure!(entry.controller.is_none(), "policy: `file` and `controller` exclude one another");
         let enrolment: FileEnrolment = config::load(&entry.enrolment)?;
         let pins = enrolment.pins().with_context(path)?;
-        Ok(Self::File(Source { file, domain: enrolment.domain, pins, metrics: metrics.clone() }))
+        let (domain, metrics) = (enrolment.domain, metrics.clone());
+        Ok(Self::File(Box::new(Source { file, domain, pins, metrics })))
     }
 
     fn pins(&self) -> Option<Arc<Pins>> {
@@ -117,13 +121,17 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
     report(&recovery);
     let hints = Hints::open(&file.data.join("hints")).context("the rebuildable state can't be made")?;
     let from = PolicyFrom::open(&file.policy, &metrics)?;
+    let local = file.local.as_ref().map(|entry| {
+        let pins = from.pins().context("local: needs the enrolment of a ledger, not `policy.file`")?;
+        local::Material::open(entry, &pins)
+    });
     let now_s = u64::try_from(clock::now_us() / 1_000_000).unwrap_or(0);
     let policy = Decider::open(&keys, from.pins(), metrics.clone(), now_s).context("keys")?;
     let random = SystemRandom::new();
     let noted = BTreeMap::new();
     let committer =
         Committer { log, state, sealer, keys, policy, hints, metrics: metrics.clone(), random, noted };
-    Ok(Parts { identity, committer, policy: from, registry, metrics })
+    Ok(Parts { identity, committer, policy: from, local: local.transpose()?, registry, metrics })
 }
 
 /// AES-256-GCM where the processor has instructions for it; ChaCha20-Poly1305 is faster on the others.
@@ -158,7 +166,7 @@ fn report(recovery: &Recovery) {
 /// # Errors
 /// What could not be started, or what failed.
 pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
-    let Parts { identity, mut committer, policy, registry, metrics } = parts;
+    let Parts { identity, mut committer, policy, local, registry, metrics } = parts;
     let stop = shutdown::token()?;
     identity.watch(ROTATION_INTERVAL, stop.clone())?;
     let health = admin::Health::new();
@@ -186,7 +194,17 @@ pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
     };
     let admin_listener = net::listen(&file.admin)?;
     info!(address = %admin_listener.local_addr()?, "admin listens");
-    start_policy(policy, &file.policy, &mut committer, proposals, &health, &identity, &stop);
+    let policy =
+        start_policy(policy, &file.policy, &mut committer, proposals, &health, &identity, &stop);
+    if let Some(policy) = policy {
+        let (hints, devices) = (committer.hints.clone(), policy.bound_devices());
+        let inventory = inventory::start(&hints, &registry, devices, &stop)?;
+        // Nobody is shut out where there is no switch.
+        let (_switch, quarantined) = watch::channel(Arc::default());
+        let pins = Arc::clone(policy.pins());
+        let behind = local::Behind { policy, pins, inventory, hints, quarantined };
+        doors.local(file.local.as_ref().zip(local), behind, &registry)?;
+    }
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
     let link_stop = CancellationToken::new();
     let link = {
@@ -344,6 +362,19 @@ impl Doors {
                 broker::run(config, self.inbound.clone(), self.broker_metrics.clone(), self.stop.clone());
             self.tasks.spawn(task);
         }
+        Ok(())
+    }
+
+    fn local(
+        &mut self,
+        configured: Option<(&LocalEntry, local::Material)>,
+        behind: local::Behind<PolicyHandle>,
+        registry: &Registry,
+    ) -> anyhow::Result<()> {
+        let Some((entry, material)) = configured else { return Ok(()) };
+        let stop = self.stop.clone();
+        let (_, serving) = local::open(entry, material, behind, &self.identity, registry, stop)?;
+        self.tasks.spawn(serving);
         Ok(())
     }
 

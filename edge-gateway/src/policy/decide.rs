@@ -357,7 +357,9 @@ impl Decider {
             let devices = policy.devices().len();
             info!(epoch = policy.epoch(), header = bundle.header.number, devices, "policy in force");
         }
-        anchored.iter().for_each(|relationship| drop(self.anchors.remove(relationship)));
+        for relationship in &anchored {
+            self.anchors.remove(relationship);
+        }
         self.shown.clone_from(&bundle.revoked);
         (self.floors, self.policy, self.snapshot) = (Arc::new(floors), Some(Arc::new(policy)), next);
         Ok(())

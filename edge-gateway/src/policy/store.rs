@@ -159,9 +159,9 @@ fn append(txn: &WriteTransaction, events: &[(u64, Event)]) -> Result<(), KeyStor
     let mut trail = txn.open_table(TRAIL).map_err(failed("open trail"))?;
     let mut refusals = txn.open_table(REFUSALS).map_err(failed("open trail"))?;
     let newest = |last: Option<u64>| last.map_or(0, |number| number + 1);
-    let mut number = newest(trail.last().map_err(failed("read trail"))?.map(|(key, _)| key.value()))
+    let first = newest(trail.last().map_err(failed("read trail"))?.map(|(key, _)| key.value()))
         .max(newest(refusals.last().map_err(failed("read trail"))?.map(|(key, _)| key.value())));
-    for (time_s, event) in events {
+    for (number, (time_s, event)) in (first..).zip(events) {
         let entry = Entry { number, time_s: *time_s, event: event.clone() };
         let bytes = serde_json::to_vec(&entry).map_err(|_json| KeyStoreError::Shape("trail"))?;
         let refusal = matches!(event, Event::Refused { .. });
@@ -170,7 +170,6 @@ fn append(txn: &WriteTransaction, events: &[(u64, Event)]) -> Result<(), KeyStor
         while table.len().map_err(failed("read trail"))? > most {
             table.pop_first().map_err(failed("write trail"))?;
         }
-        number += 1;
     }
     Ok(())
 }
