@@ -25,8 +25,7 @@ use crate::error::ChainError;
 use crate::follow::Follower;
 use crate::index::Index;
 
-/// Attempts until a bundle comes together: a node may forget old states while the head moves, or an event may be fetched that names
-/// another participant.
+/// Attempts until a bundle comes together: a node may forget old states while the head moves.
 const ATTEMPTS: u32 = 4;
 /// Longest wait for the follower's next look, between two attempts.
 const NEXT_LOOK: Duration = Duration::from_secs(1);
@@ -212,16 +211,9 @@ impl Follower {
             let mut heads = self.heads();
             heads.mark_unchanged();
             match self.attempt(watch).await {
-                Ok(Some(bundle)) => return Ok(bundle),
-                Ok(None) if attempt < ATTEMPTS => {}
-                Ok(None) => {
-                    return Err(ChainError::malformed(
-                        "eth_getLogs",
-                        "an event that the slots bear out is missing",
-                    ));
-                }
+                Ok(bundle) => return Ok(bundle),
                 Err(error @ (ChainError::Config(_) | ChainError::BundleFull { .. })) => return Err(error),
-                Err(error) if attempt >= ATTEMPTS => return Err(error),
+                Err(error) if attempt == ATTEMPTS => return Err(error),
                 Err(error) => {
                     tracing::debug!(%error, attempt, "bundle: once more, at the next block");
                     // Where no block comes, the same is tried again.
@@ -232,21 +224,13 @@ impl Follower {
         }
     }
 
-    /// None where events were fetched that must be looked at.
-    async fn attempt(&self, watch: &Watch) -> Result<Option<PolicyBundle>, ChainError> {
-        let (block, mut claims) = {
-            let state = self.state();
-            let Some(block) = state.synced.clone() else {
-                return Err(ChainError::CatchingUp { at: state.next, head: state.latest });
-            };
-            let claims = claims(&state.index, watch, block.head.time_s);
-            (block, claims)
-        };
-        bounded(&claims)?;
-        let proofs = self.chain().proofs(&wanted(watch, &claims), block.head.number).await?;
+    async fn attempt(&self, watch: &Watch) -> Result<PolicyBundle, ChainError> {
+        let (mut block, mut claims, mut proofs) = self.prove(watch).await?;
         let missing = missing(watch, &claims, &proofs);
         if !missing.is_empty() {
-            return self.fetch(&missing, block.head.number).await.map(|()| None);
+            self.fetch(&missing, block.head.number).await?;
+            // An event may name a participant whose slots were not asked for. What is missing now too is not to be had.
+            (block, claims, proofs) = self.prove(watch).await?;
         }
         keep_borne_out(&mut claims, watch, &proofs);
         claims.epoch = words::number(&proofs.word(&slots::EPOCH)).unwrap_or_default();
@@ -260,8 +244,23 @@ impl Follower {
             len if len > BUNDLE_BYTES_MAX => {
                 Err(ChainError::BundleFull { what: "bytes", len, max: BUNDLE_BYTES_MAX })
             }
-            _ => Ok(Some(bundle)),
+            _ => Ok(bundle),
         }
+    }
+
+    /// The newest block of which all is known, what the index claims then, and proofs of it.
+    async fn prove(&self, watch: &Watch) -> Result<(Block, Claims, Proofs), ChainError> {
+        let (block, claims) = {
+            let state = self.state();
+            let Some(block) = state.synced.clone() else {
+                return Err(ChainError::CatchingUp { at: state.next, head: state.latest });
+            };
+            let claims = claims(&state.index, watch, block.head.time_s);
+            (block, claims)
+        };
+        bounded(&claims)?;
+        let proofs = self.chain().proofs(&wanted(watch, &claims), block.head.number).await?;
+        Ok((block, claims, proofs))
     }
 
     async fn fetch(&self, missing: &[(B256, B256)], to: u64) -> Result<(), ChainError> {

@@ -6,6 +6,8 @@ use ledger_client::verify::Address;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::index::ENTRIES_MAX;
+
 /// Shortest and longest pause between two looks at the chain. Below 20 ms the node does nothing else; above 5 s a revocation is late.
 pub const POLL_MS: (u64, u64) = (20, 5_000);
 
@@ -28,6 +30,13 @@ pub struct ChainConfig {
     /// Longest wait for one answer: a proof of a full watch list takes some 100 ms.
     #[serde(default = "request_timeout_ms")]
     pub request_timeout_ms: u64,
+    /// Most relationships, and most device bindings, whose events are kept in memory. What a gateway watches beyond it is fetched.
+    #[serde(default = "index_max")]
+    pub index_max: usize,
+}
+
+fn index_max() -> usize {
+    ENTRIES_MAX
 }
 
 fn poll_ms() -> u64 {
@@ -63,6 +72,7 @@ impl ChainConfig {
             deployed_at: 0,
             poll_ms: poll_ms(),
             request_timeout_ms: request_timeout_ms(),
+            index_max: index_max(),
         }
     }
 

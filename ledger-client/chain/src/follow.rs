@@ -25,7 +25,7 @@ pub enum Status {
     Down(ChainError),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct State {
     pub(crate) index: Index,
     /// The block up to which the index is complete; none while it is not.
@@ -34,6 +34,12 @@ pub(crate) struct State {
     pub(crate) next: u64,
     /// Of the newest block seen.
     pub(crate) latest: u64,
+}
+
+impl State {
+    fn new(index_max: usize) -> Self {
+        Self { index: Index::new(index_max), synced: None, next: 0, latest: 0 }
+    }
 }
 
 /// A chain that is being followed.
@@ -50,10 +56,10 @@ impl Follower {
     #[must_use]
     pub fn start(chain: Chain, shutdown: CancellationToken) -> Arc<Self> {
         let follower = Arc::new(Self {
-            chain,
-            state: Mutex::default(),
+            state: Mutex::new(State::new(chain.config.index_max)),
             heads: watch::Sender::new(None),
             status: watch::Sender::new(Status::Starting),
+            chain,
         });
         let task = Arc::clone(&follower);
         tokio::spawn(async move { shutdown.run_until_cancelled(task.run()).await });
@@ -141,7 +147,7 @@ impl Follower {
                 block = latest.head.number,
                 "the ledger is another one than before: read from its beginning"
             );
-            *self.state() = State::default();
+            *self.state() = State::new(self.chain.config.index_max);
             self.heads.send_replace(None);
         }
         let from = {

@@ -64,8 +64,9 @@ impl Default for Participant {
 }
 
 /// What is known of the contract's state from its events.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Index {
+    entries_max: usize,
     pub(crate) consents: BTreeMap<RelationshipId, Consent>,
     pub(crate) bindings: BTreeMap<Commitment, (SignedBinding, u64)>,
     pub(crate) participants: BTreeMap<RecipientId, Participant>,
@@ -89,10 +90,29 @@ fn replace<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: V, max: usize) ->
     (map.len() < max || map.contains_key(&key)).then(|| drop(map.insert(key, value)))
 }
 
+impl Default for Index {
+    fn default() -> Self {
+        Self::new(ENTRIES_MAX)
+    }
+}
+
 impl Index {
+    /// An index with room for so many relationships and so many bindings.
+    pub(crate) fn new(entries_max: usize) -> Self {
+        Self {
+            entries_max,
+            consents: BTreeMap::new(),
+            bindings: BTreeMap::new(),
+            participants: BTreeMap::new(),
+            emergencies: BTreeMap::new(),
+            by_grantee: BTreeMap::new(),
+            left_out: None,
+        }
+    }
+
     /// Takes the next event. Events come in their order; an older one that was fetched again changes nothing.
     pub(crate) fn apply(&mut self, event: &LedgerEvent) {
-        if self.take(event, ENTRIES_MAX, PARTICIPANTS_MAX).is_none() {
+        if self.take(event, self.entries_max, PARTICIPANTS_MAX).is_none() {
             self.left_out = self.left_out.max(Some(event.block));
         }
     }

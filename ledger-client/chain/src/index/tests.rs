@@ -101,13 +101,14 @@ fn a_change_of_what_is_watched_is_seen_and_no_other() {
 
 #[test]
 fn a_full_index_takes_what_it_knows_and_what_is_asked_for() {
-    let mut index = Index::default();
+    let mut index = Index::new(1);
+    index.apply(&at(1, granted(RelationshipId([9; 32]), NEAR, 1)));
     let new = at(8, granted(RELATIONSHIP, NEAR, 1));
-    assert_eq!(index.take(&at(1, granted(RelationshipId([9; 32]), NEAR, 1)), 1, 1), Some(()));
-    assert_eq!(index.take(&new, 1, 1), None);
-    index.left_out = Some(8);
+    index.apply(&new);
+    assert!(index.consent(&RELATIONSHIP).is_none());
     assert_eq!(index.last_change(&watch()), 8, "what has no place counts as changed");
     index.insert(&new);
     assert!(index.consent(&RELATIONSHIP).is_some());
-    assert_eq!(index.take(&at(9, revoked(1)), 1, 1), Some(()), "it has its place now");
+    index.apply(&at(9, revoked(1)));
+    assert_eq!(index.consent(&RELATIONSHIP).unwrap().standing(), None, "it has its place now");
 }

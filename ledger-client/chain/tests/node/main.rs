@@ -1,0 +1,261 @@
+//! The chain's client against the real node, and what comes of it before the gateway's verifier.
+
+mod support;
+
+use caregate_protocol::id::DataClass;
+use caregate_protocol::policy::{
+    Commitment, Emergency, Floors, RecipientKind, RecipientStatus, SignedRevocation, VerifiedPolicy,
+};
+use ledger_chain::{Chain, ChainConfig, ChainError, Event, RelayKey, SendError, Status};
+use ledger_client::fixture::{Signer, Stranger, forgeries};
+use ledger_client::verify::{Address, Pins, verify_bundle};
+use ledger_client::wallet::DomainKey;
+
+use support::{CHAIN_ID, Cast, Following, GATEWAY, LABEL, Node, until};
+
+/// The policy that a gateway with these pins makes of the follower's bundle, and the bundle's bytes.
+async fn policy(following: &Following, pins: &Pins) -> (VerifiedPolicy, Vec<u8>, u64) {
+    let bundle = following.follower.bundle(&pins.watch()).await.unwrap();
+    let bytes = bundle.encode();
+    let now = following.follower.heads().borrow().unwrap().time_s;
+    let verified = verify_bundle(&bytes, pins, &Floors::default(), now).unwrap();
+    let (policy, _floors) = verified.admit(&Floors::default()).unwrap();
+    (policy, bytes, now)
+}
+
+fn refusal(error: SendError) -> String {
+    match error {
+        SendError::Refused(refusal) => refusal.name,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn what_a_patient_says_reaches_the_gateways_verifier() {
+    let node = Node::start();
+    let chain = node.chain().await;
+    let following = Following::start(chain.clone());
+    let mut cast = Cast::new(&node, &chain).await;
+    let pins = cast.pins();
+    let patient = cast.wallet.home(GATEWAY).unwrap().patient;
+    let open = |policy: &VerifiedPolicy, now| {
+        policy.recipients(&patient, DataClass::Vitals, now).collect::<Vec<_>>()
+    };
+
+    following.at(chain.head().await.unwrap().number).await;
+    let (nothing, _, now) = policy(&following, &pins).await;
+    assert!(
+        open(&nothing, now).is_empty() && nothing.devices().len() == 0,
+        "what is absent is proven absent"
+    );
+
+    cast.bind(&chain, true).await;
+    let granted = cast.grant(&chain).await;
+    following.at(granted).await;
+    assert_eq!(following.follower.last_change(&cast.watch()), granted);
+    let (granting, good, now) = policy(&following, &pins).await;
+    assert_eq!(open(&granting, now).iter().map(|found| found.id).collect::<Vec<_>>(), [cast.hospital.id()]);
+    assert_eq!(granting.patient_of(&cast.device), Some(patient));
+    assert_eq!(granting.epoch(), chain.epoch().await.unwrap());
+
+    let revoked = cast.revoke(&chain).await;
+    following.at(revoked).await;
+    let (ended, ..) = policy(&following, &pins).await;
+    assert!(open(&ended, now).is_empty());
+
+    following.at(cast.bind(&chain, false).await).await;
+    following.at(cast.grant(&chain).await).await;
+    let (again, newest, now) = policy(&following, &pins).await;
+    assert_eq!((open(&again, now).len(), again.patient_of(&cast.device)), (1, None));
+
+    let stranger = Stranger { key: Signer::of(0x66), hpke_public_key: [0x66; 32] };
+    let floors =
+        verify_bundle(&newest, &pins, &Floors::default(), now).unwrap().admit(&Floors::default()).unwrap().1;
+    let forged = forgeries(&newest, Some(&good), &chain.domain(), &stranger).unwrap();
+    assert!(forged.len() >= 20, "{}", forged.len());
+    for forgery in forged {
+        let refused =
+            verify_bundle(&forgery.bytes, &pins, &floors, now).err().map(|refusal| refusal.reason());
+        assert_eq!(refused, Some(forgery.expected), "{}", forgery.name);
+    }
+}
+
+#[tokio::test]
+async fn an_emergency_is_in_the_bundle_while_it_lasts() {
+    let node = Node::start();
+    let chain = node.chain().await;
+    let following = Following::start(chain.clone());
+    let cast = Cast::new(&node, &chain).await;
+    let (pins, clinic) = (cast.pins(), DomainKey::generate());
+    let head = chain.head().await.unwrap();
+    let pseudonym = cast.wallet.seed.pseudonym(0);
+    let emergency = Emergency {
+        pseudonym,
+        domain: clinic.id(),
+        clinician: Commitment([1; 32]),
+        reason: Commitment([2; 32]),
+        from: head.time_s,
+        until: head.time_s + 3600,
+        number: 1,
+    };
+    let signed = clinic.sign_emergency(&emergency, &chain.domain());
+    let stranger = chain.open_emergency(&signed, &cast.relay).await.unwrap_err();
+    assert_eq!(refusal(stranger), "NotEmergencyParticipant");
+    cast.register(&node, &chain, &clinic, RecipientKind::Treating, true).await;
+    following.at(chain.open_emergency(&signed, &cast.relay).await.unwrap().block).await;
+    assert_eq!(chain.emergency_number(&pseudonym, &clinic.id()).await.unwrap(), 1);
+    let bundle = following.follower.bundle(&pins.watch()).await.unwrap();
+    assert_eq!(bundle.claims.emergencies, [signed.clone()]);
+    verify_bundle(&bundle.encode(), &pins, &Floors::default(), head.time_s).unwrap();
+
+    // A domain that was suspended opens nothing, and its emergency would spoil the bundle.
+    let suspended = chain
+        .set_participant(
+            &clinic.id(),
+            Some(RecipientStatus::Suspended),
+            RecipientKind::Treating,
+            true,
+            &node.registrar_key(),
+        )
+        .await
+        .unwrap();
+    following.at(suspended.block).await;
+    let bundle = following.follower.bundle(&pins.watch()).await.unwrap();
+    assert!(bundle.claims.emergencies.is_empty());
+    verify_bundle(&bundle.encode(), &pins, &Floors::default(), head.time_s).unwrap();
+    let found = following
+        .follower
+        .with_index(|index| index.emergencies_by(&clinic.id()).cloned().collect::<Vec<_>>());
+    assert_eq!(found, [signed]);
+}
+
+#[tokio::test]
+async fn the_contracts_refusals_have_names() {
+    let node = Node::start();
+    let chain = node.chain().await;
+    let mut cast = Cast::new(&node, &chain).await;
+    let active = Some(RecipientStatus::Active);
+    let stranger =
+        chain.set_participant(&cast.hospital.id(), active, RecipientKind::Other, true, &cast.relay).await;
+    assert_eq!(refusal(stranger.unwrap_err()), "NotRegistrar");
+
+    cast.grant(&chain).await;
+    let revoke_key = cast.wallet.keys(LABEL).unwrap().revoke.address();
+    let revocation = cast.wallet.sign_revocation(LABEL).unwrap();
+    let mut changed: SignedRevocation = revocation.clone();
+    changed.revocation.version = 9;
+    assert_eq!(chain.revoke(&changed, &revoke_key, &cast.relay).await, Err(SendError::Signer));
+    assert_eq!(chain.revoke(&revocation, &Address([9; 20]), &cast.relay).await, Err(SendError::Signer));
+    chain.revoke(&revocation, &revoke_key, &cast.relay).await.unwrap();
+    // Whoever relays it a second time changes nothing, and is not refused.
+    chain.revoke(&revocation, &revoke_key, &cast.relay).await.unwrap();
+
+    // The revoke-only key signs, and the grant key's address goes along.
+    let keys = cast.wallet.keys(LABEL).unwrap();
+    let next = caregate_protocol::policy::Revocation { version: 2, ..revocation.revocation.clone() };
+    let by_button = keys.revoke.sign_revocation(&next, &chain.domain());
+    chain.revoke(&by_button, &keys.grant.address(), &cast.relay).await.unwrap();
+    let state = chain.consent(&keys.relationship()).await.unwrap();
+    assert_eq!((state.version, state.revoked, state.grantee), (1, 2, cast.hospital.id()));
+
+    // A version that was used, or revoked, is not taken again.
+    let terms = ledger_client::wallet::Terms { classes: 1, purposes: 1, from: 1, until: 9, stale_bound_s: 0 };
+    let mut twin = Cast { wallet: cast.wallet, ..cast };
+    let signed = twin.wallet.sign_grant(LABEL, &terms).unwrap();
+    assert_eq!(signed.grant.version, 2);
+    let refused = chain.grant(&signed, &revoke_key, &twin.relay).await.unwrap_err();
+    assert!(refused.to_string().contains("VersionRevoked { version: 2, revoked: 2 }"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_node_that_dies_is_followed_again_and_one_that_forgot_is_read_anew() {
+    let mut node = Node::start();
+    let chain = node.chain().await;
+    let following = Following::start(chain.clone());
+    let mut cast = Cast::new(&node, &chain).await;
+    following.at(cast.grant(&chain).await).await;
+    let mut status = following.follower.status();
+    node.kill();
+    let down = status.wait_for(|status| matches!(status, Status::Down(ChainError::Unreachable(_))));
+    tokio::time::timeout(support::PATIENCE, down).await.unwrap().unwrap();
+    // What was known is still there, and bundles can't be proven.
+    let watch = cast.watch();
+    assert!(following.follower.with_index(|index| index.consent(&watch.relationships[0]).is_some()));
+    assert!(matches!(following.follower.bundle(&watch).await, Err(ChainError::Unreachable(_))));
+
+    node.resume();
+    let chain = node.chain().await;
+    following.at(cast.revoke(&chain).await).await;
+    assert_eq!(*following.follower.status().borrow(), Status::Following);
+    let bundle = following.follower.bundle(&watch).await.unwrap();
+    assert_eq!(bundle.claims.revocations.len(), 1);
+
+    node.kill();
+    node.forget();
+    node.resume();
+    node.chain().await;
+    until("the index is read anew", async || {
+        following.follower.with_index(|index| index.consent(&watch.relationships[0]).is_none()).then_some(())
+    })
+    .await;
+    let fresh = following.follower.bundle(&watch).await.unwrap();
+    assert!(fresh.claims.consents.is_empty());
+}
+
+#[tokio::test]
+async fn a_full_index_keeps_no_grant_from_a_gateway() {
+    let node = Node::start();
+    let chain = node.chain().await;
+    let config = ChainConfig { index_max: 1, ..node.config().await };
+    let following = Following::start(Chain::connect(config).await.unwrap());
+    let (mut first, mut second) = (Cast::new(&node, &chain).await, Cast::new(&node, &chain).await);
+    first.bind(&chain, true).await;
+    first.grant(&chain).await;
+    second.bind(&chain, true).await;
+    following.at(second.grant(&chain).await).await;
+    let watch = second.watch();
+    assert!(following.follower.with_index(|index| index.consent(&watch.relationships[0]).is_none()));
+    let (granting, _, now) = policy(&following, &second.pins()).await;
+    let patient = second.wallet.home(GATEWAY).unwrap().patient;
+    assert_eq!(granting.recipients(&patient, DataClass::Alarm, now).count(), 1);
+    assert_eq!(granting.patient_of(&second.device), Some(patient));
+    // It has its place now, so the revocation is seen as it comes.
+    let revoked = second.revoke(&chain).await;
+    following.at(revoked).await;
+    assert_eq!(following.follower.last_change(&watch), revoked);
+    let (ended, _, now) = policy(&following, &second.pins()).await;
+    assert_eq!(ended.recipients(&patient, DataClass::Alarm, now).count(), 0);
+}
+
+#[tokio::test]
+async fn another_chain_or_no_contract_is_refused_by_name() {
+    let node = Node::start();
+    let good = node.config().await;
+    node.chain().await;
+    let wrong = |config| async move { Chain::connect(config).await.map(|_| ()).unwrap_err() };
+    let chain_id = wrong(ChainConfig { chain_id: 1, ..good.clone() }).await;
+    assert_eq!(chain_id, ChainError::ChainId { has: CHAIN_ID, wanted: 1 });
+    let contract = Address([9; 20]);
+    let none = wrong(ChainConfig { contract, ..good.clone() }).await;
+    assert_eq!(none, ChainError::NoContract { contract });
+    let rpc = "http://127.0.0.1:1".to_owned();
+    assert_eq!(wrong(ChainConfig { rpc, ..good }).await.reason(), "unreachable");
+}
+
+#[tokio::test]
+async fn events_are_read_in_their_order() {
+    let node = Node::start();
+    let chain = node.chain().await;
+    let mut cast = Cast::new(&node, &chain).await;
+    cast.grant(&chain).await;
+    cast.bind(&chain, true).await;
+    cast.revoke(&chain).await;
+    let events = chain.events(0, chain.head().await.unwrap().number).await.unwrap();
+    let names: Vec<_> = events.iter().map(|event| event.event.name()).collect();
+    assert_eq!(names, ["ParticipantSet", "ParticipantKeySet", "Granted", "DeviceBound", "Revoked"]);
+    assert!(events.is_sorted_by_key(|event| event.block));
+    let Event::Granted(signed) = &events[2].event else { panic!("{:?}", events[2]) };
+    assert_eq!(signed.grant.grantee, cast.hospital.id());
+    let relay = RelayKey::random();
+    assert!(!format!("{relay:?}").contains("Signer"), "{relay:?}");
+}
