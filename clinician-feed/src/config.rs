@@ -8,6 +8,8 @@ use caregate_host::identity::IdentityFiles;
 use caregate_host::log::LogFormat;
 use caregate_protocol::id::RecipientId;
 use ed25519_dalek::VerifyingKey;
+use ledger_chain::{ChainConfig, ConfigError};
+use ledger_client::verify::Address;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -43,8 +45,13 @@ pub struct ConfigFile {
     /// Most bytes of opened readings that are held in memory.
     #[serde(default = "ring_bytes_max")]
     pub ring_bytes_max: usize,
+    /// File of the journal: who looked, and what opens the commitments of emergencies. Made at mode 0600. Without it nothing
+    /// of that is kept; with `[ledger]` it must be there.
+    pub journal: Option<PathBuf>,
     /// Where the sealed readings come from.
     pub core: CoreEntry,
+    /// The ledger, for what access rests on and for break-glass.
+    pub ledger: Option<LedgerEntry>,
     /// The gateways whose signatures count.
     #[serde(default, rename = "gateway")]
     pub gateways: Vec<GatewayEntry>,
@@ -78,6 +85,33 @@ pub struct CoreEntry {
     pub address: SocketAddr,
     /// The name in its certificate.
     pub name: String,
+}
+
+/// The ledger.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerEntry {
+    /// A node's JSON-RPC, `http://HOST:PORT`.
+    pub rpc: String,
+    /// The chain's number (EIP-155).
+    pub chain_id: u64,
+    /// The contract.
+    pub contract: Address,
+    /// The block that deployed it; 0 where nothing is said.
+    #[serde(default)]
+    pub deployed_at: u64,
+    /// File with the domain's secp256k1 key: 32 bytes in hexadecimal, mode 0600. Its address is `recipient`. Without it no
+    /// emergency can be opened here.
+    pub domain_key: Option<PathBuf>,
+}
+
+impl LedgerEntry {
+    /// For the chain's client.
+    #[must_use]
+    pub fn chain(&self) -> ChainConfig {
+        let config = ChainConfig::new(&self.rpc, self.chain_id, self.contract);
+        ChainConfig { deployed_at: self.deployed_at, ..config }
+    }
 }
 
 /// A gateway whose signatures count.
@@ -143,6 +177,12 @@ pub enum DomainError {
         /// What else.
         more: &'static str,
     },
+    /// Emergencies must be accounted for.
+    #[error("journal must be given where there is a [ledger]")]
+    Journal,
+    /// The ledger can't be followed as it is named.
+    #[error("ledger.{0}")]
+    Ledger(#[from] ConfigError),
     /// Too small.
     #[error("ring_bytes_max must be at least {RING_BYTES_MIN}")]
     Ring,
@@ -180,6 +220,12 @@ impl TryFrom<&ConfigFile> for Domain {
         if file.ring_bytes_max < RING_BYTES_MIN {
             return Err(DomainError::Ring);
         }
+        if let Some(ledger) = &file.ledger {
+            if file.journal.is_none() {
+                return Err(DomainError::Journal);
+            }
+            ledger.chain().check()?;
+        }
         let mut device_keys = Vec::new();
         let mut seen = HashSet::new();
         for entry in &file.gateways {
@@ -209,7 +255,7 @@ impl TryFrom<&ConfigFile> for Domain {
             let wrong = |source| DomainError::PasswordHash { user: entry.name.clone(), source };
             users.push((entry.name.clone(), hash.map_err(wrong)?));
         }
-        let (mut patients, mut beds) = (HashSet::new(), HashSet::new());
+        let (mut patients, mut beds, mut relationships) = (HashSet::new(), HashSet::new(), HashSet::new());
         for (index, entry) in file.beds.iter().enumerate() {
             if entry.bed.is_empty() || entry.bed.len() > BED_BYTES_MAX {
                 return Err(DomainError::Name {
@@ -222,6 +268,9 @@ impl TryFrom<&ConfigFile> for Domain {
             }
             once("bed", &mut beds, &entry.bed)?;
             once("patient in a bed", &mut patients, &entry.patient.to_string())?;
+            if let Some(relationship) = entry.relationship {
+                once("relationship of a bed", &mut relationships, &relationship.to_string())?;
+            }
         }
         Ok(Self { device_keys, users, beds: file.beds.clone() })
     }
@@ -255,6 +304,9 @@ bed = "Bed 1"
 category = "adult"
 "#;
 
+    const LEDGER: &str = "[ledger]\nrpc = \"http://127.0.0.1:1\"\nchain_id = 4711\n\
+         contract = \"0xc0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0\"\n[core]";
+
     fn parse(from: &str, to: &str) -> Result<Domain, String> {
         let key = ed25519_dalek::SigningKey::from_bytes(&[3; 32]).verifying_key();
         let hash = crate::password::hash("correct horse").unwrap();
@@ -268,6 +320,9 @@ category = "adult"
     fn a_good_file_is_taken() {
         let domain = parse("", "").unwrap();
         assert_eq!((domain.device_keys.len(), domain.users.len(), domain.beds.len()), (1, 1, 1));
+        parse("[core]", &format!("journal = \"j\"\n{LEDGER}")).unwrap();
+        let relationship = format!("category = \"adult\"\nrelationship = \"0x{}\"", "ab".repeat(32));
+        assert!(parse("category = \"adult\"", &relationship).unwrap().beds[0].relationship.is_some());
     }
 
     #[test]
@@ -285,6 +340,14 @@ category = "adult"
                 "configured twice",
             ),
             ("\nlisten", "\nlistne", "listne"),
+            ("[core]", LEDGER, "journal must be given"),
+            (
+                "[core]",
+                &format!("journal = \"j\"\n{}", LEDGER.replace("http:", "https:")),
+                "ledger.rpc: `https:",
+            ),
+            ("[core]", &format!("journal = \"j\"\n{}", LEDGER.replace("0xc0", "0xc")), "contract"),
+            ("category = \"adult\"", "category = \"adult\"\nrelationship = \"0x12\"", "relationship"),
         ];
         for (from, to, expected) in cases {
             let error = parse(from, to).unwrap_err();

@@ -1,14 +1,17 @@
 //! Puts the parts together: the daemon, and the export that shares its link and keys.
 
-use std::io::BufWriter;
-use std::path::Path;
+use std::io::{BufWriter, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use caregate_host::identity::Identity;
-use caregate_host::{admin, config, http, key_file, log, net, shutdown};
+use caregate_host::{admin, clock, config, http, key_file, log, net, shutdown};
+use caregate_protocol::id::RecipientId;
 use caregate_protocol::wrap::HpkePrivateKey;
+use ledger_chain::{Chain, Follower};
+use ledger_client::wallet::DomainKey;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use socket2::SockRef;
@@ -18,16 +21,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::{ConfigFile, Domain, TlsFiles};
+use crate::emergency::{BreakGlass, Checked, EmergencyError, Opened, Request};
 use crate::export;
 use crate::feed::{self, EVENTS_MAX, Feed};
+use crate::journal::{Entry, Journal};
+use crate::ledger::Watcher;
 use crate::link::{Event, Link};
 use crate::login::Login;
 use crate::metrics::Metrics;
 use crate::opener::Opener;
-use crate::server::{self, App};
+use crate::record::Recorder;
+use crate::server::{self, App, Oversight};
 
 /// How often certificate files are looked at for rotation.
 const ROTATION_INTERVAL: Duration = Duration::from_secs(2);
+/// Bytes that are read of a reason's or pseudonym's file: more than either may have.
+const TEXT_BYTES_MAX: u64 = 4096;
 /// Time that streams have for their closing handshake.
 const STREAMS_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -36,6 +45,7 @@ struct Loaded {
     domain: Domain,
     identity: Arc<Identity>,
     private_key: HpkePrivateKey,
+    domain_key: Option<DomainKey>,
 }
 
 fn load(path: &Path) -> anyhow::Result<Loaded> {
@@ -45,7 +55,19 @@ fn load(path: &Path) -> anyhow::Result<Loaded> {
     let identity = Identity::load(&file.identity)?;
     let private_key = HpkePrivateKey::from_bytes(*key_file::read_hex(&file.hpke_key)?);
     private_key.public_key().with_context(|| file.hpke_key.display().to_string())?;
-    Ok(Loaded { file, domain, identity, private_key })
+    let key = file.ledger.as_ref().and_then(|ledger| ledger.domain_key.as_deref());
+    let domain_key = key.map(|path| domain_key(path, &file.recipient)).transpose()?;
+    Ok(Loaded { file, domain, identity, private_key, domain_key })
+}
+
+fn domain_key(path: &Path, recipient: &RecipientId) -> anyhow::Result<DomainKey> {
+    let key = DomainKey::from_bytes(&*key_file::read_hex::<32>(path)?)
+        .with_context(|| path.display().to_string())?;
+    if key.id() != *recipient {
+        let id = key.id();
+        anyhow::bail!("{}: the key's address is {id}, and recipient is {recipient}", path.display());
+    }
+    Ok(key)
 }
 
 impl Loaded {
@@ -59,6 +81,34 @@ impl Loaded {
         }
     }
 
+    /// The journal, what it has, and who writes to it.
+    fn recorder(&self, metrics: &Metrics) -> anyhow::Result<(Recorder, Vec<Entry>)> {
+        let (journal, entries) = match &self.file.journal {
+            None => (None, Vec::new()),
+            Some(path) => {
+                let (journal, entries) = Journal::open(path)?;
+                (Some(journal), entries)
+            }
+        };
+        Ok((Recorder::new(journal, &entries, metrics.clone()), entries))
+    }
+
+    /// The ledger, followed in a task of its own until `stop`; and break-glass.
+    fn oversight(&mut self, metrics: &Metrics, stop: &CancellationToken) -> anyhow::Result<Oversight> {
+        let (recorder, entries) = self.recorder(metrics)?;
+        let Some(ledger) = &self.file.ledger else {
+            return Ok(Oversight { recorder, ledger: None, break_glass: None });
+        };
+        let chain = Chain::new(ledger.chain())?;
+        let break_glass = self.domain_key.take().map(|key| BreakGlass::new(chain.clone(), key, &entries));
+        let follower = Follower::start(chain, stop.clone());
+        let (beds, trail) = (self.domain.beds.clone(), Arc::clone(recorder.trail()));
+        let watcher = Watcher::new(follower, self.file.recipient, beds, trail, metrics.clone());
+        let known = watcher.known();
+        tokio::spawn(watcher.run(stop.clone()));
+        Ok(Oversight { recorder, ledger: Some(known), break_glass })
+    }
+
     fn opener(&self) -> Opener {
         let keys = self.domain.device_keys.iter().copied();
         Opener::new(self.file.recipient, self.private_key.clone(), keys)
@@ -70,7 +120,7 @@ impl Loaded {
 /// # Errors
 /// What is wrong with the configuration, the keys or the sockets.
 pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
-    let loaded = load(path)?;
+    let mut loaded = load(path)?;
     let tls = loaded.file.tls.as_ref().map(tls_config).transpose()?;
     if check {
         return Ok(());
@@ -85,6 +135,7 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     let (listener, admin_listener) = (listen(&loaded.file.listen)?, net::listen(&loaded.file.admin)?);
     info!(page = %listener.local_addr()?, admin = %admin_listener.local_addr()?, tls = tls.is_some(), "listening");
 
+    let oversight = loaded.oversight(&metrics, &stop)?;
     let feed = Arc::new(Feed::new(loaded.file.ring_bytes_max));
     let (events_out, events) = mpsc::channel(EVENTS_MAX);
     let (link, opener) = (loaded.link(events_out), loaded.opener());
@@ -99,7 +150,8 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     let linking = tokio::spawn(link.run(stop.clone()));
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
     let Loaded { domain, .. } = loaded;
-    let app = App::new(feed, Login::new(domain.users)?, domain.beds, metrics, tls.is_some(), stop.clone());
+    let login = Login::new(domain.users)?;
+    let app = App::new(feed, login, domain.beds, oversight, metrics, tls.is_some(), stop.clone());
     let app = Arc::new(app);
     let options = http::Options { connections_max: server::CONNECTIONS_MAX, tls };
     http::serve(listener, server::router(Arc::clone(&app)), options, stop.clone()).await;
@@ -165,4 +217,72 @@ pub async fn export(path: &Path) -> anyhow::Result<()> {
     linking.await?.context("link")?;
     written?;
     Ok(())
+}
+
+/// What `clinician-feed emergency` was told.
+#[derive(Debug)]
+pub struct EmergencyArguments {
+    /// File with the pseudonym of the patient's card.
+    pub pseudonym_file: PathBuf,
+    /// File with the reason.
+    pub reason_file: PathBuf,
+    /// For how long.
+    pub minutes: u32,
+    /// Who; must be a user of the configuration. The only one where nothing is said.
+    pub clinician: Option<String>,
+    /// One JSON object instead of a sentence.
+    pub json: bool,
+}
+
+/// Opens an emergency without a page, beside the daemon or without it.
+///
+/// # Errors
+/// What is wrong with the configuration or the files; [`EmergencyError`].
+pub async fn emergency(path: &Path, arguments: &EmergencyArguments) -> anyhow::Result<()> {
+    let mut loaded = load(path)?;
+    let request = Request {
+        pseudonym: short_text(&arguments.pseudonym_file)?,
+        reason: short_text(&arguments.reason_file)?,
+        minutes: arguments.minutes,
+        // Whoever writes the command has read what it does.
+        confirm: true,
+    };
+    let checked = Checked::try_from(request)?;
+    let users = &loaded.domain.users;
+    let clinician = match (&arguments.clinician, users.as_slice()) {
+        (None, [(only, _)]) => only.clone(),
+        (None, _) => anyhow::bail!("say who it is: --clinician NAME"),
+        (Some(name), _) if users.iter().any(|(user, _)| user == name) => name.clone(),
+        (Some(name), _) => anyhow::bail!("{name} is no user of {}", path.display()),
+    };
+    let (recorder, entries) = loaded.recorder(&Metrics::register(&admin::registry()?)?)?;
+    let (Some(key), Some(ledger)) = (loaded.domain_key.take(), &loaded.file.ledger) else {
+        return Err(EmergencyError::NoKey.into());
+    };
+    let break_glass = BreakGlass::new(Chain::new(ledger.chain())?, key, &entries);
+    let Opened { number, from, until, block } =
+        break_glass.open(&clinician, &checked, clock::now_ms(), &recorder).await?;
+    let mut out = std::io::stdout().lock();
+    if arguments.json {
+        writeln!(
+            out,
+            "{}",
+            serde_json::json!({"number": number, "from": from, "until": until, "block": block})
+        )?;
+    } else {
+        writeln!(out, "emergency {number} is open for {} minutes (block {block})", arguments.minutes)?;
+    }
+    Ok(())
+}
+
+/// A file of a few lines.
+fn short_text(path: &Path) -> anyhow::Result<String> {
+    let named = || path.display().to_string();
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .with_context(named)?
+        .take(TEXT_BYTES_MAX)
+        .read_to_string(&mut text)
+        .with_context(named)?;
+    Ok(text)
 }

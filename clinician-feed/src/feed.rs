@@ -35,11 +35,15 @@ pub struct Progress {
 /// The state of each chain of patient and class.
 pub type Chains = BTreeMap<(PatientId, DataClass), ChainState>;
 
+/// The time of each patient's newest reading, Unix microseconds by the gateway's clock.
+pub type Newest = BTreeMap<PatientId, i64>;
+
 /// What was opened, for all readers.
 #[derive(Debug)]
 pub struct Feed {
     ring: RwLock<Ring>,
     chains: RwLock<Chains>,
+    newest: RwLock<Newest>,
     progress: watch::Sender<Progress>,
 }
 
@@ -50,6 +54,7 @@ impl Feed {
         Self {
             ring: RwLock::new(Ring::new(bytes_max)),
             chains: RwLock::default(),
+            newest: RwLock::default(),
             progress: watch::Sender::default(),
         }
     }
@@ -57,6 +62,13 @@ impl Feed {
     /// Appends opened segments with their chains' states, then wakes the readers.
     pub fn append(&self, opened: Vec<Opened>, states: Chains, opened_ms: i64) {
         self.chains.write().unwrap_or_else(PoisonError::into_inner).extend(states);
+        let mut newest = self.newest.write().unwrap_or_else(PoisonError::into_inner);
+        for segment in &opened {
+            let time = segment.readings.iter().map(|reading| reading.gateway_time_us).max();
+            let known = newest.entry(segment.patient).or_insert(i64::MIN);
+            *known = time.map_or(*known, |time| time.max(*known));
+        }
+        drop(newest);
         let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
         for segment in opened {
             ring.append(segment, opened_ms);
@@ -105,6 +117,12 @@ impl Feed {
                 Err(Fallen { tail }) => at = tail,
             }
         }
+    }
+
+    /// Every patient of whom something was opened, and when the newest of it was measured.
+    #[must_use]
+    pub fn newest(&self) -> Newest {
+        self.newest.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How each chain stands.

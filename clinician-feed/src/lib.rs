@@ -4,16 +4,23 @@
 //! core ═QUIC═▶ link ─events─▶ opener thread ─▶ ring ◀─cursor─ one stream per page (WebSocket)
 //!                             opener, chain          ◀─scan─── FHIR searches
 //! ```
+//! The ledger is followed beside it, for what access rests on; it decides nothing here, since keys do.
+//!
 //! What was opened lives in memory only, in a ring that is bounded by bytes; the core holds the durable ciphertext. A reader
 //! is a cursor on the ring, so a slow one costs nothing and resumes by number.
 
+pub mod access;
 pub mod attempts;
+mod break_glass;
 pub mod chain;
 pub mod config;
 pub mod daemon;
+pub mod emergency;
 pub mod export;
 pub mod feed;
 pub mod fhir;
+pub mod journal;
+pub mod ledger;
 pub mod link;
 pub mod login;
 pub mod message;
@@ -21,7 +28,9 @@ pub mod metrics;
 pub mod opener;
 pub mod page;
 pub mod password;
+pub mod record;
 pub mod ring;
 pub mod server;
 pub mod session;
 pub mod stream;
+pub mod trail;

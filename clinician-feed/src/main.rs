@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use caregate_host::exit;
 use clap::{Parser, Subcommand};
-use clinician_feed::{daemon, password};
+use clinician_feed::daemon::{self, EmergencyArguments};
+use clinician_feed::password;
 
 /// Opens what patients share with this hospital, and serves it: a live page, its WebSocket stream, and FHIR R4.
 ///
@@ -33,6 +34,27 @@ enum Command {
     /// The objects are those of the stream (docs/feed-api.md). The status is 1 if a record could not be opened or a chain is
     /// broken. May run beside the daemon.
     Export,
+    /// Break the glass: open a patient's live readings for this hospital without consent, for a time
+    ///
+    /// The patient sees it, with this hospital's name, at once and for ever. Reason and clinician are kept in the journal, and go to the
+    /// ledger as salted commitments. Times are at most 240 minutes. May run beside the daemon.
+    Emergency {
+        /// File with the pseudonym of the patient's card, 64 hexadecimal digits
+        #[arg(long)]
+        pseudonym_file: PathBuf,
+        /// File with the reason, at least 10 characters
+        #[arg(long)]
+        reason_file: PathBuf,
+        /// For how long
+        #[arg(long)]
+        minutes: u32,
+        /// Which user of the configuration it is; may be left out where there is one alone
+        #[arg(long)]
+        clinician: Option<String>,
+        /// Print number, from, until (Unix seconds) and block as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[tokio::main]
@@ -49,5 +71,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             Ok(())
         }
         Some(Command::Export) => daemon::export(&arguments.config).await,
+        Some(Command::Emergency { pseudonym_file, reason_file, minutes, clinician, json }) => {
+            let emergency = EmergencyArguments { pseudonym_file, reason_file, minutes, clinician, json };
+            daemon::emergency(&arguments.config, &emergency).await
+        }
     }
 }

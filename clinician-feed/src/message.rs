@@ -2,11 +2,15 @@
 
 use caregate_protocol::code::by_number;
 use caregate_protocol::id::{DataClass, DeviceId, PatientId, StreamName};
+use caregate_protocol::policy::RelationshipId;
 use caregate_protocol::reading::Value;
 use serde::{Deserialize, Serialize};
 
+use crate::access::Basis;
+use crate::ledger::{Known, State};
 use crate::opener::ChainState;
 use crate::ring::Entry;
+use crate::trail::Line;
 
 /// What alarm limits and scores apply to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +34,9 @@ pub struct Bed {
     pub patient: PatientId,
     /// Adult, child or neonate.
     pub category: Category,
+    /// The patient's relationship with this domain, for what access rests on; not for pages.
+    #[serde(default, skip_serializing)]
+    pub relationship: Option<RelationshipId>,
 }
 
 /// One message of the stream.
@@ -63,6 +70,26 @@ pub enum Message<'a> {
         /// `up` or `down`.
         core: &'static str,
     },
+    /// What access to a patient rests on.
+    Access {
+        /// Whose.
+        patient: PatientId,
+        /// On what.
+        #[serde(flatten)]
+        basis: Basis,
+    },
+    /// Whether the ledger is followed.
+    Ledger {
+        /// `starting`, `following` or `away`.
+        state: &'static str,
+        /// Since when it is away, Unix milliseconds.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        since_ms: Option<i64>,
+        /// `no_key`: emergencies can't be opened here; `refused`: the ledger would refuse them; `ready`.
+        break_glass: &'static str,
+    },
+    /// A line of the list of who looked and what changed.
+    Audit(&'a Line),
 }
 
 /// An opened reading.
@@ -166,6 +193,22 @@ impl Message<'_> {
         Self::Link { core: if up { "up" } else { "down" } }
     }
 
+    /// Whether the ledger is followed; `key` is whether emergencies can be signed here.
+    #[must_use]
+    pub fn ledger(known: &Known, key: bool) -> Self {
+        let (state, since_ms) = match known.state {
+            State::Starting => ("starting", None),
+            State::Following => ("following", None),
+            State::Away(since_ms) => ("away", Some(since_ms)),
+        };
+        let break_glass = match (key, known.view.may_break_glass || !known.read) {
+            (false, _) => "no_key",
+            (true, false) => "refused",
+            (true, true) => "ready",
+        };
+        Self::Ledger { state, since_ms, break_glass }
+    }
+
     /// One line of JSON.
     #[must_use]
     pub fn json(&self) -> String {
@@ -180,6 +223,7 @@ mod tests {
     use serde_json::{Value as Json, json};
 
     use super::*;
+    use crate::access::{View, Why};
     use crate::ring::entries;
     use crate::ring::tests::{numeric, segment};
 
@@ -190,7 +234,7 @@ mod tests {
     #[test]
     fn messages_are_as_documented() {
         let patient = PatientId([1; 16]);
-        let beds = [Bed { bed: "Bed 1".into(), patient, category: Category::Adult }];
+        let beds = [Bed { bed: "Bed 1".into(), patient, category: Category::Adult, relationship: None }];
         let hex = "01".repeat(16);
         assert_eq!(
             parsed(&Message::Hello { server_ms: 5, next: 512, beds: &beds }),
@@ -211,6 +255,53 @@ mod tests {
             json!({"type":"chain","patient":hex,"class":"vitals","verified":45,"gap":[3,4]})
         );
         assert_eq!(parsed(&Message::link(true)), json!({"type":"link","core":"up"}));
+    }
+
+    #[test]
+    fn what_the_ledger_says_is_as_documented() {
+        let (patient, hex) = (PatientId([1; 16]), "01".repeat(16));
+        let access = |basis| parsed(&Message::Access { patient, basis });
+        let cases = [
+            (Basis::Unknown, json!({"type":"access","patient":hex,"basis":"unknown"})),
+            (Basis::None, json!({"type":"access","patient":hex,"basis":"none"})),
+            (Basis::Pending { from: 5 }, json!({"type":"access","patient":hex,"basis":"pending","from":5})),
+            (Basis::Consent { until: 6 }, json!({"type":"access","patient":hex,"basis":"consent","until":6})),
+            (
+                Basis::Emergency { until: 7 },
+                json!({"type":"access","patient":hex,"basis":"emergency","until":7}),
+            ),
+            (
+                Basis::Ended { at: 8, why: Why::EmergencyOver },
+                json!({"type":"access","patient":hex,"basis":"ended","at":8,"why":"emergency_over"}),
+            ),
+        ];
+        for (basis, expected) in cases {
+            assert_eq!(access(basis), expected);
+        }
+        let mut known = Known { state: State::Away(9), view: View::default(), read: false };
+        let ledger = |known: &Known, key| parsed(&Message::ledger(known, key));
+        assert_eq!(
+            ledger(&known, true),
+            json!({"type":"ledger","state":"away","since_ms":9,"break_glass":"ready"})
+        );
+        (known.state, known.read) = (State::Following, true);
+        assert_eq!(
+            ledger(&known, true),
+            json!({"type":"ledger","state":"following","break_glass":"refused"})
+        );
+        assert_eq!(ledger(&known, false)["break_glass"], "no_key");
+        let line = Line {
+            id: 3,
+            at_ms: 4,
+            what: "look",
+            user: Some("nurse".into()),
+            count: Some(2),
+            ..Line::default()
+        };
+        assert_eq!(
+            parsed(&Message::Audit(&line)),
+            json!({"type":"audit","id":3,"at_ms":4,"what":"look","user":"nurse","count":2})
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Counters of the feed. None names a patient, a user or an address.
 
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// Seconds from the gateway's admission to the opened reading: a local network, a mobile one, an outage.
 const DELAY_BUCKETS: &[f64] =
@@ -35,6 +35,12 @@ pub struct Metrics {
     pub logins: IntCounterVec,
     /// `caregate_feed_fhir_requests_total{outcome}`.
     pub fhir: IntCounterVec,
+    /// `caregate_feed_ledger_up`: 1 while the ledger is followed.
+    pub ledger_up: IntGauge,
+    /// `caregate_feed_emergencies_total{outcome}`: opened, or why not.
+    pub emergencies: IntCounterVec,
+    /// `caregate_feed_journal_failures_total`: entries that are not on disk.
+    pub journal_failures: IntCounter,
 }
 
 impl Metrics {
@@ -61,6 +67,9 @@ impl Metrics {
             .buckets(DELAY_BUCKETS.to_vec()),
         )?;
         registry.register(Box::new(delay.clone()))?;
+        let journal_failures =
+            IntCounter::new("caregate_feed_journal_failures_total", "Journal entries that are not on disk")?;
+        registry.register(Box::new(journal_failures.clone()))?;
         Ok(Self {
             records: counters("caregate_feed_records_total", "Records of the queue by outcome", "outcome")?,
             refused: counters("caregate_feed_refused_total", "Records not opened, by reason", "reason")?,
@@ -79,6 +88,13 @@ impl Metrics {
             )?,
             logins: counters("caregate_feed_logins_total", "Checked passwords by outcome", "outcome")?,
             fhir: counters("caregate_feed_fhir_requests_total", "FHIR requests by outcome", "outcome")?,
+            ledger_up: gauge("caregate_feed_ledger_up", "1 while the ledger is followed")?,
+            emergencies: counters(
+                "caregate_feed_emergencies_total",
+                "Emergencies asked for by outcome",
+                "outcome",
+            )?,
+            journal_failures,
         })
     }
 }

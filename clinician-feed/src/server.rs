@@ -15,16 +15,20 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use caregate_host::origin;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::emergency::BreakGlass;
 use crate::feed::Feed;
+use crate::journal::What;
+use crate::ledger::Known;
 use crate::login::{Access, COOKIE, Login, LoginError};
 use crate::message::Bed;
 use crate::metrics::Metrics;
+use crate::record::Recorder;
 use crate::session::AGE_MAX;
-use crate::{fhir, page, stream};
+use crate::{break_glass, fhir, page, stream};
 
 /// HTTP connections at once, upgraded ones not counted: a browser opens up to six.
 pub const CONNECTIONS_MAX: usize = 256;
@@ -35,6 +39,17 @@ pub const SEARCHES_MAX: usize = 2;
 /// Bytes of a request's body: a user and a password, with room.
 const BODY_BYTES_MAX: usize = 8 << 10;
 
+/// What is kept of who looked, and what is known of consent.
+#[derive(Debug)]
+pub struct Oversight {
+    /// The journal and the pages' list.
+    pub recorder: Recorder,
+    /// What the ledger says; none where there is none.
+    pub ledger: Option<watch::Receiver<Known>>,
+    /// Opens emergencies; none without a key.
+    pub break_glass: Option<BreakGlass>,
+}
+
 /// What the routes share.
 #[derive(Debug)]
 pub struct App {
@@ -44,6 +59,8 @@ pub struct App {
     pub login: Login,
     /// Who lies where.
     pub beds: Vec<Bed>,
+    /// Who looked, what the ledger says, and break-glass.
+    pub oversight: Oversight,
     /// Counters.
     pub metrics: Metrics,
     /// Places of streams.
@@ -65,6 +82,7 @@ impl App {
         feed: Arc<Feed>,
         login: Login,
         beds: Vec<Bed>,
+        oversight: Oversight,
         metrics: Metrics,
         secure: bool,
         stopping: CancellationToken,
@@ -73,6 +91,7 @@ impl App {
             feed,
             login,
             beds,
+            oversight,
             metrics,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             searches: Arc::new(Semaphore::new(SEARCHES_MAX)),
@@ -107,6 +126,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/logout", post(log_out))
         .route("/api/session", get(session))
         .route("/api/stream", get(open_stream))
+        .route("/api/emergency", post(break_glass::open))
         .nest("/fhir", fhir::router())
         .route("/api/{*rest}", get(async || problem(StatusCode::NOT_FOUND, "no such interface")))
         .fallback(get(page::asset))
@@ -116,7 +136,7 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 /// An error as `{"error":"…"}`.
-fn problem(status: StatusCode, text: impl ToString) -> Response {
+pub(crate) fn problem(status: StatusCode, text: impl ToString) -> Response {
     (status, Json(serde_json::json!({ "error": text.to_string() }))).into_response()
 }
 
@@ -143,7 +163,7 @@ pub fn refusal_status(error: LoginError) -> StatusCode {
     }
 }
 
-fn refused(error: LoginError) -> Response {
+pub(crate) fn refused(error: LoginError) -> Response {
     let mut response = problem(refusal_status(error), error);
     if let LoginError::TooMany(left) = error {
         response.headers_mut().insert(header::RETRY_AFTER, (left.as_secs() + 1).into());
@@ -158,29 +178,42 @@ struct Credentials {
     password: String,
 }
 
+/// The body of a request that our own page sent, or a program: a form of another page can't send JSON.
+#[expect(clippy::result_large_err, reason = "the error is the answer, and is sent")]
+pub(crate) fn body_of_ours(
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Bytes, Response> {
+    if !origin::is_own(headers) {
+        return Err(problem(StatusCode::FORBIDDEN, "Origin is another page than ours"));
+    }
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
+        return Err(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json"));
+    }
+    body.map_err(|rejection| problem(rejection.status(), rejection.body_text()))
+}
+
 async fn log_in(
     State(app): State<Arc<App>>,
     Extension(ConnectInfo(peer)): Peer,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    if !origin::is_own(&headers) {
-        return problem(StatusCode::FORBIDDEN, "Origin is another page than ours");
-    }
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
-        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json");
-    }
-    let body = match body {
+    let body = match body_of_ours(&headers, body) {
         Ok(body) => body,
-        Err(rejection) => return problem(rejection.status(), rejection.body_text()),
+        Err(refusal) => return refusal,
     };
     let Credentials { user, password } = match serde_json::from_slice(&body) {
         Ok(credentials) => credentials,
         Err(error) => return problem(StatusCode::BAD_REQUEST, format!("body: {error}")),
     };
     let opened = match app.login.verify(&user, &password, peer.ip()).await {
-        Ok(user) => app.login.open(user),
+        Ok(user) => {
+            // That it can't be noted is logged and counted, and keeps nobody from a patient.
+            drop(app.oversight.recorder.note(vec![What::Login { user: user.to_string() }]).await);
+            app.login.open(user)
+        }
         Err(error) => Err(error),
     };
     let outcome = opened.as_ref().map_or_else(LoginError::reason, |_| "ok");

@@ -3,18 +3,23 @@
 //! Nothing is queued for a reader: it is sent what the ring holds from its number on, as fast as it takes it. One that falls
 //! off the ring's tail is closed with 1013 and may come back with `from`.
 
-use std::collections::BTreeMap;
+mod oversight;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::ws::{CloseCode, CloseFrame, Message as Frame, WebSocket, close_code};
 use caregate_host::clock;
+use caregate_protocol::id::PatientId;
 use futures_util::SinkExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant as Deadline, MissedTickBehavior, interval, sleep_until, timeout};
 
+use self::oversight::{News, Told};
 use crate::feed::{Chains, Progress};
+use crate::journal::What;
 use crate::login::Access;
 use crate::message::Message;
 use crate::ring::Fallen;
@@ -79,6 +84,10 @@ struct Stream {
     socket: WebSocket,
     at: u64,
     told: Chains,
+    oversight: Told,
+    user: Arc<str>,
+    /// Whose readings this reader was sent.
+    looked: BTreeSet<PatientId>,
     link_up: bool,
     unanswered: u32,
 }
@@ -87,7 +96,17 @@ struct Stream {
 /// earlier run of the feed, and gets all that is held.
 pub async fn run(app: Arc<App>, socket: WebSocket, from: Option<u64>, access: Access) {
     app.metrics.streams.inc();
-    let mut stream = Stream { app, socket, at: 0, told: BTreeMap::new(), link_up: false, unanswered: 0 };
+    let mut stream = Stream {
+        app,
+        socket,
+        at: 0,
+        told: BTreeMap::new(),
+        oversight: Told::default(),
+        user: Arc::clone(&access.user),
+        looked: BTreeSet::new(),
+        link_up: false,
+        unanswered: 0,
+    };
     let end = match stream.follow(from, &access).await {
         Ok(never) => match never {},
         Err(end) => end,
@@ -105,6 +124,7 @@ impl Stream {
         let app = Arc::clone(&self.app);
         let since = clock::monotonic();
         let (mut progress, mut closed) = (app.feed.progress(), app.login.closed());
+        let mut news = News::of(&app.oversight);
         self.greet(from, &mut progress).await?;
         let mut pings = interval(PING_INTERVAL);
         let mut chains = interval(CHAIN_INTERVAL);
@@ -132,7 +152,11 @@ impl Stream {
                     }
                     self.send(vec![Frame::Ping(Default::default())]).await?;
                 }
-                _ = chains.tick() => self.tell_chains().await?,
+                _ = chains.tick() => {
+                    self.tell_chains().await?;
+                    self.tell_oversight().await?;
+                }
+                () = news.come() => self.tell_oversight().await?,
                 more = more(&mut progress, at, link_up) => self.send_more(more.ok_or(End::Stopping)?).await?,
             }
         }
@@ -154,7 +178,8 @@ impl Stream {
         let hello = Message::Hello { server_ms: clock::now_ms(), next, beds: &self.app.beds };
         let frames = vec![text(&hello), text(&Message::link(link_up))];
         self.send(frames).await?;
-        self.tell_chains().await
+        self.tell_chains().await?;
+        self.tell_oversight().await
     }
 
     /// What the ring holds from our number on, and the link if it changed.
@@ -165,6 +190,14 @@ impl Stream {
         }
         let page = self.app.feed.read(self.at, BATCH).map_err(End::Slow)?;
         let Some(last) = page.last().map(|entry| entry.n) else { return Ok(()) };
+        let patients: BTreeSet<_> = page.iter().map(|entry| entry.patient).collect();
+        let new: Vec<_> = patients.difference(&self.looked).copied().collect();
+        if !new.is_empty() {
+            self.looked.extend(&new);
+            let look = |patient| What::Look { user: self.user.to_string(), patient };
+            // That it can't be noted is logged and counted, and keeps nobody from a patient.
+            drop(self.app.oversight.recorder.note(new.into_iter().map(look).collect()).await);
+        }
         self.send(page.iter().map(|entry| text(&Message::from(&**entry))).collect()).await?;
         self.at = last + 1;
         Ok(())
@@ -176,6 +209,17 @@ impl Stream {
         let frames: Vec<_> = changed.map(|(key, state)| text(&Message::chain(*key, *state))).collect();
         self.told = chains;
         if frames.is_empty() { Ok(()) } else { self.send(frames).await }
+    }
+
+    /// What access rests on, whether the ledger is followed, and the list's new lines.
+    async fn tell_oversight(&mut self) -> Result<(), End> {
+        let app = Arc::clone(&self.app);
+        let frames = self.oversight.news(&app, clock::now_ms());
+        if frames.is_empty() {
+            Ok(())
+        } else {
+            self.send(frames.into_iter().map(|json| Frame::Text(json.into())).collect()).await
+        }
     }
 
     async fn send(&mut self, frames: Vec<Frame>) -> Result<(), End> {

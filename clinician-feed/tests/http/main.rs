@@ -16,11 +16,14 @@ use caregate_host::http::{self, Options};
 use caregate_protocol::id::{DataClass, DeviceId, PatientId, StreamName};
 use caregate_protocol::reading::{Reading, Value};
 use clinician_feed::feed::{Chains, Feed};
+use clinician_feed::journal::Journal;
 use clinician_feed::login::Login;
 use clinician_feed::message::{Bed, Category};
 use clinician_feed::metrics::Metrics;
 use clinician_feed::opener::{ChainState, Opened};
 use clinician_feed::password::{self, Hashed};
+use clinician_feed::record::Recorder;
+use clinician_feed::server::Oversight;
 use clinician_feed::{daemon, server};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -40,14 +43,22 @@ pub(crate) struct Site {
 }
 
 pub(crate) fn start(ring_bytes_max: usize) -> Site {
+    start_with(ring_bytes_max, None)
+}
+
+pub(crate) fn start_with(ring_bytes_max: usize, journal: Option<Journal>) -> Site {
     let listener = daemon::listen("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (feed, stop) = (Arc::new(Feed::new(ring_bytes_max)), CancellationToken::new());
     let user = (USER.to_owned(), Hashed::new(&password::hash(PASSWORD).unwrap()).unwrap());
-    let beds = vec![Bed { bed: "Bed 1".into(), patient: PATIENT, category: Category::Adult }];
+    let beds =
+        vec![Bed { bed: "Bed 1".into(), patient: PATIENT, category: Category::Adult, relationship: None }];
     let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
     let login = Login::new([user]).unwrap();
-    let app = Arc::new(server::App::new(Arc::clone(&feed), login, beds, metrics, false, stop.clone()));
+    let recorder = Recorder::new(journal, &[], metrics.clone());
+    let oversight = Oversight { recorder, ledger: None, break_glass: None };
+    let app = server::App::new(Arc::clone(&feed), login, beds, oversight, metrics, false, stop.clone());
+    let app = Arc::new(app);
     let options = Options { connections_max: server::CONNECTIONS_MAX, tls: None };
     let (router, stopping) = (server::router(Arc::clone(&app)), stop.clone());
     let serving = tokio::spawn(async move {

@@ -1,0 +1,70 @@
+//! `POST /api/emergency`: break-glass by who is logged in.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use caregate_host::clock;
+use tracing::info;
+
+use crate::emergency::{Checked, EmergencyError, Opened, Request};
+use crate::server::{App, Peer, body_of_ours, problem, refused};
+
+/// The route.
+pub(crate) async fn open(
+    State(app): State<Arc<App>>,
+    Extension(ConnectInfo(peer)): Peer,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let body = match body_of_ours(&headers, body) {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
+    };
+    let access = match app.access(&headers, peer).await {
+        Ok(access) => access,
+        Err(error) => return refused(error),
+    };
+    let request: Request = match serde_json::from_slice(&body) {
+        Ok(request) => request,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, format!("body: {error}")),
+    };
+    let metrics = app.metrics.clone();
+    // Runs to its end also when the request is dropped: what was sent is noted.
+    let opening = tokio::spawn(async move { try_open(&app, &access.user, request).await });
+    let opened = match opening.await {
+        Ok(opened) => opened,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    };
+    let outcome = opened.as_ref().map_or_else(EmergencyError::reason, |_| "opened");
+    metrics.emergencies.with_label_values(&[outcome]).inc();
+    match opened {
+        Ok(Opened { number, from, until, block }) => {
+            info!(block, "an emergency is open");
+            let answer = serde_json::json!({"number": number, "from": from, "until": until, "block": block});
+            Json(answer).into_response()
+        }
+        Err(error) => problem(status(&error), error),
+    }
+}
+
+async fn try_open(app: &App, user: &str, request: Request) -> Result<Opened, EmergencyError> {
+    let break_glass = app.oversight.break_glass.as_ref().ok_or(EmergencyError::NoKey)?;
+    let checked = Checked::try_from(request)?;
+    break_glass.open(user, &checked, clock::now_ms(), &app.oversight.recorder).await
+}
+
+fn status(error: &EmergencyError) -> StatusCode {
+    match error {
+        EmergencyError::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        EmergencyError::NoKey => StatusCode::NOT_FOUND,
+        EmergencyError::Refused(_) => StatusCode::CONFLICT,
+        EmergencyError::Random => StatusCode::INTERNAL_SERVER_ERROR,
+        EmergencyError::Journal(_) | EmergencyError::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        EmergencyError::Unknown(_) => StatusCode::GATEWAY_TIMEOUT,
+    }
+}
