@@ -1,13 +1,17 @@
 //! The configuration file of `edge-gateway`.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use caregate_host::identity::IdentityFiles;
 use caregate_host::log::LogFormat;
 use caregate_protocol::id::DeviceId;
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
 
+use crate::local::LocalEntry;
 use crate::mqtt::credentials::Credential;
 use crate::uplink::ports::LanePorts;
 
@@ -41,6 +45,8 @@ pub struct ConfigFile {
     /// The packet filter.
     #[serde(default)]
     pub datapath: DatapathEntry,
+    /// The local door with the patient's page; leave it out where there is none.
+    pub local: Option<LocalEntry>,
 }
 
 /// The core.
@@ -135,11 +141,54 @@ impl Default for SpoolEntry {
     }
 }
 
-/// The packet filter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// The packet filter: `datapath = "off"`, or a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatapathEntry {
     /// None: frames reach the MQTT port unfiltered.
-    #[default]
     Off,
+    /// In the kernel, by way of the helper at this Unix socket.
+    Helper(PathBuf),
+}
+
+impl Default for DatapathEntry {
+    /// A gateway without a filter is one that says so.
+    fn default() -> Self {
+        Self::Helper("/run/caregate/datapath.sock".into())
+    }
+}
+
+/// As a table.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DatapathTable {
+    helper: PathBuf,
+}
+
+impl<'de> Deserialize<'de> for DatapathEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(DatapathVisitor)
+    }
+}
+
+struct DatapathVisitor;
+
+impl<'de> Visitor<'de> for DatapathVisitor {
+    type Value = DatapathEntry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"off\", or a table with `helper`")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<DatapathEntry, E> {
+        if text == "off" {
+            Ok(DatapathEntry::Off)
+        } else {
+            Err(E::invalid_value(Unexpected::Str(text), &self))
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DatapathEntry, A::Error> {
+        let table = DatapathTable::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(DatapathEntry::Helper(table.helper))
+    }
 }

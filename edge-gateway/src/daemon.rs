@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::{BrokerEntry, ConfigFile, MqttEntry, PolicyEntry};
+use crate::datapath::policy::{Fixed, UDP};
+use crate::datapath::{self, Datapath};
 use crate::hints::Hints;
 use crate::ingest::Inbound;
 use crate::keys::KeyStore;
@@ -174,6 +176,7 @@ pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
     let (inbound, inbound_in) = mpsc::channel(INBOUND_MAX);
     let (acked, acked_in) = mpsc::channel(ACKED_MAX);
     let (proposals, proposals_in) = mpsc::channel(1);
+    let datapath = datapath::start(&file.datapath, &registry, &stop).await?;
     let mut doors = Doors::new(inbound, &registry, &identity, stop.clone())?;
     doors.mqtt(file.mqtt.as_ref()).await?;
     doors.brokers(&file.brokers)?;
@@ -194,8 +197,10 @@ pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
     };
     let admin_listener = net::listen(&file.admin)?;
     info!(address = %admin_listener.local_addr()?, "admin listens");
-    let policy =
-        start_policy(policy, &file.policy, &mut committer, proposals, &health, &identity, &stop);
+    let policy = start_policy(policy, &file.policy, &mut committer, proposals, &health, &identity, &stop);
+    if let Some(datapath) = &datapath {
+        admit(datapath, file, &doors.mqtt_ports, policy.as_ref(), &stop);
+    }
     if let Some(policy) = policy {
         let (hints, devices) = (committer.hints.clone(), policy.bound_devices());
         let inventory = inventory::start(&hints, &registry, devices, &stop)?;
@@ -227,6 +232,27 @@ pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
         .map_err(|_panic| anyhow::anyhow!("the committer panicked"))?
 }
 
+/// Lets bound sensors through to the MQTT ports, and keeps core and controller under the floor.
+fn admit(
+    datapath: &Datapath,
+    file: &ConfigFile,
+    mqtt_ports: &[u16],
+    policy: Option<&PolicyHandle>,
+    stop: &CancellationToken,
+) {
+    let mut fixed = Fixed::default();
+    mqtt_ports.iter().for_each(|port| fixed.open_tcp(*port));
+    fixed.keep(UDP, file.core.address);
+    if let Some(controller) = &file.policy.controller {
+        fixed.keep(UDP, controller.address);
+    }
+    let bound = policy.map(PolicyHandle::bound_devices).unwrap_or_else(|| {
+        warn!("policy from a file binds no device's address: the packet filter admits no sensor");
+        watch::channel(Arc::default()).1
+    });
+    tokio::spawn(datapath::policy::run(datapath.clone(), bound, fixed, stop.clone()));
+}
+
 /// Starts what brings policy. Returns the policy side for those that hand it in or watch it; none where it comes from a file.
 fn start_policy(
     from: PolicyFrom,
@@ -240,7 +266,9 @@ fn start_policy(
     let in_force = health.condition("policy");
     let pins = match from {
         PolicyFrom::File(source) => {
-            warn!("`policy.file` is deprecated: a ledger's policy comes with `policy.controller`, and nobody proves a file's age");
+            warn!(
+                "`policy.file` is deprecated: a ledger's policy comes with `policy.controller`, and nobody proves a file's age"
+            );
             tokio::spawn(source.watch(proposals, in_force, stop.clone()));
             return None;
         }
@@ -308,6 +336,8 @@ struct Doors {
     identity: Arc<Identity>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
+    /// TCP ports of the MQTT server.
+    mqtt_ports: Vec<u16>,
 }
 
 impl Doors {
@@ -324,6 +354,7 @@ impl Doors {
             identity: Arc::clone(identity),
             stop,
             tasks: JoinSet::new(),
+            mqtt_ports: Vec::new(),
         })
     }
 
@@ -336,7 +367,9 @@ impl Doors {
         for (address, tls) in [(&entry.listen, None), (&entry.listen_tls, Some(self.tls_door()))] {
             let Some(address) = address else { continue };
             let listener = net::listen(address)?;
-            info!(address = %listener.local_addr()?, tls = tls.is_some(), "MQTT listens");
+            let address = listener.local_addr()?;
+            info!(%address, tls = tls.is_some(), "MQTT listens");
+            self.mqtt_ports.push(address.port());
             self.tasks.spawn(Arc::clone(&server).serve(listener, tls, self.stop.clone()));
         }
         Ok(())

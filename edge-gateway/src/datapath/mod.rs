@@ -1,1 +1,253 @@
-//! The daemon's end of the datapath helper (`caregate-datapathd`), which holds the BPF maps.
+//! The daemon's end of the datapath helper (`caregate-datapathd`), which holds the BPF maps: this process has no privilege.
+//!
+//! ```text
+//!  policy ─┐
+//!  switch ─┼─▶ Datapath ──queue──▶ task: one request at a time, reconnects ──Unix socket──▶ helper
+//!  metrics ┘        ◀── events (Up, PacketIn, Port, Down) ─┘
+//! ```
+//! What is in force in the kernel stays in force while either process is away. After the helper was away it is told again
+//! what it was told before: first the rules, then the policy, so that nothing is open in between that was closed.
+
+mod connection;
+pub mod metrics;
+pub mod policy;
+mod start;
+mod task;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use caregate_protocol::datapath::{
+    Counters, FrameError, Policy, Port, Refused, Reply, Request, Rule, Welcome,
+};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::openflow::agent::HelperRefused;
+use crate::openflow::helper::{Helper, HelperEvent};
+use task::Task;
+
+pub use start::start;
+
+/// Requests that wait: policy, switch, metrics and inventory ask one at a time each.
+const REQUESTS_MAX: usize = 32;
+/// Events that a listener may be behind: three seconds of frames to the controller, and some changes of ports.
+const EVENTS_MAX: usize = 320;
+
+/// Why the helper can't be used.
+#[derive(Debug, Error)]
+pub enum DatapathError {
+    /// Nobody listens there, or may.
+    #[error(
+        "the datapath helper is not there ({path}: {source}); start caregate-datapathd, \
+         or say `datapath = \"off\"` to do without a packet filter"
+    )]
+    Connect {
+        /// The socket.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The connection was lost, or there is none now.
+    #[error("the datapath helper is away")]
+    Away,
+    /// It said no.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// What it sent is no answer.
+    #[error("the datapath helper's answer: {0}")]
+    Frame(#[from] FrameError),
+    /// Another answer than the question's.
+    #[error("the datapath helper answers something else than was asked")]
+    Unexpected,
+    /// No answer in time.
+    #[error("the datapath helper did not answer in {} s", connection::REPLY_TIMEOUT.as_secs())]
+    Timeout,
+    /// Reading or writing failed.
+    #[error("the datapath helper's socket: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// An answer, and the descriptor that came beside it.
+type Answer = Result<(Reply, Option<OwnedFd>), DatapathError>;
+
+/// A request and where its answer goes.
+struct Call {
+    request: Request,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// The helper. Clones share one connection.
+#[derive(Debug, Clone)]
+pub struct Datapath {
+    calls: mpsc::Sender<Call>,
+    welcome: watch::Receiver<Option<Welcome>>,
+    listeners: Listeners,
+}
+
+impl Datapath {
+    /// Connects to the helper's socket. From then on the connection is kept: when it is lost it is made again, until `stop`.
+    ///
+    /// # Errors
+    /// [`DatapathError`], where this first attempt fails: a gateway without its filter does not start.
+    pub async fn connect(path: &Path, session: u64, stop: CancellationToken) -> Result<Self, DatapathError> {
+        let (calls, calls_in) = mpsc::channel(REQUESTS_MAX);
+        let listeners = Listeners::default();
+        let (task, welcome) = Task::start(path, session, calls_in, listeners.clone()).await?;
+        tokio::spawn(task.run(stop));
+        Ok(Self { calls, welcome, listeners })
+    }
+
+    /// What it says unasked, from now on; first [`HelperEvent::Up`] if it is there. A listener that falls behind loses frames, and
+    /// never a change of a port.
+    #[must_use]
+    pub fn events(&self) -> mpsc::Receiver<HelperEvent> {
+        let (sender, receiver) = mpsc::channel(EVENTS_MAX);
+        self.listeners.add(sender, self.welcome.borrow().as_ref());
+        receiver
+    }
+
+    /// The ports as it last told them; none while it is away.
+    #[must_use]
+    pub fn ports(&self) -> Vec<Port> {
+        self.welcome.borrow().as_ref().map_or_else(Vec::new, |welcome| welcome.ports.clone())
+    }
+
+    /// Says when it comes, goes, or has another port.
+    #[must_use]
+    pub fn welcome(&self) -> watch::Receiver<Option<Welcome>> {
+        self.welcome.clone()
+    }
+
+    /// Frames for the controller that a listener was too slow for.
+    #[must_use]
+    pub fn packets_lost(&self) -> u64 {
+        self.listeners.packets_lost()
+    }
+
+    async fn call(&self, request: Request) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        self.calls.send(Call { request, answer }).await.map_err(|_gone| DatapathError::Away)?;
+        answered.await.map_err(|_gone| DatapathError::Away)?
+    }
+
+    async fn done(&self, request: Request) -> Result<(), DatapathError> {
+        match self.call(request).await? {
+            (Reply::Done, None) => Ok(()),
+            _ => Err(DatapathError::Unexpected),
+        }
+    }
+
+    /// Replaces the policy in one step. It is told to the helper again whenever that was away, also where this call came then.
+    ///
+    /// # Errors
+    /// [`DatapathError`].
+    pub async fn set_policy(&self, policy: Policy) -> Result<(), DatapathError> {
+        self.done(Request::SetPolicy(policy)).await
+    }
+
+    /// Replaces table 1 in one step. Once it is in force it is told to the helper again whenever that was away.
+    ///
+    /// # Errors
+    /// [`DatapathError`]; then it is neither in force nor told again.
+    pub async fn set_rules(&self, rules: Vec<Rule>) -> Result<(), DatapathError> {
+        self.done(Request::SetRules(rules)).await
+    }
+
+    /// What was counted.
+    ///
+    /// # Errors
+    /// [`DatapathError`].
+    pub async fn counters(&self) -> Result<Counters, DatapathError> {
+        match self.call(Request::Counters).await? {
+            (Reply::Counters(counters), None) => Ok(counters),
+            _ => Err(DatapathError::Unexpected),
+        }
+    }
+
+    /// Sends a frame out of an uplink.
+    ///
+    /// # Errors
+    /// [`DatapathError`].
+    pub async fn packet_out(&self, port: u32, frame: Vec<u8>) -> Result<(), DatapathError> {
+        self.done(Request::PacketOut { port, frame }).await
+    }
+
+    /// A non-blocking packet socket that hears what devices on a port say of themselves.
+    ///
+    /// # Errors
+    /// [`DatapathError`].
+    pub async fn packet_socket(&self, port: u32) -> Result<OwnedFd, DatapathError> {
+        match self.call(Request::PacketSocket { port }).await? {
+            (Reply::Socket, Some(socket)) => Ok(socket),
+            _ => Err(DatapathError::Unexpected),
+        }
+    }
+}
+
+fn refused(error: DatapathError) -> HelperRefused {
+    tracing::warn!(%error, "the datapath helper did not do it");
+    HelperRefused
+}
+
+impl Helper for Datapath {
+    async fn set_rules(&self, rules: Vec<Rule>) -> Result<(), HelperRefused> {
+        Self::set_rules(self, rules).await.map_err(refused)
+    }
+
+    async fn packet_out(&self, port: u32, frame: Vec<u8>) -> Result<(), HelperRefused> {
+        Self::packet_out(self, port, frame).await.map_err(refused)
+    }
+
+    async fn counters(&self) -> Result<Counters, HelperRefused> {
+        Self::counters(self).await.map_err(refused)
+    }
+}
+
+/// Those who want to know what the helper says.
+#[derive(Debug, Clone, Default)]
+struct Listeners {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    senders: Vec<mpsc::Sender<HelperEvent>>,
+    packets_lost: u64,
+}
+
+/// Room that frames leave to what must not be lost.
+const RESERVED: usize = 64;
+
+impl Listeners {
+    fn add(&self, sender: mpsc::Sender<HelperEvent>, welcome: Option<&Welcome>) {
+        if let Some(welcome) = welcome {
+            // A new queue has room.
+            drop(sender.try_send(HelperEvent::Up(welcome.clone())));
+        }
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).senders.push(sender);
+    }
+
+    /// A listener whose queue is full of other things than frames does not listen any more, and sees its queue end.
+    fn tell(&self, event: &HelperEvent) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let Inner { senders, packets_lost } = &mut *inner;
+        senders.retain(|sender| {
+            if matches!(event, HelperEvent::PacketIn { .. }) && sender.capacity() <= RESERVED {
+                *packets_lost = packets_lost.saturating_add(1);
+                return !sender.is_closed();
+            }
+            sender.try_send(event.clone()).is_ok()
+        });
+    }
+
+    fn packets_lost(&self) -> u64 {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).packets_lost
+    }
+}

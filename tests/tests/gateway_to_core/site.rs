@@ -68,7 +68,7 @@ impl Site {
         write_policy(dir.path(), devices, recipient, public.0);
         let (mqtt, core, gateway_admin, core_admin) = (free_tcp(), free_udp(), free_tcp(), free_tcp());
         let mut gateway = format!(
-            "data = {:?}\nadmin = \"{gateway_admin}\"\nlog = \"text\"\ndevice_key = {:?}\n{}\
+            "data = {:?}\nadmin = \"{gateway_admin}\"\nlog = \"text\"\ndatapath = \"off\"\ndevice_key = {:?}\n{}\
              [core]\naddress = \"{core}\"\nname = \"core-1\"\n\
              [policy]\nfile = {:?}\nenrolment = {:?}\n[mqtt]\nlisten = \"{mqtt}\"\n",
             path("gateway"),

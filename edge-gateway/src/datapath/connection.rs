@@ -1,0 +1,125 @@
+//! One connection to the helper: a request out, events and the reply in, a descriptor beside it where there is one.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use caregate_protocol::datapath::{Event, Framer, FromHelper, Reply, Request, ToHelper, VERSION, Welcome};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::{Answer, DatapathError};
+
+/// Longest wait for a reply: the helper answers in milliseconds, on a router under load in tens.
+pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The counters of a gateway with a few ports.
+const READ_BYTES: usize = 16 * 1024;
+/// Descriptors that are read and not asked for yet; only one is ever on its way.
+const DESCRIPTORS_MAX: usize = 4;
+
+/// A connection that has said hello.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: UnixStream,
+    framer: Framer,
+    descriptors: VecDeque<OwnedFd>,
+    number: u32,
+}
+
+impl Connection {
+    pub(super) async fn open(path: &Path, session: u64) -> Result<(Self, Welcome), DatapathError> {
+        let stream = UnixStream::connect(path)
+            .await
+            .map_err(|source| DatapathError::Connect { path: path.display().to_string(), source })?;
+        let mut connection = Self { stream, framer: Framer::new(), descriptors: VecDeque::new(), number: 0 };
+        let hello = Request::Hello { version: VERSION, session };
+        match connection.call(hello, &mut |_event| {}).await? {
+            (Reply::Welcome(welcome), _) => Ok((connection, welcome)),
+            _ => Err(DatapathError::Unexpected),
+        }
+    }
+
+    /// Asks, and waits for the reply; events that come before it go to `tell`. After any error but a refusal the connection is of
+    /// no use.
+    pub(super) async fn call(&mut self, request: Request, tell: &mut impl FnMut(Event)) -> Answer {
+        self.number = self.number.wrapping_add(1);
+        let number = self.number;
+        let bytes = ToHelper { number, request }.encode();
+        let asked = async {
+            self.write(&bytes).await?;
+            loop {
+                match self.next().await? {
+                    FromHelper::Event(event) => tell(event),
+                    FromHelper::Reply { number: replied, result } => {
+                        // What it could not read has no number.
+                        if replied != number && !(replied == 0 && result.is_err()) {
+                            return Err(DatapathError::Unexpected);
+                        }
+                        let reply = result?;
+                        let descriptor =
+                            if reply == Reply::Socket { self.descriptors.pop_front() } else { None };
+                        return Ok((reply, descriptor));
+                    }
+                }
+            }
+        };
+        timeout(REPLY_TIMEOUT, asked).await.map_err(|_elapsed| DatapathError::Timeout)?
+    }
+
+    /// The next event; a reply that nobody asked for is an error. May be dropped at any time.
+    pub(super) async fn event(&mut self) -> Result<Event, DatapathError> {
+        match self.next().await? {
+            FromHelper::Event(event) => Ok(event),
+            FromHelper::Reply { .. } => Err(DatapathError::Unexpected),
+        }
+    }
+
+    async fn next(&mut self) -> Result<FromHelper, DatapathError> {
+        loop {
+            if let Some(frame) = self.framer.next_frame()? {
+                return Ok(FromHelper::decode(&frame)?);
+            }
+            self.stream.readable().await?;
+            let mut buffer = [0; READ_BYTES];
+            let read = self
+                .stream
+                .try_io(Interest::READABLE, || receive(&self.stream, &mut buffer, &mut self.descriptors));
+            match read {
+                Ok(0) => return Err(DatapathError::Away),
+                Ok(length) => self.framer.push(buffer.get(..length).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn write(&self, mut bytes: &[u8]) -> Result<(), DatapathError> {
+        while !bytes.is_empty() {
+            self.stream.writable().await?;
+            match self.stream.try_write(bytes) {
+                Ok(length) => bytes = bytes.get(length..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn receive(stream: &UnixStream, buffer: &mut [u8], descriptors: &mut VecDeque<OwnedFd>) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut slices = [IoSliceMut::new(buffer)];
+    let received = recvmsg(stream.as_fd(), &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            descriptors.extend(rights.take(DESCRIPTORS_MAX.saturating_sub(descriptors.len())));
+        }
+    }
+    Ok(received.bytes)
+}

@@ -1,0 +1,195 @@
+//! Keeps the connection, and remembers what the helper has to be told again.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use caregate_protocol::datapath::{Event, Policy, Reply, Request, Rule, Welcome};
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::connection::Connection;
+use super::{Call, DatapathError, Listeners};
+use crate::openflow::helper::HelperEvent;
+
+/// Between attempts: a helper that restarts is back within a few tenths of a second, and an attempt costs next to nothing.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What the helper is told after it was away.
+#[derive(Debug, Default)]
+struct Told {
+    rules: Option<Vec<Rule>>,
+    policy: Option<Policy>,
+}
+
+pub(super) struct Task {
+    path: PathBuf,
+    session: u64,
+    calls: mpsc::Receiver<Call>,
+    welcome: watch::Sender<Option<Welcome>>,
+    listeners: Listeners,
+    told: Told,
+    connection: Option<Connection>,
+}
+
+impl Task {
+    /// Connects for the first time.
+    pub(super) async fn start(
+        path: &Path,
+        session: u64,
+        calls: mpsc::Receiver<Call>,
+        listeners: Listeners,
+    ) -> Result<(Self, watch::Receiver<Option<Welcome>>), DatapathError> {
+        let (connection, welcome) = Connection::open(path, session).await?;
+        let (welcome, watched) = watch::channel(Some(welcome));
+        let task = Self {
+            path: path.to_owned(),
+            session,
+            calls,
+            welcome,
+            listeners,
+            told: Told::default(),
+            connection: Some(connection),
+        };
+        Ok((task, watched))
+    }
+
+    /// Until `stop`, or until nobody can ask any more.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let ended = match self.connection.take() {
+                Some(connection) => tokio::select! {
+                    () = stop.cancelled() => return,
+                    ended = self.serve(connection) => ended,
+                },
+                None => tokio::select! {
+                    () = stop.cancelled() => return,
+                    ended = self.reconnect() => ended,
+                },
+            };
+            if ended.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Serves calls until the connection is lost; none when nobody can ask any more.
+    async fn serve(&mut self, mut connection: Connection) -> Option<()> {
+        let lost = loop {
+            tokio::select! {
+                call = self.calls.recv() => {
+                    if let Err(lost) = self.ask(&mut connection, call?).await {
+                        break lost;
+                    }
+                }
+                event = connection.event() => match event {
+                    Ok(event) => tell(&self.welcome, &self.listeners, event),
+                    Err(lost) => break lost,
+                },
+            }
+        };
+        warn!(reason = %lost, "the datapath helper is away; what is in force stays in force");
+        self.welcome.send_replace(None);
+        self.listeners.tell(&HelperEvent::Down);
+        Some(())
+    }
+
+    /// An error is one of the connection.
+    async fn ask(&mut self, connection: &mut Connection, call: Call) -> Result<(), DatapathError> {
+        let rules = match &call.request {
+            Request::SetPolicy(policy) => {
+                self.told.policy = Some(policy.clone());
+                None
+            }
+            Request::SetRules(rules) => Some(rules.clone()),
+            Request::Hello { .. }
+            | Request::Counters
+            | Request::PacketOut { .. }
+            | Request::PacketSocket { .. } => None,
+        };
+        let answer =
+            connection.call(call.request, &mut |event| tell(&self.welcome, &self.listeners, event)).await;
+        if answer.is_ok() && rules.is_some() {
+            self.told.rules = rules;
+        }
+        let (answer, lost) = match answer {
+            Err(lost) if !matches!(lost, DatapathError::Refused(_)) => (Err(DatapathError::Away), Some(lost)),
+            answer => (answer, None),
+        };
+        // Whoever asked may have gone.
+        drop(call.answer.send(answer));
+        lost.map_or(Ok(()), Err)
+    }
+
+    /// Until there is a connection that knows all that it has to; none when nobody can ask any more.
+    async fn reconnect(&mut self) -> Option<()> {
+        loop {
+            let pause = sleep(RETRY_INTERVAL);
+            tokio::pin!(pause);
+            loop {
+                tokio::select! {
+                    () = &mut pause => break,
+                    call = self.calls.recv() => self.answer_away(call?),
+                }
+            }
+            match self.attempt().await {
+                Ok((connection, welcome)) => {
+                    info!(ports = welcome.ports.len(), "the datapath helper is back");
+                    self.connection = Some(connection);
+                    self.welcome.send_replace(Some(welcome.clone()));
+                    self.listeners.tell(&HelperEvent::Up(welcome));
+                    return Some(());
+                }
+                Err(DatapathError::Connect { .. }) => {}
+                Err(reason) => warn!(%reason, "the datapath helper can't be used"),
+            }
+        }
+    }
+
+    /// Nobody need wait for a helper that is away.
+    fn answer_away(&mut self, call: Call) {
+        if let Request::SetPolicy(policy) = call.request {
+            self.told.policy = Some(policy);
+        }
+        drop(call.answer.send(Err(DatapathError::Away)));
+    }
+
+    async fn attempt(&self) -> Result<(Connection, Welcome), DatapathError> {
+        let (mut connection, mut welcome) = Connection::open(&self.path, self.session).await?;
+        let rules = self.told.rules.clone().map(Request::SetRules);
+        let policy = self.told.policy.clone().map(Request::SetPolicy);
+        for request in rules.into_iter().chain(policy) {
+            let told = connection.call(request, &mut |event| note(&mut welcome, &event)).await?;
+            if !matches!(told, (Reply::Done, None)) {
+                return Err(DatapathError::Unexpected);
+            }
+        }
+        Ok((connection, welcome))
+    }
+}
+
+/// Keeps the list of ports true.
+fn note(welcome: &mut Welcome, event: &Event) {
+    if let Event::PortStatus(port) = event
+        && let Some(known) = welcome.ports.iter_mut().find(|known| known.number == port.number)
+    {
+        known.clone_from(port);
+    }
+}
+
+fn tell(welcome: &watch::Sender<Option<Welcome>>, listeners: &Listeners, event: Event) {
+    welcome.send_if_modified(|welcome| {
+        let is_port = matches!(event, Event::PortStatus(_));
+        if let Some(welcome) = welcome {
+            note(welcome, &event);
+        }
+        is_port
+    });
+    listeners.tell(&match event {
+        Event::PacketIn { uplink: _, rule, total_len, frame } => {
+            HelperEvent::PacketIn { rule, total_len, frame }
+        }
+        Event::PortStatus(port) => HelperEvent::Port(port),
+    });
+}
