@@ -70,6 +70,18 @@ impl OpenVswitch {
         self.configure(&["get", "controller", "br0", "is_connected"]).trim() == "true"
     }
 
+    /// `ovs-ofctl` on the bridge's own socket, past the controller.
+    pub(crate) fn ofctl(&self, command: &str, arguments: &[&str]) -> String {
+        let bridge = format!("unix:{}/br0.mgmt", self.folder.path().display());
+        run("ovs-ofctl", &[&["-O", "OpenFlow13", command, &bridge], arguments].concat())
+    }
+
+    /// Starts the switch again after [`kill`](Self::kill); its configuration is in its database.
+    pub(crate) fn restart(&mut self) {
+        let socket = format!("unix:{}", self.folder.path().join("db.sock").display());
+        self.switch = start("ovs-vswitchd", &[&socket, "-vconsole:off"], &self.folder);
+    }
+
     /// Sends the switch a signal.
     pub(crate) fn signal(&self, name: &str) {
         run("kill", &[&format!("-{name}"), &self.switch.id().to_string()]);
