@@ -50,6 +50,9 @@ fn edge_gateway() {
     assert_eq!(mqtt.credentials.len(), 1);
     Credentials::new(mqtt.credentials).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(file.brokers.len(), 1);
+    let local = file.local.expect("the example has the local door");
+    edge_gateway::local::Login::new(&local.access_code).unwrap_or_else(|error| panic!("{error}"));
+    assert!(local.revoke_keys.is_some() && local.oui.is_some());
     let dir = tempfile::tempdir().unwrap();
     Log::open(dir.path(), Limits::with_budget(file.spool.bytes_max)).unwrap();
 }

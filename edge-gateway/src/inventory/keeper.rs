@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caregate_protocol::policy::BoundDevice;
+use prometheus::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::metrics::InventoryMetrics;
+use super::table::Inventory;
 use super::tap::Shared;
 use crate::hints::Hints;
 
@@ -49,4 +52,20 @@ pub async fn follow(
             () = stop.cancelled() => return,
         }
     }
+}
+
+/// The inventory as it was kept, and what keeps it and follows who is bound until `stop`. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// If a metric is registered already.
+pub fn start(
+    hints: &Hints,
+    registry: &Registry,
+    devices: watch::Receiver<Arc<Vec<BoundDevice>>>,
+    stop: &CancellationToken,
+) -> Result<Shared, prometheus::Error> {
+    let shared = Shared::new(Inventory::restored(hints.seen()), InventoryMetrics::register(registry)?);
+    tokio::spawn(keep(shared.clone(), hints.clone(), stop.clone()));
+    tokio::spawn(follow(shared.clone(), devices, stop.clone()));
+    Ok(shared)
 }

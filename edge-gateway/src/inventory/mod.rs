@@ -16,7 +16,7 @@ pub mod table;
 mod tap;
 mod text;
 
-pub use keeper::{follow, keep};
+pub use keeper::{follow, keep, start};
 pub use metrics::InventoryMetrics;
 pub use tap::{Shared, Tap};
 

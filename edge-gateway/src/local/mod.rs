@@ -22,4 +22,4 @@ pub use login::{
 };
 pub use metrics::LocalMetrics;
 pub use offers::{OFFERS_MAX, Offers, REVOCATION_BYTES_MAX};
-pub use start::{LocalEntry, Material, Socket};
+pub use start::{Behind, LocalEntry, Material, open};

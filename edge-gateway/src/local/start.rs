@@ -1,22 +1,30 @@
 //! Opens the door: what the configuration names is read and checked, then the socket.
 
+use std::collections::BTreeSet;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use axum::Router;
 use caregate_host::http::{self, Options};
 use caregate_host::identity::Identity;
 use caregate_host::{config, key_file, net};
+use caregate_protocol::policy::Mac;
 use ledger_client::revoke::{RevokeKeyFile, RevokeKeys};
 use ledger_client::verify::Pins;
+use prometheus::Registry;
 use serde::Deserialize;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::door::CONNECTIONS_MAX;
+use super::door::{App, CONNECTIONS_MAX, PolicySide, router};
 use super::login::{AccessCodeEntry, Login};
+use super::metrics::LocalMetrics;
+use super::offers::Offers;
+use crate::hints::Hints;
+use crate::inventory::Shared;
 use crate::inventory::oui::Vendors;
 
 /// `[local]`.
@@ -75,41 +83,52 @@ impl Material {
     }
 }
 
-/// The door's socket, before anybody is served.
-#[derive(Debug)]
-pub struct Socket {
-    listener: tokio::net::TcpListener,
-    address: SocketAddr,
+/// What the door shows and hands on.
+pub struct Behind<P> {
+    /// The policy side.
+    pub policy: P,
+    /// Who and what is enrolled.
+    pub pins: Arc<Pins>,
+    /// Who was seen.
+    pub inventory: Shared,
+    /// Who was heard, and the quarantine.
+    pub hints: Hints,
+    /// Whose frames a controller's rule drops.
+    pub quarantined: watch::Receiver<Arc<BTreeSet<Mac>>>,
 }
 
-impl Socket {
-    /// Listens. Must be called inside a tokio runtime.
-    ///
-    /// # Errors
-    /// What the operating system says, naming the address.
-    pub fn listen(entry: &LocalEntry) -> anyhow::Result<Self> {
-        let listener = net::listen(&entry.listen).context("local.listen")?;
-        let address = listener.local_addr()?;
-        Ok(Self { listener, address })
-    }
-
-    /// Where it listens.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Whether others than this machine may connect, so that it must be HTTPS.
-    #[must_use]
-    pub fn is_public(&self) -> bool {
-        !self.address.ip().to_canonical().is_loopback()
-    }
-
-    /// Serves until `stop`.
-    pub async fn serve(self, router: Router, identity: Arc<Identity>, stop: CancellationToken) {
-        let is_public = self.is_public();
-        info!(address = %self.address, tls = is_public, "the local door listens");
-        let tls = is_public.then(|| Arc::new(identity.server_config_no_client(&[b"http/1.1"])));
-        http::serve(self.listener, router, Options { connections_max: CONNECTIONS_MAX, tls }, stop).await;
-    }
+/// Listens, and answers with what serves until `stop`. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// What the operating system says, naming the address; or a metric that is registered already.
+pub fn open<P: PolicySide>(
+    entry: &LocalEntry,
+    material: Material,
+    behind: Behind<P>,
+    identity: &Identity,
+    registry: &Registry,
+    stop: CancellationToken,
+) -> anyhow::Result<(SocketAddr, impl Future<Output = ()> + Send + 'static)> {
+    let listener = net::listen(&entry.listen).context("local.listen")?;
+    let address = listener.local_addr()?;
+    let is_public = !address.ip().to_canonical().is_loopback();
+    let tls = is_public.then(|| Arc::new(identity.server_config_no_client(&[b"http/1.1"])));
+    let Material { login, keys, vendors } = material;
+    let Behind { policy, pins, inventory, hints, quarantined } = behind;
+    let app = App {
+        policy,
+        pins,
+        keys,
+        inventory,
+        vendors,
+        hints,
+        quarantined,
+        login,
+        metrics: LocalMetrics::register(registry)?,
+        secure: is_public,
+        offers: Offers::default(),
+    };
+    info!(%address, tls = is_public, "the local door listens");
+    let options = Options { connections_max: CONNECTIONS_MAX, tls };
+    Ok((address, http::serve(listener, router(Arc::new(app)), options, stop)))
 }
