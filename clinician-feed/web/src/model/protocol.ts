@@ -80,7 +80,61 @@ export interface Link {
   readonly core: "up" | "down";
 }
 
-export type Frame = Hello | Reading | Chain | Link;
+export const ENDS = ["revoked", "replaced", "expired", "emergency_over", "suspended"] as const;
+export type End = (typeof ENDS)[number];
+
+/** What access to a patient rests on, by the ledger. Times are Unix ms. */
+export type Basis =
+  | { readonly basis: "unknown" | "none" }
+  | { readonly basis: "pending"; readonly fromMs: number }
+  | { readonly basis: "consent" | "emergency"; readonly untilMs: number }
+  | { readonly basis: "ended"; readonly atMs: number; readonly why: End };
+
+export interface Access {
+  readonly type: "access";
+  readonly patient: string;
+  readonly basis: Basis;
+}
+
+export interface Ledger {
+  readonly type: "ledger";
+  readonly state: "starting" | "following" | "away";
+  /** Since when it is away, Unix ms. */
+  readonly sinceMs: number | null;
+  /** Whether this feed can break the glass, and whether the ledger would take it. */
+  readonly breakGlass: "no_key" | "refused" | "ready";
+}
+
+export const AUDIT_KINDS = [
+  "login",
+  "look",
+  "emergency",
+  "emergency_opened",
+  "emergency_failed",
+  "frequent",
+  "granted",
+  "ended",
+  "emergency_seen",
+  "suspended",
+  "reinstated",
+] as const;
+
+/** A line of the list of who looked and what changed. */
+export interface Audit {
+  readonly type: "audit";
+  readonly id: number;
+  readonly atMs: number;
+  readonly what: (typeof AUDIT_KINDS)[number];
+  readonly user: string | null;
+  readonly patient: string | null;
+  /** The beginning of a pseudonym or a relationship. */
+  readonly about: string | null;
+  readonly text: string | null;
+  readonly untilMs: number | null;
+  readonly count: number | null;
+}
+
+export type Frame = Hello | Reading | Chain | Link | Access | Ledger | Audit;
 
 /** Why a frame was refused; `where` is a path into the object, never a value out of it. */
 export type FrameReason = "too-long" | "not-json" | "unknown-type" | "bad-field";
@@ -103,6 +157,8 @@ export const SAMPLES_MAX = 8192;
 const NAME_CHARS_MAX = 64;
 /** Display texts and bed names: what fits a banner. */
 const TEXT_CHARS_MAX = 128;
+/** A reason of at most 1,000 bytes, or a refusal's sentence. */
+const AUDIT_CHARS_MAX = 1024;
 /** A central station shows 16 to 32 beds; twice that scrolls, more is another page. */
 export const BEDS_MAX = 64;
 /** The value that stands for "no sample" in a waveform chunk. */
@@ -235,6 +291,47 @@ function parseChain(object: Fields): Chain {
   };
 }
 
+function parseBasis(object: Fields): Basis {
+  const seconds = (key: string): number => whole(object[key], key) * 1000;
+  const basis = oneOf(object["basis"], "basis", ["unknown", "none", "pending", "consent", "emergency", "ended"] as const);
+  switch (basis) {
+    case "unknown":
+    case "none":
+      return { basis };
+    case "pending":
+      return { basis, fromMs: seconds("from") };
+    case "consent":
+    case "emergency":
+      return { basis, untilMs: seconds("until") };
+    case "ended":
+      return { basis, atMs: seconds("at"), why: oneOf(object["why"], "why", ENDS) };
+  }
+}
+
+function parseLedger(object: Fields): Ledger {
+  return {
+    type: "ledger",
+    state: oneOf(object["state"], "state", ["starting", "following", "away"] as const),
+    sinceMs: orNull(object["since_ms"], (v) => finite(v, "since_ms")),
+    breakGlass: oneOf(object["break_glass"], "break_glass", ["no_key", "refused", "ready"] as const),
+  };
+}
+
+function parseAudit(object: Fields): Audit {
+  return {
+    type: "audit",
+    id: whole(object["id"], "id"),
+    atMs: finite(object["at_ms"], "at_ms"),
+    what: oneOf(object["what"], "what", AUDIT_KINDS),
+    user: orNull(object["user"], (v) => text(v, "user", TEXT_CHARS_MAX)),
+    patient: orNull(object["patient"], (v) => patientId(v, "patient")),
+    about: orNull(object["about"], (v) => text(v, "about", NAME_CHARS_MAX)),
+    text: orNull(object["text"], (v) => text(v, "text", AUDIT_CHARS_MAX)),
+    untilMs: orNull(object["until"], (v) => whole(v, "until") * 1000),
+    count: orNull(object["count"], (v) => whole(v, "count")),
+  };
+}
+
 /** Reads one text frame. Throws {@link FrameError}, and nothing else, on a frame that does not keep to the interface. */
 export function parseFrame(frame: string): Frame {
   if (frame.length > FRAME_CHARS_MAX) throw new FrameError("too-long", "frame");
@@ -254,6 +351,12 @@ export function parseFrame(frame: string): Frame {
       return parseChain(object);
     case "link":
       return { type: "link", core: oneOf(object["core"], "core", ["up", "down"] as const) };
+    case "access":
+      return { type: "access", patient: patientId(object["patient"], "patient"), basis: parseBasis(object) };
+    case "ledger":
+      return parseLedger(object);
+    case "audit":
+      return parseAudit(object);
     default:
       throw new FrameError("unknown-type", "type");
   }

@@ -9,7 +9,7 @@ import { ClockOffset, Delays } from "./latency";
 import { NumericSeries, measuredAtMs } from "./numeric";
 import { Playout } from "./playout";
 import { BEDS_MAX, FrameError, parseFrame } from "./protocol";
-import type { Category, Chain, DataClass, Frame, FrameReason, Hello, Reading, Wave } from "./protocol";
+import type { Access, Audit, Basis, Category, Chain, DataClass, Frame, FrameReason, Hello, Ledger, Reading, Wave } from "./protocol";
 import { present } from "./quantity";
 import type { Presentation } from "./quantity";
 import { SWEEP_MS_MAX, SampleWindow } from "./samples";
@@ -22,6 +22,12 @@ export const CHANNELS_MAX = 12;
 export const DEVICES_MAX = 8;
 /** A bed's list: an eventful shift. */
 export const EVENTS_MAX = 100;
+/** As many lines as the feed keeps. */
+export const AUDIT_MAX = 200;
+/** A patient whom the feed's configuration does not name. */
+export const NO_BED = "No bed";
+/** The same, where it is break-glass that shows them. */
+export const EMERGENCY_BED = "Emergency — unknown bed";
 /** Older than this at the feed is backlog: above any network's hiccup, half of what counts as lost. */
 export const LIVE_MS_MAX = 5_000;
 /** For how long "backlog arriving" stays after the last late reading. */
@@ -67,6 +73,8 @@ export interface Bed {
   readonly events: BedEvent[];
   readonly chains: Map<DataClass, ChainState>;
   readonly delays: Delays;
+  /** What access rests on; null where the feed follows no ledger. */
+  access: Basis | null;
   /** When a live reading last came, page's clock; −∞ for never. */
   liveMs: number;
   /** When backlog last came, page's clock; −∞ for never. */
@@ -88,6 +96,7 @@ function newBed(patient: string, name: string, category: Category): Bed {
     events: [],
     chains: new Map(),
     delays: new Delays(),
+    access: null,
     liveMs: -Infinity,
     backlogMs: -Infinity,
     revision: 0,
@@ -101,6 +110,10 @@ export class Ward {
   readonly delays = new Delays();
   readonly refused = new Map<RefusedReason, number>();
   coreUp = true;
+  /** Null where the feed follows none. */
+  ledger: Ledger | null = null;
+  /** Newest first. */
+  readonly audit: Audit[] = [];
   /** Raised when beds come or go, or the link changes. */
   revision = 0;
   /** Readings that the feed had given up before the page returned. */
@@ -143,6 +156,16 @@ export class Ward {
         this.coreUp = frame.core === "up";
         this.revision += 1;
         return null;
+      case "access":
+        this.acceptAccess(frame);
+        return null;
+      case "ledger":
+        this.ledger = frame;
+        this.revision += 1;
+        return null;
+      case "audit":
+        this.acceptAudit(frame);
+        return null;
       case "reading":
         return this.acceptReading(frame, nowMs) ? frame : null;
     }
@@ -152,6 +175,9 @@ export class Ward {
     this.clock.observe(nowMs, hello.serverMs);
     // The feed counts from an earlier number than we have seen: it began anew.
     if (this.lastN !== null && hello.next <= this.lastN) this.lastN = null;
+    // The feed says all of it again.
+    this.ledger = null;
+    this.audit.length = 0;
     const listed = new Set(hello.beds.map((entry) => entry.patient));
     for (const patient of this.beds.keys()) if (!listed.has(patient)) this.beds.delete(patient);
     const known = new Map(this.beds);
@@ -160,6 +186,7 @@ export class Ward {
       const bed = known.get(entry.patient) ?? newBed(entry.patient, entry.bed, entry.category);
       bed.name = entry.bed;
       bed.category = entry.category;
+      bed.access = null;
       bed.revision += 1;
       this.beds.set(entry.patient, bed);
     }
@@ -178,7 +205,7 @@ export class Ward {
       this.refuse("beds-full");
       return null;
     }
-    const bed = newBed(patient, "No bed", "unknown");
+    const bed = newBed(patient, NO_BED, "unknown");
     this.beds.set(patient, bed);
     this.revision += 1;
     return bed;
@@ -189,6 +216,20 @@ export class Ward {
     if (bed === null) return;
     bed.chains.set(chain.dataClass, { verified: chain.verified, gap: chain.gap });
     bed.revision += 1;
+  }
+
+  private acceptAccess(access: Access): void {
+    const bed = this.bedOf(access.patient);
+    if (bed === null) return;
+    bed.access = access.basis;
+    if (bed.name === NO_BED && access.basis.basis === "emergency") bed.name = EMERGENCY_BED;
+    bed.revision += 1;
+  }
+
+  private acceptAudit(line: Audit): void {
+    this.audit.unshift(line);
+    if (this.audit.length > AUDIT_MAX) this.audit.length = AUDIT_MAX;
+    this.revision += 1;
   }
 
   private acceptReading(reading: Reading, nowMs: number): boolean {

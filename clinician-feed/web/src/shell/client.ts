@@ -1,6 +1,8 @@
 /** Carries out what the connection's state machine says: fetch, WebSocket and the clock. */
 import { ATTEMPT_MS_MAX, Contact, INITIAL, next } from "../model/connection";
 import type { Action, Event, State } from "../model/connection";
+import { answerOf } from "../model/emergency";
+import type { EmergencyAnswer, EmergencyRequest } from "../model/emergency";
 import { Ward } from "../model/ward";
 import { record } from "./trace";
 
@@ -11,6 +13,9 @@ const TICK_MS = 125;
 export function clockMs(): number {
   return performance.timeOrigin + performance.now();
 }
+
+/** A transaction is in a block within 30 s or given up; and the way there and back. */
+const EMERGENCY_MS_MAX = 40_000;
 
 export type LoginAnswer = "ok" | "wrong" | "too-many" | "no-answer";
 
@@ -69,6 +74,21 @@ export class Client {
     this.takeUser(user);
     this.handle({ is: "loggedIn" });
     return "ok";
+  }
+
+  /** Breaks the glass; the pseudonym goes in the body, never in an address. */
+  async openEmergency(request: EmergencyRequest): Promise<EmergencyAnswer> {
+    try {
+      const response = await fetch("/api/emergency", {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(request),
+        signal: AbortSignal.timeout(EMERGENCY_MS_MAX),
+      });
+      return answerOf(response.ok, await response.json());
+    } catch {
+      return { is: "refused", why: "The feed does not answer. Look at the list of who looked and what changed before trying again." };
+    }
   }
 
   /** Forgets everything that was shown, also when the feed can't be told. */

@@ -1,9 +1,12 @@
 /** The page: login, or the header with the state of the data path above the grid of beds. */
 import { useEffect, useState } from "preact/hooks";
+import { whenText } from "../model/access";
 import { NO_CONTACT_MS } from "../model/connection";
 import { LOST_MS, printAge } from "../model/numeric";
 import { clockMs } from "../shell/client";
 import type { Client } from "../shell/client";
+import { AuditPanel } from "./audit";
+import { Emergency } from "./emergency";
 import { second, useWatched } from "./frames";
 import { Login } from "./login";
 import { Tile } from "./tile";
@@ -15,7 +18,21 @@ function linkText(client: Client): { text: string; state: "live" | "lost" } {
   return { text: "live", state: "live" };
 }
 
-function Header({ client }: { readonly client: Client }) {
+type Panel = "emergency" | "audit";
+
+/** Only what is not as it should be. */
+function LedgerState({ client }: { readonly client: Client }) {
+  const { ledger } = client.ward;
+  if (ledger === null || ledger.state === "following") return null;
+  const since = ledger.sinceMs === null ? "" : ` since ${whenText(ledger.sinceMs, client.ward.feedNowMs(clockMs()))}`;
+  return (
+    <span class="warn" role="status" title="What access rests on may have changed meanwhile">
+      {ledger.state === "away" ? `ledger unreachable${since}` : "reading the ledger"}
+    </span>
+  );
+}
+
+function Header({ client, show }: { readonly client: Client; readonly show: (panel: Panel) => void }) {
   const { ward } = client;
   const link = linkText(client);
   // What the last readings took says nothing of now once none comes.
@@ -43,7 +60,18 @@ function Header({ client }: { readonly client: Client }) {
           {refused} refused
         </span>
       )}
+      <LedgerState client={client} />
       <span class="spring" />
+      {ward.ledger !== null && ward.ledger.breakGlass !== "no_key" && (
+        <button type="button" class="logout danger" onClick={() => show("emergency")}>
+          Emergency access
+        </button>
+      )}
+      {(ward.ledger !== null || ward.audit.length > 0) && (
+        <button type="button" class="logout" onClick={() => show("audit")}>
+          Journal
+        </button>
+      )}
       <time class="top-clock">{new Date(ward.feedNowMs(clockMs())).toLocaleTimeString("en-GB")}</time>
       <span class="who" title="Logged in">
         {client.user}
@@ -74,10 +102,13 @@ function gridClass(beds: number): string {
 
 export function App({ client }: { readonly client: Client }) {
   const [openedPatient, setOpened] = useState<string | null>(null);
+  const [panel, setPanel] = useState<Panel | null>(null);
   useWatched(() => `${client.ward.revision}:${client.isOpen}:${client.needsLogin}:${client.ward.beds.size}:${second()}`);
   useEffect(() => {
     const close = (event: KeyboardEvent): void => {
-      if (event.key === "Escape") setOpened(null);
+      if (event.key !== "Escape") return;
+      setOpened(null);
+      setPanel(null);
     };
     window.addEventListener("keydown", close);
     return () => {
@@ -93,7 +124,16 @@ export function App({ client }: { readonly client: Client }) {
   const beds = openedBed === undefined ? all : [openedBed];
   return (
     <>
-      <Header client={client} />
+      <Header client={client} show={setPanel} />
+      {panel === "emergency" && (
+        <Emergency
+          open={(request) => client.openEmergency(request)}
+          close={() => setPanel(null)}
+          user={client.user}
+          refused={ward.ledger?.breakGlass === "refused"}
+        />
+      )}
+      {panel === "audit" && <AuditPanel ward={ward} feedNowMs={ward.feedNowMs(clockMs())} close={() => setPanel(null)} />}
       {lostForMs >= NO_CONTACT_MS && <NoContact client={client} lostForMs={lostForMs} />}
       <main class={`beds ${gridClass(beds.length)}${lostForMs >= NO_CONTACT_MS ? " is-out" : ""}`}>
         {beds.map((bed) => (

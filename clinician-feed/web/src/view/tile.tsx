@@ -1,4 +1,5 @@
 /** One bed: banner, traces with numerics beside them, trends, events, and how far its chains are verified. */
+import { accessText } from "../model/access";
 import { cells, trendRows } from "../model/cells";
 import type { Cell } from "../model/cells";
 import { LOST_MS, printAge } from "../model/numeric";
@@ -106,8 +107,14 @@ function BannerNews({ bed }: { readonly bed: Bed }) {
   );
 }
 
-function Banner({ bed, channels, opened, toggle, nowMs }: Omit<TileProps, "ward"> & { readonly channels: readonly Channel[]; readonly nowMs: number }) {
+interface BannerProps extends TileProps {
+  readonly channels: readonly Channel[];
+  readonly nowMs: number;
+}
+
+function Banner({ bed, ward, channels, opened, toggle, nowMs }: BannerProps) {
   const heldBack = heldBackText(channels, nowMs);
+  const access = accessText(bed.access, ward.feedNowMs(nowMs));
   return (
     <header class="banner">
       <h2>
@@ -119,6 +126,11 @@ function Banner({ bed, channels, opened, toggle, nowMs }: Omit<TileProps, "ward"
         {bed.patient.slice(0, 4)} {bed.patient.slice(4, 8)}
       </span>
       <span class={`category category-${bed.category}`}>{bed.category}</span>
+      {access !== null && (
+        <span class={`access access-${access.state}`} role="status">
+          {access.text}
+        </span>
+      )}
       {nowMs - bed.backlogMs < BACKLOG_SHOWN_MS && <span class="backlog">backlog arriving</span>}
       <BannerNews bed={bed} />
       <span class="delay" title="Median from measurement to this page; traces are held back so that they run smoothly">
@@ -144,7 +156,7 @@ export function Tile(props: TileProps) {
   const small = numerics.filter((cell) => !large.includes(cell));
   const rows = trendRows(bed, TREND_ROWS_MAX).length;
   return (
-    <article class="tile" aria-label={`${bed.name}, ${bed.category}`}>
+    <article class={`tile access-of-${bed.access?.basis ?? "unknown"}`} aria-label={`${bed.name}, ${bed.category}`}>
       <Banner {...props} channels={shown} nowMs={nowMs} />
       <div class="signals">
         <div class="lanes">
