@@ -176,9 +176,10 @@ impl<'r> Building<'r> {
     pub fn seal(self, sealer: &Sealer) -> Result<(Header, BlockWrite), StateError> {
         let mut write = BlockWrite { number: self.context.number, ..BlockWrite::default() };
         let state_root = self.overlay.state().apply(&self.overlay.changes, &mut write)?;
-        let bloom = self.receipts.iter().fold(Bloom::default(), |all, receipt| {
-            all | *alloy_consensus::TxReceipt::bloom_cheap(receipt).as_ref().unwrap_or(&Bloom::default())
-        });
+        let bloom = self
+            .receipts
+            .iter()
+            .fold(Bloom::default(), |all, receipt| all | alloy_consensus::TxReceipt::bloom(receipt));
         let mut header = Header {
             parent_hash: self.parent,
             ommers_hash: EMPTY_OMMER_ROOT_HASH,

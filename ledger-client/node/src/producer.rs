@@ -51,12 +51,12 @@ pub enum SubmitError {
 }
 
 fn invalid_text(invalid: &InvalidTransaction) -> String {
-    match invalid {
-        InvalidTransaction::LackOfFundForMaxFee { .. } => format!(
+    if matches!(invalid, InvalidTransaction::LackOfFundForMaxFee { .. }) {
+        return format!(
             "insufficient funds for gas * price + value: {invalid}; this chain's gas price is 0, send with gas price 0"
-        ),
-        _ => invalid.to_string(),
+        );
     }
+    invalid.to_string()
 }
 
 impl SubmitError {
@@ -76,7 +76,7 @@ impl SubmitError {
 /// A transaction on its way to the thread.
 pub struct Submission {
     tx: Recovered<TxEnvelope>,
-    answer: SyncSender<Result<(), SubmitError>>,
+    answer: SyncSender<Outcome>,
 }
 
 /// The way to the thread, and what waits there. Clones share both.
@@ -91,10 +91,7 @@ impl Queue {
     ///
     /// # Errors
     /// [`SubmitError::Busy`] and [`SubmitError::Stopped`].
-    pub fn submit(
-        &self,
-        tx: Recovered<TxEnvelope>,
-    ) -> Result<Receiver<Result<(), SubmitError>>, SubmitError> {
+    pub fn submit(&self, tx: Recovered<TxEnvelope>) -> Result<Receiver<Outcome>, SubmitError> {
         let (answer, answered) = mpsc::sync_channel(1);
         self.submissions.try_send(Submission { tx, answer }).map_err(|error| match error {
             TrySendError::Full(_) => SubmitError::Busy,
@@ -144,7 +141,9 @@ pub struct Producer {
     pub stop: CancellationToken,
 }
 
-type Answer = (SyncSender<Result<(), SubmitError>>, Result<(), SubmitError>);
+type Outcome = Result<(), SubmitError>;
+/// To one caller, and what it is told.
+type Answer = (SyncSender<Outcome>, Outcome);
 
 impl Producer {
     /// Makes blocks until it is told to stop.
@@ -226,7 +225,7 @@ impl Producer {
         batch: Vec<Submission>,
         now_s: u64,
         answers: &mut Vec<Answer>,
-    ) -> Result<Vec<(B256, SyncSender<Result<(), SubmitError>>)>, ChainError> {
+    ) -> Result<Vec<(B256, SyncSender<Outcome>)>, ChainError> {
         let reader = self.chain.read()?;
         let building = self.chain.begin(&reader, now_s);
         let mut pool = self.incoming.pool.lock().unwrap_or_else(PoisonError::into_inner);

@@ -186,13 +186,15 @@ fn node_key(owner: &B256, path: &[u8], number: u64) -> Vec<u8> {
     key
 }
 
+type Entry = (Vec<u8>, Vec<u8>);
+
 /// Key and bytes of the newest version of a node not above `number`.
 fn newest(
     nodes: &impl ReadableTable<Bytes, Bytes>,
     owner: &B256,
     path: &[u8],
     number: u64,
-) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+) -> Result<Option<Entry>, StoreError> {
     let (first, last) = (node_key(owner, path, 0), node_key(owner, path, number));
     let mut range =
         nodes.range::<&[u8]>(first.as_slice()..=last.as_slice()).map_err(failed("read a trie node"))?;

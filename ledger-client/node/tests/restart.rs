@@ -1,5 +1,7 @@
 //! A node that is killed at any moment goes on where it was: what was answered is there, and no block is half there.
 
+#![expect(clippy::unwrap_used, reason = "a test's own helpers")]
+
 mod support;
 
 use std::process::Stdio;

@@ -1,5 +1,7 @@
 //! JSON-RPC as strangers use it: the standard's errors, bounds, transaction types, order, events, filters.
 
+#![expect(clippy::unwrap_used, reason = "a test's own helpers")]
+
 mod support;
 
 use std::io::{Read, Write};
@@ -150,10 +152,7 @@ fn transactions_that_this_chain_does_not_take() {
     let last = twisted.len() - 1;
     twisted[last] ^= 1;
     let cases: [(Vec<u8>, &str); 10] = [
-        (
-            alloy_consensus::TxEnvelope::from(blob).encoded_2718(),
-            "transaction type not supported: 3",
-        ),
+        (alloy_consensus::TxEnvelope::from(blob).encoded_2718(), "transaction type not supported: 3"),
         (
             signed(TxLegacy { chain_id: Some(1), ..base.clone() }, by),
             "invalid chain id for signer: have 1 want 4711",
@@ -165,7 +164,7 @@ fn transactions_that_this_chain_does_not_take() {
         (signed(TxLegacy { value: U256::ONE, ..base.clone() }, by), "insufficient funds"),
         (signed(TxLegacy { input: vec![0; 131_072].into(), ..base.clone() }, by), "oversized data"),
         (b"\x02\xc0".to_vec(), "decode"),
-        ([signed(base.clone(), by), vec![0]].concat(), "decode"),
+        ([signed(base, by), vec![0]].concat(), "decode"),
     ];
     for (raw, text) in cases {
         let error = send(&ledger, raw).unwrap_err();

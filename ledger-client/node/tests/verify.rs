@@ -1,5 +1,7 @@
 //! What the node serves, held against the verifier that gateways use.
 
+#![expect(clippy::unwrap_used, reason = "a test's own helpers")]
+
 mod support;
 
 use alloy_primitives::{B256, keccak256};

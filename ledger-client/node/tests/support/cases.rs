@@ -254,12 +254,12 @@ fn grants(ledger: &Ledger) {
 fn refused_terms(ledger: &Ledger, keys: &Keys) {
     let terms = keys.terms(2);
     let refuse = |terms: &Grant| keys.grant(ledger, terms, &keys.grant);
-    let zero = Grant { grantee: RecipientId([0; 20]), ..terms.clone() };
+    let zero = Grant { grantee: RecipientId([0; 20]), ..terms };
     let _: Caregate::ZeroAddress = ledger.refused(&ledger.relay, refuse(&zero));
-    for empty in [Grant { classes: 0, ..terms.clone() }, Grant { purposes: 0, ..terms.clone() }] {
+    for empty in [Grant { classes: 0, ..terms }, Grant { purposes: 0, ..terms }] {
         let _: Caregate::EmptyGrant = ledger.refused(&ledger.relay, refuse(&empty));
     }
-    let never = Grant { until: terms.from, ..terms.clone() };
+    let never = Grant { until: terms.from, ..terms };
     let error: Caregate::TimesReversed = ledger.refused(&ledger.relay, refuse(&never));
     assert_eq!((error.from, error.until), (terms.from, terms.from));
     // The revoke-only key grants nothing, nor does anybody else, nor the grant key of another relationship.
@@ -277,7 +277,7 @@ fn refused_terms(ledger: &Ledger, keys: &Keys) {
         Caregate::Grant { from: 1, ..good.g.clone() },
         Caregate::Grant { until: u64::MAX, ..good.g.clone() },
         Caregate::Grant { staleBoundS: u32::MAX, ..good.g.clone() },
-        Caregate::Grant { version: 9, ..good.g.clone() },
+        Caregate::Grant { version: 9, ..good.g },
     ];
     for g in changed {
         let _: Caregate::WrongSigner =
@@ -328,7 +328,7 @@ fn revocations(ledger: &Ledger) {
     let wrong = [
         Caregate::revokeCall { byRevokeKey: false, ..good.clone() },
         Caregate::revokeCall { otherKey: address(&keys.revoke), ..good.clone() },
-        Caregate::revokeCall { r: Caregate::Revocation { version: 10, ..good.r.clone() }, ..good.clone() },
+        Caregate::revokeCall { r: Caregate::Revocation { version: 10, ..good.r.clone() }, ..good },
     ];
     for call in wrong {
         let _: Caregate::WrongSigner = ledger.refused(&ledger.relay, call);
