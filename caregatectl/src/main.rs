@@ -92,3 +92,30 @@ async fn run(command: Command, json: bool) -> Outcome {
         Command::Devices(arguments) => devices::run(arguments).await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// Each command says what it does, each argument what it is.
+    fn explained(command: &clap::Command, path: &str) {
+        let path = format!("{path} {}", command.get_name());
+        assert!(command.get_about().is_some(), "{path}");
+        for argument in command.get_arguments().filter(|argument| argument.get_id() != "help") {
+            assert!(argument.get_help().is_some(), "{path}: {}", argument.get_id());
+        }
+        command
+            .get_subcommands()
+            .filter(|below| below.get_name() != "help")
+            .for_each(|below| explained(below, &path));
+    }
+
+    #[test]
+    fn help_is_complete() {
+        let command = Arguments::command();
+        command.clone().debug_assert();
+        explained(&command, "");
+    }
+}

@@ -1,0 +1,258 @@
+//! The wallet, participants, emergencies and the audit, called as people call them, against the real node.
+
+mod support;
+
+use std::os::unix::fs::MetadataExt as _;
+
+use caregate_protocol::id::{DataClass, PatientId};
+use caregate_protocol::policy::{Floors, SignedRevocation};
+use ledger_chain::{Chain, ChainConfig, Follower};
+use ledger_client::revoke::{RevokeKeyFile, RevokeKeys};
+use ledger_client::verify::{Enrolment, verify_bundle, verify_revocation};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use support::{Node, Wallet, call, call_at_once};
+
+const DEVICE: [&str; 6] = ["--home", "gateway-1", "--device", "ecg-1", "--mac", "02:00:00:00:00:01"];
+
+fn mode(path: &str) -> u32 {
+    std::fs::metadata(path).unwrap().mode() & 0o777
+}
+
+/// A patient with a relationship to a hospital and a device, enrolled at a gateway.
+fn enrolled<'n>(node: &'n Node, name: &str, hospital: &str) -> (Wallet<'n>, Value) {
+    let wallet = node.wallet(name);
+    wallet.call("relationship", &["--label", "City", "--grantee", hospital]).done();
+    let mut device = DEVICE.to_vec();
+    let (id, mac) = (format!("ecg-{name}"), format!("02:00:00:00:01:{:02x}", name.len()));
+    (device[3], device[5]) = (&id, &mac);
+    device.push("--remember");
+    wallet.call("bind", &device).done();
+    let (out, keys) = (node.path("enrolment.toml"), node.path("revoke-keys.toml"));
+    let enrolled = wallet.call("enrol", &["--home", "gateway-1", "--out", &out, "--revoke-keys", &keys]);
+    let enrolled = enrolled.done();
+    (wallet, enrolled)
+}
+
+fn enrolment(node: &Node) -> Enrolment {
+    toml::from_str(&std::fs::read_to_string(node.path("enrolment.toml")).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn what_the_wallet_enrols_and_grants_is_what_a_gateway_verifies() {
+    let node = Node::start();
+    let hospital = node.hospital("hospital", &[]);
+    let (wallet, enrolled) = enrolled(&node, "ann", &hospital);
+    let bound = wallet.call("bind", &["--home", "gateway-1", "--device", "ecg-ann"]).done();
+    assert_eq!((&bound["bound"], &bound["version"]), (&true.into(), &1.into()));
+    let granted = wallet.call("grant", &["--label", "City", "--days", "1"]).done();
+    assert_eq!(granted["version"], 1);
+    assert_eq!(granted["until"].as_u64().unwrap() - granted["from"].as_u64().unwrap(), 86_400);
+
+    let pins = enrolment(&node).pins().unwrap();
+    let config = ChainConfig::new(&node.rpc, 4711, pins.domain.verifying_contract);
+    let follower = Follower::start(Chain::connect(config).await.unwrap(), CancellationToken::new());
+    let head = *follower.heads().wait_for(Option::is_some).await.unwrap();
+    let bundle = follower.bundle(&pins.watch()).await.unwrap();
+    let now = head.unwrap().time_s;
+    let verified = verify_bundle(&bundle.encode(), &pins, &Floors::default(), now).unwrap();
+    let (policy, _) = verified.admit(&Floors::default()).unwrap();
+    let patient: PatientId = enrolled["patient"].as_str().unwrap().parse().unwrap();
+    let open =
+        |class| policy.recipients(&patient, class, now).map(|found| format!("0x{}", found.id)).collect();
+    assert_eq!(open(DataClass::Waveform), [hospital.clone()]);
+    let none: Vec<String> = open(DataClass::Sensitive);
+    assert!(none.is_empty(), "what is sensitive is granted by name alone");
+    assert_eq!(policy.devices().map(|bound| bound.device.to_string()).collect::<Vec<_>>(), ["ecg-ann"]);
+}
+
+#[test]
+fn two_patients_share_a_gateways_files_and_each_can_be_enrolled_anew() {
+    let node = Node::start();
+    let (hospital, clinic) = (node.hospital("hospital", &[]), node.hospital("clinic", &["--kind", "other"]));
+    let (ann, first) = enrolled(&node, "ann", &hospital);
+    let (_bob, second) = enrolled(&node, "bobby", &hospital);
+    assert_ne!(first["patient"], second["patient"]);
+    assert_eq!(enrolment(&node).patients.len(), 2);
+    assert_eq!((mode(&node.path("revoke-keys.toml")), mode(&ann.keystore)), (0o600, 0o600));
+
+    ann.call("relationship", &["--label", "Clinic", "--grantee", &clinic]).done();
+    let (out, keys) = (node.path("enrolment.toml"), node.path("revoke-keys.toml"));
+    let files = ["--home", "gateway-1", "--out", &out, "--revoke-keys", &keys];
+    ann.call("enrol", &files).done();
+    let enrolment = enrolment(&node);
+    let counts: Vec<_> = enrolment.patients.iter().map(|patient| patient.relationships.len()).collect();
+    assert_eq!(counts, [2, 1]);
+    // The button's keys fit the pins.
+    let file: RevokeKeyFile = toml::from_str(&std::fs::read_to_string(&keys).unwrap()).unwrap();
+    let (pins, keys) = (enrolment.pins().unwrap(), RevokeKeys::new(&file).unwrap());
+    assert!(pins.relationships.keys().all(|relationship| keys.holds(relationship)));
+    assert_eq!(pins.relationships.len(), 3);
+
+    // Another wallet can't take the patient's place, and another ledger's file is left alone.
+    let patient = first["patient"].as_str().unwrap();
+    let mut foreign = files.to_vec();
+    foreign.extend(["--patient", patient]);
+    let stranger = node.wallet("stranger");
+    stranger.call("relationship", &["--label", "City", "--grantee", &hospital]).done();
+    assert!(stranger.call("enrol", &foreign).failed().contains("another wallet's keys"));
+    let other = node.wallet("other");
+    let elsewhere = ["--chain-id", "1", "--contract", &node.contract, "--validator", &node.validator];
+    other.call("ledger", &elsewhere).done();
+    assert!(other.call("enrol", &files).failed().contains("for another ledger"));
+}
+
+#[test]
+fn versions_are_never_used_twice_also_by_commands_at_once_and_after_a_restore() {
+    let node = Node::start();
+    let hospital = node.hospital("hospital", &[]);
+    let wallet = node.wallet("ann");
+    let relationship = wallet.call("relationship", &["--label", "City", "--grantee", &hospital]).done();
+    let granted = call_at_once(4, &wallet.arguments("grant", &["--label", "City"]));
+    let mut versions: Vec<_> =
+        granted.iter().map(|called| called.done()["version"].as_u64().unwrap()).collect();
+    versions.sort_unstable();
+    assert_eq!(versions, [1, 2, 3, 4]);
+    assert_eq!(wallet.call("revoke", &["--label", "City"]).done()["version"], 4);
+
+    // Where no node answers nothing is signed, and no version is taken.
+    let mut lost = wallet.arguments("grant", &["--label", "City"]);
+    let rpc = lost.iter().position(|word| *word == node.rpc).unwrap();
+    lost[rpc] = "http://127.0.0.1:1";
+    assert!(call(&lost).failed().contains("can't connect"));
+    assert_eq!(wallet.call("grant", &["--label", "City"]).done()["version"], 5);
+
+    let seed = node.path("seed");
+    let backed_up = node.path("second.wallet");
+    let arguments = ["wallet", "new", "--keystore", &backed_up, "--passphrase-file", &wallet.passphrase];
+    let ledger = ["--chain-id", "4711", "--contract", &node.contract, "--memory-mib", "8", "--passes", "1"];
+    call(&[&arguments[..], &ledger, &["--backup", &seed]].concat()).done();
+    assert_eq!(mode(&seed), 0o600);
+    let second = Wallet { node: &node, keystore: backed_up, passphrase: wallet.passphrase.clone() };
+    let label = ["--label", "City", "--grantee", &hospital];
+    let known = second.call("relationship", &label).done();
+    assert_ne!(known["relationship"], relationship["relationship"], "another seed");
+    second.call("grant", &["--label", "City"]).done();
+    let restored = node.path("restored.wallet");
+    let arguments = ["wallet", "new", "--keystore", &restored, "--passphrase-file", &wallet.passphrase];
+    call(&[&arguments[..], &ledger, &["--seed-file", &seed]].concat()).done();
+    let restored = Wallet { node: &node, keystore: restored, passphrase: wallet.passphrase.clone() };
+    assert_eq!(restored.call("relationship", &label).done()["relationship"], known["relationship"]);
+    // It knows nothing of the first grant; the ledger does.
+    assert_eq!(restored.call("revoke", &["--label", "City"]).done()["version"], 1);
+    assert_eq!(restored.call("grant", &["--label", "City"]).done()["version"], 2);
+}
+
+#[test]
+fn a_signed_revocation_is_what_a_gateway_takes() {
+    let node = Node::start();
+    let hospital = node.hospital("hospital", &[]);
+    let (wallet, _) = enrolled(&node, "ann", &hospital);
+    wallet.call("grant", &["--label", "City"]).done();
+    let (cbor, json) = (node.path("revocation.cbor"), node.path("revocation.json"));
+    let signed = wallet.call("sign-revocation", &["--label", "City", "--out", &cbor]).done();
+    let revocation = SignedRevocation::decode(&std::fs::read(&cbor).unwrap()).unwrap();
+    let pins = enrolment(&node).pins().unwrap();
+    verify_revocation(&revocation, &pins).unwrap();
+    assert_eq!(signed["version"], 1);
+    wallet.call("sign-revocation", &["--label", "City", "--out", &json, "--format", "json"]).done();
+    let file: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!(file["other_key"], signed["other_key"]);
+    assert_eq!(file["relationship"], signed["relationship"]);
+}
+
+#[test]
+fn the_ledgers_refusals_are_status_3_with_a_name() {
+    let node = Node::start();
+    let hospital = node.hospital("hospital", &[]);
+    let key = node.path("hospital.key");
+    let stranger =
+        node.ledger("participant register", &["--registrar-key", &key, "--participant", &hospital]);
+    assert_eq!(stranger.refused(), "NotRegistrar");
+    let old = ["--key", &key, "--hpke-public-key", &"0b".repeat(32), "--version", "1"];
+    assert_eq!(node.ledger("participant key", &old).refused(), "VersionNotRaised");
+    let opening = node.path("opening.json");
+    let pseudonym = "07".repeat(32);
+    let emergency = [
+        "--domain-key",
+        &key,
+        "--pseudonym",
+        &pseudonym,
+        "--clinician",
+        "Dr A",
+        "--reason",
+        "collapse",
+        "--opening",
+        &opening,
+    ];
+    assert_eq!(node.ledger("emergency open", &emergency).refused(), "NotEmergencyParticipant");
+    let again = node.ledger("emergency open", &emergency).failed();
+    assert!(again.contains("exists already"), "an opening is never overwritten: {again}");
+}
+
+#[test]
+fn an_emergency_keeps_what_opens_it_and_the_audit_shows_it() {
+    let node = Node::start();
+    let clinic = node.hospital("clinic", &["--emergency"]);
+    let wallet = node.wallet("ann");
+    let pseudonym = wallet.call("show", &[]).done()["pseudonym"].as_str().unwrap().to_owned();
+    let (key, opening) = (node.path("clinic.key"), node.path("opening.json"));
+    let arguments = [
+        "--domain-key",
+        &key,
+        "--pseudonym",
+        &pseudonym,
+        "--clinician",
+        "Dr A",
+        "--reason",
+        "found unconscious",
+        "--minutes",
+        "30",
+        "--opening",
+        &opening,
+    ];
+    let opened = node.ledger("emergency open", &arguments).done();
+    assert_eq!(opened["number"], 1);
+    assert_eq!(opened["until"].as_u64().unwrap() - opened["from"].as_u64().unwrap(), 1800);
+    assert_eq!(mode(&opening), 0o600);
+    let audit = node.ledger("audit", &[]);
+    let lines: Vec<Value> = audit.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events: Vec<_> = lines.iter().filter_map(|line| line["event"].as_str()).collect();
+    assert_eq!(events, ["ParticipantSet", "ParticipantKeySet", "EmergencyOpened"]);
+    let event = &lines[2];
+    assert_eq!((&event["domain"], &event["pseudonym"]), (&clinic.into(), &pseudonym.into()));
+    assert_eq!(audit.json()["events"], 3, "the last line says how many");
+    // The commitment is opened by what was kept, and by nothing else.
+    let kept: Value = serde_json::from_slice(&std::fs::read(&opening).unwrap()).unwrap();
+    let salt = hex::decode(kept["reason_salt"].as_str().unwrap()).unwrap().try_into().unwrap();
+    let commitment = |text| hex::encode(ledger_client::verify::slots::text_commitment(&salt, text).0);
+    assert_eq!(event["reason"], format!("0x{}", commitment("found unconscious")));
+    assert!(!audit.stdout.contains("unconscious") && !audit.stdout.contains("Dr A"));
+}
+
+#[test]
+fn what_is_wrong_is_said_and_nothing_is_changed() {
+    let node = Node::start();
+    let wallet = node.wallet("ann");
+    let before = std::fs::read(&wallet.keystore).unwrap();
+    assert!(wallet.call("grant", &["--label", "City"]).failed().contains("no relationship is called `City`"));
+    assert!(wallet.call("bind", &["--home", "g", "--device", "d"]).failed().contains("--mac"));
+    assert!(wallet.call("enrol", &["--home", "g"]).status == 2, "clap's own");
+    let wrong = node.path("wrong.passphrase");
+    support::write_private(std::path::Path::new(&wrong), "another passphrase");
+    let other = Wallet { node: &node, keystore: wallet.keystore.clone(), passphrase: wrong };
+    assert!(other.call("show", &[]).failed().contains("wrong passphrase"));
+    assert_eq!(std::fs::read(&wallet.keystore).unwrap(), before);
+    let again = ["--memory-mib", "8", "--passes", "1"];
+    assert!(wallet.call("new", &again).failed().contains("exists already"));
+    assert_eq!(std::fs::read(&wallet.keystore).unwrap(), before);
+    let mut truncated = before.clone();
+    truncated.truncate(before.len() - 1);
+    std::fs::write(&wallet.keystore, &truncated).unwrap();
+    assert!(wallet.call("show", &[]).failed().contains("damaged"));
+    let chain = node.ledger("audit", &["--from-block", "0"]);
+    assert_eq!(chain.done()["events"], 0);
+    let elsewhere = call(&["audit", "--rpc", &node.rpc, "--chain-id", "1", "--contract", &node.contract]);
+    assert!(elsewhere.failed().contains("the node's chain is 4711, configured is 1"));
+}

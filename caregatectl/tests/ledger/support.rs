@@ -1,0 +1,214 @@
+//! The real node, and the program as a person calls it.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long any one condition may take: far above what it needs, so that only a fault runs into it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A program, which the same build has put beside this test.
+pub(crate) fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.ancestors().nth(2).unwrap().join(name);
+    assert!(path.is_file(), "{} is not there; build first: cargo build --release -p {name}", path.display());
+    path
+}
+
+/// What a call came to.
+#[derive(Debug)]
+pub(crate) struct Called {
+    pub(crate) status: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Called {
+    fn of(output: Output) -> Self {
+        Self {
+            status: output.status.code().unwrap(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// The JSON in the last line.
+    pub(crate) fn json(&self) -> Value {
+        let last = self.stdout.lines().last().unwrap_or_else(|| panic!("nothing was said: {self:?}"));
+        serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The JSON of a call that must have succeeded.
+    pub(crate) fn done(&self) -> Value {
+        assert_eq!(self.status, 0, "{self:?}");
+        self.json()
+    }
+
+    /// The reason of a call that the other side must have refused.
+    pub(crate) fn refused(&self) -> String {
+        assert_eq!(self.status, 3, "{self:?}");
+        self.json()["refused"].as_str().unwrap_or_else(|| panic!("{self:?}")).to_owned()
+    }
+
+    /// The sentence of a call that must have failed here.
+    pub(crate) fn failed(&self) -> String {
+        assert_eq!(self.status, 1, "{self:?}");
+        assert!(self.stderr.starts_with("error: "), "{self:?}");
+        self.json()["error"].as_str().unwrap_or_else(|| panic!("{self:?}")).to_owned()
+    }
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_caregatectl"));
+    command.arg("--json").args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Calls the program with `--json`.
+pub(crate) fn call(arguments: &[&str]) -> Called {
+    Called::of(command(arguments).output().unwrap())
+}
+
+/// Calls it several times at once.
+pub(crate) fn call_at_once(times: usize, arguments: &[&str]) -> Vec<Called> {
+    let started: Vec<Child> = (0..times)
+        .map(|_| command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+        .collect();
+    started.into_iter().map(|child| Called::of(child.wait_with_output().unwrap())).collect()
+}
+
+/// The node, its folder, and where it is.
+pub(crate) struct Node {
+    pub(crate) dir: TempDir,
+    pub(crate) rpc: String,
+    pub(crate) contract: String,
+    pub(crate) validator: String,
+    process: Child,
+}
+
+impl Node {
+    pub(crate) fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (rpc, admin) = (port(), port());
+        let registrar = dir.path().join("registrar.key");
+        let made = call(&["participant", "new", "--out", registrar.to_str().unwrap()]).done();
+        let config = dir.path().join("node.toml");
+        let text = format!(
+            "listen = \"127.0.0.1:{rpc}\"\nadmin = \"127.0.0.1:{admin}\"\ndata = {:?}\nsealing_key = {:?}\n\
+             chain_id = 4711\nregistrar = {}\n",
+            dir.path().join("chain"),
+            dir.path().join("sealing.key"),
+            made["address"]
+        );
+        std::fs::write(&config, text).unwrap();
+        let log = File::create(dir.path().join("node.log")).unwrap();
+        let mut command = Command::new(binary("ledger-node"));
+        command.arg("--config").arg(&config).stdin(Stdio::null());
+        let process = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let deployment = until("the node describes its chain", || {
+            let text = std::fs::read(dir.path().join("chain/deployment.json")).ok()?;
+            serde_json::from_slice::<Value>(&text).ok()
+        });
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let (contract, validator) = (text(&deployment["contract"]), text(&deployment["validators"][0]));
+        let node = Self { dir, rpc: format!("http://127.0.0.1:{rpc}"), contract, validator, process };
+        until("the node answers", || (node.ledger("audit", &[]).status == 0).then_some(()));
+        node
+    }
+
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// A command on this ledger that is no wallet's.
+    pub(crate) fn ledger(&self, words: &str, arguments: &[&str]) -> Called {
+        let mut all: Vec<&str> = words.split(' ').collect();
+        all.extend(["--rpc", &self.rpc, "--chain-id", "4711", "--contract", &self.contract]);
+        all.extend(arguments);
+        call(&all)
+    }
+
+    /// A hospital that takes part; its address.
+    pub(crate) fn hospital(&self, name: &str, more: &[&str]) -> String {
+        let key = self.path(&format!("{name}.key"));
+        let made = call(&["participant", "new", "--out", &key]).done();
+        let address = made["address"].as_str().unwrap().to_owned();
+        let registrar = self.path("registrar.key");
+        let mut arguments = vec!["--registrar-key", &registrar, "--participant", &address];
+        arguments.extend(more);
+        self.ledger("participant register", &arguments).done();
+        let hpke = "0a".repeat(32);
+        self.ledger("participant key", &["--key", &key, "--hpke-public-key", &hpke]).done();
+        address
+    }
+
+    pub(crate) fn wallet(&self, name: &str) -> Wallet<'_> {
+        let passphrase = self.path(&format!("{name}.passphrase"));
+        write_private(Path::new(&passphrase), "a passphrase of the test\n");
+        let wallet = Wallet { node: self, keystore: self.path(&format!("{name}.wallet")), passphrase };
+        let ledger = ["--chain-id", "4711", "--contract", &self.contract, "--validator", &self.validator];
+        let mut arguments = ledger.to_vec();
+        arguments.extend(["--memory-mib", "8", "--passes", "1"]);
+        wallet.call("new", &arguments).done();
+        wallet
+    }
+}
+
+pub(crate) fn write_private(path: &Path, text: &str) {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+        if std::thread::panicking() {
+            println!("--- node\n{}", std::fs::read_to_string(self.path("node.log")).unwrap_or_default());
+        }
+    }
+}
+
+/// A patient's wallet.
+pub(crate) struct Wallet<'n> {
+    pub(crate) node: &'n Node,
+    pub(crate) keystore: String,
+    pub(crate) passphrase: String,
+}
+
+impl Wallet<'_> {
+    pub(crate) fn arguments<'a>(&'a self, verb: &'a str, arguments: &[&'a str]) -> Vec<&'a str> {
+        let mut all =
+            vec!["wallet", verb, "--keystore", &self.keystore, "--passphrase-file", &self.passphrase];
+        if ["grant", "revoke", "bind"].contains(&verb) {
+            all.extend(["--rpc", self.node.rpc.as_str()]);
+        }
+        all.extend(arguments);
+        all
+    }
+
+    pub(crate) fn call(&self, verb: &str, arguments: &[&str]) -> Called {
+        call(&self.arguments(verb, arguments))
+    }
+}
+
+/// Waits until a condition that can only be looked at holds.
+#[expect(clippy::disallowed_methods, reason = "a test's patience is real time")]
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = std::time::Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "{what}: did not happen within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
