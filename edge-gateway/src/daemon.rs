@@ -204,6 +204,9 @@ pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
     if let Some(policy) = policy {
         let (hints, devices) = (committer.hints.clone(), policy.bound_devices());
         let inventory = inventory::start(&hints, &registry, devices, &stop)?;
+        if let Some(datapath) = &datapath {
+            tokio::spawn(inventory::listen(datapath.clone(), inventory.clone(), stop.clone()));
+        }
         // Nobody is shut out where there is no switch.
         let (_switch, quarantined) = watch::channel(Arc::default());
         let pins = Arc::clone(policy.pins());

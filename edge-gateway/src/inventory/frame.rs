@@ -169,7 +169,7 @@ impl Sighting {
     fn with_client(mut self, client: Result<dhcp::Client, Fault>) -> Self {
         match client {
             Ok(client) => {
-                self.address = self.address.or(client.address.map(IpAddr::V4));
+                self.address = self.address.or_else(|| client.address.map(IpAddr::V4));
                 (self.name, self.about) = (client.name, client.about);
             }
             Err(fault) => self.fault = Some(fault),

@@ -12,12 +12,14 @@ mod keeper;
 mod lldp;
 mod metrics;
 pub mod oui;
+mod ports;
 pub mod table;
 mod tap;
 mod text;
 
 pub use keeper::{follow, keep, start};
 pub use metrics::InventoryMetrics;
+pub use ports::listen;
 pub use tap::{Shared, Tap};
 
 #[cfg(test)]

@@ -80,10 +80,15 @@ impl Vendors {
             if vendors.prefixes.len() >= PREFIXES_MAX {
                 return Err(wrong("more prefixes than any registry of vendors"));
             }
-            let at = *by_name.entry(name).or_insert_with_key(|name: &Box<str>| {
-                vendors.names.push(name.clone());
-                u32::try_from(vendors.names.len() - 1).unwrap_or(u32::MAX)
-            });
+            let at = match by_name.get(&name) {
+                Some(at) => *at,
+                None => {
+                    let at = u32::try_from(vendors.names.len()).unwrap_or(u32::MAX);
+                    vendors.names.push(name.clone());
+                    by_name.insert(name, at);
+                    at
+                }
+            };
             vendors.prefixes.push((prefix, at));
         }
         if vendors.prefixes.is_empty() {
@@ -186,7 +191,7 @@ mod tests {
     fn named(text: &str, mac: [u8; 6]) -> String {
         match vendors(text).of(Mac(mac)) {
             Vendor::Named(name) => name.to_owned(),
-            other => format!("{other:?}"),
+            other @ (Vendor::Local | Vendor::Unknown) => format!("{other:?}"),
         }
     }
 

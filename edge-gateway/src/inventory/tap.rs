@@ -14,7 +14,7 @@ use socket2::{SockFilter, Socket};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::info;
 
 use super::frame;
 use super::metrics::InventoryMetrics;
@@ -27,7 +27,7 @@ const BURST: usize = 64;
 const BURST_PAUSE: Duration = Duration::from_millis(250);
 /// The kernel keeps so much while we pause; what comes on top is dropped.
 const BUFFER_BYTES: usize = 128 << 10;
-/// Pause after a failed read, as while the interface is down.
+/// Before a socket that failed is given up, so that whoever asks for another one doesn't spin.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Offsets and values of the filter, by packet(7) and the headers' standards.
@@ -135,34 +135,39 @@ impl Tap {
         Ok(Self { socket: AsyncFd::with_interest(socket, Interest::READABLE)?, port })
     }
 
-    /// Reads until `stop`.
+    /// The port that it hears.
+    #[must_use]
+    pub fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Reads until `stop`, or until the socket fails: its interface went down or away.
     pub async fn run(self, shared: Shared, stop: CancellationToken) {
         loop {
-            let pause = tokio::select! {
-                pause = self.burst(&shared) => pause,
+            let read = tokio::select! {
+                read = self.burst(&shared) => read,
                 () = stop.cancelled() => return,
             };
+            let pause = if read.is_ok() { BURST_PAUSE } else { FAILURE_PAUSE };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => return,
             }
+            if let Err(error) = read {
+                info!(port = self.port, %error, "the device inventory hears this port no more");
+                return;
+            }
         }
     }
 
-    /// Reads at most [`BURST`] frames; answers with how long to pause.
-    async fn burst(&self, shared: &Shared) -> Duration {
+    /// Reads [`BURST`] frames.
+    async fn burst(&self, shared: &Shared) -> io::Result<()> {
         let mut frame = [0; FRAME_BYTES_MAX];
         for _ in 0..BURST {
-            match self.socket.async_io(Interest::READABLE, |mut socket| socket.read(&mut frame)).await {
-                Ok(length) => {
-                    shared.take(self.port, frame.get(..length).unwrap_or_default(), clock::now_us());
-                }
-                Err(error) => {
-                    warn!(port = self.port, %error, "the device inventory can't read this port");
-                    return FAILURE_PAUSE;
-                }
-            }
+            let length =
+                self.socket.async_io(Interest::READABLE, |mut socket| socket.read(&mut frame)).await?;
+            shared.take(self.port, frame.get(..length).unwrap_or_default(), clock::now_us());
         }
-        BURST_PAUSE
+        Ok(())
     }
 }

@@ -200,12 +200,10 @@ async fn log_out<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> Res
     with_cookie(app.secure, "", 0)
 }
 
-fn refuse_stranger<P>(app: &App<P>, headers: &HeaderMap) -> Result<(), Response> {
-    if app.login.admits(headers, clock::monotonic()) {
-        Ok(())
-    } else {
-        Err(problem(StatusCode::UNAUTHORIZED, "log in first"))
-    }
+/// What a request without a session gets.
+fn to_stranger<P>(app: &App<P>, headers: &HeaderMap) -> Option<Response> {
+    let admitted = app.login.admits(headers, clock::monotonic());
+    (!admitted).then(|| problem(StatusCode::UNAUTHORIZED, "log in first"))
 }
 
 fn now_s() -> u64 {
@@ -236,28 +234,28 @@ impl<P: PolicySide> App<P> {
 }
 
 async fn state<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> Response {
-    if let Err(response) = refuse_stranger(&app, &headers) {
+    if let Some(response) = to_stranger(&app, &headers) {
         return response;
     }
     apart(move || json(StatusCode::OK, &app.with_facts(|facts| facts.state(now_s())))).await
 }
 
 async fn devices<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> Response {
-    if let Err(response) = refuse_stranger(&app, &headers) {
+    if let Some(response) = to_stranger(&app, &headers) {
         return response;
     }
     apart(move || app.with_facts(|facts| json(StatusCode::OK, &facts.seen(&app.vendors)))).await
 }
 
 async fn quarantine<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> Response {
-    if let Err(response) = refuse_stranger(&app, &headers) {
+    if let Some(response) = to_stranger(&app, &headers) {
         return response;
     }
     apart(move || json(StatusCode::OK, &app.hints.quarantined(QUARANTINE_LISTED))).await
 }
 
 async fn trail<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> Response {
-    if let Err(response) = refuse_stranger(&app, &headers) {
+    if let Some(response) = to_stranger(&app, &headers) {
         return response;
     }
     apart(move || json(StatusCode::OK, &app.policy.trail())).await
@@ -274,7 +272,7 @@ async fn revoke<P: PolicySide>(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    if let Err(response) = refuse_stranger(&app, &headers) {
+    if let Some(response) = to_stranger(&app, &headers) {
         return response;
     }
     let Revoke { relationship } = match own_json(&headers, body) {
