@@ -192,9 +192,8 @@ fn action(value: &Value) -> Result<Action, FlowError> {
     if let Some(output) = object.get("output") {
         let port = port_number("output", output)?;
         let max_len = match object.get("max_len") {
-            Some(value) => {
-                u16::try_from(number(value, "max_len")?).map_err(|_| wrong("max_len", "at most 65535"))?
-            }
+            Some(value) => u16::try_from(number(value, "max_len")?)
+                .map_err(|_above| wrong("max_len", "at most 65535"))?,
             None if port == port::CONTROLLER => CONTROLLER_MAX_LEN_NO_BUFFER,
             None => 0,
         };
@@ -208,8 +207,8 @@ fn action(value: &Value) -> Result<Action, FlowError> {
             "group" => number(value, "group").map(Action::Group),
             "set_field" => {
                 let fields = pattern(value.as_object().ok_or_else(shape)?)?.fields;
-                let [field] =
-                    <[Oxm; 1]>::try_from(fields).map_err(|_| wrong("set_field", "must have one field"))?;
+                let [field] = <[Oxm; 1]>::try_from(fields)
+                    .map_err(|_others| wrong("set_field", "must have one field"))?;
                 Ok(Action::SetField(field))
             }
             _ => Err(shape()),

@@ -49,7 +49,10 @@ impl FakeSwitch {
                 RequestBody::Table => ReplyBody::Table(vec![]),
                 RequestBody::PortDesc => ReplyBody::PortDesc(vec![]),
                 RequestBody::PortStats(_) => ReplyBody::PortStats(vec![]),
-                _ => ReplyBody::Flow(vec![]),
+                RequestBody::Flow(_) => ReplyBody::Flow(vec![]),
+                other @ (RequestBody::Desc | RequestBody::Aggregate(_) | RequestBody::Other { .. }) => {
+                    panic!("{other:?}")
+                }
             };
             self.send(xid, &Message::MultipartReply(MultipartReply { more: false, body })).await;
         }

@@ -28,20 +28,23 @@ impl Wire {
     fn answer(&mut self, exchange: &mut Exchange, now: Duration) -> Vec<Happened> {
         let mut happened = Vec::new();
         for (xid, message) in std::mem::take(&mut self.sent) {
-            let reply = match message {
-                Message::MultipartRequest(request) => Message::MultipartReply(MultipartReply {
-                    more: false,
-                    body: match request.body {
-                        RequestBody::PortDesc => ReplyBody::PortDesc(vec![port(1)]),
-                        RequestBody::PortStats(_) => {
-                            ReplyBody::PortStats(vec![PortStats { port: 1, ..PortStats::default() }])
-                        }
-                        RequestBody::Table => ReplyBody::Table(tables()),
-                        _ => ReplyBody::Flow(vec![]),
-                    },
-                }),
-                Message::BarrierRequest => Message::BarrierReply,
-                _ => continue,
+            let reply = if let Message::MultipartRequest(request) = message {
+                let body = match request.body {
+                    RequestBody::PortDesc => ReplyBody::PortDesc(vec![port(1)]),
+                    RequestBody::PortStats(_) => {
+                        ReplyBody::PortStats(vec![PortStats { port: 1, ..PortStats::default() }])
+                    }
+                    RequestBody::Table => ReplyBody::Table(tables()),
+                    RequestBody::Flow(_) => ReplyBody::Flow(vec![]),
+                    other @ (RequestBody::Desc | RequestBody::Aggregate(_) | RequestBody::Other { .. }) => {
+                        panic!("{other:?}")
+                    }
+                };
+                Message::MultipartReply(MultipartReply { more: false, body })
+            } else if message == Message::BarrierRequest {
+                Message::BarrierReply
+            } else {
+                continue;
             };
             happened.extend(exchange.handle(xid, reply, now, &mut self.send()));
         }

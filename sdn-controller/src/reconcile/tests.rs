@@ -56,19 +56,18 @@ impl Switch {
     fn answer(&mut self, reconciler: &mut Reconciler, now: Duration) -> Vec<Happened> {
         let mut happened = Vec::new();
         for (xid, message) in std::mem::take(&mut self.sent) {
-            match message {
-                Message::FlowMod(flow_mod) => {
-                    if let Some(kind) = self.take(&flow_mod) {
-                        happened.extend(reconciler.handle_error(xid, kind, now));
-                    }
+            if let Message::FlowMod(flow_mod) = message {
+                if let Some(kind) = self.take(&flow_mod) {
+                    happened.extend(reconciler.handle_error(xid, kind, now));
                 }
-                Message::BarrierRequest => assert!(reconciler.awaits(xid)),
-                Message::MultipartRequest(_) => {
-                    assert!(reconciler.awaits(xid));
-                    let flows = self.flows.clone();
-                    happened.extend(reconciler.handle_flows(xid, flows, now, &mut self.send()));
-                }
-                other => panic!("{other:?}"),
+                continue;
+            }
+            assert!(reconciler.awaits(xid));
+            if let Message::MultipartRequest(_) = message {
+                let flows = self.flows.clone();
+                happened.extend(reconciler.handle_flows(xid, flows, now, &mut self.send()));
+            } else {
+                assert_eq!(message, Message::BarrierRequest);
             }
         }
         happened
