@@ -123,7 +123,7 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     let mut loaded = load(path)?;
     let tls = loaded.file.tls.as_ref().map(tls_config).transpose()?;
     if check {
-        return Ok(());
+        return loaded.file.journal.as_deref().map_or(Ok(()), |path| Ok(Journal::open(path).map(drop)?));
     }
     let stop = shutdown::token()?;
     let registry = admin::registry()?;

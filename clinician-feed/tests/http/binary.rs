@@ -15,21 +15,21 @@ use crate::client::{next_of, open_at, until_close};
 use crate::core::{Core, web_certificate};
 
 /// `nurse:correct horse`.
-const BASIC: &[(&str, &str)] = &[("Authorization", "Basic bnVyc2U6Y29ycmVjdCBob3JzZQ==")];
+pub(crate) const BASIC: &[(&str, &str)] = &[("Authorization", "Basic bnVyc2U6Y29ycmVjdCBob3JzZQ==")];
 
-fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new(env!("CARGO_BIN_EXE_clinician-feed"))
 }
 
 /// The daemon; its end ends the process.
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     log: BufReader<std::process::ChildStderr>,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Daemon {
-    fn start(config: &Path) -> Self {
+    pub(crate) fn start(config: &Path) -> Self {
         let mut child = command().arg("--config").arg(config).stderr(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         let mut daemon = Self { child, log, address: SocketAddr::from(([0; 4], 0)) };
@@ -46,7 +46,7 @@ impl Daemon {
     }
 
     /// Ends it as an operator does; answers with its log.
-    fn terminate(mut self) -> String {
+    pub(crate) fn terminate(mut self) -> String {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         let mut log = String::new();

@@ -46,11 +46,15 @@ pub(crate) async fn get(site: &Site, path: &str, more: &str) -> Answer {
 }
 
 pub(crate) async fn post(site: &Site, path: &str, more: &str, body: &str) -> Answer {
+    post_to(site.address, path, more, body).await
+}
+
+pub(crate) async fn post_to(address: SocketAddr, path: &str, more: &str, body: &str) -> Answer {
     let length = body.len();
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: feed\r\nConnection: close\r\nContent-Length: {length}\r\n{more}\r\n{body}"
     );
-    send(site.address, request.as_bytes()).await
+    send(address, request.as_bytes()).await
 }
 
 pub(crate) const JSON: &str = "Content-Type: application/json\r\nOrigin: http://feed\r\n";

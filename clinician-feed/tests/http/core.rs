@@ -10,7 +10,7 @@ use std::sync::Arc;
 use caregate_host::identity::{Identity, IdentityFiles, Role};
 use caregate_protocol::id::{DataClass, RecipientId};
 use caregate_protocol::key::{PatientRoot, TREE_DEPTH};
-use caregate_protocol::reading;
+use caregate_protocol::reading::{self, Reading};
 use caregate_protocol::segment::{Cipher, Header, SegmentHash, signer_id};
 use caregate_protocol::wrap::{HpkePrivateKey, WrapScope, generate_keypair};
 use clinician_feed::password;
@@ -32,6 +32,7 @@ const EPOCH: u32 = 29_000_000;
 const RECIPIENT: RecipientId = RecipientId([5; 20]);
 
 pub(crate) struct Core {
+    recipient: RecipientId,
     dir: TempDir,
     address: SocketAddr,
     feed_identity: IdentityFiles,
@@ -48,7 +49,7 @@ impl Drop for Core {
     }
 }
 
-fn write_private(path: PathBuf, text: &str) -> PathBuf {
+pub(crate) fn write_private(path: PathBuf, text: &str) -> PathBuf {
     std::fs::write(&path, text).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     path
@@ -72,6 +73,10 @@ fn issue(dir: &TempDir, ca: (&str, &Issuer<'static, KeyPair>), role: Role, name:
 
 impl Core {
     pub(crate) fn start() -> Self {
+        Self::start_for(RECIPIENT)
+    }
+
+    pub(crate) fn start_for(recipient: RecipientId) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
@@ -84,7 +89,7 @@ impl Core {
         let address = endpoint.local_addr().unwrap();
         let store = Arc::new(Store::open(dir.path()).unwrap());
         let (stored_out, stored) = watch::channel(0);
-        let feeds = HashMap::from([("hospital-1".to_owned(), vec![RECIPIENT])]);
+        let feeds = HashMap::from([("hospital-1".to_owned(), vec![recipient])]);
         let (queue, _no_gateways_here) = writer::queue();
         let shared = Shared {
             peers: Arc::new(Peers { gateways: HashMap::new(), feeds }),
@@ -97,9 +102,9 @@ impl Core {
         tokio::spawn(server::serve(endpoint, shared, stop.clone()));
         let (private_key, public_key) = generate_keypair();
         let device = SigningKey::from_bytes(&[3; 32]);
-        let core = Self { dir, address, feed_identity, private_key, device, store, stored: stored_out, stop };
-        let scope =
-            WrapScope { class: DataClass::Vitals, patient: PATIENT, generation: 0, recipient: RECIPIENT };
+        let stored = stored_out;
+        let core = Self { recipient, dir, address, feed_identity, private_key, device, store, stored, stop };
+        let scope = WrapScope { class: DataClass::Vitals, patient: PATIENT, generation: 0, recipient };
         let leaf = root().class_key(DataClass::Vitals, 0).descend(EPOCH, TREE_DEPTH).unwrap();
         core.put(scope.seal(&leaf, &public_key, &core.device).unwrap().to_vec());
         core
@@ -112,6 +117,10 @@ impl Core {
 
     /// Stores a segment of one reading after `prev`; answers with its hash.
     pub(crate) fn segment(&self, sequence: u64, prev: SegmentHash) -> SegmentHash {
+        self.segment_of(sequence, prev, heart_rate(60.0))
+    }
+
+    pub(crate) fn segment_of(&self, sequence: u64, prev: SegmentHash, reading: Reading) -> SegmentHash {
         let header = Header {
             class: DataClass::Vitals,
             cipher: Cipher::Aes256Gcm,
@@ -126,7 +135,7 @@ impl Core {
             readings: 1,
         };
         let key = root().class_key(DataClass::Vitals, 0).epoch_key(EPOCH).unwrap();
-        let plaintext = reading::encode(&[heart_rate(60.0)]);
+        let plaintext = reading::encode(&[reading]);
         let (segment, hash) = header.seal(&plaintext, &key, &self.device).unwrap();
         self.put(segment);
         hash
@@ -137,10 +146,10 @@ impl Core {
         let key = write_private(self.dir.path().join("hpke"), &hex::encode(self.private_key.as_bytes()));
         let IdentityFiles { certificate, key: tls_key, ca } = &self.feed_identity;
         let mut text = format!(
-            "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nlog = \"json\"\nrecipient = \"{RECIPIENT}\"\n\
+            "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nlog = \"json\"\nrecipient = \"{}\"\n\
              hpke_key = {key:?}\nidentity = {{ certificate = {certificate:?}, key = {tls_key:?}, ca = {ca:?} }}\n\
              [core]\naddress = \"{}\"\nname = \"core-1\"\n",
-            self.address
+            self.recipient, self.address
         );
         let device = hex::encode(self.device.verifying_key().as_bytes());
         writeln!(text, "[[gateway]]\nname = \"gateway-1\"\ndevice_keys = [\"{device}\"]").unwrap();

@@ -6,7 +6,9 @@ mod binary;
 mod client;
 mod core;
 mod fhir;
+mod ledger;
 mod login;
+mod node;
 mod stream;
 
 use std::net::SocketAddr;
