@@ -3,6 +3,11 @@
 Arguments: port, key, certificate, CA.
 """
 
+from os_ken.lib import hub
+
+# Before anything else imports ssl: its sockets must not block the others.
+hub.patch(thread=False)
+
 import json
 import logging
 import sys
@@ -26,7 +31,7 @@ class Story(OSKenApp):
     def features(self, ev):
         say("features", dpid=ev.msg.datapath_id, n_tables=ev.msg.n_tables)
 
-    @set_ev_cls(ofp_event.EventOFPPortDescStatsReply, MAIN_DISPATCHER)
+    @set_ev_cls(ofp_event.EventOFPPortDescStatsReply, [CONFIG_DISPATCHER, MAIN_DISPATCHER])
     def ports(self, ev):
         say("ports", ports=[[p.port_no, p.name.decode().rstrip("\0")] for p in ev.msg.body])
         self.begin(ev.msg.datapath)
@@ -134,5 +139,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.modules["os_ken_app"] = sys.modules["__main__"]
     main()
