@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use caregate_protocol::id::{DataClass, DeviceId, Lane, PatientId, RecipientId};
 use caregate_protocol::key::{EpochKey, TreeNode};
@@ -26,6 +27,8 @@ use edge_gateway::pipeline::recover;
 use edge_gateway::pipeline::seal::Sealer;
 use edge_gateway::policy::Decider;
 use edge_gateway::spool::{Limits, Position, Recovery};
+use ledger_client::fixture;
+use ledger_client::verify::Pins;
 use prometheus::Registry;
 use ring::rand::SystemRandom;
 use tempfile::TempDir;
@@ -51,6 +54,18 @@ impl Hospital {
     pub(crate) fn new(n: u8) -> Self {
         let (private, public) = generate_keypair();
         Self { id: RecipientId([n; 20]), private, public: public.0 }
+    }
+
+    /// A hospital as the ledger knows it, and its other half.
+    pub(crate) fn on_ledger(n: u8) -> (fixture::Hospital, Self) {
+        let (private, public) = generate_keypair();
+        let ledger = fixture::Hospital::new(n, public.0);
+        let half = Self { id: ledger.id(), private, public: public.0 };
+        (ledger, half)
+    }
+
+    pub(crate) fn public_key(&self) -> [u8; 32] {
+        self.public
     }
 
     /// What a patient grants to it: classes, from, until (Unix seconds).
@@ -149,12 +164,17 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Opens what is in `dir`, as the daemon does.
+    /// Opens what is in `dir`, as the daemon does. The policy is given with each commit.
     pub(crate) fn open(dir: &Path, limits: Limits) -> Self {
+        Self::open_with(dir, limits, None, 0)
+    }
+
+    /// With pins: the policy is what [`Committer::decide`] put in force, or what was kept of it.
+    pub(crate) fn open_with(dir: &Path, limits: Limits, pins: Option<Arc<Pins>>, now_s: u64) -> Self {
         let mut keys = KeyStore::open(dir).unwrap();
         let (log, state, recovery) = recover::open(&dir.join("spool"), limits, &mut keys).unwrap();
         let metrics = Metrics::register(&Registry::new()).unwrap();
-        let policy = Decider::open(&keys, None, metrics.clone(), 0).unwrap();
+        let policy = Decider::open(&keys, pins, metrics.clone(), now_s).unwrap();
         let committer = Committer {
             log,
             state,
@@ -284,6 +304,27 @@ impl Gateway {
             }
         }
         opened
+    }
+
+    /// The sequence numbers that a private key opens, also where some of its hospital's wraps are to another key.
+    pub(crate) fn opened_with(&self, key: &Hospital) -> Vec<u64> {
+        let records = self.records();
+        let nodes: Vec<TreeNode> = records
+            .iter()
+            .filter_map(|(_, _, bytes)| match Record::decode(bytes).unwrap() {
+                Record::Wrap(wrap) => wrap.open(&key.private).ok(),
+                Record::Segment(_) => None,
+            })
+            .collect();
+        let mut seqs = Vec::new();
+        for (_, _, bytes) in &records {
+            let Record::Segment(segment) = Record::decode(bytes).unwrap() else { continue };
+            let keys = nodes.iter().filter_map(|node| node.epoch_key(segment.header.epoch));
+            if let Some(plain) = keys.into_iter().find_map(|key| segment.open(&key).ok()) {
+                seqs.extend(reading::decode(&plain).unwrap().iter().filter_map(|r| r.seq));
+            }
+        }
+        seqs
     }
 
     /// Acknowledges everything, as the core does.
