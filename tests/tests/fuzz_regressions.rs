@@ -18,10 +18,11 @@ fn every_kept_input() {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
     corpus::replay(&fuzz, gateway::TARGETS);
     corpus::replay(&fuzz, recordings::TARGETS);
-    let protocol = include_str!("../../fuzz/src/protocol.rs");
+    // Each fed by its own crate's plain tests.
+    let others = [include_str!("../../fuzz/src/protocol.rs"), include_str!("../../fuzz/src/node.rs")].concat();
     for folder in folders(&fuzz) {
         let here = gateway::TARGETS.iter().chain(recordings::TARGETS).any(|(name, _)| *name == folder);
-        assert!(here || protocol.contains(&format!("(\"{folder}\", ")), "no target takes {folder}");
+        assert!(here || others.contains(&format!("(\"{folder}\", ")), "no target takes {folder}");
     }
 }
 
