@@ -4,6 +4,7 @@
 const LOOK_MS = 1000;
 // After so long without an answer what is shown is old.
 const STALE_MS = 5000;
+const FIGURES_MAX = 5000;
 
 const open = new Set();
 const before = new Map();
@@ -16,8 +17,13 @@ function element(name, attributes = {}, ...children) {
     if (key === "class") node.className = value;
     else node.setAttribute(key, value);
   }
-  node.append(...children.filter((child) => child !== null && child !== undefined).map(asNode));
+  fill(node, children);
   return node;
+}
+
+// Puts in place what there is; what is null is left out.
+function fill(node, children) {
+  node.replaceChildren(...children.filter((child) => child !== null && child !== undefined).map(asNode));
 }
 
 function asNode(child) {
@@ -52,6 +58,8 @@ function bytes(number) {
 
 // Per second since the last look.
 function rate(key, number, nowMs) {
+  // Flows that are gone leave their figures; some thousand of them are enough.
+  if (before.size > FIGURES_MAX) before.clear();
   const last = before.get(key);
   before.set(key, [number, nowMs]);
   if (!last || nowMs <= last[1] || number === null || number < last[0]) return null;
@@ -60,7 +68,7 @@ function rate(key, number, nowMs) {
 
 function rateText(key, number, nowMs) {
   const perSecond = rate(key, number, nowMs);
-  return perSecond === null ? "" : ` ${count(Math.round(perSecond))}/s`;
+  return perSecond === null || perSecond < 0.5 ? "" : ` (${count(Math.round(perSecond))}/s)`;
 }
 
 function list(pairs) {
@@ -170,16 +178,16 @@ function showSwitches(state, details) {
   const shells = state.switches.map((listed) => {
     const shell = switchShell(target, listed.datapath_id);
     const refused = listed.reconcile.refused.map((name) => badge(`refuses ${name}`, "bad"));
-    shell.firstElementChild.replaceChildren(
+    fill(shell.firstElementChild, [
       element("h3", {}, listed.peer), element("span", { class: "quiet code" }, listed.datapath_id),
       reconcileBadge(listed.reconcile), ...refused,
       listed.dropped_packets > 0 ? badge(`${count(listed.dropped_packets)} dropped`, "bad") : null,
-      element("span", { class: "quiet" },
+      element("span", { class: "quiet tail" },
         `${listed.flows} flows · ${listed.ports} ports · up ${span(state.now_ms - listed.since_ms)}` +
         (listed.last_echo_rtt_us === null ? "" : ` · echo ${(listed.last_echo_rtt_us / 1000).toFixed(1)} ms`)),
-    );
+    ]);
     const detail = details.get(listed.datapath_id);
-    if (detail) shell.lastElementChild.replaceChildren(...switchDetail(listed, detail, state.now_ms));
+    if (detail) fill(shell.lastElementChild, switchDetail(listed, detail, state.now_ms));
     return shell;
   });
   const same = shells.length === target.children.length && shells.every((shell, at) => target.children[at] === shell);
@@ -218,7 +226,7 @@ function switchDetail(listed, detail, nowMs) {
     table([["port"], ["name"], [""], ["frames in", "number"], ["frames out", "number"], ["dropped in", "number"], ["errors in", "number"]], portRows),
     element("h4", {}, "Tables"),
     table([["table"], ["flows", "number"], ["looked up", "number"], ["matched", "number"], ["missed", "number"]], tableRows),
-  ].filter((node) => node !== null);
+  ];
 }
 
 function showIntents(state) {
