@@ -29,7 +29,7 @@ impl PassphraseArgs {
     }
 
     /// The passphrase of a keystore that is to be made; typed twice.
-    pub(crate) fn new(&self) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    pub(crate) fn chosen(&self) -> anyhow::Result<Zeroizing<Vec<u8>>> {
         if self.passphrase_file.is_some() {
             return self.known();
         }

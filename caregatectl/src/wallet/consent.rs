@@ -221,8 +221,7 @@ async fn hand_over(url: &str, door: &DoorArgs, signed: &SignedRevocation) -> Res
             Err(Failure::refused(format_args!("the gateway refuses the revocation: {reason}"), reason))
         }
         (status, None) => {
-            let detail =
-                verdict["detail"].as_str().or(verdict["title"].as_str()).unwrap_or("no reason given");
+            let detail = verdict["error"].as_str().unwrap_or("no reason given");
             Err(Failure::refused(
                 format_args!("the gateway answers with status {status}: {detail}"),
                 status.as_u16(),

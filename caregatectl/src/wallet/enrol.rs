@@ -47,7 +47,10 @@ pub(super) struct EnrolArgs {
 
 fn staleness(text: &str) -> Result<u64, String> {
     let (min, max) = (STALENESS_BOUNDS_S.start(), STALENESS_BOUNDS_S.end());
-    text.parse().ok().filter(|age| STALENESS_BOUNDS_S.contains(age)).ok_or(format!("{min} to {max} seconds"))
+    text.parse()
+        .ok()
+        .filter(|age| STALENESS_BOUNDS_S.contains(age))
+        .ok_or_else(|| format!("{min} to {max} seconds"))
 }
 
 pub(super) fn run(arguments: &EnrolArgs) -> Outcome {

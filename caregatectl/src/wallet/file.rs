@@ -54,7 +54,7 @@ impl KeystoreArgs {
         if self.keystore.exists() {
             bail!("{}: exists already", self.keystore.display());
         }
-        let bytes = keystore::seal(&wallet.encode(), &self.passphrase.new()?, cost)?;
+        let bytes = keystore::seal(&wallet.encode(), &self.passphrase.chosen()?, cost)?;
         key_file::write(&self.keystore, &bytes, Existing::Keep)?;
         Ok(())
     }

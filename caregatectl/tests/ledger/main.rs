@@ -1,5 +1,7 @@
 //! The wallet, participants, emergencies and the audit, called as people call them, against the real node.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests, too")]
+
 mod support;
 
 use std::os::unix::fs::MetadataExt as _;
@@ -61,7 +63,7 @@ async fn what_the_wallet_enrols_and_grants_is_what_a_gateway_verifies() {
     let patient: PatientId = enrolled["patient"].as_str().unwrap().parse().unwrap();
     let open =
         |class| policy.recipients(&patient, class, now).map(|found| format!("0x{}", found.id)).collect();
-    assert_eq!(open(DataClass::Waveform), [hospital.clone()]);
+    assert_eq!(open(DataClass::Waveform), std::slice::from_ref(&hospital));
     let none: Vec<String> = open(DataClass::Sensitive);
     assert!(none.is_empty(), "what is sensitive is granted by name alone");
     assert_eq!(policy.devices().map(|bound| bound.device.to_string()).collect::<Vec<_>>(), ["ecg-ann"]);

@@ -221,18 +221,17 @@ impl Index {
     /// no place in the index counts as changed.
     #[must_use]
     pub fn last_change(&self, watch: &Watch) -> u64 {
+        let left_out = self.left_out.unwrap_or(0);
         let consents = watch.relationships.iter().map(|id| match self.consents.get(id) {
             Some(consent) => {
                 let grantee =
                     consent.grant.as_ref().and_then(|signed| self.participants.get(&signed.grant.grantee));
                 consent.changed.max(grantee.map_or(0, |grantee| grantee.changed))
             }
-            None => self.left_out.unwrap_or(0),
+            None => left_out,
         });
-        let bindings = watch
-            .bindings
-            .iter()
-            .map(|key| self.bindings.get(key).map_or(self.left_out.unwrap_or(0), |(_, changed)| *changed));
+        let bindings =
+            watch.bindings.iter().map(|key| self.bindings.get(key).map_or(left_out, |(_, changed)| *changed));
         let emergencies = watch.pseudonyms.iter().flat_map(|pseudonym| {
             let (first, last) = ((*pseudonym, RecipientId([0; 20])), (*pseudonym, RecipientId([0xff; 20])));
             self.emergencies.range(first..=last).map(|((_, domain), (_, changed))| {

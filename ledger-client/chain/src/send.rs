@@ -99,10 +99,7 @@ pub enum SendError {
 
 impl From<ChainError> for SendError {
     fn from(error: ChainError) -> Self {
-        match error {
-            ChainError::Refused(refusal) => Self::Refused(refusal),
-            other => Self::Chain(other),
-        }
+        if let ChainError::Refused(refusal) = error { Self::Refused(refusal) } else { Self::Chain(error) }
     }
 }
 

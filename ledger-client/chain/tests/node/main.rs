@@ -1,5 +1,7 @@
 //! The chain's client against the real node, and what comes of it before the gateway's verifier.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, too")]
+
 mod support;
 
 use caregate_protocol::id::DataClass;
@@ -24,10 +26,8 @@ async fn policy(following: &Following, pins: &Pins) -> (VerifiedPolicy, Vec<u8>,
 }
 
 fn refusal(error: SendError) -> String {
-    match error {
-        SendError::Refused(refusal) => refusal.name,
-        other => panic!("{other}"),
-    }
+    let SendError::Refused(refusal) = error else { panic!("{error}") };
+    refusal.name
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn an_emergency_is_in_the_bundle_while_it_lasts() {
     following.at(chain.open_emergency(&signed, &cast.relay).await.unwrap().block).await;
     assert_eq!(chain.emergency_number(&pseudonym, &clinic.id()).await.unwrap(), 1);
     let bundle = following.follower.bundle(&pins.watch()).await.unwrap();
-    assert_eq!(bundle.claims.emergencies, [signed.clone()]);
+    assert_eq!(bundle.claims.emergencies, std::slice::from_ref(&signed));
     verify_bundle(&bundle.encode(), &pins, &Floors::default(), head.time_s).unwrap();
 
     // A domain that was suspended opens nothing, and its emergency would spoil the bundle.
