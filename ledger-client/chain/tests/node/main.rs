@@ -1,6 +1,6 @@
 //! The chain's client against the real node, and what comes of it before the gateway's verifier.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests, too")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests, too")]
 
 mod support;
 
