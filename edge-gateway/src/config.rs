@@ -45,6 +45,8 @@ pub struct ConfigFile {
     /// The packet filter.
     #[serde(default)]
     pub datapath: DatapathEntry,
+    /// The network's controller, whose switch this gateway is; leave it out where there is none. Needs `datapath`.
+    pub controller: Option<SwitchEntry>,
     /// The local door with the patient's page; leave it out where there is none.
     pub local: Option<LocalEntry>,
 }
@@ -83,6 +85,33 @@ pub struct ControllerEntry {
     pub address: SocketAddr,
     /// The name that its certificate must carry; any name of role `controller` where none is given.
     pub name: Option<String>,
+}
+
+/// The controller of the network (OpenFlow 1.3.5 over TLS).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwitchEntry {
+    /// Its TCP address; OpenFlow's port is 6653.
+    pub address: SocketAddr,
+    /// The name that its certificate must carry; any name of role `controller` where none is given.
+    pub name: Option<String>,
+    /// By which it knows this gateway, as its own configuration has it.
+    pub datapath_id: DatapathId,
+}
+
+/// 16 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct DatapathId(pub u64);
+
+impl TryFrom<String> for DatapathId {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let is_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = if is_hex { u64::from_str_radix(&text, 16).ok() } else { None };
+        number.map(Self).ok_or("a datapath id has 16 hexadecimal digits")
+    }
 }
 
 /// The embedded MQTT server.

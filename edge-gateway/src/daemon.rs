@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::{BrokerEntry, ConfigFile, MqttEntry, PolicyEntry};
-use crate::datapath::policy::{Fixed, UDP};
+use crate::datapath::policy::{Fixed, TCP, UDP};
 use crate::datapath::{self, Datapath};
 use crate::hints::Hints;
 use crate::ingest::Inbound;
@@ -35,6 +35,8 @@ use crate::mqtt::credentials::Credentials;
 use crate::mqtt::limits::Limits as MqttLimits;
 use crate::mqtt::metrics::{BrokerMetrics, ServerMetrics};
 use crate::mqtt::server::{CertificateRefused, Server, TlsDoor};
+use crate::openflow;
+use crate::openflow::start::Surroundings;
 use crate::pipeline::commit::Committer;
 use crate::pipeline::recover;
 use crate::pipeline::seal::Sealer;
@@ -177,6 +179,9 @@ pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
     let (acked, acked_in) = mpsc::channel(ACKED_MAX);
     let (proposals, proposals_in) = mpsc::channel(1);
     let datapath = datapath::start(&file.datapath, &registry, &stop).await?;
+    let around = Surroundings { data: &file.data, identity: &identity, registry: &registry, stop: &stop };
+    // Before policy admits anybody.
+    let quarantined = openflow::start::start(file.controller.as_ref(), datapath.as_ref(), &around).await?;
     let mut doors = Doors::new(inbound, &registry, &identity, stop.clone())?;
     doors.mqtt(file.mqtt.as_ref()).await?;
     doors.brokers(&file.brokers)?;
@@ -207,8 +212,6 @@ pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
         if let Some(datapath) = &datapath {
             tokio::spawn(inventory::listen(datapath.clone(), inventory.clone(), stop.clone()));
         }
-        // Nobody is shut out where there is no switch.
-        let (_switch, quarantined) = watch::channel(Arc::default());
         let pins = Arc::clone(policy.pins());
         let behind = local::Behind { policy, pins, inventory, hints, quarantined };
         doors.local(file.local.as_ref().zip(local), behind, &registry)?;
@@ -248,6 +251,9 @@ fn admit(
     fixed.keep(UDP, file.core.address);
     if let Some(controller) = &file.policy.controller {
         fixed.keep(UDP, controller.address);
+    }
+    if let Some(controller) = &file.controller {
+        fixed.keep(TCP, controller.address);
     }
     let bound = policy.map(PolicyHandle::bound_devices).unwrap_or_else(|| {
         warn!("policy from a file binds no device's address: the packet filter admits no sensor");

@@ -19,6 +19,7 @@ mod line;
 pub mod metrics;
 pub mod pattern;
 pub mod quarantine;
+pub mod start;
 pub mod store;
 pub mod switch;
 pub mod table;

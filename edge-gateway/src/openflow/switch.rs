@@ -56,43 +56,60 @@ pub struct Switch<H> {
 }
 
 impl<H: Helper> Switch<H> {
-    /// Installs what was kept, then serves the controller until `shutdown`, however often either goes and comes again.
+    /// Puts in force what was kept. To be done before anything else is told to the helper: whoever was shut out is so from the first
+    /// frame on.
+    ///
+    /// # Errors
+    /// Where the helper is not there, or refuses.
+    pub async fn install(mut self) -> anyhow::Result<Installed<H>> {
+        let opened = clock::monotonic();
+        let Some(HelperEvent::Up(welcome)) = self.events.recv().await else {
+            anyhow::bail!("the datapath helper is not there");
+        };
+        let (mut agent, actions, lost) =
+            Agent::new(self.settings.clone(), &welcome, &self.flows, Duration::ZERO);
+        for action in actions {
+            if let Action::Install { rules, .. } = action {
+                let installed = self.helper.set_rules(rules).await;
+                installed.map_err(|_refused| {
+                    anyhow::anyhow!("the datapath helper does not take the kept flows")
+                })?;
+            }
+        }
+        drop(agent.handle_installed(Ok(()), Duration::ZERO));
+        info!(flows = agent.flows().len(), "table 1 is as it was kept");
+        if lost > 0 {
+            warn!(lost, "flows mean nothing with the helper's ports, and are left out");
+        }
+        Ok(Installed { switch: self, agent, opened })
+    }
+}
+
+/// A switch whose flows are in force.
+pub struct Installed<H> {
+    switch: Switch<H>,
+    agent: Agent,
+    opened: Instant,
+}
+
+impl<H: Helper> Installed<H> {
+    /// Serves the controller until `shutdown`, however often it or the helper goes and comes again.
     ///
     /// # Errors
     /// Where the helper's client ended.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let Self {
-            controller,
-            controller_name,
-            settings,
-            identity,
-            store,
-            flows,
-            helper,
-            mut events,
-            metrics,
-            quarantined,
-        } = self;
-        let opened = clock::monotonic();
-        let first = tokio::select! {
-            event = events.recv() => event,
-            () = shutdown.cancelled() => return Ok(()),
-        };
-        let Some(HelperEvent::Up(welcome)) = first else { anyhow::bail!("the datapath helper is not there") };
-        let (agent, actions, lost) = Agent::new(settings, &welcome, &flows, Duration::ZERO);
-        info!(flows = agent.flows().len(), lost, "table 1 as it was kept");
-        if lost > 0 {
-            warn!(lost, "flows mean nothing with the helper's ports, and are left out");
-        }
+        let Self { switch, agent, opened } = self;
+        let Switch {
+            controller, controller_name, identity, store, helper, events, metrics, quarantined, ..
+        } = switch;
         let (tasks, tasks_in) = mpsc::channel(JOBS_MAX);
         // Each outcome was a task, and those are bounded; so the worker never waits for whoever gives it tasks.
         let (outcomes, outcomes_in) = mpsc::unbounded_channel();
         let worker = tokio::spawn(Worker::new(helper, store, metrics.clone()).run(tasks_in, outcomes));
-        let dialer = Dialer::new(controller, controller_name.as_deref(), &identity);
         let mut shell = Shell {
             agent,
             opened,
-            dialer,
+            dialer: Dialer::new(controller, controller_name.as_deref(), &identity),
             line: Line::Waiting(opened),
             closing: None,
             tasks,
@@ -100,7 +117,6 @@ impl<H: Helper> Switch<H> {
             metrics,
             quarantined,
         };
-        shell.perform(actions).await;
         shell.tell();
         let ended = shell.run(events, outcomes_in, &shutdown).await;
         drop(shell);
@@ -301,7 +317,7 @@ impl Shell {
     }
 
     /// Waits only where a helper that has gone left tasks to be given up; the agent has fewer than [`JOBS_MAX`] open.
-    async fn give(&self, what: Task) {
+    async fn give(&mut self, what: Task) {
         if self.tasks.send(Numbered { absence: self.absence, what }).await.is_err() {
             debug!("the switch's worker has ended");
         }
