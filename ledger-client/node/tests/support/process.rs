@@ -46,7 +46,8 @@ pub struct Site {
 
 impl Site {
     pub fn new(registrar: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        // On a disk that syncs, where /tmp may be none.
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let [rpc, admin] = [free_port(), free_port()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let site = Self { dir, rpc, admin };
         site.configure(4711, registrar);
