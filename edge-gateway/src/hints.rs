@@ -1,6 +1,7 @@
 //! What can be rebuilt or done without, in sled: the device inventory (who was heard, who was seen) and the quarantine. A store
 //! that won't open is wiped and begun anew; nothing acknowledged as a reading is ever here (ADR 2).
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -169,11 +170,18 @@ impl Hints {
         result.is_ok()
     }
 
-    /// The newest entries of the quarantine, newest first.
+    /// The newest entries of the quarantine, newest first. Walks through all of it: sled's backward iterator would bring a
+    /// megabyte of constants into the binary.
     #[must_use]
     pub fn quarantined(&self, most: usize) -> Vec<Quarantined> {
-        let entries = self.quarantine.iter().values().rev().take(most).flatten();
-        entries.filter_map(|bytes| serde_json::from_slice(&bytes).ok()).collect()
+        let mut newest = VecDeque::new();
+        for bytes in self.quarantine.iter().values().flatten() {
+            if newest.len() >= most {
+                newest.pop_front();
+            }
+            newest.push_back(bytes);
+        }
+        newest.iter().rev().filter_map(|bytes| serde_json::from_slice(bytes).ok()).collect()
     }
 
     /// Every device, as last heard.
