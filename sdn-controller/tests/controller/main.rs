@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test can't set up fails it")]
 
+mod gateway_switch;
 mod interface;
 mod open_vswitch;
 mod policy;
