@@ -83,6 +83,14 @@ impl<H: Helper> Switch<H> {
         }
         Ok(Installed { switch: self, agent, opened })
     }
+
+    /// [`install`](Self::install), then [`Installed::run`].
+    ///
+    /// # Errors
+    /// As these.
+    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        self.install().await?.run(shutdown).await
+    }
 }
 
 /// A switch whose flows are in force.

@@ -145,7 +145,7 @@ impl Running {
         let thread = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-            runtime.block_on(async { switch.install().await?.run(token).await })
+            runtime.block_on(switch.run(token))
         });
         Self { place, events, registry, stop, thread: Some(thread) }
     }
