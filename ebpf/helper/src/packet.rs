@@ -87,7 +87,6 @@ fn listening(interface: u32) -> io::Result<OwnedFd> {
     };
     // The kernel copies the steps.
     option(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
-    option(&socket, libc::SOL_SOCKET, libc::SO_LOCK_FILTER, &1i32)?;
     option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1i32)?;
     bind(&socket, interface, ETH_P_ALL)?;
     Ok(socket)
