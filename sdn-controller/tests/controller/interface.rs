@@ -1,12 +1,14 @@
 //! The interface for operators and the page, with no switch at the other end.
 
 use std::collections::BTreeSet;
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use caregate_host::identity::{Identity, Role};
+use ledger_client::fixture::Site;
 use serde_json::{Value, json};
 
-use crate::support::{Controller, Pki};
+use crate::support::{Controller, Pki, wait_for};
 
 const QUARANTINE: &str = r#"{"kind":"quarantine","switch":"0000000000000001","mac":"02:00:00:00:00:01"}"#;
 
@@ -183,5 +185,73 @@ fn the_page_is_whole_and_lets_nothing_in() {
     );
     assert_eq!(controller.page("/api/switches/0000000000000001").status, 404);
     assert_eq!(controller.page("/v1/intents").status, 404, "the interface is elsewhere");
+    controller.stop();
+}
+
+/// Policy delivery by a ledger at this port.
+fn following(port: u16) -> String {
+    let contract = Site::new(1).enrolment.ledger.contract;
+    format!(
+        "[policy]\nlisten = \"127.0.0.1:0\"\n\
+         [ledger]\nrpc = \"http://127.0.0.1:{port}\"\nchain_id = 4711\ncontract = \"{contract}\"\nrequest_timeout_ms = 300\n"
+    )
+}
+
+fn revocation(site: &Site, version: u64) -> Value {
+    let signed = site.signed_revocation(0, version);
+    json!({
+        "relationship": signed.revocation.relationship,
+        "version": signed.revocation.version,
+        "signature": signed.signature,
+        "other_key": Site::grant_key(0).address(),
+    })
+}
+
+#[test]
+fn a_ledger_that_is_dead_or_says_nothing_stops_nothing() {
+    let pki = Pki::new();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ports = [silent.local_addr().unwrap().port(), dead.local_addr().unwrap().port()];
+    drop(dead);
+    for port in ports {
+        let controller = Controller::start(&pki, &following(port));
+        let down = wait_for("the ledger to be said to be down", || {
+            Some(controller.read("/v1/gateways")["ledger"].clone()).filter(|ledger| ledger["state"] == "down")
+        });
+        assert!(down["detail"].as_str().is_some_and(|detail| detail.contains("ledger")), "{down}");
+        let lane =
+            controller.rest("PUT", "/v1/intents/alarms", r#"{"kind":"lane","lane":"alarm","dscp":46}"#);
+        assert!(lane.status < 300, "{}", lane.body);
+        let events = controller.read("/v1/events").to_string();
+        assert!(events.contains("\"kind\":\"ledger\""), "{events}");
+        controller.stop();
+    }
+}
+
+#[test]
+fn a_revocation_is_taken_with_a_good_signature_and_queued_while_the_ledger_is_away() {
+    let pki = Pki::new();
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = dead.local_addr().unwrap().port();
+    drop(dead);
+    let controller = Controller::start(&pki, &following(port));
+    let site = Site::new(1);
+    let taken = controller.rest("POST", "/v1/revocations", &revocation(&site, 3).to_string());
+    assert_eq!((taken.status, taken.json()), (202, json!({ "gateways": 0, "ledger": "queued" })));
+    let mut forged = revocation(&site, 3);
+    forged["version"] = json!(4);
+    let detail = problem(&controller, "POST", "/v1/revocations", &forged.to_string(), 422);
+    assert!(detail.as_str().unwrap().contains("not signed by a key of its relationship"));
+    for (key, value) in
+        [("signature", json!("0x00")), ("relationship", json!("x")), ("patient", json!("Ann"))]
+    {
+        let mut wrong = revocation(&site, 3);
+        wrong[key] = value;
+        problem(&controller, "POST", "/v1/revocations", &wrong.to_string(), 400);
+    }
+    let tried = "caregate_controller_revocations_total{outcome=\"unreachable\"}";
+    wait_for("it to be tried again and again", || (controller.metric(tried) >= 2.0).then_some(()));
+    problem(&controller, "GET", "/v1/gateways/home/bundle", "", 404);
     controller.stop();
 }
