@@ -2,6 +2,8 @@
 
 #[cfg(feature = "gateway")]
 pub mod gateway;
+#[cfg(feature = "ledger")]
+pub mod ledger;
 #[cfg(feature = "node")]
 pub mod node;
 pub mod protocol;

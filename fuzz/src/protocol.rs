@@ -3,7 +3,7 @@
 use caregate_protocol::datapath;
 use caregate_protocol::openflow;
 use caregate_protocol::payload::{self, Decoded};
-use caregate_protocol::policy::{PolicyDocument, delivery};
+use caregate_protocol::policy::{PolicyBundle, PolicyDocument, delivery};
 use caregate_protocol::reading;
 use caregate_protocol::record::Record;
 use caregate_protocol::segment::Segment;
@@ -24,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     ("wrap", wrap),
     ("uplink_frame", uplink_frame),
     ("policy", policy),
+    ("policy_bundle", policy_bundle),
     ("policy_delivery", policy_delivery),
     ("openflow", openflow),
     ("datapath", datapath),
@@ -143,6 +144,19 @@ pub fn policy(data: &[u8]) {
             let Ok(json) = document.encode() else { return };
             let again = PolicyDocument::decode(&json).and_then(|document| document.encode());
             assert!(matches!(again, Ok(again) if again == json));
+        }
+        Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
+    }
+}
+
+/// Policy bundles. What is written back reads the same.
+pub fn policy_bundle(data: &[u8]) {
+    match PolicyBundle::decode(data) {
+        Ok(bundle) => {
+            // In the shortest form, it may be shorter than it came, and is never longer.
+            let bytes = bundle.encode();
+            assert!(bytes.len() <= data.len());
+            assert_eq!(PolicyBundle::decode(&bytes), Ok(bundle));
         }
         Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
     }

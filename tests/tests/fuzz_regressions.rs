@@ -1,4 +1,4 @@
-//! The fuzz targets of the gateway and of the recordings with the inputs that are kept in `fuzz/`.
+//! The fuzz targets of the gateway, of the ledger's verifier and of the recordings with the inputs that are kept in `fuzz/`.
 
 #![expect(unreachable_pub, reason = "the included files are modules of the fuzz crate's library as well")]
 
@@ -8,6 +8,8 @@ use std::path::Path;
 mod corpus;
 #[path = "../../fuzz/src/gateway.rs"]
 mod gateway;
+#[path = "../../fuzz/src/ledger.rs"]
+mod ledger;
 #[path = "../../fuzz/src/recordings.rs"]
 mod recordings;
 
@@ -17,11 +19,13 @@ type Target = (&'static str, fn(&[u8]));
 fn every_kept_input() {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
     corpus::replay(&fuzz, gateway::TARGETS);
+    corpus::replay(&fuzz, ledger::TARGETS);
     corpus::replay(&fuzz, recordings::TARGETS);
     // Each fed by its own crate's plain tests.
     let others = [include_str!("../../fuzz/src/protocol.rs"), include_str!("../../fuzz/src/node.rs")].concat();
     for folder in folders(&fuzz) {
-        let here = gateway::TARGETS.iter().chain(recordings::TARGETS).any(|(name, _)| *name == folder);
+        let targets = gateway::TARGETS.iter().chain(ledger::TARGETS).chain(recordings::TARGETS);
+        let here = targets.into_iter().any(|(name, _)| *name == folder);
         assert!(here || others.contains(&format!("(\"{folder}\", ")), "no target takes {folder}");
     }
 }

@@ -203,6 +203,27 @@ fn only_the_pinned_grant_key_grants() {
     assert_eq!(verify(&stranger).1[0].reason, RefusalReason::PatientNotPinned);
 }
 
+/// As above, with npm `ethers` 6.17.0 (`TypedDataEncoder.hash`).
+#[test]
+fn the_other_messages_have_ethers_digests() {
+    use caregate_protocol::policy::{Commitment, Emergency, Pseudonym};
+    let digest = binding_digest(&Commitment([0xb1; 32]), true, 7, &DOMAIN);
+    assert_eq!(hex::encode(digest), "22b518dd7e6cedacc966368bf637bdd1a70e68bb91087b0637f2a71c4e91d163");
+    let digest = participant_key_digest(&RecipientId([0xb2; 20]), &[0xd4; 32], 2, &DOMAIN);
+    assert_eq!(hex::encode(digest), "bb839abb936066c74d61f670507e3d1190801e596e19ca605f2d1b6cde2211bb");
+    let emergency = Emergency {
+        pseudonym: Pseudonym([0xe1; 32]),
+        domain: RecipientId([0xb2; 20]),
+        clinician: Commitment([0xc1; 32]),
+        reason: Commitment([0xc2; 32]),
+        from: 1_790_000_000,
+        until: 1_790_003_600,
+        number: 3,
+    };
+    let digest = emergency_digest(&emergency, &DOMAIN);
+    assert_eq!(hex::encode(digest), "4ac9c8c0f151f22229cefb05d2b85790a498a51e1cf941913dca211b948c5928");
+}
+
 #[test]
 fn both_keys_revoke_and_no_other() {
     let signed = key(0x46).sign_grant(&grant(), &DOMAIN);
