@@ -1,6 +1,7 @@
 //! Puts the parts together: the daemon, and the export that shares its link and keys.
 
 use std::io::{BufWriter, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::config::{ConfigFile, Domain, TlsFiles};
 use crate::emergency::{BreakGlass, Checked, EmergencyError, Opened, Request};
 use crate::export;
 use crate::feed::{self, EVENTS_MAX, Feed};
-use crate::journal::{Entry, Journal};
+use crate::journal::{Entry, Journal, What};
 use crate::ledger::Watcher;
 use crate::link::{Event, Link};
 use crate::login::Login;
@@ -205,6 +206,11 @@ fn tls_config(files: &TlsFiles) -> anyhow::Result<Arc<rustls::ServerConfig>> {
 /// What is wrong with the configuration or the keys; [`export::ExportError`].
 pub async fn export(path: &Path) -> anyhow::Result<()> {
     let loaded = load(path)?;
+    if let Some(path) = &loaded.file.journal {
+        let uid = std::fs::metadata("/proc/self").context("/proc/self")?.uid();
+        let entry = Entry { at_ms: clock::now_ms(), what: What::Export { uid } };
+        Journal::open(path)?.0.append(&[entry])?;
+    }
     let stop = CancellationToken::new();
     let (events_out, events) = mpsc::channel(EVENTS_MAX);
     let linking = tokio::spawn(loaded.link(events_out).run(stop.clone()));

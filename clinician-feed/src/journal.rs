@@ -38,6 +38,11 @@ pub enum What {
         /// Whose.
         patient: PatientId,
     },
+    /// The whole history was written out by a command.
+    Export {
+        /// The account that ran it, by its number.
+        uid: u32,
+    },
     /// An emergency is about to be opened: with this its commitments can be shown to be what they are.
     Emergency {
         /// The clinician, as committed.

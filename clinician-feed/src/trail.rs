@@ -22,8 +22,8 @@ pub struct Line {
     pub id: u64,
     /// Unix time in milliseconds.
     pub at_ms: i64,
-    /// What happened: `login`, `look`, `emergency`, `emergency_failed`, `frequent`, `granted`, `ended`, `emergency_seen`,
-    /// `suspended`, `reinstated`.
+    /// What happened: `login`, `look`, `export`, `emergency`, `emergency_opened`, `emergency_failed`, `frequent`, `granted`,
+    /// `ended`, `emergency_seen`, `suspended`, `reinstated`.
     pub what: &'static str,
     /// Who did it, where it was one of ours.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,6 +121,7 @@ fn line_of(entry: &Entry) -> Line {
     match &entry.what {
         What::Login { user } => line("login", user),
         What::Look { user, patient } => Line { patient: Some(*patient), ..line("look", user) },
+        What::Export { uid } => line("export", &format!("uid {uid}")),
         What::Emergency { user, pseudonym, reason, until, .. } => Line {
             about: about(pseudonym),
             text: Some(reason.clone()),

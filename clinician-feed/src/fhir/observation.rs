@@ -123,6 +123,15 @@ fn panel_id(entry: &Entry) -> String {
 }
 
 impl Item {
+    /// Whose it is.
+    #[must_use]
+    pub fn patient(&self) -> Option<PatientId> {
+        match self {
+            Self::Single(entry) => Some(entry.patient),
+            Self::Panel(entries) => entries.first().map(|entry| entry.patient),
+        }
+    }
+
     /// The first of its readings to come.
     #[must_use]
     pub fn first(&self) -> Option<&Arc<Entry>> {

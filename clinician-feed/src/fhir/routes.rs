@@ -15,6 +15,7 @@ use serde_json::json;
 use thiserror::Error;
 use tokio::time::timeout;
 
+use super::observation::Item;
 use super::resource::{Bundle, BundleEntry, BundleLink, BundleSearch, OperationOutcome};
 use super::search::{PARAMETERS, Search, SearchError};
 use super::{select, select::Found};
@@ -163,11 +164,13 @@ fn base(app: &App, headers: &HeaderMap) -> String {
 }
 
 async fn bundle(app: &App, peer: SocketAddr, headers: &HeaderMap, uri: &Uri) -> Result<Bundle, FhirError> {
-    app.access(headers, peer).await?;
+    let access = app.access(headers, peer).await?;
     let Query(pairs) =
         Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|_rejection| FhirError::Query)?;
     let search = Search::parse(&pairs)?;
     let Found { total, items, next } = walk(app, move |app| select::search(&app, &search)).await?;
+    let patients = items.iter().filter_map(Item::patient).collect();
+    app.oversight.recorder.looked(&access.user, patients).await;
     let base = base(app, headers);
     let query = uri.query().unwrap_or_default();
     let this = if query.is_empty() { String::new() } else { format!("?{query}") };
@@ -209,9 +212,11 @@ async fn read(
     id: Result<Path<String>, PathRejection>,
 ) -> Response {
     let observation = async {
-        app.access(&headers, peer).await?;
+        let access = app.access(&headers, peer).await?;
         let Path(id) = id.map_err(|_rejection| FhirError::NotHeld)?;
         let item = walk(&app, move |feed| select::read(&feed, &id)).await?;
+        let patients = item.iter().filter_map(Item::patient).collect();
+        app.oversight.recorder.looked(&access.user, patients).await;
         item.and_then(|item| item.observation()).ok_or(FhirError::NotHeld)
     };
     answer(&app, observation.await)

@@ -191,17 +191,17 @@ async fn who_breaks_the_glass_is_shown_the_patient_and_accounts_for_it() {
 async fn accounted_for(chain: &ledger_chain::Chain, config: &Path) {
     let head = chain.head().await.unwrap().number;
     let events = chain.events(0, head).await.unwrap();
-    let emergencies = events.into_iter().filter_map(|event| match event.event {
-        Event::EmergencyOpened(signed) => Some(signed.emergency),
-        _ => None,
+    let emergencies = events.into_iter().filter_map(|event| {
+        let Event::EmergencyOpened(signed) = event.event else { return None };
+        Some(signed.emergency)
     });
     let emergencies: Vec<_> = emergencies.collect();
     let salt = |text: &str| <[u8; 32]>::try_from(hex::decode(text).unwrap()).unwrap();
-    let openings = journal(config).into_iter().filter_map(|entry| match entry.what {
-        What::Emergency { user, reason, number, clinician_salt, reason_salt, .. } => {
-            Some((user, reason, number, salt(&clinician_salt), salt(&reason_salt)))
-        }
-        _ => None,
+    let openings = journal(config).into_iter().filter_map(|entry| {
+        let What::Emergency { user, reason, number, clinician_salt, reason_salt, .. } = entry.what else {
+            return None;
+        };
+        Some((user, reason, number, salt(&clinician_salt), salt(&reason_salt)))
     });
     // Three were refused, the fourth is there; they all asked for number 1.
     let openings: Vec<_> = openings.collect();

@@ -1,7 +1,9 @@
+use caregate_protocol::id::DataClass;
 use clinician_feed::attempts::USER_MAX;
+use clinician_feed::journal::{Journal, What};
 
-use crate::client::{JSON, cookie, get, log_in, post};
-use crate::{PASSWORD, USER, start};
+use crate::client::{JSON, cookie, get, log_in, next_of, open, post};
+use crate::{PASSWORD, PATIENT, USER, heart_rate, start, start_with};
 
 #[tokio::test]
 async fn right_wrong_and_logged_out() {
@@ -83,4 +85,42 @@ async fn every_answer_carries_the_security_headers() {
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
         assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
     }
+}
+
+#[tokio::test]
+async fn who_logs_in_and_looks_is_noted_and_a_program_that_polls_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.jsonl");
+    let site = start_with(1 << 20, Some(Journal::open(&path).unwrap().0));
+    site.append(DataClass::Vitals, 0, vec![heart_rate(72.0)]);
+    let cookie = cookie(&site).await;
+    assert_eq!(log_in(&site, USER, "wrong horse").await.status, 401);
+    for _ in 0..2 {
+        let mut socket = open(&site, "?from=0", &[("Cookie", &cookie)]).await.unwrap();
+        let line = next_of(&mut socket, "audit").await;
+        assert_eq!((&line["what"], &line["user"]), (&"login".into(), &USER.into()));
+        // Noted before it is shown.
+        next_of(&mut socket, "reading").await;
+    }
+    let search = format!("Cookie: {cookie}\r\n");
+    for _ in 0..3 {
+        assert_eq!(get(&site, "/fhir/Observation", &search).await.json()["total"], 1);
+    }
+    let login = What::Login { user: USER.into() };
+    let look = What::Look { user: USER.into(), patient: PATIENT };
+    let noted: Vec<_> = Journal::open(&path).unwrap().1.into_iter().map(|entry| entry.what).collect();
+    assert_eq!(noted, [login, look.clone(), look.clone(), look], "two streams, and FHIR once");
+}
+
+#[tokio::test]
+async fn a_journal_that_fails_keeps_nobody_from_a_patient() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.jsonl");
+    let site = start_with(1 << 20, Some(Journal::open(&path).unwrap().0));
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    site.append(DataClass::Vitals, 0, vec![heart_rate(72.0)]);
+    let cookie = cookie(&site).await;
+    let mut socket = open(&site, "?from=0", &[("Cookie", &cookie)]).await.unwrap();
+    next_of(&mut socket, "reading").await;
 }

@@ -6,8 +6,8 @@
  *   node e2e/pages.mjs --commands commands.jsonl --out answers.jsonl
  *
  * Follows the file of commands, one JSON object a line, in order, and answers each with a line {"id", "ok", "ms", "error"?}:
- *   {"id", "open": NAME, "url", "fill"?: {SELECTOR: TEXT}, "submit"?: SELECTOR}   fills a login where its first field is shown
- *   {"id", "expect": NAME, "text": REGEXP, "timeout_ms"}                          until the page's visible text matches
+ *   {"id", "open": NAME, "url", "fill"?: {SELECTOR: TEXT}, "submit"?: SELECTOR}   instead of the one of that name; fills in a login
+ *   {"id", "expect": NAME, "text": REGEXP, "timeout_ms"}                          until the page's visible text matches, in any case
  *   {"id", "screenshot": NAME, "path"}
  * Prints "ready" when the browser stands. SIGTERM or SIGINT: closes the browser, exit 0. Chromium: $CHROMIUM, else /usr/bin/chromium.
  */
@@ -54,6 +54,7 @@ function follower(path) {
 async function open(browser, pages, command) {
   const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, ignoreHTTPSErrors: true });
   page.on("pageerror", (error) => process.stderr.write(`page ${command.open} error: ${error.message}\n`));
+  await pages.get(command.open)?.close();
   pages.set(command.open, page);
   await page.goto(command.url, { timeout: STEP_MS_MAX, waitUntil: "domcontentloaded" });
   const fields = Object.entries(command.fill ?? {});
@@ -64,7 +65,7 @@ async function open(browser, pages, command) {
 }
 
 async function expect(page, command, ending) {
-  const wanted = new RegExp(command.text, "su");
+  const wanted = new RegExp(command.text, "isu");
   const deadline = Date.now() + command.timeout_ms;
   while (!ending.aborted) {
     const text = await page.evaluate(() => document.body.innerText);

@@ -13,6 +13,8 @@ export function auditText(line: Audit, bedName: (patient: string) => string | nu
       return `${user} logged in`;
     case "look":
       return line.count === null ? `${user} looked at ${bed}` : `${user} looked at ${line.count} patients`;
+    case "export":
+      return `The whole history was exported by ${user}`;
     case "emergency":
       return `${user} asks for emergency access to ${card}${until}: “${line.text ?? ""}”`;
     case "emergency_opened":

@@ -108,6 +108,7 @@ export interface Ledger {
 export const AUDIT_KINDS = [
   "login",
   "look",
+  "export",
   "emergency",
   "emergency_opened",
   "emergency_failed",
