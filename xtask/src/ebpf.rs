@@ -156,32 +156,40 @@ fn build(root: &Path, linker: &Path) -> Result<Vec<u8>> {
     fs::read(&object).with_context(|| object.display().to_string())
 }
 
-/// A call between BPF functions loses armv7's JIT, an atomic instruction doesn't load there at all, and type information of
-/// the kernel (BTF) is absent from stock OpenWrt.
+/// A call between BPF functions, or a division of 64 bits, loses armv7's JIT, an atomic instruction doesn't load there at all,
+/// and type information of the kernel (BTF) is absent from stock OpenWrt.
 fn refuse_what_routers_lack(object: &Path) -> Result<()> {
-    const LOAD_64: u8 = 0x18;
-    const CALL: u8 = 0x85;
-    const ATOMIC: [u8; 2] = [0xc3, 0xdb];
     let tool = |name: &str| Command::new(PathBuf::from(LLVM).join("bin").join(name));
     let sections = output(tool("llvm-readelf").arg("--section-headers").arg(object))?;
     ensure!(
         !sections.contains(".BTF"),
         "the object has type information (BTF), which the loader would want from the kernel"
     );
-    let code = object.with_extension("xdp");
-    run_step(
-        tool("llvm-objcopy").args(["--only-section=xdp", "--output-target=binary"]).args([object, &code]),
-    )?;
-    let bytes = fs::read(&code)?;
-    ensure!(!bytes.is_empty(), "the object has no XDP program");
-    let mut instructions = (0u32..).zip(bytes.chunks_exact(8));
+    for section in ["xdp", "classifier"] {
+        let code = object.with_extension(section);
+        let only = format!("--only-section={section}");
+        run_step(tool("llvm-objcopy").args([&only, "--output-target=binary"]).args([object, &code]))?;
+        check_instructions(section, &fs::read(&code)?)?;
+    }
+    Ok(())
+}
+
+fn check_instructions(section: &str, code: &[u8]) -> Result<()> {
+    const LOAD_64: u8 = 0x18;
+    const CALL: u8 = 0x85;
+    const ATOMIC: [u8; 2] = [0xc3, 0xdb];
+    // ALU64 division and remainder, of a constant or a register.
+    const DIVIDE_64: [u8; 4] = [0x37, 0x3f, 0x97, 0x9f];
+    ensure!(!code.is_empty(), "the object has no section `{section}`");
+    let mut instructions = (0u32..).zip(code.chunks_exact(8));
     while let Some((number, instruction)) = instructions.next() {
         let (opcode, source) = (instruction[0], instruction[1] >> 4);
         ensure!(
             !(opcode == CALL && source != 0),
-            "instruction {number} calls a BPF function: something is not inlined"
+            "instruction {number} of `{section}` calls a BPF function: something is not inlined"
         );
-        ensure!(!ATOMIC.contains(&opcode), "instruction {number} is atomic");
+        ensure!(!ATOMIC.contains(&opcode), "instruction {number} of `{section}` is atomic");
+        ensure!(!DIVIDE_64.contains(&opcode), "instruction {number} of `{section}` divides 64 bits");
         if opcode == LOAD_64 {
             // Its second half is no instruction of its own.
             instructions.next();
