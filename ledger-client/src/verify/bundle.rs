@@ -3,7 +3,7 @@
 //!
 //! A revocation counts by its signature alone. A grant counts where its slot holds it, unrevoked, and the pinned grant key signed it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use caregate_protocol::policy::{
     Authentic, BoundDevice, Claims, EcdsaSignature, EmergencyAccess, Floors, Freshness, HeaderFloor,
@@ -290,10 +290,15 @@ fn signed_by(digest: &[u8; 32], signature: &EcdsaSignature, keys: &[Address]) ->
     if keys.contains(&by) { Ok(()) } else { Err(SignerError::Other) }
 }
 
-/// Every signature by the key that it needs. What is not pinned has no such key; [`check_pinned`] refuses it.
+/// Every signature by the key that it needs. What is not pinned has no such key; [`check_pinned`] refuses it. A claim that comes again
+/// is what its slot holds like the first one, whose signature was good, so nobody makes work by repeating.
 fn check_signatures(claims: &Claims, pins: &Pins) -> Result<(), BundleRefusal> {
     let domain = &pins.domain;
+    let mut seen = BTreeSet::new();
     for (nth, claim) in claims.participants.iter().enumerate() {
+        if !seen.insert((&claim.id.0[..], &[][..])) {
+            continue;
+        }
         let digest = participant_key_digest(&claim.id, &claim.hpke_public_key, claim.key_version, domain);
         let path = at("participants", nth);
         signed_by(&digest, &claim.signature, &[Address(claim.id.0)])
@@ -301,6 +306,9 @@ fn check_signatures(claims: &Claims, pins: &Pins) -> Result<(), BundleRefusal> {
     }
     for (nth, signed) in claims.consents.iter().enumerate() {
         let Some(pin) = pins.relationships.get(&signed.grant.relationship) else { continue };
+        if !seen.insert((&signed.grant.relationship.0[..], &[][..])) {
+            continue;
+        }
         let path = at("consents", nth);
         signed_by(&grant_digest(&signed.grant, domain), &signed.signature, &[pin.grant_key])
             .map_err(|source| BundleRefusal::GrantSignature { path, source })?;
@@ -313,12 +321,18 @@ fn check_signatures(claims: &Claims, pins: &Pins) -> Result<(), BundleRefusal> {
     }
     for (nth, signed) in claims.bindings.iter().enumerate() {
         let Some(pin) = pins.devices.get(&signed.commitment) else { continue };
+        if !seen.insert((&signed.commitment.0[..], &[][..])) {
+            continue;
+        }
         let path = at("bindings", nth);
         let digest = binding_digest(&signed.commitment, signed.bound, signed.version, domain);
         signed_by(&digest, &signed.signature, &[pin.home_key])
             .map_err(|source| BundleRefusal::BindingSignature { path, source })?;
     }
     for (nth, signed) in claims.emergencies.iter().enumerate() {
+        if !seen.insert((&signed.emergency.pseudonym.0[..], &signed.emergency.domain.0[..])) {
+            continue;
+        }
         let path = at("emergencies", nth);
         let digest = emergency_digest(&signed.emergency, domain);
         signed_by(&digest, &signed.signature, &[Address(signed.emergency.domain.0)])

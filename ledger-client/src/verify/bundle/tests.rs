@@ -290,6 +290,18 @@ fn values_on_the_ledger_need_their_owners_signature() {
 }
 
 #[test]
+fn a_claim_that_comes_again_is_the_same_claim() {
+    let mut site = site();
+    let mut again = site.claims.consents[0].clone();
+    again.signature = Signer::of(0x66).sign(&[7; 32]);
+    site.claims.consents.extend(vec![again; 900]);
+    let verified = verify(&mut site).unwrap();
+    assert_eq!(open(&in_force(&verified)), ids(&[&hospital(), &second()]));
+    site.claims.consents.rotate_left(1);
+    assert_eq!(reason(&mut site), "grant_signature", "the first one must be good");
+}
+
+#[test]
 fn what_was_not_pinned_is_refused_though_the_ledger_holds_it() {
     let with = |change: fn(&mut Site)| {
         let mut site = site();
