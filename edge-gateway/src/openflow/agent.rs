@@ -127,6 +127,8 @@ pub struct Agent {
     counters: Counters,
     is_reading: bool,
     polled: Duration,
+    /// When flows may be timed out again, after the helper has refused.
+    not_before: Duration,
     /// Frames that the helper has not confirmed, by ticket; [`PACKET_OUTS_MAX`], and the other outputs of the last of them.
     /// `None` where whoever sent them is gone.
     packet_outs: BTreeMap<u64, Option<Request>>,
@@ -155,6 +157,7 @@ impl Agent {
             counters: Counters::default(),
             is_reading: false,
             polled: now,
+            not_before: now,
             packet_outs: BTreeMap::new(),
             conversation: None,
             generation: None,
@@ -191,11 +194,15 @@ impl Agent {
     #[must_use]
     pub fn next_timeout(&self) -> Option<Duration> {
         let talk = self.conversation.as_ref().and_then(|talk| talk.next_timeout());
-        // A table that can't be changed or counted now waits for what the helper has to say.
+        talk.into_iter().chain(self.flows_due()).min()
+    }
+
+    /// When counters are to be read, to see which flows have timed out. A table that can't be changed or counted now waits for what
+    /// the helper has to say.
+    fn flows_due(&self) -> Option<Duration> {
         let is_free = self.is_helper_there && !self.is_reading && !self.is_installing();
-        let flows =
-            if is_free { self.table.next_timeout().into_iter().chain(self.next_poll()).min() } else { None };
-        talk.into_iter().chain(flows).min()
+        let due = self.table.next_timeout().into_iter().chain(self.next_poll()).min();
+        due.filter(|_| is_free).map(|due| due.max(self.not_before))
     }
 
     fn next_poll(&self) -> Option<Duration> {
@@ -210,9 +217,7 @@ impl Agent {
         if let Some(talk) = &mut self.conversation {
             talk.handle_timeout(now, &mut actions);
         }
-        let is_free = self.is_helper_there && !self.is_reading && !self.is_installing();
-        let due = self.table.next_timeout().into_iter().chain(self.next_poll()).min();
-        if is_free && due.is_some_and(|due| due <= now) {
+        if self.flows_due().is_some_and(|due| due <= now) {
             self.read_counters(&mut actions);
         }
         actions
@@ -258,6 +263,7 @@ impl Agent {
                 self.tell(&Message::FlowRemoved(translate::removed(removed)), &mut actions);
             }
         } else {
+            self.not_before = now + POLL_INTERVAL;
             self.roll_back(batch, &mut actions);
         }
         self.proceed(now, &mut actions);
@@ -288,6 +294,8 @@ impl Agent {
             self.table.observe(&rules, now);
             self.counters = counters;
             self.expire(now, &mut actions);
+        } else {
+            self.not_before = now + POLL_INTERVAL;
         }
         self.answer_statistics(now, &mut actions);
         self.proceed(now, &mut actions);

@@ -74,14 +74,18 @@ impl FlowStore {
     }
 }
 
-fn encode(flows: &[FlowMod]) -> Vec<u8> {
+/// The file that holds these flows.
+#[must_use]
+pub fn encode(flows: &[FlowMod]) -> Vec<u8> {
     // Each came in a message and is no longer than it.
     let messages: Vec<u8> =
         flows.iter().filter_map(|flow| Message::FlowMod(flow.clone()).encode(0).ok()).flatten().collect();
     [MAGIC, &crc32c::crc32c(&messages).to_be_bytes(), &messages].concat()
 }
 
-fn decode(bytes: &[u8]) -> Option<Vec<FlowMod>> {
+/// The flows of a file; none where it is damaged.
+#[must_use]
+pub fn decode(bytes: &[u8]) -> Option<Vec<FlowMod>> {
     let (sum, messages) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
     if crc32c::crc32c(messages) != u32::from_be_bytes(*sum) {
         return None;

@@ -219,7 +219,13 @@ impl Shell {
     async fn helper_said(&mut self, event: HelperEvent) {
         let now = self.now();
         let actions = match event {
-            HelperEvent::Up(welcome) => self.agent.handle_helper(&welcome, now),
+            HelperEvent::Up(welcome) => {
+                // Whatever waits for an answer waits for that of an earlier connection.
+                self.absence += 1;
+                let actions = self.agent.handle_helper_lost(now);
+                self.perform(actions).await;
+                self.agent.handle_helper(&welcome, now)
+            }
             HelperEvent::Down => {
                 self.absence += 1;
                 self.agent.handle_helper_lost(now)

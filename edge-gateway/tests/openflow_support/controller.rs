@@ -111,6 +111,19 @@ impl Peer {
         self.try_receive().unwrap()
     }
 
+    /// The next message that was not asked for, but for echoes.
+    pub(crate) fn unasked(&mut self) -> Message {
+        loop {
+            match self.receive() {
+                (0, message) => return message,
+                (xid, Message::EchoRequest(data)) => {
+                    self.send_bytes(&Message::EchoReply(data).encode(xid).unwrap());
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     /// Sends a message and gives what it is answered with.
     pub(crate) fn ask(&mut self, message: &Message) -> Message {
         let xid = self.send(message);

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 pub(crate) mod controller;
+pub(crate) mod gateway;
 pub(crate) mod pki;
 pub(crate) mod running;
 

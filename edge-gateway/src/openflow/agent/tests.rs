@@ -10,6 +10,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod figures;
+mod session;
+
 fn at(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
@@ -153,37 +156,6 @@ fn ask(body: RequestBody) -> Message {
 }
 
 #[test]
-fn the_switch_says_who_it_is() {
-    let mut bench = Bench::open();
-    let Some((5, Message::FeaturesReply(features))) = bench.give(5, &Message::FeaturesRequest).sent.pop()
-    else {
-        panic!()
-    };
-    assert_eq!((features.datapath_id, features.n_tables, features.n_buffers), (0xc0ffee, 2, 0));
-    let echo = bench.give(6, &Message::EchoRequest(vec![1, 2]));
-    assert_eq!(echo.sent, [(6, Message::EchoReply(vec![1, 2]))]);
-    let config = |fragments, miss_send_len| SwitchConfig { fragments, miss_send_len };
-    let normal = config(FragmentHandling::Normal, 64);
-    assert_eq!(bench.give(7, &Message::SetConfig(normal)), Done::default());
-    assert_eq!(bench.give(8, &Message::GetConfigRequest).sent, [(8, Message::GetConfigReply(normal))]);
-    let refused = bench.give(9, &Message::SetConfig(config(FragmentHandling::Drop, 0)));
-    assert_eq!(refused.errors(), [(9, "OFPSCFC_BAD_FLAGS")]);
-    let Some((_, Message::MultipartReply(MultipartReply { body: ReplyBody::Desc(desc), more: false }))) =
-        bench.give(10, &ask(RequestBody::Desc)).sent.pop()
-    else {
-        panic!()
-    };
-    assert_eq!((desc.manufacturer.as_str(), desc.datapath.as_str()), ("Caregate".into(), "gateway-1".into()));
-    let Some((_, Message::MultipartReply(MultipartReply { body: ReplyBody::PortDesc(ports), .. }))) =
-        bench.give(11, &ask(RequestBody::PortDesc)).sent.pop()
-    else {
-        panic!()
-    };
-    let names: Vec<_> = ports.iter().map(|port| (port.number, port.name.as_str().into_owned())).collect();
-    assert_eq!(names, [(1, "sensor1".to_owned()), (2, "sensor2".to_owned()), (3, "up3".to_owned())]);
-}
-
-#[test]
 fn a_barrier_is_answered_when_the_helper_has_confirmed_and_not_before() {
     let mut bench = Bench::open();
     assert_eq!(bench.flow_mod(1, quarantine(1)), Done::default());
@@ -305,108 +277,6 @@ fn packet_outs_leave_by_uplinks_and_a_barrier_waits_for_them() {
         bench.give(5, &Message::PacketOut(packet.clone()));
     }
     assert!(bench.agent.is_waiting(), "until the helper has sent some");
-}
-
-#[test]
-fn statistics_are_read_when_they_are_asked_for() {
-    let mut bench = Bench::open();
-    bench.flow_mod(1, quarantine(1));
-    let asked = bench.give(2, &ask(RequestBody::Flow(FlowStatsRequest::all())));
-    assert!(asked.rules().is_some() && asked.sent.is_empty(), "what came before is installed first");
-    assert_eq!(bench.installed(Ok(())).rest, [Action::ReadCounters]);
-    bench.now = at(5);
-    let Some((2, Message::MultipartReply(MultipartReply { more: false, body: ReplyBody::Flow(flows) }))) =
-        bench.counted(7).sent.pop()
-    else {
-        panic!()
-    };
-    let flow = &flows[0];
-    assert_eq!((flow.packets, flow.bytes, flow.lasted.seconds, flow.table_id), (7, 700, 5, 1));
-    assert_eq!(flow.pattern, quarantine(1).pattern);
-    bench.give(3, &ask(RequestBody::Aggregate(FlowStatsRequest { table_id: 0, ..FlowStatsRequest::all() })));
-    let Some((3, Message::MultipartReply(reply))) = bench.counted(7).sent.pop() else { panic!() };
-    assert_eq!(reply.body, ReplyBody::Aggregate(Default::default()), "of policy nothing is shown");
-    for (body, code) in [
-        (
-            RequestBody::Flow(FlowStatsRequest { table_id: 2, ..FlowStatsRequest::all() }),
-            "OFPBRC_BAD_TABLE_ID",
-        ),
-        (RequestBody::PortStats(4), "OFPBRC_BAD_PORT"),
-        (RequestBody::Other { multipart_type: 12, body: vec![] }, "OFPBRC_BAD_MULTIPART"),
-    ] {
-        assert_eq!(bench.give(4, &ask(body)).errors(), [(4, code)]);
-    }
-    let more = Message::MultipartRequest(MultipartRequest { more: true, body: RequestBody::Desc });
-    assert_eq!(bench.give(5, &more).errors(), [(5, "OFPBRC_MULTIPART_BUFFER_OVERFLOW")]);
-}
-
-#[test]
-fn ports_and_tables_show_what_the_helper_counted() {
-    let mut bench = Bench::open();
-    let counted = |word: &str, frames| datapath::Counted {
-        word: word.to_owned(),
-        traffic: datapath::Traffic { frames, bytes: 60 * frames },
-    };
-    let sensor = datapath::PortCounters {
-        number: 1,
-        kinds: vec![counted("ipv4_tcp", 10), counted("arp", 5)],
-        verdicts: vec![
-            counted("admitted", 6),
-            counted("discovery", 2),
-            counted("rule", 3),
-            counted("unbound_source", 4),
-        ],
-    };
-    let uplink = datapath::PortCounters {
-        number: 3,
-        kinds: vec![counted("ipv4_udp", 20)],
-        verdicts: vec![counted("sent", 15), counted("send_dropped", 1), counted("forwarded", 4)],
-    };
-    let counters = Counters { ports: vec![sensor, uplink], ..Counters::default() };
-    bench.give(1, &ask(RequestBody::PortStats(port::ANY)));
-    let done = Done::of(bench.agent.handle_counters(Ok(counters.clone()), at(9)));
-    let Some((_, Message::MultipartReply(MultipartReply { body: ReplyBody::PortStats(ports), .. }))) =
-        done.sent.last()
-    else {
-        panic!()
-    };
-    let (rx, tx) = (&ports[0].counters, &ports[2].counters);
-    assert_eq!((rx.rx_packets, rx.rx_bytes, rx.rx_dropped, rx.tx_packets), (15, 900, 7, u64::MAX));
-    assert_eq!((tx.tx_packets, tx.tx_dropped, tx.rx_packets), (20, 1, u64::MAX));
-    bench.give(2, &ask(RequestBody::Table));
-    let done = Done::of(bench.agent.handle_counters(Ok(counters), at(9)));
-    let Some((_, Message::MultipartReply(MultipartReply { body: ReplyBody::Table(tables), .. }))) =
-        done.sent.last()
-    else {
-        panic!()
-    };
-    assert_eq!((tables[0].table_id, tables[0].lookups, tables[0].matched), (0, 15, 11));
-    assert_eq!((tables[1].table_id, tables[1].lookups, tables[1].active), (1, 25, 0));
-}
-
-#[test]
-fn flows_time_out_by_what_the_helper_counts() {
-    let mut bench = Bench::open();
-    bench.add(openflow::FlowMod { idle_timeout_s: 3, ..quarantine(1) });
-    bench.add(openflow::FlowMod { hard_timeout_s: 5, ..quarantine(2) });
-    assert_eq!(bench.agent.next_timeout(), Some(at(1)), "polled while a flow has an idle timeout");
-    for second in 1..=4 {
-        bench.now = at(second);
-        assert_eq!(Done::of(bench.agent.handle_timeout(bench.now)).rest, [Action::ReadCounters]);
-        assert_eq!(bench.counted(second), Done::default(), "in use");
-    }
-    bench.now = at(5);
-    assert_eq!(Done::of(bench.agent.handle_timeout(bench.now)).rest, [Action::ReadCounters]);
-    assert_eq!(bench.counted(4).rules().unwrap().len(), 1, "the hard timeout");
-    let done = bench.installed(Ok(()));
-    let [(0, Message::FlowRemoved(removed))] = &done.sent[..] else { panic!("{done:?}") };
-    assert_eq!((removed.cookie, removed.reason, removed.packets), (2, RemovedReason::HardTimeout, 4));
-    bench.now = at(7);
-    assert_eq!(Done::of(bench.agent.handle_timeout(bench.now)).rest, [Action::ReadCounters]);
-    assert_eq!(bench.counted(4).rules().unwrap(), []);
-    let done = bench.installed(Ok(()));
-    let [(0, Message::FlowRemoved(removed))] = &done.sent[..] else { panic!("{done:?}") };
-    assert_eq!((removed.cookie, removed.reason, removed.lasted.seconds), (1, RemovedReason::IdleTimeout, 7));
 }
 
 #[test]
@@ -532,86 +402,6 @@ fn a_frame_of_the_gateways_own_reaches_the_controller_and_a_sensors_never() {
     assert_eq!(sent, PACKET_INS_PER_S as usize - 1, "bounded");
     let later = Done::of(bench.agent.handle_packet_in(own, 60, vec![9; 60], at(2)));
     assert_eq!(later.sent.len(), 1);
-}
-
-#[test]
-fn a_slave_looks_and_an_older_master_is_stale() {
-    let mut bench = Bench::open();
-    let role = |role, generation_id| Message::RoleRequest(Role { role, generation_id });
-    assert_eq!(bench.give(1, &role(ControllerRole::Equal, 0)).sent.len(), 1);
-    let master = bench.give(2, &role(ControllerRole::Master, 10));
-    assert_eq!(
-        master.sent,
-        [(2, Message::RoleReply(Role { role: ControllerRole::Master, generation_id: 10 }))]
-    );
-    assert_eq!(bench.give(3, &role(ControllerRole::Slave, 9)).errors(), [(3, "OFPRRFC_STALE")]);
-    bench.give(4, &role(ControllerRole::Slave, 11));
-    assert_eq!(bench.flow_mod(5, quarantine(1)).errors(), [(5, "OFPBRC_IS_SLAVE")]);
-    bench.agent.handle_disconnected();
-    bench.greet();
-    assert_eq!(
-        bench.give(6, &role(ControllerRole::Master, 10)).errors(),
-        [(6, "OFPRRFC_STALE")],
-        "remembered"
-    );
-    bench.flow_mod(7, quarantine(1));
-    assert_eq!(bench.agent.flows().len(), 1, "a new connection is an equal");
-}
-
-#[test]
-fn a_silent_controller_is_left() {
-    let mut bench = Bench::open();
-    assert_eq!(bench.agent.next_timeout(), Some(ECHO_INTERVAL));
-    let echo = Done::of(bench.agent.handle_timeout(ECHO_INTERVAL));
-    assert!(matches!(&echo.sent[..], [(2, Message::EchoRequest(_))]));
-    bench.now = ECHO_INTERVAL + at(1);
-    bench.give(2, &Message::EchoReply(vec![]));
-    assert_eq!(bench.agent.next_timeout(), Some(bench.now + ECHO_INTERVAL));
-    let _echo = bench.agent.handle_timeout(bench.now + ECHO_INTERVAL);
-    let end = Done::of(bench.agent.handle_timeout(bench.now + ECHO_INTERVAL + ECHO_TIMEOUT));
-    assert_eq!(end.rest, [Action::Close(CloseReason::EchoTimeout)]);
-    assert_eq!(bench.agent.next_timeout(), None);
-    let mut silent = Bench::new(&[]);
-    let _hello = silent.agent.handle_connected(at(0));
-    let end = Done::of(silent.agent.handle_timeout(HANDSHAKE_TIMEOUT));
-    assert_eq!(end.rest, [Action::Close(CloseReason::HandshakeTimeout)]);
-}
-
-#[test]
-fn a_hello_comes_first_and_leads_to_1_3() {
-    let first = |frame: &[u8]| {
-        let mut bench = Bench::new(&[]);
-        let _hello = bench.agent.handle_connected(at(0));
-        Done::of(bench.agent.handle_frame(frame, at(0)))
-    };
-    let newer = Message::Hello(Hello { version: 6, versions: Some(Versions::of(&[4, 6])) });
-    assert_eq!(first(&newer.encode(1).unwrap()).rest, [Action::Established]);
-    let older = first(&Message::Hello(Hello { version: 1, versions: None }).encode(3).unwrap());
-    assert_eq!(older.errors(), [(3, "OFPHFC_INCOMPATIBLE")]);
-    assert_eq!(older.rest, [Action::Close(CloseReason::Incompatible(1))]);
-    let other = first(&Message::EchoRequest(vec![]).encode(1).unwrap());
-    assert_eq!(other.rest.last(), Some(&Action::Close(CloseReason::NoHello)));
-    assert_eq!(first(b"GET / HTTP/1.1\r\n").rest.last(), Some(&Action::Close(CloseReason::NoHello)));
-}
-
-#[test]
-fn malformed_messages_are_answered_counted_and_bounded() {
-    let mut bench = Bench::open();
-    let cut = [4, 14, 0, 12, 0, 0, 0, 5, 0, 0, 0, 0];
-    for _ in 0..FAULTS_MAX {
-        let done = Done::of(bench.agent.handle_frame(&cut, at(0)));
-        assert_eq!(done.errors(), [(5, "OFPBRC_BAD_LEN")]);
-        assert_eq!(done.rest, [Action::Refused("length")]);
-    }
-    for _ in 0..100 {
-        let done = Done::of(bench.agent.handle_frame(&[4, 29, 0, 8, 0, 0, 0, 6], at(0)));
-        assert_eq!(done.errors(), [(6, "OFPBRC_BAD_TYPE")], "what is not supported is no fault");
-    }
-    let reply = bench.give(7, &Message::BarrierReply);
-    assert_eq!(reply.errors(), [(7, "OFPBRC_BAD_TYPE")]);
-    let done = Done::of(bench.agent.handle_frame(&cut, at(0)));
-    assert_eq!(done.rest.last(), Some(&Action::Close(CloseReason::Faults)));
-    assert_eq!(Done::of(bench.agent.handle_frame(&cut, at(0))), Done::default());
 }
 
 proptest! {
