@@ -1,5 +1,6 @@
 //! Policy delivery over real QUIC, with a ledger in memory that seals and proves, and gateways that verify what they get.
 
+mod chain;
 mod gateway;
 mod ledger;
 
@@ -13,7 +14,7 @@ use caregate_protocol::policy::{RecipientKind, RecipientStatus, RelationshipId};
 use ledger_client::fixture::{Hospital, Site};
 use sdn_controller::events::Events;
 use sdn_controller::metrics::Metrics;
-use sdn_controller::policy::{self, Policy, RelayError};
+use sdn_controller::policy::{self, Ledger, Policy, RelayError};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -22,9 +23,7 @@ use gateway::Gateway;
 use ledger::MemoryLedger;
 
 /// A controller's policy part alone, on a port of loopback.
-struct Delivery {
-    pki: Pki,
-    ledger: Arc<MemoryLedger>,
+struct Delivering {
     policy: Policy,
     metrics: Metrics,
     events: Events,
@@ -33,28 +32,54 @@ struct Delivery {
     serving: tokio::task::JoinHandle<()>,
 }
 
-fn hospital() -> Hospital {
-    Hospital::new(0x51, [9; 32])
-}
-
-impl Delivery {
-    async fn start() -> Self {
-        let mut site = Site::new(4);
-        site.register(&hospital(), RecipientStatus::Active, RecipientKind::Treating, false);
-        site.grant(0, &hospital(), 1, |_| {});
-        let ledger = MemoryLedger::new(site);
-        let pki = Pki::new();
+impl Delivering {
+    fn start<L: Ledger + 'static>(pki: &Pki, ledger: impl FnOnce(&CancellationToken) -> Arc<L>) -> Self {
         let identity = Identity::load(&pki.issue(Role::Controller, "controller-1")).unwrap();
         let (metrics, events, stop) = (
             Metrics::register(&prometheus::Registry::new()).unwrap(),
             Events::default(),
             CancellationToken::new(),
         );
-        let policy = Policy::start(ledger.clone(), metrics.clone(), events.clone(), &stop);
+        let policy = Policy::start(ledger(&stop), metrics.clone(), events.clone(), &stop);
         let endpoint = policy::bind("127.0.0.1:0", &identity).unwrap();
         let port = endpoint.local_addr().unwrap().port();
         let serving = tokio::spawn(policy::serve(endpoint, policy.clone(), stop.clone()));
-        Self { pki, ledger, policy, metrics, events, port, stop, serving }
+        Self { policy, metrics, events, port, stop, serving }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.serving.await.unwrap();
+    }
+}
+
+/// The same with a ledger in memory.
+struct Delivery {
+    pki: Pki,
+    ledger: Arc<MemoryLedger>,
+    delivering: Delivering,
+}
+
+impl std::ops::Deref for Delivery {
+    type Target = Delivering;
+
+    fn deref(&self) -> &Delivering {
+        &self.delivering
+    }
+}
+
+fn hospital() -> Hospital {
+    Hospital::new(0x51, [9; 32])
+}
+
+impl Delivery {
+    fn start() -> Self {
+        let mut site = Site::new(4);
+        site.register(&hospital(), RecipientStatus::Active, RecipientKind::Treating, false);
+        site.grant(0, &hospital(), 1, |_| {});
+        let (pki, ledger) = (Pki::new(), MemoryLedger::new(site));
+        let delivering = Delivering::start(&pki, |_| Arc::clone(&ledger));
+        Self { pki, ledger, delivering }
     }
 
     async fn gateway(&self, name: &str) -> Gateway {
@@ -75,8 +100,7 @@ impl Delivery {
     }
 
     async fn stop(self) {
-        self.stop.cancel();
-        self.serving.await.unwrap();
+        self.delivering.stop().await;
     }
 }
 
@@ -92,7 +116,7 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_gets_a_bundle_at_once_and_the_next_with_the_next_change() {
-    let delivery = Delivery::start().await;
+    let delivery = Delivery::start();
     let mut gateway = delivery.gateway("home-1").await;
     let first = gateway.verified_bundle().await.unwrap();
     assert_eq!(first.claims.epoch, 2);
@@ -131,7 +155,7 @@ async fn a_gateway_gets_a_bundle_at_once_and_the_next_with_the_next_change() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_reaches_the_watching_gateways_at_once_and_the_ledger() {
-    let delivery = Delivery::start().await;
+    let delivery = Delivery::start();
     let (mut one, mut two) = (delivery.gateway("home-1").await, delivery.gateway("home-2").await);
     one.verified_bundle().await.unwrap();
     two.verified_bundle().await.unwrap();
@@ -157,7 +181,7 @@ async fn a_revocation_reaches_the_watching_gateways_at_once_and_the_ledger() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_anchor_goes_up_is_tried_until_the_ledger_takes_it_and_down_to_the_others() {
-    let delivery = Delivery::start().await;
+    let delivery = Delivery::start();
     let (mut one, mut two) = (delivery.gateway("home-1").await, delivery.gateway("home-2").await);
     one.verified_bundle().await.unwrap();
     two.verified_bundle().await.unwrap();
@@ -177,7 +201,7 @@ async fn an_anchor_goes_up_is_tried_until_the_ledger_takes_it_and_down_to_the_ot
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_key_of_the_relationship_signed_goes_nowhere() {
-    let delivery = Delivery::start().await;
+    let delivery = Delivery::start();
     let mut gateway = delivery.gateway("home-1").await;
     gateway.verified_bundle().await.unwrap();
     let good = delivery.anchor(1);
@@ -200,7 +224,7 @@ async fn what_no_key_of_the_relationship_signed_goes_nowhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_gateways_are_closed_and_counted_while_others_go_on() {
-    let delivery = Delivery::start().await;
+    let delivery = Delivery::start();
     let mut good = delivery.gateway("home-1").await;
     good.verified_bundle().await.unwrap();
     // Another role, another deployment.
@@ -246,7 +270,7 @@ async fn hostile_gateways_are_closed_and_counted_while_others_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_that_is_away_is_said_and_its_return_serves_who_waits() {
-    let delivery = Delivery::start().await;
+    let delivery = Delivery::start();
     delivery.ledger.down(true);
     let mut gateway = delivery.gateway("home-1").await;
     until("a bundle that could not be made", || {
@@ -270,7 +294,7 @@ async fn a_ledger_that_is_away_is_said_and_its_return_serves_who_waits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newer_connection_of_a_gateway_ends_the_older() {
-    let delivery = Delivery::start().await;
+    let delivery = Delivery::start();
     let mut old = delivery.gateway("home-1").await;
     old.verified_bundle().await.unwrap();
     let mut new = delivery.gateway("home-1").await;
