@@ -35,7 +35,8 @@ fn each_part_has_one_and_there_is_no_other() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort_unstable();
-    let parts = ["clinician-feed", "core-cloud", "edge-gateway", "sdn-controller", "sensors"];
+    // The ledger's is parsed by the tests of ledger-client/node.
+    let parts = ["clinician-feed", "core-cloud", "edge-gateway", "ledger-node", "sdn-controller", "sensors"];
     assert_eq!(names, parts.map(|part| format!("{part}.toml")));
 }
 
@@ -130,7 +131,7 @@ fn they_fit_each_other() {
 #[test]
 fn units_name_their_files() {
     let units = root().join("deploy/systemd");
-    for part in ["clinician-feed", "core-cloud", "edge-gateway", "sdn-controller"] {
+    for part in ["clinician-feed", "core-cloud", "edge-gateway", "ledger-node", "sdn-controller"] {
         let path = units.join(format!("caregate-{part}.service"));
         let unit =
             std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -162,7 +163,8 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
 
 /// Names of metrics in a text: what begins with `caregate_` and one of the daemons' prefixes.
 fn metrics(text: &str) -> BTreeSet<String> {
-    let prefixes = ["mqtt", "broker", "gateway", "core", "feed", "controller", "identity", "tls", "datapath"];
+    let prefixes =
+        ["mqtt", "broker", "gateway", "core", "feed", "controller", "identity", "ledger", "tls", "datapath"];
     let names = text.match_indices("caregate_").map(|(at, _)| {
         let rest = &text[at..];
         rest[..rest.find(|c: char| c != '_' && !c.is_ascii_lowercase()).unwrap_or(rest.len())].to_owned()
@@ -179,7 +181,9 @@ fn metrics(text: &str) -> BTreeSet<String> {
 #[test]
 fn every_metric_is_documented_and_every_documented_metric_exists() {
     let mut in_code = BTreeSet::new();
-    for daemon in ["edge-gateway", "core-cloud", "clinician-feed", "sdn-controller", "host"] {
+    for daemon in
+        ["edge-gateway", "core-cloud", "clinician-feed", "sdn-controller", "ledger-client/node", "host"]
+    {
         for file in files(&root().join(daemon).join("src"), ".rs") {
             in_code.extend(metrics(&std::fs::read_to_string(file).unwrap()));
         }

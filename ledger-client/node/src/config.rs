@@ -36,3 +36,35 @@ impl ConfigFile {
         Wanted { chain_id: self.chain_id, registrar: self.registrar }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../../deploy/examples/ledger-node.toml");
+
+    fn parse(text: &str) -> Result<ConfigFile, String> {
+        caregate_host::config::parse(Path::new("node.toml"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_example_is_one() {
+        let file = parse(EXAMPLE).unwrap();
+        assert_eq!((file.chain_id, file.listen.as_str()), (4711, "127.0.0.1:8545"));
+        assert_eq!(file.wanted().registrar, file.registrar);
+        assert!(file.sealing_key.starts_with(&file.data), "the unit may write there and nowhere else");
+    }
+
+    #[test]
+    fn a_wrong_file_is_one_sentence_with_the_place() {
+        let registrar = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8";
+        let error = parse(&EXAMPLE.replace(registrar, "0x7099")).unwrap_err();
+        assert!(error.starts_with("node.toml:") && error.contains("`registrar`"), "{error}");
+        let error = parse(&EXAMPLE.replace("chain_id", "chain")).unwrap_err();
+        assert!(error.contains("unknown field `chain`"), "{error}");
+        let error = parse(&EXAMPLE.replace("4711", "-1")).unwrap_err();
+        assert!(error.contains("`chain_id`"), "{error}");
+    }
+}

@@ -1,7 +1,7 @@
 //! Filters that a client polls. A filter is a cursor: what comes after it is read from the chain, nothing is kept for anybody.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{B256, U64};
@@ -20,9 +20,10 @@ const IDLE_MAX: Duration = Duration::from_secs(300);
 /// Most block ids of one answer; the rest comes with the next.
 const BLOCKS_MAX: u64 = 1024;
 
+#[derive(Clone)]
 enum Kind {
     Blocks,
-    Logs(Box<Filter>),
+    Logs(Arc<Filter>),
 }
 
 struct Cursor {
@@ -64,7 +65,7 @@ impl Rpc {
         let filter: Filter = params.required("filter")?;
         params.finish()?;
         logs::check(&filter)?;
-        self.add_filter(Kind::Logs(Box::new(filter)))
+        self.add_filter(Kind::Logs(Arc::new(filter)))
     }
 
     fn add_filter(&self, kind: Kind) -> Answer {
@@ -77,28 +78,38 @@ impl Rpc {
         let id: U64 = params.required("filter id")?;
         params.finish()?;
         let (reader, head) = self.look()?;
-        let mut filters = self.filters.lock().unwrap_or_else(PoisonError::into_inner);
         let unknown = || RpcError::new(Reason::NotFound, "filter not found");
-        let cursor = filters.cursors.get_mut(&id.to()).ok_or_else(unknown)?;
-        cursor.polled = clock::monotonic();
-        let first = cursor.next;
-        match &cursor.kind {
-            Kind::Blocks => {
-                let end = (head + 1).min(first.saturating_add(BLOCKS_MAX));
-                let mut ids = Vec::<B256>::new();
-                for number in first..end {
-                    ids.push(Self::header(&reader, number)?.id);
-                }
-                cursor.next = end.max(first);
-                value(ids)
-            }
-            Kind::Logs(filter) => {
-                let found =
-                    if first <= head { logs::matching(&reader, filter, first, head)? } else { Vec::new() };
-                cursor.next = head + 1;
-                value(found)
+        let (kind, first, end) = {
+            let mut filters = self.filters.lock().unwrap_or_else(PoisonError::into_inner);
+            let cursor = filters.cursors.get_mut(&id.to()).ok_or_else(unknown)?;
+            cursor.polled = clock::monotonic();
+            let first = cursor.next;
+            let end = match cursor.kind {
+                Kind::Blocks => (head + 1).min(first.saturating_add(BLOCKS_MAX)),
+                Kind::Logs(_) => head + 1,
+            };
+            cursor.next = end.max(first);
+            (cursor.kind.clone(), first, end)
+        };
+        if first >= end {
+            return Ok(json!([]));
+        }
+        // Read without the lock: a long answer to one client holds up no other.
+        let answer = match kind {
+            Kind::Blocks => (first..end)
+                .map(|number| Ok(Self::header(&reader, number)?.id))
+                .collect::<Result<Vec<B256>, RpcError>>()
+                .and_then(value),
+            Kind::Logs(filter) => logs::matching(&reader, &filter, first, end - 1).and_then(value),
+        };
+        if answer.is_err() {
+            // Nothing was handed out, so it is still to come.
+            let mut filters = self.filters.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(cursor) = filters.cursors.get_mut(&id.to()) {
+                cursor.next = first;
             }
         }
+        answer
     }
 
     pub(super) fn uninstall_filter(&self, mut params: Params) -> Answer {
