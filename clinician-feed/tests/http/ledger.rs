@@ -177,7 +177,9 @@ async fn who_breaks_the_glass_is_shown_the_patient_and_accounts_for_it() {
     accounted_for(&chain, &config).await;
 
     for number in 2..=3_u64 {
+        let before = caregate_host::clock::monotonic();
         assert_eq!(ask(&daemon, &request()).await.json()["number"], number);
+        eprintln!("asked to in a block: {} ms", before.elapsed().as_millis());
     }
     let frequent = What::Frequent { user: USER.into(), count: 3 };
     assert!(journal(&config).iter().any(|entry| entry.what == frequent), "for review, and not refused");
