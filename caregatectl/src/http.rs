@@ -124,9 +124,10 @@ impl Server {
     ) -> anyhow::Result<Answer> {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let prefix = self.uri.path().trim_end_matches('/');
+        let target = format!("{prefix}{}", if ask.path.is_empty() { "/" } else { ask.path });
         let mut request = Request::builder()
             .method(ask.method)
-            .uri(format!("{prefix}{}", ask.path))
+            .uri(target)
             .header(header::HOST, self.place())
             .header(header::CONNECTION, "close");
         for (name, value) in ask.headers {
@@ -150,5 +151,123 @@ impl Server {
             .to_bytes();
         connection.abort();
         Ok(Answer { status, headers, body })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use rustls::ServerConfig;
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    /// A server that answers each connection's first request with `answer`, over TLS where `tls` is given; its port.
+    async fn serve(answer: String, tls: Option<TlsAcceptor>) -> u16 {
+        async fn one(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: String) {
+            let mut head = vec![0; 4096];
+            let _read = stream.read(&mut head).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                match &tls {
+                    None => one(stream, answer.clone()).await,
+                    Some(tls) => {
+                        if let Ok(stream) = tls.accept(stream).await {
+                            one(stream, answer.clone()).await;
+                        }
+                    }
+                }
+            }
+        });
+        port
+    }
+
+    fn plain(port: u16) -> Server {
+        Server::new(&format!("http://127.0.0.1:{port}/below/"), || bail!("no TLS here")).unwrap()
+    }
+
+    /// A CA's certificate, and a server whose certificate for 127.0.0.1 comes from it.
+    fn tls() -> (String, TlsAcceptor) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            );
+        (ca, TlsAcceptor::from(Arc::new(config.unwrap())))
+    }
+
+    const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 13\r\nX-A: b\r\n\r\n{\"good\":true}";
+
+    #[tokio::test]
+    async fn an_answer_comes_whole() {
+        let answer = plain(serve(GOOD.to_owned(), None).await).exchange(Ask::default()).await.unwrap();
+        assert_eq!((answer.status, answer.json()["good"].as_bool()), (StatusCode::OK, Some(true)));
+        assert_eq!(answer.headers["x-a"], "b");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_answer_is_an_error_that_names_the_server() {
+        for answer in ["", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort", "SSH-2.0-x\r\n\r\n"] {
+            let port = serve(answer.to_owned(), None).await;
+            let error = format!("{:#}", plain(port).exchange(Ask::default()).await.unwrap_err());
+            assert!(error.contains(&format!("127.0.0.1:{port}")), "{error}");
+        }
+        let long = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(ANSWER_BYTES_MAX + 1));
+        let error = plain(serve(long, None).await).exchange(Ask::default()).await.unwrap_err();
+        assert!(format!("{error:#}").contains("length limit"), "{error:#}");
+    }
+
+    /// The clock is tokio's, and jumps when nothing else is left to do.
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_server_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let error = plain(port).exchange(Ask::default()).await.unwrap_err();
+        assert!(error.to_string().contains("within 15 s"), "{error:#}");
+    }
+
+    #[tokio::test]
+    async fn a_server_is_trusted_by_its_ca_and_its_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, (ca, acceptor)) = (dir.path().join("ca.pem"), tls());
+        std::fs::write(&file, &ca).unwrap();
+        let port = serve(GOOD.to_owned(), Some(acceptor)).await;
+        let ask = async |url: String, file: &Path| {
+            Server::new(&url, || with_ca(file)).unwrap().exchange(Ask::default()).await
+        };
+        ask(format!("https://127.0.0.1:{port}"), &file).await.unwrap();
+        let name = ask(format!("https://localhost:{port}"), &file).await.unwrap_err();
+        assert!(format!("{name:#}").contains("TLS"), "{name:#}");
+        let other = dir.path().join("other.pem");
+        std::fs::write(&other, tls().0).unwrap();
+        let stranger = ask(format!("https://127.0.0.1:{port}"), &other).await.unwrap_err();
+        assert!(format!("{stranger:#}").contains("invalid peer certificate"), "{stranger:#}");
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused() {
+        for url in ["", "gateway", "ftp://gateway", "http://", "//gateway"] {
+            assert!(Server::new(url, || bail!("no TLS here")).is_err(), "{url}");
+        }
     }
 }

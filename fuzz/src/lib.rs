@@ -1,5 +1,7 @@
 //! What the fuzz targets do, as plain functions: libFuzzer calls them with new bytes, the plain tests with kept ones.
 
+#[cfg(feature = "client")]
+pub mod client;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 #[cfg(feature = "ledger")]

@@ -22,7 +22,12 @@ fn every_kept_input() {
     corpus::replay(&fuzz, ledger::TARGETS);
     corpus::replay(&fuzz, recordings::TARGETS);
     // Each fed by its own crate's plain tests.
-    let others = [include_str!("../../fuzz/src/protocol.rs"), include_str!("../../fuzz/src/node.rs")].concat();
+    let others = [
+        include_str!("../../fuzz/src/client.rs"),
+        include_str!("../../fuzz/src/node.rs"),
+        include_str!("../../fuzz/src/protocol.rs"),
+    ]
+    .concat();
     for folder in folders(&fuzz) {
         let targets = gateway::TARGETS.iter().chain(ledger::TARGETS).chain(recordings::TARGETS);
         let here = targets.into_iter().any(|(name, _)| *name == folder);

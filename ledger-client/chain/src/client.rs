@@ -14,6 +14,7 @@ use ledger_client::verify::slots::Slot;
 use ledger_client::verify::{Address, Domain};
 use serde_json::json;
 
+use crate::answer::in_order;
 use crate::config::ChainConfig;
 use crate::contract::Caregate;
 use crate::convert::{address, kind, status, word20};
@@ -42,6 +43,13 @@ pub struct Head {
 pub(crate) struct Block {
     pub(crate) head: Head,
     pub(crate) header: Header,
+}
+
+impl Block {
+    pub(crate) fn of(header: alloy::rpc::types::Header) -> Self {
+        let head = Head { number: header.number, hash: header.hash.0, time_s: header.timestamp };
+        Self { head, header: header.inner }
+    }
 }
 
 /// Proofs of one account and some of its slots, at one block.
@@ -176,9 +184,7 @@ impl Chain {
         let method = "eth_getBlockByNumber";
         let number = number.map_or_else(|| "latest".to_owned(), |number| format!("{number:#x}"));
         let block: Option<alloy::rpc::types::Header> = self.ask(method, (number, false)).await?;
-        let block = block.ok_or_else(|| ChainError::malformed(method, "there is no such block"))?;
-        let head = Head { number: block.number, hash: block.hash.0, time_s: block.timestamp };
-        Ok(Block { head, header: block.inner })
+        block.map(Block::of).ok_or_else(|| ChainError::malformed(method, "there is no such block"))
     }
 
     /// All events of these blocks, in order. The span is asked for in portions that the node can answer.
@@ -212,15 +218,13 @@ impl Chain {
                 }
                 answer => answer?,
             };
-            for log in logs.iter().filter(|log| !log.removed) {
-                events.push(LedgerEvent::decode(log)?);
-            }
+            // The portions come in the order of their blocks.
+            events.extend(in_order(&logs)?);
             at = end.saturating_add(1);
             if end == u64::MAX {
                 break;
             }
         }
-        events.sort_by_key(|event| (event.block, event.index));
         Ok(events)
     }
 

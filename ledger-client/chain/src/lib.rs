@@ -9,6 +9,7 @@
 //! needs is exactly what `ledger_client::verify` takes, and both compute storage slots with the same code. A gateway
 //! never links this crate.
 
+pub mod answer;
 mod bundle;
 mod client;
 mod config;

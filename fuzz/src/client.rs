@@ -1,0 +1,40 @@
+//! What a patient's wallet keeps, and what a ledger's node answers. Included by `caregatectl/tests/fuzz_regressions.rs` as well.
+
+use ledger_client::wallet::{Wallet, keystore};
+
+use super::Target;
+
+/// Each target by its name.
+pub const TARGETS: &[Target] =
+    &[("wallet", wallet), ("keystore", keystore_file), ("chain_answer", chain_answer)];
+
+/// A wallet is encoded as it was read.
+pub fn wallet(data: &[u8]) {
+    let Ok(wallet) = Wallet::decode(data) else { return };
+    let bytes = wallet.encode();
+    let again = Wallet::decode(&bytes).map(|again| again.encode() == bytes);
+    assert_eq!(again, Ok(true));
+    // What it holds is fit to sign with.
+    for known in &wallet.relationships {
+        assert!(wallet.seed.relationship_keys(&known.grantee, known.number).is_ok());
+    }
+}
+
+/// What a keystore asks for is bounded before anything is derived.
+pub fn keystore_file(data: &[u8]) {
+    if let Ok(cost) = keystore::cost(data) {
+        assert!((keystore::MEMORY_KIB.0..=keystore::MEMORY_KIB.1).contains(&cost.memory_kib));
+        assert!((keystore::PASSES.0..=keystore::PASSES.1).contains(&cost.passes));
+        assert!((keystore::LANES.0..=keystore::LANES.1).contains(&cost.lanes));
+    }
+}
+
+/// Whatever a node says, it is events or a header, or neither.
+pub fn chain_answer(data: &[u8]) {
+    if let Ok(events) = ledger_chain::answer::events(data) {
+        assert!(events.is_sorted_by_key(|event| (event.block, event.index)));
+    }
+    if let Ok(header) = ledger_chain::answer::header(data) {
+        assert!(!header.is_empty());
+    }
+}
