@@ -34,6 +34,8 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// `caregate_controller_gateways`: policy connections.
     pub gateways: IntGauge,
+    /// `caregate_controller_policy_age_seconds`: the oldest of connected gateways.
+    pub policy_age: IntGauge,
     /// `caregate_controller_policy_refused_total{reason}`: policy connections and frames refused.
     pub policy_refused: IntCounterVec,
     /// `caregate_controller_bundles_total{outcome}`: sent, or why there was none.
@@ -106,6 +108,10 @@ impl Metrics {
             intents: gauge("intents", "Intents in the store.")?,
             requests,
             gateways: gauge("gateways", "Policy connections.")?,
+            policy_age: gauge(
+                "policy_age_seconds",
+                "Age of the oldest policy in force at a connected gateway.",
+            )?,
             policy_refused: counters(
                 "policy_refused_total",
                 "Policy connections and frames refused, by reason.",

@@ -17,12 +17,14 @@ mod server;
 mod session;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use caregate_host::clock;
-use caregate_protocol::policy::delivery::Anchor;
+use caregate_protocol::policy::PolicyBundle;
+use caregate_protocol::policy::delivery::{Anchor, Watch};
 use ledger_client::verify::{Address, Domain, revocation_digest, signer, slots};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::events::{Events, Kind};
@@ -34,12 +36,19 @@ pub use relay::{PENDING_MAX, RelayError};
 pub use schedule::{BUNDLE_INTERVAL, Schedule};
 pub use server::{ServeError, bind, serve};
 
+/// Bundles that are made at once: each asks the ledger for up to some hundred proofs, and gateways that all come back at once, or
+/// one that comes again and again, must leave it time for others.
+const MAKING_MAX: usize = 8;
+/// Between two looks at how old the gateways' policy is.
+const AGE_INTERVAL: Duration = Duration::from_secs(2);
+
 /// What policy connections and the interface share; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Policy {
     ledger: Arc<dyn Ledger>,
     gateways: Arc<Gateways>,
     relay: mpsc::Sender<Anchor>,
+    making: Arc<Semaphore>,
     metrics: Metrics,
     events: Events,
 }
@@ -54,7 +63,8 @@ impl Policy {
         shutdown: &CancellationToken,
     ) -> Self {
         let (relay, anchors) = mpsc::channel(PENDING_MAX);
-        let policy = Self { ledger, gateways: Arc::default(), relay, metrics, events };
+        let making = Arc::new(Semaphore::new(MAKING_MAX));
+        let policy = Self { ledger, gateways: Arc::default(), relay, making, metrics, events };
         tokio::spawn(relay::run(policy.clone(), anchors, shutdown.clone()));
         tokio::spawn(policy.clone().watch_ledger(shutdown.clone()));
         policy
@@ -62,18 +72,36 @@ impl Policy {
 
     async fn watch_ledger(self, shutdown: CancellationToken) {
         let mut status = self.ledger.status();
+        let mut ages = tokio::time::interval(AGE_INTERVAL);
+        status.mark_changed();
         loop {
-            let now = status.borrow_and_update().clone();
-            match now {
-                Status::Starting => {}
-                Status::Following => self.events.push(Kind::Ledger, "ledger", "is followed"),
-                Status::Down(reason) => self.events.push(Kind::Ledger, "ledger", reason),
-            }
             tokio::select! {
-                changed = status.changed() => if changed.is_err() { return },
+                changed = status.changed() => match changed {
+                    Ok(()) => self.say(status.borrow_and_update().clone()),
+                    Err(_) => return,
+                },
+                _ = ages.tick() => {
+                    let age_ms = self.gateways.oldest_ms(clock::now_ms());
+                    self.metrics.policy_age.set(age_ms.max(0) / 1000);
+                }
                 () = shutdown.cancelled() => return,
             }
         }
+    }
+
+    fn say(&self, status: Status) {
+        match status {
+            Status::Starting => {}
+            Status::Following => self.events.push(Kind::Ledger, "ledger", "is followed"),
+            Status::Down(reason) => self.events.push(Kind::Ledger, "ledger", reason),
+        }
+    }
+
+    /// A bundle of the newest block for who watches this, when it is its turn.
+    pub(crate) async fn bundle(&self, watch: &Watch) -> Result<PolicyBundle, Failure> {
+        // The semaphore is never closed.
+        let _turn = self.making.acquire().await;
+        self.ledger.bundle(watch).await
     }
 
     /// Hands a revocation to the gateways that watch its relationship, and queues it for the ledger; how many gateways it reached.

@@ -142,11 +142,16 @@ impl Gateways {
         table.gateways.get(name)?.sent.as_ref().map(|sent| Arc::clone(&sent.bytes))
     }
 
+    /// Age of the oldest policy in force at a gateway that is connected; 0 where there is none.
+    pub(super) fn oldest_ms(&self, now_ms: i64) -> i64 {
+        let table = self.lock();
+        let connected = table.gateways.values().filter(|gateway| gateway.connection.is_some());
+        connected.filter_map(|gateway| Some(age_ms(gateway.accepted_time_s?, now_ms))).max().unwrap_or(0)
+    }
+
     /// All of them, by name.
     pub(super) fn shown(&self, now_ms: i64) -> Vec<Value> {
         let entry = |(name, gateway): (&String, &Gateway)| {
-            let age_ms =
-                |time_s: u64| now_ms - i64::try_from(time_s).unwrap_or_default().saturating_mul(1000);
             json!({
                 "name": name,
                 "connected": gateway.connection.is_some(),
@@ -169,11 +174,15 @@ impl Gateways {
                     "refused": verdict.refused,
                     "at_ms": at_ms,
                 })),
-                "policy_age_ms": gateway.accepted_time_s.map(age_ms),
+                "policy_age_ms": gateway.accepted_time_s.map(|time_s| age_ms(time_s, now_ms)),
             })
         };
         self.lock().gateways.iter().map(entry).collect()
     }
+}
+
+fn age_ms(time_s: u64, now_ms: i64) -> i64 {
+    now_ms - i64::try_from(time_s).unwrap_or_default().saturating_mul(1000)
 }
 
 #[cfg(test)]
@@ -238,6 +247,7 @@ mod tests {
         assert!(!gateways.verdict("b", verdict(1, 1, None), 4), "there is no b");
         let shown = &gateways.shown(103_000)[0];
         assert_eq!((&shown["policy_age_ms"], &shown["bundle"]["bytes"]), (&json!(3000), &json!(2)));
+        assert_eq!(gateways.oldest_ms(103_000), 3000);
         assert_eq!(gateways.last_bundle("a").unwrap().as_ref(), [1, 2]);
         assert!(gateways.last_bundle("b").is_none());
     }

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use super::Policy;
 use super::gateways::{Entered, Sent};
 use super::header;
-use super::ledger::Failure;
+use super::ledger::{Failure, LedgerFuture};
 use super::schedule::Schedule;
 use crate::events::Kind;
 
@@ -165,13 +165,12 @@ impl Session<'_> {
         shutdown: &CancellationToken,
     ) -> Result<(), SessionError> {
         let mut heads = self.policy.ledger.heads();
-        let ledger = Arc::clone(&self.policy.ledger);
-        let watch = Arc::clone(&self.watch);
+        let (policy, watch) = (self.policy, Arc::clone(&self.watch));
         self.look_at(&mut heads);
-        let mut making = None;
+        let mut making: Option<LedgerFuture<'_, PolicyBundle>> = None;
         loop {
             if making.is_none() && self.schedule.begin(self.now()) {
-                making = Some(ledger.bundle(&watch));
+                making = Some(Box::pin(policy.bundle(&watch)));
             }
             let due = self.opened + self.schedule.due().unwrap_or(super::BUNDLE_INTERVAL);
             tokio::select! {
