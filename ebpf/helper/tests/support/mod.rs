@@ -6,9 +6,10 @@
 pub(crate) mod frames;
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::TcpStream;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio, id};
@@ -16,10 +17,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use caregate_protocol::datapath::{
-    Counters, Device, Event, Framer, FromHelper, OpenPort, Policy, Refused, Reply, Request, Rule, ToHelper,
-    VERSION, Welcome,
+    Counters, Device, Event, Framer, FromHelper, KEY_BYTES, OpenPort, Output, Policy, Refused, Reply,
+    Request, Rule, ToHelper, Treatment, VERSION, Welcome,
 };
 use pnet::datalink::{self, Channel, DataLinkReceiver, DataLinkSender};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// What must happen within it does, or the test fails.
@@ -98,11 +100,15 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    /// The configuration file, with `extra` lines.
+    /// The configuration file for these ports.
     pub(crate) fn configure(&self, ports: &str) -> PathBuf {
+        self.configure_for("root", ports)
+    }
+
+    pub(crate) fn configure_for(&self, user: &str, ports: &str) -> PathBuf {
         let path = self.path("datapathd.toml");
         let text = format!(
-            "socket = {:?}\nadmin = \"127.0.0.1:{ADMIN}\"\npin = {:?}\nuser = \"root\"\n{ports}\n",
+            "socket = {:?}\nadmin = \"127.0.0.1:{ADMIN}\"\npin = {:?}\nuser = {user:?}\n{ports}\n",
             self.path("run/datapath.sock"),
             self.path("bpf/caregate"),
         );
@@ -112,7 +118,7 @@ impl Place {
 
     /// The helper with the usual ports.
     pub(crate) fn helper(&self) -> Helper {
-        Helper::start(&self.configure("sensor_ports = ['port']\nuplinks = ['uplink']"))
+        Helper::start(&self.configure(PORTS))
     }
 
     pub(crate) fn connect(&self) -> Client {
@@ -134,6 +140,9 @@ impl Place {
         text
     }
 }
+
+/// The usual ones: 1 and 2.
+pub(crate) const PORTS: &str = "sensor_ports = ['port']\nuplinks = ['uplink']";
 
 /// Of the helper, in each namespace.
 const ADMIN: u16 = 9105;
@@ -230,6 +239,27 @@ impl Client {
         }
     }
 
+    /// Asks for a packet socket; it comes beside the reply.
+    pub(crate) fn packet_socket(&mut self, port: u32) -> OwnedFd {
+        self.number += 1;
+        let request = Request::PacketSocket { port };
+        self.stream.write_all(&ToHelper { number: self.number, request }.encode()).unwrap();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut buffer = [0; 4096];
+        let mut slices = [IoSliceMut::new(&mut buffer)];
+        let received =
+            recvmsg(self.stream.as_fd(), &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC).unwrap();
+        let rights = ancillary.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut rights) => rights.next(),
+            _ => None,
+        });
+        self.framer.push(&buffer[..received.bytes]);
+        let reply = FromHelper::Reply { number: self.number, result: Ok(Reply::Socket) };
+        assert_eq!(self.read(), Some(reply));
+        rights.unwrap()
+    }
+
     /// The next event that `wanted` takes.
     pub(crate) fn event<T>(&mut self, wanted: impl Fn(&Event) -> Option<T>) -> T {
         loop {
@@ -311,7 +341,11 @@ impl Wire {
     }
 
     pub(crate) fn send(&mut self, frame: &[u8]) {
-        self.sender.send_to(frame, None).unwrap().unwrap();
+        match self.sender.send_to(frame, None).unwrap() {
+            // What tc drops on its way out is told to the sender so.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {}
+            sent => sent.unwrap(),
+        }
     }
 
     /// The next frame that `wanted` takes; none when the wire is quiet for 0.3 s.
@@ -325,4 +359,22 @@ impl Wire {
             }
         }
     }
+}
+
+/// A rule on these bytes of the key, all their bits.
+pub(crate) fn rule(id: u64, fields: &[(usize, &[u8])], treatment: Treatment) -> Rule {
+    let (mut value, mut mask) = ([0; KEY_BYTES], [0; KEY_BYTES]);
+    for (at, bytes) in fields {
+        value[*at..at + bytes.len()].copy_from_slice(bytes);
+        mask[*at..at + bytes.len()].fill(0xff);
+    }
+    Rule { id, value, mask, treatment }
+}
+
+pub(crate) const DROP: Treatment = Treatment { dscp: None, queue: None, output: Output::Drop };
+/// `in_port=LOCAL`
+pub(crate) const LOCAL: (usize, &[u8]) = (0, &[0xff, 0xff, 0xff, 0xfe]);
+
+pub(crate) fn drop_source(id: u64, mac: frames::Mac) -> Rule {
+    rule(id, &[(10, &mac)], DROP)
 }

@@ -1,0 +1,233 @@
+//! The committed object in the running kernel, frame by frame (`BPF_PROG_TEST_RUN`): the same verdicts as in user space for
+//! arbitrary frames, and what can't be seen from outside. Needs root; without it each test fails and says so.
+
+#![expect(clippy::unwrap_used, reason = "what a test can't set up fails it")]
+
+mod support;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use aya::Ebpf;
+use aya::programs::{TestRun, TestRunOptions};
+use caregate_datapathd::kernel::Kernel;
+use caregate_datapathd::object;
+use caregate_ebpf_common::frame::{Address, parse};
+use caregate_ebpf_common::judge::{World, ingress};
+use caregate_ebpf_common::key::{Key, Output as KernelOutput, Treatment as KernelTreatment, words};
+use caregate_ebpf_common::{Kind, Verdict, map};
+use caregate_protocol::datapath::{Output, Rule, Treatment};
+use proptest::test_runner::{Config, TestRunner};
+
+use support::frames::*;
+use support::{DROP, LOCAL, policy, rule};
+
+/// The kernel runs XDP tests as if on the loopback of this network namespace.
+const LOOPBACK: u32 = 1;
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+const TC_UNSPEC: u32 = u32::MAX;
+const TC_SHOT: u32 = 2;
+
+/// Rules that leave the bound sensor's tagged frames to the gateway, take its IPv6 away, and what it sends to one port.
+fn rules() -> Vec<Rule> {
+    let local = Treatment { output: Output::Local, ..DROP };
+    vec![
+        rule(1, &[(0, &[0, 0, 0, 1]), (18, &[0x10, 42]), (20, &[6]), (56, &[7, 91])], local),
+        rule(2, &[(10, &SENSOR), (16, &[0x86, 0xdd])], DROP),
+        rule(3, &[(22, &[10]), (55, &[0x41])], DROP),
+    ]
+}
+
+struct Loaded {
+    ebpf: Ebpf,
+    kernel: Kernel,
+}
+
+fn load(role_is_sensor: bool) -> Loaded {
+    let mut ebpf = object::load(None).unwrap();
+    object::load_sensor(&mut ebpf).unwrap();
+    object::load_uplink(&mut ebpf).unwrap();
+    let mut kernel = Kernel::open(&mut ebpf).unwrap();
+    let mac = map::mac_word(GATEWAY);
+    let addresses = [(1, IpAddr::from(OWN)), (1, IpAddr::from(OWN6))];
+    kernel.set_ports(&[(LOOPBACK, [map::port_word(1, role_is_sensor), mac, mac, 0])], &addresses).unwrap();
+    kernel.set_policy(&policy()).unwrap();
+    kernel.set_rules(&rules(), 1).unwrap();
+    Loaded { ebpf, kernel }
+}
+
+/// The same knowledge, without a kernel. What has a meter is let through: the test compares without it.
+struct Known;
+
+impl World for Known {
+    fn is_own_mac(&mut self, mac: u64) -> bool {
+        mac == map::mac_word(GATEWAY)
+    }
+    fn device(&mut self, mac: u64) -> Option<u32> {
+        (mac == map::mac_word(SENSOR)).then_some(4)
+    }
+    fn is_open(&mut self, protocol: u8, port: u16) -> bool {
+        (protocol, port) == (6, 1883)
+    }
+    fn is_own_address(&mut self, is_v6: bool, address: Address) -> bool {
+        let v6 = OWN6.to_bits();
+        let own6 = [v6 >> 64, v6 & u128::from(u64::MAX)].map(|half| u64::try_from(half).unwrap());
+        match is_v6 {
+            false => address == Address::v4(OWN.to_bits()),
+            true => [address.high, address.low] == own6,
+        }
+    }
+    fn rule(&mut self, key: &Key) -> Option<KernelTreatment> {
+        let hit = |rule: &&Rule| {
+            let (value, mask) = (words(&rule.value), words(&rule.mask));
+            (0..8).all(|word| (key[word] ^ value[word]) & mask[word] == 0)
+        };
+        let output = match rules().iter().find(hit)?.treatment.output {
+            Output::Local => KernelOutput::Local,
+            _ => KernelOutput::Drop,
+        };
+        Some(KernelTreatment { output, dscp: None, queue: None, max_len: 0, slot: 0 })
+    }
+    fn meter_device(&mut self, _device: u32) -> bool {
+        true
+    }
+    fn meter_stranger(&mut self, _mac: u64) -> Verdict {
+        Verdict::Discovery
+    }
+}
+
+/// Discovery and what is above its meters are one here.
+fn unmetered(verdict: &str) -> &str {
+    if verdict.starts_with("meter_") { Verdict::Discovery.as_str() } else { verdict }
+}
+
+#[test]
+fn arbitrary_frames_are_judged_in_the_kernel_as_in_user_space() {
+    let Loaded { mut ebpf, kernel } = load(true);
+    let mut seeds = Vec::new();
+    for source in [SENSOR, STRANGER] {
+        seeds.extend(crafted(source, GATEWAY));
+    }
+    // More of what gets as far as table 1, and of a source port that a rule takes away.
+    for _ in 0..6 {
+        let mut taken = publish(SENSOR);
+        taken[35] = 0x41;
+        seeds.extend([publish(SENSOR), taken]);
+    }
+    type Tally = BTreeMap<&'static str, u64>;
+    let (mut kinds, mut verdicts): (Tally, Tally) = Default::default();
+    // Random bytes put into, or cut from, frames that get far into the parser.
+    let strategy =
+        (0..seeds.len(), proptest::collection::vec((0usize..64, proptest::num::u8::ANY), 0..3), 14usize..200);
+    let mut runner = TestRunner::new(Config { cases: 6000, failure_persistence: None, ..Config::default() });
+    let outcome = RefCell::new((&mut ebpf, &mut kinds, &mut verdicts));
+    runner
+        .run(&strategy, |(seed, changes, length)| {
+            let mut frame = seeds[seed].clone();
+            for (at, byte) in changes {
+                if let Some(place) = frame.get_mut(at) {
+                    *place = byte;
+                }
+            }
+            frame.truncate(length);
+            let (ebpf, kinds, verdicts) = &mut *outcome.borrow_mut();
+            let headers = parse(frame.as_slice());
+            let judgement = ingress(&headers, 1, &mut Known);
+            *kinds.entry(headers.kind.as_str()).or_default() += 1;
+            *verdicts.entry(judgement.verdict.as_str()).or_default() += 1;
+            let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
+            let action = object::sensor(ebpf).unwrap().test_run(options).unwrap().return_value;
+            // What has a meter may be dropped for that.
+            if judgement.verdict == Verdict::Discovery {
+                assert!([XDP_DROP, XDP_PASS].contains(&action));
+            } else {
+                let wanted = if judgement.verdict.passes() { XDP_PASS } else { XDP_DROP };
+                assert_eq!(action, wanted, "{judgement:?} {frame:x?}");
+            }
+            Ok(())
+        })
+        .unwrap();
+    let counted = &kernel.counters(&[1]).unwrap().ports[0];
+    let in_kernel = |words: &[caregate_protocol::datapath::Counted]| {
+        let mut sums = BTreeMap::new();
+        for counted in words {
+            *sums.entry(unmetered(&counted.word).to_owned()).or_default() += counted.traffic.frames;
+        }
+        sums
+    };
+    let here = |tally: &Tally| -> BTreeMap<String, u64> {
+        tally.iter().map(|(word, frames)| ((*word).to_owned(), *frames)).collect()
+    };
+    assert_eq!(in_kernel(&counted.kinds), here(&kinds));
+    assert_eq!(in_kernel(&counted.verdicts), here(&verdicts));
+    assert!(kinds.len() >= 26, "only {} of {} kinds were reached: {kinds:?}", kinds.len(), Kind::ALL.len());
+    for verdict in ["admitted", "rule", "closed_port", "unbound_source", "discovery", "fragment", "malformed"]
+    {
+        assert!(verdicts.get(verdict).is_some_and(|frames| *frames > 20), "{verdict}: {verdicts:?}");
+    }
+}
+
+#[test]
+fn what_comes_in_by_no_port_is_dropped() {
+    let Loaded { mut ebpf, mut kernel } = load(true);
+    kernel.set_ports(&[], &[]).unwrap();
+    let frame = publish(SENSOR);
+    let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
+    let action = object::sensor(&mut ebpf).unwrap().test_run(options).unwrap().return_value;
+    assert_eq!(action, XDP_DROP);
+    assert_eq!(kernel.counters(&[0]).unwrap().ports[0].verdicts[0].word, "unknown_port");
+}
+
+/// Offsets in `struct __sk_buff`, and its length up to the last field that is set here.
+const PRIORITY_AT: usize = 32;
+const CAME_IN_BY_AT: usize = 36;
+const CONTEXT_BYTES: usize = 192;
+
+fn uplink(ebpf: &mut Ebpf, came_in_by: u32, frame: &[u8]) -> (u32, u32) {
+    let mut context = [0; CONTEXT_BYTES];
+    context[CAME_IN_BY_AT..][..4].copy_from_slice(&came_in_by.to_ne_bytes());
+    let (mut after, mut out) = ([0; CONTEXT_BYTES], [0; 256]);
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut out),
+        ctx_in: Some(&context),
+        ctx_out: Some(&mut after),
+        ..TestRunOptions::default()
+    };
+    let action = object::uplink(ebpf).unwrap().test_run(options).unwrap().return_value;
+    (action, u32::from_ne_bytes(*after[PRIORITY_AT..].first_chunk().unwrap()))
+}
+
+#[test]
+fn a_queue_is_the_kernels_priority() {
+    let Loaded { mut ebpf, mut kernel } = load(false);
+    let queued = Treatment { dscp: None, queue: Some(5), output: Output::Normal };
+    kernel.set_rules(&[rule(1, &[LOCAL, (16, &[8, 0])], queued)], 1).unwrap();
+    assert_eq!(uplink(&mut ebpf, 0, &publish(GATEWAY)), (TC_UNSPEC, 5));
+    assert_eq!(uplink(&mut ebpf, 0, &arp(GATEWAY)), (TC_UNSPEC, 0));
+}
+
+#[test]
+fn nothing_of_a_sensor_goes_out_by_an_uplink() {
+    let Loaded { mut ebpf, kernel } = load(true);
+    assert_eq!(uplink(&mut ebpf, LOOPBACK, &publish(SENSOR)).0, TC_SHOT);
+    assert_eq!(uplink(&mut ebpf, 77, &publish(SENSOR)).0, TC_UNSPEC, "what came in elsewhere is not judged");
+    let verdicts = &kernel.counters(&[1]).unwrap().ports[0].verdicts;
+    let words: Vec<_> =
+        verdicts.iter().map(|counted| (counted.word.as_str(), counted.traffic.frames)).collect();
+    assert_eq!(words, [("sensor_forwarded", 1), ("forwarded", 1)]);
+}
+
+/// Older kernels' verifiers follow the same paths; a million instructions is their limit.
+#[test]
+fn the_verifier_is_far_from_its_limit() {
+    let Loaded { mut ebpf, .. } = load(true);
+    let sensor = object::sensor(&mut ebpf).unwrap().info().unwrap().verified_instruction_count();
+    let uplink = object::uplink(&mut ebpf).unwrap().info().unwrap().verified_instruction_count();
+    for count in [sensor, uplink] {
+        let count = count.expect("Linux 5.16 and later say so");
+        assert!(count < 250_000, "{sensor:?} {uplink:?}");
+    }
+}

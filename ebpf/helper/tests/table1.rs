@@ -1,0 +1,246 @@
+//! Table 1, on sensor ports and on the way out, and what the daemon may send and hear. Needs root; without it each test fails and
+//! says so.
+
+#![expect(clippy::unwrap_used, reason = "what a test can't set up fails it")]
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use caregate_protocol::datapath::{Event, Floor, Output, Policy, Reason, Reply, Request, Rule, Treatment};
+use pnet::packet::ethernet::EtherType;
+use pnet::packet::ip::IpNextHeaderProtocols as Protocol;
+use pnet::packet::ipv4::{self, Ipv4Packet, MutableIpv4Packet};
+use pnet::packet::ipv6::Ipv6Packet;
+
+use support::frames::*;
+use support::{Client, DROP, LOCAL, Place, Wire, drop_source, policy, rule};
+
+const CORE: std::net::Ipv4Addr = std::net::Ipv4Addr::new(192, 0, 2, 10);
+const NORMAL: Treatment = Treatment { dscp: None, queue: None, output: Output::Normal };
+
+fn matched(client: &mut Client, id: u64) -> u64 {
+    let counters = client.counters();
+    counters.rules.iter().find(|rule| rule.id == id).unwrap().traffic.frames
+}
+
+#[test]
+fn a_quarantined_sensor_is_silent_until_it_is_released() {
+    let place = Place::new();
+    let _helper = place.helper();
+    let mut client = place.connect();
+    client.set_policy(policy());
+    let (mut sensor, mut port) = (Wire::open("sensor"), Wire::open("port"));
+    let reading = publish(SENSOR);
+    let mut send = |client: &mut Client, total: u64| {
+        sensor.send(&reading);
+        client.judged(1, total);
+        port.next(|frame| frame == publish(SENSOR)).is_some()
+    };
+    assert!(send(&mut client, 1));
+    client.set_rules(vec![drop_source(7, STRANGER), drop_source(8, SENSOR)]);
+    assert!(!send(&mut client, 2));
+    assert!(!send(&mut client, 3));
+    assert_eq!((matched(&mut client, 7), matched(&mut client, 8)), (0, 2));
+    assert_eq!(client.verdict(1, "rule"), 2);
+    // Another table, and the rule keeps what it counted; in front of it one that leaves the frame to the gateway.
+    let allowed = Treatment { output: Output::Local, ..DROP };
+    let first = rule(9, &[(10, &SENSOR), (56, &[7, 91])], allowed);
+    client.set_rules(vec![first, drop_source(8, SENSOR)]);
+    assert!(send(&mut client, 4), "the first that matches decides");
+    assert_eq!((matched(&mut client, 9), matched(&mut client, 8)), (1, 2));
+    client.set_rules(vec![]);
+    assert!(send(&mut client, 5));
+    // A rule opens nothing: what table 0 drops is dropped.
+    client.set_rules(vec![rule(10, &[], allowed)]);
+    let mut stranger = Wire::open("sensor");
+    stranger.send(&publish(STRANGER));
+    client.judged(1, 6);
+    assert_eq!(client.verdict(1, "unbound_source"), 1);
+}
+
+#[test]
+fn a_change_of_the_table_is_one_step() {
+    let place = Place::new();
+    let _helper = place.helper();
+    let mut client = place.connect();
+    client.set_policy(policy());
+    // In both tables the sensor is shut out, by another rule at another place.
+    let crowd: Vec<Rule> =
+        (100..150).map(|id| drop_source(id, [2, 9, 9, 9, 9, u8::try_from(id).unwrap()])).collect();
+    let tables = [vec![drop_source(1, SENSOR)], [crowd, vec![rule(2, &[(56, &[7, 91])], DROP)]].concat()];
+    client.set_rules(tables[0].clone());
+    let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut sensor = Wire::open("sensor");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let reading = publish(SENSOR);
+            while !stop.load(Ordering::Relaxed) {
+                sensor.send(&reading);
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        for round in 1..60 {
+            client.set_rules(tables[round % 2].clone());
+            client.set_policy(policy());
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let sent = sent.load(Ordering::Relaxed);
+    client.judged(1, sent);
+    assert!(sent > 1000, "{sent} frames are too few to meet a change");
+    assert_eq!(client.verdicts(1), [("rule".to_owned(), sent)], "no frame saw another table or policy");
+}
+
+#[test]
+fn what_is_not_allowed_is_refused_and_changes_nothing() {
+    let place = Place::new();
+    let _helper = place.helper();
+    let mut client = place.connect();
+    client.set_policy(policy());
+    client.set_rules(vec![drop_source(1, SENSOR)]);
+    for treatment in [NORMAL, Treatment { output: Output::Controller { max_len: 60 }, ..DROP }] {
+        let refused = client.call(Request::SetRules(vec![rule(2, &[(10, &SENSOR)], treatment)])).unwrap_err();
+        assert_eq!(refused.reason, Reason::Rule);
+    }
+    let frame = arp(GATEWAY);
+    let refused = client.call(Request::PacketOut { port: 1, frame: frame.clone() }).unwrap_err();
+    assert_eq!(refused.reason, Reason::SensorPort);
+    for (port, frame) in [(9, frame.clone()), (2, vec![0; 13])] {
+        assert_eq!(client.call(Request::PacketOut { port, frame }).unwrap_err().reason, Reason::Port);
+    }
+    assert_eq!(client.call(Request::PacketSocket { port: 9 }).unwrap_err().reason, Reason::Port);
+    Wire::open("sensor").send(&publish(SENSOR));
+    client.judged(1, 1);
+    assert_eq!(matched(&mut client, 1), 1);
+}
+
+/// Sends out of the uplink as the gateway does; what comes out at its other end.
+fn sent(uplink: &mut Wire, beyond: &mut Wire, frame: &[u8]) -> Option<Vec<u8>> {
+    uplink.send(frame);
+    beyond.next(|other| other[..14] == frame[..14])
+}
+
+fn own(ethertype: EtherType, body: &[u8]) -> Vec<u8> {
+    ethernet(GATEWAY, STRANGER, ethertype, body)
+}
+
+#[test]
+fn lanes_are_marked_on_the_way_out() {
+    let place = Place::new();
+    let _helper = place.helper();
+    let mut client = place.connect();
+    let marked = Treatment { dscp: Some(46), queue: Some(3), output: Output::Normal };
+    let alarm = (54, &7400u16.to_be_bytes()[..]);
+    client.set_rules(vec![
+        rule(1, &[LOCAL, (16, &[8, 0]), (20, &[17]), alarm], marked),
+        rule(2, &[LOCAL, (16, &[0x86, 0xdd]), (20, &[17]), alarm], marked),
+    ]);
+    let (mut uplink, mut beyond) = (Wire::open("uplink"), Wire::open("beyond"));
+    let mut packet = ipv4(CORE, Protocol::Udp, &udp(7400, 4433, b"sealed"));
+    // Congestion marks are not the rule's.
+    packet[1] = 0b0000_0010;
+    let checksum = ipv4::checksum(&Ipv4Packet::new(&packet).unwrap());
+    MutableIpv4Packet::new(&mut packet).unwrap().set_checksum(checksum);
+    let out = sent(&mut uplink, &mut beyond, &own(V4, &packet)).unwrap();
+    let seen = Ipv4Packet::new(&out[14..]).unwrap();
+    assert_eq!((seen.get_dscp(), seen.get_ecn()), (46, 2));
+    assert_eq!(seen.get_checksum(), ipv4::checksum(&seen));
+    assert_eq!(out[14 + 2..14 + 10], packet[2..10]);
+    assert_eq!(out[14 + 12..], packet[12..]);
+
+    let mut packet = ipv6(OWN6, Protocol::Udp, &udp(7400, 4433, b"sealed"));
+    packet[..4].copy_from_slice(&[0x60, 0x1a, 0xbc, 0xde]);
+    let out = sent(&mut uplink, &mut beyond, &own(V6, &packet)).unwrap();
+    let seen = Ipv6Packet::new(&out[14..]).unwrap();
+    assert_eq!((seen.get_traffic_class() >> 2, seen.get_traffic_class() & 3), (46, 1));
+    assert_eq!(seen.get_flow_label(), 0xabcde);
+    assert_eq!(out[14 + 4..], packet[4..]);
+
+    let other = own(V4, &ipv4(CORE, Protocol::Udp, &udp(7401, 4433, b"sealed")));
+    assert_eq!(sent(&mut uplink, &mut beyond, &other), Some(other.clone()), "another lane is left alone");
+    client.judged(2, 3);
+    assert_eq!((client.verdict(2, "sent_by_rule"), client.verdict(2, "sent")), (2, 1));
+}
+
+#[test]
+fn no_rule_takes_core_and_link_away() {
+    let place = Place::new();
+    let _helper = place.helper();
+    let mut client = place.connect();
+    let floor = vec![
+        Floor { protocol: 17, address: CORE.into(), port: 4433 },
+        Floor { protocol: 6, address: OWN6.into(), port: 6653 },
+    ];
+    client.set_policy(Policy { floor, ..policy() });
+    client.set_rules(vec![rule(1, &[LOCAL], DROP)]);
+    let (mut uplink, mut beyond) = (Wire::open("uplink"), Wire::open("beyond"));
+    let v4 = |protocol, payload: &[u8]| own(V4, &ipv4(CORE, protocol, payload));
+    let kept = [
+        v4(Protocol::Udp, &udp(1, 4433, b"core")),
+        own(V6, &ipv6(OWN6, Protocol::Tcp, &tcp(6653, b"controller"))),
+        arp(GATEWAY),
+        own(V6, &ipv6(OWN6, Protocol::Icmpv6, &[135, 0, 0, 0])),
+        v4(Protocol::Udp, &udp(68, 67, b"lease")),
+    ];
+    for frame in &kept {
+        assert!(sent(&mut uplink, &mut beyond, frame).is_some(), "{frame:x?}");
+    }
+    let taken = [
+        v4(Protocol::Udp, &udp(1, 53, b"other")),
+        v4(Protocol::Tcp, &tcp(4433, b"other")),
+        own(V6, &ipv6(OWN6, Protocol::Tcp, &tcp(6654, b"other"))),
+        own(EtherType(0x88b5), &[0; 46]),
+    ];
+    for frame in &taken {
+        assert!(sent(&mut uplink, &mut beyond, frame).is_none(), "{frame:x?}");
+    }
+    assert_eq!((client.verdict(2, "floor"), client.verdict(2, "send_dropped")), (5, 4));
+    // A controller's own frame is not looked up in its table.
+    let out = own(EtherType(0x88b5), b"sent by the controller, as it is");
+    assert_eq!(client.call(Request::PacketOut { port: 2, frame: out.clone() }), Ok(Reply::Done));
+    assert!(beyond.next(|frame| frame == out).is_some());
+    client.judged(2, 9);
+}
+
+#[test]
+fn frames_for_the_controller_come_by_the_daemon_metered() {
+    let place = Place::new();
+    let _helper = place.helper();
+    let mut client = place.connect();
+    let shown = Treatment { output: Output::Controller { max_len: 20 }, ..DROP };
+    client.set_rules(vec![rule(5, &[LOCAL, (16, &[0x88, 0xb5])], shown)]);
+    let (mut uplink, mut beyond) = (Wire::open("uplink"), Wire::open("beyond"));
+    let frame = own(EtherType(0x88b5), &[7; 46]);
+    assert_eq!(sent(&mut uplink, &mut beyond, &frame), None);
+    let wanted = Event::PacketIn { uplink: 2, rule: 5, total_len: 60, frame: frame[..20].to_vec() };
+    let event = client.event(|event| matches!(event, Event::PacketIn { .. }).then(|| event.clone()));
+    assert_eq!(event, wanted);
+    for _ in 0..400 {
+        uplink.send(&frame);
+    }
+    client.judged(2, 401);
+    let (shown, lost) = (client.verdict(2, "to_controller"), client.verdict(2, "to_controller_lost"));
+    assert_eq!(shown + lost, 401);
+    assert!((95..=250).contains(&shown) && lost > 100, "{shown} {lost}");
+}
+
+#[test]
+fn the_daemon_hears_devices_and_not_their_readings() {
+    let place = Place::new();
+    let _helper = place.helper();
+    let mut client = place.connect();
+    client.set_policy(policy());
+    let socket = client.packet_socket(1);
+    let mut sensor = Wire::open("sensor");
+    sensor.send(&publish(SENSOR));
+    sensor.send(&arp(SENSOR));
+    client.judged(1, 2);
+    let mut heard = [0; 2048];
+    let length = support::until("the announcement is heard", || {
+        rustix::net::recv(&socket, &mut heard[..], rustix::net::RecvFlags::empty()).ok()
+    });
+    assert_eq!(&heard[..length.0], arp(SENSOR));
+    let more = rustix::net::recv(&socket, &mut heard[..], rustix::net::RecvFlags::empty());
+    assert_eq!(more.err(), Some(rustix::io::Errno::AGAIN), "readings are not heard");
+}
