@@ -3,11 +3,15 @@
 use std::path::Path;
 
 use bytes::BytesMut;
+use caregate_protocol::datapath::{self, Counters, Mode, Output, Port, Role, Rule, Welcome};
+use caregate_protocol::openflow::{Framer, Hello, Message};
 use caregate_protocol::policy::Mac;
 use edge_gateway::config::ConfigFile;
 use edge_gateway::inventory::oui::{Vendor, Vendors};
 use edge_gateway::inventory::{frame as inventory, table::Inventory};
 use edge_gateway::mqtt::codec;
+use edge_gateway::openflow::agent::{Action, Agent, HelperRefused, Settings};
+use edge_gateway::openflow::store;
 use edge_gateway::pipeline::chains::State;
 use edge_gateway::spool::frame;
 
@@ -21,6 +25,8 @@ pub const TARGETS: &[Target] = &[
     ("config", config),
     ("inventory_frame", inventory_frame),
     ("oui", oui),
+    ("openflow_switch", openflow_switch),
+    ("flow_store", flow_store),
 ];
 
 /// The default of the door's packet limit.
@@ -128,5 +134,92 @@ pub fn oui(data: &[u8]) {
             }
         }
         Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// The uplink of the switch below; the ports before it are sensors'.
+const UPLINK: u32 = 3;
+
+fn ports() -> Welcome {
+    let port =
+        |number, role, mode| Port { number, name: format!("p{number}"), mac: [2; 6], role, mode, up: true };
+    let ports = vec![
+        port(1, Role::Sensor, Mode::Native),
+        port(2, Role::Sensor, Mode::Native),
+        port(UPLINK, Role::Uplink, Mode::Egress),
+    ];
+    Welcome { version: datapath::VERSION, queues: datapath::QUEUES, ports }
+}
+
+/// No rule lets a sensor's frame elsewhere than to the gateway.
+fn narrows(rule: &Rule) -> bool {
+    let is_own = rule.mask[..4] == [0xff; 4] && rule.value[..4] == datapath::PORT_LOCAL.to_be_bytes();
+    let treatment = &rule.treatment;
+    is_own
+        || matches!(treatment.output, Output::Drop | Output::Local)
+            && treatment.dscp.is_none()
+            && treatment.queue.is_none()
+}
+
+/// Does what the switch says; its helper refuses now and then.
+fn obey(agent: &mut Agent, mut actions: Vec<Action>, turn: usize) {
+    let now = std::time::Duration::from_secs(turn as u64);
+    while let Some(action) = actions.pop() {
+        let result = if turn % 5 == 4 { Err(HelperRefused) } else { Ok(()) };
+        actions.extend(match action {
+            Action::Install { flows, rules } => {
+                assert!(rules.len() <= datapath::RULES_MAX && rules.iter().all(narrows));
+                assert_eq!(store::decode(&store::encode(&flows)), Some(flows));
+                agent.handle_installed(result, now)
+            }
+            Action::PacketOut { ticket, port, .. } => {
+                assert_eq!(port, UPLINK);
+                agent.handle_packet_out(ticket, result, now)
+            }
+            Action::ReadCounters => agent.handle_counters(result.map(|()| Counters::default()), now),
+            Action::Send(bytes) => {
+                Message::decode(&bytes).expect("what is sent can be read");
+                Vec::new()
+            }
+            Action::Keep(_) | Action::Established | Action::Refused(_) | Action::Close(_) => Vec::new(),
+        });
+    }
+}
+
+/// What a controller sends after its hello.
+pub fn openflow_switch(data: &[u8]) {
+    let settings = Settings { datapath_id: 1, name: "gateway".to_owned(), version: "fuzz" };
+    let (mut agent, actions, _) = Agent::new(settings, &ports(), &[], std::time::Duration::ZERO);
+    obey(&mut agent, actions, 0);
+    let greeting = agent.handle_connected(std::time::Duration::ZERO);
+    obey(&mut agent, greeting, 0);
+    let hello = Message::Hello(Hello::ours()).encode(1).expect("a hello is short");
+    let mut framer = Framer::new();
+    assert_eq!(framer.accept(&hello), hello.len());
+    let (mut left, mut turn) = (data, 0);
+    loop {
+        while let Ok(Some(frame)) = framer.next_frame() {
+            turn += 1;
+            let now = std::time::Duration::from_secs(turn as u64);
+            let mut actions = agent.handle_frame(frame, now);
+            actions.extend(agent.handle_timeout(now));
+            if turn % 3 == 0 {
+                actions.extend(agent.flush());
+            }
+            obey(&mut agent, actions, turn);
+            assert!(!agent.is_waiting(), "the helper has answered");
+        }
+        let taken = framer.accept(left);
+        left = &left[taken..];
+        if taken == 0 {
+            return;
+        }
+    }
+}
+
+/// The flows on disk.
+pub fn flow_store(data: &[u8]) {
+    if let Some(flows) = store::decode(data) {
+        assert_eq!(store::decode(&store::encode(&flows)), Some(flows));
     }
 }
