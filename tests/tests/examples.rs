@@ -36,7 +36,15 @@ fn each_part_has_one_and_there_is_no_other() {
         .collect();
     names.sort_unstable();
     // The ledger's is parsed by the tests of ledger-client/node.
-    let parts = ["clinician-feed", "core-cloud", "edge-gateway", "ledger-node", "sdn-controller", "sensors"];
+    let parts = [
+        "clinician-feed",
+        "core-cloud",
+        "datapathd",
+        "edge-gateway",
+        "ledger-node",
+        "sdn-controller",
+        "sensors",
+    ];
     assert_eq!(names, parts.map(|part| format!("{part}.toml")));
 }
 
@@ -56,6 +64,13 @@ fn edge_gateway() {
     assert!(local.revoke_keys.is_some() && local.oui.is_some());
     let dir = tempfile::tempdir().unwrap();
     Log::open(dir.path(), Limits::with_budget(file.spool.bytes_max)).unwrap();
+}
+
+#[test]
+fn datapathd() {
+    let file: caregate_datapathd::config::ConfigFile = parse("datapathd.toml");
+    file.check().unwrap_or_else(|error| panic!("{error}"));
+    assert!(!file.sensor_ports.is_empty() && !file.uplinks.is_empty());
 }
 
 /// What the example calls a default is one.
@@ -146,6 +161,31 @@ fn units_name_their_files() {
     assert!(units.join("caregate-clinician-feed.socket").exists());
 }
 
+/// The one part with privilege has what it needs, and the gateway finds it where its example says.
+#[test]
+fn the_datapath_helper_is_where_the_gateway_asks() {
+    use edge_gateway::config::DatapathEntry;
+
+    let unit = |name: &str| std::fs::read_to_string(root().join("deploy/systemd").join(name)).unwrap();
+    let service = unit("caregate-datapathd.service");
+    for needed in [
+        "ExecStart=/usr/local/bin/caregate-datapathd --config /etc/caregate/datapathd.toml\n",
+        "CapabilityBoundingSet=CAP_BPF CAP_PERFMON CAP_NET_ADMIN CAP_NET_RAW\n",
+        "NoNewPrivileges=yes\n",
+        "ProtectSystem=strict\n",
+        "UMask=0077\n",
+    ] {
+        assert!(service.contains(needed), "{needed}");
+    }
+    let file: edge_gateway::config::ConfigFile = parse("edge-gateway.toml");
+    let DatapathEntry::Helper(path) = file.datapath else { panic!("the example has a packet filter") };
+    assert_eq!(DatapathEntry::Helper(path.clone()), DatapathEntry::default());
+    let socket = unit("caregate-datapathd.socket");
+    assert!(socket.contains(&format!("ListenStream={}\n", path.display())));
+    let helper: caregate_datapathd::config::ConfigFile = parse("datapathd.toml");
+    assert!(socket.contains(&format!("SocketUser={}\nSocketMode=0600\n", helper.user)));
+}
+
 /// Files below `folder` whose names end so, without what is built or fetched.
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -181,9 +221,15 @@ fn metrics(text: &str) -> BTreeSet<String> {
 #[test]
 fn every_metric_is_documented_and_every_documented_metric_exists() {
     let mut in_code = BTreeSet::new();
-    for daemon in
-        ["edge-gateway", "core-cloud", "clinician-feed", "sdn-controller", "ledger-client/node", "host"]
-    {
+    for daemon in [
+        "edge-gateway",
+        "ebpf/helper",
+        "core-cloud",
+        "clinician-feed",
+        "sdn-controller",
+        "ledger-client/node",
+        "host",
+    ] {
         for file in files(&root().join(daemon).join("src"), ".rs") {
             in_code.extend(metrics(&std::fs::read_to_string(file).unwrap()));
         }

@@ -12,7 +12,7 @@ use clap::Args;
 use crate::{build, recordings, say, setup};
 
 /// Seconds of each story in the gate: long enough for cut, drain, kill and recovery.
-const STORY_SECONDS: &str = "45";
+const STORY_SECONDS: &str = "60";
 /// Seconds of each fuzz target in the long run.
 const FUZZ_SECONDS: u32 = 120;
 /// Seconds of the long story.
@@ -139,6 +139,7 @@ fn steps() -> Vec<Step> {
         step("tests", || in_root(cargo(&["test", "--release", "--workspace", "--no-fail-fast"]))),
         step("licences and bans", licences),
         step("eBPF object is what the source builds", || xtask(&["ebpf", "--check"])),
+        step("contract is what the source builds", || xtask(&["contracts", "--check"])),
     ];
     steps.push(step("story: generator", || story(&[])));
     for name in recordings::names() {

@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use caregate_host::identity::{Identity, IdentityFiles, Role};
 use caregate_host::log;
-use caregate_protocol::policy::PolicyBundle;
 use caregate_protocol::policy::delivery::{ALPN, Frame, Verdict, frame_length};
+use caregate_protocol::policy::{BUNDLE_BYTES_MAX, PolicyBundle};
 use caregate_protocol::wrap::generate_keypair;
 use clap::Parser;
 use ledger_client::fixture::{Forgery, Signer, Stranger, forgeries};
@@ -94,14 +94,19 @@ async fn attack(arguments: &Arguments) -> anyhow::Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     let domain = Domain { chain_id: arguments.chain_id, verifying_contract: arguments.contract };
     for Forgery { name: kind, bytes, expected } in forgeries(&good, Some(&older), &domain, &stranger()?)? {
-        send.write_all(&Frame::Bundle(bytes).encode()).await?;
-        let verdict = within("a verdict", verdict(&mut receive)).await??;
-        tracing::info!(kind, refused = verdict.refused.as_deref().unwrap_or("nothing"), "forged");
-        outcomes.push(Outcome {
-            kind: kind.to_owned(),
-            expected: expected.to_owned(),
-            refused: verdict.refused,
-        });
+        let is_framed = bytes.len() <= BUNDLE_BYTES_MAX;
+        let sent = send.write_all(&Frame::Bundle(bytes).encode()).await;
+        let refused = if is_framed {
+            sent?;
+            within("a verdict", verdict(&mut receive)).await??.refused
+        } else {
+            // No frame that the gateway would read: it ends the connection, and comes again.
+            let ended = within("the connection's end", verdict(&mut receive)).await?;
+            (send, receive) = within("a gateway", greet(&endpoint)).await??;
+            ended.map_or(Some(expected.to_owned()), |verdict| verdict.refused)
+        };
+        tracing::info!(kind, refused = refused.as_deref().unwrap_or("nothing"), "forged");
+        outcomes.push(Outcome { kind: kind.to_owned(), expected: expected.to_owned(), refused });
     }
     endpoint.close(0_u32.into(), b"done");
     endpoint.wait_idle().await;

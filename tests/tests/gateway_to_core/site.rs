@@ -10,16 +10,14 @@ use std::time::Duration;
 
 use caregate_host::identity::{IdentityFiles, Role};
 use caregate_host::key_file::{self, Existing};
-use caregate_protocol::id::{DataClass, DeviceId, PatientId, RecipientId};
-use caregate_protocol::policy::{
-    DeviceBinding, Grant, PatientPolicy, PolicyDocument, Purpose, RecipientEntry, RecipientKind,
-    RecipientStatus, class_bit,
-};
+use caregate_protocol::id::{DeviceId, PatientId, RecipientId};
+use caregate_protocol::policy::{Mac, RecipientKind, RecipientStatus};
 use caregate_protocol::wrap::{HpkePrivateKey, generate_keypair};
 use ed25519_dalek::SigningKey;
+use edge_gateway::local::AccessCodeEntry;
 use edge_gateway::mqtt::credentials::Credential;
-use ledger_client::verify::{Address, Domain, FileEnrolment as Enrolment, PatientPin};
-use ledger_client::wallet::PatientSeed;
+use ledger_client::fixture;
+use ledger_client::verify::{EnrolledDevice, Salt};
 use tempfile::TempDir;
 
 use crate::pki::Ca;
@@ -29,7 +27,7 @@ pub(crate) const SECRET: &str = "000102030405060708090a0b0c0d0e0f";
 /// How long any one condition may take: far above what it needs, so that only a fault runs into it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) const PATIENT: PatientId = PatientId([0x11; 16]);
+pub(crate) const PATIENT: PatientId = fixture::Site::PATIENT;
 
 /// Everything that the daemons' configuration names.
 pub(crate) struct Site {
@@ -40,6 +38,8 @@ pub(crate) struct Site {
     pub(crate) mqtt: SocketAddr,
     gateway_admin: SocketAddr,
     core_admin: SocketAddr,
+    door: SocketAddr,
+    bundle: Vec<u8>,
 }
 
 /// An address that was free a moment ago.
@@ -74,18 +74,19 @@ impl Site {
         let device_key = SigningKey::from_bytes(&[3; 32]);
         key_file::write_hex(&path("device.key"), device_key.as_bytes(), Existing::Keep).unwrap();
         let (hospital, public) = generate_keypair();
-        let recipient = RecipientId([0x22; 20]);
-        write_policy(dir.path(), devices, recipient, public.0);
+        let (recipient, bundle) = enrol(dir.path(), devices, public.0);
         let (mqtt, core, gateway_admin, core_admin) = (free_tcp(), free_udp(), free_tcp(), free_tcp());
+        let door = free_tcp();
+        let AccessCodeEntry { salt, sha256 } = AccessCodeEntry::new(b"salt-of-the-test", SECRET);
         let mut gateway = format!(
             "data = {:?}\nadmin = \"{gateway_admin}\"\nlog = \"text\"\ndatapath = \"off\"\ndevice_key = {:?}\n{}\
              [core]\naddress = \"{core}\"\nname = \"core-1\"\nlane_ports = {}\n\
-             [policy]\nfile = {:?}\nenrolment = {:?}\n[mqtt]\nlisten = \"{mqtt}\"\n",
+             [policy]\nenrolment = {:?}\n[local]\nlisten = \"{door}\"\n\
+             access_code = {{ salt = \"{salt}\", sha256 = \"{sha256}\" }}\n[mqtt]\nlisten = \"{mqtt}\"\n",
             path("gateway"),
             path("device.key"),
             identity(&ca.issue(dir.path(), Role::Gateway, "gateway-1")),
             free_lane_ports(),
-            path("policy.json"),
             path("enrolment.toml"),
         );
         for name in devices {
@@ -105,11 +106,37 @@ impl Site {
             hex::encode(device_key.verifying_key().as_bytes()),
         );
         fs::write(path("core.toml"), core).unwrap();
-        Self { dir, recipient, hospital, device_key, mqtt, gateway_admin, core_admin }
+        Self { dir, recipient, hospital, device_key, mqtt, gateway_admin, core_admin, door, bundle }
     }
 
+    /// The gateway, with its policy handed in. It keeps that: no later life of it is given any.
     pub(crate) fn gateway(&self) -> Daemon {
-        Daemon::new("edge-gateway", self.dir.path(), "gateway", self.gateway_admin)
+        let daemon = Daemon::new("edge-gateway", self.dir.path(), "gateway", self.gateway_admin);
+        let begun = caregate_host::clock::monotonic();
+        let answer = loop {
+            match self.hand_in() {
+                Ok(answer) => break answer,
+                Err(error) => {
+                    assert!(begun.elapsed() < PATIENCE, "the local door: {error}\n{}", daemon.tail())
+                }
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        assert!(answer.contains("\"refused\":null"), "{answer}\n{}", daemon.tail());
+        daemon
+    }
+
+    fn hand_in(&self) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(self.door)?;
+        let length = self.bundle.len();
+        write!(
+            stream,
+            "POST /policy/bundle HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        )?;
+        stream.write_all(&self.bundle)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
     }
 
     pub(crate) fn core(&self) -> Daemon {
@@ -122,39 +149,24 @@ impl Site {
     }
 }
 
-fn write_policy(dir: &Path, devices: &[&str], recipient: RecipientId, hpke_public_key: [u8; 32]) {
-    let domain = Domain { chain_id: 1, verifying_contract: Address([7; 20]) };
-    let seed = PatientSeed::generate();
-    let relationship = seed.relationship(&recipient, 0);
-    let grant = Grant {
-        relationship,
-        grantee: recipient,
-        classes: DataClass::ALL.iter().fold(0, |mask, class| mask | class_bit(*class)),
-        purposes: Purpose::Treatment.bit(),
-        from: 0,
-        until: 4_000_000_000,
-        stale_bound_s: 0,
-        version: 1,
+/// Writes the enrolment of one patient with these devices. Returns the hospital to which everything is granted, and the ledger's word.
+fn enrol(dir: &Path, devices: &[&str], hpke_public_key: [u8; 32]) -> (RecipientId, Vec<u8>) {
+    let mut ledger = fixture::Site::new(1);
+    let hospital = fixture::Hospital::new(0x22, hpke_public_key);
+    ledger.register(&hospital, RecipientStatus::Active, RecipientKind::Treating, false);
+    ledger.grant(0, &hospital, 1, |grant| grant.stale_bound_s = 86_400);
+    let device = |(nth, name): (u8, &&str)| EnrolledDevice {
+        device: DeviceId::new(name).unwrap(),
+        mac: Mac([2, 0, 0, 0, 1, nth]),
+        salt: Salt([nth; 32]),
     };
-    let signed = seed.grant_key(&relationship).unwrap().sign_grant(&grant, &domain);
-    let bind = |name: &&str| DeviceBinding { device: DeviceId::new(name).unwrap(), patient: PATIENT };
-    let document = PolicyDocument {
-        version: 1,
-        epoch: 1,
-        as_of: 0,
-        recipients: vec![RecipientEntry {
-            id: recipient,
-            hpke_public_key,
-            status: RecipientStatus::Active,
-            kind: RecipientKind::Treating,
-        }],
-        patients: vec![PatientPolicy { patient: PATIENT, grants: vec![signed], revocations: Vec::new() }],
-        devices: devices.iter().map(bind).collect(),
-    };
-    fs::write(dir.join("policy.json"), document.encode().unwrap()).unwrap();
-    let pin = PatientPin { patient: PATIENT, relationships: vec![seed.pin(&relationship).unwrap()] };
-    let enrolment = Enrolment { domain, patients: vec![pin] };
-    fs::write(dir.join("enrolment.toml"), toml::to_string(&enrolment).unwrap()).unwrap();
+    ledger.enrolment.patients[0].devices = (0..).zip(devices).map(device).collect();
+    for nth in 0..devices.len() {
+        ledger.bind(nth, true, 1);
+    }
+    fs::write(dir.join("enrolment.toml"), toml::to_string(&ledger.enrolment).unwrap()).unwrap();
+    let now_s = u64::try_from(caregate_host::clock::now_us() / 1_000_000).unwrap();
+    (hospital.id(), ledger.bytes(now_s))
 }
 
 /// A daemon's binary, which the same build has put beside this test's.

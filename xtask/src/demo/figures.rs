@@ -13,10 +13,12 @@ use caregate_host::clock;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::story::Seen;
+use super::story::{ControlSeen, Seen};
 
 /// Between two probes of the disk: some hundred in a story, and little load.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
+/// Kinds of forged policy that a story must have seen refused.
+const FORGERIES_MIN: u64 = 8;
 /// Bytes of a probe: about a group commit.
 const PROBE_BYTES: usize = 4096;
 
@@ -28,6 +30,7 @@ pub(super) struct Report {
     readings_at_core: Option<u64>,
     readings_at_feed: u64,
     readings_at_browser: Option<u64>,
+    readings_withheld: u64,
     lost: u64,
     duplicated: u64,
     unknown_at_feed: u64,
@@ -90,13 +93,48 @@ impl Figures {
                 failures.push(format!("not seen: {what}"));
             }
         }
+        failures.extend(self.control_failures());
         failures
+    }
+
+    /// The same for the control path's steps.
+    fn control_failures(&self) -> Vec<String> {
+        let ControlSeen { wire, .. } = &self.seen.control;
+        let control = &self.seen.control;
+        let mut steps = vec![
+            ("the revocation", control.revocation_ms.is_some()),
+            ("nothing openable after the revocation", control.openable_after_revocation == Some(0)),
+            ("the new grant", control.grant_ms.is_some()),
+            ("the broken glass", control.break_glass_ms.is_some() && control.emergency_readings > 0),
+            ("nothing openable outside the emergency", control.emergency_outside == 0),
+            ("readings without the controller", control.alone),
+            ("at least eight forgeries", control.forged_tried >= FORGERIES_MIN),
+            ("every forgery refused for its own reason", control.forged_refused == control.forged_tried),
+        ];
+        if self.root {
+            steps.extend([
+                ("an XDP mode", wire.xdp_mode.is_some()),
+                ("the flood's frames dropped in XDP", wire.xdp_dropped > 0.0),
+                ("readings under the flood", wire.acked_ratio.is_some_and(|ratio| ratio > 0.0)),
+                ("the quarantine", wire.quarantined),
+                ("the release", wire.released),
+                ("the mirror refused", wire.mirror_refused),
+                ("table 0 refused", wire.table0_refused),
+            ]);
+        }
+        let unseen = steps.into_iter().filter(|(_, seen)| !seen);
+        unseen.map(|(what, _)| format!("not seen: {what}")).collect()
+    }
+
+    /// What this machine could not show.
+    pub(super) fn not_shown(&self) -> &[&'static str] {
+        &self.seen.control.not_shown
     }
 
     /// Prints them: for a person to standard error, as JSON to standard output.
     pub(super) fn print(&self, as_json: bool) -> anyhow::Result<()> {
         let (r, s) = (&self.report, &self.seen);
-        let figures = json!({
+        let mut figures = json!({
             "readings_published": r.readings_published,
             "readings_acked": r.readings_acked,
             "readings_at_core": r.readings_at_core,
@@ -116,8 +154,12 @@ impl Figures {
             "cut_seen": s.cut && s.returned,
             "kill_seen": s.killed,
             "recovery_seen": s.recovered,
+            "readings_withheld": r.readings_withheld,
             "root": self.root,
         });
+        if let (Some(all), serde_json::Value::Object(control)) = (figures.as_object_mut(), self.control()) {
+            all.extend(control);
+        }
         if as_json {
             return writeln!(std::io::stdout(), "{figures}").context("standard output");
         }
@@ -125,6 +167,31 @@ impl Figures {
             crate::say(&format!("  {name}: {value}"));
         }
         Ok(())
+    }
+}
+
+impl Figures {
+    fn control(&self) -> serde_json::Value {
+        let control = &self.seen.control;
+        let wire = &control.wire;
+        json!({
+            "xdp_mode": wire.xdp_mode.as_deref().unwrap_or("off"),
+            "xdp_dropped": wire.xdp_dropped,
+            "flood_pps": wire.flood_pps.round(),
+            "readings_acked_under_flood_ratio": wire.acked_ratio.map(|ratio| (ratio * 1000.0).round() / 1000.0),
+            "quarantine_ms": wire.quarantine_ms.map(tenths),
+            "mirror_refused": wire.mirror_refused,
+            "table0_refused": wire.table0_refused,
+            "revocation_ms": control.revocation_ms.map(tenths),
+            "openable_after_revocation": control.openable_after_revocation,
+            "grant_ms": control.grant_ms.map(tenths),
+            "break_glass_ms": control.break_glass_ms.map(tenths),
+            "emergency_readings": control.emergency_readings,
+            "emergency_readings_outside": control.emergency_outside,
+            "forged_policies_tried": control.forged_tried,
+            "forged_policies_refused": control.forged_refused,
+            "policy_age_ms": control.policy_age_ms.map(f64::round),
+        })
     }
 }
 

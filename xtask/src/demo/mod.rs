@@ -1,9 +1,12 @@
 //! `cargo xtask demo`: the whole system on one machine, as separate processes with their own configuration files. With
 //! `--seconds` it plays the story by itself and measures it; without, it runs until Ctrl-C for a person to look at.
 
+mod ctl;
 mod deployment;
 mod figures;
+mod mount;
 mod network;
+mod pages;
 mod process;
 mod relay;
 mod stop;
@@ -15,12 +18,26 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Args;
 
+use self::deployment::Deployment;
 use self::network::Network;
-use self::system::System;
+use self::story::Script;
+use self::system::{Daemon, System};
 use crate::{build, say, setup};
 
-/// Shortest story: the uplink must be seen to die (5 s), come back, and the gateway to be killed and to recover.
-const SECONDS_MIN: u64 = 30;
+/// Shortest story: the uplink must be seen to die (5 s) and come back, the gateway be killed and recover; the control path's steps follow, each as long as it takes.
+const SECONDS_MIN: u64 = 60;
+
+/// What the demo runs.
+const PACKAGES: &[&str] = &[
+    "edge-gateway",
+    "caregate-datapathd",
+    "core-cloud",
+    "clinician-feed",
+    "sdn-controller",
+    "ledger-node",
+    "caregatectl",
+    "caregate-tests",
+];
 
 /// Run the whole system on this machine: sensors, gateway, core, feed and its page.
 ///
@@ -76,7 +93,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     setup::ensure(&tools)?;
     if !args.no_build {
         build::page()?;
-        build::cargo(&["edge-gateway", "core-cloud", "clinician-feed", "caregate-tests"])?;
+        build::cargo(PACKAGES)?;
     }
     stop::watch()?;
     let dir = build::root()?.join(format!("target/demo/{}", std::process::id()));
@@ -100,8 +117,7 @@ fn play(args: &DemoArgs, root: bool, dir: &std::path::Path) -> anyhow::Result<()
     let network = Network::make(root, sensors.len())?;
     say(&format!("demo: starting {}", network.describe()));
     let mut system = System::start(&network, dir, &sensors, args.speed, args.port)?;
-    say(&format!("demo: the page is at {}", system.page_url()));
-    say(&format!("demo: log in as {} with password {}", deployment::USER, system.deployment.password));
+    introduce(&system)?;
     match args.seconds {
         None => {
             system.start_sensors()?;
@@ -117,14 +133,47 @@ fn play(args: &DemoArgs, root: bool, dir: &std::path::Path) -> anyhow::Result<()
             system.stop_all()
         }
         Some(seconds) => {
-            let figures =
-                story::play(&mut system, &network, seconds, &records, args.screenshot.as_deref(), root)?;
-            system.stop_all()?;
+            let screenshot = args.screenshot.as_deref();
+            let script = Script { seconds, records: &records, screenshot, root };
+            let figures = story::play(&mut system, script)?;
             figures.print(args.json)?;
-            match figures.failures().as_slice() {
-                [] => Ok(()),
-                failures => bail!("the story did not hold: {}", failures.join("; ")),
+            match (figures.failures().as_slice(), figures.not_shown()) {
+                ([], []) => Ok(()),
+                ([], not_shown) => Err(NotShown(not_shown.to_vec()).into()),
+                (failures, _) => bail!("the story did not hold: {}", failures.join("; ")),
             }
         }
     }
 }
+
+/// Says where everything is.
+fn introduce(system: &System<'_>) -> anyhow::Result<()> {
+    let Deployment { password, access_code, patients, .. } = &system.deployment;
+    for (what, daemon) in [
+        ("the hospital's page is at", Daemon::Hospital),
+        ("the second hospital's, without consent, is at", Daemon::Clinic),
+        ("the patient's page, at the gateway, is at", Daemon::Gateway),
+        ("the controller's dashboard is at", Daemon::Controller),
+    ] {
+        say(&format!("demo: {what} {}", system.page_url(daemon)?));
+    }
+    say(&format!("demo: log in at either hospital as {} with password {password}", deployment::USER));
+    say(&format!("demo: the gateway's access code is {access_code}"));
+    if let Some(patient) = patients.first() {
+        // As on a card that the patient carries: who finds them unconscious breaks the glass with it.
+        say(&format!("demo: for the broken glass, the first patient's pseudonym is {}", patient.pseudonym));
+    }
+    Ok(())
+}
+
+/// A story that held as far as this machine can show it.
+#[derive(Debug)]
+pub(crate) struct NotShown(Vec<&'static str>);
+
+impl std::fmt::Display for NotShown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "not shown, since it needs root: {}", self.0.join("; "))
+    }
+}
+
+impl std::error::Error for NotShown {}

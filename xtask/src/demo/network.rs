@@ -42,8 +42,6 @@ const OPENFLOW_PORT: u16 = 6653;
 const POLICY_PORT: u16 = 4434;
 /// The controller's REST interface.
 const REST_PORT: u16 = 8443;
-/// The gateway's local door, for wallets and whoever carries a bundle.
-const LOCAL_PORT: u16 = 8444;
 
 /// A place of the demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,16 +93,14 @@ pub(super) enum Service {
     OpenFlow,
     Policy,
     Rest,
-    Local,
 }
 
 impl Service {
-    const ALL: [Self; 7] =
-        [Self::Mqtt, Self::Quic, Self::Rpc, Self::OpenFlow, Self::Policy, Self::Rest, Self::Local];
+    const ALL: [Self; 6] = [Self::Mqtt, Self::Quic, Self::Rpc, Self::OpenFlow, Self::Policy, Self::Rest];
 
     fn place(self) -> Place {
         match self {
-            Self::Mqtt | Self::Local => Place::Gateway,
+            Self::Mqtt => Place::Gateway,
             Self::Quic => Place::Core,
             Self::Rpc | Self::OpenFlow | Self::Policy | Self::Rest => Place::Operator,
         }
@@ -118,7 +114,6 @@ impl Service {
             Self::OpenFlow => OPENFLOW_PORT,
             Self::Policy => POLICY_PORT,
             Self::Rest => REST_PORT,
-            Self::Local => LOCAL_PORT,
         }
     }
 
@@ -238,7 +233,7 @@ impl Network {
         let number = u8::try_from(at).ok().filter(|n| *n < 200)?;
         Some(Wearable {
             interface: format!("s{number}"),
-            mac: format!("02:ca:7e:00:00:{:02x}", number + 1),
+            mac: mac(at),
             address: ([10, 77, 1, 10 + number]).into(),
         })
     }
@@ -258,7 +253,7 @@ impl Network {
     /// Where a service listens.
     pub(super) fn listen(&self, service: Service) -> SocketAddr {
         match self {
-            // For sensors and for wallets at home.
+            // Towards the sensors.
             Self::Namespaces { .. } if service.place() == Place::Gateway => {
                 ([10, 77, 1, 1], service.port()).into()
             }
@@ -292,6 +287,11 @@ impl Network {
             }
         }
     }
+}
+
+/// The MAC address of the sensor with this index: locally administered.
+pub(super) fn mac(at: usize) -> String {
+    format!("02:ca:7e:00:{:02x}:{:02x}", (at + 1) >> 8 & 0xff, (at + 1) & 0xff)
 }
 
 /// How a sensor is on the wire.

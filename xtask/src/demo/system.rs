@@ -2,40 +2,124 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use caregate_host::clock;
+use caregate_host::key_file::{self, Existing};
 
-use super::deployment::{Deployment, Sensor};
-use super::network::{Network, Place};
+use super::ctl::{Ctl, Outcome};
+use super::deployment::{Deployment, Plan, Sensor, USER};
+use super::mount::BpfMount;
+use super::network::{Network, Place, Service};
 use super::process::{Process, Start, get, metric, wait_until};
 use crate::{build, say};
 
 /// Time for a daemon to become ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// All of it.
-pub(super) struct System<'n> {
-    network: &'n Network,
-    pub(super) deployment: Deployment,
-    binaries: PathBuf,
-    listeners: Listeners,
-    pub(super) gateway: Process,
-    pub(super) core: Process,
-    pub(super) feed: Process,
-    pub(super) sensors: Option<Process>,
+/// The daemons, in the order in which they start. Every one has a configuration file of its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Daemon {
+    Ledger,
+    Core,
+    Controller,
+    Hospital,
+    Clinic,
+    /// The gateway's privileged helper; as root alone.
+    Helper,
+    Gateway,
 }
 
-/// Sockets that outlive the daemons they are handed to.
-struct Listeners {
-    page: TcpListener,
-    gateway: TcpListener,
-    core: TcpListener,
-    feed: TcpListener,
+impl Daemon {
+    const ALL: [Self; 7] = [
+        Self::Ledger,
+        Self::Core,
+        Self::Controller,
+        Self::Hospital,
+        Self::Clinic,
+        Self::Helper,
+        Self::Gateway,
+    ];
+
+    /// Its name in the output and of its log.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ledger => "ledger-node",
+            Self::Core => "core-cloud",
+            Self::Controller => "sdn-controller",
+            Self::Hospital => "clinician-feed",
+            Self::Clinic => "clinic-feed",
+            Self::Helper => "caregate-datapathd",
+            Self::Gateway => "edge-gateway",
+        }
+    }
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::Clinic => Self::Hospital.name(),
+            Self::Ledger | Self::Core | Self::Controller | Self::Hospital | Self::Helper | Self::Gateway => {
+                self.name()
+            }
+        }
+    }
+
+    fn config(self) -> &'static str {
+        match self {
+            Self::Helper => "datapathd",
+            Self::Ledger | Self::Core | Self::Controller | Self::Hospital | Self::Clinic | Self::Gateway => {
+                self.name()
+            }
+        }
+    }
+
+    fn place(self) -> Place {
+        match self {
+            Self::Ledger | Self::Controller => Place::Operator,
+            Self::Core => Place::Core,
+            Self::Hospital => Place::Hospital,
+            Self::Clinic => Place::Clinic,
+            Self::Helper | Self::Gateway => Place::Gateway,
+        }
+    }
+}
+
+/// A daemon's process and the sockets that outlive it: first the admin port's, then its page's, or the other way round where the
+/// configuration says so.
+struct Running {
+    daemon: Daemon,
+    admin: TcpListener,
+    page: Option<TcpListener>,
+    /// None once it was killed for good.
+    process: Option<Process>,
+}
+
+impl Running {
+    /// The sockets as `systemd:0` and `systemd:1`.
+    fn sockets(&self) -> Vec<&TcpListener> {
+        match (&self.page, self.daemon) {
+            (Some(page), Daemon::Hospital | Daemon::Clinic) => vec![page, &self.admin],
+            (Some(page), _) => vec![&self.admin, page],
+            (None, _) => vec![&self.admin],
+        }
+    }
+}
+
+/// All of it.
+pub(super) struct System<'n> {
+    pub(super) network: &'n Network,
+    pub(super) deployment: Deployment,
+    binaries: PathBuf,
+    running: Vec<Running>,
+    pub(super) sensors: Option<Process>,
+    // Last: what is pinned there is in use until the processes have ended.
+    _bpf: Option<BpfMount>,
 }
 
 impl<'n> System<'n> {
-    /// Starts core, feed and gateway, and waits until each is ready. Sensors are started by [`Self::start_sensors`].
+    /// Makes the deployment and starts every daemon, each when those it needs are ready. Sensors are started by
+    /// [`Self::start_sensors`].
     pub(super) fn start(
         network: &'n Network,
         dir: &Path,
@@ -44,61 +128,139 @@ impl<'n> System<'n> {
         port: u16,
     ) -> anyhow::Result<Self> {
         let binaries = build::binaries()?;
-        let deployment = Deployment::make(dir, network, sensors, speed, &binaries.join("clinician-feed"))?;
-        let any = || TcpListener::bind("127.0.0.1:0").context("listen on 127.0.0.1");
         let page = TcpListener::bind(("127.0.0.1", port))
             .with_context(|| format!("listen on 127.0.0.1:{port}; --port takes another"))?;
-        let listeners = Listeners { page, gateway: any()?, core: any()?, feed: any()? };
-        let start = |name: &'static str, place, sockets: &[&TcpListener]| -> anyhow::Result<Process> {
-            daemon(network, &binaries, &deployment, name, place, sockets)
+        let bpf = match network {
+            Network::Namespaces { .. } => Some(BpfMount::make(&dir.join("bpf"))?),
+            Network::Loopback { .. } => None,
         };
-        let core = start("core-cloud", Place::Core, &[&listeners.core])?;
-        let feed = start("clinician-feed", Place::Hospital, &[&listeners.page, &listeners.feed])?;
-        let gateway = start("edge-gateway", Place::Gateway, &[&listeners.gateway])?;
+        let began = clock::monotonic();
+        let deployment = Deployment::make(Plan { dir, network, sensors, speed, binaries: &binaries })?;
+        say(&format!("demo: keys, chain and wallets are made ({} ms)", began.elapsed().as_millis()));
         let mut system =
-            Self { network, deployment, binaries, listeners, gateway, core, feed, sensors: None };
-        for (name, address) in [
-            ("core-cloud", system.core_admin()?),
-            ("clinician-feed", system.feed_admin()?),
-            ("edge-gateway", system.gateway_admin()?),
-        ] {
-            let took = system.wait_ready(name, address)?;
-            say(&format!("demo: {name} is ready ({} ms)", took.as_millis()));
+            Self { network, deployment, binaries, running: Vec::new(), sensors: None, _bpf: bpf };
+        let mut page = Some(page);
+        for daemon in Daemon::ALL {
+            if daemon == Daemon::Helper && matches!(network, Network::Loopback { .. }) {
+                continue;
+            }
+            let page = if daemon == Daemon::Hospital { page.take() } else { None };
+            let took = system.launch(daemon, page)?;
+            say(&format!("demo: {} is ready ({} ms)", daemon.name(), took.as_millis()));
+            if daemon == Daemon::Ledger {
+                system.consent(sensors)?;
+            }
         }
         Ok(system)
     }
 
-    pub(super) fn wait_ready(&mut self, name: &str, address: SocketAddr) -> anyhow::Result<Duration> {
-        wait_until(
-            &format!("{name} is ready"),
-            READY_TIMEOUT,
-            &mut [&mut self.core, &mut self.feed, &mut self.gateway],
-            || is_ready(address),
-        )
-    }
-
-    pub(super) fn page_url(&self) -> String {
-        match self.listeners.page.local_addr() {
-            Ok(address) => format!("http://{address}"),
-            Err(error) => error.to_string(),
+    /// What people do before the gateway is plugged in: the hospitals take part, the patients bind their sensors and grant.
+    fn consent(&self, sensors: &[Sensor]) -> anyhow::Result<()> {
+        let (program, began) = (self.program("caregatectl"), clock::monotonic());
+        let ctl = self.ctl(&program);
+        self.deployment.ledger.register(ctl)?;
+        for (at, patient) in self.deployment.patients.iter().enumerate() {
+            patient.bind(ctl, at, sensors)?;
+            patient.grant(ctl)?;
         }
+        let took = began.elapsed().as_millis();
+        say(&format!("demo: on the ledger: two hospitals, the patients' devices and grants ({took} ms)"));
+        Ok(())
     }
 
-    pub(super) fn gateway_admin(&self) -> anyhow::Result<SocketAddr> {
-        Ok(self.listeners.gateway.local_addr()?)
+    /// `caregatectl`, whose path the caller keeps.
+    pub(super) fn ctl<'c>(&'c self, program: &'c Path) -> Ctl<'c> {
+        Ctl { program, network: self.network }
     }
 
-    fn core_admin(&self) -> anyhow::Result<SocketAddr> {
-        Ok(self.listeners.core.local_addr()?)
+    fn launch(&mut self, daemon: Daemon, page: Option<TcpListener>) -> anyhow::Result<Duration> {
+        let any = || TcpListener::bind("127.0.0.1:0").context("listen on 127.0.0.1");
+        let page = match daemon {
+            Daemon::Hospital | Daemon::Clinic | Daemon::Controller | Daemon::Gateway => {
+                Some(page.map_or_else(any, Ok)?)
+            }
+            Daemon::Ledger | Daemon::Core | Daemon::Helper => None,
+        };
+        self.running.push(Running { daemon, admin: any()?, page, process: None });
+        self.restart(daemon)?;
+        let admin = self.admin(daemon)?;
+        self.wait_until(&format!("{} is ready", daemon.name()), READY_TIMEOUT, || is_ready(admin))
     }
 
-    fn feed_admin(&self) -> anyhow::Result<SocketAddr> {
-        Ok(self.listeners.feed.local_addr()?)
+    /// Starts a daemon again, after it was killed.
+    pub(super) fn restart(&mut self, daemon: Daemon) -> anyhow::Result<()> {
+        let running = self.running(daemon)?;
+        let (program, logs) = (self.program(daemon.program()), self.file("logs"));
+        let arguments = vec!["--config".into(), self.config(daemon).display().to_string()];
+        let start = Start {
+            name: daemon.name(),
+            place: Some(daemon.place()),
+            program: &program,
+            arguments,
+            listeners: &running.sockets(),
+            logs: &logs,
+        };
+        let process = Process::start(self.network, start)?;
+        self.running_mut(daemon)?.process = Some(process);
+        Ok(())
     }
 
-    /// Records that the gateway holds and the core has not acknowledged.
-    pub(super) fn waiting(&self) -> Option<f64> {
-        metric(self.gateway_admin().ok()?, "caregate_gateway_spool_waiting")
+    fn running(&self, daemon: Daemon) -> anyhow::Result<&Running> {
+        let found = self.running.iter().find(|running| running.daemon == daemon);
+        found.with_context(|| format!("{} is no part of this run", daemon.name()))
+    }
+
+    fn running_mut(&mut self, daemon: Daemon) -> anyhow::Result<&mut Running> {
+        let found = self.running.iter_mut().find(|running| running.daemon == daemon);
+        found.with_context(|| format!("{} is no part of this run", daemon.name()))
+    }
+
+    /// Its admin port.
+    pub(super) fn admin(&self, daemon: Daemon) -> anyhow::Result<SocketAddr> {
+        Ok(self.running(daemon)?.admin.local_addr()?)
+    }
+
+    /// Its page.
+    pub(super) fn page_url(&self, daemon: Daemon) -> anyhow::Result<String> {
+        let page = self.running(daemon)?.page.as_ref().context("it has no page")?;
+        Ok(format!("http://{}", page.local_addr()?))
+    }
+
+    /// SIGKILL; whether it ended by that.
+    pub(super) fn kill(&mut self, daemon: Daemon) -> anyhow::Result<bool> {
+        let process = self.running_mut(daemon)?.process.as_mut().context("it does not run")?;
+        let killed = process.kill()?;
+        self.running_mut(daemon)?.process = None;
+        Ok(killed)
+    }
+
+    /// Peak resident memory of the gateway so far, in MiB.
+    pub(super) fn gateway_rss_mib(&self) -> f64 {
+        let gateway = self.running(Daemon::Gateway).ok().and_then(|running| running.process.as_ref());
+        gateway.and_then(Process::peak_rss_mib).unwrap_or(0.0)
+    }
+
+    /// Waits until `holds`, while all daemons live.
+    pub(super) fn wait_until(
+        &mut self,
+        what: &str,
+        timeout: Duration,
+        holds: impl FnMut() -> bool,
+    ) -> anyhow::Result<Duration> {
+        let mut processes: Vec<&mut Process> =
+            self.running.iter_mut().filter_map(|running| running.process.as_mut()).collect();
+        wait_until(what, timeout, &mut processes, holds)
+    }
+
+    /// Waits until a daemon that was started again is ready.
+    pub(super) fn wait_ready(&mut self, daemon: Daemon) -> anyhow::Result<Duration> {
+        let admin = self.admin(daemon)?;
+        self.wait_until(&format!("{} is ready", daemon.name()), READY_TIMEOUT, || is_ready(admin))
+    }
+
+    /// A metric of the gateway without labels.
+    pub(super) fn gateway_metric(&self, name: &str) -> Option<f64> {
+        metric(self.admin(Daemon::Gateway).ok()?, name)
     }
 
     pub(super) fn start_sensors(&mut self) -> anyhow::Result<()> {
@@ -108,23 +270,71 @@ impl<'n> System<'n> {
             "--journal".into(),
             self.file("sensors.jsonl").display().to_string(),
         ];
-        self.sensors = Some(self.tool("sensor-sim", Some(Place::Home), arguments)?);
+        self.sensors = Some(self.tool("sensor-sim", "sensor-sim", Some(Place::Home), arguments)?);
         Ok(())
     }
 
-    /// Starts a program that is no daemon.
+    /// Calls `caregatectl` as the operator does, on the controller. `verb` may have two words.
+    pub(super) fn operator(&self, verb: &[&str], arguments: &[&str]) -> anyhow::Result<Outcome> {
+        let program = self.program("caregatectl");
+        let url = format!("https://{}", self.network.listen(Service::Rest));
+        let identity = self.deployment.dir.join("pki/operator-1").display().to_string();
+        let mut words = vec![];
+        words.extend(verb.first());
+        words.extend(["--controller", &url, "--identity", &identity, "--controller-name", "controller-1"]);
+        words.extend(verb.iter().skip(1));
+        words.extend(arguments);
+        self.ctl(&program).call(Some(Place::Operator), &words)
+    }
+
+    /// Breaks the glass at the second hospital, in the first patient's need; answers with what its feed says.
+    pub(super) fn emergency(&self, minutes: &str) -> anyhow::Result<serde_json::Value> {
+        let patient = self.deployment.patients.first().context("no patient")?;
+        let (pseudonym, reason) = (self.file("pseudonym"), self.file("reason"));
+        key_file::write(&pseudonym, patient.pseudonym.as_bytes(), Existing::Replace)?;
+        key_file::write(&reason, b"Found unconscious in the street", Existing::Replace)?;
+        let mut words = self.prefix(Daemon::Clinic);
+        words.push(self.program("clinician-feed").display().to_string());
+        let mut command = Command::new(words.first().context("no program")?);
+        command.args(words.iter().skip(1)).arg("--config").arg(self.config(Daemon::Clinic)).arg("emergency");
+        command.arg("--pseudonym-file").arg(&pseudonym).arg("--reason-file").arg(&reason);
+        let output = command
+            .args(["--clinician", USER, "--minutes", minutes, "--json"])
+            .stdin(Stdio::null())
+            .output()?;
+        if !output.status.success() {
+            bail!(
+                "clinician-feed emergency: {}: {}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        serde_json::from_str(text.lines().last().unwrap_or_default())
+            .with_context(|| format!("clinician-feed emergency said: {text}"))
+    }
+
+    /// What to put before a command so that it runs where a daemon does.
+    pub(super) fn prefix(&self, daemon: Daemon) -> Vec<String> {
+        self.network.prefix(daemon.place())
+    }
+
+    /// A daemon's configuration file.
+    pub(super) fn config(&self, daemon: Daemon) -> PathBuf {
+        self.deployment.config(daemon.config())
+    }
+
+    /// Starts a program that is no daemon, under a name of its own.
     pub(super) fn tool(
         &self,
         name: &'static str,
+        program: &str,
         place: Option<Place>,
         arguments: Vec<String>,
     ) -> anyhow::Result<Process> {
-        let logs = self.deployment.dir.join("logs");
-        let program = self.binaries.join(name);
-        Process::start(
-            self.network,
-            Start { name, place, program: &program, arguments, listeners: &[], logs: &logs },
-        )
+        let (logs, program) = (self.file("logs"), self.program(program));
+        let start = Start { name, place, program: &program, arguments, listeners: &[], logs: &logs };
+        Process::start(self.network, start)
     }
 
     /// The program of that name.
@@ -137,39 +347,19 @@ impl<'n> System<'n> {
         self.deployment.dir.join(name)
     }
 
-    /// Starts the gateway again, after it was killed.
-    pub(super) fn restart_gateway(&mut self) -> anyhow::Result<()> {
-        self.gateway = daemon(
-            self.network,
-            &self.binaries,
-            &self.deployment,
-            "edge-gateway",
-            Place::Gateway,
-            &[&self.listeners.gateway],
-        )?;
-        Ok(())
-    }
-
     /// Fails where a daemon has ended by itself.
     pub(super) fn daemons_alive(&mut self) -> anyhow::Result<()> {
-        self.core.alive()?;
-        self.feed.alive()?;
-        self.gateway.alive()
+        self.running.iter_mut().filter_map(|running| running.process.as_mut()).try_for_each(Process::alive)
     }
 
     /// Whether the sensors have ended since the last look; fails where they did not end well.
     pub(super) fn sensors_done(&mut self) -> anyhow::Result<bool> {
         let Some(status) = self.sensors.as_mut().map_or(Ok(None), Process::ended)? else { return Ok(false) };
         if !status.success() {
-            anyhow::bail!("sensor-sim ended with {status}; see its log");
+            bail!("sensor-sim ended with {status}; see its log");
         }
         self.sensors = None;
         Ok(true)
-    }
-
-    /// What to put before a command so that it runs in the hospital.
-    pub(super) fn in_hospital(&self) -> Vec<String> {
-        self.network.prefix(Place::Hospital)
     }
 
     /// Stops in the order of the data's way, so that each part drains into the next.
@@ -177,34 +367,29 @@ impl<'n> System<'n> {
         if let Some(mut sensors) = self.sensors.take() {
             sensors.end(None)?;
         }
-        for part in [&mut self.gateway, &mut self.feed, &mut self.core] {
-            let status = part.end(None)?;
+        for running in self.running.iter_mut().rev() {
+            let Some(mut process) = running.process.take() else { continue };
+            let status = process.end(None)?;
             if !status.success() {
-                anyhow::bail!("{} ended with {status}", part.name);
+                bail!("{} ended with {status}", process.name);
             }
         }
         Ok(())
     }
 }
 
-pub(super) fn is_ready(address: SocketAddr) -> bool {
-    get(address, "/readyz").is_ok_and(|(status, _)| status == 200)
+impl Drop for System<'_> {
+    /// Where the demo failed: the last started ends first, as in [`System::stop_all`].
+    fn drop(&mut self) {
+        drop(self.sensors.take());
+        while let Some(running) = self.running.pop() {
+            drop(running);
+        }
+    }
 }
 
-fn daemon(
-    network: &Network,
-    binaries: &Path,
-    deployment: &Deployment,
-    name: &'static str,
-    place: Place,
-    listeners: &[&TcpListener],
-) -> anyhow::Result<Process> {
-    let arguments = vec!["--config".into(), deployment.config(name).display().to_string()];
-    let (program, logs) = (binaries.join(name), deployment.dir.join("logs"));
-    Process::start(
-        network,
-        Start { name, place: Some(place), program: &program, arguments, listeners, logs: &logs },
-    )
+pub(super) fn is_ready(address: SocketAddr) -> bool {
+    get(address, "/readyz").is_ok_and(|(status, _)| status == 200)
 }
 
 /// Two patients with an ECG and a monitor each; or one patient who wears what was recorded.
