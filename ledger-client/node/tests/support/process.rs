@@ -109,7 +109,8 @@ fn ready(admin: SocketAddr) -> bool {
 /// anvil, of the npm packages beside the contract; they are installed where they are missing.
 pub fn anvil(port: u16) -> (Process, Rpc) {
     let contracts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contracts");
-    let binary = contracts.join("node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil");
+    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let binary = contracts.join(format!("node_modules/@foundry-rs/anvil-linux-{arch}/bin/anvil"));
     if !binary.exists() {
         let mut npm = Command::new("npm");
         npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&contracts);
