@@ -45,7 +45,7 @@ pub struct ConfigFile {
     /// The packet filter.
     #[serde(default)]
     pub datapath: DatapathEntry,
-    /// The network's controller, whose switch this gateway is; leave it out where there is none. Needs `datapath`.
+    /// The network's controller, whose switch this gateway is; leave it out where there is none. Without a datapath there is no switch.
     pub controller: Option<SwitchEntry>,
     /// The local door with the patient's page; leave it out where there is none.
     pub local: Option<LocalEntry>,

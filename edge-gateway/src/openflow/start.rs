@@ -10,7 +10,7 @@ use caregate_protocol::policy::Mac;
 use prometheus::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::agent::Settings;
 use super::metrics::Metrics;
@@ -35,7 +35,7 @@ pub struct Surroundings<'a> {
 /// out, now and at each change.
 ///
 /// # Errors
-/// Damaged flows, a helper that refuses, or a controller without a datapath.
+/// Damaged flows, or a helper that refuses.
 pub async fn start(
     entry: Option<&SwitchEntry>,
     datapath: Option<&Datapath>,
@@ -48,7 +48,10 @@ pub async fn start(
             datapath.set_rules(Vec::new()).await.context("the flows of a controller that is no more")?;
             return Ok(watched);
         }
-        (Some(_), None) => anyhow::bail!("`controller` needs a datapath, which is \"off\""),
+        (Some(_), None) => {
+            warn!("`datapath` is \"off\": there is no switch, and `controller` is left alone");
+            return Ok(watched);
+        }
         (None, None) => return Ok(watched),
     };
     let (store, flows) = FlowStore::open(around.data)?;
