@@ -5,6 +5,9 @@
 
 mod openflow_support;
 
+use std::time::Duration;
+
+use caregate_host::clock;
 use caregate_host::identity::Role;
 use caregate_protocol::datapath::{Device, OpenPort, Policy};
 use caregate_protocol::openflow::multipart::{FlowStats, FlowStatsRequest, ReplyBody, RequestBody};
@@ -64,6 +67,15 @@ fn is_judged(gateway: &Gateway, wire: &mut Wire, verdict: &str, not: &str) {
     assert_eq!(gateway.verdict(1, not), before.1, "{not}");
 }
 
+/// From the flow-mod to the barrier's reply: on disk and in the kernel. Deletes it first.
+fn time_of_quarantine(peer: &mut Peer) -> Duration {
+    let delete = FlowMod { command: Command::Delete, ..quarantine() };
+    assert_eq!(peer.try_out(&Message::FlowMod(delete)), None);
+    let begun = clock::monotonic();
+    assert_eq!(peer.try_out(&Message::FlowMod(quarantine())), None);
+    begun.elapsed()
+}
+
 #[test]
 fn a_quarantined_sensor_stays_so_whoever_goes() {
     let pki = Pki::new();
@@ -75,7 +87,12 @@ fn a_quarantined_sensor_stays_so_whoever_goes() {
     let mut peer = controller.accept_switch();
     is_judged(&gateway, &mut wire, "admitted", "rule");
 
-    assert_eq!(peer.try_out(&Message::FlowMod(quarantine())), None);
+    let best = (0..10).map(|_| time_of_quarantine(&mut peer)).min().unwrap();
+    #[expect(clippy::print_stdout, reason = "a figure, shown with --nocapture")]
+    {
+        println!("quarantine and barrier, best of 10: {best:?}");
+    }
+    assert!(best < Duration::from_millis(100), "{best:?}");
     is_judged(&gateway, &mut wire, "rule", "admitted");
     let counted = flows(&mut peer).remove(0);
     assert!(counted.packets >= 1 && counted.bytes >= 60 * counted.packets, "{counted:?}");

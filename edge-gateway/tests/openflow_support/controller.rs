@@ -32,6 +32,7 @@ impl Controller {
     /// The next connection, however far its handshake gets.
     pub(crate) fn accept(&self) -> Peer {
         let (stream, _) = self.listener.accept().unwrap();
+        stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         let tls = ServerConnection::new(Arc::clone(&self.config)).unwrap();
