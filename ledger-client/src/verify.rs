@@ -22,18 +22,19 @@ pub mod words;
 
 pub use address::{Address, AddressError};
 pub use bundle::{
-    EMERGENCY_MAX_S, HEADER_AHEAD_MAX_S, RevocationSigner, VerifiedBundle, bundle_number, verify_bundle, verify_revocation,
+    EMERGENCY_MAX_S, HEADER_AHEAD_MAX_S, RevocationSigner, VerifiedBundle, bundle_number, verify_bundle,
+    verify_revocation,
 };
 pub use document::{RefusalReason, RefusedGrant, verify_document};
 pub use eip712::{
     DOMAIN_NAME, DOMAIN_VERSION, Domain, binding_digest, emergency_digest, grant_digest,
     participant_key_digest, revocation_digest,
 };
-pub use header::{HEADER_BYTES_MAX, HeaderError, VALIDATORS_MAX, VerifiedHeader, quorum, verify_header};
 pub use file_pins::{FileEnrolment, FilePinError, PatientPin, PatientPins, RelationshipPin};
+pub use header::{HEADER_BYTES_MAX, HeaderError, VALIDATORS_MAX, VerifiedHeader, quorum, verify_header};
 pub use pins::{
-    EnrolledDevice, EnrolledPatient, EnrolledRelationship, Enrolment, LABEL_BYTES_MAX, LedgerPin, PinError, PinnedDevice,
-    PinnedRelationship, Pins, STALENESS_BOUNDS_S, STALENESS_MAX_S, Salt, SaltError,
+    EnrolledDevice, EnrolledPatient, EnrolledRelationship, Enrolment, LABEL_BYTES_MAX, LedgerPin, PinError,
+    PinnedDevice, PinnedRelationship, Pins, STALENESS_BOUNDS_S, STALENESS_MAX_S, Salt, SaltError,
 };
 pub use refusal::{BundleRefusal, ClaimPath, ProofError, RevocationRefusal, SignerError};
 pub use signature::{SignatureError, signer};

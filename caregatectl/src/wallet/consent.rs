@@ -70,6 +70,9 @@ pub(super) struct RevokeArgs {
     /// To the ledger as well, where --gateway is given
     #[arg(long, requires = "gateway")]
     also_ledger: bool,
+    /// End the relationship: no later grant of it counts either, and a new one needs `wallet relationship` with another label
+    #[arg(long)]
+    for_good: bool,
 }
 
 /// A gateway's local door.
@@ -97,6 +100,9 @@ pub(super) struct SignRevocationArgs {
     /// For whom
     #[arg(long, value_enum, default_value = "cbor")]
     format: RevocationFormat,
+    /// End the relationship: no later grant of it counts either. For a wallet that was restored and can't ask the ledger for versions
+    #[arg(long)]
+    for_good: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -151,8 +157,14 @@ pub(super) async fn grant(arguments: &GrantArgs) -> Outcome {
     ))
 }
 
-fn sign(open: &mut Open, label: &str) -> anyhow::Result<(SignedRevocation, RelationshipKeys)> {
-    let signed = open.wallet.sign_revocation(label)?;
+fn sign(
+    open: &mut Open,
+    label: &str,
+    for_good: bool,
+) -> anyhow::Result<(SignedRevocation, RelationshipKeys)> {
+    let wallet = &mut open.wallet;
+    let signed =
+        if for_good { wallet.sign_revocation_for_good(label)? } else { wallet.sign_revocation(label)? };
     open.save()?;
     Ok((signed, open.wallet.keys(label)?))
 }
@@ -161,24 +173,29 @@ pub(super) async fn revoke(arguments: &RevokeArgs) -> Outcome {
     let mut open = arguments.keystore.open()?;
     let domain = open.ledger()?.domain;
     let to_ledger = arguments.door.gateway.is_none() || arguments.also_ledger;
-    let mut chain = Err(anyhow::anyhow!("not asked"));
-    if to_ledger {
-        chain = match arguments.node.connect(&domain).await {
-            Ok(chain) => note_versions(&mut open, &chain, &arguments.label).await.map(|()| chain),
-            Err(Failure::Failed(error)) => Err(error),
-            Err(refused @ Failure::Refused { .. }) => return Err(refused),
-        };
-        // A gateway that takes it is enough; without one, the ledger is all there is.
-        if arguments.door.gateway.is_none() {
-            chain = Ok(chain?);
+    // Also for the gateway alone the ledger is asked which version is the newest: a wallet that was restored knows none.
+    let chain = match arguments.node.connect(&domain).await {
+        Ok(chain) => note_versions(&mut open, &chain, &arguments.label).await.map(|()| chain),
+        Err(Failure::Failed(error)) => Err(error),
+        Err(refused @ Failure::Refused { .. }) => return Err(refused),
+    };
+    let chain = match (chain, &arguments.door.gateway) {
+        // Without a gateway the ledger is all there is.
+        (Err(error), None) => return Err(error.into()),
+        (Err(error), Some(_)) => {
+            if !arguments.for_good {
+                say(format_args!("warning: revokes the versions that this wallet knows of: {error:#}"));
+            }
+            Err(error)
         }
-    }
-    let (signed, keys) = sign(&mut open, &arguments.label)?;
+        (Ok(chain), _) => Ok(chain),
+    };
+    let (signed, keys) = sign(&mut open, &arguments.label, arguments.for_good)?;
     let version = signed.revocation.version;
     let mut done = json!({
         "label": arguments.label, "relationship": signed.revocation.relationship.to_string(), "version": version,
     });
-    let mut text = format!("revoked: every grant to {} up to version {version}", arguments.label);
+    let mut text = format!("revoked: every grant to {} {}", arguments.label, up_to(version));
     if let Some(url) = &arguments.door.gateway {
         let verdict = hand_over(url, &arguments.door, &signed).await?;
         text.push_str("; in force at the gateway");
@@ -206,6 +223,10 @@ pub(super) async fn revoke(arguments: &RevokeArgs) -> Outcome {
         }
     }
     Ok(Done::new(text, done))
+}
+
+fn up_to(version: u64) -> String {
+    if version == u64::MAX { "for good".to_owned() } else { format!("up to version {version}") }
 }
 
 /// Hands a revocation to a gateway's local door.
@@ -237,7 +258,7 @@ fn door_tls(door: &DoorArgs) -> anyhow::Result<Arc<rustls::ClientConfig>> {
 
 pub(super) fn sign_revocation(arguments: &SignRevocationArgs) -> Outcome {
     let mut open = arguments.keystore.open()?;
-    let (signed, keys) = sign(&mut open, &arguments.label)?;
+    let (signed, keys) = sign(&mut open, &arguments.label, arguments.for_good)?;
     let other_key = hex0x(&keys.revoke.address().0);
     let bytes = match arguments.format {
         RevocationFormat::Cbor => signed.encode(),

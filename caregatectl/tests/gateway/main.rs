@@ -132,11 +132,13 @@ async fn a_revocation_handed_to_the_gateway_holds_without_the_ledger() {
     let verdict = gateway.offer(&bundle.encode());
     assert_eq!((&verdict["refused"], &verdict["epoch"]), (&Value::Null, &bundle.claims.epoch.into()));
 
-    // No node is asked: this one would not answer.
+    // The node does not answer; the patient's word is enough.
     let mut arguments = wallet.arguments("revoke", &["--label", "City", "--gateway", &gateway.door]);
     let rpc = arguments.iter().position(|word| *word == node.rpc).unwrap();
     arguments[rpc] = "http://127.0.0.1:1";
-    let revoked = call(&arguments).done();
+    let revoked = call(&arguments);
+    assert!(revoked.stderr.contains("the versions that this wallet knows of"), "{revoked:?}");
+    let revoked = revoked.done();
     assert_eq!((&revoked["version"], &revoked["gateway"]["refused"]), (&1.into(), &Value::Null));
     assert_eq!(revoked.get("ledger"), None);
     let audit = node.ledger("audit", &[]);

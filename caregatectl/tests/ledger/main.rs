@@ -162,6 +162,12 @@ fn a_signed_revocation_is_what_a_gateway_takes() {
     let file: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
     assert_eq!(file["other_key"], signed["other_key"]);
     assert_eq!(file["relationship"], signed["relationship"]);
+
+    let ended = wallet.call("revoke", &["--label", "City", "--for-good"]).done();
+    assert_eq!(ended["version"].as_u64(), Some(u64::MAX));
+    assert!(wallet.call("grant", &["--label", "City"]).failed().contains("no version is left"));
+    wallet.call("relationship", &["--label", "City, anew", "--grantee", &hospital]).done();
+    assert_eq!(wallet.call("grant", &["--label", "City, anew"]).done()["version"], 1);
 }
 
 #[test]

@@ -86,7 +86,7 @@ impl World for Known {
         };
         let output = match rules().iter().find(hit)?.treatment.output {
             Output::Local => KernelOutput::Local,
-            _ => KernelOutput::Drop,
+            Output::Drop | Output::Normal | Output::Controller { .. } => KernelOutput::Drop,
         };
         Some(KernelTreatment { output, dscp: None, queue: None, max_len: 0, slot: 0 })
     }

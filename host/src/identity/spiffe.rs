@@ -62,7 +62,9 @@ impl FromStr for Role {
 
     fn from_str(s: &str) -> Result<Self, IdentityError> {
         let role = Self::ALL.into_iter().find(|role| role.as_str() == s);
-        role.ok_or(IdentityError::Spiffe("the role is none of gateway, core, feed, controller, sensor, operator"))
+        role.ok_or(IdentityError::Spiffe(
+            "the role is none of gateway, core, feed, controller, sensor, operator",
+        ))
     }
 }
 

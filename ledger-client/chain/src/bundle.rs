@@ -94,6 +94,12 @@ fn claims(index: &Index, watch: &Watch, time_s: u64) -> Claims {
         .filter(|signed| signed.emergency.until > time_s && may(&signed.emergency.domain))
         .cloned()
         .collect();
+    // More than fit would starve the gateway of everything: the newest come first.
+    claims.emergencies.sort_by_key(|signed| std::cmp::Reverse(signed.emergency.from));
+    if claims.emergencies.len() > EMERGENCIES_MAX {
+        tracing::warn!(emergencies = claims.emergencies.len(), "more emergencies at once than fit a bundle");
+        claims.emergencies.truncate(EMERGENCIES_MAX);
+    }
     let grantees = claims.consents.iter().map(|signed| signed.grant.grantee);
     let domains = claims.emergencies.iter().map(|signed| signed.emergency.domain);
     let named: BTreeSet<_> = grantees.chain(domains).collect();
@@ -279,7 +285,6 @@ fn bounded(claims: &Claims) -> Result<(), ChainError> {
         ("consents", claims.consents.len(), CLAIMS_MAX),
         ("revocations", claims.revocations.len(), CLAIMS_MAX),
         ("bindings", claims.bindings.len(), CLAIMS_MAX),
-        ("emergencies", claims.emergencies.len(), EMERGENCIES_MAX),
     ];
     match lists.into_iter().find(|(_, len, max)| len > max) {
         Some((what, len, max)) => Err(ChainError::BundleFull { what, len, max }),

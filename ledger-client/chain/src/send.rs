@@ -197,7 +197,7 @@ impl Chain {
         let (to, from) = (word20(&self.config.contract), relay.0.address());
         let request = json!({ "from": from, "to": to, "data": input });
         // The estimate runs the call, so a refusal is known by name before anything is sent.
-        let estimate: U64 = self.ask("eth_estimateGas", (request.clone(), "latest")).await?;
+        let estimate: U64 = self.ask("eth_estimateGas", (request.clone(),)).await?;
         let nonce: U64 = self.ask("eth_getTransactionCount", (from, "pending")).await?;
         let transaction = TxLegacy {
             chain_id: Some(self.config.chain_id),

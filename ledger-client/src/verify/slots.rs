@@ -115,7 +115,10 @@ mod tests {
         let [grantee, versions] = consent(&RelationshipId([0x4e; 32]));
         assert_eq!(text(&grantee), "5272af19a91483b8aee0184b6c4e1c6e9d5024a05c5d99908632b18c22d48713");
         assert_eq!(text(&versions), "5272af19a91483b8aee0184b6c4e1c6e9d5024a05c5d99908632b18c22d48714");
-        assert_eq!(text(&binding(&Commitment([0xb1; 32]))), "e3907cd126b3b7570444f52694dc878fb8223bb948b272227788cffe2aff314b");
+        assert_eq!(
+            text(&binding(&Commitment([0xb1; 32]))),
+            "e3907cd126b3b7570444f52694dc878fb8223bb948b272227788cffe2aff314b"
+        );
         let [clinician, reason, times] = emergency(&Pseudonym([0xe1; 32]), &RecipientId([0xb2; 20]));
         assert_eq!(text(&clinician), "8a40310a34f677c5379a70a3009f2a517b918d379949e537eca772b54f099d8a");
         assert_eq!(text(&reason), "8a40310a34f677c5379a70a3009f2a517b918d379949e537eca772b54f099d8b");
@@ -126,11 +129,20 @@ mod tests {
     #[test]
     fn names_are_hashes_of_what_they_name() {
         let (grant, revoke) = (Address([0x11; 20]), Address([0x22; 20]));
-        assert_eq!(text(&relationship(&grant, &revoke).0), "1bbe365357fe28ec15df954baa1b29fb309dd0e8a21208d768bce9ab1c0c4fd0");
+        assert_eq!(
+            text(&relationship(&grant, &revoke).0),
+            "1bbe365357fe28ec15df954baa1b29fb309dd0e8a21208d768bce9ab1c0c4fd0"
+        );
         assert_ne!(relationship(&grant, &revoke), relationship(&revoke, &grant));
-        assert_eq!(text(&binding_key(&grant, &Commitment([0xb1; 32])).0), "b064b6f7714f89b7b2a3be2d531fef4ae062bac83da5d32f6f00ac203acd0ade");
+        assert_eq!(
+            text(&binding_key(&grant, &Commitment([0xb1; 32])).0),
+            "b064b6f7714f89b7b2a3be2d531fef4ae062bac83da5d32f6f00ac203acd0ade"
+        );
         let device = DeviceId::new("ecg-1").unwrap();
-        assert_eq!(text(&device_commitment(&[0x5a; 32], &[2, 0, 0, 0, 0, 1], &device).0), "a04010adb0db941b6a56e7d7c6c4efc0c3ff81627b6e67108310421173afaaa2");
+        assert_eq!(
+            text(&device_commitment(&[0x5a; 32], &[2, 0, 0, 0, 0, 1], &device).0),
+            "a04010adb0db941b6a56e7d7c6c4efc0c3ff81627b6e67108310421173afaaa2"
+        );
     }
 
     #[test]

@@ -13,9 +13,7 @@ use thiserror::Error;
 pub use format::WalletFormatError;
 
 use super::{KeyError, PatientSeed, RelationshipKeys};
-use crate::verify::{
-    Address, Domain, EnrolledDevice, EnrolledPatient, LABEL_BYTES_MAX, slots,
-};
+use crate::verify::{Address, Domain, EnrolledDevice, EnrolledPatient, LABEL_BYTES_MAX, slots};
 
 /// Most gateways of one patient: homes and the clinics where they stayed.
 pub const HOMES_MAX: usize = 64;
@@ -270,11 +268,24 @@ impl Wallet {
     /// # Errors
     /// [`WalletError`].
     pub fn sign_revocation(&mut self, label: &str) -> Result<SignedRevocation, WalletError> {
-        let (domain, keys) = (self.ledger()?.domain, self.keys(label)?);
-        let relationship = self.relationship_mut(label)?;
+        let relationship = self.relationship(label)?;
         // Where nothing was granted yet, the first version is kept from ever counting.
         let version = relationship.granted.max(relationship.revoked).max(1);
-        relationship.revoked = version;
+        self.sign_revocation_up_to(label, version)
+    }
+
+    /// Signs the revocation of every grant that there is or will be: the relationship is over. For whoever does not know the newest
+    /// version. Keep the wallet before handing it on.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub fn sign_revocation_for_good(&mut self, label: &str) -> Result<SignedRevocation, WalletError> {
+        self.sign_revocation_up_to(label, u64::MAX)
+    }
+
+    fn sign_revocation_up_to(&mut self, label: &str, version: u64) -> Result<SignedRevocation, WalletError> {
+        let (domain, keys) = (self.ledger()?.domain, self.keys(label)?);
+        self.relationship_mut(label)?.revoked = version;
         let revocation = Revocation { relationship: keys.relationship(), version };
         Ok(keys.grant.sign_revocation(&revocation, &domain))
     }

@@ -67,7 +67,8 @@ pub(crate) struct DemoArgs {
     /// Keep the run's folder (configuration, logs, journals) also when all went well.
     #[arg(long)]
     keep: bool,
-    /// Save a screenshot of the page at the story's end.
+    /// Save a screenshot of the hospital's page early in the story, and beside it (FILE-clinic.png and so on) the other pages when the
+    /// glass is broken.
     #[arg(long, value_name = "FILE", requires = "seconds")]
     screenshot: Option<PathBuf>,
     /// Use the binaries that are there instead of building them first.

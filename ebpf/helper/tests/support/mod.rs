@@ -205,10 +205,9 @@ impl Client {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let welcome = Welcome { version: 0, queues: 0, ports: vec![] };
         let mut client = Self { stream, framer: Framer::new(), number: 0, welcome, events: vec![] };
-        match client.call(Request::Hello { version: VERSION, session })? {
-            Reply::Welcome(welcome) => client.welcome = welcome,
-            other => panic!("{other:?}"),
-        }
+        let reply = client.call(Request::Hello { version: VERSION, session })?;
+        let Reply::Welcome(welcome) = reply else { panic!("{reply:?}") };
+        client.welcome = welcome;
         Ok(client)
     }
 
@@ -250,9 +249,9 @@ impl Client {
         let mut slices = [IoSliceMut::new(&mut buffer)];
         let received =
             recvmsg(self.stream.as_fd(), &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC).unwrap();
-        let rights = ancillary.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut rights) => rights.next(),
-            _ => None,
+        let rights = ancillary.drain().find_map(|message| {
+            let RecvAncillaryMessage::ScmRights(mut rights) = message else { return None };
+            rights.next()
         });
         self.framer.push(&buffer[..received.bytes]);
         let reply = FromHelper::Reply { number: self.number, result: Ok(Reply::Socket) };

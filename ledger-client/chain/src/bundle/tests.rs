@@ -184,3 +184,28 @@ fn what_only_the_slots_know_is_asked_for() {
     ];
     assert_eq!(events, wanted);
 }
+
+#[test]
+fn of_too_many_emergencies_the_newest_are_delivered() {
+    let (mut index, mut watch) = (index(), Watch::default());
+    let first = 1 + EMERGENCIES_MAX as u64;
+    for nth in 0..=first {
+        let pseudonym = Pseudonym([u8::try_from(nth).unwrap(); 32]);
+        watch.pseudonyms.push(pseudonym);
+        let emergency = Emergency {
+            pseudonym,
+            domain: FAR,
+            clinician: Commitment([1; 32]),
+            reason: Commitment([2; 32]),
+            from: nth,
+            until: 900,
+            number: 2,
+        };
+        let event = Event::EmergencyOpened(SignedEmergency { emergency, signature: SIGNATURE });
+        index.apply(&LedgerEvent { block: 9, index: nth, transaction: [0; 32], event });
+    }
+    let claims = claims(&index, &watch, 150);
+    let begun: Vec<_> = claims.emergencies.iter().map(|signed| signed.emergency.from).collect();
+    assert_eq!(begun, (2..=first).rev().collect::<Vec<_>>());
+    assert!(bounded(&claims).is_ok());
+}

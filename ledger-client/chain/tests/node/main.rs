@@ -259,3 +259,29 @@ async fn events_are_read_in_their_order() {
     let relay = RelayKey::random();
     assert!(!format!("{relay:?}").contains("Signer"), "{relay:?}");
 }
+
+/// The chain's client's part of what a revocation takes: from the wallet's transaction to a bundle that shows it.
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a measurement")]
+async fn a_revocation_is_in_a_bundle_well_under_a_second() {
+    let node = Node::start();
+    let chain = node.chain().await;
+    let config = ChainConfig { poll_ms: 100, ..node.config().await };
+    let following = Following::start(Chain::connect(config).await.unwrap());
+    let mut cast = Cast::new(&node, &chain).await;
+    let watch = cast.watch();
+    let mut took = Vec::new();
+    for _ in 0..10 {
+        following.at(cast.grant(&chain).await).await;
+        let began = std::time::Instant::now();
+        following.at(cast.revoke(&chain).await).await;
+        let bundle = following.follower.bundle(&watch).await.unwrap();
+        took.push(began.elapsed());
+        let newest = bundle.claims.revocations.last().map(|signed| signed.revocation.version);
+        assert_eq!(newest, bundle.claims.consents.last().map(|signed| signed.grant.version));
+    }
+    took.sort();
+    println!("revocation to bundle: median {:?}, longest {:?}", took[took.len() / 2], took[took.len() - 1]);
+    // The bound for the whole way is a second.
+    assert!(took[took.len() / 2] < std::time::Duration::from_millis(500), "{took:?}");
+}

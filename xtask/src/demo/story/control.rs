@@ -93,6 +93,12 @@ pub(super) fn play(
     withdraw(system, pages, &mut seen.control)?;
     give_again(system, pages, &mut seen.control)?;
     break_glass(system, pages, &mut seen.control)?;
+    if let Some(picture) = script.screenshot {
+        let stem = picture.file_stem().unwrap_or_default().to_string_lossy();
+        for page in ["clinic", "patient", "dashboard"] {
+            pages.screenshot(page, &picture.with_file_name(format!("{stem}-{page}.png")))?;
+        }
+    }
     let newer = newer_bundle(system, &older)?;
     seen.control.policy_age_ms =
         system.gateway_metric("caregate_gateway_policy_age_seconds").map(|age_s| age_s * 1000.0);
@@ -155,7 +161,7 @@ fn break_glass(system: &mut System<'_>, pages: &mut Pages, seen: &mut Seen) -> a
     let until_s = answer["until"].as_f64().with_context(|| format!("no `until` in {answer}"))?;
     seen.emergency = Some(Emergency { sent_ms, until_ms: until_s * 1000.0 });
     pages.expect("clinic", "emergency", PAGE_TIMEOUT)?;
-    pages.expect("patient", "emergency", PAGE_TIMEOUT)?;
+    pages.expect("patient", "emergency access is open", PAGE_TIMEOUT)?;
     let program = system.program("caregatectl");
     let ledger = &system.deployment.ledger;
     let chain_id = ledger.chain_id.to_string();
