@@ -158,7 +158,10 @@ async fn a_good_bundle_is_in_force_when_it_is_answered() {
     assert_eq!(verdict, Verdict { number: 1, epoch: home.site.epoch, refused: None });
     assert!(running.in_force.holds() && running.fresh.holds() && running.may_open() == 1);
     let figures = &running.metrics.policy;
-    assert_eq!((running.metrics.policy_epoch.get() as u64, figures.header_number.get()), (verdict.epoch, 1));
+    assert_eq!(
+        (running.metrics.policy_epoch.get().cast_unsigned(), figures.header_number.get()),
+        (verdict.epoch, 1)
+    );
     assert_eq!((running.metrics.policy_unproven.get(), figures.age_seconds.get() <= 1), (0, true));
     assert!(devices.has_changed().unwrap());
     let bound: Vec<_> =
@@ -227,7 +230,7 @@ async fn the_last_good_bundle_is_in_force_again_after_a_restart_without_anybody(
     let running = home.start();
     assert!(running.may_open() == 1 && running.in_force.holds() && running.fresh.holds());
     assert_eq!(running.policy().devices().len(), 2);
-    assert_eq!(running.metrics.policy.header_number.get() as u64, number);
+    assert_eq!(running.metrics.policy.header_number.get().cast_unsigned(), number);
     let verdict = running.offer(older).await;
     assert_eq!((verdict.refused.as_deref(), verdict.number), (Some("header_older"), number - 1));
     // What the ledger forgot is older than what was seen.

@@ -313,6 +313,7 @@ async fn nothing_in_flight_is_sealed_for_the_revoked_after_the_answer() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(thread::run(committer, inputs, Arc::new(Uplink::new([])), CancellationToken::new()))
     });
+    #[expect(clippy::async_yields_async, reason = "sent first, answered when the commit is done")]
     let send = |sequence: u64| {
         let inbound = inbound.clone();
         async move {

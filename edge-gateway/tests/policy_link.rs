@@ -166,7 +166,9 @@ impl Session {
             match self.next().await {
                 Frame::Verdict(verdict) => return (verdict, anchors),
                 Frame::Anchor(anchor) => anchors.push(anchor),
-                other => panic!("{other:?} is not a gateway's"),
+                other @ (Frame::Watch(_) | Frame::Bundle(_) | Frame::Revocation(_)) => {
+                    panic!("{other:?} is not a gateway's")
+                }
             }
         }
     }

@@ -4,6 +4,7 @@
 //! that a gateway reads and the enrolment file that its configuration holds. The seed belongs to the patient's
 //! wallet: keep its file away from the gateway and from whoever runs it. In a real deployment a phone does this.
 
+#[cfg(test)]
 mod demo;
 mod edit;
 mod files;
@@ -19,6 +20,7 @@ use caregate_protocol::policy::{Purpose, RecipientEntry, RecipientKind, Recipien
 use clap::{Args, Subcommand};
 use ledger_client::verify::{Address, Domain, FileEnrolment as Enrolment};
 
+#[cfg(test)]
 pub(crate) use demo::{DemoPatient, demo_document};
 pub(crate) use edit::Terms;
 pub(crate) use files::{create_seed, store_document, store_enrolment};

@@ -1,8 +1,6 @@
 //! What is pinned outlives the processes, and a new version takes the old one's place in one step. Needs root; without it each
 //! test fails and says so.
 
-#![expect(clippy::unwrap_used, reason = "what a test can't set up fails it")]
-
 mod support;
 
 use std::fs;

@@ -106,7 +106,7 @@ fn what_is_not_allowed_is_refused_and_changes_nothing() {
     let frame = arp(GATEWAY);
     let refused = client.call(Request::PacketOut { port: 1, frame: frame.clone() }).unwrap_err();
     assert_eq!(refused.reason, Reason::SensorPort);
-    for (port, frame) in [(9, frame.clone()), (2, vec![0; 13])] {
+    for (port, frame) in [(9, frame), (2, vec![0; 13])] {
         assert_eq!(client.call(Request::PacketOut { port, frame }).unwrap_err().reason, Reason::Port);
     }
     assert_eq!(client.call(Request::PacketSocket { port: 9 }).unwrap_err().reason, Reason::Port);

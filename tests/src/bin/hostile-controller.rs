@@ -103,7 +103,7 @@ async fn attack(arguments: &Arguments) -> anyhow::Result<Vec<Outcome>> {
             // No frame that the gateway would read: it ends the connection, and comes again.
             let ended = within("the connection's end", verdict(&mut receive)).await?;
             (send, receive) = within("a gateway", greet(&endpoint)).await??;
-            ended.map_or(Some(expected.to_owned()), |verdict| verdict.refused)
+            ended.map_or_else(|_closed| Some(expected.to_owned()), |verdict| verdict.refused)
         };
         tracing::info!(kind, refused = refused.as_deref().unwrap_or("nothing"), "forged");
         outcomes.push(Outcome { kind: kind.to_owned(), expected: expected.to_owned(), refused });

@@ -16,6 +16,8 @@ use crate::say;
 
 /// Time within which a new grant must have brought the hospital back; what is sealed later and absent there is lost.
 const GRANT_MS_MAX: f64 = 2000.0;
+/// A moment that no run reaches, Unix milliseconds.
+const FOR_GOOD_MS: f64 = 4e15;
 /// A reader that has not caught up by then never will; what it lacks is counted as lost.
 const READER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -199,11 +201,10 @@ fn compare(system: &System<'_>, script: Script<'_>, seen: &Seen) -> anyhow::Resu
     }
     let patient = &system.deployment.patients.first().context("no patient")?.patient;
     let control = &seen.control;
-    let until =
-        control.granted.as_ref().map_or(f64::from(u32::MAX) * 1e6, |granted| granted.sent_ms + GRANT_MS_MAX);
+    let until = control.granted.as_ref().map_or(FOR_GOOD_MS, |granted| granted.sent_ms + GRANT_MS_MAX);
     let spans = [
         control.revoked.as_ref().map(|revoked| (revoked.sent_ms, until)),
-        control.revoked_directly.as_ref().map(|revoked| (revoked.sent_ms, f64::from(u32::MAX) * 1e6)),
+        control.revoked_directly.as_ref().map(|revoked| (revoked.sent_ms, FOR_GOOD_MS)),
     ];
     for (from, to) in spans.into_iter().flatten() {
         command.args(["--withheld", &format!("{patient}:{from}:{to}")]);
