@@ -221,6 +221,9 @@ async fn a_gateway_that_is_stopped_has_delivered_what_it_acknowledged() {
     let site = Site::new(&DEVICES);
     let (mut gateway, mut core) = (site.gateway(), site.core());
     let sensors = Sensors::start(&site);
+    // The gateway is up before the core; without a connection it would stop with all of it in its spool, as the next test sees.
+    let connected = || gateway.metric("caregate_gateway_lane_connected") == Some(5.0);
+    until("every lane is connected", connected).await;
     sensors.acknowledges(500).await;
     // In the middle of publishing. It does not come back, so what it still had would be missing.
     let (mut gateway, status) = tokio::task::spawn_blocking(move || {
