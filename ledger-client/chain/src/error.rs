@@ -123,7 +123,8 @@ impl ChainError {
             RpcError::Transport(TransportErrorKind::Custom(source)) => match source.downcast::<HttpFault>() {
                 Ok(fault) if matches!(*fault, HttpFault::TooLarge { .. }) => Self::TooLarge { method },
                 Ok(fault) => Self::Unreachable(fault.to_string()),
-                Err(source) => Self::Unreachable(cut(&source.to_string())),
+                // alloy's own: an answer that does not fit the question.
+                Err(source) => Self::malformed(method, source),
             },
             RpcError::NullResp => Self::malformed(method, "nothing is answered"),
             RpcError::DeserError { err, .. } | RpcError::SerError(err) => Self::malformed(method, err),
