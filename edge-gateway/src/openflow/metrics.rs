@@ -31,32 +31,55 @@ impl Metrics {
     /// # Errors
     /// If one is registered already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let name = |name: &str| format!("caregate_gateway_openflow_{name}");
-        let vec = |what: &str, help: &str, label: &str| -> Result<IntCounterVec, prometheus::Error> {
-            let made = IntCounterVec::new(Opts::new(name(what), help), &[label])?;
+        let vec = |name: &str, help: &str, label: &str| -> Result<IntCounterVec, prometheus::Error> {
+            let made = IntCounterVec::new(Opts::new(name, help), &[label])?;
             registry.register(Box::new(made.clone()))?;
             Ok(made)
         };
-        let gauge = |what: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
-            let made = IntGauge::new(name(what), help)?;
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let made = IntGauge::new(name, help)?;
             registry.register(Box::new(made.clone()))?;
             Ok(made)
         };
-        let messages = IntCounter::new(name("messages_total"), "Messages received from the controller")?;
+        let messages = IntCounter::new(
+            "caregate_gateway_openflow_messages_total",
+            "Messages received from the controller",
+        )?;
         registry.register(Box::new(messages.clone()))?;
-        let options =
-            HistogramOpts::new(name("install_seconds"), "Flows made durable and confirmed by the helper")
-                .buckets(exponential_buckets(0.0005, 2.0, 14)?);
+        let options = HistogramOpts::new(
+            "caregate_gateway_openflow_install_seconds",
+            "Flows made durable and confirmed by the helper",
+        )
+        .buckets(exponential_buckets(0.0005, 2.0, 14)?);
         let install_seconds = Histogram::with_opts(options)?;
         registry.register(Box::new(install_seconds.clone()))?;
         Ok(Self {
-            connected: gauge("connected", "1 while the controller's session stands")?,
-            connects: vec("connects_total", "Attempts to reach the controller, by result", "result")?,
-            closed: vec("closed_total", "Connections to the controller that ended, by reason", "reason")?,
+            connected: gauge(
+                "caregate_gateway_openflow_connected",
+                "1 while the controller's session stands",
+            )?,
+            connects: vec(
+                "caregate_gateway_openflow_connects_total",
+                "Attempts to reach the controller, by result",
+                "result",
+            )?,
+            closed: vec(
+                "caregate_gateway_openflow_closed_total",
+                "Connections to the controller that ended, by reason",
+                "reason",
+            )?,
             messages,
-            refused: vec("refused_total", "Messages refused or left alone, by reason", "reason")?,
-            flows: gauge("flows", "Flows of table 1")?,
-            installs: vec("installs_total", "Changes of table 1, by result", "result")?,
+            refused: vec(
+                "caregate_gateway_openflow_refused_total",
+                "Messages refused or left alone, by reason",
+                "reason",
+            )?,
+            flows: gauge("caregate_gateway_openflow_flows", "Flows of table 1")?,
+            installs: vec(
+                "caregate_gateway_openflow_installs_total",
+                "Changes of table 1, by result",
+                "result",
+            )?,
             install_seconds,
         })
     }
