@@ -59,6 +59,15 @@ fn a_quarantined_sensor_is_silent_until_it_is_released() {
     assert_eq!(client.verdict(1, "unbound_source"), 1);
 }
 
+/// Raises a flag when it is dropped.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_change_of_the_table_is_one_step() {
     let place = Place::new();
@@ -80,11 +89,12 @@ fn a_change_of_the_table_is_one_step() {
                 sent.fetch_add(1, Ordering::Relaxed);
             }
         });
+        // Also where a step fails: the sender must not go on for ever.
+        let _stops = Stops(&stop);
         for round in 1..60 {
             client.set_rules(tables[round % 2].clone());
             client.set_policy(policy());
         }
-        stop.store(true, Ordering::Relaxed);
     });
     let sent = sent.load(Ordering::Relaxed);
     client.judged(1, sent);
