@@ -144,7 +144,8 @@ fn dump(socket: &OwnedFd, kind: u16, into: &mut Snapshot) -> io::Result<()> {
     send(socket, &request, SendFlags::empty())?;
     let mut buffer = vec![0; PIECE_BYTES];
     for _ in 0..PIECES_MAX {
-        let (length, _) = recv(socket, buffer.as_mut_slice(), RecvFlags::empty())?;
+        let (length, _) =
+            rustix::io::retry_on_intr(|| recv(socket, buffer.as_mut_slice(), RecvFlags::empty()))?;
         let mut rest = buffer.get(..length).unwrap_or_default();
         while let Some((kind, body, after)) = message(rest) {
             match kind {

@@ -6,7 +6,7 @@
 pub(crate) mod frames;
 
 use std::fs::{self, File};
-use std::io::{IoSliceMut, Read, Write};
+use std::io::{ErrorKind, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,6 +21,7 @@ use caregate_protocol::datapath::{
     Request, Rule, ToHelper, Treatment, VERSION, Welcome,
 };
 use pnet::datalink::{self, Channel, DataLinkReceiver, DataLinkSender};
+use rustix::io::retry_on_intr;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -217,9 +218,12 @@ impl Client {
                 return Some(FromHelper::decode(&frame).unwrap());
             }
             let mut buffer = [0; 4096];
-            match self.stream.read(&mut buffer).unwrap() {
-                0 => return None,
-                length => self.framer.push(&buffer[..length]),
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return None,
+                Ok(length) => self.framer.push(&buffer[..length]),
+                // A read with a time limit isn't begun again by the kernel (signal(7)).
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => panic!("{error}"),
             }
         }
     }
@@ -247,8 +251,10 @@ impl Client {
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut buffer = [0; 4096];
         let mut slices = [IoSliceMut::new(&mut buffer)];
-        let received =
-            recvmsg(self.stream.as_fd(), &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC).unwrap();
+        let received = retry_on_intr(|| {
+            recvmsg(self.stream.as_fd(), &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+        })
+        .unwrap();
         let rights = ancillary.drain().find_map(|message| {
             let RecvAncillaryMessage::ScmRights(mut rights) = message else { return None };
             rights.next()
@@ -353,7 +359,7 @@ impl Wire {
             match self.receiver.next() {
                 Ok(frame) if wanted(frame) => return Some(frame.to_vec()),
                 Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::TimedOut => return None,
+                Err(error) if error.kind() == ErrorKind::TimedOut => return None,
                 Err(error) => panic!("{error}"),
             }
         }
