@@ -120,6 +120,7 @@ impl Figures {
                 ("the release", wire.released),
                 ("the mirror refused", wire.mirror_refused),
                 ("table 0 refused", wire.table0_refused),
+                ("packets of alarms, vitals and waveforms marked", wire.lanes_marked >= 3),
             ]);
         }
         let unseen = steps.into_iter().filter(|(_, seen)| !seen);
@@ -182,7 +183,9 @@ impl Figures {
             "quarantine_ms": wire.quarantine_ms.map(tenths),
             "mirror_refused": wire.mirror_refused,
             "table0_refused": wire.table0_refused,
+            "lanes_marked": wire.lanes_marked,
             "revocation_ms": control.revocation_ms.map(tenths),
+            "revocation_in_force_ms": control.revocation_in_force_ms().map(tenths),
             "openable_after_revocation": control.openable_after_revocation,
             "grant_ms": control.grant_ms.map(tenths),
             "break_glass_ms": control.break_glass_ms.map(tenths),

@@ -19,6 +19,10 @@ use crate::{build, say};
 /// Time for a daemon to become ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Lane, DSCP and queue: expedited forwarding, two classes of assured forwarding (RFC 4594), and what may be late.
+const LANES: [(&str, u8, u32); 5] =
+    [("alarm", 46, 7), ("vitals", 34, 5), ("waveform", 26, 3), ("activity", 10, 1), ("backlog", 8, 0)];
+
 /// The daemons, in the order in which they start. Every one has a configuration file of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Daemon {
@@ -151,7 +155,23 @@ impl<'n> System<'n> {
                 system.consent(sensors)?;
             }
         }
+        if let Network::Namespaces { .. } = network {
+            system.mark_lanes()?;
+        }
         Ok(system)
+    }
+
+    /// The operator's wish for the lanes: each has a mark by which the network can tell it.
+    fn mark_lanes(&self) -> anyhow::Result<()> {
+        for (lane, dscp, queue) in LANES {
+            let file = self.file(&format!("lane-{lane}.json"));
+            let intent = serde_json::json!({ "kind": "lane", "lane": lane, "dscp": dscp, "queue": queue });
+            std::fs::write(&file, intent.to_string())?;
+            let name = format!("lane-{lane}");
+            self.operator(&["intents"], &["put", &name, &file.display().to_string()])?.done()?;
+        }
+        say("demo: the controller has the gateway mark its lanes (DSCP)");
+        Ok(())
     }
 
     /// What people do before the gateway is plugged in: the hospitals take part, the patients bind their sensors and grant.

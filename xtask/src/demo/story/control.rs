@@ -70,6 +70,13 @@ pub(in crate::demo) struct Seen {
     pub(in crate::demo) not_shown: Vec<&'static str>,
 }
 
+impl Seen {
+    /// From the sending until the gateway was seen to act, in milliseconds; readings may be too seldom for `revocation_ms` to show it.
+    pub(in crate::demo) fn revocation_in_force_ms(&self) -> Option<f64> {
+        self.revoked.as_ref().map(|revoked| revoked.in_force_ms - revoked.sent_ms)
+    }
+}
+
 /// What `hostile-controller` says.
 #[derive(Debug, Deserialize)]
 struct Hostile {
@@ -135,8 +142,8 @@ fn withdraw(system: &mut System<'_>, pages: &mut Pages, seen: &mut Seen) -> anyh
     sent_ms = answer["ledger"]["sent_ms"].as_f64().unwrap_or(sent_ms);
     let in_force_ms = risen(system, before)?;
     seen.revoked = Some(Change { sent_ms, in_force_ms });
-    pages.expect("hospital", "revoked", PAGE_TIMEOUT)?;
-    pages.expect("patient", "revoked", PAGE_TIMEOUT)?;
+    pages.expect("hospital", "access ended .*revoked by the patient", PAGE_TIMEOUT)?;
+    pages.expect("patient", r"revoked up to grant \d+, on the ledger", PAGE_TIMEOUT)?;
     pause(system, HOLD)
 }
 
@@ -149,7 +156,7 @@ fn give_again(system: &mut System<'_>, pages: &mut Pages, seen: &mut Seen) -> an
     sent_ms = answer["ledger"]["sent_ms"].as_f64().unwrap_or(sent_ms);
     let in_force_ms = risen(system, before)?;
     seen.granted = Some(Change { sent_ms, in_force_ms });
-    pages.expect("hospital", "consent until", PAGE_TIMEOUT)?;
+    pages.expect("hospital", "^(?!.*revoked by the patient).*consent until", PAGE_TIMEOUT)?;
     pause(system, HOLD)
 }
 
@@ -160,7 +167,7 @@ fn break_glass(system: &mut System<'_>, pages: &mut Pages, seen: &mut Seen) -> a
     let answer = system.emergency(EMERGENCY_MINUTES)?;
     let until_s = answer["until"].as_f64().with_context(|| format!("no `until` in {answer}"))?;
     seen.emergency = Some(Emergency { sent_ms, until_ms: until_s * 1000.0 });
-    pages.expect("clinic", "emergency", PAGE_TIMEOUT)?;
+    pages.expect("clinic", r"emergency access, \d", PAGE_TIMEOUT)?;
     pages.expect("patient", "emergency access is open", PAGE_TIMEOUT)?;
     let program = system.program("caregatectl");
     let ledger = &system.deployment.ledger;
@@ -274,7 +281,7 @@ fn revoke_directly(system: &mut System<'_>, pages: &mut Pages, seen: &mut Seen) 
     }
     // It was in force when the gateway answered.
     seen.revoked_directly = Some(Change { sent_ms, in_force_ms: now_ms() });
-    pages.expect("patient", "revoked", PAGE_TIMEOUT)
+    pages.expect("patient", "by your wallet, handed to this box", PAGE_TIMEOUT)
 }
 
 /// The glass is whole again.
@@ -285,5 +292,5 @@ fn emergency_over(system: &mut System<'_>, pages: &mut Pages, seen: &Seen) -> an
         pause(system, Duration::from_millis(200))?;
     }
     pause(system, EMERGENCY_GRACE)?;
-    pages.expect("clinic", "ended|over", PAGE_TIMEOUT)
+    pages.expect("clinic", "access ended .*emergency.s time was over", PAGE_TIMEOUT)
 }
