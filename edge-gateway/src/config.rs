@@ -72,9 +72,6 @@ pub struct PolicyEntry {
     pub enrolment: PathBuf,
     /// Who delivers bundles; leave it out where the local door alone does.
     pub controller: Option<ControllerEntry>,
-    /// A policy document in place of a ledger, whose age nobody proves; then the enrolment file is the one of `cargo xtask policy`.
-    /// Deprecated.
-    pub file: Option<PathBuf>,
 }
 
 /// The controller that delivers policy.

@@ -12,11 +12,11 @@ use caregate_host::{admin, clock, config, dir, key_file, net, shutdown};
 use caregate_protocol::id::{DeviceId, Lane};
 use caregate_protocol::segment::Cipher;
 use ed25519_dalek::SigningKey;
-use ledger_client::verify::{Enrolment, FileEnrolment, Pins};
+use ledger_client::verify::{Enrolment, Pins};
 use prometheus::Registry;
 use ring::rand::SystemRandom;
 use rustls::pki_types::CertificateDer;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,7 @@ use crate::pipeline::commit::Committer;
 use crate::pipeline::recover;
 use crate::pipeline::seal::Sealer;
 use crate::pipeline::thread::{self, ACKED_MAX, INBOUND_MAX, Inputs};
-use crate::policy::{ControllerLink, Decider, PolicyHandle, Proposal, Source};
+use crate::policy::{ControllerLink, Decider, PolicyHandle, Proposal};
 use crate::spool::{Limits, Position, Recovery};
 use crate::uplink::Uplink;
 use crate::uplink::connection::Link;
@@ -54,40 +54,10 @@ const ROTATION_INTERVAL: Duration = Duration::from_secs(2);
 pub struct Parts {
     identity: Arc<Identity>,
     committer: Committer,
-    policy: PolicyFrom,
+    pins: Arc<Pins>,
     local: Option<local::Material>,
     registry: Registry,
     metrics: Metrics,
-}
-
-/// Where policy comes from.
-enum PolicyFrom {
-    /// Bundles, by whatever path; what was kept of them is in force already.
-    Ledger(Arc<Pins>),
-    /// A file; deprecated.
-    File(Box<Source>),
-}
-
-impl PolicyFrom {
-    fn open(entry: &PolicyEntry, metrics: &Metrics) -> anyhow::Result<Self> {
-        let path = || entry.enrolment.display().to_string();
-        let Some(file) = entry.file.clone() else {
-            let enrolment: Enrolment = config::load(&entry.enrolment)?;
-            return Ok(Self::Ledger(Arc::new(enrolment.pins().with_context(path)?)));
-        };
-        anyhow::ensure!(entry.controller.is_none(), "policy: `file` and `controller` exclude one another");
-        let enrolment: FileEnrolment = config::load(&entry.enrolment)?;
-        let pins = enrolment.pins().with_context(path)?;
-        let (domain, metrics) = (enrolment.domain, metrics.clone());
-        Ok(Self::File(Box::new(Source { file, domain, pins, metrics })))
-    }
-
-    fn pins(&self) -> Option<Arc<Pins>> {
-        match self {
-            Self::Ledger(pins) => Some(Arc::clone(pins)),
-            Self::File(_) => None,
-        }
-    }
 }
 
 impl Parts {
@@ -96,11 +66,7 @@ impl Parts {
     /// # Errors
     /// The first thing that is wrong, with its file and key.
     pub fn check(self) -> anyhow::Result<()> {
-        let kept = self.committer.policy.policy().cloned();
-        let policy = match self.policy {
-            PolicyFrom::File(source) => Some(Arc::new(source.load()?)),
-            PolicyFrom::Ledger(_) => kept,
-        };
+        let policy = self.committer.policy.policy();
         let (epoch, devices) = policy.map_or((0, 0), |policy| (policy.epoch(), policy.devices().len()));
         info!(epoch, devices, "configuration, keys, spool and policy are good");
         Ok(())
@@ -124,18 +90,17 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
     let (log, state, recovery) = recover::open(&file.data.join("spool"), limits, &mut keys)?;
     report(&recovery);
     let hints = Hints::open(&file.data.join("hints")).context("the rebuildable state can't be made")?;
-    let from = PolicyFrom::open(&file.policy, &metrics)?;
-    let local = file.local.as_ref().map(|entry| {
-        let pins = from.pins().context("local: needs the enrolment of a ledger, not `policy.file`")?;
-        local::Material::open(entry, &pins)
-    });
+    let enrolment: Enrolment = config::load(&file.policy.enrolment)?;
+    let pins = enrolment.pins().with_context(|| file.policy.enrolment.display().to_string())?;
+    let pins = Arc::new(pins);
+    let local = file.local.as_ref().map(|entry| local::Material::open(entry, &pins)).transpose()?;
     let now_s = u64::try_from(clock::now_us() / 1_000_000).unwrap_or(0);
-    let policy = Decider::open(&keys, from.pins(), metrics.clone(), now_s).context("keys")?;
+    let policy = Decider::open(&keys, Some(Arc::clone(&pins)), metrics.clone(), now_s).context("keys")?;
     let random = SystemRandom::new();
     let noted = BTreeMap::new();
     let committer =
         Committer { log, state, sealer, keys, policy, hints, metrics: metrics.clone(), random, noted };
-    Ok(Parts { identity, committer, policy: from, local: local.transpose()?, registry, metrics })
+    Ok(Parts { identity, committer, pins, local, registry, metrics })
 }
 
 /// AES-256-GCM where the processor has instructions for it; ChaCha20-Poly1305 is faster on the others.
@@ -170,7 +135,7 @@ fn report(recovery: &Recovery) {
 /// # Errors
 /// What could not be started, or what failed.
 pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
-    let Parts { identity, mut committer, policy, local, registry, metrics } = parts;
+    let Parts { identity, mut committer, pins, local, registry, metrics } = parts;
     let stop = shutdown::token()?;
     identity.watch(ROTATION_INTERVAL, stop.clone())?;
     let health = admin::Health::new();
@@ -202,20 +167,15 @@ pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
     };
     let admin_listener = net::listen(&file.admin)?;
     info!(address = %admin_listener.local_addr()?, "admin listens");
-    let policy = start_policy(policy, &file.policy, &mut committer, proposals, &health, &identity, &stop);
+    let policy = start_policy(&pins, &file.policy, &mut committer, proposals, &health, &identity, &stop);
+    let (hints, devices) = (committer.hints.clone(), policy.bound_devices());
+    let inventory = inventory::start(&hints, &registry, devices, &stop)?;
     if let Some(datapath) = &datapath {
-        admit(datapath, file, &doors.mqtt_ports, policy.as_ref(), &stop);
+        admit(datapath, file, &doors.mqtt_ports, &policy, &stop);
+        tokio::spawn(inventory::listen(datapath.clone(), inventory.clone(), stop.clone()));
     }
-    if let Some(policy) = policy {
-        let (hints, devices) = (committer.hints.clone(), policy.bound_devices());
-        let inventory = inventory::start(&hints, &registry, devices, &stop)?;
-        if let Some(datapath) = &datapath {
-            tokio::spawn(inventory::listen(datapath.clone(), inventory.clone(), stop.clone()));
-        }
-        let pins = Arc::clone(policy.pins());
-        let behind = local::Behind { policy, pins, inventory, hints, quarantined };
-        doors.local(file.local.as_ref().zip(local), behind, &registry)?;
-    }
+    let behind = local::Behind { policy, pins, inventory, hints, quarantined };
+    doors.local(file.local.as_ref().zip(local), behind, &registry)?;
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
     let link_stop = CancellationToken::new();
     let link = {
@@ -243,7 +203,7 @@ fn admit(
     datapath: &Datapath,
     file: &ConfigFile,
     mqtt_ports: &[u16],
-    policy: Option<&PolicyHandle>,
+    policy: &PolicyHandle,
     stop: &CancellationToken,
 ) {
     let mut fixed = Fixed::default();
@@ -255,36 +215,23 @@ fn admit(
     if let Some(controller) = &file.controller {
         fixed.keep(TCP, controller.address);
     }
-    let bound = policy.map(PolicyHandle::bound_devices).unwrap_or_else(|| {
-        warn!("policy from a file binds no device's address: the packet filter admits no sensor");
-        watch::channel(Arc::default()).1
-    });
+    let bound = policy.bound_devices();
     tokio::spawn(datapath::policy::run(datapath.clone(), bound, fixed, stop.clone()));
 }
 
-/// Starts what brings policy. Returns the policy side for those that hand it in or watch it; none where it comes from a file.
+/// Starts what brings policy. Returns the policy side for those that hand it in or watch it.
 fn start_policy(
-    from: PolicyFrom,
+    pins: &Arc<Pins>,
     entry: &PolicyEntry,
     committer: &mut Committer,
     proposals: mpsc::Sender<Proposal>,
     health: &admin::Health,
     identity: &Arc<Identity>,
     stop: &CancellationToken,
-) -> Option<PolicyHandle> {
+) -> PolicyHandle {
     let in_force = health.condition("policy");
-    let pins = match from {
-        PolicyFrom::File(source) => {
-            warn!(
-                "`policy.file` is deprecated: a ledger's policy comes with `policy.controller`, and nobody proves a file's age"
-            );
-            tokio::spawn(source.watch(proposals, in_force, stop.clone()));
-            return None;
-        }
-        PolicyFrom::Ledger(pins) => pins,
-    };
     committer.policy.readiness(in_force, Some(health.condition("policy_fresh")));
-    let handle = PolicyHandle::new(pins, &committer.policy, proposals, committer.metrics.clone());
+    let handle = PolicyHandle::new(Arc::clone(pins), &committer.policy, proposals, committer.metrics.clone());
     if let Some(controller) = &entry.controller {
         let link = ControllerLink {
             controller: controller.address,
@@ -300,7 +247,7 @@ fn start_policy(
             }
         });
     }
-    Some(handle)
+    handle
 }
 
 /// What the spool held at start, by position and lane.

@@ -48,8 +48,6 @@ pub struct Metrics {
     pub policy_refused: IntCounterVec,
     /// `caregate_gateway_policy_epoch`.
     pub policy_epoch: IntGauge,
-    /// `caregate_gateway_policy_freshness_unproven`: 1 while the policy comes from a file, whose age nobody proves.
-    pub policy_unproven: IntGauge,
     /// Verified policy and the connection that it comes by.
     pub policy: PolicyMetrics,
 }
@@ -143,10 +141,6 @@ impl Metrics {
                 &["reason"],
             )?,
             policy_epoch: m.gauge("caregate_gateway_policy_epoch", "Policy epoch in force")?,
-            policy_unproven: m.gauge(
-                "caregate_gateway_policy_freshness_unproven",
-                "1 while the policy comes from a file, whose age nobody proves",
-            )?,
             policy: PolicyMetrics::register(registry)?,
         })
     }

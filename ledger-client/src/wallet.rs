@@ -33,8 +33,8 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::verify::{
-    Address, Domain, EnrolledRelationship, RelationshipPin, Salt, address_of, binding_digest,
-    emergency_digest, grant_digest, keccak256, participant_key_digest, revocation_digest, slots,
+    Address, Domain, EnrolledRelationship, Salt, address_of, binding_digest, emergency_digest, grant_digest,
+    keccak256, participant_key_digest, revocation_digest, slots,
 };
 
 #[cfg(any(test, feature = "keystore"))]
@@ -294,54 +294,6 @@ impl PatientSeed {
             })
             .ok_or(KeyError)
     }
-
-    /// The relationship's name in the policy file of the first cut (ADR 4), which has no ledger; it goes with it.
-    #[must_use]
-    pub fn relationship(&self, grantee: &RecipientId, number: u32) -> RelationshipId {
-        RelationshipId(keccak256(&[
-            self.0.as_slice(),
-            b"caregate relationship",
-            &grantee.0,
-            &number.to_be_bytes(),
-        ]))
-    }
-
-    fn key(&self, label: &[u8], relationship: &RelationshipId) -> Result<PatientKey, KeyError> {
-        (0..=u8::MAX)
-            .find_map(|attempt| {
-                let parts = [self.0.as_slice(), label, &relationship.0, &[attempt]];
-                PatientKey::from_bytes(&Zeroizing::new(keccak256(&parts))).ok()
-            })
-            .ok_or(KeyError)
-    }
-
-    /// The key that grants and revokes in this relationship.
-    ///
-    /// # Errors
-    /// [`KeyError`], which takes a broken hash.
-    pub fn grant_key(&self, relationship: &RelationshipId) -> Result<PatientKey, KeyError> {
-        self.key(b"caregate grant key", relationship)
-    }
-
-    /// The key that can only revoke in this relationship.
-    ///
-    /// # Errors
-    /// [`KeyError`], which takes a broken hash.
-    pub fn revoke_key(&self, relationship: &RelationshipId) -> Result<PatientKey, KeyError> {
-        self.key(b"caregate revoke key", relationship)
-    }
-
-    /// What a gateway pins for this relationship.
-    ///
-    /// # Errors
-    /// [`KeyError`], which takes a broken hash.
-    pub fn pin(&self, relationship: &RelationshipId) -> Result<RelationshipPin, KeyError> {
-        Ok(RelationshipPin {
-            relationship: *relationship,
-            grant_key: self.grant_key(relationship)?.address(),
-            revoke_key: Some(self.revoke_key(relationship)?.address()),
-        })
-    }
 }
 
 /// Length of a name, as one byte; names are at most 255 bytes long.
@@ -419,47 +371,6 @@ mod tests {
         assert_eq!(signer(&digest, &signature), Ok(Address(hospital.id().0)));
         assert_eq!(DomainKey::from_bytes(&[0; 32]).map(|key| key.id()), Err(KeyError));
         assert_eq!(format!("{hospital:?}"), "DomainKey(…)");
-    }
-
-    #[test]
-    fn a_seed_gives_the_same_keys_again_and_no_two_alike() {
-        let seed = PatientSeed::generate();
-        let again = PatientSeed::from_bytes(*seed.as_bytes());
-        let (near, far) = (RecipientId([1; 20]), RecipientId([2; 20]));
-        let relationship = seed.relationship(&near, 0);
-        assert_eq!(again.relationship(&near, 0), relationship);
-        assert_eq!(again.pin(&relationship), seed.pin(&relationship));
-        let others = [
-            seed.relationship(&near, 1),
-            seed.relationship(&far, 0),
-            PatientSeed::generate().relationship(&near, 0),
-        ];
-        assert!(!others.contains(&relationship));
-        let mut addresses = Vec::new();
-        for one in others.into_iter().chain([relationship]) {
-            let pin = seed.pin(&one).expect("keys");
-            addresses.extend([Some(pin.grant_key), pin.revoke_key]);
-        }
-        addresses.sort();
-        addresses.dedup();
-        assert_eq!(addresses.len(), 8);
-    }
-
-    #[test]
-    fn derivation_stays_what_it_was() {
-        // Made with npm ethers 6.17.0: keccak256(concat([seed, toUtf8Bytes(label), …])), computeAddress.
-        let seed = PatientSeed::from_bytes([0x5e; 32]);
-        let relationship = seed.relationship(&RecipientId([0xb2; 20]), 1);
-        assert_eq!(
-            relationship.to_string(),
-            "0x2c3f2e095fbe9033b0ed1125538d88cbcee7dce2fcfba6d54d9eb3bfc8170787"
-        );
-        let pin = seed.pin(&relationship).expect("keys");
-        assert_eq!(pin.grant_key, "0x06C42A0a8aa50429c5146a0244fE04e73f1cb51f".parse().expect("an address"));
-        assert_eq!(
-            pin.revoke_key,
-            Some("0xEcc9c36463401131aad3C5745F83a8ecd1aaCE22".parse().expect("an address"))
-        );
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! Policy: who may open what, as patients signed it and as a gateway evaluates it.
 //!
-//! [`PolicyDocument`] is what arrives: a file today, values proven against a ledger header tomorrow, in the same
-//! format. Nothing in it counts by itself. `ledger-client`'s `verify` checks each patient's signature and makes
-//! the [`VerifiedPolicy`], which answers the two questions of the data path: whose sensor is this, and who may
-//! open this patient's readings of this class now. Evaluation is pure: the caller gives the time.
+//! [`PolicyBundle`] is what arrives: values proven against a ledger header, with the messages that patients and domains signed. Nothing in
+//! it counts by itself. `ledger-client`'s `verify` checks proofs and signatures and makes the [`VerifiedPolicy`], which answers the two
+//! questions of the data path: whose sensor is this, and who may open this patient's readings of this class now. Evaluation
+//! is pure: the caller gives the time.
 
 mod bundle;
 pub mod delivery;
 mod device;
-mod document;
 mod grant;
+mod recipient;
 mod verified;
 
 pub use bundle::{
@@ -19,14 +19,10 @@ pub use bundle::{
 };
 pub use delivery::{WATCHED_MAX, Watch};
 pub use device::{BoundDevice, Mac, MacError, Station};
-pub use document::{
-    DEVICES_MAX, DOCUMENT_BYTES_MAX, DeviceBinding, GRANTS_MAX, PATIENTS_MAX, POLICY_VERSION, PatientPolicy,
-    PolicyDocument, PolicyError, RECIPIENTS_MAX, REVOCATIONS_MAX, RecipientEntry, RecipientKind,
-    RecipientStatus,
-};
 pub use grant::{
     EcdsaSignature, Grant, Purpose, RelationshipId, Revocation, SignedGrant, SignedRevocation, class_bit,
 };
+pub use recipient::{DEVICES_MAX, GRANTS_MAX, PATIENTS_MAX, RecipientEntry, RecipientKind, RecipientStatus};
 pub use verified::{
     AdmissionError, Authentic, EmergencyAccess, FLOORS_MAX, Floor, Floors, Freshness, HeaderFloor, Recipient,
     STALE_BOUND_TREATING_MAX_S, VerifiedPolicy,

@@ -7,7 +7,6 @@ mod demo;
 mod ebpf;
 mod gate;
 mod pki;
-mod policy;
 mod recordings;
 mod setup;
 
@@ -32,8 +31,6 @@ enum Command {
     Ebpf(ebpf::Arguments),
     /// Make a deployment's certificates, keys and passwords.
     Pki(pki::command::Args),
-    /// Make patients' keys, sign grants and revocations, look at a policy file.
-    Policy(policy::Arguments),
     Test(gate::TestArgs),
     /// Build the clinician's page, which clinician-feed embeds.
     Web,
@@ -46,7 +43,6 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Ebpf(arguments) => ebpf::run(&arguments),
         Command::Pki(args) => pki::command::run(args),
-        Command::Policy(args) => policy::run(args),
         Command::Test(args) => gate::run(&args),
         Command::Web => build::page(),
     };

@@ -63,8 +63,6 @@ impl DecisionError {
 /// What is proposed; its signatures and proofs have been checked.
 #[derive(Debug)]
 pub enum Change {
-    /// A policy file's document. Goes with the file.
-    File(Box<VerifiedPolicy>),
     /// A bundle.
     Bundle {
         /// Verified.
@@ -273,7 +271,6 @@ impl Decider {
     ) -> (BTreeSet<RecipientId>, Result<(), DecisionError>) {
         let before = self.policy.clone();
         let decided = match change {
-            Change::File(policy) => self.file(*policy, now_s),
             Change::Bundle { bundle, bytes, origin } => self.bundle(&bundle, &bytes, origin, now_s),
             Change::Revocation { signed, by } => self.revocation(&signed, by, now_s),
         };
@@ -305,18 +302,6 @@ impl Decider {
         let revoked = |relationship: &RelationshipId| floors.relationships.get(relationship)?.revoked;
         let events = self.snapshot.until(&next, policy, revoked, now_s);
         (next, events)
-    }
-
-    fn file(&mut self, policy: VerifiedPolicy, now_s: u64) -> Result<(), DecisionError> {
-        let (policy, floors) = policy.admit(&self.floors)?;
-        let mut events = self.epoch_event(&policy, 0, Origin::Disk);
-        let (next, happened) = self.happened(&policy, &floors, now_s);
-        events.extend(happened);
-        let events = stamped(events, now_s);
-        self.store.keep(&Changes { floors: Some(&floors), events: &events, ..Changes::default() })?;
-        info!(epoch = policy.epoch(), devices = policy.devices().len(), "policy of a file in force");
-        (self.floors, self.policy, self.snapshot) = (Arc::new(floors), Some(Arc::new(policy)), next);
-        Ok(())
     }
 
     fn epoch_event(&self, policy: &VerifiedPolicy, header: u64, origin: Origin) -> Vec<Event> {
@@ -488,13 +473,9 @@ impl Decider {
         let Some(policy) = &self.policy else { return };
         metrics.policy_epoch.set(gauge(policy.epoch()));
         metrics.policy.emergencies.set(gauge(self.snapshot.emergencies() as u64));
-        match policy.freshness() {
-            Freshness::Unproven => metrics.policy_unproven.set(1),
-            Freshness::Proven { as_of, .. } => {
-                metrics.policy_unproven.set(0);
-                metrics.policy.header_number.set(gauge(self.floors.header.number));
-                metrics.policy.age_seconds.set(gauge(now_s.saturating_sub(as_of)));
-            }
+        if let Freshness::Proven { as_of, .. } = policy.freshness() {
+            metrics.policy.header_number.set(gauge(self.floors.header.number));
+            metrics.policy.age_seconds.set(gauge(now_s.saturating_sub(as_of)));
         }
         if let Some((in_force, fresh)) = &self.readiness {
             in_force.set(true);

@@ -9,7 +9,6 @@
 //! what has risen, and only then puts it in force. Nothing else puts a policy in force.
 
 mod decide;
-mod file;
 mod handle;
 mod link;
 mod metrics;
@@ -17,7 +16,6 @@ mod store;
 pub mod trail;
 
 pub use decide::{Change, Decider, DecisionError, Outputs, Proposal};
-pub use file::{LoadError, Source};
 pub use handle::PolicyHandle;
 pub use link::{ControllerLink, LinkError};
 pub use metrics::PolicyMetrics;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use caregate_protocol::id::{DataClass, DeviceId, Lane, PatientId, RecipientId};
 use caregate_protocol::key::{EpochKey, TreeNode};
 use caregate_protocol::policy::{
-    DeviceBinding, Freshness, Grant, PatientPolicy, PolicyDocument, Purpose, RecipientEntry, RecipientKind,
-    RecipientStatus, RelationshipId, Revocation, VerifiedPolicy, class_bit,
+    Authentic, BoundDevice, Freshness, Grant, Purpose, RecipientEntry, RecipientKind, RecipientStatus,
+    RelationshipId, Revocation, VerifiedPolicy, class_bit,
 };
 use caregate_protocol::reading::{self, Reading};
 use caregate_protocol::record::Record;
@@ -90,10 +90,9 @@ impl Hospital {
 /// A policy with these grants of [`PATIENT`], who wears `monitor-1` and `belt-1`. The signatures are `ledger-client`'s to
 /// check and not looked at here.
 pub(crate) fn policy(hospitals: &[&Hospital], grants: &[Grant], revoked: &[Revocation]) -> VerifiedPolicy {
-    let document = PolicyDocument {
-        version: 1,
+    VerifiedPolicy::new(Authentic {
         epoch: 1,
-        as_of: 0,
+        freshness: Freshness::Unproven,
         recipients: hospitals
             .iter()
             .map(|h| RecipientEntry {
@@ -103,14 +102,14 @@ pub(crate) fn policy(hospitals: &[&Hospital], grants: &[Grant], revoked: &[Revoc
                 kind: RecipientKind::Treating,
             })
             .collect(),
-        patients: vec![PatientPolicy { patient: PATIENT, grants: Vec::new(), revocations: Vec::new() }],
         devices: ["monitor-1", "belt-1"]
             .into_iter()
-            .map(|name| DeviceBinding { device: DeviceId::new(name).unwrap(), patient: PATIENT })
+            .map(|name| BoundDevice { device: DeviceId::new(name).unwrap(), patient: PATIENT, station: None })
             .collect(),
-    };
-    let grants = grants.iter().map(|grant| (PATIENT, grant.clone()));
-    VerifiedPolicy::from_authentic(&document, Freshness::Unproven, grants, revoked.iter().cloned())
+        grants: grants.iter().map(|grant| (PATIENT, grant.clone())).collect(),
+        revocations: revoked.to_vec(),
+        emergencies: Vec::new(),
+    })
 }
 
 /// Files of 64 KiB, so that rotation is cheap to reach.

@@ -15,10 +15,10 @@ use minicbor::Encoder;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::document::{RecipientKind, RecipientStatus};
 use super::grant::{
     EcdsaSignature, Grant, RelationshipId, Revocation, SignedGrant, SignedRevocation, hex_bytes,
 };
+use super::recipient::{RecipientKind, RecipientStatus};
 use crate::cbor::{CborError, Cursor};
 use crate::id::RecipientId;
 

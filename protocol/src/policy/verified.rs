@@ -12,21 +12,19 @@ use thiserror::Error;
 
 use super::bundle::Emergency;
 use super::device::BoundDevice;
-use super::document::{
-    GRANTS_MAX, PATIENTS_MAX, PolicyDocument, RecipientEntry, RecipientKind, RecipientStatus,
-};
 use super::grant::{Grant, Purpose, RelationshipId, Revocation, class_bit};
+use super::recipient::{GRANTS_MAX, PATIENTS_MAX, RecipientEntry, RecipientKind, RecipientStatus};
 use crate::id::{DataClass, DeviceId, PatientId, RecipientId};
 
 /// Longest time for which a treating clinician's grant outlives the policy's proof: one day, whatever was signed.
 pub const STALE_BOUND_TREATING_MAX_S: u64 = 86_400;
-/// Most relationships remembered: four times as many as one document can hold, for patients who came and went.
+/// Most relationships remembered: four times as many as one gateway has, for patients who came and went.
 pub const FLOORS_MAX: usize = 4 * PATIENTS_MAX * GRANTS_MAX;
 
 /// How the age of a policy is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// By nobody: an operator's file proves no time. Grants never go stale; whoever runs on this says so openly.
+    /// By nobody: before the first policy. Nothing goes stale.
     Unproven,
     /// By a ledger header.
     Proven {
@@ -77,7 +75,7 @@ pub struct HeaderFloor {
     pub hash: [u8; 32],
 }
 
-/// What a gateway keeps across policies and restarts, so that an old document can bring nobody back.
+/// What a gateway keeps across policies and restarts, so that an old policy can bring nobody back.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Floors {
@@ -96,7 +94,7 @@ pub enum AdmissionError {
     /// Older than one that was already admitted.
     #[error("policy epoch {epoch} is behind epoch {floor}, which was already in force")]
     EpochWentBack {
-        /// The document's epoch.
+        /// The policy's epoch.
         epoch: u64,
         /// The highest epoch admitted before.
         floor: u64,
@@ -162,30 +160,6 @@ pub struct VerifiedPolicy {
 }
 
 impl VerifiedPolicy {
-    /// As [`Self::new`], with recipients, devices and epoch of a policy file. Goes with the file.
-    #[must_use]
-    pub fn from_authentic(
-        document: &PolicyDocument,
-        freshness: Freshness,
-        grants: impl IntoIterator<Item = (PatientId, Grant)>,
-        revocations: impl IntoIterator<Item = Revocation>,
-    ) -> Self {
-        let devices = document.devices.iter().map(|bind| BoundDevice {
-            device: bind.device.clone(),
-            patient: bind.patient,
-            station: None,
-        });
-        Self::new(Authentic {
-            epoch: document.epoch,
-            freshness,
-            recipients: document.recipients.clone(),
-            devices: devices.collect(),
-            grants: grants.into_iter().collect(),
-            revocations: revocations.into_iter().collect(),
-            emergencies: Vec::new(),
-        })
-    }
-
     /// Takes what a verifier found authentic.
     #[must_use]
     pub fn new(authentic: Authentic) -> Self {
