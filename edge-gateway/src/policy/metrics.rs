@@ -3,7 +3,7 @@
 use prometheus::core::Collector;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-/// Figures of verified policy; those that the policy file had as well are in [`crate::metrics::Metrics`].
+/// Figures of verified policy; the epoch in force and what was refused are in [`crate::metrics::Metrics`].
 #[derive(Debug, Clone)]
 pub struct PolicyMetrics {
     /// `caregate_gateway_policy_header_number`: of the newest verified header.
