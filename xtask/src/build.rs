@@ -32,6 +32,29 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Runs a command to its end, its output passed on to standard error a line at a time and shown to `see` as well.
+pub(crate) fn run_seen(command: &mut Command, mut see: impl FnMut(&str)) -> anyhow::Result<()> {
+    use std::io::{BufRead, BufReader, Write};
+    let described = format!("{command:?}");
+    let (reader, writer) = std::io::pipe()?;
+    let mut child =
+        command.stdout(writer.try_clone()?).stderr(writer).spawn().with_context(|| described.clone())?;
+    // The command holds both writing ends until it is given others.
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut lines = BufReader::new(reader);
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        std::io::stderr().write_all(&line)?;
+        see(String::from_utf8_lossy(&line).trim_end());
+        line.clear();
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("{described}: {status}");
+    }
+    Ok(())
+}
+
 /// Installs a folder's packages where its lock file has changed since they were.
 pub(crate) fn npm_packages(folder: &str) -> anyhow::Result<PathBuf> {
     let dir = root()?.join(folder);

@@ -136,7 +136,7 @@ fn steps() -> Vec<Step> {
                 "target",
             ]))
         }),
-        step("tests", || in_root(cargo(&["test", "--release", "--workspace", "--no-fail-fast"]))),
+        step("tests", || run_tests(cargo(&["test", "--release", "--workspace", "--no-fail-fast"]))),
         step("licences and bans", licences),
         step("eBPF object is what the source builds", || xtask(&["ebpf", "--check"])),
         step("contract is what the source builds", || xtask(&["contracts", "--check"])),
@@ -155,6 +155,53 @@ fn steps() -> Vec<Step> {
     steps
 }
 
+/// Runs cargo's tests; the error tells which failed and what they said, for they are thousands of lines before the end.
+fn run_tests(mut command: Command) -> anyhow::Result<()> {
+    let mut failures = Failures::default();
+    let outcome = build::run_seen(command.current_dir(build::root()?), |line| failures.see(line));
+    outcome.with_context(|| failures.told())
+}
+
+/// Lines kept of each failed test's own output: a panic's message with what surrounds it.
+const FAILURE_LINES: usize = 30;
+/// Failed tests whose output is kept: more are of one cause.
+const FAILURES_KEPT: usize = 10;
+
+/// What the test harness prints of tests that failed.
+#[derive(Default)]
+struct Failures {
+    names: Vec<String>,
+    kept: Vec<String>,
+    /// Lines that may still be kept of the failure being printed, if one is.
+    room: usize,
+    outputs: usize,
+}
+
+impl Failures {
+    fn see(&mut self, line: &str) {
+        if line.starts_with("---- ") && line.ends_with(" ----") {
+            self.outputs += 1;
+            self.room = if self.outputs <= FAILURES_KEPT { FAILURE_LINES } else { 0 };
+        } else if line == "failures:" {
+            self.room = 0;
+        }
+        if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            self.names.push(name.to_owned());
+        } else if line.starts_with("error: ") {
+            self.kept.push(line.to_owned());
+        }
+        if self.room > 0 && !line.is_empty() {
+            self.room -= 1;
+            self.kept.push(format!("  {line}"));
+        }
+    }
+
+    fn told(&self) -> String {
+        let told = format!("{} tests failed: {}", self.names.len(), self.names.join(", "));
+        std::iter::once(&told).chain(&self.kept).map(String::as_str).collect::<Vec<_>>().join("\n")
+    }
+}
+
 fn story(more: &[String]) -> anyhow::Result<()> {
     let mut arguments = vec!["demo", "--no-build", "--json", "--port", "0", "--seconds", STORY_SECONDS];
     arguments.extend(more.iter().map(String::as_str));
@@ -170,9 +217,9 @@ fn long_steps() -> Vec<Step> {
             in_root(cargo(&["build", "--release", "--workspace", "--bins"]))
         }),
         step("tests with their long variants", || {
-            let mut tests = cargo(&["test", "--release", "--workspace", "--no-fail-fast"]);
-            tests.env("CAREGATE_LONG", "1");
-            in_root(tests)
+            let mut command = cargo(&["test", "--release", "--workspace", "--no-fail-fast"]);
+            command.env("CAREGATE_LONG", "1");
+            run_tests(command)
         }),
         step("story: half an hour", || {
             xtask(&["demo", "--no-build", "--json", "--port", "0", "--seconds", LONG_STORY_SECONDS])
@@ -228,4 +275,23 @@ fn fuzz() -> anyhow::Result<()> {
         in_root(command)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_tests_are_told_by_name_with_what_they_said() {
+        let printed = "test a::holds ... ok\ntest a::breaks ... FAILED\n\nfailures:\n\n---- a::breaks stdout ----\n\n\
+            thread 'a::breaks' panicked at src/a.rs:3:5:\nleft is not right\n\n\nfailures:\n    a::breaks\n\n\
+            test result: FAILED. 1 passed; 1 failed\n\nerror: test failed, to rerun pass `-p a --lib`";
+        let mut failures = Failures::default();
+        printed.lines().for_each(|line| failures.see(line));
+        assert_eq!(
+            failures.told(),
+            "1 tests failed: a::breaks\n  ---- a::breaks stdout ----\n  thread 'a::breaks' panicked at src/a.rs:3:5:\n  \
+             left is not right\nerror: test failed, to rerun pass `-p a --lib`"
+        );
+    }
 }
