@@ -14,13 +14,17 @@
 //! | 4 | [`Request::Counters`] | daemon → helper |
 //! | 5 | [`Request::PacketOut`] | daemon → helper |
 //! | 6 | [`Request::PacketSocket`] | daemon → helper |
+//! | 7 | [`Request::Change`] | daemon → helper |
+//! | 8 | [`Request::SwitchCounters`] | daemon → helper |
 //! | 32 | [`Reply::Done`] | helper → daemon |
 //! | 33 | [`Reply::Welcome`] | helper → daemon |
 //! | 34 | [`Reply::Counters`] | helper → daemon |
 //! | 35 | [`Reply::Socket`], a descriptor beside its first byte (SCM_RIGHTS) | helper → daemon |
 //! | 36 | [`Refused`] | helper → daemon |
+//! | 37 | [`Reply::SwitchCounters`] | helper → daemon |
 //! | 64 | [`Event::PacketIn`] | helper → daemon |
 //! | 65 | [`Event::PortStatus`] | helper → daemon |
+//! | 66 | [`Event::Punt`] | helper → daemon |
 //!
 //! Replies come in the order of the requests; events in between.
 
@@ -29,15 +33,18 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use crate::cbor::CborError;
+use switch::{Change, SwitchCounters};
 
 mod codec;
+pub mod switch;
 
 pub use codec::{Framer, frame_length};
 
 /// In [`Request::Hello`] and [`Welcome`]; raised with any change of a frame's meaning.
-pub const VERSION: u16 = 1;
-/// Most bytes after the length: the counters of all ports, each name spelt out, are 60 kB.
-pub const FRAME_BYTES_MAX: usize = 128 * 1024;
+pub const VERSION: u16 = 2;
+/// Most bytes after the length: [`switch::CHANGES_MAX`] flows with all their actions are 300 kB, the counters of all flows,
+/// groups and meters 400 kB.
+pub const FRAME_BYTES_MAX: usize = 512 * 1024;
 /// Ports of a gateway: a router's interfaces, and some to spare.
 pub const PORTS_MAX: usize = 16;
 /// Addresses of bound devices: a ward's sensors on one gateway.
@@ -162,8 +169,18 @@ pub enum Request {
     /// Replaces table 1, in one step: the order of the list is the order in which a frame meets them, and the first that
     /// matches decides. At most [`RULES_MAX`].
     SetRules(Vec<Rule>),
+    /// Changes the switch's tables, groups and meters. A series of these takes effect in one step, when the last of them is
+    /// answered.
+    Change {
+        /// In this order; at most [`switch::CHANGES_MAX`].
+        changes: Vec<Change>,
+        /// There is more of the series.
+        more: bool,
+    },
     /// What was counted.
     Counters,
+    /// What was counted of the switch.
+    SwitchCounters,
     /// Sends a frame out of an uplink; no table sees it.
     PacketOut {
         /// An uplink's number.
@@ -186,6 +203,13 @@ pub enum Role {
     Sensor = 1,
     /// Core and controller.
     Uplink = 2,
+    /// Anything else: a port of the switch.
+    Switch = 3,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Sensor, Self::Uplink, Self::Switch];
 }
 
 /// Where a port's program runs.
@@ -378,6 +402,8 @@ pub enum Reply {
     Counters(Counters),
     /// A descriptor comes with it.
     Socket,
+    /// To a request for the switch's counters.
+    SwitchCounters(SwitchCounters),
 }
 
 /// What the helper says unasked.
@@ -396,6 +422,17 @@ pub enum Event {
     },
     /// A port has changed.
     PortStatus(Port),
+    /// A frame that the kernel could not do all actions of; it was counted and metered, and nothing of it was sent.
+    Punt {
+        /// Where it came in.
+        in_port: u32,
+        /// Tables from this one on did not see it: a meter dropped it. [`switch::TABLES`] where none did.
+        before: u8,
+        /// Of the whole frame.
+        total_len: u32,
+        /// As it came in; its first [`PACKET_BYTES_MAX`] bytes.
+        frame: Vec<u8>,
+    },
 }
 
 /// What the daemon sends.

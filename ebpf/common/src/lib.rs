@@ -11,6 +11,7 @@ pub mod judge;
 pub mod key;
 pub mod map;
 pub mod meter;
+pub mod switch;
 
 pub use judge::Verdict;
 

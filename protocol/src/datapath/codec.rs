@@ -9,7 +9,7 @@ use super::{
     Counted, Counters, DETAIL_BYTES_MAX, DEVICES_MAX, Device, DeviceCounters, Event, FLOOR_MAX,
     FRAME_BYTES_MAX, Floor, FrameError, FromHelper, Mode, NAME_BYTES_MAX, OPEN_PORTS_MAX, OpenPort, Output,
     PACKET_BYTES_MAX, PORTS_MAX, Policy, Port, PortCounters, RULES_MAX, Reason, Refused, Reply, Request,
-    Role, Rule, RuleCounters, ToHelper, Traffic, Treatment, WORD_BYTES_MAX, WORDS_MAX, Welcome,
+    Role, Rule, RuleCounters, ToHelper, Traffic, Treatment, WORD_BYTES_MAX, WORDS_MAX, Welcome, switch,
 };
 use crate::cbor::{CborError, Cursor};
 
@@ -22,13 +22,17 @@ const SET_RULES: u8 = 3;
 const COUNTERS: u8 = 4;
 const PACKET_OUT: u8 = 5;
 const PACKET_SOCKET: u8 = 6;
+const CHANGE: u8 = 7;
+const SWITCH_COUNTERS: u8 = 8;
 const DONE: u8 = 32;
 const WELCOME: u8 = 33;
 const COUNTED: u8 = 34;
 const SOCKET: u8 = 35;
 const REFUSED: u8 = 36;
+const SWITCH_COUNTED: u8 = 37;
 const PACKET_IN: u8 = 64;
 const PORT_STATUS: u8 = 65;
+const PUNT: u8 = 66;
 
 /// The length that a frame's first four bytes announce.
 ///
@@ -112,6 +116,14 @@ impl ToHelper {
                 out.array(3)?.u8(SET_RULES)?.u32(self.number)?.array(rules.len() as u64)?;
                 rules.iter().try_for_each(|rule| put_rule(out, rule))
             }
+            Request::Change { changes, more } => {
+                out.array(4)?.u8(CHANGE)?.u32(self.number)?.bool(*more)?.array(changes.len() as u64)?;
+                changes.iter().try_for_each(|change| switch::put_change(out, change))
+            }
+            Request::SwitchCounters => {
+                out.array(2)?.u8(SWITCH_COUNTERS)?.u32(self.number)?;
+                Ok(())
+            }
             Request::Counters => {
                 out.array(2)?.u8(COUNTERS)?.u32(self.number)?;
                 Ok(())
@@ -137,6 +149,12 @@ impl ToHelper {
             (HELLO, 4) => Request::Hello { version: u16_of(&mut c, "version")?, session: c.u64("session")? },
             (SET_POLICY, 5) => Request::SetPolicy(policy(&mut c)?),
             (SET_RULES, 3) => Request::SetRules(list(&mut c, "rules", RULES_MAX, rule)?),
+            (CHANGE, 4) => {
+                let more = c.bool("more")?;
+                let changes = list(&mut c, "changes", switch::CHANGES_MAX, switch::change)?;
+                Request::Change { changes, more }
+            }
+            (SWITCH_COUNTERS, 2) => Request::SwitchCounters,
             (COUNTERS, 2) => Request::Counters,
             (PACKET_OUT, 4) => Request::PacketOut {
                 port: c.u32("port")?,
@@ -159,6 +177,11 @@ impl FromHelper {
             Self::Event(Event::PacketIn { uplink, rule, total_len, frame }) => {
                 out.array(6)?.u8(PACKET_IN)?.u32(0)?;
                 out.u32(*uplink)?.u64(*rule)?.u16(*total_len)?.bytes(frame)?;
+                Ok(())
+            }
+            Self::Event(Event::Punt { in_port, before, total_len, frame }) => {
+                out.array(6)?.u8(PUNT)?.u32(0)?;
+                out.u32(*in_port)?.u8(*before)?.u32(*total_len)?.bytes(frame)?;
                 Ok(())
             }
             Self::Event(Event::PortStatus(port)) => {
@@ -187,6 +210,13 @@ impl FromHelper {
                 devices: list(&mut c, "devices", DEVICES_MAX, device_counters)?,
                 rules: c.list("rules", RULES_MAX, rule_counters)?,
             }))),
+            (SWITCH_COUNTED, 6) => reply(Ok(Reply::SwitchCounters(switch::counters(&mut c)?))),
+            (PUNT, 6) => Self::Event(Event::Punt {
+                in_port: c.u32("in_port")?,
+                before: c.u8("before")?,
+                total_len: c.u32("total_len")?,
+                frame: c.bytes("frame", PACKET_BYTES_MAX)?.to_vec(),
+            }),
             (SOCKET, 2) => reply(Ok(Reply::Socket)),
             (REFUSED, 4) => {
                 let number = c.u8("reason")?;
@@ -341,7 +371,7 @@ fn port(c: &mut Cursor<'_>) -> Result<Port, FrameError> {
         number: c.u32("number")?,
         name: c.text("name", NAME_BYTES_MAX)?.to_owned(),
         mac: c.fixed("mac")?,
-        role: known(&[Role::Sensor, Role::Uplink], "role", c.u8("role")?.into(), |role| role as u8)?,
+        role: known(&Role::ALL, "role", c.u8("role")?.into(), |role| role as u8)?,
         mode: known(&Mode::ALL, "mode", c.u8("mode")?.into(), |mode| mode as u8)?,
         up: c.bool("up")?,
     })
@@ -359,6 +389,10 @@ fn put_reply(out: &mut Out<'_>, number: u32, result: &Result<Reply, Refused>) ->
         Ok(Reply::Counters(counters)) => {
             out.array(5)?.u8(COUNTED)?.u32(number)?;
             return put_counters(out, counters);
+        }
+        Ok(Reply::SwitchCounters(counters)) => {
+            out.array(6)?.u8(SWITCH_COUNTED)?.u32(number)?;
+            return switch::put_counters(out, counters);
         }
         Err(refused) => {
             let end = refused.detail.floor_char_boundary(DETAIL_BYTES_MAX);

@@ -38,6 +38,17 @@ fn port() -> Port {
     }
 }
 
+fn switch_counters(n: usize) -> SwitchCounters {
+    use switch::{FlowCounters, GroupCounters, MeterCounters, TableCounters};
+    let traffic = Traffic { frames: u64::MAX, bytes: u64::MAX };
+    SwitchCounters {
+        tables: vec![TableCounters { lookups: u64::MAX, matched: 1 }; 8],
+        flows: vec![FlowCounters { id: u64::MAX, traffic }; n],
+        groups: vec![GroupCounters { id: 9, traffic, buckets: vec![traffic; 2] }; n.min(switch::GROUPS_MAX)],
+        meters: vec![MeterCounters { id: 5, traffic, bands: vec![traffic] }; n.min(switch::METERS_MAX)],
+    }
+}
+
 fn counters() -> Counters {
     let traffic = Traffic { frames: 3, bytes: 180 };
     let counted = |word: &str| vec![Counted { word: word.into(), traffic }];
@@ -46,6 +57,62 @@ fn counters() -> Counters {
         devices: vec![DeviceCounters { index: 4, passed: traffic, dropped: Traffic::default() }],
         rules: vec![RuleCounters { id: 300, traffic }],
     }
+}
+
+fn changes() -> Vec<Change> {
+    use switch::{
+        BandKind, FlowAction, FlowEntry, FlowInstructions, GroupBucket, GroupEntry, GroupKind, MeterBand,
+        MeterEntry,
+    };
+    let apply = vec![
+        FlowAction::Output { port: 3, max_len: 0 },
+        FlowAction::Group(9),
+        FlowAction::SetQueue(2),
+        FlowAction::PushVlan(0x8100),
+        FlowAction::PopVlan,
+        FlowAction::PushMpls(0x8847),
+        FlowAction::PopMpls(0x0800),
+        FlowAction::CopyTtlOut,
+        FlowAction::CopyTtlIn,
+        FlowAction::SetMplsTtl(64),
+        FlowAction::DecMplsTtl,
+        FlowAction::SetNwTtl(255),
+        FlowAction::DecNwTtl,
+        FlowAction::SetField { field: 26, value: u128::MAX },
+    ];
+    let flow = FlowEntry {
+        id: 1 << 40,
+        table: 7,
+        priority: 65535,
+        value: [0; switch::MATCH_BYTES],
+        mask: [0; switch::MATCH_BYTES],
+        instructions: FlowInstructions {
+            meter: Some(5),
+            write: vec![FlowAction::Output { port: 0xffff_fffd, max_len: 0xffff }],
+            apply,
+            clear: true,
+            metadata: Some((1, u64::MAX)),
+            goto: None,
+        },
+    };
+    let plain =
+        FlowEntry { instructions: FlowInstructions { goto: Some(1), ..Default::default() }, ..flow.clone() };
+    let bucket = GroupBucket { weight: 1, watch_port: 2, watch_group: u32::MAX, actions: Vec::new() };
+    let band = MeterBand { kind: BandKind::DscpRemark(1), rate: 1000, burst: 0 };
+    vec![
+        Change::Clear,
+        Change::PutFlow(flow),
+        Change::PutFlow(plain),
+        Change::RemoveFlow(4),
+        Change::PutGroup(GroupEntry { id: 9, kind: GroupKind::FastFailover, buckets: vec![bucket] }),
+        Change::RemoveGroup(9),
+        Change::PutMeter(MeterEntry {
+            id: 5,
+            counts_packets: true,
+            bands: vec![band, MeterBand { kind: BandKind::Drop, ..band }],
+        }),
+        Change::RemoveMeter(5),
+    ]
 }
 
 fn requests() -> Vec<ToHelper> {
@@ -60,6 +127,8 @@ fn requests() -> Vec<ToHelper> {
         request(Request::Counters),
         request(Request::PacketOut { port: 2, frame: vec![0xff; 60] }),
         request(Request::PacketSocket { port: 1 }),
+        request(Request::Change { changes: changes(), more: true }),
+        request(Request::SwitchCounters),
     ]
 }
 
@@ -72,6 +141,8 @@ fn answers() -> Vec<FromHelper> {
         reply(Err(Refused { reason: Reason::SensorPort, detail: "port 1 leads to sensors".into() })),
         FromHelper::Event(Event::PacketIn { uplink: 2, rule: 300, total_len: 1514, frame: vec![1; 128] }),
         FromHelper::Event(Event::PortStatus(port())),
+        FromHelper::Event(Event::Punt { in_port: 3, before: 8, total_len: 60, frame: vec![7; 60] }),
+        reply(Ok(Reply::SwitchCounters(switch_counters(1)))),
     ]
 }
 
@@ -150,6 +221,19 @@ fn a_long_explanation_is_cut_and_the_largest_counters_fit() {
     };
     let bytes = reply(Ok(Reply::Counters(largest))).encode();
     assert!(bytes.len() < FRAME_BYTES_MAX, "{}", bytes.len());
+    let mut largest = switch_counters(switch::FLOWS_MAX);
+    largest.groups.iter_mut().for_each(|group| group.buckets = vec![traffic; switch::BUCKETS_MAX]);
+    largest.meters.iter_mut().for_each(|meter| meter.bands = vec![traffic; switch::BANDS_MAX]);
+    let bytes = reply(Ok(Reply::SwitchCounters(largest))).encode();
+    assert!(bytes.len() < FRAME_BYTES_MAX, "{}", bytes.len());
+    let mut flow = changes().swap_remove(1);
+    if let Change::PutFlow(flow) = &mut flow {
+        let longest = switch::FlowAction::SetField { field: 26, value: u128::MAX };
+        flow.instructions.apply = vec![longest; switch::ACTIONS_MAX];
+        flow.instructions.write = vec![longest; switch::ACTIONS_MAX];
+    }
+    let request = request(Request::Change { changes: vec![flow; switch::CHANGES_MAX], more: false });
+    assert!(request.encode().len() < FRAME_BYTES_MAX, "{}", request.encode().len());
 }
 
 #[test]
@@ -180,7 +264,7 @@ proptest! {
     }
 
     #[test]
-    fn changed_bytes_never_panic(which in 0..7usize, at in 0..200usize, byte: u8) {
+    fn changed_bytes_never_panic(which in 0..9usize, at in 0..600usize, byte: u8) {
         let mut bytes = requests().swap_remove(which).encode();
         let place = 4 + at % (bytes.len() - 4);
         bytes[place] = byte;

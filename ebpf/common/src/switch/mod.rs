@@ -1,0 +1,7 @@
+//! The OpenFlow switch: what a frame's key is, how rules are found by it, and what actions do to its headers (ADR 17).
+//!
+//! Shared by the eBPF programs, the helper that builds what they read, and the daemon's slow path.
+
+pub mod key;
+
+pub use key::{KEY_BYTES, KEY_WORDS, Key, Place, place};
