@@ -133,6 +133,10 @@ impl Connection {
                 let failed = |error| Refused { reason: Reason::Kernel, detail: format!("{error}") };
                 return Ok((Reply::Counters(counters.map_err(failed)?), None));
             }
+            (Request::Change { .. } | Request::SwitchCounters, _) => {
+                let detail = "these programs have no switch".into();
+                return Err(Refused { reason: Reason::Kernel, detail });
+            }
             (Request::PacketOut { port, frame }, _) => self.shared.packet_out(port, &frame)?,
             (Request::PacketSocket { port }, _) => {
                 return Ok((Reply::Socket, Some(self.shared.packet_socket(port)?)));

@@ -140,6 +140,7 @@ impl Slot {
                 attach::uplink(object::uplink(ebpf)?, interface, pins)?;
                 Mode::Egress
             }
+            Role::Switch => Mode::None,
         };
         self.attached = Some(interface.index);
         tracing::info!(
