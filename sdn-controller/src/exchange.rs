@@ -224,7 +224,17 @@ impl Exchange {
             | Message::FlowMod(_)
             | Message::MultipartRequest(_)
             | Message::BarrierRequest
-            | Message::RoleRequest(_) => vec![Happened::Unexpected(word)],
+            | Message::RoleRequest(_)
+            | Message::Experimenter(_)
+            | Message::GroupMod(_)
+            | Message::PortMod(_)
+            | Message::TableMod(_)
+            | Message::QueueGetConfigRequest(_)
+            | Message::QueueGetConfigReply(_)
+            | Message::GetAsyncRequest
+            | Message::GetAsyncReply(_)
+            | Message::SetAsync(_)
+            | Message::MeterMod(_) => vec![Happened::Unexpected(word)],
         };
         self.answer_readers(&mut happened);
         happened
@@ -268,7 +278,19 @@ impl Exchange {
                 tables.truncate(usize::from(u8::MAX) + 1);
                 census.tables = tables;
             }
-            ReplyBody::Desc(_) | ReplyBody::Flow(_) | ReplyBody::Aggregate(_) | ReplyBody::Other { .. } => {
+            ReplyBody::Desc(_)
+            | ReplyBody::Flow(_)
+            | ReplyBody::Aggregate(_)
+            | ReplyBody::Queue(_)
+            | ReplyBody::Group(_)
+            | ReplyBody::GroupDesc(_)
+            | ReplyBody::GroupFeatures(_)
+            | ReplyBody::Meter(_)
+            | ReplyBody::MeterConfig(_)
+            | ReplyBody::MeterFeatures(_)
+            | ReplyBody::TableFeatures(_)
+            | ReplyBody::Experimenter(_)
+            | ReplyBody::Other { .. } => {
                 happened.push(Happened::Unexpected("OFPT_MULTIPART_REPLY"));
             }
         }

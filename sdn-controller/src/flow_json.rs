@@ -366,6 +366,21 @@ fn action_value(action: &Action) -> Value {
         Action::SetQueue(queue) => json!({ "set_queue": queue }),
         Action::Group(group) => json!({ "group": group }),
         Action::SetField(field) => json!({ "set_field": fields(std::slice::from_ref(field)) }),
+        Action::CopyTtlOut => json!({ "copy_ttl_out": true }),
+        Action::CopyTtlIn => json!({ "copy_ttl_in": true }),
+        Action::SetMplsTtl(ttl) => json!({ "set_mpls_ttl": ttl }),
+        Action::DecMplsTtl => json!({ "dec_mpls_ttl": true }),
+        Action::PushVlan(eth_type) => json!({ "push_vlan": format!("{eth_type:#06x}") }),
+        Action::PopVlan => json!({ "pop_vlan": true }),
+        Action::PushMpls(eth_type) => json!({ "push_mpls": format!("{eth_type:#06x}") }),
+        Action::PopMpls(eth_type) => json!({ "pop_mpls": format!("{eth_type:#06x}") }),
+        Action::SetNwTtl(ttl) => json!({ "set_nw_ttl": ttl }),
+        Action::DecNwTtl => json!({ "dec_nw_ttl": true }),
+        Action::PushPbb(eth_type) => json!({ "push_pbb": format!("{eth_type:#06x}") }),
+        Action::PopPbb => json!({ "pop_pbb": true }),
+        Action::Experimenter { experimenter, .. } => {
+            json!({ "experimenter": format!("{experimenter:#010x}") })
+        }
         Action::Other { action_type, .. } => json!({ "other": action_type }),
     }
 }
@@ -380,6 +395,9 @@ fn instruction_entry(instruction: &Instruction) -> (&'static str, Value) {
         Instruction::ClearActions => ("clear_actions", json!(true)),
         Instruction::WriteMetadata { metadata, mask } => {
             ("write_metadata", json!(format!("{metadata:#x}/{mask:#x}")))
+        }
+        Instruction::Experimenter { experimenter, .. } => {
+            ("experimenter_instruction", json!(format!("{experimenter:#010x}")))
         }
         Instruction::Other { instruction_type, .. } => ("other_instruction", json!(instruction_type)),
     }

@@ -90,9 +90,22 @@ fn comparable(instructions: &[Instruction]) -> Vec<Instruction> {
     let action = |action: &Action| match action {
         Action::Output { port, .. } if *port != port::CONTROLLER => Action::output(*port),
         Action::Output { .. }
+        | Action::CopyTtlOut
+        | Action::CopyTtlIn
+        | Action::SetMplsTtl(_)
+        | Action::DecMplsTtl
+        | Action::PushVlan(_)
+        | Action::PopVlan
+        | Action::PushMpls(_)
+        | Action::PopMpls(_)
         | Action::SetQueue(_)
         | Action::Group(_)
+        | Action::SetNwTtl(_)
+        | Action::DecNwTtl
         | Action::SetField(_)
+        | Action::PushPbb(_)
+        | Action::PopPbb
+        | Action::Experimenter { .. }
         | Action::Other { .. } => action.clone(),
     };
     let instruction = |instruction: &Instruction| match instruction {
@@ -105,6 +118,7 @@ fn comparable(instructions: &[Instruction]) -> Vec<Instruction> {
         | Instruction::WriteMetadata { .. }
         | Instruction::ClearActions
         | Instruction::Meter(_)
+        | Instruction::Experimenter { .. }
         | Instruction::Other { .. } => Some(instruction.clone()),
     };
     instructions.iter().filter_map(instruction).collect()

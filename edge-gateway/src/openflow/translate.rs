@@ -16,8 +16,6 @@ use super::treatment::{Action, Output};
 
 /// Actions of one flow: set-field, set-queue and output in both of its instructions, and some to spare.
 const ACTIONS_MAX: usize = 16;
-/// `OFPIT_EXPERIMENTER` and `OFPAT_EXPERIMENTER`
-const EXPERIMENTER: u16 = 0xffff;
 
 /// The pattern of a match.
 ///
@@ -61,9 +59,7 @@ pub fn actions(instructions: &[Instruction]) -> Result<Vec<Action>, ErrorKind> {
             Instruction::WriteMetadata { .. } | Instruction::Meter(_) => {
                 return refuse(BadInstruction::UnsupInst);
             }
-            Instruction::Other { instruction_type: EXPERIMENTER, .. } => {
-                return refuse(BadInstruction::BadExperimenter);
-            }
+            Instruction::Experimenter { .. } => return refuse(BadInstruction::BadExperimenter),
             Instruction::Other { .. } => return refuse(BadInstruction::UnknownInst),
         };
         let (list, actions) = place;
@@ -100,8 +96,21 @@ fn action(action: &openflow::Action) -> Result<Action, BadAction> {
             (Some(MatchField::IpDscp), _) => Err(BadAction::BadSetLen),
             _ => Err(BadAction::BadSetType),
         },
-        openflow::Action::Other { action_type: EXPERIMENTER, .. } => Err(BadAction::BadExperimenter),
-        openflow::Action::Group(_) | openflow::Action::Other { .. } => Err(BadAction::BadType),
+        openflow::Action::Experimenter { .. } => Err(BadAction::BadExperimenter),
+        openflow::Action::Group(_)
+        | openflow::Action::CopyTtlOut
+        | openflow::Action::CopyTtlIn
+        | openflow::Action::SetMplsTtl(_)
+        | openflow::Action::DecMplsTtl
+        | openflow::Action::PushVlan(_)
+        | openflow::Action::PopVlan
+        | openflow::Action::PushMpls(_)
+        | openflow::Action::PopMpls(_)
+        | openflow::Action::SetNwTtl(_)
+        | openflow::Action::DecNwTtl
+        | openflow::Action::PushPbb(_)
+        | openflow::Action::PopPbb
+        | openflow::Action::Other { .. } => Err(BadAction::BadType),
     }
 }
 

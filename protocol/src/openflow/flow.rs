@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::action::Instruction;
+use super::instruction::Instruction;
 use super::error::{ErrorKind, FlowModFailed};
 use super::message::Fault;
 use super::oxm::Match;

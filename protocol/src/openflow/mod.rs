@@ -15,37 +15,56 @@
 //! ```
 
 mod action;
+mod async_config;
 mod error;
+mod experimenter;
 mod flow;
 mod framer;
+pub mod group;
 mod hello;
+mod instruction;
 mod message;
+pub mod meter;
 pub mod multipart;
 mod oxm;
 mod packet;
 pub mod port;
+pub mod queue;
 mod role;
 pub mod session;
 mod switch;
+mod table_features;
 mod text;
 mod wire;
 
-pub use action::{Action, CONTROLLER_MAX_LEN_NO_BUFFER, Instruction};
+pub use action::{Action, ActionType, CONTROLLER_MAX_LEN, CONTROLLER_MAX_LEN_NO_BUFFER};
+pub use async_config::AsyncConfig;
 pub use error::{
     BadAction, BadInstruction, BadMatch, BadRequest, ErrorKind, ErrorMessage, FlowModFailed, GroupModFailed,
     HelloFailed, MeterModFailed, PortModFailed, QueueOpFailed, RoleRequestFailed, SwitchConfigFailed,
     TableFeaturesFailed, TableModFailed,
 };
+pub use experimenter::Experimenter;
 pub use flow::{Command, FlowMod, FlowRemoved, Lasted, NO_BUFFER, RemovedReason, TABLE_ALL, flags};
 pub use framer::{FrameError, Framer};
+pub use group::{Bucket, GroupCommand, GroupMod, GroupType};
 pub use hello::{Hello, Versions};
+pub use instruction::{Instruction, InstructionType};
 pub use message::{DecodeError, EncodeError, Header, Message, MessageType};
-pub use multipart::{MultipartReply, MultipartRequest};
-pub use oxm::{CLASS_BASIC, Match, MatchField, Oxm, OxmError};
+pub use meter::{Band, BandAction, MeterCommand, MeterMod};
+pub use multipart::{MultipartReply, MultipartRequest, MultipartType};
+pub use oxm::{
+    CLASS_BASIC, CLASS_EXPERIMENTER, Masked, Match, MatchField, Oxm, OxmError, Prerequisite, VLAN_VID_NONE,
+    VLAN_VID_PRESENT, eth_type, ip_proto,
+};
 pub use packet::{PacketIn, PacketInReason, PacketOut};
-pub use port::{Port, PortReason, PortStatus};
+pub use port::{Port, PortMod, PortReason, PortStatus};
+pub use queue::{PacketQueue, QueueConfig, QueueProperty};
 pub use role::{ControllerRole, Role};
 pub use switch::{Capabilities, Features, FragmentHandling, SwitchConfig};
+pub use table_features::{
+    OxmId, TABLE_MAX, TABLE_NAME_BYTES, TableFeatures, TableMod, TableProperty, TypeId,
+};
 pub use text::Text;
 
 /// The version number of OpenFlow 1.3.x on the wire (§7.1).

@@ -159,3 +159,42 @@ impl PortStatus {
         Ok(Self { reason, port: Port::decode(reader)? })
     }
 }
+
+/// `struct ofp_port_mod` (§7.3.4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PortMod {
+    /// Which port.
+    pub port: u32,
+    /// Its MAC address, so that no other port is meant; else `OFPPMFC_BAD_HW_ADDR`.
+    pub hw_addr: [u8; 6],
+    /// [`config`]
+    pub config: u32,
+    /// Which bits of `config` are written.
+    pub mask: u32,
+    /// `enum ofp_port_features` to advertise; 0 leaves them as they are.
+    pub advertise: u32,
+}
+
+impl PortMod {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        put_u32(out, self.port);
+        pad(out, 4);
+        out.extend(self.hw_addr);
+        pad(out, 2);
+        for value in [self.config, self.mask, self.advertise] {
+            put_u32(out, value);
+        }
+        pad(out, 4);
+    }
+
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        let port = reader.u32("port_no")?;
+        reader.take("pad", 4)?;
+        let hw_addr = reader.array("hw_addr")?;
+        reader.take("pad", 2)?;
+        let (config, mask) = (reader.u32("config")?, reader.u32("mask")?);
+        let advertise = reader.u32("advertise")?;
+        reader.take("pad", 4)?;
+        Ok(Self { port, hw_addr, config, mask, advertise })
+    }
+}

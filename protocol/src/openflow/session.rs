@@ -280,9 +280,10 @@ impl Session {
             Message::GetConfigReply(config) => self.handle_config(xid, config, actions),
             Message::BarrierReply => self.handle_barrier(xid, now, actions),
             Message::Error(error) => self.handle_error(xid, error, actions),
-            Message::MultipartReply(_) | Message::RoleReply(_) => {
-                self.pass(xid, message, "unexpected", actions)
-            }
+            Message::MultipartReply(_)
+            | Message::RoleReply(_)
+            | Message::QueueGetConfigReply(_)
+            | Message::GetAsyncReply(_) => self.pass(xid, message, "unexpected", actions),
             // A switch may send as many of these as it likes; they are not faults of it.
             Message::PacketIn(_) | Message::FlowRemoved(_) | Message::PortStatus(_) => {
                 if self.is_established() {
@@ -293,15 +294,27 @@ impl Session {
             }
             // A second hello means nothing; the version stands (§6.3.1).
             Message::Hello(_) => actions.push(Action::Refused("unexpected")),
+            Message::Experimenter(_) => {
+                let kind = ErrorKind::BadRequest(BadRequest::BadExperimenter);
+                reply_error(xid, ErrorMessage::about(kind, frame), actions);
+                self.count_fault("experimenter", actions);
+            }
             // What only a controller may ask.
             Message::FeaturesRequest
             | Message::GetConfigRequest
             | Message::SetConfig(_)
             | Message::PacketOut(_)
             | Message::FlowMod(_)
+            | Message::GroupMod(_)
+            | Message::PortMod(_)
+            | Message::TableMod(_)
             | Message::MultipartRequest(_)
             | Message::BarrierRequest
-            | Message::RoleRequest(_) => {
+            | Message::QueueGetConfigRequest(_)
+            | Message::RoleRequest(_)
+            | Message::GetAsyncRequest
+            | Message::SetAsync(_)
+            | Message::MeterMod(_) => {
                 let kind = ErrorKind::BadRequest(BadRequest::BadType);
                 reply_error(xid, ErrorMessage::about(kind, frame), actions);
                 self.count_fault("unexpected", actions);
@@ -329,6 +342,7 @@ impl Session {
             }
             Message::EchoRequest(_)
             | Message::EchoReply(_)
+            | Message::Experimenter(_)
             | Message::FeaturesRequest
             | Message::FeaturesReply(_)
             | Message::GetConfigRequest
@@ -339,12 +353,21 @@ impl Session {
             | Message::PortStatus(_)
             | Message::PacketOut(_)
             | Message::FlowMod(_)
+            | Message::GroupMod(_)
+            | Message::PortMod(_)
+            | Message::TableMod(_)
             | Message::MultipartRequest(_)
             | Message::MultipartReply(_)
             | Message::BarrierRequest
             | Message::BarrierReply
+            | Message::QueueGetConfigRequest(_)
+            | Message::QueueGetConfigReply(_)
             | Message::RoleRequest(_)
-            | Message::RoleReply(_) => {
+            | Message::RoleReply(_)
+            | Message::GetAsyncRequest
+            | Message::GetAsyncReply(_)
+            | Message::SetAsync(_)
+            | Message::MeterMod(_) => {
                 actions.push(Action::Refused("unexpected"));
                 self.close(CloseReason::NoHello, actions);
             }

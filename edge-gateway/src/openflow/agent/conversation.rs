@@ -348,8 +348,19 @@ impl Agent {
             Message::EchoReply(_) => Ok(None),
             Message::Hello(_) => return actions.push(Action::Refused("unexpected")),
             Message::Error(_) => return actions.push(Action::Refused("peer-error")),
+            Message::Experimenter(_) => Err(ErrorKind::BadRequest(BadRequest::BadExperimenter)),
+            // What this switch doesn't have.
+            Message::GroupMod(_)
+            | Message::PortMod(_)
+            | Message::TableMod(_)
+            | Message::QueueGetConfigRequest(_)
+            | Message::GetAsyncRequest
+            | Message::SetAsync(_)
+            | Message::MeterMod(_)
             // What only a switch says.
-            Message::FeaturesReply(_)
+            | Message::QueueGetConfigReply(_)
+            | Message::GetAsyncReply(_)
+            | Message::FeaturesReply(_)
             | Message::GetConfigReply(_)
             | Message::PacketIn(_)
             | Message::FlowRemoved(_)
@@ -389,7 +400,16 @@ impl Agent {
             }
             RequestBody::PortStats(number) => self.check_port(*number).map(|()| None)?,
             RequestBody::Table => None,
-            RequestBody::Other { .. } => return Err(ErrorKind::BadRequest(BadRequest::BadMultipart)),
+            RequestBody::Experimenter(_) => return Err(ErrorKind::BadRequest(BadRequest::BadExperimenter)),
+            RequestBody::Queue(_)
+            | RequestBody::Group(_)
+            | RequestBody::GroupDesc
+            | RequestBody::GroupFeatures
+            | RequestBody::Meter(_)
+            | RequestBody::MeterConfig(_)
+            | RequestBody::MeterFeatures
+            | RequestBody::TableFeatures(_)
+            | RequestBody::Other { .. } => return Err(ErrorKind::BadRequest(BadRequest::BadMultipart)),
         };
         let Some(talk) = &mut self.conversation else { return Ok(()) };
         match reply {

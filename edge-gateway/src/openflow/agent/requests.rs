@@ -103,9 +103,22 @@ impl Agent {
         }
         let output = |action: &openflow::Action| match action {
             openflow::Action::Output { port, .. } => self.table.check_packet_out(*port).map(|()| *port),
+            openflow::Action::Experimenter { .. } => Err(ErrorKind::BadAction(BadAction::BadExperimenter)),
             openflow::Action::SetQueue(_)
             | openflow::Action::Group(_)
             | openflow::Action::SetField(_)
+            | openflow::Action::CopyTtlOut
+            | openflow::Action::CopyTtlIn
+            | openflow::Action::SetMplsTtl(_)
+            | openflow::Action::DecMplsTtl
+            | openflow::Action::PushVlan(_)
+            | openflow::Action::PopVlan
+            | openflow::Action::PushMpls(_)
+            | openflow::Action::PopMpls(_)
+            | openflow::Action::SetNwTtl(_)
+            | openflow::Action::DecNwTtl
+            | openflow::Action::PushPbb(_)
+            | openflow::Action::PopPbb
             | openflow::Action::Other { .. } => Err(ErrorKind::BadAction(BadAction::BadType)),
         };
         wanted.iter().map(output).collect()

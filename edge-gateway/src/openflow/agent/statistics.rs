@@ -157,8 +157,18 @@ impl Agent {
             }
             RequestBody::Desc => ReplyBody::Desc(Box::new(self.describe())),
             RequestBody::PortDesc => ReplyBody::PortDesc(self.port_descriptions()),
-            RequestBody::Other { multipart_type, .. } => {
-                ReplyBody::Other { multipart_type, body: Vec::new() }
+            // Refused before they come here.
+            RequestBody::Queue(_)
+            | RequestBody::Group(_)
+            | RequestBody::GroupDesc
+            | RequestBody::GroupFeatures
+            | RequestBody::Meter(_)
+            | RequestBody::MeterConfig(_)
+            | RequestBody::MeterFeatures
+            | RequestBody::TableFeatures(_)
+            | RequestBody::Experimenter(_)
+            | RequestBody::Other { .. } => {
+                ReplyBody::Other { multipart_type: body.number(), body: Vec::new() }
             }
         }
     }

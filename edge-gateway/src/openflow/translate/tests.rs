@@ -28,8 +28,10 @@ fn a_lanes_marking_is_understood_both_ways_of_writing_it() {
 fn what_is_not_supported_has_the_standards_own_error() {
     let other = |action_type| openflow::Action::Other { action_type, body: vec![0; 4] };
     assert_eq!(refused(&apply(&[openflow::Action::Group(1)])), "OFPBAC_BAD_TYPE");
-    assert_eq!(refused(&apply(&[other(18)])), "OFPBAC_BAD_TYPE");
-    assert_eq!(refused(&apply(&[other(EXPERIMENTER)])), "OFPBAC_BAD_EXPERIMENTER");
+    assert_eq!(refused(&apply(&[other(28)])), "OFPBAC_BAD_TYPE");
+    assert_eq!(refused(&apply(&[openflow::Action::PopVlan])), "OFPBAC_BAD_TYPE");
+    let foreign = openflow::Action::Experimenter { experimenter: 0x2320, data: vec![] };
+    assert_eq!(refused(&apply(&[foreign])), "OFPBAC_BAD_EXPERIMENTER");
     let set = |field, value: &[u8]| openflow::Action::SetField(Oxm::new(field, value, None).unwrap());
     assert_eq!(refused(&apply(&[set(MatchField::EthDst, &[2; 6])])), "OFPBAC_BAD_SET_TYPE");
     assert_eq!(refused(&apply(&vec![openflow::Action::SetQueue(0); 17])), "OFPBAC_TOO_MANY");
@@ -39,7 +41,8 @@ fn what_is_not_supported_has_the_standards_own_error() {
     assert_eq!(refused(&[apply(&[]), apply(&[])].concat()), "OFPBIC_UNSUP_INST");
     let unknown = |instruction_type| Instruction::Other { instruction_type, body: vec![0; 4] };
     assert_eq!(refused(&[unknown(7)]), "OFPBIC_UNKNOWN_INST");
-    assert_eq!(refused(&[unknown(EXPERIMENTER)]), "OFPBIC_BAD_EXPERIMENTER");
+    let foreign = Instruction::Experimenter { experimenter: 0x2320, data: vec![] };
+    assert_eq!(refused(&[foreign]), "OFPBIC_BAD_EXPERIMENTER");
 }
 
 #[test]

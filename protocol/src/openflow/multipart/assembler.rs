@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
+use super::super::experimenter::Experimenter;
 use super::{MultipartReply, ReplyBody};
 
 /// Replies of which a part is still to come: one of each kind that a controller asks for, and some room.
@@ -72,28 +73,33 @@ fn join(before: ReplyBody, part: ReplyBody) -> Result<ReplyBody, AssemblyError> 
         before.extend(part);
         before
     }
-    match (before, part) {
-        (ReplyBody::Flow(before), ReplyBody::Flow(part)) => Ok(ReplyBody::Flow(and(before, part))),
-        (ReplyBody::Table(before), ReplyBody::Table(part)) => Ok(ReplyBody::Table(and(before, part))),
-        (ReplyBody::PortStats(before), ReplyBody::PortStats(part)) => {
-            Ok(ReplyBody::PortStats(and(before, part)))
-        }
-        (ReplyBody::PortDesc(before), ReplyBody::PortDesc(part)) => {
-            Ok(ReplyBody::PortDesc(and(before, part)))
-        }
-        (
-            ReplyBody::Other { multipart_type, body: before },
-            ReplyBody::Other { multipart_type: other, body: part },
-        ) if multipart_type == other => Ok(ReplyBody::Other { multipart_type, body: and(before, part) }),
-        (
-            ReplyBody::Desc(_)
-            | ReplyBody::Flow(_)
-            | ReplyBody::Aggregate(_)
-            | ReplyBody::Table(_)
-            | ReplyBody::PortStats(_)
-            | ReplyBody::PortDesc(_)
-            | ReplyBody::Other { .. },
-            _,
-        ) => Err(AssemblyError::Kind),
+    macro_rules! join_lists {
+        ($($kind:ident),*) => {
+            match (before, part) {
+                $((ReplyBody::$kind(before), ReplyBody::$kind(part)) => Ok(ReplyBody::$kind(and(before, part))),)*
+                (
+                    ReplyBody::Other { multipart_type, body: before },
+                    ReplyBody::Other { multipart_type: other, body: part },
+                ) if multipart_type == other => {
+                    Ok(ReplyBody::Other { multipart_type, body: and(before, part) })
+                }
+                (ReplyBody::Experimenter(before), ReplyBody::Experimenter(part))
+                    if (before.experimenter, before.exp_type) == (part.experimenter, part.exp_type) =>
+                {
+                    Ok(ReplyBody::Experimenter(Experimenter { data: and(before.data, part.data), ..part }))
+                }
+                (
+                    $(ReplyBody::$kind(_) |)*
+                    ReplyBody::Desc(_)
+                    | ReplyBody::Aggregate(_)
+                    | ReplyBody::GroupFeatures(_)
+                    | ReplyBody::MeterFeatures(_)
+                    | ReplyBody::Experimenter(_)
+                    | ReplyBody::Other { .. },
+                    _,
+                ) => Err(AssemblyError::Kind),
+            }
+        };
     }
+    join_lists!(Flow, Table, PortStats, Queue, Group, GroupDesc, Meter, MeterConfig, TableFeatures, PortDesc)
 }
