@@ -51,6 +51,26 @@ pub struct ConfigFile {
     pub local: Option<LocalEntry>,
 }
 
+/// The file of a switch without sensors (`edge-gateway switch`): of the gateway's file, what such a switch needs, under the same keys.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwitchFile {
+    /// Folder of the kept flows, groups and meters.
+    pub data: PathBuf,
+    /// TCP address of `/metrics`, `/healthz` and `/readyz`, or `systemd:N`.
+    pub admin: String,
+    /// `text` (default) or `json`.
+    #[serde(default)]
+    pub log: LogFormat,
+    /// Certificate, key and CA of role `gateway`.
+    pub identity: IdentityFiles,
+    /// The switch's own tables, in the kernel.
+    #[serde(default)]
+    pub datapath: DatapathEntry,
+    /// Whose switch this is.
+    pub controller: SwitchEntry,
+}
+
 /// The core.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use caregate_host::identity::{Identity, Role, peer_id};
 use caregate_host::{admin, clock, config, dir, key_file, net, shutdown};
 use caregate_protocol::id::{DeviceId, Lane};
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::{BrokerEntry, ConfigFile, MqttEntry, PolicyEntry};
-use crate::datapath::policy::{Fixed, TCP, UDP};
+use crate::datapath::policy::{Fixed, UDP};
 use crate::datapath::{self, Datapath};
 use crate::hints::Hints;
 use crate::ingest::Inbound;
@@ -35,7 +35,7 @@ use crate::mqtt::credentials::Credentials;
 use crate::mqtt::limits::Limits as MqttLimits;
 use crate::mqtt::metrics::{BrokerMetrics, ServerMetrics};
 use crate::mqtt::server::{CertificateRefused, Server, TlsDoor};
-use crate::openflow;
+use crate::network::{self, Network};
 use crate::openflow::start::Surroundings;
 use crate::pipeline::commit::Committer;
 use crate::pipeline::recover;
@@ -45,7 +45,7 @@ use crate::policy::{ControllerLink, Decider, PolicyHandle, Proposal};
 use crate::spool::{Limits, Position, Recovery};
 use crate::uplink::Uplink;
 use crate::uplink::connection::Link;
-use crate::{inventory, local};
+use crate::{GUARDED, inventory, local};
 
 /// How often certificate files are looked at for rotation.
 const ROTATION_INTERVAL: Duration = Duration::from_secs(2);
@@ -78,6 +78,9 @@ impl Parts {
 /// # Errors
 /// The first thing that is wrong, with its file and key.
 pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
+    if !GUARDED {
+        bail!("this build has no guard (cargo feature `conformance`): it runs as `edge-gateway switch` and nowhere near sensors");
+    }
     let identity = Identity::load(&file.identity)?;
     let registry = admin::registry()?;
     identity.register(&registry)?;
@@ -143,10 +146,10 @@ pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
     let (inbound, inbound_in) = mpsc::channel(INBOUND_MAX);
     let (acked, acked_in) = mpsc::channel(ACKED_MAX);
     let (proposals, proposals_in) = mpsc::channel(1);
-    let datapath = datapath::start(&file.datapath, &registry, &stop).await?;
     let around = Surroundings { data: &file.data, identity: &identity, registry: &registry, stop: &stop };
     // Before policy admits anybody.
-    let quarantined = openflow::start::start(file.controller.as_ref(), datapath.as_ref(), &around).await?;
+    let Network { datapath, quarantined } =
+        network::start(&file.datapath, file.controller.as_ref(), &around).await?;
     let mut doors = Doors::new(inbound, &registry, &identity, stop.clone())?;
     doors.mqtt(file.mqtt.as_ref()).await?;
     doors.brokers(&file.brokers)?;
@@ -213,7 +216,7 @@ fn admit(
         fixed.keep(UDP, controller.address);
     }
     if let Some(controller) = &file.controller {
-        fixed.keep(TCP, controller.address);
+        network::keep_controller(&mut fixed, controller);
     }
     let bound = policy.bound_devices();
     tokio::spawn(datapath::policy::run(datapath.clone(), bound, fixed, stop.clone()));

@@ -4,19 +4,37 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use caregate_host::{config, exit, log};
-use clap::Parser;
-use edge_gateway::config::ConfigFile;
-use edge_gateway::daemon;
+use clap::{Args, Parser, Subcommand};
+use edge_gateway::config::{ConfigFile, SwitchFile};
+use edge_gateway::{daemon, switch};
 
 /// Takes readings from body sensors over MQTT, seals each for the people whom the patient's consent names, spools it so that
 /// nothing acknowledged is lost, and forwards it to a core that can't read it.
 #[derive(Debug, Parser)]
-#[command(version, about, long_about = None)]
+#[command(version = edge_gateway::VERSION, about, long_about = None, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Configuration file (TOML); see deploy/examples/edge-gateway.toml
     #[arg(long, default_value = "/etc/caregate/edge-gateway.toml")]
     config: PathBuf,
     /// Check the configuration, the keys, the policy and the spool, then exit
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Switch(SwitchArguments),
+}
+
+/// Be an OpenFlow switch and nothing else: no sensors, no patients, no spool
+#[derive(Debug, Args)]
+struct SwitchArguments {
+    /// Configuration file (TOML); see deploy/examples/switch.toml
+    #[arg(long, default_value = "/etc/caregate/switch.toml")]
+    config: PathBuf,
+    /// Check the configuration, the certificate and the kept flows, then exit
     #[arg(long)]
     check: bool,
 }
@@ -28,6 +46,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    if let Some(Command::Switch(arguments)) = arguments.command {
+        return run_switch(arguments).await;
+    }
     let file: ConfigFile = config::load(&arguments.config)?;
     log::init(file.log)?;
     let parts = daemon::open(&file)?;
@@ -35,4 +56,14 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         return parts.check();
     }
     daemon::run(&file, parts).await
+}
+
+async fn run_switch(arguments: SwitchArguments) -> anyhow::Result<()> {
+    let file: SwitchFile = config::load(&arguments.config)?;
+    log::init(file.log)?;
+    let parts = switch::open(&file)?;
+    if arguments.check {
+        return parts.check();
+    }
+    switch::run(&file, parts).await
 }
