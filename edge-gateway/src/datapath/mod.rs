@@ -239,7 +239,8 @@ impl Listeners {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let Inner { senders, packets_lost } = &mut *inner;
         senders.retain(|sender| {
-            if matches!(event, HelperEvent::PacketIn { .. }) && sender.capacity() <= RESERVED {
+            if matches!(event, HelperEvent::PacketIn { .. } | HelperEvent::Punt { .. })
+                && sender.capacity() <= RESERVED {
                 *packets_lost = packets_lost.saturating_add(1);
                 return !sender.is_closed();
             }

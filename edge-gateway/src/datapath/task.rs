@@ -104,7 +104,9 @@ impl Task {
             }
             Request::SetRules(rules) => Some(rules.clone()),
             Request::Hello { .. }
+            | Request::Change { .. }
             | Request::Counters
+            | Request::SwitchCounters
             | Request::PacketOut { .. }
             | Request::PacketSocket { .. } => None,
         };
@@ -191,5 +193,8 @@ fn tell(welcome: &watch::Sender<Option<Welcome>>, listeners: &Listeners, event: 
             HelperEvent::PacketIn { rule, total_len, frame }
         }
         Event::PortStatus(port) => HelperEvent::Port(port),
+        Event::Punt { in_port, before, total_len, frame } => {
+            HelperEvent::Punt { in_port, before, total_len, frame }
+        }
     });
 }

@@ -407,7 +407,7 @@ impl Agent {
 fn roles(welcome: &Welcome) -> Ports {
     let role = |port: &datapath::Port| match port.role {
         datapath::Role::Sensor => PortRole::Sensor,
-        datapath::Role::Uplink => PortRole::Uplink,
+        datapath::Role::Uplink | datapath::Role::Switch => PortRole::Uplink,
     };
     Ports::new(welcome.ports.iter().map(role).collect(), welcome.queues)
 }

@@ -34,6 +34,17 @@ pub enum HelperEvent {
         /// Its first bytes.
         frame: Vec<u8>,
     },
+    /// A frame that the kernel could not do all actions of.
+    Punt {
+        /// Where it came in.
+        in_port: u32,
+        /// Tables from this one on did not see it: a meter dropped it.
+        before: u8,
+        /// Bytes of the whole frame.
+        total_len: u32,
+        /// As it came in; its first bytes.
+        frame: Vec<u8>,
+    },
     /// A port has changed.
     Port(Port),
 }

@@ -230,6 +230,7 @@ impl Shell {
                 self.absence += 1;
                 self.agent.handle_helper_lost(now)
             }
+            HelperEvent::Punt { .. } => return self.count_refused("punt"),
             HelperEvent::Port(port) => self.agent.handle_port(port, now),
             HelperEvent::PacketIn { rule, total_len, frame } => {
                 if matches!(&self.line, Line::Open(open) if !open.has_room()) {

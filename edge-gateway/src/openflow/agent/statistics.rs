@@ -217,7 +217,7 @@ impl Agent {
             collisions: NOT_COUNTED,
         };
         match entry.port.role {
-            Role::Sensor => {
+            Role::Sensor | Role::Switch => {
                 (counters.rx_packets, counters.rx_bytes) = (all.frames, all.bytes);
                 counters.rx_dropped = dropped;
                 counters.rx_errors = sum(verdicts, |word| word == "malformed").frames;

@@ -21,6 +21,7 @@ fn helper_port(number: u32, role: PortRole) -> datapath::Port {
     let (name, mode) = match role {
         PortRole::Sensor => (format!("sensor{number}"), Mode::Native),
         PortRole::Uplink => (format!("up{number}"), Mode::Egress),
+        PortRole::Switch => (format!("lan{number}"), Mode::Native),
     };
     datapath::Port { number, name, mac: [2, 0, 0, 0, 1, 1], role, mode, up: true }
 }
