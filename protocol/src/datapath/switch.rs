@@ -25,7 +25,7 @@ pub const ACTIONS_MAX: usize = 32;
 /// Changes in one frame: the longest flow takes 2 kB.
 pub const CHANGES_MAX: usize = 128;
 /// Bytes of a flow's value and mask: `caregate_ebpf_common::switch::KEY_BYTES`.
-pub const MATCH_BYTES: usize = 104;
+pub const MATCH_BYTES: usize = 112;
 
 /// One action (§5.12). Ports and groups are OpenFlow's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Where each match field lies in a key (ADR 17, "The key").
 
 /// Words of a key.
-pub const KEY_WORDS: usize = 13;
+pub const KEY_WORDS: usize = 14;
 /// Bytes of a key, in network order.
 pub const KEY_BYTES: usize = 8 * KEY_WORDS;
 
@@ -31,7 +31,7 @@ const fn part(byte: usize, bytes: usize, shift: u32, bits: u32) -> Option<Place>
 }
 
 /// The place of the OXM field with this number (OpenFlow 1.3.5 §7.2.3.7, table 12); none for fields that the datapath does not
-/// know: `in_phy_port` (1), `pbb_isid` (37), `tunnel_id` (38), `ipv6_exthdr` (39).
+/// know: `in_phy_port` (1) and `pbb_isid` (37).
 ///
 /// `vlan_vid` is 13 bits, `OFPVID_PRESENT` the highest of them.
 #[must_use]
@@ -63,6 +63,8 @@ pub const fn place(oxm: u8) -> Option<Place> {
         34 => part(96, 4, 4, 20),     // mpls_label
         35 => part(96, 4, 1, 3),      // mpls_tc
         36 => part(96, 4, 0, 1),      // mpls_bos
+        38 => whole(104, 8),          // tunnel_id
+        39 => part(46, 2, 0, 9),      // ipv6_exthdr
         _ => None,
     }
 }

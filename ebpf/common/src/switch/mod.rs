@@ -2,6 +2,10 @@
 //!
 //! Shared by the eBPF programs, the helper that builds what they read, and the daemon's slow path.
 
+pub mod blob;
 pub mod key;
+pub mod op;
+pub mod record;
 
 pub use key::{KEY_BYTES, KEY_WORDS, Key, Place, place};
+pub use op::{Op, set_field};
