@@ -20,9 +20,7 @@
 
 use super::key::{KEY_WORDS, Key};
 use super::op::OP_WORDS;
-use super::record::{
-    BUCKET_WORDS, GROUP_WORDS, METER_WORDS, RULE_MASK, RULE_METER, RULE_VALUE, RULE_WORDS,
-};
+use super::record::{BUCKET_WORDS, GROUP_WORDS, METER_WORDS, RULE_MASK, RULE_METER, RULE_VALUE, RULE_WORDS};
 
 /// Words of a blob: 3.25 MiB. The kernel's arrays hold values of 4 MiB at most (`KMALLOC_MAX_SIZE`).
 pub const BLOB_WORDS: usize = 416 * 1024;
@@ -276,6 +274,9 @@ mod tests {
     fn heads_and_chunks_are_taken_apart_as_they_were_packed() {
         assert_eq!(table(3, 4095), 3 | 4095 << 32);
         let chunk = chunk(239_616, 12, 56, 65);
-        assert_eq!((chunk & 0xffff_ffff, chunk >> 32 & 0x0f, chunk >> 40 & 63, chunk >> 48), (239_616, 12, 56, 65));
+        assert_eq!(
+            (chunk & 0xffff_ffff, chunk >> 32 & 0x0f, chunk >> 40 & 63, chunk >> 48),
+            (239_616, 12, 56, 65)
+        );
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod blob;
 pub mod key;
+pub mod map;
 pub mod op;
 pub mod record;
 

@@ -1,0 +1,128 @@
+//! The switch's maps: names and sizes. What is pinned outlives helper and programs.
+
+use super::blob::{BUCKET_PLACES, GROUP_PLACES, METER_PLACES, RULES_MAX, TABLES};
+use super::record::BANDS_MAX;
+use crate::map::PORT_SLOTS;
+
+/// Array of two [`super::blob::Blob`], `BPF_F_MMAPABLE`.
+pub const BLOBS: &str = "BLOBS";
+/// Array of [`STATE_WORDS`] words (u64).
+pub const STATE: &str = "STATE";
+/// Per-CPU array of two words (u64), lookups and matches, by table.
+pub const TABLE_COUNTERS: &str = "TABLE_COUNTERS";
+/// Per-CPU array of [`crate::Counter`], by a rule's slot.
+pub const FLOW_COUNTERS: &str = "FLOW_COUNTERS";
+/// Per-CPU array of [`crate::Counter`], by a group's place.
+pub const GROUP_COUNTERS: &str = "GROUP_COUNTERS";
+/// Per-CPU array of [`crate::Counter`], by a bucket's place.
+pub const BUCKET_COUNTERS: &str = "BUCKET_COUNTERS";
+/// Per-CPU array of [`crate::Counter`], by [`super::record::meter_counter`].
+pub const METER_COUNTERS: &str = "METER_COUNTERS";
+/// Array of token buckets (u64), by [`super::record::meter_bucket`].
+pub const METER_BUCKETS: &str = "METER_BUCKETS";
+/// Devmap: a port's number to its interface's index.
+pub const DEVICES_OUT: &str = "DEVICES_OUT";
+/// Ring of [`Punt`].
+pub const PUNTS: &str = "PUNTS";
+
+/// All that are pinned.
+pub const ALL: [&str; 10] = [
+    BLOBS,
+    STATE,
+    TABLE_COUNTERS,
+    FLOW_COUNTERS,
+    GROUP_COUNTERS,
+    BUCKET_COUNTERS,
+    METER_COUNTERS,
+    METER_BUCKETS,
+    DEVICES_OUT,
+    PUNTS,
+];
+
+/// Words of [`STATE`].
+pub const STATE_WORDS: u32 = 4;
+/// In [`STATE`]: counted up at each change; its lowest bit is the copy in force.
+pub const STATE_EPOCH: u32 = 0;
+/// In [`STATE`]: bit *n* is set while port *n* is live.
+pub const STATE_LIVE: u32 = 1;
+/// In [`STATE`]: bit *n* is set where port *n* is one of the switch (not a sensor port).
+pub const STATE_PORTS: u32 = 2;
+/// In [`STATE`]: the first table of a frame.
+pub const STATE_FIRST_TABLE: u32 = 3;
+
+#[expect(clippy::cast_possible_truncation, reason = "some thousands, and try_from isn't const")]
+mod entries {
+    use super::{BANDS_MAX, BUCKET_PLACES, GROUP_PLACES, METER_PLACES, RULES_MAX, TABLES};
+
+    /// Entries of [`super::TABLE_COUNTERS`].
+    pub const TABLE_ENTRIES: u32 = TABLES as u32;
+    /// Entries of [`super::FLOW_COUNTERS`]: rules in force, and as many that take their place in one change.
+    pub const FLOW_ENTRIES: u32 = 2 * RULES_MAX as u32;
+    /// Entries of [`super::GROUP_COUNTERS`].
+    pub const GROUP_ENTRIES: u32 = GROUP_PLACES as u32;
+    /// Entries of [`super::BUCKET_COUNTERS`].
+    pub const BUCKET_ENTRIES: u32 = BUCKET_PLACES as u32;
+    /// Entries of [`super::METER_COUNTERS`].
+    pub const METER_ENTRIES: u32 = (METER_PLACES * (BANDS_MAX + 1)) as u32;
+    /// Entries of [`super::METER_BUCKETS`].
+    pub const METER_BUCKET_ENTRIES: u32 = (METER_PLACES * BANDS_MAX) as u32;
+}
+pub use entries::{
+    BUCKET_ENTRIES, FLOW_ENTRIES, GROUP_ENTRIES, METER_BUCKET_ENTRIES, METER_ENTRIES, TABLE_ENTRIES,
+};
+/// Entries of [`DEVICES_OUT`].
+pub const DEVICE_OUT_ENTRIES: u32 = PORT_SLOTS;
+/// Bytes of [`PUNTS`]: 160 of the longest frames.
+pub const PUNT_RING_BYTES: u32 = 256 * 1024;
+/// Bytes of a frame in [`PUNTS`] at most.
+pub const PUNT_BYTES_MAX: usize = 1536;
+
+/// One frame for the slow path, as it lies in the ring.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Punt {
+    /// Where it came in.
+    pub in_port: u32,
+    /// Tables from this one on did not see it.
+    pub before: u32,
+    /// Bytes of the whole frame.
+    pub total_len: u32,
+    /// How many of them are here.
+    pub len: u32,
+    /// The first bytes of it.
+    pub frame: [u8; PUNT_BYTES_MAX],
+}
+
+/// Where [`Punt::frame`] begins.
+pub const PUNT_HEAD_BYTES: usize = 16;
+const _: () = assert!(core::mem::offset_of!(Punt, frame) == PUNT_HEAD_BYTES);
+const _: () = assert!(size_of::<Punt>() == PUNT_HEAD_BYTES + PUNT_BYTES_MAX);
+
+impl Punt {
+    /// Port, table before which it ended, whole length and first bytes of a ring's entry; none where it is none.
+    #[must_use]
+    pub fn read(entry: &[u8]) -> Option<(u32, u32, u32, &[u8])> {
+        let word = |at: usize| entry.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+        let len = usize::try_from(word(12)?).ok()?;
+        let frame = entry.get(PUNT_HEAD_BYTES..)?.get(..len)?;
+        Some((word(0)?, word(4)?, word(8)?, frame))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rings_entry_is_read_back_and_a_short_one_refused() {
+        let mut entry = [0; PUNT_HEAD_BYTES + 8];
+        for (at, word) in [(0, 3u32), (4, 8), (8, 1514), (12, 3)] {
+            entry[at..at + 4].copy_from_slice(&word.to_ne_bytes());
+        }
+        entry[16..19].copy_from_slice(b"abc");
+        assert_eq!(Punt::read(&entry), Some((3, 8, 1514, &b"abc"[..])));
+        entry[12..16].copy_from_slice(&9u32.to_ne_bytes());
+        assert_eq!(Punt::read(&entry), None);
+        assert_eq!(Punt::read(&entry[..12]), None);
+    }
+}
