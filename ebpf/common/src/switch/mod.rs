@@ -6,6 +6,7 @@ pub mod blob;
 pub mod key;
 pub mod map;
 pub mod op;
+pub mod parse;
 pub mod record;
 
 pub use key::{KEY_BYTES, KEY_WORDS, Key, Place, place};
