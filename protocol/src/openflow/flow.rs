@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::instruction::Instruction;
 use super::error::{ErrorKind, FlowModFailed};
+use super::instruction::Instruction;
 use super::message::Fault;
 use super::oxm::Match;
 use super::port;

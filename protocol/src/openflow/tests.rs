@@ -40,13 +40,12 @@ fn every_instruction() -> FlowMod {
     let prefix = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0];
     let address = [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let source = Oxm::new(MatchField::Ipv6Src, &address, Some(&prefix)).unwrap();
-    let pop_vlan = Action::Other { action_type: 18, body: vec![0; 4] };
     FlowMod {
         pattern: Match::any().eth_type(0x86dd).and(source),
         instructions: vec![
             Instruction::Meter(9),
             Instruction::ClearActions,
-            Instruction::WriteActions(vec![Action::Group(5), pop_vlan]),
+            Instruction::WriteActions(vec![Action::Group(5), Action::PopVlan]),
             Instruction::WriteMetadata { metadata: 0x10, mask: 0xff },
             Instruction::GotoTable(2),
         ],
@@ -367,7 +366,7 @@ fn pattern() -> impl Strategy<Value = Match> {
 
 /// The body of a TLV of which nobody knows anything.
 fn unknown() -> impl Strategy<Value = (u16, Vec<u8>)> {
-    (30u16.., 0usize..4).prop_map(|(kind, words)| (kind, vec![7; 4 + 8 * words]))
+    (30u16..0xffff, 0usize..4).prop_map(|(kind, words)| (kind, vec![7; 4 + 8 * words]))
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -451,7 +450,7 @@ fn message() -> impl Strategy<Value = Message> {
     let flows = (any::<bool>(), proptest::collection::vec(flow_stats(), 0..4)).prop_map(|(more, flows)| {
         Message::MultipartReply(MultipartReply { more, body: ReplyBody::Flow(flows) })
     });
-    let other = (14u16.., data()).prop_map(|(multipart_type, body)| {
+    let other = (14u16..0xffff, data()).prop_map(|(multipart_type, body)| {
         Message::MultipartRequest(MultipartRequest {
             more: true,
             body: RequestBody::Other { multipart_type, body },

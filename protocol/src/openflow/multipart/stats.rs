@@ -1,8 +1,8 @@
 //! The bodies of multipart messages: description (§7.3.5.1), flows (§7.3.5.2, §7.3.5.3), tables (§7.3.5.4), ports (§7.3.5.6).
 
-use super::super::instruction::Instruction;
 use super::super::error::{BadRequest, ErrorKind};
 use super::super::flow::{Lasted, TABLE_ALL};
+use super::super::instruction::Instruction;
 use super::super::message::Fault;
 use super::super::oxm::Match;
 use super::super::port;

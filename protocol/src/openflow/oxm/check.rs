@@ -23,16 +23,11 @@ impl Oxm {
             return Err(BadMatch::BadMask);
         }
         let whole = self.value_number().ok_or(BadMatch::BadLen)?;
-        let allowed = match self.mask() {
-            Some(_) => masked.mask,
-            None => u128::MAX,
-        };
-        if whole & !allowed != 0 {
-            let beyond = whole & !field.ones() != 0;
-            return Err(if beyond { BadMatch::BadValue } else { BadMatch::BadWildcards });
-        }
         if !is_allowed(field, Masked { value: whole, ..masked }) {
             return Err(BadMatch::BadValue);
+        }
+        if whole != masked.value {
+            return Err(BadMatch::BadWildcards);
         }
         Ok((field, masked))
     }
@@ -40,57 +35,21 @@ impl Oxm {
 
 /// Whether the field can hold the value at all.
 fn is_allowed(field: MatchField, Masked { value, mask }: Masked) -> bool {
-    let exact = mask == field.ones();
-    value & !field.ones() == 0
-        && match field {
-            // Ports are numbered from 1; of the reserved numbers those that send nothing are no port of a frame (§7.2.1).
-            MatchField::InPort => {
-                let reserved = [port::IN_PORT, port::TABLE, port::NORMAL, port::FLOOD, port::ALL, port::ANY];
-                value != 0 && reserved.iter().all(|number| u128::from(*number) != value)
-            }
-            MatchField::InPhyPort => value != 0,
-            // Zero is "no tag"; every other value of a tag has OFPVID_PRESENT (§7.2.3.8).
-            MatchField::VlanVid => {
-                !exact || value == u128::from(VLAN_VID_NONE) || value & u128::from(VLAN_VID_PRESENT) != 0
-            }
-            MatchField::Metadata
-            | MatchField::EthDst
-            | MatchField::EthSrc
-            | MatchField::EthType
-            | MatchField::VlanPcp
-            | MatchField::IpDscp
-            | MatchField::IpEcn
-            | MatchField::IpProto
-            | MatchField::Ipv4Src
-            | MatchField::Ipv4Dst
-            | MatchField::TcpSrc
-            | MatchField::TcpDst
-            | MatchField::UdpSrc
-            | MatchField::UdpDst
-            | MatchField::SctpSrc
-            | MatchField::SctpDst
-            | MatchField::Icmpv4Type
-            | MatchField::Icmpv4Code
-            | MatchField::ArpOp
-            | MatchField::ArpSpa
-            | MatchField::ArpTpa
-            | MatchField::ArpSha
-            | MatchField::ArpTha
-            | MatchField::Ipv6Src
-            | MatchField::Ipv6Dst
-            | MatchField::Ipv6Flabel
-            | MatchField::Icmpv6Type
-            | MatchField::Icmpv6Code
-            | MatchField::Ipv6NdTarget
-            | MatchField::Ipv6NdSll
-            | MatchField::Ipv6NdTll
-            | MatchField::MplsLabel
-            | MatchField::MplsTc
-            | MatchField::MplsBos
-            | MatchField::PbbIsid
-            | MatchField::TunnelId
-            | MatchField::Ipv6Exthdr => true,
-        }
+    if value & !field.ones() != 0 {
+        return false;
+    }
+    if field == MatchField::InPort {
+        // Ports are numbered from 1; of the reserved ones a frame comes in by these alone (§7.2.1).
+        let reserved = [port::LOCAL, port::CONTROLLER].map(u128::from);
+        reserved.contains(&value) || (1..port::IN_PORT.into()).contains(&value)
+    } else if field == MatchField::InPhyPort {
+        value != 0
+    } else if field == MatchField::VlanVid && mask == field.ones() {
+        // Zero is "no tag"; every other value of a tag has OFPVID_PRESENT (§7.2.3.8).
+        value == u128::from(VLAN_VID_NONE) || value & u128::from(VLAN_VID_PRESENT) != 0
+    } else {
+        true
+    }
 }
 
 impl Match {

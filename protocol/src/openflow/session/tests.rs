@@ -190,7 +190,7 @@ fn what_only_a_controller_asks_is_refused() {
 fn faults_are_answered_counted_and_bounded() {
     let mut session = established();
     for fault in 0..FAULTS_MAX {
-        let (sent, rest) = split(session.handle_frame(&[4, 17, 0, 8, 0, 0, 0, 5], at(2)));
+        let (sent, rest) = split(session.handle_frame(&[4, 30, 0, 8, 0, 0, 0, 5], at(2)));
         assert_eq!(errors(&sent), [(5, ErrorKind::BadRequest(BadRequest::BadType))], "{fault}");
         assert_eq!(rest, [Action::Refused("unsupported")]);
     }
