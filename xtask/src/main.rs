@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod conform;
 mod contracts;
 mod demo;
 mod ebpf;
@@ -9,6 +10,7 @@ mod gate;
 mod pki;
 mod recordings;
 mod setup;
+mod stop;
 
 use std::process::ExitCode;
 
@@ -25,6 +27,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Bench(bench::BenchArgs),
+    Conform(conform::ConformArgs),
     Contracts(contracts::Arguments),
     Demo(demo::DemoArgs),
     /// Build the eBPF object, or check the committed one.
@@ -39,6 +42,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
+        Command::Conform(args) => conform::run(&args),
         Command::Contracts(arguments) => contracts::run(&arguments),
         Command::Demo(args) => demo::run(&args),
         Command::Ebpf(arguments) => ebpf::run(&arguments),

@@ -45,6 +45,14 @@ pub(crate) const TESTS: &[Tool] = &[
     tool("ovs-pki", "openvswitch-common"),
     tool("ethtool", "ethtool"),
 ];
+/// For conformance suites: the switch beside ours, and what runs the suite.
+pub(crate) const CONFORM: &[Tool] = &[
+    tool("python3", "python3"),
+    tool("pip3", "python3-pip"),
+    tool("ovs-vswitchd", "openvswitch-switch"),
+    tool("ethtool", "ethtool"),
+    tool("mount", "mount"),
+];
 
 /// Whether we are root.
 pub(crate) fn is_root() -> bool {
@@ -64,6 +72,11 @@ fn present(program: &str) -> bool {
 /// Checks Node, and that every tool is there; as root, installs what is missing.
 pub(crate) fn ensure(tools: &[&[Tool]]) -> anyhow::Result<()> {
     node()?;
+    ensure_tools(tools)
+}
+
+/// Checks that every tool is there; as root, installs what is missing.
+pub(crate) fn ensure_tools(tools: &[&[Tool]]) -> anyhow::Result<()> {
     let missing = |tools: &[&[Tool]]| -> Vec<&'static str> {
         let mut packages: Vec<_> =
             tools.iter().copied().flatten().filter(|t| !present(t.program)).map(|t| t.package).collect();

@@ -9,7 +9,6 @@ mod network;
 mod pages;
 mod process;
 mod relay;
-mod stop;
 mod story;
 mod system;
 
@@ -22,7 +21,7 @@ use self::deployment::Deployment;
 use self::network::Network;
 use self::story::Script;
 use self::system::{Daemon, System};
-use crate::{build, say, setup};
+use crate::{build, say, setup, stop};
 
 /// Shortest story: the uplink must be seen to die (5 s) and come back, the gateway be killed and recover; the control path's steps follow, each as long as it takes.
 const SECONDS_MIN: u64 = 60;

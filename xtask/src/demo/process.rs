@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use caregate_host::clock;
 
 use super::network::{Network, Place};
-use super::stop;
+use crate::stop;
 
 /// Between two looks at a condition that is waited for.
 const POLL: Duration = Duration::from_millis(50);

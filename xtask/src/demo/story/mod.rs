@@ -17,8 +17,8 @@ use super::deployment::USER;
 use super::figures::{Figures, Sync, mib};
 use super::pages::Pages;
 use super::process::{Process, Start, wait_until};
-use super::stop;
 use super::system::{Daemon, System};
+use crate::stop;
 use crate::{build, say};
 
 /// Time for the backlog to drain after the cut, and for everything to arrive at the end.

@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
 /// From now on signals are noted instead of ending the process.
-pub(super) fn watch() -> anyhow::Result<()> {
+pub(crate) fn watch() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let watch = |kind, name: &'static str| signal(kind).context(name);
     let inside = runtime.enter();
@@ -27,7 +27,7 @@ pub(super) fn watch() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the demo is to stop.
-pub(super) fn requested() -> bool {
+/// Whether the command is to stop.
+pub(crate) fn requested() -> bool {
     REQUESTED.load(Ordering::Relaxed)
 }
