@@ -50,7 +50,18 @@ impl FakeSwitch {
                 RequestBody::PortDesc => ReplyBody::PortDesc(vec![]),
                 RequestBody::PortStats(_) => ReplyBody::PortStats(vec![]),
                 RequestBody::Flow(_) => ReplyBody::Flow(vec![]),
-                other @ (RequestBody::Desc | RequestBody::Aggregate(_) | RequestBody::Other { .. }) => {
+                other @ (RequestBody::Desc
+                | RequestBody::Aggregate(_)
+                | RequestBody::Queue(_)
+                | RequestBody::Group(_)
+                | RequestBody::GroupDesc
+                | RequestBody::GroupFeatures
+                | RequestBody::Meter(_)
+                | RequestBody::MeterConfig(_)
+                | RequestBody::MeterFeatures
+                | RequestBody::TableFeatures(_)
+                | RequestBody::Experimenter(_)
+                | RequestBody::Other { .. }) => {
                     panic!("{other:?}")
                 }
             };

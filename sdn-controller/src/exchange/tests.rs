@@ -36,7 +36,18 @@ impl Wire {
                     }
                     RequestBody::Table => ReplyBody::Table(tables()),
                     RequestBody::Flow(_) => ReplyBody::Flow(vec![]),
-                    other @ (RequestBody::Desc | RequestBody::Aggregate(_) | RequestBody::Other { .. }) => {
+                    other @ (RequestBody::Desc
+                    | RequestBody::Aggregate(_)
+                    | RequestBody::Queue(_)
+                    | RequestBody::Group(_)
+                    | RequestBody::GroupDesc
+                    | RequestBody::GroupFeatures
+                    | RequestBody::Meter(_)
+                    | RequestBody::MeterConfig(_)
+                    | RequestBody::MeterFeatures
+                    | RequestBody::TableFeatures(_)
+                    | RequestBody::Experimenter(_)
+                    | RequestBody::Other { .. }) => {
                         panic!("{other:?}")
                     }
                 };
