@@ -25,4 +25,5 @@ pub mod privilege;
 pub mod rules;
 pub mod shared;
 pub mod socket;
+pub mod switch;
 mod watch;

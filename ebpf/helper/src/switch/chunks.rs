@@ -51,21 +51,22 @@ impl Pattern {
     }
 }
 
-/// At most `most` chunks of a table, the best first: those that leave the fewest rules for keys that meet rules of the table. None
-/// where comparing all rules is as fast.
+/// The chunks of a table, the best first: those that leave the fewest rules for keys that meet rules of the table. None where
+/// comparing all rules is as fast.
 #[must_use]
-pub(super) fn choose(rules: &[Pattern], most: usize) -> Vec<Chunk> {
+pub(super) fn choose(rules: &[&Pattern]) -> Vec<Chunk> {
     let spread = |count: usize, of: usize| {
         let count = count.min(of);
         (0..count).map(move |number| number * of / count.max(1))
     };
-    let sampled: Vec<&Pattern> = spread(RULES_SAMPLED, rules.len()).filter_map(|at| rules.get(at)).collect();
+    let sampled: Vec<&Pattern> =
+        spread(RULES_SAMPLED, rules.len()).filter_map(|at| rules.get(at).copied()).collect();
     let keys: Vec<Key> = spread(KEYS_SAMPLED, rules.len())
         .filter_map(|at| Some(rules.get(at)?.key_like(rules.get((at * 7 + 13) % rules.len())?)))
         .collect();
     let mut told_apart = Pairs::new(&keys, &sampled);
     let mut chosen = Vec::new();
-    while chosen.len() < most.min(CHUNKS_MAX) {
+    while chosen.len() < CHUNKS_MAX {
         let Some((chunk, pairs)) = told_apart.best() else { break };
         // Rules that it spares a key, in tenths, were all of the table looked at.
         let spared = pairs * rules.len() * 10 / (keys.len() * sampled.len()).max(1);
@@ -118,7 +119,7 @@ impl Pairs {
 
 /// The order in which rules lie, so that those that the same keys meet are side by side and a key finds them in few groups.
 #[must_use]
-pub(super) fn arrange(rules: &[Pattern], chunks: &[Chunk]) -> Vec<usize> {
+pub(super) fn arrange(rules: &[&Pattern], chunks: &[Chunk]) -> Vec<usize> {
     let mut order: Vec<([u8; 2 * CHUNKS_MAX], usize)> = rules
         .iter()
         .enumerate()
@@ -140,7 +141,12 @@ pub(super) const fn row_words(rules: usize) -> usize {
 }
 
 /// Fills a chunk's rows for rules in the order in which they lie.
-pub(super) fn fill<'a>(rules: impl Iterator<Item = &'a Pattern>, chunk: Chunk, words: usize, rows: &mut [u64]) {
+pub(super) fn fill<'a>(
+    rules: impl Iterator<Item = &'a Pattern>,
+    chunk: Chunk,
+    words: usize,
+    rows: &mut [u64],
+) {
     let mut bytes = rules.map(|rule| (byte(&rule.value, chunk), byte(&rule.mask, chunk))).peekable();
     let mut group = 0;
     while bytes.peek().is_some() {
@@ -157,8 +163,10 @@ pub(super) fn fill<'a>(rules: impl Iterator<Item = &'a Pattern>, chunk: Chunk, w
             }
         }
         for (row, bits) in rows.chunks_exact_mut(words).zip(of_value) {
+            // What a blob before had there.
+            let before = if group == 0 { 0 } else { row[0] };
+            row[0] = before | u64::from(bits | all != 0) << group;
             row[1 + group] = bits | all;
-            row[0] |= u64::from(bits | all != 0) << group;
         }
         group += 1;
     }
@@ -166,6 +174,7 @@ pub(super) fn fill<'a>(rules: impl Iterator<Item = &'a Pattern>, chunk: Chunk, w
 
 /// The one row of a table without chunks.
 pub(super) fn fill_all(rules: usize, row: &mut [u64]) {
+    row[0] = 0;
     for group in 0..rules.div_ceil(GROUP_RULES) {
         let left = rules - group * GROUP_RULES;
         row[0] |= 1 << group;
