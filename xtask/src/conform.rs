@@ -24,7 +24,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use self::lab::{CONTROLLER_NAME, Common, Lab};
-use self::plan::{AtOnce, Case, Group, Left, Plan, Side, Turn};
+use self::plan::{AtOnce, Case, Group, Plan, Side, Turn};
 use self::suite::{Suite, Verdict};
 use crate::pki::{Authority, Issued, Request};
 use crate::{build, say, setup, stop};
@@ -36,14 +36,10 @@ const REPAIRS_MAX: usize = 40;
 const CERTIFICATE_DAYS: u32 = 2;
 /// Between two lines about how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
-/// A case of one frame takes this long beside the interval after it, on average: table-miss cases wait a second.
-const ONE_SECONDS: f64 = 0.4;
-/// A case that sends at a rate.
-const RATE_SECONDS: f64 = 31.0;
 
 /// Run a conformance suite that others wrote.
 ///
-/// Results of every case, with the suite's reason where it failed, are in target/conform/SUITE.jsonl, logs beside it.
+/// Writes every verdict with the suite's reason, and the logs of all processes.
 #[derive(Debug, Args)]
 pub(crate) struct ConformArgs {
     /// The suite.
@@ -67,6 +63,9 @@ pub(crate) struct ConformArgs {
     /// Labs at once.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
     labs: u8,
+    /// Folder for verdicts and logs, which take the place of those there; runs at the same time need one each.
+    #[arg(long, value_name = "FOLDER", default_value = "target/conform/openflow")]
+    results: PathBuf,
     /// Say every case that fails, and why.
     #[arg(long)]
     failures: bool,
@@ -113,7 +112,7 @@ pub(crate) fn run(args: &ConformArgs) -> anyhow::Result<()> {
     let labs = usize::from(args.labs).max(sides.len());
     // Sending at a rate is judged by the clock: half as many as there are labs left no verdict changed on two cores.
     let at_once = AtOnce { one: labs, light: labs.div_ceil(2) };
-    let results = target_folder()?.join("openflow.jsonl");
+    let results = results_folder(args)?.join("verdicts.jsonl");
     let run = Run {
         plan: Mutex::new(Plan::new(cases, sides, runs, at_once)),
         changed: Condvar::new(),
@@ -128,10 +127,9 @@ pub(crate) fn run(args: &ConformArgs) -> anyhow::Result<()> {
     run.report(args.json, sides, &results)
 }
 
-fn target_folder() -> anyhow::Result<PathBuf> {
-    let folder = build::root()?.join("target/conform");
-    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    Ok(folder)
+/// From the checkout's folder, if relative.
+fn results_folder(args: &ConformArgs) -> anyhow::Result<PathBuf> {
+    Ok(build::root()?.join(&args.results))
 }
 
 fn prepare(args: &ConformArgs) -> anyhow::Result<Common> {
@@ -142,10 +140,11 @@ fn prepare(args: &ConformArgs) -> anyhow::Result<Common> {
     let suite = Suite::install(args.interval)?;
     // Not under the checkout: a socket's path has 108 bytes at most.
     let folder = runs.join(std::process::id().to_string());
-    let logs = target_folder()?.join("logs");
+    let logs = results_folder(args)?.join("logs");
     if logs.exists() {
         std::fs::remove_dir_all(&logs).with_context(|| logs.display().to_string())?;
     }
+    std::fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
     let (controller, switch) = certificates(&folder.join("pki"))?;
     Ok(Common { suite, controller, switch, programs, folder, logs })
 }
@@ -207,7 +206,7 @@ impl Run {
                     self.changed.notify_all();
                 });
             }
-            self.watch(sides, labs, interval, started);
+            self.watch(sides, interval, started);
         });
         if stop::requested() {
             bail!("stopped before the end");
@@ -240,7 +239,7 @@ impl Run {
             if self.says_failures && !verdict.passed {
                 say(&format!("failed for {side}: {}: {}", case.title(), verdict.reason));
             }
-            lock(&self.plan).give(side, at, verdict.passed);
+            lock(&self.plan).give(side, at, verdict.passed, verdict.seconds);
             self.changed.notify_all();
             if !goes_on {
                 lab = None;
@@ -285,15 +284,15 @@ impl Run {
     }
 
     /// Says how far it is, until all is done.
-    fn watch(&self, sides: &[Side], labs: usize, interval: f64, started: std::time::Instant) {
+    fn watch(&self, sides: &[Side], interval: f64, started: std::time::Instant) {
         let mut plan = lock(&self.plan);
-        while plan.left() != Left::default() && !self.is_over() {
+        while !plan.is_done() && !self.is_over() {
             let told = clock::monotonic();
-            while told.elapsed() < PROGRESS_EVERY && plan.left() != Left::default() && !self.is_over() {
+            while told.elapsed() < PROGRESS_EVERY && !plan.is_done() && !self.is_over() {
                 let waited = self.changed.wait_timeout(plan, Duration::from_millis(500));
                 plan = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
-            say(&progress(&plan, sides, labs, interval, started.elapsed()));
+            say(&progress(&plan, sides, interval, started.elapsed()));
         }
     }
 
@@ -314,7 +313,7 @@ impl Run {
 }
 
 /// `[120/1982] match · ours 50 of 60, ovs 51 of 60 passed · 0:40, about 5:10 left`
-fn progress(plan: &Plan, sides: &[Side], labs: usize, interval: f64, elapsed: Duration) -> String {
+fn progress(plan: &Plan, sides: &[Side], interval: f64, elapsed: Duration) -> String {
     let total = plan.cases.len() * sides.len();
     let done: usize = sides.iter().map(|&side| plan.so_far(side).0).sum();
     let count = |&side: &Side| {
@@ -322,19 +321,13 @@ fn progress(plan: &Plan, sides: &[Side], labs: usize, interval: f64, elapsed: Du
         format!("{side} {passed} of {decided}")
     };
     let counts: Vec<String> = sides.iter().map(count).collect();
-    let Left { one, light, heavy } = plan.left();
-    #[expect(clippy::cast_precision_loss, reason = "some thousand cases at most")]
-    let seconds = |cases: usize, each: f64, at_once: usize| cases as f64 * each / at_once as f64;
-    let left = seconds(one, ONE_SECONDS + interval, labs)
-        + seconds(light, RATE_SECONDS + interval, labs.div_ceil(2))
-        + seconds(heavy, RATE_SECONDS + interval, 1);
     let minutes = |time: Duration| format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60);
     let running = plan.groups_running().iter().map(|group| group.name()).collect::<Vec<_>>().join("+");
     format!(
         "[{done}/{total}] {running} · {} passed · {}, about {} left",
         counts.join(", "),
         minutes(elapsed),
-        minutes(Duration::try_from_secs_f64(left).unwrap_or_default())
+        minutes(Duration::try_from_secs_f64(plan.seconds_left(interval)).unwrap_or_default())
     )
 }
 
@@ -372,9 +365,9 @@ mod tests {
     fn progress_says_what_runs_and_how_long_it_takes() {
         let mut plan = Plan::new(cases(), &[Side::Ours], 1, AtOnce { one: 2, light: 1 });
         assert_eq!(plan.take(Side::Ours), Turn::Run(0));
-        plan.give(Side::Ours, 0, true);
+        plan.give(Side::Ours, 0, true, 0.1);
         assert_eq!(plan.take(Side::Ours), Turn::Run(1));
-        let line = progress(&plan, &[Side::Ours], 2, 1.0, Duration::from_secs(65));
-        assert_eq!(line, "[1/2] group · ours 1 of 1 passed · 1:05, about 0:00 left");
+        let line = progress(&plan, &[Side::Ours], 1.7, Duration::from_secs(65));
+        assert_eq!(line, "[1/2] group · ours 1 of 1 passed · 1:05, about 0:01 left");
     }
 }

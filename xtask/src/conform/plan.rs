@@ -14,6 +14,10 @@ use serde_json::{Value, json};
 const GROUP_TRIES: usize = 3;
 /// Frames per second from which a case keeps one core busy with sending.
 const HEAVY_PKTPS: u32 = 5_000;
+/// What a case of one frame takes before any was measured: every fifth waits a second for counters.
+const ONE_SECONDS: f64 = 0.3;
+/// The same for a case that sends at a rate.
+const RATE_SECONDS: f64 = 31.0;
 
 /// Whose switch is tested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -137,14 +141,6 @@ impl Book {
     }
 }
 
-/// What is still to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Left {
-    pub(super) one: usize,
-    pub(super) light: usize,
-    pub(super) heavy: usize,
-}
-
 /// How many cases of each load run at once.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AtOnce {
@@ -163,6 +159,8 @@ pub(super) struct Plan {
     running: Vec<Task>,
     ours: Vec<Book>,
     ovs: Vec<Book>,
+    /// How long cases took: side, group, seconds.
+    took: Vec<(Side, Group, f64)>,
 }
 
 impl Plan {
@@ -173,7 +171,8 @@ impl Plan {
         let pending =
             (0..cases.len()).flat_map(|case| sides.iter().map(move |&side| Task { side, case })).collect();
         let sides = sides.to_vec();
-        Self { cases, sides, runs, at_once, pending, running: Vec::new(), ours: books.clone(), ovs: books }
+        let (running, took) = (Vec::new(), Vec::new());
+        Self { cases, sides, runs, at_once, pending, running, ours: books.clone(), ovs: books, took }
     }
 
     fn book(&self, side: Side, case: usize) -> &Book {
@@ -208,8 +207,9 @@ impl Plan {
         }
     }
 
-    /// Takes a verdict.
-    pub(super) fn give(&mut self, side: Side, case: usize, passed: bool) {
+    /// Takes a verdict, and how long it took.
+    pub(super) fn give(&mut self, side: Side, case: usize, passed: bool, seconds: f64) {
+        self.took.push((side, self.cases[case].group, seconds));
         self.running.retain(|task| *task != Task { side, case });
         let tries = self.cases[case].tries();
         let book = match side {
@@ -249,17 +249,31 @@ impl Plan {
         }
     }
 
-    /// How many cases are still to run, counting what is certain to come.
-    pub(super) fn left(&self) -> Left {
-        let mut left = Left::default();
-        for task in self.pending.iter().chain(&self.running) {
-            match self.cases[task.case].load() {
-                Load::One => left.one += 1,
-                Load::Light => left.light += 1,
-                Load::Heavy => left.heavy += 1,
-            }
+    /// Whether nothing runs or waits.
+    pub(super) fn is_done(&self) -> bool {
+        self.pending.is_empty() && self.running.is_empty()
+    }
+
+    /// How long the rest takes, in seconds, with so much between two cases, if cases go on as they went.
+    pub(super) fn seconds_left(&self, interval: f64) -> f64 {
+        let left = |load: Load| {
+            let tasks = self.pending.iter().chain(&self.running);
+            let mine = tasks.filter(|task| self.cases[task.case].load() == load);
+            let all: f64 = mine.map(|task| self.seconds_each(*task, load) + interval).sum();
+            all / f64::from(u32::try_from(self.at_once(load)).unwrap_or(1))
+        };
+        left(Load::One) + left(Load::Light) + left(Load::Heavy)
+    }
+
+    fn seconds_each(&self, Task { side, case }: Task, load: Load) -> f64 {
+        let group = self.cases[case].group;
+        let alike = self.took.iter().filter(|took| (took.0, took.1) == (side, group));
+        let (sum, count) = alike.fold((0.0, 0_u32), |(sum, count), took| (sum + took.2, count + 1));
+        match (count, load) {
+            (0, Load::One) => ONE_SECONDS,
+            (0, Load::Light | Load::Heavy) => RATE_SECONDS,
+            (_, _) => sum / f64::from(count),
         }
-        left
     }
 
     /// The groups of what runs now.

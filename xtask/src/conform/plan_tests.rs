@@ -19,7 +19,7 @@ fn play(plan: &mut Plan, mut passes: impl FnMut(Side, &str, usize) -> bool) -> V
             if let Turn::Run(at) = turn {
                 let name = plan.cases[at].name.clone();
                 let before = ran.iter().filter(|run| **run == (side, name.clone())).count();
-                plan.give(side, at, passes(side, &name, before));
+                plan.give(side, at, passes(side, &name, before), 1.0);
                 ran.push((side, name));
             }
         }
@@ -96,22 +96,27 @@ fn loads_come_one_after_the_other_and_the_heaviest_alone() {
         case(Group::Meter, "heavier", 17_500),
     ];
     let mut plan = Plan::new(cases, &[Side::Ours], 1, AT_ONCE);
-    assert_eq!(plan.left(), Left { one: 3, light: 1, heavy: 2 });
+    // Three of 0.3 s two at once, one of 31 s, two of 31 s one at a time, and a second after each.
+    assert!((plan.seconds_left(1.0) - (3.0 * 1.3 + 32.0) / 2.0 - 64.0).abs() < 1e-6);
     assert_eq!([plan.take(Side::Ours), plan.take(Side::Ours)], [Turn::Run(2), Turn::Run(3)]);
     assert_eq!(plan.take(Side::Ours), Turn::Wait, "two at once");
-    plan.give(Side::Ours, 2, true);
+    plan.give(Side::Ours, 2, true, 1.0);
     assert_eq!(plan.take(Side::Ours), Turn::Run(4));
-    plan.give(Side::Ours, 3, true);
+    plan.give(Side::Ours, 3, true, 1.0);
     assert_eq!(plan.take(Side::Ours), Turn::Wait, "one that runs keeps the next load back");
-    plan.give(Side::Ours, 4, true);
+    plan.give(Side::Ours, 4, true, 1.0);
     assert_eq!(plan.take(Side::Ours), Turn::Run(1));
-    plan.give(Side::Ours, 1, true);
+    plan.give(Side::Ours, 1, true, 1.0);
     assert_eq!(plan.take(Side::Ours), Turn::Run(0));
     assert_eq!(plan.take(Side::Ours), Turn::Wait, "alone");
     assert_eq!(plan.take(Side::Ovs), Turn::Wait);
-    plan.give(Side::Ours, 0, false);
+    plan.give(Side::Ours, 0, false, 1.0);
     assert_eq!(plan.so_far(Side::Ours), (5, 4));
+    // Its like took 1 s.
+    assert!((plan.seconds_left(0.5) - 1.5).abs() < 1e-6);
+    assert!(!plan.is_done());
     assert_eq!(plan.take(Side::Ours), Turn::Run(5));
-    plan.give(Side::Ours, 5, true);
+    plan.give(Side::Ours, 5, true, 1.0);
     assert_eq!(plan.take(Side::Ours), Turn::Done);
+    assert!(plan.is_done());
 }
