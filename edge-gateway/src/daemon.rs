@@ -79,7 +79,9 @@ impl Parts {
 /// The first thing that is wrong, with its file and key.
 pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
     if !GUARDED {
-        bail!("this build has no guard (cargo feature `conformance`): it runs as `edge-gateway switch` and nowhere near sensors");
+        bail!(
+            "this build has no guard (cargo feature `conformance`): it runs as `edge-gateway switch` and nowhere near sensors"
+        );
     }
     let identity = Identity::load(&file.identity)?;
     let registry = admin::registry()?;

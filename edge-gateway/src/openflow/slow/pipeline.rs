@@ -1,0 +1,266 @@
+//! A frame's way through tables, action lists, the action set and groups (§5.1, §5.6, §5.9 to §5.12).
+
+use caregate_protocol::datapath::switch::{FlowAction, GroupBucket, GroupEntry, GroupKind, TABLES};
+use caregate_protocol::datapath::{PACKET_BYTES_MAX, PACKET_BYTES_MIN, Role};
+use caregate_protocol::openflow::{PacketInReason, port};
+
+use super::packet::{Packet, Unfit};
+use super::set::{ActionSet, edit_of};
+use super::{
+    Frame, GROUP_DEPTH_MAX, Made, NO_COOKIE, OUTPUTS_MAX, PacketIn, PortView, STEPS_MAX, View, WHOLE,
+};
+
+/// On whose behalf actions are carried out.
+#[derive(Debug, Clone, Copy)]
+struct Origin {
+    table: u8,
+    cookie: u64,
+    reason: PacketInReason,
+    /// `TABLE` is for packet-outs alone (§7.2.5).
+    may_enter_tables: bool,
+}
+
+/// The frame is dropped; what was sent before stays sent.
+#[derive(Debug)]
+struct Dropped;
+
+type Step = Result<(), Dropped>;
+
+/// One frame on its way.
+pub(super) struct Run<'a, V> {
+    view: &'a V,
+    frame: Frame<'a>,
+    steps: usize,
+    pub(super) made: Vec<Made>,
+}
+
+impl<'a, V: View> Run<'a, V> {
+    pub(super) fn new(view: &'a V, frame: Frame<'a>) -> Self {
+        Self { view, frame, steps: 0, made: Vec::new() }
+    }
+
+    /// The actions of a packet-out (§7.3.7).
+    pub(super) fn packet_out(&mut self, mut packet: Packet<'a>, actions: &[FlowAction]) {
+        let reason = PacketInReason::Action;
+        let origin = Origin { table: 0, cookie: NO_COOKIE, reason, may_enter_tables: true };
+        // Whether it was dropped is nobody's to know.
+        drop(self.list(&mut packet, actions, &origin, 0));
+    }
+
+    /// From the first table on.
+    pub(super) fn pipeline(&mut self, packet: Packet<'a>) {
+        drop(self.tables(packet));
+    }
+
+    fn tables(&mut self, mut packet: Packet<'a>) -> Step {
+        let (view, mut set) = (self.view, ActionSet::default());
+        let mut table = view.first_table();
+        let last = loop {
+            if table >= self.frame.before {
+                return Err(Dropped);
+            }
+            // No flow, and no table-miss entry (§5.4).
+            let found = view.lookup(table, packet.key()).ok_or(Dropped)?;
+            let reason = if found.is_table_miss { PacketInReason::NoMatch } else { PacketInReason::Action };
+            let origin = Origin { table, cookie: found.cookie, reason, may_enter_tables: false };
+            let instructions = found.instructions;
+            self.list(&mut packet, &instructions.apply, &origin, 0)?;
+            if instructions.clear {
+                set.clear();
+            }
+            set.write(&instructions.write);
+            if let Some((value, mask)) = instructions.metadata {
+                packet.write_metadata(value, mask);
+            }
+            match instructions.goto {
+                Some(next) if next > table && next < TABLES => table = next,
+                _ => break origin,
+            }
+        };
+        self.list(&mut packet, &set.ordered(), &last, 0)
+    }
+
+    fn list(
+        &mut self,
+        packet: &mut Packet<'a>,
+        actions: &[FlowAction],
+        origin: &Origin,
+        depth: usize,
+    ) -> Step {
+        for action in actions {
+            self.steps += 1;
+            if self.steps > STEPS_MAX {
+                self.leave_out("steps");
+                return Err(Dropped);
+            }
+            match *action {
+                FlowAction::Output { port, max_len } => self.output(packet, port, max_len, origin),
+                FlowAction::Group(id) => self.group(packet, id, origin, depth),
+                // Queues are the kernel's: what is sent from here takes none.
+                FlowAction::SetQueue(_) => {}
+                _ => self.edit(packet, action, origin)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn edit(&mut self, packet: &mut Packet<'a>, action: &FlowAction, origin: &Origin) -> Step {
+        match packet.edit(&edit_of(action)) {
+            Ok(()) => return Ok(()),
+            Err(Unfit::InvalidTtl) => {
+                let reason = PacketInReason::InvalidTtl;
+                self.packet_in(packet, WHOLE, &Origin { reason, ..*origin });
+            }
+            Err(Unfit::Headers) => self.leave_out("headers"),
+        }
+        Err(Dropped)
+    }
+
+    /// A copy of the packet, as it is now, for the group (§5.6.1).
+    fn group(&mut self, packet: &Packet<'a>, id: u32, origin: &Origin, depth: usize) {
+        if depth >= GROUP_DEPTH_MAX {
+            return self.leave_out("group-depth");
+        }
+        let view = self.view;
+        let Some(group) = view.group(id) else { return self.leave_out("group") };
+        match group.kind {
+            GroupKind::All => {
+                for bucket in &group.buckets {
+                    self.bucket(packet, bucket, origin, depth);
+                }
+            }
+            GroupKind::Indirect => {
+                if let Some(bucket) = group.buckets.first() {
+                    self.bucket(packet, bucket, origin, depth);
+                }
+            }
+            GroupKind::Select => {
+                if let Some(bucket) = self.selected(group, packet) {
+                    self.bucket(packet, bucket, origin, depth);
+                }
+            }
+            GroupKind::FastFailover => {
+                if let Some(bucket) = group.buckets.iter().find(|bucket| self.is_live(bucket, 0)) {
+                    self.bucket(packet, bucket, origin, depth);
+                }
+            }
+        }
+    }
+
+    /// A bucket's actions are an action set; where it drops the packet it drops its own copy.
+    fn bucket(&mut self, packet: &Packet<'a>, bucket: &GroupBucket, origin: &Origin, depth: usize) {
+        let mut set = ActionSet::default();
+        set.write(&bucket.actions);
+        let origin = Origin { reason: PacketInReason::Action, may_enter_tables: false, ..*origin };
+        drop(self.list(&mut packet.clone(), &set.ordered(), &origin, depth + 1));
+    }
+
+    /// By weight, the same one for all packets of a connection; among those that are live.
+    fn selected<'g>(&self, group: &'g GroupEntry, packet: &Packet<'a>) -> Option<&'g GroupBucket> {
+        let live = || group.buckets.iter().filter(|bucket| bucket.weight > 0 && self.is_live(bucket, 0));
+        let weight: u64 = live().map(|bucket| u64::from(bucket.weight)).sum();
+        let mut place = u64::from(packet.clone().hash()) * weight >> 32;
+        live().find(|bucket| {
+            let is_here = place < u64::from(bucket.weight);
+            place = place.wrapping_sub(bucket.weight.into());
+            is_here
+        })
+    }
+
+    fn is_live(&self, bucket: &GroupBucket, depth: usize) -> bool {
+        let is_port_live = bucket.watch_port == port::ANY
+            || self.view.port(bucket.watch_port).is_some_and(|port| port.is_live);
+        let is_group_live = || {
+            depth < GROUP_DEPTH_MAX
+                && self
+                    .view
+                    .group(bucket.watch_group)
+                    .is_some_and(|group| group.buckets.iter().any(|bucket| self.is_live(bucket, depth + 1)))
+        };
+        is_port_live && (bucket.watch_group == port::ANY || is_group_live())
+    }
+
+    fn output(&mut self, packet: &Packet<'a>, port: u32, max_len: u16, origin: &Origin) {
+        match port {
+            port::IN_PORT => self.send_in_port(packet),
+            port::ALL | port::FLOOD => {
+                for port in self.view.ports() {
+                    if port.number != self.frame.in_port && port.role == Role::Switch && port.is_live {
+                        self.send(packet, port);
+                    }
+                }
+            }
+            port::CONTROLLER => self.packet_in(packet, max_len, origin),
+            port::TABLE if origin.may_enter_tables => self.pipeline(packet.clone()),
+            port::LOCAL | port::NORMAL => self.emit(packet, port),
+            // Back by the port that it came in by only with IN_PORT (§7.2.5).
+            _ if port == self.frame.in_port => self.leave_out("in-port"),
+            _ => match self.view.port(port) {
+                Some(port) => self.send(packet, port),
+                None => self.leave_out("port"),
+            },
+        }
+    }
+
+    fn send_in_port(&mut self, packet: &Packet<'a>) {
+        match self.view.port(self.frame.in_port) {
+            Some(port) => self.send(packet, port),
+            None if self.frame.in_port == port::LOCAL => self.emit(packet, port::LOCAL),
+            None => self.leave_out("port"),
+        }
+    }
+
+    /// Nothing goes to sensors: a controller can't forge what they are told.
+    fn send(&mut self, packet: &Packet<'a>, port: PortView) {
+        if port.role == Role::Sensor {
+            self.leave_out("sensor-port");
+        } else if port.no_forward {
+            self.leave_out("no-forward");
+        } else {
+            self.emit(packet, port.number);
+        }
+    }
+
+    fn emit(&mut self, packet: &Packet<'a>, port: u32) {
+        if self.is_cut() {
+            return self.leave_out("cut");
+        }
+        let frame = packet.finish();
+        if (PACKET_BYTES_MIN..=PACKET_BYTES_MAX).contains(&frame.len()) {
+            self.make(Made::Output { port, frame });
+        } else {
+            self.leave_out("length");
+        }
+    }
+
+    fn packet_in(&mut self, packet: &Packet<'a>, max_len: u16, origin: &Origin) {
+        if self.view.port(self.frame.in_port).is_some_and(|port| port.no_packet_in) {
+            return self.leave_out("no-packet-in");
+        }
+        let mut data = packet.finish();
+        let whole = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let total_len = if self.is_cut() { whole.max(self.frame.total_len) } else { whole };
+        if max_len != WHOLE {
+            data.truncate(max_len.into());
+        }
+        let (in_port, (metadata, tunnel)) = (self.frame.in_port, packet.metadata_and_tunnel());
+        let Origin { table, cookie, reason, .. } = *origin;
+        let told = PacketIn { reason, table, cookie, in_port, metadata, tunnel, total_len, data };
+        self.make(Made::PacketIn(told));
+    }
+
+    fn is_cut(&self) -> bool {
+        self.frame.bytes.len() < usize::try_from(self.frame.total_len).unwrap_or(usize::MAX)
+    }
+
+    fn make(&mut self, made: Made) {
+        if self.made.len() < OUTPUTS_MAX { self.made.push(made) } else { self.leave_out("outputs") }
+    }
+
+    /// One more than the others, so that a count of what was left out is always there.
+    fn leave_out(&mut self, reason: &'static str) {
+        if self.made.len() <= OUTPUTS_MAX {
+            self.made.push(Made::LeftOut(reason));
+        }
+    }
+}
