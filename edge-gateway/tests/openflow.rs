@@ -5,7 +5,7 @@
 mod openflow_support;
 
 use caregate_host::identity::Role;
-use caregate_protocol::datapath::Output;
+use caregate_protocol::datapath::switch::FlowInstructions;
 use caregate_protocol::openflow::multipart::{FlowStatsRequest, ReplyBody, RequestBody};
 use caregate_protocol::openflow::{
     Action, Command, FlowMod, HEADER_BYTES, Instruction, Match, Message, MultipartReply, NO_BUFFER,
@@ -62,17 +62,17 @@ fn a_barrier_means_in_force_and_on_disk() {
     let running = bench.start();
     let mut peer = bench.controller.accept_switch();
     let Message::FeaturesReply(features) = peer.ask(&Message::FeaturesRequest) else { panic!() };
-    assert_eq!((features.datapath_id, features.n_tables), (0xc0ffee, 2));
+    assert_eq!((features.datapath_id, features.n_tables), (0xc0ffee, 8));
 
     running.place.hold(true);
     peer.send(&Message::FlowMod(quarantine(1)));
     let barrier = peer.send(&Message::BarrierRequest);
     let echo = peer.send(&Message::EchoRequest(vec![7]));
     wait_for("the flow on disk", || (FlowStore::open(bench.data.path()).unwrap().1.len() == 1).then_some(()));
-    assert_eq!(running.place.rules().unwrap().len(), 0, "held back");
+    assert_eq!(running.place.flows().unwrap().len(), 0, "held back");
     running.place.hold(false);
     assert_eq!(peer.receive(), (barrier, Message::BarrierReply));
-    assert_eq!(running.place.rules().unwrap()[0].treatment.output, Output::Drop);
+    assert_eq!(running.place.flows().unwrap()[0].instructions, FlowInstructions::default());
     assert_eq!(peer.receive(), (echo, Message::EchoReply(vec![7])), "in order");
     assert_eq!(running.metric("caregate_gateway_openflow_flows"), 1.0);
     assert_eq!(running.metric("caregate_gateway_openflow_connected"), 1.0);
@@ -93,12 +93,12 @@ fn flows_go_on_without_a_controller_and_after_a_restart() {
     let mut peer = bench.controller.accept_switch();
     assert_eq!(peer.try_out(&Message::FlowMod(quarantine(1))), None);
     assert_eq!(peer.try_out(&Message::FlowMod(FlowMod { priority: 7, ..quarantine(2) })), None);
-    let before = running.place.rules().unwrap();
+    let before = running.place.flows().unwrap();
     drop(peer);
     wait_for("the controller's end to be seen", || {
         (running.metric("caregate_gateway_openflow_connected") == 0.0).then_some(())
     });
-    assert_eq!(running.place.rules().unwrap(), before);
+    assert_eq!(running.place.flows().unwrap(), before);
     let mut peer = bench.controller.accept_switch();
     assert_eq!(flows(&mut peer), [1, 2]);
     drop(peer);
@@ -109,8 +109,8 @@ fn flows_go_on_without_a_controller_and_after_a_restart() {
     let address = controller.address();
     drop(controller);
     let again = Running::start(&pki, data.path(), address);
-    assert_eq!(wait_for("the kept rules", || again.place.rules()), before);
-    assert_eq!(again.place.replaced(), 1, "at once, in one step");
+    assert_eq!(wait_for("the kept rules", || again.place.flows()), before);
+    assert_eq!(again.place.changed(), 1, "at once, in one step");
     wait_for("attempts", || {
         (again.metric("caregate_gateway_openflow_connects_total{result=\"tcp\"}") >= 2.0).then_some(())
     });
@@ -142,7 +142,7 @@ fn what_policy_keeps_is_refused_and_the_session_goes_on() {
     let count =
         |code| running.metric(&format!("caregate_gateway_openflow_refused_total{{reason=\"{code}\"}}"));
     assert_eq!((count("OFPBRC_EPERM"), count("OFPBAC_EPERM")), (2.0, 2.0));
-    assert_eq!(running.place.rules().unwrap(), []);
+    assert_eq!(running.place.flows().unwrap(), []);
     for n in 0..64 {
         assert_eq!(peer.try_out(&Message::FlowMod(quarantine(n))), None);
     }
@@ -203,7 +203,7 @@ fn hostile_controllers_are_left_and_nothing_else_is() {
 
     let mut peer = bench.controller.accept_switch();
     assert_eq!(flows(&mut peer), [1], "through all of it");
-    assert_eq!(running.place.rules().unwrap().len(), 1);
+    assert_eq!(running.place.flows().unwrap().len(), 1);
     running.stop();
 }
 
@@ -213,14 +213,17 @@ fn a_controller_that_does_not_read_stops_itself_alone() {
     let running = bench.start();
     let mut peer = bench.controller.accept_switch();
     assert_eq!(peer.try_out(&Message::FlowMod(quarantine(1))), None);
+    let by_port = FlowMod { pattern: Match::any().in_port(2), ..quarantine(2) };
+    assert_eq!(peer.try_out(&Message::FlowMod(by_port)), None);
     let echo = Message::EchoRequest(vec![1; 32 * 1024 - HEADER_BYTES]).encode(9).unwrap();
     let sent = peer.send_until_it_stops(&echo, 256 << 20);
     assert!(sent < 64 << 20, "{sent} bytes were taken without an answer being read");
-    // The helper goes and comes: the switch does its work.
-    let before = running.place.replaced();
+    // The helper goes and comes, with a port less: the switch does its work.
     running.events.blocking_send(HelperEvent::Down).unwrap();
-    running.events.blocking_send(HelperEvent::Up(welcome())).unwrap();
-    wait_for("the rules to be given again", || (running.place.replaced() == before + 1).then_some(()));
+    let mut fewer = welcome();
+    fewer.ports.remove(1);
+    running.events.blocking_send(HelperEvent::Up(fewer)).unwrap();
+    wait_for("the port's flow to go", || (running.place.flows()?.len() == 1).then_some(()));
     wait_for("it to be left", || {
         let closed = "caregate_gateway_openflow_closed_total{reason=\"write-timeout\"}";
         (running.metric(closed) == 1.0).then_some(())

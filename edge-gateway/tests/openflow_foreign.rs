@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use caregate_host::identity::Role;
-use caregate_protocol::datapath::{Output, Treatment};
+use caregate_protocol::datapath::switch::FlowInstructions;
 use edge_gateway::openflow::helper::HelperEvent;
 use openflow_support::pki::Pki;
 use openflow_support::running::{Running, welcome};
@@ -91,7 +91,7 @@ fn os_ken_takes_the_switch_through_all_that_it_has() {
     let events = controller.events_to("barrier");
     let of = |name: &str| events.iter().find(|event| event["event"] == name).unwrap_or(&Value::Null);
 
-    assert_eq!((&of("features")["dpid"], &of("features")["n_tables"]), (&0xc0ffee.into(), &2.into()));
+    assert_eq!((&of("features")["dpid"], &of("features")["n_tables"]), (&0xc0ffee.into(), &8.into()));
     assert_eq!(of("ports")["ports"], serde_json::json!([[1, "sensor0"], [2, "sensor1"], [3, "up0"]]));
     assert_eq!(of("description")["manufacturer"], "Caregate");
     // Types and codes by the standard's numbers.
@@ -126,7 +126,7 @@ fn os_ken_takes_the_switch_through_all_that_it_has() {
         .collect();
     assert_eq!(removed, [1, 2, 3]);
     assert_eq!(running.place.sent(), [(3, vec![2; 60])]);
-    assert_eq!(running.place.rules().unwrap(), [], "released before the barrier was answered");
+    assert_eq!(running.place.flows().unwrap(), [], "released before the barrier was answered");
 
     let mut down = welcome().ports.remove(0);
     down.up = false;
@@ -158,9 +158,9 @@ fn open_vswitchs_controller_is_refused_what_it_may_not_and_stays() {
     let _controller = Foreign::start(command, "openvswitch-testcontroller");
     let running = Running::start(&pki, data.path(), address);
     wait_for("the flow of its file", || {
-        let rules = running.place.rules()?;
-        let [rule] = &rules[..] else { return None };
-        assert_eq!(rule.treatment, Treatment { dscp: None, queue: None, output: Output::Drop });
+        let flows = running.place.flows()?;
+        let [flow] = &flows[..] else { return None };
+        assert_eq!(flow.instructions, FlowInstructions::default());
         Some(())
     });
     let refused = "caregate_gateway_openflow_refused_total{reason=\"OFPBRC_EPERM\"}";

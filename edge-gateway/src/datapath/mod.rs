@@ -10,6 +10,7 @@
 
 mod connection;
 pub mod metrics;
+mod mirror;
 pub mod policy;
 mod start;
 mod task;
@@ -22,9 +23,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use caregate_protocol::datapath::{
-    Counters, FrameError, Policy, Port, Refused, Reply, Request, Rule, Welcome,
-};
+use caregate_protocol::datapath::switch::{Change, SwitchCounters};
+use caregate_protocol::datapath::{Counters, FrameError, Policy, Port, Refused, Reply, Request, Welcome};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -152,12 +152,24 @@ impl Datapath {
         self.done(Request::SetPolicy(policy)).await
     }
 
-    /// Replaces table 1 in one step. Once it is in force it is told to the helper again whenever that was away.
+    /// Changes the switch's tables, groups and meters in one step. Once it is in force the helper is told again what is there, whenever it
+    /// was away.
     ///
     /// # Errors
     /// [`DatapathError`]; then it is neither in force nor told again.
-    pub async fn set_rules(&self, rules: Vec<Rule>) -> Result<(), DatapathError> {
-        self.done(Request::SetRules(rules)).await
+    pub async fn change(&self, changes: Vec<Change>) -> Result<(), DatapathError> {
+        self.done(Request::Change { changes, more: false }).await
+    }
+
+    /// What tables, flows, groups and meters counted.
+    ///
+    /// # Errors
+    /// [`DatapathError`].
+    pub async fn switch_counters(&self) -> Result<SwitchCounters, DatapathError> {
+        match self.call(Request::SwitchCounters).await? {
+            (Reply::SwitchCounters(counters), None) => Ok(counters),
+            _ => Err(DatapathError::Unexpected),
+        }
     }
 
     /// What was counted.
@@ -171,7 +183,7 @@ impl Datapath {
         }
     }
 
-    /// Sends a frame out of an uplink.
+    /// Sends a frame out of a port that is no sensor port.
     ///
     /// # Errors
     /// [`DatapathError`].
@@ -197,8 +209,12 @@ fn refused(error: DatapathError) -> HelperRefused {
 }
 
 impl Helper for Datapath {
-    async fn set_rules(&self, rules: Vec<Rule>) -> Result<(), HelperRefused> {
-        Self::set_rules(self, rules).await.map_err(refused)
+    async fn change(&self, changes: Vec<Change>) -> Result<(), HelperRefused> {
+        Self::change(self, changes).await.map_err(refused)
+    }
+
+    async fn switch_counters(&self) -> Result<SwitchCounters, HelperRefused> {
+        Self::switch_counters(self).await.map_err(refused)
     }
 
     async fn packet_out(&self, port: u32, frame: Vec<u8>) -> Result<(), HelperRefused> {
@@ -240,7 +256,8 @@ impl Listeners {
         let Inner { senders, packets_lost } = &mut *inner;
         senders.retain(|sender| {
             if matches!(event, HelperEvent::PacketIn { .. } | HelperEvent::Punt { .. })
-                && sender.capacity() <= RESERVED {
+                && sender.capacity() <= RESERVED
+            {
                 *packets_lost = packets_lost.saturating_add(1);
                 return !sender.is_closed();
             }

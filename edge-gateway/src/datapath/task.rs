@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use caregate_protocol::datapath::{Event, Policy, Reply, Request, Rule, Welcome};
+use caregate_protocol::datapath::switch::Change;
+use caregate_protocol::datapath::{Event, Policy, Reply, Request, Welcome};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::connection::Connection;
-use super::{Call, DatapathError, Listeners};
+use super::mirror::{self, Mirror};
+use super::{Answer, Call, DatapathError, Listeners};
 use crate::openflow::helper::HelperEvent;
 
 /// Between attempts: a helper that restarts is back within a few tenths of a second, and an attempt costs next to nothing.
@@ -19,7 +21,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// What the helper is told after it was away.
 #[derive(Debug, Default)]
 struct Told {
-    rules: Option<Vec<Rule>>,
+    /// None before the first change.
+    switch: Option<Mirror>,
     policy: Option<Policy>,
 }
 
@@ -97,24 +100,15 @@ impl Task {
 
     /// An error is one of the connection.
     async fn ask(&mut self, connection: &mut Connection, call: Call) -> Result<(), DatapathError> {
-        let rules = match &call.request {
-            Request::SetPolicy(policy) => {
-                self.told.policy = Some(policy.clone());
-                None
+        let answer = match call.request {
+            Request::Change { changes, .. } => self.change(connection, changes).await,
+            request => {
+                if let Request::SetPolicy(policy) = &request {
+                    self.told.policy = Some(policy.clone());
+                }
+                connection.call(request, &mut |event| tell(&self.welcome, &self.listeners, event)).await
             }
-            Request::SetRules(rules) => Some(rules.clone()),
-            Request::Hello { .. }
-            | Request::Change { .. }
-            | Request::Counters
-            | Request::SwitchCounters
-            | Request::PacketOut { .. }
-            | Request::PacketSocket { .. } => None,
         };
-        let answer =
-            connection.call(call.request, &mut |event| tell(&self.welcome, &self.listeners, event)).await;
-        if answer.is_ok() && rules.is_some() {
-            self.told.rules = rules;
-        }
         let (answer, lost) = match answer {
             Err(lost) if !matches!(lost, DatapathError::Refused(_)) => (Err(DatapathError::Away), Some(lost)),
             answer => (answer, None),
@@ -122,6 +116,19 @@ impl Task {
         // Whoever asked may have gone.
         drop(call.answer.send(answer));
         lost.map_or(Ok(()), Err)
+    }
+
+    /// The whole series; what was refused in the middle of it is as if nothing had been asked.
+    async fn change(&mut self, connection: &mut Connection, changes: Vec<Change>) -> Answer {
+        for request in mirror::series(&changes) {
+            let told =
+                connection.call(request, &mut |event| tell(&self.welcome, &self.listeners, event)).await?;
+            if !matches!(told, (Reply::Done, None)) {
+                return Err(DatapathError::Unexpected);
+            }
+        }
+        self.told.switch.get_or_insert_default().take(changes);
+        Ok((Reply::Done, None))
     }
 
     /// Until there is a connection that knows all that it has to; none when nobody can ask any more.
@@ -159,9 +166,10 @@ impl Task {
 
     async fn attempt(&self) -> Result<(Connection, Welcome), DatapathError> {
         let (mut connection, mut welcome) = Connection::open(&self.path, self.session).await?;
-        let rules = self.told.rules.clone().map(Request::SetRules);
+        let changes = self.told.switch.as_ref().map(Mirror::everything).unwrap_or_default();
         let policy = self.told.policy.clone().map(Request::SetPolicy);
-        for request in rules.into_iter().chain(policy) {
+        // Whoever is shut out is so before policy admits anybody.
+        for request in mirror::series(&changes).chain(policy) {
             let told = connection.call(request, &mut |event| note(&mut welcome, &event)).await?;
             if !matches!(told, (Reply::Done, None)) {
                 return Err(DatapathError::Unexpected);

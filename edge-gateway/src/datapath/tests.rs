@@ -4,9 +4,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use caregate_protocol::datapath::switch::MeterEntry;
 use caregate_protocol::datapath::{
-    Device, Event, Framer, FromHelper, KEY_BYTES, Mode, Output, QUEUES, Reason, Role, ToHelper, Treatment,
-    VERSION,
+    Device, Event, Framer, FromHelper, Mode, QUEUES, Reason, Role, ToHelper, VERSION,
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::{UnixListener, UnixStream};
@@ -21,9 +21,8 @@ fn port(up: bool) -> Port {
     Port { number: 1, name, mac, role: Role::Sensor, mode: Mode::Native, up }
 }
 
-fn rules() -> Vec<Rule> {
-    let treatment = Treatment { dscp: None, queue: None, output: Output::Drop };
-    vec![Rule { id: 1, value: [0; KEY_BYTES], mask: [0; KEY_BYTES], treatment }]
+fn changes() -> Vec<Change> {
+    vec![Change::PutMeter(MeterEntry { id: 1, counts_packets: true, bands: Vec::new() })]
 }
 
 fn bound(last: u8) -> Policy {
@@ -127,7 +126,7 @@ async fn requests_are_answered_and_events_come_in_between() {
         peer.reply(asked.number, Ok(Reply::Counters(Counters::default()))).await;
     };
     let ask = async {
-        assert!(matches!(datapath.set_rules(rules()).await, Err(DatapathError::Refused(_))));
+        assert!(matches!(datapath.change(changes()).await, Err(DatapathError::Refused(_))));
         datapath.set_policy(bound(1)).await.unwrap();
         assert_eq!(datapath.counters().await.unwrap(), Counters::default());
     };
@@ -138,21 +137,22 @@ async fn requests_are_answered_and_events_come_in_between() {
 }
 
 #[tokio::test]
-async fn a_helper_that_comes_back_is_told_rules_and_then_policy() {
+async fn a_helper_that_comes_back_is_told_what_is_in_force_and_then_policy() {
     let helper = Scripted::new();
     let (datapath, mut peer, _stop) = helper.connected().await;
     let mut events = datapath.events();
     assert!(matches!(next(&mut events).await, HelperEvent::Up(_)));
-    let (rules_set, _) = tokio::join!(datapath.set_rules(rules()), peer.done());
-    rules_set.unwrap();
+    let (changed, _) = tokio::join!(datapath.change(changes()), peer.done());
+    changed.unwrap();
     drop(peer);
     assert_eq!(next(&mut events).await, HelperEvent::Down);
     assert!(datapath.ports().is_empty());
-    // What is said meanwhile is answered at once; a policy is kept for later, rules are not.
+    // What is said meanwhile is answered at once; a policy is kept for later, changes are not.
     assert!(matches!(datapath.set_policy(bound(2)).await, Err(DatapathError::Away)));
-    assert!(matches!(datapath.set_rules(vec![]).await, Err(DatapathError::Away)));
+    assert!(matches!(datapath.change(vec![Change::Clear]).await, Err(DatapathError::Away)));
     let mut peer = helper.accept().await;
-    assert_eq!(peer.done().await, Request::SetRules(rules()));
+    let again = [vec![Change::Clear], changes()].concat();
+    assert_eq!(peer.done().await, Request::Change { changes: again, more: false });
     assert_eq!(peer.done().await, Request::SetPolicy(bound(2)));
     assert!(matches!(next(&mut events).await, HelperEvent::Up(_)));
 }
@@ -208,7 +208,7 @@ async fn what_is_no_answer_ends_the_connection_and_a_new_one_is_made() {
         peer.reply(asked.number + 1, Ok(Reply::Done)).await;
         helper.accept().await
     };
-    let (asked, _peer) = tokio::join!(datapath.set_rules(vec![]), serve);
+    let (asked, _peer) = tokio::join!(datapath.change(changes()), serve);
     assert!(matches!(asked, Err(DatapathError::Away)));
 }
 

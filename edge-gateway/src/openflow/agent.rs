@@ -1,40 +1,43 @@
-//! The gateway's end of an OpenFlow 1.3.5 connection, and the table that outlives it.
+//! The gateway's end of an OpenFlow 1.3.5 connection, and the tables that outlive it.
 //!
 //! ```text
 //!   controller ──frames──▶ Agent ──Install, PacketOut, ReadCounters──▶ helper
-//!              ◀──Send────        ◀──installed, counters, packet-in────
+//!              ◀──Send────        ◀──installed, counters, punts──────
 //! ```
 //! Pure: each call is given `now`, a span since an instant of the caller's choice that never goes back, and returns what to do.
 //!
-//! **Flow-mods are gathered and installed together**, when the shell has no more frames at hand, when [`BATCH_MAX`] of them wait, or
-//! when something is asked whose answer depends on them (a barrier, statistics). Until the helper has confirmed, no further frame is
-//! taken: [`Agent::is_waiting`] says so and the shell leaves the socket alone. So a barrier's reply means that the kernel judges by
-//! all that came before it (§7.3.8), there is no queue to bound, and a refusal by the helper is told to each flow-mod that it
-//! concerned, under its transaction id, with the table as it was before.
+//! **What a controller changes is gathered and installed together** ([`batch`]): when nothing follows for [`FLUSH_IDLE`], when much
+//! waits, or when something is asked whose answer depends on it (a barrier, statistics). Until the helper has confirmed, no further
+//! frame is taken: [`Agent::is_waiting`] says so and the shell leaves the socket alone. So a barrier's reply means that the kernel judges
+//! by all that came before it (§7.3.8), there is no queue to bound, and a refusal by the helper is told to each message that it
+//! concerned, under its transaction id, with the tables as they were before.
 
+mod batch;
 mod conversation;
+mod features;
+mod packets;
 mod requests;
 mod statistics;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use caregate_protocol::datapath::{self, Counters, Rule, Welcome};
-use caregate_protocol::openflow::{self, ErrorMessage, Message, PortReason, PortStatus};
+use caregate_protocol::datapath::switch::{Change, SwitchCounters};
+use caregate_protocol::datapath::{self, Counters, Welcome};
+use caregate_protocol::openflow::{Message, PortReason, PortStatus};
 
-use super::flow::{Flow, FlowId, Removed, Traffic};
-use super::table::FlowTable;
-use super::translate;
-use super::treatment::{PortRole, Ports};
+use super::ports::{Guard, PortEntry, Ports};
+use super::store::Kept;
+use super::tables::Tables;
+pub use batch::{BATCH_MAX, FLUSH_IDLE, FLUSH_MAX, KEEP_INTERVAL};
+use batch::{Batch, Request};
 use conversation::Conversation;
 pub use conversation::{CloseReason, ECHO_INTERVAL, ECHO_TIMEOUT, FAULTS_MAX, HANDSHAKE_TIMEOUT};
 
-/// Flow-mods that are installed together: a whole table. Each is one that may have to be told of a refusal.
-pub const BATCH_MAX: usize = 64;
-/// Packet-outs that the helper has not confirmed: a few LLDP frames for each port, and 100 kB at most.
+/// Packet-outs that the helper has not confirmed: a flood of a few frames, and 100 kB at most.
 pub const PACKET_OUTS_MAX: usize = 64;
 /// Packet-ins a second, and at once: a controller answers thousands, and the kernel's ring has a meter of its own.
-pub const PACKET_INS_PER_S: u32 = 200;
+pub const PACKET_INS_PER_S: u32 = 1000;
 /// How often counters are read while a flow has an idle timeout, whose unit is a second.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -47,6 +50,8 @@ pub struct Settings {
     pub name: String,
     /// Of the daemon.
     pub version: &'static str,
+    /// [`Guard::built`], but in tests.
+    pub guard: Guard,
 }
 
 /// What to do, in this order.
@@ -54,20 +59,20 @@ pub struct Settings {
 pub enum Action {
     /// Send these bytes, one whole message.
     Send(Vec<u8>),
-    /// Make these flows durable, then replace the kernel's table, then call [`Agent::handle_installed`].
+    /// Make durable what is to be, then have the helper change its tables in one step, then call [`Agent::handle_installed`].
     Install {
-        /// As flow-mods that add them.
-        flows: Vec<openflow::FlowMod>,
-        /// The same for the helper.
-        rules: Vec<Rule>,
+        /// All that there is; none where it may be lost with the power.
+        kept: Option<Kept>,
+        /// What is other than before.
+        changes: Vec<Change>,
     },
-    /// Make these flows durable: the helper refused what came after them.
-    Keep(Vec<openflow::FlowMod>),
+    /// Make this durable; nobody waits for it.
+    Keep(Kept),
     /// Have the helper send this frame, then call [`Agent::handle_packet_out`].
     PacketOut {
         /// To be given back.
         ticket: u64,
-        /// An uplink.
+        /// No sensor port.
         port: u32,
         /// From its Ethernet header on.
         frame: Vec<u8>,
@@ -86,51 +91,33 @@ pub enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HelperRefused;
 
-/// One port and since when it is as it is.
-#[derive(Debug, Clone)]
-struct PortEntry {
-    port: datapath::Port,
-    since: Duration,
-}
-
-/// A flow-mod that is told if the helper refuses.
-#[derive(Debug, Clone)]
-struct Request {
-    xid: u32,
-    error: ErrorMessage,
-}
-
-/// Changes of the table that the helper has not confirmed.
-#[derive(Debug)]
-struct Batch {
-    /// The flows before them.
-    before: Vec<Flow>,
-    /// At most [`BATCH_MAX`].
-    requests: Vec<Request>,
-    /// To be reported once it is true.
-    removed: Vec<Removed>,
-    /// The helper has them.
-    is_installing: bool,
+/// What the helper has counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Readings {
+    /// Of ports.
+    pub ports: Counters,
+    /// Of tables, flows, groups and meters.
+    pub switch: SwitchCounters,
 }
 
 /// The switch.
 #[derive(Debug)]
 pub struct Agent {
     settings: Settings,
-    table: FlowTable,
-    /// By number, from 1.
-    ports: Vec<PortEntry>,
+    tables: Tables,
     /// The helper answers.
     is_helper_there: bool,
     batch: Option<Batch>,
+    /// Since when what is in force is not on disk.
+    unkept: Option<Duration>,
     /// As last read.
-    counters: Counters,
+    readings: Readings,
     is_reading: bool,
     polled: Duration,
     /// When flows may be timed out again, after the helper has refused.
     not_before: Duration,
-    /// Frames that the helper has not confirmed, by ticket; [`PACKET_OUTS_MAX`], and the other outputs of the last of them.
-    /// `None` where whoever sent them is gone.
+    /// Frames that the helper has not confirmed, by ticket; [`PACKET_OUTS_MAX`], and the other copies of the last of them.
+    /// `None` where whoever sent them is gone, and for what no message asked for.
     packet_outs: BTreeMap<u64, Option<Request>>,
     conversation: Option<Conversation>,
     /// Of a master or slave, whichever connection it came by (§6.3.5).
@@ -139,22 +126,23 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// With the helper's ports and the flows that were kept; those that mean nothing with these ports are left out, and their
-    /// number is returned. The first action installs the others.
+    /// With the helper's ports and what was kept; what means nothing with these ports is left out, and the number of such entries is
+    /// returned. The first action installs the others.
     #[must_use]
     pub fn new(
         settings: Settings,
         welcome: &Welcome,
-        kept: &[openflow::FlowMod],
+        kept: &Kept,
         now: Duration,
     ) -> (Self, Vec<Action>, usize) {
+        let ports = Ports::new(settings.guard, welcome, now);
         let mut agent = Self {
             settings,
-            table: FlowTable::new(roles(welcome)),
-            ports: entries(welcome, now),
+            tables: Tables::new(ports),
             is_helper_there: true,
             batch: None,
-            counters: Counters::default(),
+            unkept: None,
+            readings: Readings::default(),
             is_reading: false,
             polled: now,
             not_before: now,
@@ -163,19 +151,16 @@ impl Agent {
             generation: None,
             next_ticket: 1,
         };
-        let mut add =
-            |flow| translate::flow_mod(flow).and_then(|change| agent.table.apply(&change, now)).is_err();
-        let lost = kept.iter().filter(|flow| add(flow)).count();
-        let mut actions = Vec::new();
-        agent.begin_batch();
-        agent.flush_batch(&mut actions);
-        (agent, actions, lost)
+        let lost = agent.tables.restore(kept, now);
+        agent.begin_batch(now).is_installing = true;
+        let install = Action::Install { kept: Some(agent.tables.kept()), changes: agent.tables.everything() };
+        (agent, vec![install], lost)
     }
 
-    /// The flows, in the order in which a frame meets them.
+    /// Flows, groups, meters and ports, for whoever only reads.
     #[must_use]
-    pub fn flows(&self) -> &[Flow] {
-        self.table.flows()
+    pub fn tables(&self) -> &Tables {
+        &self.tables
     }
 
     /// True while no frame may be given to [`handle_frame`](Self::handle_frame): the helper has something to confirm first.
@@ -186,28 +171,23 @@ impl Agent {
             || self.conversation.as_ref().is_some_and(Conversation::is_waiting)
     }
 
-    fn is_installing(&self) -> bool {
-        self.batch.as_ref().is_some_and(|batch| batch.is_installing)
-    }
-
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Duration> {
         let talk = self.conversation.as_ref().and_then(|talk| talk.next_timeout());
-        talk.into_iter().chain(self.flows_due()).min()
+        [talk, self.flows_due(), self.flush_due(), self.keep_due()].into_iter().flatten().min()
     }
 
-    /// When counters are to be read, to see which flows have timed out. A table that can't be changed or counted now waits for what
+    /// When counters are to be read, to see which flows have timed out. Tables that can't be changed or counted now wait for what
     /// the helper has to say.
     fn flows_due(&self) -> Option<Duration> {
         let is_free = self.is_helper_there && !self.is_reading && !self.is_installing();
-        let due = self.table.next_timeout().into_iter().chain(self.next_poll()).min();
+        let due = self.tables.flows().next_timeout().into_iter().chain(self.next_poll()).min();
         due.filter(|_| is_free).map(|due| due.max(self.not_before))
     }
 
     fn next_poll(&self) -> Option<Duration> {
-        let has_idle = self.table.flows().iter().any(|flow| flow.idle_timeout_s > 0);
-        has_idle.then_some(self.polled + POLL_INTERVAL)
+        self.tables.flows().has_idle().then_some(self.polled + POLL_INTERVAL)
     }
 
     /// To be called at [`next_timeout`](Self::next_timeout) or later; earlier it does nothing.
@@ -217,82 +197,27 @@ impl Agent {
         if let Some(talk) = &mut self.conversation {
             talk.handle_timeout(now, &mut actions);
         }
+        if self.flush_due().is_some_and(|due| due <= now) {
+            self.flush_batch(&mut actions);
+        }
         if self.flows_due().is_some_and(|due| due <= now) {
             self.read_counters(&mut actions);
         }
-        actions
-    }
-
-    /// To be called when no more frames are at hand: installs what was gathered.
-    #[must_use]
-    pub fn flush(&mut self) -> Vec<Action> {
-        let mut actions = Vec::new();
-        self.flush_batch(&mut actions);
-        actions
-    }
-
-    fn begin_batch(&mut self) -> &mut Batch {
-        let before = self.table.flows();
-        self.batch.get_or_insert_with(|| Batch {
-            before: before.to_vec(),
-            requests: Vec::new(),
-            removed: Vec::new(),
-            is_installing: false,
-        })
-    }
-
-    fn flush_batch(&mut self, actions: &mut Vec<Action>) {
-        let Some(batch) = &mut self.batch else { return };
-        if !batch.is_installing {
-            batch.is_installing = true;
-            let flows = self.table.flows();
-            actions.push(Action::Install {
-                flows: flows.iter().map(translate::stored).collect(),
-                rules: flows.iter().map(translate::rule).collect(),
-            });
+        if self.keep_due().is_some_and(|due| due <= now) {
+            self.keep(&mut actions);
         }
-    }
-
-    /// Takes what came of [`Action::Install`].
-    #[must_use]
-    pub fn handle_installed(&mut self, result: Result<(), HelperRefused>, now: Duration) -> Vec<Action> {
-        let mut actions = Vec::new();
-        let Some(batch) = self.batch.take_if(|batch| batch.is_installing) else { return actions };
-        if result.is_ok() {
-            for removed in &batch.removed {
-                self.tell(&Message::FlowRemoved(translate::removed(removed)), &mut actions);
-            }
-        } else {
-            self.not_before = now + POLL_INTERVAL;
-            self.roll_back(batch, &mut actions);
-        }
-        self.proceed(now, &mut actions);
         actions
-    }
-
-    fn roll_back(&mut self, batch: Batch, actions: &mut Vec<Action>) {
-        self.table.roll_back(batch.before);
-        actions.push(Action::Refused("helper"));
-        if let Some(talk) = &self.conversation {
-            for Request { xid, error } in batch.requests {
-                talk.answer(xid, &Message::Error(error), actions);
-            }
-        }
-        actions.push(Action::Keep(self.table.flows().iter().map(translate::stored).collect()));
     }
 
     /// Takes what came of [`Action::ReadCounters`].
     #[must_use]
-    pub fn handle_counters(&mut self, result: Result<Counters, HelperRefused>, now: Duration) -> Vec<Action> {
+    pub fn handle_counters(&mut self, result: Result<Readings, HelperRefused>, now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
         self.is_reading = false;
         self.polled = now;
-        if let Ok(counters) = result {
-            let traffic = |of: datapath::Traffic| Traffic { packets: of.frames, bytes: of.bytes };
-            let rules: Vec<_> =
-                counters.rules.iter().map(|rule| (FlowId(rule.id), traffic(rule.traffic))).collect();
-            self.table.observe(&rules, now);
-            self.counters = counters;
+        if let Ok(readings) = result {
+            self.tables.observe(&readings.switch.flows, now);
+            self.readings = readings;
             self.expire(now, &mut actions);
         } else {
             self.not_before = now + POLL_INTERVAL;
@@ -304,14 +229,11 @@ impl Agent {
 
     /// Counters are fresh: what has timed out goes.
     fn expire(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        if self.is_installing() || self.table.next_timeout().is_none_or(|due| now < due) {
+        if self.is_installing() || self.tables.flows().next_timeout().is_none_or(|due| now < due) {
             return;
         }
-        self.begin_batch();
-        let outcome = self.table.expire(now);
-        if let Some(batch) = &mut self.batch {
-            batch.removed.extend(outcome.removed);
-        }
+        let outcome = self.tables.expire(now);
+        self.begin_batch(now).removed.extend(outcome.removed);
         self.flush_batch(actions);
     }
 
@@ -340,81 +262,66 @@ impl Agent {
         actions
     }
 
-    /// The helper is there again: its ports are taken, and it is given the table anew.
+    /// The helper is there again, and knows what was in force when it went: its ports are taken, and what means nothing with them goes.
     #[must_use]
     pub fn handle_helper(&mut self, welcome: &Welcome, now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
-        for entry in entries(welcome, now) {
-            self.take_port(entry.port, now, &mut actions);
+        for port in &welcome.ports {
+            self.take_port(port, now, &mut actions);
         }
-        let known: Vec<u32> = welcome.ports.iter().map(|port| port.number).collect();
-        for gone in self.ports.extract_if(.., |entry| !known.contains(&entry.port.number)).collect::<Vec<_>>()
-        {
-            self.tell_port(PortReason::Delete, &gone.port, &mut actions);
+        for gone in self.tables.ports_mut().retain(welcome) {
+            self.tell_port(PortReason::Delete, &gone, &mut actions);
         }
         self.is_helper_there = true;
-        self.begin_batch();
-        let outcome = self.table.set_ports(roles(welcome), now);
-        if let Some(batch) = &mut self.batch {
-            // What means nothing with these ports can't come back.
-            batch.before = self.table.flows().to_vec();
-            batch.removed.extend(outcome.removed);
+        let outcome = self.tables.recheck(now);
+        if outcome.changed {
+            self.begin_batch(now).removed.extend(outcome.removed);
+            self.flush_batch(&mut actions);
         }
-        self.flush_batch(&mut actions);
         actions
     }
 
     /// A port has changed.
     #[must_use]
-    pub fn handle_port(&mut self, port: datapath::Port, now: Duration) -> Vec<Action> {
+    pub fn handle_port(&mut self, port: &datapath::Port, now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
         self.take_port(port, now, &mut actions);
         actions
     }
 
-    fn take_port(&mut self, port: datapath::Port, now: Duration, actions: &mut Vec<Action>) {
-        let reason = match self.ports.iter_mut().find(|entry| entry.port.number == port.number) {
-            Some(entry) if entry.port == port => return,
+    fn take_port(&mut self, port: &datapath::Port, now: Duration, actions: &mut Vec<Action>) {
+        let ports = self.tables.ports_mut();
+        let reason = match ports.find_mut(port.number) {
+            Some(entry) if entry.port == *port => return,
             Some(entry) => {
-                *entry = PortEntry { port: port.clone(), since: now };
+                (entry.port, entry.since) = (port.clone(), now);
                 PortReason::Modify
             }
             None => {
-                self.ports.push(PortEntry { port: port.clone(), since: now });
+                ports.add(port.clone(), now);
                 PortReason::Add
             }
         };
-        self.tell_port(reason, &port, actions);
+        let entry = self.tables.ports().find(port.number).cloned();
+        entry.iter().for_each(|entry| self.tell_port(reason, entry, actions));
     }
 
-    fn tell_port(&self, reason: PortReason, port: &datapath::Port, actions: &mut Vec<Action>) {
-        let Some(talk) = self.conversation.as_ref().filter(|talk| talk.is_open()) else { return };
-        talk.answer(
-            0,
-            &Message::PortStatus(PortStatus { reason, port: statistics::describe(port) }),
-            actions,
-        );
+    fn tell_port(&self, reason: PortReason, entry: &PortEntry, actions: &mut Vec<Action>) {
+        let wants = |talk: &Conversation| talk.wants_port_status(reason);
+        let status = PortStatus { reason, port: entry.describe() };
+        self.tell(wants, &Message::PortStatus(status), actions);
     }
 
-    /// Tells the controller what it did not ask for, unless it is a slave (§6.3.5).
-    fn tell(&self, message: &Message, actions: &mut Vec<Action>) {
-        if let Some(talk) = self.conversation.as_ref().filter(|talk| talk.is_open() && !talk.is_slave()) {
+    /// Tells the controller what it did not ask for, if it wants that (§7.3.10).
+    fn tell(&self, wants: impl Fn(&Conversation) -> bool, message: &Message, actions: &mut Vec<Action>) {
+        if let Some(talk) = self.conversation.as_ref().filter(|talk| talk.is_open() && wants(talk)) {
             talk.answer(0, message, actions);
         }
     }
-}
 
-fn roles(welcome: &Welcome) -> Ports {
-    let role = |port: &datapath::Port| match port.role {
-        datapath::Role::Sensor => PortRole::Sensor,
-        datapath::Role::Uplink | datapath::Role::Switch => PortRole::Uplink,
-    };
-    Ports::new(welcome.ports.iter().map(role).collect(), welcome.queues)
+    fn tell_error(&self, request: Request, actions: &mut Vec<Action>) {
+        if let Some(talk) = &self.conversation {
+            talk.answer(request.xid, &Message::Error(request.error), actions);
+        }
+    }
 }
-
-fn entries(welcome: &Welcome, now: Duration) -> Vec<PortEntry> {
-    welcome.ports.iter().map(|port| PortEntry { port: port.clone(), since: now }).collect()
-}
-
-#[cfg(test)]
-mod tests;

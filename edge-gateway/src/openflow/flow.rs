@@ -1,45 +1,12 @@
-//! One flow of table 1, and the flow-mod that changes the table (OpenFlow 1.3.5 §7.3.4.1).
+//! One flow (OpenFlow 1.3.5 §5.2).
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use caregate_protocol::openflow::Instruction;
+use caregate_protocol::datapath::switch::{FlowAction, FlowEntry, FlowInstructions};
 pub use caregate_protocol::openflow::{Command, RemovedReason, flags};
 
 use super::pattern::Pattern;
-use super::treatment::{Action, Treatment};
-
-/// A decoded flow-mod. Match and actions are of those that this switch has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FlowMod {
-    /// What to do.
-    pub command: Command,
-    /// 1; for deletes also [`TABLE_ALL`](caregate_protocol::openflow::TABLE_ALL).
-    pub table_id: u8,
-    /// The controller's own mark.
-    pub cookie: u64,
-    /// For modify and delete: the bits of `cookie` that a flow's must equal.
-    pub cookie_mask: u64,
-    /// Seconds without a frame; 0 for ever.
-    pub idle_timeout_s: u16,
-    /// Seconds; 0 for ever.
-    pub hard_timeout_s: u16,
-    /// Higher comes first.
-    pub priority: u16,
-    /// [`NO_BUFFER`](caregate_protocol::openflow::NO_BUFFER), since nothing is buffered here.
-    pub buffer_id: u32,
-    /// For deletes: only flows with an output to this port; [`port::ANY`](super::port::ANY) for all.
-    pub out_port: u32,
-    /// For deletes: [`port::ANY`](super::port::ANY), which is `OFPG_ANY` too; no flow here has a group.
-    pub out_group: u32,
-    /// [`flags`].
-    pub flags: u16,
-    /// Which frames.
-    pub pattern: Pattern,
-    /// What is done with them, as the controller wrote it.
-    pub instructions: Vec<Instruction>,
-    /// What that comes to; none drops.
-    pub actions: Vec<Action>,
-}
 
 /// Frames and bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,16 +24,15 @@ impl Traffic {
             bytes: self.bytes.saturating_sub(earlier.bytes),
         }
     }
+}
 
-    pub(super) fn and(self, other: Self) -> Self {
-        Self {
-            packets: self.packets.saturating_add(other.packets),
-            bytes: self.bytes.saturating_add(other.bytes),
-        }
+impl From<caregate_protocol::datapath::Traffic> for Traffic {
+    fn from(of: caregate_protocol::datapath::Traffic) -> Self {
+        Self { packets: of.frames, bytes: of.bytes }
     }
 }
 
-/// Names a flow's counters at the helper; never used twice while the table lives.
+/// Names a flow and its counters at the helper; a flow with another match never has the id of an earlier one while the tables live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowId(pub u64);
 
@@ -75,14 +41,14 @@ pub struct FlowId(pub u64);
 pub struct Flow {
     /// Of its counters.
     pub id: FlowId,
+    /// Where it is.
+    pub table: u8,
     /// Higher comes first.
     pub priority: u16,
     /// Which frames.
-    pub pattern: Pattern,
+    pub pattern: Arc<Pattern>,
     /// What is done with them.
-    pub treatment: Treatment,
-    /// The same, as the controller wrote it; a flow's statistics show it.
-    pub instructions: Vec<Instruction>,
+    pub instructions: Arc<FlowInstructions>,
     /// The controller's own mark.
     pub cookie: u64,
     /// Seconds without a frame; 0 for ever.
@@ -99,19 +65,60 @@ pub struct Flow {
     pub(super) seen: Traffic,
     /// What `seen` was when counters were reset.
     pub(super) reset: Traffic,
-    /// Of the flow that it replaced.
-    pub(super) inherited: Traffic,
 }
 
 impl Flow {
     /// What it has matched.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
-        self.seen.since(self.reset).and(self.inherited)
+        self.seen.since(self.reset)
+    }
+
+    /// The same as statistics say it: all ones for what the controller doesn't want counted (`OFPFF_NO_PKT_COUNTS`,
+    /// `OFPFF_NO_BYT_COUNTS`).
+    #[must_use]
+    pub fn reported(&self) -> Traffic {
+        let traffic = self.traffic();
+        let unless = |flag: u16, count: u64| if self.flags & flag == 0 { count } else { u64::MAX };
+        Traffic {
+            packets: unless(flags::NO_PKT_COUNTS, traffic.packets),
+            bytes: unless(flags::NO_BYT_COUNTS, traffic.bytes),
+        }
     }
 
     pub(super) fn forget_traffic(&mut self) {
-        (self.reset, self.inherited) = (self.seen, Traffic::default());
+        self.reset = self.seen;
+    }
+
+    /// Its actions, applied and written.
+    pub fn actions(&self) -> impl Iterator<Item = &FlowAction> {
+        self.instructions.apply.iter().chain(&self.instructions.write)
+    }
+
+    /// Whether frames end here and go nowhere.
+    #[must_use]
+    pub fn drops(&self) -> bool {
+        self.instructions.goto.is_none() && self.actions().next().is_none()
+    }
+
+    /// Whether the helper is told the same of both.
+    #[must_use]
+    pub(super) fn acts_as(&self, other: &Self) -> bool {
+        self.id == other.id && self.instructions == other.instructions
+    }
+
+    /// What the helper is told.
+    #[must_use]
+    pub fn entry(&self) -> FlowEntry {
+        let (value, mask) = self.pattern.bytes();
+        FlowEntry {
+            id: self.id.0,
+            table: self.table,
+            priority: self.priority,
+            value,
+            mask,
+            instructions: (*self.instructions).clone(),
+        }
     }
 
     /// When it ends of itself if nothing more matches, and why.

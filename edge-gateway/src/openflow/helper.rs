@@ -2,19 +2,22 @@
 
 use std::future::Future;
 
-use caregate_protocol::datapath::{Counters, Port, Rule, Welcome};
+use caregate_protocol::datapath::switch::{Change, SwitchCounters};
+use caregate_protocol::datapath::{Counters, Port, Welcome};
 
 use super::agent::HelperRefused;
 
 /// Requests, each answered when the helper has done it. A helper that is away answers [`HelperRefused`] at once or within a
 /// few seconds, and comes back by [`HelperEvent::Up`].
 pub trait Helper: Send + 'static {
-    /// Replaces table 1, in one step.
-    fn set_rules(&self, rules: Vec<Rule>) -> impl Future<Output = Result<(), HelperRefused>> + Send;
-    /// Sends a frame out of an uplink.
+    /// Changes tables, groups and meters, in one step.
+    fn change(&self, changes: Vec<Change>) -> impl Future<Output = Result<(), HelperRefused>> + Send;
+    /// Sends a frame out of a port that is no sensor port.
     fn packet_out(&self, port: u32, frame: Vec<u8>)
     -> impl Future<Output = Result<(), HelperRefused>> + Send;
-    /// What was counted.
+    /// What tables, flows, groups and meters counted.
+    fn switch_counters(&self) -> impl Future<Output = Result<SwitchCounters, HelperRefused>> + Send;
+    /// What ports counted.
     fn counters(&self) -> impl Future<Output = Result<Counters, HelperRefused>> + Send;
 }
 

@@ -2,23 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use caregate_protocol::openflow::MatchField;
 use caregate_protocol::policy::Mac;
 
-use super::flow::Flow;
-use super::pattern::Field;
-use super::treatment::Output;
+use super::tables::Tables;
 
-/// Addresses all of whose frames are dropped; `flows` in the order in which a frame meets them. A flow that is about a part of what an
-/// address sends shuts nobody out.
+/// Addresses all of whose frames are dropped, by the first of the controller's tables. A flow that is about a part of what an address
+/// sends shuts nobody out.
 #[must_use]
-pub fn quarantined(flows: &[Flow]) -> BTreeSet<Mac> {
+pub fn quarantined(tables: &Tables) -> BTreeSet<Mac> {
     let mut first: BTreeMap<Mac, bool> = BTreeMap::new();
-    for flow in flows {
+    for flow in tables.flows().of_table(tables.first_table()) {
         let all =
-            flow.pattern.fields().iter().all(|(field, _, _)| matches!(field, Field::InPort | Field::EthSrc));
-        let source = flow.pattern.exact(Field::EthSrc).and_then(|bytes| bytes.try_into().ok()).map(Mac);
-        if let Some(mac) = source.filter(|_| all) {
-            first.entry(mac).or_insert(flow.treatment.output == Output::Drop);
+            flow.pattern.fields().all(|(field, _)| matches!(field, MatchField::InPort | MatchField::EthSrc));
+        if let Some(source) = flow.pattern.exact(MatchField::EthSrc).filter(|_| all) {
+            let [.., a, b, c, d, e, f] = source.to_be_bytes();
+            first.entry(Mac([a, b, c, d, e, f])).or_insert(flow.drops());
         }
     }
     first.into_iter().filter_map(|(mac, is_dropped)| is_dropped.then_some(mac)).collect()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use caregate_host::identity::Identity;
+use caregate_protocol::datapath::switch::Change;
 use caregate_protocol::policy::Mac;
 use prometheus::Registry;
 use tokio::sync::watch;
@@ -14,6 +15,7 @@ use tracing::{error, warn};
 
 use super::agent::Settings;
 use super::metrics::Metrics;
+use super::ports::Guard;
 use super::store::FlowStore;
 use super::switch::Switch;
 use crate::config::SwitchEntry;
@@ -31,7 +33,7 @@ pub struct Surroundings<'a> {
     pub stop: &'a CancellationToken,
 }
 
-/// Puts the kept flows in force and starts the switch; without a controller table 1 is emptied. Says whom the controller has shut
+/// Puts the kept flows in force and starts the switch; without a controller the tables are emptied. Says whom the controller has shut
 /// out, now and at each change.
 ///
 /// # Errors
@@ -45,7 +47,10 @@ pub async fn start(
     let (entry, datapath) = match (entry, datapath) {
         (Some(entry), Some(datapath)) => (entry, datapath),
         (None, Some(datapath)) => {
-            datapath.set_rules(Vec::new()).await.context("the flows of a controller that is no more")?;
+            datapath
+                .change(vec![Change::Clear])
+                .await
+                .context("the flows of a controller that is no more")?;
             return Ok(watched);
         }
         (Some(_), None) => {
@@ -54,18 +59,19 @@ pub async fn start(
         }
         (None, None) => return Ok(watched),
     };
-    let (store, flows) = FlowStore::open(around.data)?;
+    let (store, kept) = FlowStore::open(around.data)?;
     let switch = Switch {
         controller: entry.address,
         controller_name: entry.name.clone(),
         settings: Settings {
             datapath_id: entry.datapath_id.0,
             name: around.identity.id().peer().name.clone(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: crate::VERSION,
+            guard: Guard::built(),
         },
         identity: Arc::clone(around.identity),
         store,
-        flows,
+        kept,
         helper: datapath.clone(),
         events: datapath.events(),
         metrics: Metrics::register(around.registry)?,

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use caregate_host::clock;
 use caregate_host::identity::Identity;
-use caregate_protocol::openflow::FlowMod;
 use caregate_protocol::policy::Mac;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
@@ -25,7 +24,7 @@ use super::helper::{Helper, HelperEvent};
 use super::line::{Line, Moved, Open};
 use super::metrics::Metrics;
 use super::quarantine::quarantined;
-use super::store::FlowStore;
+use super::store::{FlowStore, Kept};
 use super::worker::{JOBS_MAX, Numbered, Outcome, Task, Worker};
 
 /// Beyond any timer: the agent has none.
@@ -41,10 +40,10 @@ pub struct Switch<H> {
     pub settings: Settings,
     /// Our certificate.
     pub identity: Arc<Identity>,
-    /// The flows on disk.
+    /// Flows, groups and meters on disk.
     pub store: FlowStore,
     /// As the store had them.
-    pub flows: Vec<FlowMod>,
+    pub kept: Kept,
     /// Requests to the datapath helper.
     pub helper: H,
     /// What it says unasked. The first is [`HelperEvent::Up`].
@@ -67,19 +66,19 @@ impl<H: Helper> Switch<H> {
             anyhow::bail!("the datapath helper is not there");
         };
         let (mut agent, actions, lost) =
-            Agent::new(self.settings.clone(), &welcome, &self.flows, Duration::ZERO);
+            Agent::new(self.settings.clone(), &welcome, &self.kept, Duration::ZERO);
         for action in actions {
-            if let Action::Install { rules, .. } = action {
-                let installed = self.helper.set_rules(rules).await;
+            if let Action::Install { changes, .. } = action {
+                let installed = self.helper.change(changes).await;
                 installed.map_err(|_refused| {
                     anyhow::anyhow!("the datapath helper does not take the kept flows")
                 })?;
             }
         }
         drop(agent.handle_installed(Ok(()), Duration::ZERO));
-        info!(flows = agent.flows().len(), "table 1 is as it was kept");
+        info!(flows = agent.tables().flows().len(), "the tables are as they were kept");
         if lost > 0 {
-            warn!(lost, "flows mean nothing with the helper's ports, and are left out");
+            warn!(lost, "flows, groups and meters mean nothing with the helper's ports, and are left out");
         }
         Ok(Installed { switch: self, agent, opened })
     }
@@ -122,6 +121,7 @@ impl<H: Helper> Installed<H> {
             closing: None,
             tasks,
             absence: 0,
+            told: None,
             metrics,
             quarantined,
         };
@@ -144,6 +144,8 @@ struct Shell {
     tasks: mpsc::Sender<Numbered<Task>>,
     /// How often the helper has gone. What comes of earlier tasks has been given up.
     absence: u64,
+    /// The revision of the tables that was told last.
+    told: Option<u64>,
     metrics: Metrics,
     quarantined: watch::Sender<Arc<BTreeSet<Mac>>>,
 }
@@ -160,6 +162,8 @@ impl Shell {
             let may_read = !self.agent.is_waiting();
             tokio::select! {
                 () = shutdown.cancelled() => {
+                    let actions = self.agent.handle_shutdown();
+                    self.perform(actions).await;
                     self.hang_up("shutdown").await;
                     return Ok(());
                 }
@@ -186,10 +190,14 @@ impl Shell {
         }
     }
 
-    /// Says what table 1 is now.
-    fn tell(&self) {
-        self.metrics.flows.set(i64::try_from(self.agent.flows().len()).unwrap_or(i64::MAX));
-        let shut_out = quarantined(self.agent.flows());
+    /// Says what the tables are now.
+    fn tell(&mut self) {
+        let tables = self.agent.tables();
+        if self.told.replace(tables.revision()) == Some(tables.revision()) {
+            return;
+        }
+        self.metrics.flows.set(i64::try_from(tables.flows().len()).unwrap_or(i64::MAX));
+        let shut_out = quarantined(tables);
         self.quarantined.send_if_modified(|known| {
             let changed = **known != shut_out;
             if changed {
@@ -231,7 +239,7 @@ impl Shell {
                 self.agent.handle_helper_lost(now)
             }
             HelperEvent::Punt { .. } => return self.count_refused("punt"),
-            HelperEvent::Port(port) => self.agent.handle_port(port, now),
+            HelperEvent::Port(port) => self.agent.handle_port(&port, now),
             HelperEvent::PacketIn { rule, total_len, frame } => {
                 if matches!(&self.line, Line::Open(open) if !open.has_room()) {
                     return self.count_refused("packet-in-unread");
@@ -278,7 +286,7 @@ impl Shell {
         }
     }
 
-    /// Gives the agent frames while it takes them, and installs what they came to when no more are at hand.
+    /// Gives the agent frames while it takes them.
     async fn take_frames(&mut self) {
         while self.closing.is_none() && !self.agent.is_waiting() {
             let now = self.now();
@@ -301,8 +309,6 @@ impl Shell {
             };
             self.perform(actions).await;
         }
-        let actions = self.agent.flush();
-        self.perform(actions).await;
     }
 
     /// Does what the agent says, in its order.
@@ -314,8 +320,8 @@ impl Shell {
                         open.send(&bytes);
                     }
                 }
-                Action::Install { flows, rules } => self.give(Task::Install { flows, rules }).await,
-                Action::Keep(flows) => self.give(Task::Keep(flows)).await,
+                Action::Install { kept, changes } => self.give(Task::Install { kept, changes }).await,
+                Action::Keep(kept) => self.give(Task::Keep(kept)).await,
                 Action::PacketOut { ticket, port, frame } => {
                     self.give(Task::PacketOut { ticket, port, frame }).await;
                 }

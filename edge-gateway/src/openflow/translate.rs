@@ -1,142 +1,129 @@
-//! Between what stands in OpenFlow's messages, what table 1 holds, and what the helper is told.
+//! Between what stands in OpenFlow's messages, and what the switch's tables and its helper hold.
 
 use std::time::Duration;
 
-use caregate_protocol::datapath;
+use caregate_protocol::datapath::switch::{ACTIONS_MAX, FlowAction, FlowInstructions};
 use caregate_protocol::openflow::multipart::FlowStats;
 use caregate_protocol::openflow::{
-    self, BadAction, BadInstruction, BadMatch, CLASS_BASIC, ErrorKind, FlowRemoved, Instruction, Lasted,
-    Match, MatchField, Oxm,
+    self, Action, BadAction, BadInstruction, ErrorKind, FlowRemoved, Instruction, Lasted, MatchField, Oxm,
+    VLAN_VID_PRESENT, eth_type,
 };
 
-use super::flow::{Flow, FlowMod, Removed};
-use super::pattern::{Field, Part, Pattern};
-use super::table::{self, TABLE_CONTROLLER};
-use super::treatment::{Action, Output};
+use super::flow::{Flow, Removed};
+use super::pattern::Pattern;
 
-/// Actions of one flow: set-field, set-queue and output in both of its instructions, and some to spare.
-const ACTIONS_MAX: usize = 16;
-
-/// The pattern of a match.
+/// What a flow's instructions come to.
 ///
 /// # Errors
-/// `OFPBMC_BAD_FIELD` for a field that this switch doesn't have, else what [`Pattern::with`] says.
-pub fn pattern(of: &Match) -> Result<Pattern, BadMatch> {
-    let add = |pattern: Pattern, oxm: &Oxm| {
-        let field = if oxm.class() == CLASS_BASIC {
-            Field::of_oxm(oxm.number())?
-        } else {
-            return Err(BadMatch::BadField);
-        };
-        pattern.with(field, oxm.value(), oxm.mask())
-    };
-    of.fields.iter().try_fold(Pattern::any(), add)
-}
-
-/// The match that has this pattern.
-#[must_use]
-pub fn to_match(pattern: &Pattern) -> Match {
-    let oxm = |(field, value, mask): Part<'_>| Oxm::new(MatchField::from_u8(field.oxm())?, value, mask).ok();
-    Match { fields: pattern.fields().into_iter().filter_map(oxm).collect() }
-}
-
-/// What a flow's instructions come to in table 1, the last: actions that are applied, in their order, then those that were
-/// written, in the order of the standard's action set (§5.10).
-///
-/// # Errors
-/// `OFPBIC_BAD_TABLE_ID` for a goto, since no table follows; `UNSUP_INST`, `UNKNOWN_INST`, `BAD_EXPERIMENTER`; for actions
-/// `OFPBAC_TOO_MANY`, `BAD_TYPE`, `BAD_EXPERIMENTER`, `BAD_SET_TYPE`, `BAD_SET_LEN`.
-pub fn actions(instructions: &[Instruction]) -> Result<Vec<Action>, ErrorKind> {
+/// `OFPBIC_UNSUP_INST` for two of one type, `UNKNOWN_INST`, `BAD_EXPERIMENTER`; for actions as [`actions`].
+pub fn instructions(of: &[Instruction]) -> Result<FlowInstructions, ErrorKind> {
     let refuse = |code| Err(ErrorKind::BadInstruction(code));
-    let (mut applied, mut written) = (None, None);
-    for instruction in instructions {
-        let place = match instruction {
-            // Nothing was written before this table.
-            Instruction::ClearActions => continue,
-            Instruction::ApplyActions(actions) => (&mut applied, actions),
-            Instruction::WriteActions(actions) => (&mut written, actions),
-            Instruction::GotoTable(_) => return refuse(BadInstruction::BadTableId),
-            Instruction::WriteMetadata { .. } | Instruction::Meter(_) => {
-                return refuse(BadInstruction::UnsupInst);
-            }
-            Instruction::Experimenter { .. } => return refuse(BadInstruction::BadExperimenter),
-            Instruction::Other { .. } => return refuse(BadInstruction::UnknownInst),
-        };
-        let (list, actions) = place;
+    let mut all = FlowInstructions::default();
+    for (at, instruction) in of.iter().enumerate() {
         // At most one of each type (§5.9).
-        if list.is_some() {
+        if of[..at].iter().any(|before| before.number() == instruction.number()) {
             return refuse(BadInstruction::UnsupInst);
         }
-        if actions.len() > ACTIONS_MAX {
-            return Err(ErrorKind::BadAction(BadAction::TooMany));
+        match instruction {
+            Instruction::GotoTable(table) => all.goto = Some(*table),
+            Instruction::WriteMetadata { metadata, mask } => all.metadata = Some((metadata & mask, *mask)),
+            Instruction::WriteActions(written) => all.write = actions(written)?,
+            Instruction::ApplyActions(applied) => all.apply = actions(applied)?,
+            Instruction::ClearActions => all.clear = true,
+            Instruction::Meter(meter) => all.meter = Some(*meter),
+            Instruction::Experimenter { .. } => return refuse(BadInstruction::BadExperimenter),
+            Instruction::Other { .. } => return refuse(BadInstruction::UnknownInst),
         }
-        *list =
-            Some(actions.iter().map(action).collect::<Result<Vec<_>, _>>().map_err(ErrorKind::BadAction)?);
     }
-    let mut actions = applied.unwrap_or_default();
-    actions.extend(action_set(&written.unwrap_or_default()));
-    Ok(actions)
+    Ok(all)
 }
 
-/// One of each kind, the last that was written, with the output at the end.
-fn action_set(written: &[Action]) -> impl Iterator<Item = Action> {
-    let last = |kind: fn(&Action) -> bool| written.iter().copied().rfind(kind);
-    let dscp = last(|action| matches!(action, Action::SetDscp(_)));
-    let queue = last(|action| matches!(action, Action::SetQueue(_)));
-    let output = last(|action| matches!(action, Action::Output { .. }));
-    [dscp, queue, output].into_iter().flatten()
+/// The instructions that come to this, by their type.
+#[must_use]
+pub fn to_instructions(all: &FlowInstructions) -> Vec<Instruction> {
+    let list = |actions: &[FlowAction]| actions.iter().map(to_action).collect::<Vec<_>>();
+    let goto = all.goto.map(Instruction::GotoTable);
+    let metadata = all.metadata.map(|(metadata, mask)| Instruction::WriteMetadata { metadata, mask });
+    let write = (!all.write.is_empty()).then(|| Instruction::WriteActions(list(&all.write)));
+    let apply = (!all.apply.is_empty()).then(|| Instruction::ApplyActions(list(&all.apply)));
+    let clear = all.clear.then_some(Instruction::ClearActions);
+    let meter = all.meter.map(Instruction::Meter);
+    [goto, metadata, write, apply, clear, meter].into_iter().flatten().collect()
 }
 
-fn action(action: &openflow::Action) -> Result<Action, BadAction> {
-    match action {
-        openflow::Action::Output { port, max_len } => Ok(Action::Output { port: *port, max_len: *max_len }),
-        openflow::Action::SetQueue(queue) => Ok(Action::SetQueue(*queue)),
-        openflow::Action::SetField(oxm) => match (oxm.field(), oxm.value()) {
-            (Some(MatchField::IpDscp), [dscp]) => Ok(Action::SetDscp(*dscp)),
-            (Some(MatchField::IpDscp), _) => Err(BadAction::BadSetLen),
-            _ => Err(BadAction::BadSetType),
-        },
-        openflow::Action::Experimenter { .. } => Err(BadAction::BadExperimenter),
-        openflow::Action::Group(_)
-        | openflow::Action::CopyTtlOut
-        | openflow::Action::CopyTtlIn
-        | openflow::Action::SetMplsTtl(_)
-        | openflow::Action::DecMplsTtl
-        | openflow::Action::PushVlan(_)
-        | openflow::Action::PopVlan
-        | openflow::Action::PushMpls(_)
-        | openflow::Action::PopMpls(_)
-        | openflow::Action::SetNwTtl(_)
-        | openflow::Action::DecNwTtl
-        | openflow::Action::PushPbb(_)
-        | openflow::Action::PopPbb
-        | openflow::Action::Other { .. } => Err(BadAction::BadType),
-    }
-}
-
-/// A flow-mod of which this switch has all fields and actions. A delete's instructions mean nothing (§6.4).
+/// A list of actions of those that this switch has.
 ///
 /// # Errors
-/// As [`pattern`] and [`actions`].
-pub fn flow_mod(of: &openflow::FlowMod) -> Result<FlowMod, ErrorKind> {
-    let pattern = pattern(&of.pattern).map_err(ErrorKind::BadMatch)?;
-    let deletes = table::is_delete(of.command);
-    Ok(FlowMod {
-        command: of.command,
-        table_id: of.table_id,
-        cookie: of.cookie,
-        cookie_mask: of.cookie_mask,
-        idle_timeout_s: of.idle_timeout_s,
-        hard_timeout_s: of.hard_timeout_s,
-        priority: of.priority,
-        buffer_id: of.buffer_id,
-        out_port: of.out_port,
-        out_group: of.out_group,
-        flags: of.flags,
-        pattern,
-        instructions: if deletes { Vec::new() } else { of.instructions.clone() },
-        actions: if deletes { Vec::new() } else { actions(&of.instructions)? },
+/// `OFPBAC_TOO_MANY`, `BAD_TYPE` for what this switch doesn't have (PBB), `BAD_EXPERIMENTER`, `BAD_ARGUMENT` for an Ethertype
+/// that is no tag's, `BAD_SET_TYPE`, `BAD_SET_LEN`, `BAD_SET_ARGUMENT`.
+pub fn actions(of: &[Action]) -> Result<Vec<FlowAction>, ErrorKind> {
+    if of.len() > ACTIONS_MAX {
+        return Err(ErrorKind::BadAction(BadAction::TooMany));
+    }
+    of.iter().map(action).collect::<Result<_, _>>().map_err(ErrorKind::BadAction)
+}
+
+fn action(of: &Action) -> Result<FlowAction, BadAction> {
+    Ok(match of {
+        Action::Output { port, max_len } => FlowAction::Output { port: *port, max_len: *max_len },
+        Action::CopyTtlOut => FlowAction::CopyTtlOut,
+        Action::CopyTtlIn => FlowAction::CopyTtlIn,
+        Action::SetMplsTtl(ttl) => FlowAction::SetMplsTtl(*ttl),
+        Action::DecMplsTtl => FlowAction::DecMplsTtl,
+        Action::PushVlan(tag @ (eth_type::VLAN | eth_type::SERVICE_VLAN)) => FlowAction::PushVlan(*tag),
+        Action::PopVlan => FlowAction::PopVlan,
+        Action::PushMpls(tag @ (eth_type::MPLS | eth_type::MPLS_MULTICAST)) => FlowAction::PushMpls(*tag),
+        Action::PushVlan(_) | Action::PushMpls(_) => return Err(BadAction::BadArgument),
+        Action::PopMpls(below) => FlowAction::PopMpls(*below),
+        Action::SetQueue(queue) => FlowAction::SetQueue(*queue),
+        Action::Group(group) => FlowAction::Group(*group),
+        Action::SetNwTtl(ttl) => FlowAction::SetNwTtl(*ttl),
+        Action::DecNwTtl => FlowAction::DecNwTtl,
+        Action::SetField(oxm) => set_field(oxm)?,
+        Action::Experimenter { .. } => return Err(BadAction::BadExperimenter),
+        Action::PushPbb(_) | Action::PopPbb | Action::Other { .. } => return Err(BadAction::BadType),
     })
+}
+
+fn set_field(oxm: &Oxm) -> Result<FlowAction, BadAction> {
+    use caregate_ebpf_common::switch::place;
+    let field = oxm.field().filter(|field| field.is_settable() && place(field.number()).is_some());
+    let field = field.ok_or(BadAction::BadSetType)?;
+    if oxm.value().len() != field.bytes() {
+        return Err(BadAction::BadSetLen);
+    }
+    let value = oxm.value_number().ok_or(BadAction::BadSetLen)?;
+    // A tag's number is told from "no tag" by OFPVID_PRESENT (§7.2.3.8).
+    let is_vid = field != MatchField::VlanVid || value & u128::from(VLAN_VID_PRESENT) != 0;
+    if value & !field.ones() != 0 || !is_vid {
+        return Err(BadAction::BadSetArgument);
+    }
+    Ok(FlowAction::SetField { field: field.number(), value })
+}
+
+/// The action that comes to this.
+#[must_use]
+pub fn to_action(of: &FlowAction) -> Action {
+    match *of {
+        FlowAction::Output { port, max_len } => Action::Output { port, max_len },
+        FlowAction::Group(group) => Action::Group(group),
+        FlowAction::SetQueue(queue) => Action::SetQueue(queue),
+        FlowAction::PushVlan(tag) => Action::PushVlan(tag),
+        FlowAction::PopVlan => Action::PopVlan,
+        FlowAction::PushMpls(tag) => Action::PushMpls(tag),
+        FlowAction::PopMpls(below) => Action::PopMpls(below),
+        FlowAction::CopyTtlOut => Action::CopyTtlOut,
+        FlowAction::CopyTtlIn => Action::CopyTtlIn,
+        FlowAction::SetMplsTtl(ttl) => Action::SetMplsTtl(ttl),
+        FlowAction::DecMplsTtl => Action::DecMplsTtl,
+        FlowAction::SetNwTtl(ttl) => Action::SetNwTtl(ttl),
+        FlowAction::DecNwTtl => Action::DecNwTtl,
+        FlowAction::SetField { field, value } => {
+            let oxm = MatchField::from_u8(field).and_then(|field| Oxm::exact(field, value).ok());
+            // Of those that came in a message, each has a field.
+            oxm.map_or(Action::Other { action_type: 25, body: Vec::new() }, Action::SetField)
+        }
+    }
 }
 
 /// The flow-mod that would add the flow again.
@@ -147,32 +134,18 @@ pub fn stored(flow: &Flow) -> openflow::FlowMod {
         idle_timeout_s: flow.idle_timeout_s,
         hard_timeout_s: flow.hard_timeout_s,
         flags: flow.flags & !openflow::flags::CHECK_OVERLAP,
-        pattern: to_match(&flow.pattern),
-        instructions: flow.instructions.clone(),
-        ..openflow::FlowMod::new(openflow::Command::Add, TABLE_CONTROLLER, flow.priority)
+        pattern: flow.pattern.to_match(),
+        instructions: to_instructions(&flow.instructions),
+        ..openflow::FlowMod::new(openflow::Command::Add, flow.table, flow.priority)
     }
-}
-
-/// What the helper is told of a flow.
-#[must_use]
-pub fn rule(flow: &Flow) -> datapath::Rule {
-    let (value, mask) = flow.pattern.key();
-    let output = match flow.treatment.output {
-        Output::Drop => datapath::Output::Drop,
-        Output::Local => datapath::Output::Local,
-        Output::Normal => datapath::Output::Normal,
-        Output::Controller { max_len } => datapath::Output::Controller { max_len },
-    };
-    let treatment = datapath::Treatment { dscp: flow.treatment.dscp, queue: flow.treatment.queue, output };
-    datapath::Rule { id: flow.id.0, value: *value, mask: *mask, treatment }
 }
 
 /// What a flow's statistics say (§7.3.5.2).
 #[must_use]
 pub fn stats(flow: &Flow, now: Duration) -> FlowStats {
-    let traffic = flow.traffic();
+    let traffic = flow.reported();
     FlowStats {
-        table_id: TABLE_CONTROLLER,
+        table_id: flow.table,
         lasted: Lasted::from(now.saturating_sub(flow.added)),
         priority: flow.priority,
         idle_timeout_s: flow.idle_timeout_s,
@@ -181,28 +154,33 @@ pub fn stats(flow: &Flow, now: Duration) -> FlowStats {
         cookie: flow.cookie,
         packets: traffic.packets,
         bytes: traffic.bytes,
-        pattern: to_match(&flow.pattern),
-        instructions: flow.instructions.clone(),
+        pattern: flow.pattern.to_match(),
+        instructions: to_instructions(&flow.instructions),
     }
 }
 
 /// That a flow has gone (§7.4.2).
 #[must_use]
 pub fn removed(removed: &Removed) -> FlowRemoved {
-    let (flow, traffic) = (&removed.flow, removed.flow.traffic());
+    let (flow, traffic) = (&removed.flow, removed.flow.reported());
     FlowRemoved {
         cookie: flow.cookie,
         priority: flow.priority,
         reason: removed.reason,
-        table_id: TABLE_CONTROLLER,
+        table_id: flow.table,
         lasted: removed.lasted.into(),
         idle_timeout_s: flow.idle_timeout_s,
         hard_timeout_s: flow.hard_timeout_s,
         packets: traffic.packets,
         bytes: traffic.bytes,
-        pattern: to_match(&flow.pattern),
+        pattern: flow.pattern.to_match(),
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// The pattern of a match, as an error of a message.
+///
+/// # Errors
+/// As [`Pattern::of`].
+pub fn pattern(of: &openflow::Match) -> Result<Pattern, ErrorKind> {
+    Pattern::of(of).map_err(ErrorKind::BadMatch)
+}

@@ -3,15 +3,14 @@
 use std::time::{Duration, Instant};
 
 use caregate_host::clock;
-use caregate_protocol::datapath::{Counters, Rule};
-use caregate_protocol::openflow::FlowMod;
+use caregate_protocol::datapath::switch::Change;
 use tokio::sync::mpsc;
 use tracing::error;
 
-use super::agent::{HelperRefused, PACKET_OUTS_MAX};
+use super::agent::{HelperRefused, PACKET_OUTS_MAX, Readings};
 use super::helper::Helper;
 use super::metrics::Metrics;
-use super::store::FlowStore;
+use super::store::{FlowStore, Kept, encode};
 use crate::mqtt::rate::TokenBucket;
 
 /// Jobs that wait: packet-outs, with the other outputs of the last of them, and one each of the others.
@@ -23,8 +22,8 @@ const KEEPS_PER_S: u32 = 1;
 /// What is to be done.
 #[derive(Debug)]
 pub(super) enum Task {
-    Install { flows: Vec<FlowMod>, rules: Vec<Rule> },
-    Keep(Vec<FlowMod>),
+    Install { kept: Option<Kept>, changes: Vec<Change> },
+    Keep(Kept),
     PacketOut { ticket: u64, port: u32, frame: Vec<u8> },
     ReadCounters,
 }
@@ -34,7 +33,7 @@ pub(super) enum Task {
 pub(super) enum Outcome {
     Installed(Result<(), HelperRefused>),
     PacketOut(u64, Result<(), HelperRefused>),
-    Counters(Result<Counters, HelperRefused>),
+    Counters(Result<Readings, HelperRefused>),
 }
 
 /// A task or an outcome, and how often the helper had gone when the task was given.
@@ -66,15 +65,15 @@ impl<H: Helper> Worker<H> {
     ) {
         while let Some(Numbered { absence, what }) = tasks.recv().await {
             let what = match what {
-                Task::Install { flows, rules } => Outcome::Installed(self.install(flows, rules).await),
-                Task::Keep(flows) => {
-                    self.keep(flows).await;
+                Task::Install { kept, changes } => Outcome::Installed(self.install(kept, changes).await),
+                Task::Keep(kept) => {
+                    self.keep(&kept).await;
                     continue;
                 }
                 Task::PacketOut { ticket, port, frame } => {
                     Outcome::PacketOut(ticket, self.helper.packet_out(port, frame).await)
                 }
-                Task::ReadCounters => Outcome::Counters(self.helper.counters().await),
+                Task::ReadCounters => Outcome::Counters(self.read_counters().await),
             };
             if outcomes.send(Numbered { absence, what }).is_err() {
                 break;
@@ -82,12 +81,21 @@ impl<H: Helper> Worker<H> {
         }
     }
 
-    /// First on disk, then in the kernel: after a power cut, what a barrier confirmed is there.
-    async fn install(&mut self, flows: Vec<FlowMod>, rules: Vec<Rule>) -> Result<(), HelperRefused> {
+    async fn read_counters(&mut self) -> Result<Readings, HelperRefused> {
+        let ports = self.helper.counters().await?;
+        Ok(Readings { ports, switch: self.helper.switch_counters().await? })
+    }
+
+    /// First on disk, then in the kernel: after a power cut, what a barrier confirmed of sensors is there.
+    async fn install(&mut self, kept: Option<Kept>, changes: Vec<Change>) -> Result<(), HelperRefused> {
         let begun = clock::monotonic();
-        let result = if !self.keep(flows).await {
+        let is_kept = match &kept {
+            Some(kept) => self.keep(kept).await,
+            None => true,
+        };
+        let result = if !is_kept {
             "store"
-        } else if self.helper.set_rules(rules).await.is_err() {
+        } else if !changes.is_empty() && self.helper.change(changes).await.is_err() {
             "helper"
         } else {
             "done"
@@ -97,8 +105,9 @@ impl<H: Helper> Worker<H> {
         if result == "done" { Ok(()) } else { Err(HelperRefused) }
     }
 
-    async fn keep(&mut self, flows: Vec<FlowMod>) -> bool {
-        if self.store.holds(&flows) {
+    async fn keep(&mut self, kept: &Kept) -> bool {
+        let bytes = encode(kept);
+        if self.store.holds(&bytes) {
             return true;
         }
         while !self.keeps.is_ready(self.opened.elapsed()) {
@@ -106,7 +115,7 @@ impl<H: Helper> Worker<H> {
             tokio::time::sleep_until((self.opened + ready_at).into()).await;
         }
         self.keeps.take(self.opened.elapsed());
-        match tokio::task::block_in_place(|| self.store.keep(&flows)) {
+        match tokio::task::block_in_place(|| self.store.keep(bytes)) {
             Ok(()) => true,
             Err(failure) => {
                 error!(%failure, "flows can't be kept");

@@ -18,6 +18,7 @@ use caregate_protocol::datapath::Policy;
 use edge_gateway::datapath::Datapath;
 use edge_gateway::openflow::agent::Settings;
 use edge_gateway::openflow::metrics::Metrics;
+use edge_gateway::openflow::ports::Guard;
 use edge_gateway::openflow::store::FlowStore;
 use edge_gateway::openflow::switch::Switch;
 use pnet::datalink::{self, Channel, DataLinkReceiver, DataLinkSender};
@@ -176,7 +177,7 @@ impl Gateway {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let stop = CancellationToken::new();
         let session = clock::now_us().unsigned_abs();
-        let (store, flows) = FlowStore::open(self.folder.path()).unwrap();
+        let (store, kept) = FlowStore::open(self.folder.path()).unwrap();
         let identity = pki.identity(Role::Gateway, "gateway-1");
         let socket = self.socket();
         let (datapath, running) = runtime.block_on(async {
@@ -184,10 +185,15 @@ impl Gateway {
             let switch = Switch {
                 controller,
                 controller_name: Some("controller-1".to_owned()),
-                settings: Settings { datapath_id: 0xc0ffee, name: "gateway-1".to_owned(), version: "test" },
+                settings: Settings {
+                    datapath_id: 0xc0ffee,
+                    name: "gateway-1".to_owned(),
+                    version: "test",
+                    guard: Guard::On,
+                },
                 identity,
                 store,
-                flows,
+                kept,
                 helper: datapath.clone(),
                 events: datapath.events(),
                 metrics: Metrics::register(&Registry::new()).unwrap(),

@@ -1,14 +1,17 @@
 //! The switch, running against a place where rules can be seen to arrive. The kernel itself has tests of its own.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 
 use caregate_host::identity::{Identity, Role};
-use caregate_protocol::datapath::{self, Counters, Mode, Port, Rule, Welcome};
+use caregate_protocol::datapath::switch::{Change, FlowEntry, SwitchCounters};
+use caregate_protocol::datapath::{self, Counters, Mode, Port, Welcome};
 use edge_gateway::openflow::agent::{HelperRefused, Settings};
 use edge_gateway::openflow::helper::{Helper, HelperEvent};
 use edge_gateway::openflow::metrics::Metrics;
+use edge_gateway::openflow::ports::Guard;
 use edge_gateway::openflow::store::FlowStore;
 use edge_gateway::openflow::switch::Switch;
 use prometheus::{Encoder, Registry, TextEncoder};
@@ -20,14 +23,14 @@ use super::pki::Pki;
 /// What arrived, and how the next is answered.
 #[derive(Debug, Default)]
 struct State {
-    rules: Option<Vec<Rule>>,
-    replaced: u64,
+    flows: Option<BTreeMap<u64, FlowEntry>>,
+    changed: u64,
     sent: Vec<(u32, Vec<u8>)>,
     is_held: bool,
     refuses: bool,
 }
 
-/// Takes rules and frames.
+/// Takes flows and frames.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Place(Arc<(Mutex<State>, Condvar)>);
 
@@ -38,14 +41,14 @@ impl Place {
         result
     }
 
-    /// The rules in force; none before the first.
-    pub(crate) fn rules(&self) -> Option<Vec<Rule>> {
-        self.with(|state| state.rules.clone())
+    /// The flows in force, by their id; none before the first.
+    pub(crate) fn flows(&self) -> Option<Vec<FlowEntry>> {
+        self.with(|state| state.flows.as_ref().map(|flows| flows.values().cloned().collect()))
     }
 
-    /// How often they were replaced.
-    pub(crate) fn replaced(&self) -> u64 {
-        self.with(|state| state.replaced)
+    /// How often they were changed.
+    pub(crate) fn changed(&self) -> u64 {
+        self.with(|state| state.changed)
     }
 
     /// Frames that were sent.
@@ -73,11 +76,26 @@ impl Place {
 }
 
 impl Helper for Place {
-    async fn set_rules(&self, rules: Vec<Rule>) -> Result<(), HelperRefused> {
+    async fn change(&self, changes: Vec<Change>) -> Result<(), HelperRefused> {
         self.answer(|state| {
-            state.replaced += 1;
-            state.rules = Some(rules);
+            state.changed += 1;
+            let flows = state.flows.get_or_insert_default();
+            for change in changes {
+                match change {
+                    Change::Clear => flows.clear(),
+                    Change::PutFlow(flow) => drop(flows.insert(flow.id, flow)),
+                    Change::RemoveFlow(id) => drop(flows.remove(&id)),
+                    Change::PutGroup(_)
+                    | Change::RemoveGroup(_)
+                    | Change::PutMeter(_)
+                    | Change::RemoveMeter(_) => {}
+                }
+            }
         })
+    }
+
+    async fn switch_counters(&self) -> Result<SwitchCounters, HelperRefused> {
+        self.answer(|_| SwitchCounters::default())
     }
 
     async fn packet_out(&self, port: u32, frame: Vec<u8>) -> Result<(), HelperRefused> {
@@ -127,14 +145,19 @@ impl Running {
         let registry = Registry::new();
         let (events, events_in) = mpsc::channel(16);
         events.try_send(HelperEvent::Up(welcome())).unwrap();
-        let (store, flows) = FlowStore::open(data).unwrap();
+        let (store, kept) = FlowStore::open(data).unwrap();
         let switch = Switch {
             controller,
             controller_name: Some("controller-1".to_owned()),
-            settings: Settings { datapath_id: 0xc0ffee, name: "gateway-1".to_owned(), version: "test" },
+            settings: Settings {
+                datapath_id: 0xc0ffee,
+                name: "gateway-1".to_owned(),
+                version: "test",
+                guard: Guard::On,
+            },
             identity,
             store,
-            flows,
+            kept,
             helper: place.clone(),
             events: events_in,
             metrics: Metrics::register(&registry).unwrap(),

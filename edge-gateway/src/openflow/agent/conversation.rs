@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use caregate_protocol::openflow::multipart::{ReplyBody, RequestBody};
+use caregate_protocol::openflow::multipart::RequestBody;
 use caregate_protocol::openflow::{
-    BadRequest, ControllerRole, DecodeError, ErrorKind, ErrorMessage, FragmentHandling, FrameError, Hello,
-    HelloFailed, Message, MultipartRequest, Role, RoleRequestFailed, SwitchConfig, SwitchConfigFailed,
-    VERSION,
+    AsyncConfig, BadRequest, ControllerRole, DecodeError, ErrorKind, ErrorMessage, FragmentHandling,
+    FrameError, Hello, HelloFailed, Message, PacketInReason, PortReason, RemovedReason, Role,
+    RoleRequestFailed, SwitchConfig, SwitchConfigFailed, VERSION,
 };
 use thiserror::Error;
 
@@ -89,7 +89,9 @@ pub(super) struct Conversation {
     /// At most [`FAULTS_MAX`] while open.
     faults: u32,
     role: ControllerRole,
-    pub(super) config: SwitchConfig,
+    config: SwitchConfig,
+    /// What it wants to be told unasked.
+    asynchronous: AsyncConfig,
     /// With its transaction id. No frame is taken until it is answered.
     pub(super) pending: Option<(u32, Pending)>,
     /// Packet-ins that may be sent.
@@ -104,6 +106,7 @@ impl Conversation {
             faults: 0,
             role: ControllerRole::Equal,
             config: SwitchConfig { fragments: FragmentHandling::Normal, miss_send_len: 128 },
+            asynchronous: AsyncConfig::default(),
             pending: None,
             tokens: TokenBucket::new(PACKET_INS_PER_S, PACKET_INS_PER_S, now),
         }
@@ -115,6 +118,25 @@ impl Conversation {
 
     pub(super) fn is_slave(&self) -> bool {
         self.role == ControllerRole::Slave
+    }
+
+    /// Whether it wants what has this reason, by masks for masters and for slaves (§7.3.10).
+    fn wants(&self, masks: [u32; 2], reason: u8) -> bool {
+        let [master, slave] = masks;
+        let mask = if self.is_slave() { slave } else { master };
+        mask >> reason & 1 != 0
+    }
+
+    pub(super) fn wants_packet_in(&self, reason: PacketInReason) -> bool {
+        self.wants(self.asynchronous.packet_in, reason as u8)
+    }
+
+    pub(super) fn wants_port_status(&self, reason: PortReason) -> bool {
+        self.wants(self.asynchronous.port_status, reason as u8)
+    }
+
+    pub(super) fn wants_flow_removed(&self, reason: RemovedReason) -> bool {
+        self.wants(self.asynchronous.flow_removed, reason as u8)
     }
 
     pub(super) fn is_waiting(&self) -> bool {
@@ -327,47 +349,22 @@ impl Agent {
         now: Duration,
         actions: &mut Vec<Action>,
     ) {
-        let features = self.features();
-        let Some(talk) = &mut self.conversation else { return };
         let result = match message {
-            Message::EchoRequest(data) => Ok(Some(Message::EchoReply(data))),
-            Message::FeaturesRequest => Ok(Some(Message::FeaturesReply(features))),
-            Message::GetConfigRequest => Ok(Some(Message::GetConfigReply(talk.config))),
-            Message::SetConfig(config) => talk.set_config(config).map(|()| None),
-            Message::RoleRequest(role) => {
-                talk.take_role(role, &mut self.generation).map(|role| Some(Message::RoleReply(role)))
-            }
-            Message::BarrierRequest => {
-                talk.pending = Some((xid, Pending::Barrier));
-                Ok(None)
-            }
+            Message::FlowMod(wanted) => self.flow_mod(xid, &wanted, frame, now).map(|()| None),
+            Message::GroupMod(wanted) => self.group_mod(xid, &wanted, frame, now).map(|()| None),
+            Message::MeterMod(wanted) => self.meter_mod(xid, &wanted, frame, now).map(|()| None),
+            Message::PortMod(wanted) => self.port_mod(&wanted, now, actions).map(|()| None),
+            Message::TableMod(wanted) => self.table_mod(wanted).map(|()| None),
+            Message::PacketOut(packet) => self.packet_out(xid, packet, frame, now, actions).map(|()| None),
             Message::MultipartRequest(request) => self.multipart(xid, request, actions).map(|()| None),
-            Message::FlowMod(change) => self.flow_mod(xid, &change, frame, now).map(|()| None),
-            Message::PacketOut(packet) => self.packet_out(xid, packet, frame, actions).map(|()| None),
-            // Any message tells that the controller lives; a second hello means nothing.
-            Message::EchoReply(_) => Ok(None),
-            Message::Hello(_) => return actions.push(Action::Refused("unexpected")),
-            Message::Error(_) => return actions.push(Action::Refused("peer-error")),
-            Message::Experimenter(_) => Err(ErrorKind::BadRequest(BadRequest::BadExperimenter)),
-            // What this switch doesn't have.
-            Message::GroupMod(_)
-            | Message::PortMod(_)
-            | Message::TableMod(_)
-            | Message::QueueGetConfigRequest(_)
-            | Message::GetAsyncRequest
-            | Message::SetAsync(_)
-            | Message::MeterMod(_)
-            // What only a switch says.
-            | Message::QueueGetConfigReply(_)
-            | Message::GetAsyncReply(_)
-            | Message::FeaturesReply(_)
-            | Message::GetConfigReply(_)
-            | Message::PacketIn(_)
-            | Message::FlowRemoved(_)
-            | Message::PortStatus(_)
-            | Message::MultipartReply(_)
-            | Message::BarrierReply
-            | Message::RoleReply(_) => Err(ErrorKind::BadRequest(BadRequest::BadType)),
+            Message::FeaturesRequest => Ok(Some(Message::FeaturesReply(self.features()))),
+            Message::QueueGetConfigRequest(port) => {
+                self.queue_config(port).map(|config| Some(Message::QueueGetConfigReply(config)))
+            }
+            message => match self.converse(xid, message) {
+                Ok(reply) => reply,
+                Err(word) => return actions.push(Action::Refused(word)),
+            },
         };
         if let Some(talk) = &self.conversation {
             match result {
@@ -380,47 +377,55 @@ impl Agent {
         self.proceed(now, actions);
     }
 
-    fn multipart(
+    /// What is about the connection itself; an error is a word for what is left alone.
+    fn converse(
         &mut self,
         xid: u32,
-        request: MultipartRequest,
-        actions: &mut Vec<Action>,
-    ) -> Result<(), ErrorKind> {
-        let MultipartRequest { more, body } = request;
-        // No request that is answered here is longer than a message.
-        if more {
-            return Err(ErrorKind::BadRequest(BadRequest::MultipartBufferOverflow));
-        }
-        let reply = match &body {
-            RequestBody::Desc => Some(ReplyBody::Desc(Box::new(self.describe()))),
-            RequestBody::PortDesc => Some(ReplyBody::PortDesc(self.port_descriptions())),
-            RequestBody::Flow(request) | RequestBody::Aggregate(request) => {
-                self.filter(request)?;
-                None
+        message: Message,
+    ) -> Result<Result<Option<Message>, ErrorKind>, &'static str> {
+        let Some(talk) = &mut self.conversation else { return Ok(Ok(None)) };
+        Ok(match message {
+            Message::EchoRequest(data) => Ok(Some(Message::EchoReply(data))),
+            Message::GetConfigRequest => Ok(Some(Message::GetConfigReply(talk.config))),
+            Message::SetConfig(config) => talk.set_config(config).map(|()| None),
+            Message::RoleRequest(role) => {
+                talk.take_role(role, &mut self.generation).map(|role| Some(Message::RoleReply(role)))
             }
-            RequestBody::PortStats(number) => self.check_port(*number).map(|()| None)?,
-            RequestBody::Table => None,
-            RequestBody::Experimenter(_) => return Err(ErrorKind::BadRequest(BadRequest::BadExperimenter)),
-            RequestBody::Queue(_)
-            | RequestBody::Group(_)
-            | RequestBody::GroupDesc
-            | RequestBody::GroupFeatures
-            | RequestBody::Meter(_)
-            | RequestBody::MeterConfig(_)
-            | RequestBody::MeterFeatures
-            | RequestBody::TableFeatures(_)
-            | RequestBody::Other { .. } => return Err(ErrorKind::BadRequest(BadRequest::BadMultipart)),
-        };
-        let Some(talk) = &mut self.conversation else { return Ok(()) };
-        match reply {
-            Some(reply) => {
-                for part in reply.split() {
-                    talk.answer(xid, &Message::MultipartReply(part), actions);
-                }
+            Message::GetAsyncRequest => Ok(Some(Message::GetAsyncReply(talk.asynchronous))),
+            Message::SetAsync(wanted) => {
+                talk.asynchronous = wanted;
+                Ok(None)
             }
-            None => talk.pending = Some((xid, Pending::Statistics(body))),
-        }
-        Ok(())
+            Message::BarrierRequest => {
+                talk.pending = Some((xid, Pending::Barrier));
+                Ok(None)
+            }
+            // Any message tells that the controller lives; a second hello means nothing.
+            Message::EchoReply(_) => Ok(None),
+            Message::Hello(_) => return Err("unexpected"),
+            Message::Error(_) => return Err("peer-error"),
+            Message::Experimenter(_) => Err(ErrorKind::BadRequest(BadRequest::BadExperimenter)),
+            // What only a switch says, and what was taken before.
+            Message::FeaturesReply(_)
+            | Message::GetConfigReply(_)
+            | Message::PacketIn(_)
+            | Message::FlowRemoved(_)
+            | Message::PortStatus(_)
+            | Message::MultipartReply(_)
+            | Message::BarrierReply
+            | Message::RoleReply(_)
+            | Message::QueueGetConfigReply(_)
+            | Message::GetAsyncReply(_)
+            | Message::FlowMod(_)
+            | Message::GroupMod(_)
+            | Message::MeterMod(_)
+            | Message::PortMod(_)
+            | Message::TableMod(_)
+            | Message::PacketOut(_)
+            | Message::MultipartRequest(_)
+            | Message::FeaturesRequest
+            | Message::QueueGetConfigRequest(_) => Err(ErrorKind::BadRequest(BadRequest::BadType)),
+        })
     }
 
     /// Answers what waits, if what it waits for has come.

@@ -1,59 +1,35 @@
-//! What the switch says of itself, and what it has counted.
+//! What the switch has counted, and what its tables hold (§7.3.5).
 
 use std::time::Duration;
 
-use caregate_protocol::datapath::{self, Counted, Mode, Role};
+use caregate_protocol::datapath::switch::{GroupCounters, MeterCounters, TABLES};
+use caregate_protocol::datapath::{self, Counted, Role};
+use caregate_protocol::openflow::group::{self, BucketCounter, GroupDesc, GroupStats};
+use caregate_protocol::openflow::meter::{self, BandStats, MeterConfig, MeterStats};
 use caregate_protocol::openflow::multipart::{
-    Aggregate, Desc, FlowStatsRequest, PortCounters, PortStats, ReplyBody, RequestBody, TableStats,
+    Aggregate, FlowStatsRequest, PortCounters, PortStats, ReplyBody, RequestBody, TableStats,
 };
+use caregate_protocol::openflow::queue::{self, QueueStats, QueueStatsRequest};
 use caregate_protocol::openflow::{
-    BadRequest, Capabilities, ErrorKind, Features, Lasted, Message, Port, TABLE_ALL, Text, port,
+    BadRequest, ErrorKind, GroupModFailed, Lasted, Message, MeterModFailed, MultipartRequest, QueueOpFailed,
+    TABLE_ALL, TableFeaturesFailed, port,
 };
 
-use super::super::table::{Filter, TABLE_CONTROLLER, TABLE_POLICY};
+use super::super::flow::Flow;
+use super::super::groups::Group;
+use super::super::meters::Meter;
+use super::super::ports::{Guard, PortEntry};
+use super::super::table::{Filter, TABLE_POLICY};
 use super::super::translate;
 use super::conversation::Pending;
-use super::{Action, Agent, PortEntry};
+use super::{Action, Agent, features};
 
-/// Table 0 and table 1.
-const TABLES: u8 = 2;
-/// Flows, tables and ports are counted (§7.3.1).
-const CAPABILITIES: u32 = 0b111;
-/// What a port that doesn't count something says (§7.3.5.6).
+/// What is not counted says so (§7.3.5.6).
 const NOT_COUNTED: u64 = u64::MAX;
 /// What the helper says of a frame that goes on (`ebpf/common`, `Verdict`).
 const PASSED: [&str; 6] = ["admitted", "discovery", "sent", "sent_by_rule", "floor", "forwarded"];
 /// On a sensor port, of those that table 0 lets through.
 const BY_POLICY: [&str; 3] = ["admitted", "discovery", "rule"];
-/// On any port, of those that table 1 was asked about.
-const BY_TABLE_1: [&str; 8] = [
-    "admitted",
-    "rule",
-    "sent",
-    "sent_by_rule",
-    "send_dropped",
-    "floor",
-    "to_controller",
-    "to_controller_lost",
-];
-
-/// A port, as OpenFlow says it. Names are Linux', so they fit.
-pub(super) fn describe(port: &datapath::Port) -> Port {
-    let is_down = !port.up || port.mode == Mode::None;
-    Port {
-        number: port.number,
-        hw_addr: port.mac,
-        name: Text::new(&port.name),
-        config: 0,
-        state: if is_down { port::state::LINK_DOWN } else { port::state::LIVE },
-        current: 0,
-        advertised: 0,
-        supported: 0,
-        peer: 0,
-        current_speed: 0,
-        max_speed: 0,
-    }
-}
 
 fn sum(counted: &[Counted], wanted: impl Fn(&str) -> bool) -> datapath::Traffic {
     let mut sum = datapath::Traffic::default();
@@ -65,51 +41,115 @@ fn sum(counted: &[Counted], wanted: impl Fn(&str) -> bool) -> datapath::Traffic 
 }
 
 impl Agent {
-    pub(super) fn features(&self) -> Features {
-        Features {
-            datapath_id: self.settings.datapath_id,
-            n_buffers: 0,
-            n_tables: TABLES,
-            auxiliary_id: 0,
-            capabilities: Capabilities(CAPABILITIES),
+    pub(super) fn multipart(
+        &mut self,
+        xid: u32,
+        request: MultipartRequest,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), ErrorKind> {
+        let MultipartRequest { more, body } = request;
+        // No request that is answered here is longer than a message.
+        if more {
+            return Err(ErrorKind::BadRequest(BadRequest::MultipartBufferOverflow));
+        }
+        let reply = match &body {
+            RequestBody::Desc => Some(ReplyBody::Desc(Box::new(self.describe()))),
+            RequestBody::PortDesc => {
+                let ports = self.tables.ports().list();
+                Some(ReplyBody::PortDesc(ports.iter().map(PortEntry::describe).collect()))
+            }
+            RequestBody::GroupFeatures => Some(ReplyBody::GroupFeatures(features::groups())),
+            RequestBody::MeterFeatures => Some(ReplyBody::MeterFeatures(features::meters())),
+            RequestBody::TableFeatures(wanted) if wanted.is_empty() => {
+                Some(ReplyBody::TableFeatures(self.table_features()))
+            }
+            RequestBody::TableFeatures(_) => {
+                self.check_writer()?;
+                return Err(ErrorKind::TableFeaturesFailed(TableFeaturesFailed::Eperm));
+            }
+            counted => {
+                self.check_counted(counted)?;
+                None
+            }
+        };
+        let Some(talk) = &mut self.conversation else { return Ok(()) };
+        match reply {
+            Some(reply) => {
+                for part in reply.split() {
+                    talk.answer(xid, &Message::MultipartReply(part), actions);
+                }
+            }
+            None => talk.pending = Some((xid, Pending::Statistics(body))),
+        }
+        Ok(())
+    }
+
+    /// Whether what is asked for can be.
+    fn check_counted(&self, body: &RequestBody) -> Result<(), ErrorKind> {
+        let groups = self.tables.groups();
+        let meters = self.tables.meters();
+        match body {
+            RequestBody::Flow(request) | RequestBody::Aggregate(request) => self.filter(request).map(drop),
+            RequestBody::PortStats(number) => self.check_port(*number, BadRequest::BadPort),
+            RequestBody::Queue(request) => self.check_queue(request),
+            RequestBody::Group(id) if *id != group::ALL && !groups.contains_key(id) => {
+                Err(ErrorKind::GroupModFailed(GroupModFailed::UnknownGroup))
+            }
+            RequestBody::Meter(id) | RequestBody::MeterConfig(id)
+                if *id != meter::ALL && !meters.contains_key(id) =>
+            {
+                Err(ErrorKind::MeterModFailed(MeterModFailed::UnknownMeter))
+            }
+            RequestBody::Experimenter(_) => Err(ErrorKind::BadRequest(BadRequest::BadExperimenter)),
+            RequestBody::Other { .. } => Err(ErrorKind::BadRequest(BadRequest::BadMultipart)),
+            RequestBody::Table
+            | RequestBody::Group(_)
+            | RequestBody::GroupDesc
+            | RequestBody::Meter(_)
+            | RequestBody::MeterConfig(_)
+            // Answered before.
+            | RequestBody::Desc
+            | RequestBody::PortDesc
+            | RequestBody::GroupFeatures
+            | RequestBody::MeterFeatures
+            | RequestBody::TableFeatures(_) => Ok(()),
         }
     }
 
-    pub(super) fn describe(&self) -> Desc {
-        Desc {
-            manufacturer: Text::new("Caregate"),
-            hardware: Text::new("edge gateway"),
-            software: Text::new(self.settings.version),
-            serial: Text::new(""),
-            datapath: Text::new(&self.settings.name),
+    fn check_port(&self, number: u32, code: BadRequest) -> Result<(), ErrorKind> {
+        let is_known = number == port::ANY || self.tables.ports().find(number).is_some();
+        if is_known { Ok(()) } else { Err(ErrorKind::BadRequest(code)) }
+    }
+
+    fn check_queue(&self, request: &QueueStatsRequest) -> Result<(), ErrorKind> {
+        let refuse = |code| Err(ErrorKind::QueueOpFailed(code));
+        if self.check_port(request.port, BadRequest::BadPort).is_err() {
+            return refuse(QueueOpFailed::BadPort);
         }
-    }
-
-    pub(super) fn port_descriptions(&self) -> Vec<Port> {
-        self.ports.iter().map(|entry| describe(&entry.port)).collect()
-    }
-
-    /// Whether statistics of this port can be asked for.
-    pub(super) fn check_port(&self, number: u32) -> Result<(), ErrorKind> {
-        let is_known = self.ports.iter().any(|entry| entry.port.number == number);
-        if number == port::ANY || is_known { Ok(()) } else { Err(ErrorKind::BadRequest(BadRequest::BadPort)) }
+        let is_there = self.queues(request.port).iter().any(|queue| queue.queue_id == request.queue_id);
+        if request.queue_id == queue::ALL || is_there { Ok(()) } else { refuse(QueueOpFailed::BadQueue) }
     }
 
     /// The flows that a request names: `None` where it names a table without any, which table 0 is to a controller.
-    pub(super) fn filter(&self, request: &FlowStatsRequest) -> Result<Option<Filter>, ErrorKind> {
-        let pattern = translate::pattern(&request.pattern).map_err(ErrorKind::BadMatch)?;
+    fn filter(&self, request: &FlowStatsRequest) -> Result<Option<Filter>, ErrorKind> {
         let filter = Filter {
-            pattern,
+            table: request.table_id,
+            pattern: translate::pattern(&request.pattern)?,
             strict: None,
             cookie: (request.cookie, request.cookie_mask),
             out_port: request.out_port,
             out_group: request.out_group,
         };
         match request.table_id {
-            TABLE_CONTROLLER | TABLE_ALL => Ok(Some(filter)),
-            TABLE_POLICY => Ok(None),
+            TABLE_ALL => Ok(Some(filter)),
+            table if table < TABLES => Ok((table >= self.tables.first_table()).then_some(filter)),
             _ => Err(ErrorKind::BadRequest(BadRequest::BadTableId)),
         }
+    }
+
+    fn selected(&self, request: &FlowStatsRequest) -> Vec<&Flow> {
+        let filter = self.filter(request).ok().flatten();
+        filter.map_or_else(Vec::new, |filter| self.tables.flows().select(&filter))
     }
 
     /// Answers a waiting request for statistics by the counters that are at hand.
@@ -131,73 +171,71 @@ impl Agent {
     }
 
     fn statistics(&self, body: RequestBody, now: Duration) -> ReplyBody {
-        let selected = |request| {
-            let filter = self.filter(request).ok().flatten();
-            filter.into_iter().flat_map(|filter| self.table.select(filter))
-        };
+        let tables = &self.tables;
         match body {
             RequestBody::Flow(request) => {
-                ReplyBody::Flow(selected(&request).map(|flow| translate::stats(flow, now)).collect())
+                let flows = self.selected(&request);
+                ReplyBody::Flow(flows.into_iter().map(|flow| translate::stats(flow, now)).collect())
             }
-            RequestBody::Aggregate(request) => {
-                let mut total = Aggregate::default();
-                for flow in selected(&request) {
-                    let traffic = flow.traffic();
-                    total.packets = total.packets.saturating_add(traffic.packets);
-                    total.bytes = total.bytes.saturating_add(traffic.bytes);
-                    total.flows += 1;
-                }
-                ReplyBody::Aggregate(total)
-            }
-            RequestBody::Table => ReplyBody::Table(self.tables()),
+            RequestBody::Aggregate(request) => ReplyBody::Aggregate(aggregate(self.selected(&request))),
             RequestBody::PortStats(number) => {
                 let wanted = |entry: &&PortEntry| number == port::ANY || entry.port.number == number;
-                let ports = self.ports.iter().filter(wanted);
+                let ports = tables.ports().list().iter().filter(wanted);
                 ReplyBody::PortStats(ports.map(|entry| self.port_stats(entry, now)).collect())
             }
-            RequestBody::Desc => ReplyBody::Desc(Box::new(self.describe())),
-            RequestBody::PortDesc => ReplyBody::PortDesc(self.port_descriptions()),
-            // Refused before they come here.
-            RequestBody::Queue(_)
-            | RequestBody::Group(_)
-            | RequestBody::GroupDesc
-            | RequestBody::GroupFeatures
-            | RequestBody::Meter(_)
-            | RequestBody::MeterConfig(_)
-            | RequestBody::MeterFeatures
-            | RequestBody::TableFeatures(_)
-            | RequestBody::Experimenter(_)
-            | RequestBody::Other { .. } => {
-                ReplyBody::Other { multipart_type: body.number(), body: Vec::new() }
+            RequestBody::Queue(request) => ReplyBody::Queue(self.queue_stats(&request, now)),
+            RequestBody::Group(wanted) => {
+                let groups = tables.groups().values();
+                let meant = groups.filter(|group| wanted == group::ALL || group.entry.id == wanted);
+                ReplyBody::Group(meant.map(|group| self.group_stats(group, now)).collect())
             }
+            RequestBody::GroupDesc => ReplyBody::GroupDesc(tables.groups().values().map(desc).collect()),
+            RequestBody::Meter(wanted) => {
+                let meters = tables.meters().values();
+                let meant = meters.filter(|meter| wanted == meter::ALL || meter.id == wanted);
+                ReplyBody::Meter(meant.map(|meter| self.meter_stats(meter, now)).collect())
+            }
+            RequestBody::MeterConfig(wanted) => {
+                let meters = tables.meters().values();
+                let meant = meters.filter(|meter| wanted == meter::ALL || meter.id == wanted);
+                ReplyBody::MeterConfig(meant.map(config).collect())
+            }
+            // The others were answered, or refused, when they came.
+            _ => ReplyBody::Table(self.table_stats()),
         }
     }
 
-    fn tables(&self) -> Vec<TableStats> {
-        let (mut policy, mut rules) = (TableStats::default(), TableStats::default());
-        (policy.table_id, rules.table_id) = (TABLE_POLICY, TABLE_CONTROLLER);
-        for counted in &self.counters.ports {
-            let of = |words: &[&str]| sum(&counted.verdicts, |word| words.contains(&word)).frames;
-            if self.role(counted.number) == Some(Role::Sensor) {
+    fn table_stats(&self) -> Vec<TableStats> {
+        let tables =
+            (0..TABLES).zip(self.readings.switch.tables.iter().map(Some).chain(std::iter::repeat(None)));
+        let stats = |(table_id, counted): (u8, Option<&datapath::switch::TableCounters>)| {
+            let counted = counted.copied().unwrap_or_default();
+            let active = u32::try_from(self.tables.flows().of_table(table_id).count()).unwrap_or(u32::MAX);
+            TableStats { table_id, active, lookups: counted.lookups, matched: counted.matched }
+        };
+        let mut all: Vec<_> = tables.map(stats).collect();
+        if let (Guard::On, Some(policy)) = (self.tables.ports().guard(), all.first_mut()) {
+            *policy = self.policy_stats();
+        }
+        all
+    }
+
+    /// Of table 0 as policy fills it: what sensor ports counted.
+    fn policy_stats(&self) -> TableStats {
+        let mut policy = TableStats { table_id: TABLE_POLICY, ..TableStats::default() };
+        for counted in &self.readings.ports.ports {
+            if self.tables.ports().is_sensor(counted.number) {
+                let by_policy = sum(&counted.verdicts, |word| BY_POLICY.contains(&word)).frames;
                 policy.lookups = policy.lookups.saturating_add(sum(&counted.verdicts, |_| true).frames);
-                policy.matched = policy.matched.saturating_add(of(&BY_POLICY));
+                policy.matched = policy.matched.saturating_add(by_policy);
             }
-            rules.lookups = rules.lookups.saturating_add(of(&BY_TABLE_1));
         }
-        for flow in self.table.flows() {
-            rules.active += 1;
-            rules.matched = rules.matched.saturating_add(flow.traffic().packets);
-        }
-        vec![policy, rules]
+        policy
     }
 
-    fn role(&self, number: u32) -> Option<Role> {
-        self.ports.iter().find(|entry| entry.port.number == number).map(|entry| entry.port.role)
-    }
-
-    /// A sensor port counts what comes in, an uplink what goes out.
+    /// A sensor port and a port of the switch count what comes in, an uplink what goes out.
     fn port_stats(&self, entry: &PortEntry, now: Duration) -> PortStats {
-        let counted = self.counters.ports.iter().find(|counted| counted.number == entry.port.number);
+        let counted = self.readings.ports.ports.iter().find(|counted| counted.number == entry.port.number);
         let (kinds, verdicts) =
             counted.map_or((&[][..], &[][..]), |counted| (&counted.kinds[..], &counted.verdicts[..]));
         let all = sum(kinds, |_| true);
@@ -229,4 +267,78 @@ impl Agent {
         }
         PortStats { port: entry.port.number, counters, lasted: Lasted::from(now.saturating_sub(entry.since)) }
     }
+
+    /// Queues are the kernel's, which counts them for itself.
+    fn queue_stats(&self, request: &QueueStatsRequest, now: Duration) -> Vec<QueueStats> {
+        let queues = self.queues(request.port).into_iter();
+        let meant =
+            queues.filter(|queue| request.queue_id == queue::ALL || queue.queue_id == request.queue_id);
+        let since = |number| self.tables.ports().find(number).map_or(now, |entry| entry.since);
+        let stats = meant.map(|queue| QueueStats {
+            port: queue.port,
+            queue_id: queue.queue_id,
+            tx_bytes: NOT_COUNTED,
+            tx_packets: NOT_COUNTED,
+            tx_errors: NOT_COUNTED,
+            lasted: Lasted::from(now.saturating_sub(since(queue.port))),
+        });
+        stats.collect()
+    }
+
+    fn group_stats(&self, group: &Group, now: Duration) -> GroupStats {
+        let id = group.entry.id;
+        let counted = self.readings.switch.groups.iter().find(|counted| counted.id == id);
+        let none = GroupCounters { id, traffic: datapath::Traffic::default(), buckets: Vec::new() };
+        let counted = counted.unwrap_or(&none);
+        let bucket = |at: usize| {
+            let of = counted.buckets.get(at).copied().unwrap_or_default();
+            BucketCounter { packets: of.frames, bytes: of.bytes }
+        };
+        GroupStats {
+            group_id: id,
+            ref_count: self.tables.references(id),
+            packets: counted.traffic.frames,
+            bytes: counted.traffic.bytes,
+            lasted: Lasted::from(now.saturating_sub(group.added)),
+            buckets: (0..group.entry.buckets.len()).map(bucket).collect(),
+        }
+    }
+
+    fn meter_stats(&self, meter: &Meter, now: Duration) -> MeterStats {
+        let id = meter.id;
+        let counted = self.readings.switch.meters.iter().find(|counted| counted.id == id);
+        let none = MeterCounters { id, traffic: datapath::Traffic::default(), bands: Vec::new() };
+        let counted = counted.unwrap_or(&none);
+        let band = |at: usize| {
+            let of = counted.bands.get(at).copied().unwrap_or_default();
+            BandStats { packets: of.frames, bytes: of.bytes }
+        };
+        MeterStats {
+            meter_id: id,
+            flow_count: self.tables.metered(id),
+            packets_in: counted.traffic.frames,
+            bytes_in: counted.traffic.bytes,
+            lasted: Lasted::from(now.saturating_sub(meter.added)),
+            bands: (0..meter.bands.len()).map(band).collect(),
+        }
+    }
+}
+
+fn aggregate(flows: Vec<&Flow>) -> Aggregate {
+    let mut total = Aggregate::default();
+    for flow in flows {
+        let traffic = flow.traffic();
+        total.packets = total.packets.saturating_add(traffic.packets);
+        total.bytes = total.bytes.saturating_add(traffic.bytes);
+        total.flows += 1;
+    }
+    total
+}
+
+fn desc(group: &Group) -> GroupDesc {
+    GroupDesc { group_type: group.group_type(), group_id: group.entry.id, buckets: group.buckets() }
+}
+
+fn config(meter: &Meter) -> MeterConfig {
+    MeterConfig { flags: meter.flags, meter_id: meter.id, bands: meter.bands.clone() }
 }
