@@ -127,6 +127,14 @@ pub(crate) fn run(args: &ConformArgs) -> anyhow::Result<()> {
     run.report(args.json, sides, &results)
 }
 
+/// Builds our switch without guard, where `tests/tests/interop` finds it too.
+///
+/// # Errors
+/// If it can't be built.
+pub(crate) fn build_ours() -> anyhow::Result<()> {
+    ours::build().map(drop)
+}
+
 /// From the checkout's folder, if relative.
 fn results_folder(args: &ConformArgs) -> anyhow::Result<PathBuf> {
     Ok(build::root()?.join(&args.results))

@@ -117,7 +117,19 @@ fn steps() -> Vec<Step> {
         }),
         step("FHIR validator: packages", || build::npm_packages("tests/fhir").map(drop)),
         step("lints", || {
-            in_root(cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+            in_root(cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+            // Not among all targets, since it is not run unasked.
+            in_root(cargo(&[
+                "clippy",
+                "--release",
+                "--package",
+                "caregate-tests",
+                "--test",
+                "interop",
+                "--",
+                "-D",
+                "warnings",
+            ]))
         }),
         step("documentation", || {
             let mut doc =
@@ -224,6 +236,7 @@ fn long_steps() -> Vec<Step> {
         step("story: half an hour", || {
             xtask(&["demo", "--no-build", "--json", "--port", "0", "--seconds", LONG_STORY_SECONDS])
         }),
+        step("controllers of other people", || xtask(&["interop"])),
         step("fuzz", fuzz),
     ]
 }

@@ -7,6 +7,7 @@ mod contracts;
 mod demo;
 mod ebpf;
 mod gate;
+mod interop;
 mod pki;
 mod recordings;
 mod setup;
@@ -32,6 +33,7 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Build the eBPF object, or check the committed one.
     Ebpf(ebpf::Arguments),
+    Interop(interop::InteropArgs),
     /// Make a deployment's certificates, keys and passwords.
     Pki(pki::command::Args),
     Test(gate::TestArgs),
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Contracts(arguments) => contracts::run(&arguments),
         Command::Demo(args) => demo::run(&args),
         Command::Ebpf(arguments) => ebpf::run(&arguments),
+        Command::Interop(args) => interop::run(&args),
         Command::Pki(args) => pki::command::run(args),
         Command::Test(args) => gate::run(&args),
         Command::Web => build::page(),

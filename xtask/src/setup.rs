@@ -53,6 +53,18 @@ pub(crate) const CONFORM: &[Tool] = &[
     tool("ethtool", "ethtool"),
     tool("mount", "mount"),
 ];
+/// For controllers that others wrote: their environments, and what hosts do.
+pub(crate) const INTEROP: &[Tool] = &[
+    tool("/usr/share/doc/python3-venv", "python3-venv"),
+    tool("ovs-vswitchd", "openvswitch-switch"),
+    tool("ip", "iproute2"),
+    tool("ethtool", "ethtool"),
+    tool("mount", "mount"),
+    tool("nsenter", "util-linux"),
+    tool("sysctl", "procps"),
+    tool("ping", "iputils-ping"),
+    tool("iperf3", "iperf3"),
+];
 
 /// Whether we are root.
 pub(crate) fn is_root() -> bool {

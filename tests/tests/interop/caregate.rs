@@ -99,7 +99,8 @@ impl Switch for Caregate {
 /// `/metrics`, from inside the namespace; nothing while nobody listens.
 fn metrics(ground: &Ground) -> String {
     let mut command = ground.command("/usr/bin/python3");
-    let script = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())";
+    let script =
+        "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())";
     command.args(["-c", script, &format!("http://{ADMIN}/metrics")]);
     String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned()
 }

@@ -79,7 +79,8 @@ fn faucets_vlans_acl_and_meter_hold<S: Switch>(test: &str) {
     // Host 3 is in another VLAN, with an address of the same subnet.
     assert!(!one.pings(3) && !stage.host(3).pings(2), "from one VLAN to another");
     let trunk = |vlan, address| stage.host(4).asks_in_vlan(vlan, address);
-    let answers = [(100, 1, "100"), (100, 2, "100"), (200, 3, "200"), (200, 1, "silence"), (100, 3, "silence")];
+    let answers =
+        [(100, 1, "100"), (100, 2, "100"), (200, 3, "200"), (200, 1, "silence"), (100, 3, "silence")];
     for (vlan, host, answer) in answers {
         assert_eq!(trunk(vlan, host), answer, "who has host {host}'s address, asked in VLAN {vlan}");
     }
