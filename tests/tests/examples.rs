@@ -44,6 +44,7 @@ fn each_part_has_one_and_there_is_no_other() {
         "ledger-node",
         "sdn-controller",
         "sensors",
+        "switch",
     ];
     assert_eq!(names, parts.map(|part| format!("{part}.toml")));
 }
@@ -71,6 +72,17 @@ fn datapathd() {
     let file: caregate_datapathd::config::ConfigFile = parse("datapathd.toml");
     file.check().unwrap_or_else(|error| panic!("{error}"));
     assert!(!file.sensor_ports.is_empty() && !file.uplinks.is_empty());
+}
+
+#[test]
+fn switch() {
+    let file: edge_gateway::config::SwitchFile = parse("switch.toml");
+    let gateway: edge_gateway::config::ConfigFile = parse("edge-gateway.toml");
+    assert_eq!(file.datapath, edge_gateway::config::DatapathEntry::default());
+    assert_eq!(file.controller.address, gateway.controller.unwrap().address);
+    let unit = std::fs::read_to_string(root().join("deploy/systemd/caregate-switch.service")).unwrap();
+    let start = "ExecStart=/usr/local/bin/edge-gateway switch --config /etc/caregate/switch.toml\n";
+    assert!(unit.contains(start) && unit.contains("\nCapabilityBoundingSet=\n"), "{unit}");
 }
 
 /// What the example calls a default is one.

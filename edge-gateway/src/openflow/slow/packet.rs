@@ -35,7 +35,7 @@ impl<'a> Packet<'a> {
     pub(super) fn new(in_port: u32, frame: &'a [u8]) -> Self {
         let headers = Headers::new(frame);
         let rest = frame.get(headers.bytes().len()..).unwrap_or_default();
-        let mut parsed = Parsed { key: [0; KEY_WORDS], layers: Layers::default() };
+        let mut parsed = Parsed::default();
         parsed.key[0] = u64::from(in_port) << 32;
         let mut packet = Self { headers, rest, parsed, is_key_stale: true };
         packet.read();

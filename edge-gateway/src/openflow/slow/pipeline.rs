@@ -184,11 +184,9 @@ impl<'a, V: View> Run<'a, V> {
         match port {
             port::IN_PORT => self.send_in_port(packet),
             port::ALL | port::FLOOD => {
-                for port in self.view.ports() {
-                    if port.number != self.frame.in_port && port.role == Role::Switch && port.is_live {
-                        self.send(packet, port);
-                    }
-                }
+                let mut ports = self.view.ports();
+                ports.retain(|port| self.is_flooded(port));
+                ports.into_iter().for_each(|port| self.send(packet, port));
             }
             port::CONTROLLER => self.packet_in(packet, max_len, origin),
             port::TABLE if origin.may_enter_tables => self.pipeline(packet.clone()),
@@ -200,6 +198,19 @@ impl<'a, V: View> Run<'a, V> {
                 None => self.leave_out("port"),
             },
         }
+    }
+
+    /// All ports but the one that it came in by (§4.5). What came in by a port of the switch stays off the uplinks: behind them is
+    /// another network, and whoever wants it there names the port.
+    fn is_flooded(&self, port: &PortView) -> bool {
+        let comes_from_switch =
+            || self.view.port(self.frame.in_port).is_some_and(|from| from.role == Role::Switch);
+        let is_meant = match port.role {
+            Role::Sensor => false,
+            Role::Uplink => !comes_from_switch(),
+            Role::Switch => true,
+        };
+        is_meant && port.is_live && port.number != self.frame.in_port
     }
 
     fn send_in_port(&mut self, packet: &Packet<'a>) {

@@ -431,7 +431,7 @@ fn a_packet_out_is_done_as_it_says_and_meets_tables_with_table_alone() {
     let out = |in_port, actions: &[_]| execute_actions(&tables, frame(in_port, &udp()), actions);
     assert_eq!(ports(out(port::CONTROLLER, &[to(5), to(port::TABLE), to(2)])), [5, 4, 2]);
     assert_eq!(ports(out(3, &[to(port::FLOOD)])), [4, 5, 6]);
-    assert_eq!(ports(out(port::CONTROLLER, &[to(port::ALL)])), [3, 4, 5, 6]);
+    assert_eq!(ports(out(port::CONTROLLER, &[to(port::ALL)])), [2, 3, 4, 5, 6]);
     assert_eq!(out(3, &[to(port::TABLE)]), [Made::LeftOut("port")], "a flow has no TABLE");
     let made = out(port::CONTROLLER, &[to(port::CONTROLLER)]);
     assert_eq!((told(&made[0]).cookie, told(&made[0]).reason), (u64::MAX, PacketInReason::Action));
