@@ -36,6 +36,9 @@ pub use conversation::{CloseReason, ECHO_INTERVAL, ECHO_TIMEOUT, FAULTS_MAX, HAN
 
 /// Packet-outs that the helper has not confirmed: a flood of a few frames, and 100 kB at most.
 pub const PACKET_OUTS_MAX: usize = 64;
+/// Frames that the helper has not confirmed, above which no punted frame is taken: a helper that is slow drops frames, and the
+/// controller's own go first.
+pub const PUNTS_MAX: usize = 256;
 /// Packet-ins a second, and at once: a controller answers thousands, and the kernel's ring has a meter of its own.
 pub const PACKET_INS_PER_S: u32 = 1000;
 /// How often counters are read while a flow has an idle timeout, whose unit is a second.
@@ -100,6 +103,17 @@ pub struct Readings {
     pub switch: SwitchCounters,
 }
 
+/// A frame on its way to the helper.
+#[derive(Debug)]
+enum Sending {
+    /// A packet-out's.
+    Asked(Request),
+    /// One whose connection is gone.
+    Orphan,
+    /// A punted frame's.
+    Punt,
+}
+
 /// The switch.
 #[derive(Debug)]
 pub struct Agent {
@@ -116,9 +130,9 @@ pub struct Agent {
     polled: Duration,
     /// When flows may be timed out again, after the helper has refused.
     not_before: Duration,
-    /// Frames that the helper has not confirmed, by ticket; [`PACKET_OUTS_MAX`], and the other copies of the last of them.
-    /// `None` where whoever sent them is gone, and for what no message asked for.
-    packet_outs: BTreeMap<u64, Option<Request>>,
+    /// Frames that the helper has not confirmed, by ticket; [`PACKET_OUTS_MAX`] and [`PUNTS_MAX`], and the other copies of the
+    /// last of them.
+    packet_outs: BTreeMap<u64, Sending>,
     conversation: Option<Conversation>,
     /// Of a master or slave, whichever connection it came by (§6.3.5).
     generation: Option<u64>,
@@ -167,7 +181,7 @@ impl Agent {
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.is_installing()
-            || self.packet_outs.len() >= PACKET_OUTS_MAX
+            || self.asked_outs() >= PACKET_OUTS_MAX
             || self.conversation.as_ref().is_some_and(Conversation::is_waiting)
     }
 

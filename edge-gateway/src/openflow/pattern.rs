@@ -189,3 +189,6 @@ fn take(key: &Key, place: Place) -> u128 {
     let number = (0..).zip(cells(place)).map(byte).fold(0, |sum, byte| sum | byte);
     number >> place.shift & (u128::MAX >> (u128::BITS - place.bits))
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,7 @@ use super::helper::{Helper, HelperEvent};
 use super::line::{Line, Moved, Open};
 use super::metrics::Metrics;
 use super::quarantine::quarantined;
+use super::slow::Frame;
 use super::store::{FlowStore, Kept};
 use super::worker::{JOBS_MAX, Numbered, Outcome, Task, Worker};
 
@@ -238,7 +239,9 @@ impl Shell {
                 self.absence += 1;
                 self.agent.handle_helper_lost(now)
             }
-            HelperEvent::Punt { .. } => return self.count_refused("punt"),
+            HelperEvent::Punt { in_port, before, total_len, frame } => {
+                self.agent.handle_punt(Frame { in_port, before, total_len, bytes: &frame }, now)
+            }
             HelperEvent::Port(port) => self.agent.handle_port(&port, now),
             HelperEvent::PacketIn { rule, total_len, frame } => {
                 if matches!(&self.line, Line::Open(open) if !open.has_room()) {

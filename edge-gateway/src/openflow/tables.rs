@@ -8,10 +8,10 @@ mod flow_mod;
 mod group_mod;
 mod journal;
 mod kept;
+mod view;
 
 use std::time::Duration;
 
-use caregate_ebpf_common::switch::Key;
 use caregate_protocol::datapath::switch::{Change, FlowCounters};
 
 use super::check::Surroundings;
@@ -68,12 +68,6 @@ impl Tables {
     #[must_use]
     pub fn meters(&self) -> &Meters {
         &self.meters
-    }
-
-    /// The flow of this table that a frame with this key meets first.
-    #[must_use]
-    pub fn lookup(&self, table: u8, frame: &Key) -> Option<&Flow> {
-        self.flows.of_table(table).find(|flow| flow.pattern.matches(frame))
     }
 
     /// The first table that is the controller's.
@@ -266,3 +260,6 @@ impl Tables {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -184,3 +184,6 @@ pub fn removed(removed: &Removed) -> FlowRemoved {
 pub fn pattern(of: &openflow::Match) -> Result<Pattern, ErrorKind> {
     Pattern::of(of).map_err(ErrorKind::BadMatch)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,14 +7,15 @@ use caregate_protocol::datapath::switch::Change;
 use tokio::sync::mpsc;
 use tracing::error;
 
-use super::agent::{HelperRefused, PACKET_OUTS_MAX, Readings};
+use super::agent::{HelperRefused, PACKET_OUTS_MAX, PUNTS_MAX, Readings};
 use super::helper::Helper;
 use super::metrics::Metrics;
+use super::slow::OUTPUTS_MAX;
 use super::store::{FlowStore, Kept, encode};
 use crate::mqtt::rate::TokenBucket;
 
-/// Jobs that wait: packet-outs, with the other outputs of the last of them, and one each of the others.
-pub(super) const JOBS_MAX: usize = 2 * PACKET_OUTS_MAX;
+/// Jobs that wait: frames of packet-outs and of punts, with the other copies of the last of each, and one each of the others.
+pub(super) const JOBS_MAX: usize = PACKET_OUTS_MAX + PUNTS_MAX + 2 * OUTPUTS_MAX + 8;
 /// Changes of the file at once, and a second after that: an operator at work, and no controller that wears the flash out.
 const KEEPS_BURST: u32 = 64;
 const KEEPS_PER_S: u32 = 1;

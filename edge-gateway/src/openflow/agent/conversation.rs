@@ -10,7 +10,7 @@ use caregate_protocol::openflow::{
 };
 use thiserror::Error;
 
-use super::{Action, Agent, PACKET_INS_PER_S};
+use super::{Action, Agent, PACKET_INS_PER_S, Sending};
 use crate::mqtt::rate::TokenBucket;
 
 /// From the connection to the controller's hello.
@@ -296,7 +296,9 @@ impl Agent {
     /// The connection is gone. The flows stay.
     pub fn handle_disconnected(&mut self) {
         self.conversation = None;
-        self.packet_outs.values_mut().for_each(|asked| *asked = None);
+        for sending in self.packet_outs.values_mut().filter(|of| matches!(of, Sending::Asked(_))) {
+            *sending = Sending::Orphan;
+        }
         if let Some(batch) = &mut self.batch {
             batch.requests.clear();
         }
@@ -435,8 +437,9 @@ impl Agent {
         if self.batch.is_some() {
             return self.flush_batch(actions);
         }
+        let is_sending = self.packet_outs.values().any(|sending| !matches!(sending, Sending::Punt));
         match pending {
-            Pending::Barrier if self.packet_outs.is_empty() => {
+            Pending::Barrier if !is_sending => {
                 let xid = *xid;
                 talk.pending = None;
                 talk.answer(xid, &Message::BarrierReply, actions);

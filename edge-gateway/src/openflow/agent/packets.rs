@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use caregate_protocol::datapath::switch::FlowAction;
+use caregate_protocol::datapath::switch::{FlowAction, TABLES};
 use caregate_protocol::datapath::{PACKET_BYTES_MAX, PACKET_BYTES_MIN};
 use caregate_protocol::openflow::{
-    BadRequest, ErrorKind, ErrorMessage, Match, Message, NO_BUFFER, PacketIn, PacketInReason, PacketOut, port,
+    BadRequest, ErrorKind, ErrorMessage, Match, MatchField, Message, NO_BUFFER, Oxm, PacketIn,
+    PacketInReason, PacketOut, port,
 };
 
 use super::super::check::Headers;
 use super::super::flow::{Flow, FlowId};
-use super::super::translate;
+use super::super::{slow, translate};
 use super::batch::Request;
-use super::{Action, Agent, HelperRefused};
+use super::{Action, Agent, HelperRefused, PUNTS_MAX, Sending};
 
 impl Agent {
     pub(super) fn packet_out(
@@ -40,11 +41,48 @@ impl Agent {
             return Err(lost);
         }
         let request = Request { xid, error: ErrorMessage::about(lost, frame) };
-        let _ = now;
-        for number in self.outputs(in_port, &wanted) {
-            self.send(number, data.clone(), Some(request.clone()), actions);
-        }
+        let total_len = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let of = slow::Frame { in_port, before: TABLES, total_len, bytes: &data };
+        let made = slow::execute_actions(&self.tables, of, &wanted);
+        self.carry_out(made, Some(&request), now, actions);
         Ok(())
+    }
+
+    /// A frame that the kernel could not do all actions of. Whatever the helper says, one of a sensor port goes nowhere.
+    #[must_use]
+    pub fn handle_punt(&mut self, of: slow::Frame<'_>, now: Duration) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.tables.ports().is_sensor(of.in_port) {
+            actions.push(Action::Refused("punt-sensor"));
+        } else if self.packet_outs.len() - self.asked_outs() >= PUNTS_MAX {
+            actions.push(Action::Refused("punt-busy"));
+        } else {
+            let made = slow::execute(&self.tables, of);
+            self.carry_out(made, None, now, &mut actions);
+        }
+        actions
+    }
+
+    fn carry_out(
+        &mut self,
+        made: Vec<slow::Made>,
+        asked: Option<&Request>,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
+        for one in made {
+            match one {
+                slow::Made::Output { port, frame } if self.is_helper_there => {
+                    self.send(port, frame, asked, actions);
+                }
+                slow::Made::Output { .. } => actions.push(Action::Refused("helper")),
+                slow::Made::PacketIn(made) => {
+                    let in_port = made.in_port;
+                    self.tell_packet(packet_in(made), in_port, now, actions);
+                }
+                slow::Made::LeftOut(word) => actions.push(Action::Refused(word)),
+            }
+        }
     }
 
     /// What a frame that is not of a flow may be treated with: to sensor ports it never goes.
@@ -63,28 +101,21 @@ impl Agent {
         Ok(())
     }
 
-    fn outputs(&self, in_port: u32, wanted: &[FlowAction]) -> Vec<u32> {
-        let ports = self.tables.ports();
-        let others = || {
-            let all = ports.list().iter().map(|entry| entry.port.number);
-            all.filter(|number| *number != in_port && !ports.is_sensor(*number)).collect::<Vec<_>>()
-        };
-        let output = |action: &FlowAction| match *action {
-            FlowAction::Output { port: port::FLOOD | port::ALL, .. } => others(),
-            FlowAction::Output { port: port::IN_PORT, .. } => vec![in_port],
-            FlowAction::Output { port, .. } => vec![port],
-            _ => Vec::new(),
-        };
-        let numbers = wanted.iter().flat_map(output);
-        numbers.filter(|number| ports.find(*number).is_some()).collect()
-    }
-
-    /// Has the helper send a frame.
-    fn send(&mut self, port: u32, frame: Vec<u8>, asked: Option<Request>, actions: &mut Vec<Action>) {
+    /// Has the helper send a frame; to a sensor port it never goes.
+    fn send(&mut self, port: u32, frame: Vec<u8>, asked: Option<&Request>, actions: &mut Vec<Action>) {
+        if self.tables.ports().is_sensor(port) {
+            return actions.push(Action::Refused("sensor-port"));
+        }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.packet_outs.insert(ticket, asked);
+        let sending = asked.map_or(Sending::Punt, |request| Sending::Asked(request.clone()));
+        self.packet_outs.insert(ticket, sending);
         actions.push(Action::PacketOut { ticket, port, frame });
+    }
+
+    /// Frames of packet-outs that the helper has not confirmed.
+    pub(super) fn asked_outs(&self) -> usize {
+        self.packet_outs.values().filter(|sending| !matches!(sending, Sending::Punt)).count()
     }
 
     /// Takes what came of [`Action::PacketOut`].
@@ -96,10 +127,10 @@ impl Agent {
         now: Duration,
     ) -> Vec<Action> {
         let mut actions = Vec::new();
-        let asked = self.packet_outs.remove(&ticket).flatten();
+        let sending = self.packet_outs.remove(&ticket);
         if result.is_err() {
             actions.push(Action::Refused("helper"));
-            if let Some(request) = asked {
+            if let Some(Sending::Asked(request)) = sending {
                 self.tell_error(request, &mut actions);
             }
         }
@@ -151,6 +182,23 @@ impl Agent {
             }
             Some(_) | None => actions.push(Action::Refused("packet-in-nobody")),
         }
+    }
+}
+
+/// How it came in is said by the fields that are not zero (§7.4.1).
+fn packet_in(made: slow::PacketIn) -> PacketIn {
+    let fields = [(MatchField::Metadata, made.metadata), (MatchField::TunnelId, made.tunnel)];
+    let mut pattern = Match::any().in_port(made.in_port);
+    let oxms = fields.into_iter().filter(|(_, value)| *value != 0);
+    pattern.fields.extend(oxms.filter_map(|(field, value)| Oxm::exact(field, value.into()).ok()));
+    PacketIn {
+        buffer_id: NO_BUFFER,
+        total_len: made.total_len.try_into().unwrap_or(u16::MAX),
+        reason: made.reason,
+        table_id: made.table,
+        cookie: made.cookie,
+        pattern,
+        data: made.data,
     }
 }
 
