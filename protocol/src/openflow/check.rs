@@ -334,3 +334,6 @@ impl MeterMod {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

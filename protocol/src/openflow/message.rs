@@ -237,4 +237,4 @@ fn decode_body(header: Header, of: Option<MessageType>, reader: &mut Reader<'_>)
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

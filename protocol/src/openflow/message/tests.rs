@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::openflow::{BadRequest, Capabilities, ErrorKind, FragmentHandling, SwitchConfigFailed, Versions};
 
-fn golden() -> Vec<(&'static str, u32, Message)> {
+pub(in crate::openflow) fn golden() -> Vec<(&'static str, u32, Message)> {
     let config = SwitchConfig { fragments: FragmentHandling::Drop, miss_send_len: 128 };
     let features = Features {
         datapath_id: 0x0200_0000_0001,
