@@ -66,6 +66,14 @@ pub(crate) const INTEROP: &[Tool] = &[
     tool("iperf3", "iperf3"),
 ];
 
+/// For benches: what a user would pick instead.
+pub(crate) const PEERS: &[Tool] = &[
+    tool("ethtool", "ethtool"),
+    tool("nft", "nftables"),
+    tool("ovs-vswitchd", "openvswitch-switch"),
+    tool("xdp-filter", "xdp-tools"),
+];
+
 /// Whether we are root.
 pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)

@@ -4,6 +4,7 @@
 mod ctl;
 mod deployment;
 mod figures;
+pub(crate) mod flood;
 mod mount;
 mod network;
 mod pages;
