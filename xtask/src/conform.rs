@@ -24,7 +24,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use self::lab::{CONTROLLER_NAME, Common, Lab};
-use self::plan::{AtOnce, Case, Group, Plan, Side, Turn};
+use self::plan::{Case, Group, Plan, Side, Turn};
 use self::suite::{Suite, Verdict};
 use crate::pki::{Authority, Issued, Request};
 use crate::{build, say, setup, stop};
@@ -54,7 +54,7 @@ pub(crate) struct ConformArgs {
     #[arg(long, value_name = "GROUP|TEXT")]
     only: Option<String>,
     /// Seconds between two cases of a lab.
-    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
     interval: f64,
     /// With one target: how often each case runs. With both: in how many runs Open vSwitch must pass a case that fails for us to
     /// be listed in `ovs_only`. [default: 1; with both 2]
@@ -110,11 +110,9 @@ pub(crate) fn run(args: &ConformArgs) -> anyhow::Result<()> {
     let sides = args.target.sides();
     let runs = args.runs.map_or(sides.len(), usize::from);
     let labs = usize::from(args.labs).max(sides.len());
-    // Sending at a rate is judged by the clock: half as many as there are labs left no verdict changed on two cores.
-    let at_once = AtOnce { one: labs, light: labs.div_ceil(2) };
     let results = results_folder(args)?.join("verdicts.jsonl");
     let run = Run {
-        plan: Mutex::new(Plan::new(cases, sides, runs, at_once)),
+        plan: Mutex::new(Plan::new(cases, sides, runs, labs)),
         changed: Condvar::new(),
         failure: Mutex::new(None),
         results: Mutex::new(File::create(&results).with_context(|| results.display().to_string())?),
@@ -371,7 +369,7 @@ mod tests {
 
     #[test]
     fn progress_says_what_runs_and_how_long_it_takes() {
-        let mut plan = Plan::new(cases(), &[Side::Ours], 1, AtOnce { one: 2, light: 1 });
+        let mut plan = Plan::new(cases(), &[Side::Ours], 1, 2);
         assert_eq!(plan.take(Side::Ours), Turn::Run(0));
         plan.give(Side::Ours, 0, true, 0.1);
         assert_eq!(plan.take(Side::Ours), Turn::Run(1));

@@ -1,7 +1,7 @@
 //! Which case runs next and against whom, and what its verdicts add up to. No input or output.
 //!
 //! Cases of one frame run several at once. Those that send at a rate for half a minute are judged by what arrives, so they come
-//! after, fewer at once; and the fastest come last, each alone. A later load begins when nothing of the earlier is left.
+//! after, slow ones first, as many at once as leave the machine idle enough; the fastest run alone.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 
 /// Of a case of the group `group`, whose verdict hangs on timing: the best of so many tries counts, for both sides.
 const GROUP_TRIES: usize = 3;
-/// Frames per second from which a case keeps one core busy with sending.
-const HEAVY_PKTPS: u32 = 5_000;
+/// Frames per second that cases which run at once may send together: less than half of what two cores can, which is some 20,000.
+/// A case that sends more runs alone.
+const PKTPS_MAX: u32 = 8_000;
 /// What a case of one frame takes before any was measured: every fifth waits a second for counters.
 const ONE_SECONDS: f64 = 0.3;
 /// The same for a case that sends at a rate.
@@ -78,25 +79,9 @@ impl Case {
         format!("{}: {}", self.file.trim_end_matches(".json"), self.name)
     }
 
-    fn load(&self) -> Load {
-        match self.pktps {
-            0 => Load::One,
-            1..HEAVY_PKTPS => Load::Light,
-            _ => Load::Heavy,
-        }
-    }
-
     fn tries(&self) -> usize {
         if self.group == Group::Group { GROUP_TRIES } else { 1 }
     }
-}
-
-/// How much a case keeps the machine busy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Load {
-    One,
-    Light,
-    Heavy,
 }
 
 /// What a worker is to do.
@@ -141,20 +126,13 @@ impl Book {
     }
 }
 
-/// How many cases of each load run at once.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct AtOnce {
-    pub(super) one: usize,
-    pub(super) light: usize,
-}
-
 /// The whole of it.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) cases: Vec<Case>,
     sides: Vec<Side>,
     runs: usize,
-    at_once: AtOnce,
+    labs: usize,
     pending: VecDeque<Task>,
     running: Vec<Task>,
     ours: Vec<Book>,
@@ -166,13 +144,13 @@ pub(super) struct Plan {
 impl Plan {
     /// Each case against each side. `runs` is how often a case runs where one side alone is asked; with both, how many runs Open
     /// vSwitch must pass for a case that fails for us to count against us (more than the first only where that is in question).
-    pub(super) fn new(cases: Vec<Case>, sides: &[Side], runs: usize, at_once: AtOnce) -> Self {
+    pub(super) fn new(cases: Vec<Case>, sides: &[Side], runs: usize, labs: usize) -> Self {
         let books = vec![Book::default(); cases.len()];
         let pending =
             (0..cases.len()).flat_map(|case| sides.iter().map(move |&side| Task { side, case })).collect();
         let sides = sides.to_vec();
         let (running, took) = (Vec::new(), Vec::new());
-        Self { cases, sides, runs, at_once, pending, running, ours: books.clone(), ovs: books, took }
+        Self { cases, sides, runs, labs, pending, running, ours: books.clone(), ovs: books, took }
     }
 
     fn book(&self, side: Side, case: usize) -> &Book {
@@ -182,28 +160,36 @@ impl Plan {
         }
     }
 
-    fn at_once(&self, load: Load) -> usize {
-        match load {
-            Load::One => self.at_once.one,
-            Load::Light => self.at_once.light,
-            Load::Heavy => 1,
-        }
+    fn pktps(&self, task: &Task) -> u32 {
+        self.cases[task.case].pktps
     }
 
     /// The next case for a worker of this side.
     pub(super) fn take(&mut self, side: Side) -> Turn {
-        let load = |task: &Task| self.cases[task.case].load();
-        let Some(now) = self.running.iter().chain(&self.pending).map(load).min() else { return Turn::Done };
-        if self.running.len() >= self.at_once(now) {
+        if self.is_done() {
+            return Turn::Done;
+        }
+        let mine = self.pending.iter().enumerate().filter(|(_, task)| task.side == side);
+        let Some((at, task)) = mine.min_by_key(|(at, task)| (self.pktps(task), *at)) else {
+            return Turn::Wait;
+        };
+        if !self.has_room(self.pktps(task)) {
             return Turn::Wait;
         }
-        let next = self.pending.iter().position(|task| task.side == side && load(task) == now);
-        match next.and_then(|at| self.pending.remove(at)) {
-            None => Turn::Wait,
-            Some(task) => {
-                self.running.push(task);
-                Turn::Run(task.case)
-            }
+        let task = *task;
+        self.pending.remove(at);
+        self.running.push(task);
+        Turn::Run(task.case)
+    }
+
+    /// Whether a case that sends this much can begin.
+    fn has_room(&self, pktps: u32) -> bool {
+        let sent: u32 = self.running.iter().map(|task| self.pktps(task)).sum();
+        let singles = self.running.iter().chain(&self.pending).any(|task| self.pktps(task) == 0);
+        match pktps {
+            // Second runs come up while others send.
+            0 => sent <= PKTPS_MAX,
+            _ => !singles && (self.running.is_empty() || sent + pktps <= PKTPS_MAX),
         }
     }
 
@@ -256,22 +242,23 @@ impl Plan {
 
     /// How long the rest takes, in seconds, with so much between two cases, if cases go on as they went.
     pub(super) fn seconds_left(&self, interval: f64) -> f64 {
-        let left = |load: Load| {
-            let tasks = self.pending.iter().chain(&self.running);
-            let mine = tasks.filter(|task| self.cases[task.case].load() == load);
-            let all: f64 = mine.map(|task| self.seconds_each(*task, load) + interval).sum();
-            all / f64::from(u32::try_from(self.at_once(load)).unwrap_or(1))
-        };
-        left(Load::One) + left(Load::Light) + left(Load::Heavy)
+        let each = 1.0 / f64::from(u32::try_from(self.labs).unwrap_or(1).max(1));
+        let tasks = self.pending.iter().chain(&self.running);
+        tasks
+            .map(|task| {
+                let share = f64::from(self.pktps(task)) / f64::from(PKTPS_MAX);
+                (self.seconds_each(task) + interval) * share.clamp(each, 1.0)
+            })
+            .sum()
     }
 
-    fn seconds_each(&self, Task { side, case }: Task, load: Load) -> f64 {
-        let group = self.cases[case].group;
-        let alike = self.took.iter().filter(|took| (took.0, took.1) == (side, group));
+    fn seconds_each(&self, task: &Task) -> f64 {
+        let group = self.cases[task.case].group;
+        let alike = self.took.iter().filter(|took| (took.0, took.1) == (task.side, group));
         let (sum, count) = alike.fold((0.0, 0_u32), |(sum, count), took| (sum + took.2, count + 1));
-        match (count, load) {
-            (0, Load::One) => ONE_SECONDS,
-            (0, Load::Light | Load::Heavy) => RATE_SECONDS,
+        match (count, self.pktps(task)) {
+            (0, 0) => ONE_SECONDS,
+            (0, _) => RATE_SECONDS,
             (_, _) => sum / f64::from(count),
         }
     }
