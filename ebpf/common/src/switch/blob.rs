@@ -1,7 +1,7 @@
 //! A blob: all that rules say, in words, and how a rule is found in it (ADR 17, "Lookup").
 //!
 //! ```text
-//! word  0        head: [`WORD_UNKNOWN`] and on
+//! word  0        head: [`WORD_EPOCH`] and on
 //!      64        LOWEST     where the lowest bit of a word is, by a product with a de Bruijn number: BPF has no such instruction
 //!     128        TABLES     8 of 32 words: [`table`], then up to 16 of [`chunk`]
 //!     384        GROUPS     by place: [`super::record::group`]
@@ -15,20 +15,19 @@
 //! ```
 //! A table's rules lie one after another, those that are alike side by side, in groups of 64. For each of its chunks (a byte of the
 //! key) there are 256 rows, one for each value; a row's word 0 says which of the others are not 0, and bit *r* of word 1 + *g*
-//! says that rule 64 *g* + *r* of the table may match a key with that value. The rows of all chunks together leave few rules;
+//! says that rule 64 *g* + *r* of the table may match a key with that value. An odd number of chunks is made even by one whose
+//! only row is all ones. The rows of all chunks together leave few rules;
 //! each is compared in full, and of those that match the one of the lowest rank is the table's answer.
 
 use super::key::{KEY_WORDS, Key};
 use super::op::OP_WORDS;
 use super::record::{BUCKET_WORDS, GROUP_WORDS, METER_WORDS, RULE_MASK, RULE_METER, RULE_VALUE, RULE_WORDS};
 
-/// Words of a blob: 3.25 MiB. The kernel's arrays hold values of 4 MiB at most (`KMALLOC_MAX_SIZE`).
-pub const BLOB_WORDS: usize = 416 * 1024;
+/// Words of a blob: 2.8 MiB. The kernel's arrays hold values of 4 MiB at most (`KMALLOC_MAX_SIZE`).
+pub const BLOB_WORDS: usize = VECTORS_AT + VECTOR_WORDS;
 /// A blob.
 pub type Blob = [u64; BLOB_WORDS];
 
-/// All ones: a number that the verifier does not know.
-pub const WORD_UNKNOWN: usize = 0;
 /// Counted up at each change; the copy in force has the selector's.
 pub const WORD_EPOCH: usize = 1;
 /// Of the daemon that sent the flows.
@@ -87,16 +86,24 @@ pub const VECTORS_AT: usize = RULES_AT + RULES_MAX * RULE_WORDS;
 
 const _: () = assert!(METER_IDS_AT + METER_PLACES <= BUCKETS_AT && BUCKETS_AT < OPS_AT);
 const _: () = assert!(VECTORS_AT == 239_616 && RULES_AT == 92_160);
-// A full table has eleven chunks, and what a change of one flow in another table needs beside it.
-const _: () = assert!(VECTORS_AT + 11 * 256 * (1 + RULES_MAX / GROUP_RULES) + 256 <= BLOB_WORDS);
+/// Words of all rows: seven chunks of a full table, and the row of ones. A power of two.
+pub const VECTOR_WORDS: usize = 128 * 1024;
+/// The row of ones, in the vectors: what leaves all rules.
+pub const ROW_OF_ONES: usize = VECTOR_WORDS - (1 + RULES_MAX / GROUP_RULES);
+const _: () =
+    assert!(7 * 256 * (1 + RULES_MAX / GROUP_RULES) <= ROW_OF_ONES && VECTOR_WORDS.is_power_of_two());
+/// A table's word behind its last chunk.
+pub const NO_CHUNK: u64 = 0;
+/// No row has it.
+const NO_ROW: usize = VECTOR_WORDS;
 
-/// Packs a table's head: its chunks, none where it has no rules, and its first rule.
+/// Packs a table's head: its chunks, an even number, none where it has no rules; and its first rule.
 #[must_use]
 pub const fn table(chunks: u8, first_rule: u32) -> u64 {
     chunks as u64 | (first_rule as u64) << 32
 }
 
-/// Packs a chunk: the word of its row for value 0, the byte of the key ([`KEY_WORDS`] words, and bits below the byte in its word),
+/// Packs a chunk, not [`NO_CHUNK`]: the place of its row for value 0 in the vectors, the byte of the key ([`KEY_WORDS`] words, and bits below the byte in its word),
 /// and the words of a row, 0 where one is all rows.
 #[must_use]
 pub const fn chunk(row: u32, key_word: u8, shift: u8, row_words: u16) -> u64 {
@@ -139,7 +146,7 @@ fn place(word: u64) -> usize {
 #[inline(always)]
 fn lowest(blob: &Blob, bits: u64) -> usize {
     let product = (bits & bits.wrapping_neg()).wrapping_mul(DE_BRUIJN) >> 58;
-    place(word(blob, LOWEST_AT + place(product)))
+    place(blob[LOWEST_AT + place(product)])
 }
 
 /// What a table says to a key.
@@ -153,12 +160,31 @@ pub enum Lookup {
     Long,
 }
 
-/// Where the rows of a key begin, one for each chunk; 0 behind the last.
-pub type Rows = [usize; CHUNKS_MAX];
+/// Where the rows of a key begin in the vectors, one for each chunk; [`NO_ROW`] behind the last.
+type Rows = [usize; CHUNKS_MAX];
+
+/// Room for a search, in the program's own memory: what is read from there the verifier does not know, so that the many ways through
+/// one step of the search are one to it before the next.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Search {
+    rows: Rows,
+    /// First rule of the group that is looked at.
+    base: usize,
+    /// Of the best rule yet.
+    rank: u64,
+    /// It.
+    found: usize,
+    /// Groups that are still to be looked at.
+    groups: u64,
+    /// Rules of this group that are.
+    bits: u64,
+    first: usize,
+}
 
 /// The rule of a table that a key meets first. It looks at no more than `STEPS` groups and rules.
 #[inline(always)]
-pub fn find<const STEPS: usize>(blob: &Blob, number: usize, key: &Key, rows: &mut Rows) -> Lookup {
+pub fn find<const STEPS: usize>(blob: &Blob, number: usize, key: &Key, search: &mut Search) -> Lookup {
     if number >= TABLES {
         return Lookup::Miss;
     }
@@ -167,57 +193,63 @@ pub fn find<const STEPS: usize>(blob: &Blob, number: usize, key: &Key, rows: &mu
     if head == 0 {
         return Lookup::Miss;
     }
-    let mut groups = rows_of(blob, table_at, key, rows);
-    // The compiler must not know what is in them, nor the verifier in what follows.
-    let rows = core::hint::black_box(rows);
-    let first = place(head >> 32);
-    let mut best = word(blob, WORD_UNKNOWN);
-    let mut found = place(best);
-    let (mut base, mut bits) = (first, 0);
+    search.groups = rows_of(blob, table_at, key, &mut search.rows);
+    search.first = place(head >> 32);
+    (search.rank, search.found, search.bits) = (u64::MAX, usize::MAX, 0);
+    let mut search = search;
     for _ in 0..STEPS {
-        if bits == 0 {
-            if groups == 0 {
-                return if found < RULES_MAX { Lookup::Rule(found) } else { Lookup::Miss };
+        search = core::hint::black_box(search);
+        let (groups, bits) = (search.groups, search.bits);
+        if bits != 0 {
+            search.bits = bits & (bits - 1);
+            let rule = search.base + lowest(blob, bits) & (RULES_MAX - 1);
+            let rank = blob[RULES_AT + rule * RULE_WORDS + RULE_RANK];
+            if rank < search.rank && matches(blob, rule, key) {
+                (search.rank, search.found) = (rank, rule);
             }
+        } else if groups != 0 {
+            search.groups = groups & (groups - 1);
             let group = lowest(blob, groups);
-            groups &= groups - 1;
-            base = first + group * GROUP_RULES;
-            bits = candidates(blob, rows, 1 + group);
+            search.base = search.first + group * GROUP_RULES;
+            search.bits = candidates(blob, &search.rows, 1 + group);
         } else {
-            let rule = base + lowest(blob, bits);
-            bits &= bits - 1;
-            if rule >= RULES_MAX {
-                continue;
-            }
-            let rank = word(blob, RULES_AT + rule * RULE_WORDS + RULE_RANK);
-            if rank < best && matches(blob, rule, key) {
-                (best, found) = (rank, rule);
-            }
+            let found = search.found;
+            return if found < RULES_MAX { Lookup::Rule(found) } else { Lookup::Miss };
         }
     }
     Lookup::Long
 }
 
-/// Notes each chunk's row for the key; the groups that all of them leave.
+/// Notes each chunk's row for the key; the groups that all of them leave. Two at a time, as there is always an even number.
 #[inline(always)]
 fn rows_of(blob: &Blob, table_at: usize, key: &Key, rows: &mut Rows) -> u64 {
-    let chunks = word(blob, table_at) & 0xff;
     let mut groups = u64::MAX;
     let mut number = 0;
     while number < CHUNKS_MAX {
-        if number as u64 >= chunks {
-            rows[number] = 0;
+        let (one, other) = (word(blob, table_at + 1 + number), word(blob, table_at + 2 + number));
+        if one == NO_CHUNK {
+            rows[number] = NO_ROW;
             break;
         }
-        let chunk = word(blob, table_at + 1 + number);
-        let key_word = place(chunk >> 32 & 0x0f);
-        let byte = if key_word < KEY_WORDS { key[key_word] >> (chunk >> 40 & 63) & 0xff } else { 0 };
-        let row = place((chunk & 0xffff_ffff) + byte * (chunk >> 48));
-        rows[number] = row;
-        groups &= word(blob, row);
-        number += 1;
+        rows[number] = row_of(one, key);
+        rows[number + 1] = row_of(other, key);
+        groups &= row_word(blob, rows[number]) & row_word(blob, rows[number + 1]);
+        number += 2;
     }
     groups
+}
+
+#[inline(always)]
+fn row_of(chunk: u64, key: &Key) -> usize {
+    let key_word = place(chunk >> 32 & 0x0f);
+    let byte = if key_word < KEY_WORDS { key[key_word] >> (chunk >> 40 & 63) & 0xff } else { 0 };
+    place((chunk & 0xffff_ffff) + byte * (chunk >> 48))
+}
+
+/// The word at `at` of the vectors. A mask and no comparison: the verifier gives up on a program with too many of these.
+#[inline(always)]
+fn row_word(blob: &Blob, at: usize) -> u64 {
+    blob[VECTORS_AT + (at & (VECTOR_WORDS - 1))]
 }
 
 /// The rules of a group that all rows leave.
@@ -227,14 +259,11 @@ fn candidates(blob: &Blob, rows: &Rows, at: usize) -> u64 {
     let mut number = 0;
     while number < CHUNKS_MAX {
         let row = rows[number];
-        if row == 0 {
+        if row == NO_ROW {
             break;
         }
-        bits &= word(blob, row + at);
-        if bits == 0 {
-            break;
-        }
-        number += 1;
+        bits &= row_word(blob, row + at) & row_word(blob, rows[number + 1] + at);
+        number += 2;
     }
     bits
 }
@@ -243,10 +272,7 @@ fn candidates(blob: &Blob, rows: &Rows, at: usize) -> u64 {
 #[inline(always)]
 #[must_use]
 pub fn matches(blob: &Blob, rule: usize, key: &Key) -> bool {
-    if rule >= RULES_MAX {
-        return false;
-    }
-    let at = RULES_AT + rule * RULE_WORDS;
+    let at = RULES_AT + (rule & (RULES_MAX - 1)) * RULE_WORDS;
     let mut differs = 0;
     let mut number = 0;
     while number < KEY_WORDS {
@@ -273,10 +299,10 @@ mod tests {
     #[test]
     fn heads_and_chunks_are_taken_apart_as_they_were_packed() {
         assert_eq!(table(3, 4095), 3 | 4095 << 32);
-        let chunk = chunk(239_616, 12, 56, 65);
+        let chunk = chunk(131_071, 12, 56, 65);
         assert_eq!(
             (chunk & 0xffff_ffff, chunk >> 32 & 0x0f, chunk >> 40 & 63, chunk >> 48),
-            (239_616, 12, 56, 65)
+            (131_071, 12, 56, 65)
         );
     }
 }

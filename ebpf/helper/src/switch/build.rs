@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use caregate_ebpf_common::switch::blob::{
-    self, BLOB_WORDS, BUCKETS_AT, GROUP_IDS_AT, GROUP_PLACES, GROUPS_AT, METER_IDS_AT, METER_PLACES,
-    METERS_AT, OPS_AT, OPS_MAX, RULE_ID, RULE_RANK, RULES_AT, TABLE_WORDS, TABLES_AT, USED, VECTORS_AT,
+    self, BUCKETS_AT, GROUP_IDS_AT, GROUP_PLACES, GROUPS_AT, METER_IDS_AT, METER_PLACES, METERS_AT, OPS_AT,
+    OPS_MAX, ROW_OF_ONES, RULE_ID, RULE_RANK, RULES_AT, TABLE_WORDS, TABLES_AT, USED, VECTORS_AT,
 };
 use caregate_ebpf_common::switch::op::{OP_WORDS, port};
 use caregate_ebpf_common::switch::record::{
@@ -95,7 +95,6 @@ pub fn write(
     words: &mut [u64],
 ) -> Result<(), ChangeError> {
     let mut lists = Lists::default();
-    words[blob::WORD_UNKNOWN] = u64::MAX;
     words[blob::WORD_SESSION] = places.session;
     words[blob::LOWEST_AT..][..64].copy_from_slice(&blob::lowest_words());
     write_groups(mirror, places, &mut lists, words)?;
@@ -116,12 +115,12 @@ fn write_tables(
     words: &mut [u64],
 ) -> Result<(), ChangeError> {
     let all = mirror.sizes().0;
-    let (mut first, mut row) = (0, VECTORS_AT);
+    let (mut first, mut row) = (0, 0);
+    words[VECTORS_AT + ROW_OF_ONES..].fill(u64::MAX);
     chosen.tables.resize_with(blob::TABLES, ChosenTable::default);
-    for (number, of_table) in mirror::tables().zip(&mut chosen.tables) {
-        let flows: Vec<&Arc<Flow>> = mirror.table(number).collect();
-        let head = &mut words[TABLES_AT + usize::from(number) * TABLE_WORDS..][..TABLE_WORDS];
-        head.fill(0);
+    for (table, of_table) in mirror::tables().zip(&mut chosen.tables) {
+        let flows: Vec<&Arc<Flow>> = mirror.table(table).collect();
+        words[TABLES_AT + usize::from(table) * TABLE_WORDS..][..TABLE_WORDS].fill(0);
         if flows.is_empty() {
             continue;
         }
@@ -129,29 +128,16 @@ fn write_tables(
         let is_fresh =
             |flow: &&&Arc<Flow>| places.flows.get(&flow.entry.id).is_some_and(|slot| fresh.contains(slot));
         of_table.update(&patterns, if fresh.is_empty() { 0 } else { flows.iter().filter(is_fresh).count() });
-        let row_words = chunks::row_words(flows.len());
         // Each table has its share, and room for the one row of a table without chunks.
-        let share = (BLOB_WORDS - VECTORS_AT - blob::TABLES * (1 + 64)) * flows.len() / all.max(1);
-        let most = share / (chunks::ROWS * row_words);
+        let share = (ROW_OF_ONES - blob::TABLES * (1 + 64)) * flows.len() / all.max(1);
+        let most = share / (chunks::ROWS * chunks::row_words(flows.len()));
         let used = of_table.chunks.get(..most).unwrap_or(&of_table.chunks);
         let order = chunks::arrange(&patterns, used);
-        head[0] = blob::table(u8::try_from(used.len().max(1)).unwrap_or(1), first);
-        let rows = chunks::ROWS * row_words;
-        for (place, chunk) in head[1..].iter_mut().zip(used) {
-            *place = chunks::word(row, Some(*chunk), row_words);
-            row += rows;
-        }
-        if used.is_empty() {
-            head[1] = chunks::word(row, None, row_words);
-        }
-        let start = row - rows * used.len();
-        for (chunk, rows) in used.iter().zip(words[start..].chunks_exact_mut(rows)) {
-            chunks::fill(order.iter().map(|at| patterns[*at]), *chunk, row_words, rows);
-        }
-        if used.is_empty() {
-            chunks::fill_all(flows.len(), &mut words[row..][..row_words]);
-            row += row_words;
-        }
+        let arranged: Vec<&Pattern> = order.iter().map(|at| patterns[*at]).collect();
+        let (head, rows) = words.split_at_mut(VECTORS_AT);
+        let head = &mut head[TABLES_AT + usize::from(table) * TABLE_WORDS..][..TABLE_WORDS];
+        row += write_rows(&arranged, used, row, head, &mut rows[row..]);
+        head[0] |= blob::table(0, first);
         for (place, at) in (first..).zip(&order) {
             let place = RULES_AT + usize::try_from(place).unwrap_or_default() * RULE_WORDS;
             write_rule(flows[*at], *at as u64, places, lists, &mut words[place..][..RULE_WORDS])?;
@@ -160,6 +146,27 @@ fn write_tables(
     }
     words[blob::WORD_RULES] = first.into();
     Ok(())
+}
+
+/// Writes the rows of a table whose first is at `row`, and the table's head; how many words they are.
+fn write_rows(rules: &[&Pattern], chunks: &[Chunk], row: usize, head: &mut [u64], rows: &mut [u64]) -> usize {
+    let row_words = chunks::row_words(rules.len());
+    let count = chunks.len().max(1).next_multiple_of(2);
+    let ones = blob::chunk(u32::try_from(ROW_OF_ONES).unwrap_or_default(), 0, 0, 0);
+    head[0] = blob::table(u8::try_from(count).unwrap_or_default(), 0);
+    head[1..][..count].fill(ones);
+    if chunks.is_empty() {
+        head[1] = chunks::word(row, None, row_words);
+        chunks::fill_all(rules.len(), &mut rows[..row_words]);
+        return row_words;
+    }
+    let of_chunk = chunks::ROWS * row_words;
+    let places = rows.chunks_exact_mut(of_chunk).zip(&mut head[1..]);
+    for (number, (chunk, (rows, word))) in chunks.iter().zip(places).enumerate() {
+        *word = chunks::word(row + number * of_chunk, Some(*chunk), row_words);
+        chunks::fill(rules, *chunk, row_words, rows);
+    }
+    chunks.len() * of_chunk
 }
 
 fn write_rule(

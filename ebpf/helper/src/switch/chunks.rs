@@ -141,17 +141,11 @@ pub(super) const fn row_words(rules: usize) -> usize {
 }
 
 /// Fills a chunk's rows for rules in the order in which they lie.
-pub(super) fn fill<'a>(
-    rules: impl Iterator<Item = &'a Pattern>,
-    chunk: Chunk,
-    words: usize,
-    rows: &mut [u64],
-) {
-    let mut bytes = rules.map(|rule| (byte(&rule.value, chunk), byte(&rule.mask, chunk))).peekable();
-    let mut group = 0;
-    while bytes.peek().is_some() {
+pub(super) fn fill(rules: &[&Pattern], chunk: Chunk, words: usize, rows: &mut [u64]) {
+    for (group, rules) in rules.chunks(GROUP_RULES).enumerate() {
         let (mut all, mut of_value) = (0, [0u64; ROWS]);
-        for (bit, (value, mask)) in bytes.by_ref().take(GROUP_RULES).enumerate() {
+        for (bit, rule) in rules.iter().enumerate() {
+            let (value, mask) = (byte(&rule.value, chunk), byte(&rule.mask, chunk));
             match mask {
                 0 => all |= 1 << bit,
                 0xff => of_value[usize::from(value)] |= 1 << bit,
@@ -168,7 +162,6 @@ pub(super) fn fill<'a>(
             row[0] = before | u64::from(bits | all != 0) << group;
             row[1 + group] = bits | all;
         }
-        group += 1;
     }
 }
 

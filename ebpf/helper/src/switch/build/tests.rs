@@ -1,4 +1,4 @@
-use caregate_ebpf_common::switch::blob::{Blob, GROUP_RULES, Lookup, RULES_MAX, find};
+use caregate_ebpf_common::switch::blob::{BLOB_WORDS, Blob, GROUP_RULES, Lookup, RULES_MAX, Search, find};
 use caregate_ebpf_common::switch::{KEY_BYTES, KEY_WORDS, Key, place};
 use caregate_protocol::datapath::switch::{Change, FlowEntry, GroupKind};
 use proptest::prelude::*;
@@ -39,8 +39,8 @@ impl Built {
 
     /// The id of the flow that the blob gives.
     fn found(&self, table: usize, key: &Key) -> Option<u64> {
-        let mut rows = [usize::MAX; blob::CHUNKS_MAX];
-        match find::<STEPS>(&self.blob, table, key, &mut rows) {
+        let mut search = Search::default();
+        match find::<STEPS>(&self.blob, table, key, &mut search) {
             Lookup::Miss => None,
             Lookup::Rule(rule) => Some(self.blob[RULES_AT + rule * RULE_WORDS + RULE_ID]),
             Lookup::Long => panic!("{STEPS} steps were not enough"),
