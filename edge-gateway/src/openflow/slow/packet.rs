@@ -114,13 +114,16 @@ impl<'a> Packet<'a> {
         [self.headers.bytes(), self.rest].concat()
     }
 
-    /// For groups that pick one bucket: the same for all frames of a connection.
+    /// For groups that pick one bucket: the same for all frames that belong together. The kernel's own
+    /// (`ebpf/program/src/switch/choose.rs`, `spread`), so that it makes no difference who chooses.
     pub(super) fn hash(&mut self) -> u32 {
-        let mut key = *self.key();
-        key[METADATA] = 0;
-        // Fowler, Noll and Vo's, over words; its high half depends on all of them.
-        let fold = |hash: u64, word: &u64| (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
-        let hash = key.iter().fold(0xcbf2_9ce4_8422_2325, fold);
+        const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+        let fold = |hash: u64, (_, word): (usize, &u64)| {
+            let hash = (hash ^ word).wrapping_mul(MULTIPLIER);
+            hash ^ hash >> 32
+        };
+        let words = self.key().iter().enumerate().filter(|(at, _)| *at != METADATA && *at != TUNNEL);
+        let hash = words.fold(0, fold).wrapping_mul(MULTIPLIER);
         u32::try_from(hash >> 32).unwrap_or_default()
     }
 }

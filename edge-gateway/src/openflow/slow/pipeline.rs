@@ -155,29 +155,33 @@ impl<'a, V: View> Run<'a, V> {
         drop(self.list(&mut packet.clone(), &set.ordered(), &origin, depth + 1));
     }
 
-    /// By weight, the same one for all packets of a connection; among those that are live.
+    /// By weight, the same one for all frames that belong together; where it is dead, the next one that is not, around the end. As the
+    /// kernel does it, which has counted it.
     fn selected<'g>(&self, group: &'g GroupEntry, packet: &Packet<'a>) -> Option<&'g GroupBucket> {
-        let live = || group.buckets.iter().filter(|bucket| bucket.weight > 0 && self.is_live(bucket, 0));
-        let weight: u64 = live().map(|bucket| u64::from(bucket.weight)).sum();
-        let mut place = u64::from(packet.clone().hash()) * weight >> 32;
-        live().find(|bucket| {
-            let is_here = place < u64::from(bucket.weight);
-            place = place.wrapping_sub(bucket.weight.into());
-            is_here
-        })
+        let all: u64 = group.buckets.iter().map(|bucket| u64::from(bucket.weight)).sum();
+        let place = u64::from(packet.clone().hash());
+        let shares = group.buckets.iter().scan(0, |sum, bucket| {
+            *sum += u64::from(bucket.weight);
+            Some((bucket, (*sum << 32) / all.max(1)))
+        });
+        let live = || shares.clone().filter(|(bucket, _)| self.is_live(bucket, 0));
+        let chosen = live().find(|(_, below)| place < *below).or_else(|| live().next());
+        chosen.map(|(bucket, _)| bucket)
     }
 
+    /// While the port or the group that it watches is (§5.6.1); what watches nothing always is.
     fn is_live(&self, bucket: &GroupBucket, depth: usize) -> bool {
-        let is_port_live = bucket.watch_port == port::ANY
+        if bucket.watch_port == port::ANY && bucket.watch_group == port::ANY {
+            return true;
+        }
+        let is_port_live = bucket.watch_port == port::LOCAL
             || self.view.port(bucket.watch_port).is_some_and(|port| port.is_live);
-        let is_group_live = || {
-            depth < GROUP_DEPTH_MAX
-                && self
-                    .view
-                    .group(bucket.watch_group)
-                    .is_some_and(|group| group.buckets.iter().any(|bucket| self.is_live(bucket, depth + 1)))
-        };
-        is_port_live && (bucket.watch_group == port::ANY || is_group_live())
+        is_port_live || self.is_group_live(bucket.watch_group, depth)
+    }
+
+    fn is_group_live(&self, id: u32, depth: usize) -> bool {
+        let group = self.view.group(id).filter(|_| depth < GROUP_DEPTH_MAX);
+        group.is_some_and(|group| group.buckets.iter().any(|bucket| self.is_live(bucket, depth + 1)))
     }
 
     fn output(&mut self, packet: &Packet<'a>, port: u32, max_len: u16, origin: &Origin) {

@@ -384,6 +384,7 @@ fn select_keeps_a_connection_together_and_weighs() {
         counts[chosen[0] as usize] += 1;
     }
     assert!((800..1_200).contains(&counts[4]) && counts[4] + counts[5] == 4_000, "{counts:?}");
+    tables.groups[0].buckets.truncate(2);
     tables.groups[0].buckets[1].watch_port = 5;
     tables.ports[4].is_live = false;
     assert_eq!(ports(made(&tables)), [4]);
