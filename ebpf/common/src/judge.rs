@@ -75,6 +75,20 @@ verdicts! {
     SensorForwarded = "sensor_forwarded",
     /// Came in elsewhere and is routed: sent, not judged.
     Forwarded = "forwarded",
+    /// On a switch port: sent out by a port.
+    Redirected = "redirected",
+    /// On a switch port: for the gateway's own stack.
+    Delivered = "delivered",
+    /// On a switch port, and no rule matches: dropped.
+    TableMiss = "table_miss",
+    /// On a switch port, and its rules send it nowhere: dropped.
+    SwitchDropped = "switch_dropped",
+    /// On a switch port, and above a rule's meter: dropped.
+    Metered = "metered",
+    /// On a switch port, and for the slow path: dropped here, and sent from there.
+    Punted = "punted",
+    /// It was for the slow path, and the ring was full: dropped.
+    PuntLost = "punt_lost",
 }
 
 impl Verdict {
@@ -88,7 +102,14 @@ impl Verdict {
     pub const fn passes(self) -> bool {
         matches!(
             self,
-            Self::Admitted | Self::Discovery | Self::Sent | Self::SentByRule | Self::Floor | Self::Forwarded
+            Self::Admitted
+                | Self::Discovery
+                | Self::Sent
+                | Self::SentByRule
+                | Self::Floor
+                | Self::Forwarded
+                | Self::Redirected
+                | Self::Delivered
         )
     }
 }

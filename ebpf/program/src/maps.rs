@@ -109,6 +109,13 @@ pub(crate) fn port(interface: u32) -> Option<Port> {
     })
 }
 
+/// The number of the port with this interface.
+#[inline(always)]
+pub(crate) fn port_number(interface: u32) -> Option<u32> {
+    // SAFETY: as in `port`.
+    unsafe { PORTS.get(interface) }.map(|words| words[0] as u32)
+}
+
 #[inline(always)]
 fn add(counter: Option<*mut Counter>, bytes: u64) {
     if let Some(counter) = counter {
@@ -128,6 +135,14 @@ pub(crate) fn count_kind(number: u32, kind: Kind, bytes: u64) {
 #[inline(always)]
 pub(crate) fn count_verdict(number: u32, verdict: Verdict, bytes: u64) {
     add(VERDICTS.get_ptr_mut(number * Verdict::COUNT + verdict as u32), bytes);
+}
+
+/// As [`count_verdict`], of a number that was put down.
+#[inline(always)]
+pub(crate) fn count_verdict_number(number: u32, verdict: u32, bytes: u64) {
+    if verdict < Verdict::COUNT {
+        add(VERDICTS.get_ptr_mut(number * Verdict::COUNT + verdict), bytes);
+    }
 }
 
 #[inline(always)]

@@ -4,7 +4,7 @@
 //! A header that is cut off, or is not what the one before it says, leaves its fields 0; a frame is never refused. `eth_type` is
 //! what is behind all VLAN tags (two are looked behind), `vlan_vid` and `vlan_pcp` the outer one's. Fragments have no transport fields.
 
-use super::key::{KEY_WORDS, Key};
+use super::key::Key;
 use super::op::layer;
 use crate::frame::Frame;
 
@@ -34,8 +34,30 @@ pub struct Layers {
     pub sum_at: u32,
     /// One of [`sum`].
     pub sum: u32,
-    /// The labels are more than were looked at.
+    /// MPLS labels, two where there are more.
     pub labels: u32,
+}
+
+impl Layers {
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "0")]
+    const fn all(zero: u64) -> Self {
+        let zero = zero as u32;
+        Self {
+            has: zero,
+            hidden: zero,
+            tags: zero,
+            ether_type_at: zero,
+            network_at: zero,
+            protocol_at: zero,
+            transport_at: zero,
+            sll_at: zero,
+            tll_at: zero,
+            sum_at: zero,
+            sum: zero,
+            labels: zero,
+        }
+    }
 }
 
 /// What a transport's checksum is over.
@@ -56,6 +78,28 @@ pub struct Parsed {
     pub key: Key,
     /// Its headers.
     pub layers: Layers,
+    /// The walk along IPv6's extension headers.
+    pub way: Way,
+}
+
+/// How far a walk along extension headers has come. It is put down at each of them: the verifier would follow each order of them
+/// otherwise.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Way {
+    /// Bits of `ipv6_exthdr`.
+    seen: u64,
+    /// What is next.
+    next: u32,
+    /// Where that was said.
+    next_at: u32,
+    /// Where it is.
+    at: u32,
+    /// The last one's place in the order of RFC 8200 §4.1.
+    rank: u32,
+    /// Whether there is no transport header behind it.
+    is_end: u32,
+    is_fragment: u32,
 }
 
 /// EtherTypes.
@@ -80,11 +124,11 @@ pub mod ether_type {
     pub const NONE: u16 = 0x05ff;
 }
 
-const PROTOCOL_ICMP: u8 = 1;
-const PROTOCOL_TCP: u8 = 6;
-const PROTOCOL_UDP: u8 = 17;
-const PROTOCOL_ICMPV6: u8 = 58;
-const PROTOCOL_SCTP: u8 = 132;
+const PROTOCOL_ICMP: u32 = 1;
+const PROTOCOL_TCP: u32 = 6;
+const PROTOCOL_UDP: u32 = 17;
+const PROTOCOL_ICMPV6: u32 = 58;
+const PROTOCOL_SCTP: u32 = 132;
 /// `OFPVID_PRESENT`
 const VID_PRESENT: u16 = 0x1000;
 const ETHER_TYPE_AT: usize = 12;
@@ -122,8 +166,12 @@ pub const fn is_mpls(ether_type: u16) -> bool {
 #[inline(always)]
 pub fn parse<F: Frame + ?Sized>(frame: &F, parsed: &mut Parsed) {
     let (in_port, metadata, tunnel) = (parsed.key[0] >> 32, parsed.key[1], parsed.key[13]);
-    parsed.key = [0; KEY_WORDS];
-    parsed.layers = Layers::default();
+    // What zeroes it must not know: it would call a function for it, which BPF has not.
+    let zero: u64 = core::hint::black_box(0);
+    for word in &mut parsed.key {
+        *word = zero;
+    }
+    parsed.layers = Layers::all(zero);
     parsed.key[0] = in_port << 32;
     parsed.key[1] = metadata;
     parsed.key[13] = tunnel;
@@ -180,18 +228,20 @@ fn mpls<F: Frame>(packet: &F, at: usize, parsed: &mut Parsed) -> Option<()> {
     let first = packet.u32(0)?;
     parsed.layers.has |= u32::from(layer::MPLS);
     parsed.key[12] = u64::from(first >> 8) << 32;
+    parsed.layers.labels = 1;
     let mut labels = 1;
     if first & BOTTOM == 0 {
-        labels += 1;
-        if packet.u32(4)? & BOTTOM == 0 {
-            labels += 1;
+        labels = 2;
+        let second = packet.u32(4)?;
+        parsed.layers.labels = 2;
+        if second & BOTTOM == 0 {
+            labels = 3;
             if packet.u32(8)? & BOTTOM == 0 {
                 return None;
             }
         }
     }
     parsed.layers.network_at = word(at + 4 * labels);
-    parsed.layers.labels = word(labels);
     // The shortest header whose TTL is written; it is there in whole.
     let version = packet.u8(4 * labels)? >> 4;
     if version == 4 && packet.u8(4 * labels + 19).is_some() {
@@ -226,7 +276,7 @@ fn mac<F: Frame>(packet: &F, at: usize) -> Option<u64> {
 
 /// A transport protocol's number, where it begins, how many bytes the packet has for it, and whether its fields are to be matched.
 struct Transport {
-    protocol: u8,
+    protocol: u32,
     at: usize,
     bytes: usize,
     is_fragment: bool,
@@ -241,7 +291,7 @@ fn ipv4<F: Frame>(packet: &F, at: usize, parsed: &mut Parsed) -> Option<()> {
     if first >> 4 != 4 || header_bytes < 20 || total_bytes < header_bytes {
         return None;
     }
-    let protocol = packet.u8(9)?;
+    let protocol = u32::from(packet.u8(9)?);
     parsed.layers.has |= u32::from(layer::IPV4 | layer::PROTOCOL);
     parsed.layers.network_at = word(at);
     parsed.layers.protocol_at = word(at + 9);
@@ -288,99 +338,93 @@ fn ipv6<F: Frame>(packet: &F, at: usize, parsed: &mut Parsed) -> Option<()> {
     parsed.key[9] = u64::from(packet.u32(32)?) << 32 | u64::from(packet.u32(36)?);
     parsed.key[12] = u64::from(first & 0x000f_ffff) << 32;
     let packet_bytes = IPV6_BYTES + usize::from(packet.u16(4)?);
-    let way = Way {
-        next: packet.u8(6)?,
+    parsed.way = Way {
+        next: u32::from(packet.u8(6)?),
         next_at: 6,
-        at: IPV6_BYTES,
+        at: word(IPV6_BYTES),
         seen: 0,
-        has_payload: true,
-        is_fragment: false,
+        rank: 0,
+        is_end: 0,
+        is_fragment: 0,
     };
-    let way = extensions(packet, way);
+    for _ in 0..EXTENSIONS_MAX {
+        let way = core::hint::black_box(&mut parsed.way);
+        if !extension(packet, way) {
+            break;
+        }
+    }
+    let way = *core::hint::black_box(&mut parsed.way);
     parsed.key[5] |= way.seen;
     parsed.key[2] |= u64::from(way.next) << 8;
-    parsed.layers.protocol_at = word(at + way.next_at);
-    if !way.has_payload || packet_bytes < way.at {
+    parsed.layers.protocol_at = word(at) + way.next_at;
+    let payload = bounded(way.at as usize);
+    // Behind more than are looked at it is not known what is.
+    if way.is_end != 0 || rank(way.next, 0).is_some() || packet_bytes < payload {
         return None;
     }
-    let payload = bounded(way.at);
     let next = Transport {
         protocol: way.next,
         at: at + payload,
-        bytes: packet_bytes - way.at,
-        is_fragment: way.is_fragment,
+        bytes: packet_bytes - payload,
+        is_fragment: way.is_fragment != 0,
     };
     transport(&packet.rest(payload), &next, true, parsed)
 }
 
-/// How far a walk along extension headers has come.
-#[derive(Clone, Copy)]
-struct Way {
-    /// What is next, and where that was said.
-    next: u8,
-    next_at: usize,
-    /// Where it is.
-    at: usize,
-    /// Bits of [`extension`].
-    seen: u64,
-    /// Whether there is a transport header behind it.
-    has_payload: bool,
-    is_fragment: bool,
+/// The bit and the rank of an extension header, behind those that were seen.
+#[inline(always)]
+fn rank(next: u32, seen: u64) -> Option<(u64, u32)> {
+    let is_routed = seen & (extension::ROUTER | extension::FRAGMENT) != 0;
+    Some(match next {
+        0 => (extension::HOP_BY_HOP, 1),
+        60 if !is_routed => (extension::DESTINATION, 2),
+        43 => (extension::ROUTER, 3),
+        44 => (extension::FRAGMENT, 4),
+        51 => (extension::AUTHENTICATION, 5),
+        50 => (extension::ESP, 6),
+        60 => (extension::DESTINATION, 7),
+        59 => (extension::NO_NEXT, 8),
+        _ => return None,
+    })
 }
 
+/// Walks over one extension header; false where there is none.
 #[inline(always)]
-fn extensions<F: Frame>(packet: &F, mut way: Way) -> Way {
-    // In the order of RFC 8200 §4.1 each rank is above the one before.
-    let mut rank = 0;
-    for _ in 0..EXTENSIONS_MAX {
-        let (bit, its_rank) = match way.next {
-            0 => (extension::HOP_BY_HOP, 1),
-            60 if way.seen & (extension::ROUTER | extension::FRAGMENT) == 0 => (extension::DESTINATION, 2),
-            43 => (extension::ROUTER, 3),
-            44 => (extension::FRAGMENT, 4),
-            51 => (extension::AUTHENTICATION, 5),
-            50 => (extension::ESP, 6),
-            60 => (extension::DESTINATION, 7),
-            59 => (extension::NO_NEXT, 8),
-            _ => return way,
-        };
-        // Destination options are allowed twice: before routing and last.
-        if way.seen & bit != 0 && (bit != extension::DESTINATION || its_rank == rank) {
-            way.seen |= extension::REPEATED;
-        }
-        if its_rank < rank {
-            way.seen |= extension::DISORDERED;
-        }
-        way.seen |= bit;
-        rank = its_rank;
-        let at = bounded(way.at);
-        let header = packet.rest(at);
-        let (Some(next), Some(units)) = (header.u8(0), header.u8(1)) else {
-            way.has_payload = false;
-            return way;
-        };
-        if bit == extension::ESP || bit == extension::NO_NEXT {
-            way.has_payload = false;
-            return way;
-        }
-        let bytes = if bit == extension::AUTHENTICATION {
-            (usize::from(units) + 2) * 4
-        } else if bit == extension::FRAGMENT {
-            let place = header.u16(2).unwrap_or(0);
-            way.is_fragment = place & 0xfff9 != 0;
-            way.has_payload = place & 0xfff8 == 0;
-            8
-        } else {
-            (usize::from(units) + 1) * 8
-        };
-        (way.next, way.next_at, way.at) = (next, at, at + bytes);
-        if !way.has_payload {
-            return way;
-        }
+fn extension<F: Frame>(packet: &F, way: &mut Way) -> bool {
+    let Some((bit, rank)) = rank(way.next, way.seen) else { return false };
+    // Destination options are allowed twice: before routing and last.
+    if way.seen & bit != 0 && (bit != extension::DESTINATION || way.rank == rank) {
+        way.seen |= extension::REPEATED;
     }
-    // More than are looked at: what is behind them is not known.
-    way.has_payload = !matches!(way.next, 0 | 43 | 44 | 50 | 51 | 59 | 60);
-    way
+    if rank < way.rank {
+        way.seen |= extension::DISORDERED;
+    }
+    way.seen |= bit;
+    way.rank = rank;
+    if bit == extension::NO_NEXT || bit == extension::ESP {
+        way.is_end = 1;
+        return false;
+    }
+    let at = bounded(way.at as usize);
+    let header = packet.rest(at);
+    let (Some(second), Some(next)) = (header.u16(2), header.u16(0)) else {
+        way.is_end = 1;
+        return false;
+    };
+    let units = u32::from(next & 0xff);
+    way.next_at = word(at);
+    way.next = u32::from(next >> 8);
+    way.at = word(at)
+        + match bit {
+            extension::AUTHENTICATION => (units + 2) * 4,
+            extension::FRAGMENT => 8,
+            _ => (units + 1) * 8,
+        };
+    if bit == extension::FRAGMENT {
+        way.is_fragment = u32::from(second & 0xfff9 != 0);
+        way.is_end = u32::from(second & 0xfff8 != 0);
+    }
+    way.is_end == 0
 }
 
 #[inline(always)]
@@ -443,13 +487,13 @@ fn neighbour<F: Frame>(packet: &F, next: &Transport, kind: u8, parsed: &mut Pars
     for _ in 0..OPTIONS_MAX {
         at = bounded(at);
         let option = packet.rest(at);
-        let (option_kind, units) = (option.u8(0)?, usize::from(option.u8(1)?));
+        let option_head = option.u16(0)?;
+        let (option_kind, units) = (option_head >> 8, usize::from(option_head & 0xff));
         if units == 0 || at + 8 * units > next.bytes {
             return None;
         }
         if option_kind == wanted && units == 1 {
             let address = mac(&option, 2)?;
-            option.u8(7)?;
             if kind == 135 {
                 parsed.layers.has |= u32::from(layer::ND_SLL);
                 parsed.layers.sll_at = word(next.at + at);

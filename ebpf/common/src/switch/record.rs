@@ -80,18 +80,21 @@ pub const METER_FIRST: usize = 1;
 /// Words of a meter.
 pub const METER_WORDS: usize = 16;
 
+const BANDS: u32 = 4;
+const _: () = assert!(BANDS as usize == BANDS_MAX);
+
 /// Buckets of a meter's bands, in the array of them: by meter and band.
 #[must_use]
 #[inline(always)]
 pub const fn meter_bucket(meter: u32, band: u32) -> u32 {
-    meter * BANDS_MAX as u32 + band
+    meter * BANDS + band
 }
 
 /// Counters of a meter, in the array of them: all of it, then its bands.
 #[must_use]
 #[inline(always)]
 pub const fn meter_counter(meter: u32) -> u32 {
-    meter * (BANDS_MAX as u32 + 1)
+    meter * (BANDS + 1)
 }
 
 /// Remaining fraction's bits of [`Band::cost`].

@@ -1,0 +1,61 @@
+//! XDP on a switch port: a frame's first table.
+
+use aya_ebpf::bindings::xdp_action;
+use aya_ebpf::macros::xdp;
+use aya_ebpf::programs::XdpContext;
+use caregate_ebpf_common::Verdict;
+use caregate_ebpf_common::switch::map as layout;
+use caregate_ebpf_common::switch::parse::parse;
+use caregate_ebpf_common::switch::record::{NO_TABLE, RULE_HEAD, RULE_METER, RULE_ONLY_OUTPUT};
+use caregate_ebpf_common::switch::stage;
+
+use super::leave::send;
+use super::maps::{Cache, STAGES, blob, cached, count_flow, count_table, rule_word, state};
+use super::work::Work;
+use crate::KernelFrame;
+use crate::maps;
+
+/// Reads a frame; sends it where its rule is known and says nothing but where to.
+#[xdp]
+#[inline(always)]
+pub fn enter(context: XdpContext) -> u32 {
+    let (start, end) = (context.data(), context.data_end());
+    let bytes = core::hint::black_box(end - start);
+    let Some(number) = maps::port_number(context.ingress_ifindex() as u32) else {
+        maps::count_verdict(0, Verdict::UnknownPort, bytes as u64);
+        return xdp_action::XDP_DROP;
+    };
+    let Some(work) = Work::get() else { return xdp_action::XDP_DROP };
+    work.begin(number, bytes as u64, state(layout::STATE_EPOCH), state(layout::STATE_FIRST_TABLE));
+    parse(&KernelFrame { start, end, bytes }, &mut work.parsed);
+    let work = core::hint::black_box(work);
+    if let Some(action) = at_once(work) {
+        return action;
+    }
+    // SAFETY: nothing is to be dropped.
+    unsafe { STAGES.tail_call(&context, stage::WALK) };
+    maps::count_verdict(number, Verdict::SwitchDropped, bytes as u64);
+    xdp_action::XDP_DROP
+}
+
+/// What is done with a frame that the cache knows, and that has no more to go through.
+#[inline(always)]
+fn at_once(work: &mut Work) -> Option<u32> {
+    let blob = blob(work.epoch)?;
+    let place = match cached(work) {
+        Cache::Unknown => return None,
+        Cache::Miss => {
+            count_table(work.table, false);
+            maps::count_verdict(work.in_port, Verdict::TableMiss, work.bytes);
+            return Some(xdp_action::XDP_DROP);
+        }
+        Cache::Rule(place) => place,
+    };
+    let head = rule_word(blob, place, RULE_HEAD);
+    if head >> 32 & u64::from(RULE_ONLY_OUTPUT) == 0 || head >> 48 & 0xff != u64::from(NO_TABLE) {
+        return None;
+    }
+    count_table(work.table, true);
+    count_flow(head as u32, work.bytes);
+    Some(send(work.in_port, (rule_word(blob, place, RULE_METER) >> 32) as u32, work.bytes))
+}

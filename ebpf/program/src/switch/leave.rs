@@ -1,0 +1,130 @@
+//! A frame's way out: to a port, to the gateway's stack, to the slow path, or nowhere.
+
+use aya_ebpf::bindings::xdp_action;
+use aya_ebpf::helpers::bpf_xdp_adjust_head;
+use aya_ebpf::macros::xdp;
+use aya_ebpf::programs::XdpContext;
+use caregate_ebpf_common::Verdict;
+use caregate_ebpf_common::switch::edit::{BUFFER_BYTES, ROOM_BYTES};
+use caregate_ebpf_common::switch::map::{PUNT_BYTES_MAX, Punt};
+use caregate_ebpf_common::switch::op::port;
+
+use super::maps::{DEVICES_OUT, PUNTS};
+use super::work::Work;
+use crate::maps;
+
+/// Writes the headers back and sends the frame.
+#[xdp]
+#[inline(always)]
+pub fn leave(context: XdpContext) -> u32 {
+    let Some(work) = Work::get() else { return xdp_action::XDP_DROP };
+    // XDP goes past queues; what asks for one takes the way that has them.
+    if work.queue != 0 && work.output < port::MAX {
+        work.punt();
+    }
+    if work.is_punted != 0 || work.output != port::ANY && work.headers.changed_to != 0 && !put_back(&context, work) {
+        return punt(&context, work);
+    }
+    if work.output == port::ANY {
+        maps::count_verdict_number(work.in_port, work.verdict, work.bytes);
+        return xdp_action::XDP_DROP;
+    }
+    send(work.in_port, work.output, work.bytes)
+}
+
+/// Sends a frame to one place.
+#[inline(always)]
+pub(crate) fn send(in_port: u32, to: u32, bytes: u64) -> u32 {
+    let (verdict, action) = if to == in_port {
+        (Verdict::SwitchDropped, xdp_action::XDP_DROP)
+    } else if to < port::MAX {
+        match DEVICES_OUT.redirect(to, xdp_action::XDP_DROP as u64) {
+            Ok(action) => (Verdict::Redirected, action),
+            Err(action) => (Verdict::SwitchDropped, action),
+        }
+    } else if to == port::IN_PORT {
+        (Verdict::Redirected, xdp_action::XDP_TX)
+    } else if to == port::LOCAL || to == port::NORMAL {
+        (Verdict::Delivered, xdp_action::XDP_PASS)
+    } else {
+        (Verdict::SwitchDropped, xdp_action::XDP_DROP)
+    };
+    maps::count_verdict(in_port, verdict, bytes);
+    action
+}
+
+/// Writes the headers into the frame, which grows or shrinks at its front. False where there is no room; the frame is as it was.
+#[inline(always)]
+fn put_back(context: &XdpContext, work: &Work) -> bool {
+    let headers = &work.headers;
+    let from = headers.start;
+    let by = from as i32 - ROOM_BYTES as i32;
+    // SAFETY: the kernel's own context; the frame's pointers are read again below.
+    if by != 0 && unsafe { bpf_xdp_adjust_head(context.ctx, by) } != 0 {
+        return false;
+    }
+    let (start, end) = (context.data(), context.data_end());
+    let one = crate::one();
+    let count = core::hint::black_box(headers.changed_to.wrapping_sub(from)) as usize;
+    let mut at = 0;
+    while at < BUFFER_BYTES {
+        let place = start + at;
+        if at >= count || place + one > end {
+            break;
+        }
+        let byte = headers.buffer.0[(from as usize + at) % BUFFER_BYTES];
+        // SAFETY: the byte lies within the frame, as the verifier sees above.
+        unsafe { (place as *mut u8).write(byte) };
+        at += 1;
+    }
+    true
+}
+
+/// Hands a frame to the slow path as it came.
+#[inline(always)]
+fn punt(context: &XdpContext, work: &Work) -> u32 {
+    let is_kept = show(context, work);
+    let verdict = if is_kept { Verdict::Punted } else { Verdict::PuntLost };
+    maps::count_verdict(work.in_port, verdict, work.bytes);
+    xdp_action::XDP_DROP
+}
+
+#[inline(always)]
+fn show(context: &XdpContext, work: &Work) -> bool {
+    let Some(mut entry) = PUNTS.reserve::<Punt>(0) else { return false };
+    let (start, end) = (context.data(), context.data_end());
+    let to = entry.as_mut_ptr();
+    // SAFETY: the entry is as long as a `Punt`.
+    let frame = unsafe {
+        (*to).in_port = work.in_port;
+        (*to).before = work.before;
+        (*to).total_len = work.bytes as u32;
+        (&raw mut (*to).frame).cast::<u8>()
+    };
+    let mut at = 0;
+    while at < PUNT_BYTES_MAX {
+        let place = start + at;
+        if place + 8 > end {
+            break;
+        }
+        // SAFETY: the eight bytes lie within the frame, as the verifier sees above, and within the entry.
+        unsafe { frame.add(at).cast::<u64>().write((place as *const u64).read_unaligned()) };
+        at += 8;
+    }
+    let one = crate::one();
+    let mut rest = 0;
+    while rest < 8 && at < PUNT_BYTES_MAX {
+        let place = start + at;
+        if place + one > end {
+            break;
+        }
+        // SAFETY: as above.
+        unsafe { frame.add(at).write(*(place as *const u8)) };
+        at += 1;
+        rest += 1;
+    }
+    // SAFETY: as above.
+    unsafe { (*to).len = at as u32 };
+    entry.submit(0);
+    true
+}

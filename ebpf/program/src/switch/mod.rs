@@ -1,0 +1,11 @@
+//! The OpenFlow switch on switch ports (ADR 17): `enter` reads a frame and, where its rule is known and only says where to, sends
+//! it; else `walk` (one table at a time), `act` (a list of actions, or the action set), `choose` (a group's bucket) and `leave` go
+//! on with it by tail calls.
+
+mod act;
+mod choose;
+mod enter;
+mod leave;
+mod maps;
+mod walk;
+mod work;

@@ -1,0 +1,150 @@
+//! What is known of a frame on its way, in per-CPU memory: the stages share nothing else, and to the verifier all of it is unknown.
+
+use aya_ebpf::helpers::bpf_get_prandom_u32;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
+use caregate_ebpf_common::switch::blob::Search;
+use caregate_ebpf_common::switch::edit::Headers;
+use caregate_ebpf_common::switch::key::{KEY_WORDS, Key};
+use caregate_ebpf_common::switch::op::port;
+use caregate_ebpf_common::switch::parse::Parsed;
+
+/// A frame on its way.
+#[repr(C)]
+pub(crate) struct Work {
+    /// Key and layers, of the frame as it is by now.
+    pub(crate) parsed: Parsed,
+    /// Its first bytes, once an action wants them.
+    pub(crate) headers: Headers,
+    /// For the lookup.
+    pub(crate) search: Search,
+    /// The actions in the action set, by slot: places in the blob.
+    pub(crate) set: [u32; SET_PLACES],
+    /// Which slots are used.
+    pub(crate) set_bits: u64,
+    /// Bytes of the frame as it came.
+    pub(crate) bytes: u64,
+    /// Which state of the blobs it sees.
+    pub(crate) epoch: u64,
+    /// The list that is worked on: [`caregate_ebpf_common::switch::record::list`].
+    pub(crate) list: u64,
+    /// Of this processor: what the cache's hash multiplies by.
+    pub(crate) seeds: Key,
+    /// Where the cache is to have what is found; [`NOT_ASKED`] where it was not asked.
+    pub(crate) cache_at: u32,
+    pub(crate) in_port: u32,
+    /// The next table.
+    pub(crate) table: u32,
+    /// One of [`Mode`].
+    pub(crate) mode: u32,
+    /// Actions of the list that are done.
+    pub(crate) done: u32,
+    /// How often headers were parsed again in the midst of a list.
+    pub(crate) parsed_again: u32,
+    /// Whether `headers` are this frame's.
+    pub(crate) is_copied: u32,
+    /// Whether the key is behind the headers.
+    pub(crate) is_edited: u32,
+    /// Where to; `OFPP_ANY` for nowhere.
+    pub(crate) output: u32,
+    /// By which group, and 1; 0 for none.
+    pub(crate) group: u32,
+    /// Groups that sent it to groups.
+    pub(crate) groups: u32,
+    pub(crate) queue: u32,
+    /// To the slow path, as it came.
+    pub(crate) is_punted: u32,
+    /// The table that did not see it, of a punted one.
+    pub(crate) before: u32,
+    /// Steps of drop precedence that a meter adds, and 1; 0 for none.
+    pub(crate) remark: u32,
+    /// A [`caregate_ebpf_common::Verdict`] for a frame without output.
+    pub(crate) verdict: u32,
+}
+
+/// Places of a set, so many that a number of six bits is one.
+pub(crate) const SET_PLACES: usize = 64;
+/// No place of the cache.
+pub(crate) const NOT_ASKED: u32 = u32::MAX;
+/// No table is left.
+pub(crate) const NO_TABLE: u32 = caregate_ebpf_common::switch::record::NO_TABLE as u32;
+
+/// What a list of actions is.
+pub(crate) mod mode {
+    /// A rule's, to apply.
+    pub(crate) const APPLY: u32 = 0;
+    /// The action set.
+    pub(crate) const SET: u32 = 1;
+    /// A bucket's.
+    pub(crate) const BUCKET: u32 = 2;
+}
+
+#[map]
+static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
+
+impl Work {
+    /// This processor's.
+    #[inline(always)]
+    pub(crate) fn get() -> Option<&'static mut Self> {
+        let work = WORK.get_ptr_mut(0)?;
+        // SAFETY: this CPU's own value, which nobody else writes while these programs run: a driver's poll is not interrupted by
+        // another's on its CPU.
+        Some(unsafe { &mut *work })
+    }
+
+    /// Ready for another frame.
+    #[inline(always)]
+    pub(crate) fn begin(&mut self, in_port: u32, bytes: u64, epoch: u64, table: u64) {
+        // What is zeroed must not be known to be: a function would be called for it.
+        let none: u64 = core::hint::black_box(0);
+        let zero = none as u32;
+        self.parsed.key[0] = u64::from(in_port) << 32;
+        self.parsed.key[1] = none;
+        self.parsed.key[13] = none;
+        self.headers.changed_to = zero;
+        self.set_bits = none;
+        self.bytes = bytes;
+        self.epoch = epoch;
+        self.in_port = in_port;
+        self.table = table as u32;
+        self.parsed_again = zero;
+        self.is_copied = zero;
+        self.is_edited = zero;
+        self.output = port::ANY;
+        self.group = zero;
+        self.groups = zero;
+        self.queue = zero;
+        self.is_punted = zero;
+        self.before = NO_TABLE;
+        self.remark = zero;
+        self.verdict = caregate_ebpf_common::Verdict::SwitchDropped as u32;
+        self.cache_at = NOT_ASKED;
+    }
+
+    /// A hash of the key that nobody outside can foresee: a sum of products with numbers that are drawn once. What differs in a word's
+    /// high half is folded down, since a product carries nothing down.
+    #[inline(always)]
+    pub(crate) fn hash(&mut self, table: u32) -> u64 {
+        if self.seeds[0] == 0 {
+            for seed in &mut self.seeds {
+                // SAFETY: no argument, no effect.
+                let (high, low) = unsafe { (bpf_get_prandom_u32(), bpf_get_prandom_u32()) };
+                *seed = u64::from(high) << 32 | u64::from(low) | 1;
+            }
+        }
+        let mut sum = u64::from(table) << 60;
+        let mut word = 0;
+        while word < KEY_WORDS {
+            let value = self.parsed.key[word];
+            sum = sum.wrapping_add((value ^ value >> 32).wrapping_mul(self.seeds[word]));
+            word += 1;
+        }
+        sum
+    }
+
+    /// To the slow path, whatever else is decided.
+    #[inline(always)]
+    pub(crate) fn punt(&mut self) {
+        self.is_punted = 1;
+    }
+}
