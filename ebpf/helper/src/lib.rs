@@ -25,5 +25,6 @@ pub mod privilege;
 pub mod rules;
 pub mod shared;
 pub mod socket;
+pub mod stages;
 pub mod switch;
 mod watch;

@@ -22,7 +22,7 @@ pub const OBJECT: &[u8] =
 pub fn load(maps: Option<&Path>) -> Result<Ebpf, DatapathError> {
     let mut loader = EbpfLoader::new();
     if let Some(folder) = maps {
-        for name in map::ALL {
+        for name in map::ALL.into_iter().chain(caregate_ebpf_common::switch::map::ALL) {
             loader.map_pin_path(name, folder.join(name));
         }
     }

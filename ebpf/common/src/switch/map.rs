@@ -2,6 +2,7 @@
 
 use super::blob::{BUCKET_PLACES, GROUP_PLACES, METER_PLACES, RULES_MAX, TABLES};
 use super::record::BANDS_MAX;
+use super::stage::{CACHE, STAGES, WORK};
 use crate::map::PORT_SLOTS;
 
 /// Array of two [`super::blob::Blob`], `BPF_F_MMAPABLE`.
@@ -25,8 +26,12 @@ pub const DEVICES_OUT: &str = "DEVICES_OUT";
 /// Ring of [`Punt`].
 pub const PUNTS: &str = "PUNTS";
 
-/// All that are pinned.
-pub const ALL: [&str; 10] = [
+/// All that are pinned. Stages, scratch memory and cache among them: until a new version's first program is attached, the old one
+/// goes on with the new stages, so a change of what they share is another [`crate::ABI_VERSION`].
+pub const ALL: [&str; 13] = [
+    STAGES,
+    WORK,
+    CACHE,
     BLOBS,
     STATE,
     TABLE_COUNTERS,
