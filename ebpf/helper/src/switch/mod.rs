@@ -5,8 +5,170 @@
 //!             (check)    counters   (chunks)
 //! ```
 
+pub mod blobs;
 pub mod build;
 pub mod check;
 pub mod chunks;
+pub mod maps;
 pub mod mirror;
 pub mod places;
+
+use std::collections::HashSet;
+use std::fmt;
+
+use aya::Ebpf;
+use caregate_ebpf_common::switch::blob::WORD_EPOCH;
+use caregate_ebpf_common::switch::map::{STATE_EPOCH, STATE_FIRST_TABLE, STATE_LIVE};
+use caregate_protocol::datapath::switch::{Change, SwitchCounters};
+use thiserror::Error;
+
+use crate::error::DatapathError;
+use build::Chosen;
+use check::{ChangeError, Guard};
+use maps::Maps;
+use mirror::Mirror;
+use places::Places;
+
+/// Why changes were not put in force.
+#[derive(Debug, Error)]
+pub enum SwitchError {
+    /// One of them is wrong.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// The kernel said no.
+    #[error(transparent)]
+    Kernel(#[from] DatapathError),
+}
+
+/// Changes of one daemon, until the last of their series.
+#[derive(Debug, Default)]
+pub enum Series {
+    /// None is open.
+    #[default]
+    Closed,
+    /// What the switch will be.
+    Open(Box<Mirror>),
+    /// A part was refused, and so is the rest.
+    Broken,
+}
+
+/// The switch.
+pub struct Switch {
+    maps: Maps,
+    guard: Guard,
+    mirror: Mirror,
+    places: Places,
+    chosen: Chosen,
+    epoch: u64,
+    /// Which ports are live, as the programs know it.
+    live: u64,
+}
+
+impl fmt::Debug for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (flows, groups, meters) = self.mirror.sizes();
+        let mut shown = f.debug_struct("Switch");
+        shown.field("flows", &flows).field("groups", &groups).field("meters", &meters).finish_non_exhaustive()
+    }
+}
+
+impl Switch {
+    /// Takes the maps out of a loaded object and reads what is in force in them.
+    ///
+    /// # Errors
+    /// [`DatapathError`].
+    pub fn open(ebpf: &mut Ebpf, guard: Guard) -> Result<Self, DatapathError> {
+        let mut maps = Maps::open(ebpf)?;
+        let epoch = maps.state(STATE_EPOCH)?;
+        let places = Places::read(maps.blobs.copy(epoch));
+        // Table 0 is the policy's, where there is one.
+        maps.set_state(STATE_FIRST_TABLE, u64::from(guard.is_on))?;
+        let live = maps.state(STATE_LIVE)?;
+        let (mirror, chosen) = (Mirror::default(), Chosen::default());
+        Ok(Self { maps, guard, mirror, places, chosen, epoch, live })
+    }
+
+    /// Flows, groups and meters in force.
+    #[must_use]
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        (self.places.flows.len(), self.places.groups.len(), self.places.meters.len())
+    }
+
+    /// Does one frame's changes; all of a series are in force with the last. True where that was it.
+    ///
+    /// # Errors
+    /// [`SwitchError`]; what was in force still is, and nothing of the series will be.
+    pub fn change(
+        &mut self,
+        series: &mut Series,
+        changes: &[Change],
+        more: bool,
+        session: u64,
+    ) -> Result<bool, SwitchError> {
+        let mut mirror = match std::mem::take(series) {
+            Series::Closed => Box::new(self.mirror.of_session(session)),
+            Series::Open(mirror) => mirror,
+            Series::Broken => {
+                *series = if more { Series::Broken } else { Series::Closed };
+                return Err(ChangeError::Broken.into());
+            }
+        };
+        if let Err(error) = changes.iter().try_for_each(|change| mirror.apply(change, &self.guard)) {
+            *series = if more { Series::Broken } else { Series::Closed };
+            return Err(error.into());
+        }
+        if more {
+            *series = Series::Open(mirror);
+            return Ok(false);
+        }
+        self.put(*mirror)?;
+        Ok(true)
+    }
+
+    /// Puts a mirror in force: fills the copy that is not, then one store.
+    fn put(&mut self, mut mirror: Mirror) -> Result<(), SwitchError> {
+        mirror.check_references()?;
+        let (places, fresh) = self.places.next(&mirror)?;
+        let epoch = self.epoch + 1;
+        let slots: HashSet<u32> = fresh.flows.iter().copied().collect();
+        let words = self.maps.blobs.copy_mut(epoch);
+        build::write(&mirror, &places, &slots, &mut self.chosen, words)?;
+        words[WORD_EPOCH] = epoch;
+        self.maps.clear(&fresh)?;
+        for meter in mirror.refilled().filter_map(|id| places.meters.get(&id)) {
+            self.maps.refill(*meter)?;
+        }
+        self.maps.set_state(STATE_EPOCH, epoch)?;
+        mirror.is_in_force();
+        (self.mirror, self.places, self.epoch) = (mirror, places, epoch);
+        Ok(())
+    }
+
+    /// What was counted of all that is in force.
+    ///
+    /// # Errors
+    /// [`DatapathError`].
+    pub fn counters(&self) -> Result<SwitchCounters, DatapathError> {
+        self.maps.counters(&self.mirror, &self.places)
+    }
+
+    /// Says which ports are live: bit *n* for port *n*.
+    ///
+    /// # Errors
+    /// [`DatapathError`].
+    pub fn set_live(&mut self, live: u64) -> Result<(), DatapathError> {
+        if live != self.live {
+            self.maps.set_state(STATE_LIVE, live)?;
+            self.live = live;
+        }
+        Ok(())
+    }
+
+    /// Says which interface frames to a port go out by.
+    ///
+    /// # Errors
+    /// [`DatapathError`].
+    pub fn set_device(&mut self, port: u32, interface: u32) -> Result<(), DatapathError> {
+        self.maps.set_device(port, interface)
+    }
+}
