@@ -339,3 +339,6 @@ impl Agent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Counters and timeouts.
 
+use caregate_protocol::datapath::switch::TableCounters;
+
 use super::*;
 
 #[test]
@@ -7,7 +9,7 @@ fn statistics_are_read_when_they_are_asked_for() {
     let mut bench = Bench::open();
     bench.flow_mod(1, quarantine(1));
     let asked = bench.give(2, &ask(RequestBody::Flow(FlowStatsRequest::all())));
-    assert!(asked.rules().is_some() && asked.sent.is_empty(), "what came before is installed first");
+    assert!(asked.install().is_some() && asked.sent.is_empty(), "what came before is installed first");
     assert_eq!(bench.installed(Ok(())).rest, [Action::ReadCounters]);
     bench.now = at(5);
     let Some((2, Message::MultipartReply(MultipartReply { more: false, body: ReplyBody::Flow(flows) }))) =
@@ -23,11 +25,11 @@ fn statistics_are_read_when_they_are_asked_for() {
     assert_eq!(reply.body, ReplyBody::Aggregate(Default::default()), "of policy nothing is shown");
     for (body, code) in [
         (
-            RequestBody::Flow(FlowStatsRequest { table_id: 2, ..FlowStatsRequest::all() }),
+            RequestBody::Flow(FlowStatsRequest { table_id: 8, ..FlowStatsRequest::all() }),
             "OFPBRC_BAD_TABLE_ID",
         ),
-        (RequestBody::PortStats(4), "OFPBRC_BAD_PORT"),
-        (RequestBody::Other { multipart_type: 12, body: vec![] }, "OFPBRC_BAD_MULTIPART"),
+        (RequestBody::PortStats(5), "OFPBRC_BAD_PORT"),
+        (RequestBody::Other { multipart_type: 14, body: vec![] }, "OFPBRC_BAD_MULTIPART"),
     ] {
         assert_eq!(bench.give(4, &ask(body)).errors(), [(4, code)]);
     }
@@ -57,7 +59,10 @@ fn ports_and_tables_show_what_the_helper_counted() {
         kinds: vec![counted("ipv4_udp", 20)],
         verdicts: vec![counted("sent", 15), counted("send_dropped", 1), counted("forwarded", 4)],
     };
-    let counters = Counters { ports: vec![sensor, uplink], ..Counters::default() };
+    let ports = Counters { ports: vec![sensor, uplink], ..Counters::default() };
+    let table = |lookups, matched| TableCounters { lookups, matched };
+    let switch = SwitchCounters { tables: vec![table(9, 9), table(25, 6)], ..SwitchCounters::default() };
+    let counters = Readings { ports, switch };
     bench.give(1, &ask(RequestBody::PortStats(port::ANY)));
     let done = Done::of(bench.agent.handle_counters(Ok(counters.clone()), at(9)));
     let Some((_, Message::MultipartReply(MultipartReply { body: ReplyBody::PortStats(ports), .. }))) =
@@ -76,7 +81,8 @@ fn ports_and_tables_show_what_the_helper_counted() {
         panic!()
     };
     assert_eq!((tables[0].table_id, tables[0].lookups, tables[0].matched), (0, 15, 11));
-    assert_eq!((tables[1].table_id, tables[1].lookups, tables[1].active), (1, 25, 0));
+    assert_eq!((tables[1].lookups, tables[1].matched, tables[1].active), (25, 6, 0));
+    assert_eq!(tables.iter().map(|table| table.table_id).collect::<Vec<_>>(), (0..8).collect::<Vec<_>>());
 }
 
 #[test]
@@ -90,15 +96,15 @@ fn flows_time_out_by_what_the_helper_counts() {
         assert_eq!(Done::of(bench.agent.handle_timeout(bench.now)).rest, [Action::ReadCounters]);
         assert_eq!(bench.counted(second), Done::default(), "in use");
     }
-    bench.now = at(5);
+    bench.now = at(5) + FLUSH_IDLE;
     assert_eq!(Done::of(bench.agent.handle_timeout(bench.now)).rest, [Action::ReadCounters]);
-    assert_eq!(bench.counted(4).rules().unwrap().len(), 1, "the hard timeout");
+    assert_eq!(bench.counted(4).puts_and_removes(), (0, 1), "the hard timeout");
     let done = bench.installed(Ok(()));
     let [(0, Message::FlowRemoved(removed))] = &done.sent[..] else { panic!("{done:?}") };
     assert_eq!((removed.cookie, removed.reason, removed.packets), (2, RemovedReason::HardTimeout, 4));
     bench.now = at(7);
     assert_eq!(Done::of(bench.agent.handle_timeout(bench.now)).rest, [Action::ReadCounters]);
-    assert_eq!(bench.counted(4).rules().unwrap(), []);
+    assert_eq!(bench.counted(4).puts_and_removes(), (0, 1));
     let done = bench.installed(Ok(()));
     let [(0, Message::FlowRemoved(removed))] = &done.sent[..] else { panic!("{done:?}") };
     assert_eq!((removed.cookie, removed.reason, removed.lasted.seconds), (1, RemovedReason::IdleTimeout, 7));
@@ -115,7 +121,7 @@ fn a_helper_that_refuses_is_not_asked_at_once_again() {
     assert_eq!(Done::of(bench.agent.handle_timeout(at(2))), Done::default());
     bench.now = at(3);
     assert_eq!(Done::of(bench.agent.handle_timeout(bench.now)).rest, [Action::ReadCounters]);
-    assert_eq!(bench.counted(0).rules().unwrap(), []);
+    assert_eq!(bench.counted(0).puts_and_removes(), (0, 1));
     bench.installed(Err(HelperRefused));
-    assert_eq!((bench.agent.flows().len(), bench.agent.next_timeout()), (1, Some(at(4))));
+    assert_eq!((bench.len(), bench.agent.next_timeout()), (1, Some(at(4))));
 }
