@@ -183,12 +183,59 @@ pub fn openflow(data: &[u8]) {
 fn openflow_message(frame: &[u8]) {
     match openflow::Message::decode(frame) {
         Ok((xid, message)) => {
+            openflow_checked(&message);
             if let Ok(bytes) = message.encode(xid) {
-                assert_eq!(openflow::Message::decode(&bytes).map_err(|e| e.to_string()), Ok((xid, message)));
+                assert_eq!(
+                    openflow::Message::decode(&bytes).map_err(|e| e.to_string()),
+                    Ok((xid, message.clone()))
+                );
+            }
+            if let openflow::Message::MultipartReply(reply) = message {
+                openflow_reply(reply.body);
             }
         }
-        Err(error) => assert!(!error.to_string().is_empty()),
+        Err(error) => {
+            assert!(!error.to_string().is_empty());
+            if let Some(answer) = error.answer(frame) {
+                let encoded = openflow::Message::Error(answer).encode(1).map(|bytes| bytes.len());
+                assert!(encoded.is_ok_and(|bytes| bytes <= 12 + 64));
+            }
+        }
     }
+}
+
+/// What a switch would be asked to do is allowed, or has one of the standard's errors; what it would match is within the
+/// fields' widths.
+fn openflow_checked(message: &openflow::Message) {
+    let (pattern, checked) = if let openflow::Message::FlowMod(change) = message {
+        (change.pattern.clone(), change.check())
+    } else if let openflow::Message::GroupMod(change) = message {
+        (openflow::Match::any(), change.check())
+    } else if let openflow::Message::MeterMod(change) = message {
+        (openflow::Match::any(), change.check())
+    } else {
+        return;
+    };
+    if let Err(kind) = checked {
+        return assert!(openflow::ErrorKind::NAMED.contains(&kind));
+    }
+    for (field, masked) in pattern.iter() {
+        assert!(masked.value & !masked.mask == 0 && masked.mask & !field.ones() == 0);
+    }
+    let canonical = pattern.canonical();
+    assert_eq!(canonical.canonical(), canonical);
+    assert!(pattern.iter().all(|(field, masked)| canonical.get(field) == Some(masked)));
+}
+
+/// What is split comes together again.
+fn openflow_reply(body: openflow::multipart::ReplyBody) {
+    let mut assembler = openflow::multipart::Assembler::new();
+    let mut whole = None;
+    for part in body.clone().split() {
+        assert!(whole.is_none());
+        whole = assembler.accept(1, part).expect("parts of one kind");
+    }
+    assert_eq!(whole, Some(body));
 }
 
 /// The stream between daemon and helper, both ways, whole and in small pieces.
