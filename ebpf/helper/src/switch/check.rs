@@ -96,7 +96,7 @@ impl Guard {
     fn excludes_sensors(&self, flow: &FlowEntry) -> bool {
         let (port, mask) = (flow.value.first_chunk(), flow.mask.first_chunk());
         let port = port.map_or(0, |bytes| u32::from_be_bytes(*bytes));
-        mask == Some(&[0xff; 4]) && !self.is_sensor(port)
+        self.sensor_ports == 0 || mask == Some(&[0xff; 4]) && !self.is_sensor(port)
     }
 
     fn check(&self, flow: &FlowEntry) -> Result<(), ChangeError> {
