@@ -5,7 +5,7 @@ use caregate_protocol::datapath::{PACKET_BYTES_MAX, PACKET_BYTES_MIN, Role};
 use caregate_protocol::openflow::{PacketInReason, port};
 
 use super::packet::{Packet, Unfit};
-use super::set::{ActionSet, edit_of};
+use super::set::{ActionSet, op_of};
 use super::{
     Frame, GROUP_DEPTH_MAX, Made, NO_COOKIE, OUTPUTS_MAX, PacketIn, PortView, STEPS_MAX, View, WHOLE,
 };
@@ -93,19 +93,20 @@ impl<'a, V: View> Run<'a, V> {
                 self.leave_out("steps");
                 return Err(Dropped);
             }
-            match *action {
-                FlowAction::Output { port, max_len } => self.output(packet, port, max_len, origin),
-                FlowAction::Group(id) => self.group(packet, id, origin, depth),
-                // Queues are the kernel's: what is sent from here takes none.
-                FlowAction::SetQueue(_) => {}
-                _ => self.edit(packet, action, origin)?,
+            if let FlowAction::Output { port, max_len } = *action {
+                self.output(packet, port, max_len, origin);
+            } else if let FlowAction::Group(id) = *action {
+                self.group(packet, id, origin, depth);
+            } else {
+                self.edit(packet, action, origin)?;
             }
         }
         Ok(())
     }
 
+    /// Queues are the kernel's: what is sent from here takes none, and `OFPAT_SET_QUEUE` does nothing.
     fn edit(&mut self, packet: &mut Packet<'a>, action: &FlowAction, origin: &Origin) -> Step {
-        match packet.edit(&edit_of(action)) {
+        match packet.edit(&op_of(action)) {
             Ok(()) => return Ok(()),
             Err(Unfit::InvalidTtl) => {
                 let reason = PacketInReason::InvalidTtl;

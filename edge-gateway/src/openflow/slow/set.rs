@@ -18,7 +18,7 @@ impl ActionSet {
     /// Each replaces what there was of its kind; of set-fields, of its field.
     pub(super) fn write(&mut self, actions: &[FlowAction]) {
         for action in actions {
-            let slot = slot(action);
+            let slot = op_of(action).slot();
             match self.actions.binary_search_by_key(&slot, |(slot, _)| *slot) {
                 Ok(at) => {
                     if let Some(place) = self.actions.get_mut(at) {
@@ -38,20 +38,13 @@ impl ActionSet {
     }
 }
 
-fn slot(action: &FlowAction) -> u8 {
-    match action {
-        FlowAction::Output { .. } => op::slot::OUTPUT,
-        FlowAction::Group(_) => op::slot::GROUP,
-        FlowAction::SetQueue(_) => op::slot::QUEUE,
-        edit => edit_of(edit).slot(),
-    }
-}
-
-/// An action that edits headers, as the kernel has it; one that does something else, or sets what can't be set, does nothing.
-pub(super) fn edit_of(action: &FlowAction) -> Op {
+/// An action as the kernel has it; one that sets what can't be set does nothing. A group's place is the kernel's own and is left 0.
+pub(super) fn op_of(action: &FlowAction) -> Op {
     use FlowAction as A;
     match *action {
-        A::Output { .. } | A::Group(_) | A::SetQueue(_) => Op::NOTHING,
+        A::Output { port, max_len } => Op::output(port, max_len),
+        A::Group(_) => Op::group(0),
+        A::SetQueue(queue) => Op::set_queue(queue),
         A::PushVlan(ether_type) => Op::push_vlan(ether_type),
         A::PopVlan => Op::pop_vlan(),
         A::PushMpls(ether_type) => Op::push_mpls(ether_type),

@@ -155,9 +155,9 @@ fn made(tables: &Tables) -> Vec<Made> {
 
 /// Ports and frames; anything else fails the test.
 fn outputs(made: Vec<Made>) -> Vec<(u32, Vec<u8>)> {
-    let output = |made| match made {
-        Made::Output { port, frame } => (port, frame),
-        other => panic!("{other:?}"),
+    let output = |made| {
+        let Made::Output { port, frame } = made else { panic!("{made:?}") };
+        (port, frame)
     };
     made.into_iter().map(output).collect()
 }
@@ -269,10 +269,8 @@ fn nothing_comes_from_sensors_or_goes_to_them() {
 }
 
 fn told(made: &Made) -> &PacketIn {
-    match made {
-        Made::PacketIn(told) => told,
-        other => panic!("{other:?}"),
-    }
+    let Made::PacketIn(told) = made else { panic!("{made:?}") };
+    told
 }
 
 #[test]
