@@ -102,10 +102,10 @@ fn os_ken_takes_the_switch_through_all_that_it_has() {
         ("unknown-field", 4, 6),
         ("unknown-action", 2, 0),
         ("goto", 3, 2),
-        ("meter", 3, 1),
+        ("meter", 12, 2),
         ("to-sensor", 1, 5),
-        ("group", 1, 1),
-        ("groups", 1, 2),
+        ("group", 6, 1),
+        ("groups", 6, 8),
     ];
     assert_eq!(errors(&events), expected);
     let flows = of("flows")["flows"].as_array().unwrap();
@@ -116,7 +116,10 @@ fn os_ken_takes_the_switch_through_all_that_it_has() {
     let prefix = &flows[2][2]["OFPMatch"]["oxm_fields"][1]["OXMTlv"];
     assert_eq!((&prefix["field"], &prefix["mask"]), (&"ipv6_src".into(), &"ffff:ffff::".into()));
     assert_eq!(of("aggregate")["flows"], 3);
-    assert_eq!(of("tables")["tables"], serde_json::json!([[0, 0], [1, 3]]));
+    assert_eq!(
+        of("tables")["tables"],
+        serde_json::json!([[0, 0], [1, 3], [2, 0], [3, 0], [4, 0], [5, 0], [6, 0], [7, 0]])
+    );
     assert_eq!(of("port-stats")["ports"], serde_json::json!([1, 2, 3]));
     assert_eq!(of("role")["role"], 2);
     let removed: Vec<_> = events

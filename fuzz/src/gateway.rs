@@ -3,15 +3,18 @@
 use std::path::Path;
 
 use bytes::BytesMut;
-use caregate_protocol::datapath::{self, Counters, Mode, Output, Port, Role, Rule, Welcome};
+use caregate_protocol::datapath::switch::{Change, FLOWS_MAX, FlowAction, FlowEntry};
+use caregate_protocol::datapath::{self, Mode, Port, Role, Welcome};
 use caregate_protocol::openflow::{Framer, Hello, Message};
 use caregate_protocol::policy::Mac;
 use edge_gateway::config::ConfigFile;
 use edge_gateway::inventory::oui::{Vendor, Vendors};
 use edge_gateway::inventory::{frame as inventory, table::Inventory};
 use edge_gateway::mqtt::codec;
-use edge_gateway::openflow::agent::{Action, Agent, HelperRefused, Settings};
-use edge_gateway::openflow::store;
+use edge_gateway::openflow::agent::{Action, Agent, FLUSH_MAX, HelperRefused, Readings, Settings};
+use edge_gateway::openflow::ports::Guard;
+use edge_gateway::openflow::slow::Frame;
+use edge_gateway::openflow::store::{self, Kept};
 use edge_gateway::pipeline::chains::State;
 use edge_gateway::spool::frame;
 
@@ -137,7 +140,7 @@ pub fn oui(data: &[u8]) {
     }
 }
 
-/// The uplink of the switch below; the ports before it are sensors'.
+/// The uplink of the switch below; the ports before it are sensors', the one after it is the switch's.
 const UPLINK: u32 = 3;
 
 fn ports() -> Welcome {
@@ -147,18 +150,22 @@ fn ports() -> Welcome {
         port(1, Role::Sensor, Mode::Native),
         port(2, Role::Sensor, Mode::Native),
         port(UPLINK, Role::Uplink, Mode::Egress),
+        port(UPLINK + 1, Role::Switch, Mode::Native),
     ];
     Welcome { version: datapath::VERSION, queues: datapath::QUEUES, ports }
 }
 
-/// No rule lets a sensor's frame elsewhere than to the gateway.
-fn narrows(rule: &Rule) -> bool {
-    let is_own = rule.mask[..4] == [0xff; 4] && rule.value[..4] == datapath::PORT_LOCAL.to_be_bytes();
-    let treatment = &rule.treatment;
-    is_own
-        || matches!(treatment.output, Output::Drop | Output::Local)
-            && treatment.dscp.is_none()
-            && treatment.queue.is_none()
+/// No flow lets a sensor's frame elsewhere than to the gateway, and none sends to a sensor.
+fn narrows(flow: &FlowEntry) -> bool {
+    let port = flow.value.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+    let excludes_sensors = flow.mask[..4] == [0xff; 4] && port >= UPLINK;
+    let mut actions = flow.instructions.apply.iter().chain(&flow.instructions.write);
+    flow.table > 0
+        && actions.all(|action| match action {
+            FlowAction::Output { port: datapath::PORT_LOCAL, .. } => true,
+            FlowAction::Output { port, .. } => excludes_sensors && *port >= UPLINK,
+            _ => excludes_sensors,
+        })
 }
 
 /// Does what the switch says; its helper refuses now and then.
@@ -167,16 +174,21 @@ fn obey(agent: &mut Agent, mut actions: Vec<Action>, turn: usize) {
     while let Some(action) = actions.pop() {
         let result = if turn % 5 == 4 { Err(HelperRefused) } else { Ok(()) };
         actions.extend(match action {
-            Action::Install { flows, rules } => {
-                assert!(rules.len() <= datapath::RULES_MAX && rules.iter().all(narrows));
-                assert_eq!(store::decode(&store::encode(&flows)), Some(flows));
+            Action::Install { kept, changes } => {
+                for change in &changes {
+                    assert!(!matches!(change, Change::PutFlow(flow) if !narrows(flow)), "{change:?}");
+                }
+                assert!(agent.tables().flows().len() <= FLOWS_MAX);
+                if let Some(kept) = kept {
+                    assert_eq!(store::decode(&store::encode(&kept)), Some(kept));
+                }
                 agent.handle_installed(result, now)
             }
             Action::PacketOut { ticket, port, .. } => {
-                assert_eq!(port, UPLINK);
+                assert!(port >= UPLINK);
                 agent.handle_packet_out(ticket, result, now)
             }
-            Action::ReadCounters => agent.handle_counters(result.map(|()| Counters::default()), now),
+            Action::ReadCounters => agent.handle_counters(result.map(|()| Readings::default()), now),
             Action::Send(bytes) => {
                 Message::decode(&bytes).expect("what is sent can be read");
                 Vec::new()
@@ -188,8 +200,8 @@ fn obey(agent: &mut Agent, mut actions: Vec<Action>, turn: usize) {
 
 /// What a controller sends after its hello.
 pub fn openflow_switch(data: &[u8]) {
-    let settings = Settings { datapath_id: 1, name: "gateway".to_owned(), version: "fuzz" };
-    let (mut agent, actions, _) = Agent::new(settings, &ports(), &[], std::time::Duration::ZERO);
+    let settings = Settings { datapath_id: 1, name: "gateway".to_owned(), version: "fuzz", guard: Guard::On };
+    let (mut agent, actions, _) = Agent::new(settings, &ports(), &Kept::default(), std::time::Duration::ZERO);
     obey(&mut agent, actions, 0);
     let greeting = agent.handle_connected(std::time::Duration::ZERO);
     obey(&mut agent, greeting, 0);
@@ -204,7 +216,12 @@ pub fn openflow_switch(data: &[u8]) {
             let mut actions = agent.handle_frame(frame, now);
             actions.extend(agent.handle_timeout(now));
             if turn % 3 == 0 {
-                actions.extend(agent.flush());
+                actions.extend(agent.handle_timeout(now + FLUSH_MAX));
+            }
+            if turn % 7 == 0 {
+                let total_len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+                let in_port = 1 + total_len % 4;
+                actions.extend(agent.handle_punt(Frame { in_port, before: 8, total_len, bytes: frame }, now));
             }
             obey(&mut agent, actions, turn);
             assert!(!agent.is_waiting(), "the helper has answered");
@@ -217,9 +234,9 @@ pub fn openflow_switch(data: &[u8]) {
     }
 }
 
-/// The flows on disk.
+/// Flows, groups and meters on disk.
 pub fn flow_store(data: &[u8]) {
-    if let Some(flows) = store::decode(data) {
-        assert_eq!(store::decode(&store::encode(&flows)), Some(flows));
+    if let Some(kept) = store::decode(data) {
+        assert_eq!(store::decode(&store::encode(&kept)), Some(kept));
     }
 }

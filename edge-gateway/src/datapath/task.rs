@@ -118,13 +118,24 @@ impl Task {
         lost.map_or(Ok(()), Err)
     }
 
-    /// The whole series; what was refused in the middle of it is as if nothing had been asked.
+    /// The whole series; where a part of it is refused, all of it is as if it had not been asked.
     async fn change(&mut self, connection: &mut Connection, changes: Vec<Change>) -> Answer {
         for request in mirror::series(&changes) {
-            let told =
-                connection.call(request, &mut |event| tell(&self.welcome, &self.listeners, event)).await?;
-            if !matches!(told, (Reply::Done, None)) {
-                return Err(DatapathError::Unexpected);
+            let is_last = matches!(request, Request::Change { more: false, .. });
+            let mut said = |event| tell(&self.welcome, &self.listeners, event);
+            match connection.call(request, &mut said).await {
+                Ok((Reply::Done, None)) => {}
+                Ok(_) => return Err(DatapathError::Unexpected),
+                Err(refused @ DatapathError::Refused(_)) if !is_last => {
+                    // The helper waits for the end of the series, and refuses that too.
+                    let end = Request::Change { changes: Vec::new(), more: false };
+                    return match connection.call(end, &mut said).await {
+                        Ok(_) => Err(DatapathError::Unexpected),
+                        Err(DatapathError::Refused(_)) => Err(refused),
+                        Err(lost) => Err(lost),
+                    };
+                }
+                Err(error) => return Err(error),
             }
         }
         self.told.switch.get_or_insert_default().take(changes);

@@ -158,6 +158,29 @@ async fn a_helper_that_comes_back_is_told_what_is_in_force_and_then_policy() {
 }
 
 #[tokio::test]
+async fn a_series_that_is_refused_in_the_middle_is_ended_and_the_next_is_whole() {
+    let helper = Scripted::new();
+    let (datapath, mut peer, _stop) = helper.connected().await;
+    let removes = |count: u64| (0..count).map(Change::RemoveFlow).collect::<Vec<_>>();
+    let serve = async {
+        let first = peer.request().await;
+        assert!(matches!(&first.request, Request::Change { changes, more: true } if changes.len() == 128));
+        let refused = || Refused { reason: Reason::Rule, detail: "flow 1".into() };
+        peer.reply(first.number, Err(refused())).await;
+        let end = peer.request().await;
+        assert_eq!(end.request, Request::Change { changes: vec![], more: false });
+        peer.reply(end.number, Err(refused())).await;
+        assert!(matches!(peer.done().await, Request::Change { more: true, .. }));
+        assert_eq!(peer.done().await, Request::Change { changes: removes(129)[128..].to_vec(), more: false });
+    };
+    let ask = async {
+        assert!(matches!(datapath.change(removes(300)).await, Err(DatapathError::Refused(_))));
+        datapath.change(removes(129)).await.unwrap();
+    };
+    tokio::join!(serve, ask);
+}
+
+#[tokio::test]
 async fn a_descriptor_comes_with_its_reply() {
     let helper = Scripted::new();
     let (datapath, mut peer, _stop) = helper.connected().await;

@@ -59,9 +59,9 @@ class Story(OSKenApp):
         flow("table-0", sensor, [], table=0)
         flow("mirror", sensor, apply(of.OFPActionOutput(o.OFPP_LOCAL), of.OFPActionOutput(3)))
         flow("spy", of.OFPMatch(), apply(of.OFPActionOutput(o.OFPP_CONTROLLER)))
-        flow("unknown-field", of.OFPMatch(metadata=1), [])
-        flow("unknown-action", lane, apply(of.OFPActionPopVlan()))
-        flow("goto", sensor, [of.OFPInstructionGotoTable(2)])
+        flow("unknown-field", of.OFPMatch(eth_type=0x88E7, pbb_isid=1), [])
+        flow("unknown-action", lane, apply(of.OFPActionPopPbb()))
+        flow("goto", sensor, [of.OFPInstructionGotoTable(1)])
         flow("meter", sensor, [of.OFPInstructionMeter(1)])
 
         def packet(name, port):
@@ -70,13 +70,13 @@ class Story(OSKenApp):
 
         packet("to-sensor", 1)
         packet("to-uplink", 3)
-        steps.append(("group", of.OFPGroupMod(dp, o.OFPGC_ADD, o.OFPGT_ALL, 1, [])))
+        steps.append(("group", of.OFPGroupMod(dp, o.OFPGC_ADD, o.OFPGT_INDIRECT, 1, [])))
         steps.append(("description", of.OFPDescStatsRequest(dp, 0)))
         steps.append(("flows", of.OFPFlowStatsRequest(dp, 0, o.OFPTT_ALL, o.OFPP_ANY, o.OFPG_ANY, 0, 0, of.OFPMatch())))
         steps.append(("aggregate", of.OFPAggregateStatsRequest(dp, 0, 1, o.OFPP_ANY, o.OFPG_ANY, 0, 0, of.OFPMatch())))
         steps.append(("tables", of.OFPTableStatsRequest(dp, 0)))
         steps.append(("port-stats", of.OFPPortStatsRequest(dp, 0, o.OFPP_ANY)))
-        steps.append(("groups", of.OFPGroupStatsRequest(dp, 0, o.OFPG_ALL)))
+        steps.append(("groups", of.OFPGroupStatsRequest(dp, 0, 77)))
         steps.append(("role", of.OFPRoleRequest(dp, o.OFPCR_ROLE_MASTER, 7)))
         flow("release", of.OFPMatch(), [], command=o.OFPFC_DELETE)
         self.names = {}
