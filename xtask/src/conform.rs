@@ -21,7 +21,7 @@ use caregate_host::clock;
 use caregate_host::identity::Role;
 use caregate_host::key_file::Existing;
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::lab::{CONTROLLER_NAME, Common, Lab};
 use self::plan::{Case, Group, Plan, Side, Turn};
@@ -66,6 +66,9 @@ pub(crate) struct ConformArgs {
     /// Folder for verdicts and logs, which take the place of those there; runs at the same time need one each.
     #[arg(long, value_name = "FOLDER", default_value = "target/conform/openflow")]
     results: PathBuf,
+    /// Fail where our switch falls short: a case in `ovs_only`, a meter or group that fails, or fewer than 740 in all.
+    #[arg(long)]
+    check: bool,
     /// Say every case that fails, and why.
     #[arg(long)]
     failures: bool,
@@ -122,7 +125,8 @@ pub(crate) fn run(args: &ConformArgs) -> anyhow::Result<()> {
     let outcome = run.play(sides, labs, args.interval);
     drop(std::fs::remove_dir_all(&run.common.folder));
     outcome?;
-    run.report(args.json, sides, &results)
+    let summary = run.report(args.json, sides, &results)?;
+    if args.check { plan::shortfall(&summary, args.only.is_none()) } else { Ok(()) }
 }
 
 /// Builds our switch without guard, where `tests/tests/interop` finds it too.
@@ -302,7 +306,7 @@ impl Run {
         }
     }
 
-    fn report(&self, json: bool, sides: &[Side], results: &Path) -> anyhow::Result<()> {
+    fn report(&self, json: bool, sides: &[Side], results: &Path) -> anyhow::Result<Value> {
         let plan = lock(&self.plan);
         for title in plan.unsteady() {
             say(&format!("not the same in all runs: {title}"));
@@ -314,7 +318,8 @@ impl Run {
         say(&format!("every verdict: {}", results.display()));
         let summary = plan.summary();
         let text = if json { summary.to_string() } else { serde_json::to_string_pretty(&summary)? };
-        Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+        writeln!(std::io::stdout().lock(), "{text}")?;
+        Ok(summary)
     }
 }
 

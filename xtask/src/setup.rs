@@ -47,11 +47,12 @@ pub(crate) const TESTS: &[Tool] = &[
 ];
 /// For conformance suites: the switch beside ours, and what runs the suite.
 pub(crate) const CONFORM: &[Tool] = &[
-    tool("python3", "python3"),
-    tool("pip3", "python3-pip"),
+    tool("/usr/bin/python3", "python3"),
+    tool("/usr/lib/python3/dist-packages/pip", "python3-pip"),
     tool("ovs-vswitchd", "openvswitch-switch"),
     tool("ethtool", "ethtool"),
     tool("mount", "mount"),
+    tool("nice", "coreutils"),
 ];
 /// For controllers that others wrote: their environments, and what hosts do.
 pub(crate) const INTEROP: &[Tool] = &[

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -19,6 +20,9 @@ const PKTPS_MAX: u32 = 8_000;
 const ONE_SECONDS: f64 = 0.3;
 /// The same for a case that sends at a rate.
 const RATE_SECONDS: f64 = 31.0;
+
+/// Of the suite's 991, so many or more are to be passed.
+const PASSED_MIN: u64 = 740;
 
 /// Whose switch is tested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -332,6 +336,22 @@ impl Plan {
             "ovs_only": self.ovs_only(),
         })
     }
+}
+
+/// Whether our switch does as well as it must. The number in all is asked for only where all ran.
+///
+/// # Errors
+/// What it falls short of.
+pub(super) fn shortfall(summary: &Value, is_whole: bool) -> anyhow::Result<()> {
+    let passed = summary["passed"].as_u64().context("our switch was not asked")?;
+    ensure!(!is_whole || passed >= PASSED_MIN, "our switch passes {passed} cases, fewer than {PASSED_MIN}");
+    for group in [Group::Meter, Group::Group] {
+        let result = &summary["groups"][group.name()];
+        ensure!(result["passed"] == result["total"], "cases of {} fail: {result}", group.name());
+    }
+    let only = &summary["ovs_only"];
+    ensure!(only.as_array().is_some_and(Vec::is_empty), "only Open vSwitch passes {only}");
+    Ok(())
 }
 
 #[cfg(test)]

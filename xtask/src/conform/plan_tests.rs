@@ -130,3 +130,19 @@ fn a_second_run_waits_for_the_fastest_to_end() {
     assert_eq!(ran.len(), 6);
     assert_eq!(plan.summary()["ovs_only"].as_array().map(Vec::len), Some(2));
 }
+
+#[test]
+fn what_falls_short_is_said() {
+    let summary = |passed: u64, meters: u64, only: &[&str]| {
+        json!({"passed": passed, "ovs_only": only, "groups": {
+            "meter": {"total": 36, "passed": meters}, "group": {"total": 15, "passed": 15},
+        }})
+    };
+    assert!(shortfall(&summary(740, 36, &[]), true).is_ok());
+    assert!(shortfall(&summary(51, 36, &[]), false).is_ok());
+    let said = |summary: &Value| shortfall(summary, true).unwrap_err().to_string();
+    assert!(said(&summary(739, 36, &[])).contains("739 cases"));
+    assert!(said(&summary(740, 35, &[])).contains("cases of meter fail"));
+    assert!(said(&summary(740, 36, &["match/x: a"])).contains("match/x: a"));
+    assert!(said(&json!({"passed": null})).contains("not asked"));
+}
