@@ -105,7 +105,11 @@ fn what_a_switch_reports_in_other_words_is_shown_all_the_same() {
     stats.instructions = vec![
         Instruction::WriteActions(vec![
             Action::Group(4),
-            Action::Other { action_type: 18, body: vec![0; 4] },
+            Action::PopVlan,
+            Action::PushMpls(0x8847),
+            Action::SetNwTtl(64),
+            Action::Experimenter { experimenter: 0x2320, data: vec![] },
+            Action::Other { action_type: 28, body: vec![0; 4] },
         ]),
         Instruction::ClearActions,
         Instruction::WriteMetadata { metadata: 1, mask: 0xff },
@@ -113,7 +117,15 @@ fn what_a_switch_reports_in_other_words_is_shown_all_the_same() {
     ];
     let shown = flow(&stats, Some("a"));
     assert_eq!((&shown["own"], &shown["intent"]), (&json!(true), &json!("a")));
-    assert_eq!(shown["write_actions"], json!([{"group": 4}, {"other": 18}]));
+    let actions = json!([
+        {"group": 4},
+        {"pop_vlan": true},
+        {"push_mpls": "0x8847"},
+        {"set_nw_ttl": 64},
+        {"experimenter": "0x00002320"},
+        {"other": 28},
+    ]);
+    assert_eq!(shown["write_actions"], actions);
     assert_eq!(shown["write_metadata"], "0x1/0xff");
     assert_eq!((&shown["clear_actions"], &shown["other_instruction"]), (&json!(true), &json!(9)));
 }

@@ -1,4 +1,10 @@
-use super::super::{Action, Instruction, Lasted, Match, Message, port};
+use super::super::group::{GroupDesc, GroupStats};
+use super::super::meter::{MeterConfig, MeterStats};
+use super::super::queue::QueueStats;
+use super::super::{
+    Action, Bucket, Experimenter, GroupType, Instruction, Lasted, Match, Message, TableFeatures,
+    TableProperty, Text, port,
+};
 use super::*;
 
 fn flows(count: u16) -> Vec<FlowStats> {
@@ -54,4 +60,70 @@ fn parts_are_bounded_in_number_and_kind() {
     assert_eq!(assembler.accept(3, table), Err(AssemblyError::Kind));
     assembler.forget(4);
     assert_eq!(assembler.pending.len(), 6);
+}
+
+/// Of each kind that is a list, more entries than one message holds.
+#[test]
+fn each_list_is_split_and_comes_together_again() {
+    let bucket = Bucket::new(vec![Action::output(1); 100]);
+    let desc = GroupDesc { group_type: GroupType::All, group_id: 1, buckets: vec![bucket] };
+    let group = GroupStats {
+        group_id: 1,
+        ref_count: 0,
+        packets: 0,
+        bytes: 0,
+        lasted: Lasted::default(),
+        buckets: vec![],
+    };
+    let meter = MeterStats {
+        meter_id: 1,
+        flow_count: 0,
+        packets_in: 0,
+        bytes_in: 0,
+        lasted: Lasted::default(),
+        bands: vec![],
+    };
+    let config = MeterConfig { flags: 1, meter_id: 1, bands: vec![] };
+    let properties = vec![TableProperty::NextTables { miss: false, tables: vec![3; 300] }];
+    let features = TableFeatures {
+        table_id: 1,
+        name: Text::new("t"),
+        metadata_match: 0,
+        metadata_write: 0,
+        config: 0,
+        entries_max: 9,
+        properties,
+    };
+    let foreign = |data| Experimenter { experimenter: 1, exp_type: 2, data };
+    for whole in [
+        ReplyBody::Table(vec![TableStats::default(); 5000]),
+        ReplyBody::PortStats(vec![PortStats::default(); 5000]),
+        ReplyBody::Queue(vec![QueueStats::default(); 5000]),
+        ReplyBody::Group(vec![group; 5000]),
+        ReplyBody::GroupDesc(vec![desc; 100]),
+        ReplyBody::Meter(vec![meter; 5000]),
+        ReplyBody::MeterConfig(vec![config; 9000]),
+        ReplyBody::TableFeatures(vec![features; 255]),
+    ] {
+        let parts = whole.clone().split();
+        assert!(parts.len() > 1);
+        let mut assembler = Assembler::new();
+        let mut came = None;
+        for part in parts {
+            let bytes = Message::MultipartReply(part).encode(7).unwrap();
+            let (xid, Message::MultipartReply(part)) = Message::decode(&bytes).unwrap() else { panic!() };
+            came = assembler.accept(xid, part).unwrap();
+        }
+        assert_eq!(came, Some(whole));
+    }
+    for (before, part, whole) in [
+        (foreign(vec![1]), foreign(vec![2]), Ok(Some(ReplyBody::Experimenter(foreign(vec![1, 2]))))),
+        (foreign(vec![1]), Experimenter { exp_type: 3, ..foreign(vec![2]) }, Err(AssemblyError::Kind)),
+    ] {
+        let mut assembler = Assembler::new();
+        let before = MultipartReply { more: true, body: ReplyBody::Experimenter(before) };
+        assert_eq!(assembler.accept(1, before), Ok(None));
+        let part = MultipartReply { more: false, body: ReplyBody::Experimenter(part) };
+        assert_eq!(assembler.accept(1, part), whole);
+    }
 }

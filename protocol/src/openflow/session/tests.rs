@@ -3,8 +3,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::openflow::multipart::{ReplyBody, RequestBody};
 use crate::openflow::{
-    Capabilities, Command, FlowMod, FragmentHandling, Match, MultipartReply, NO_BUFFER, PacketIn,
-    PacketInReason, Versions,
+    AsyncConfig, Capabilities, Command, Experimenter, FlowMod, FragmentHandling, Match, MultipartReply,
+    NO_BUFFER, PacketIn, PacketInReason, TableMod, Versions,
 };
 
 const TIMING: Timing = Timing {
@@ -178,11 +178,19 @@ fn what_only_a_controller_asks_is_refused() {
         Message::BarrierRequest,
         Message::FlowMod(FlowMod::new(Command::Delete, 1, 0)),
         Message::MultipartRequest(RequestBody::Desc.into()),
+        Message::TableMod(TableMod { table_id: 1, config: 0 }),
+        Message::QueueGetConfigRequest(1),
+        Message::GetAsyncRequest,
+        Message::SetAsync(AsyncConfig::default()),
     ] {
         let (sent, rest) = give(&mut session, 66, &message, 2);
         assert_eq!(errors(&sent), [(66, ErrorKind::BadRequest(BadRequest::BadType))]);
         assert_eq!(rest, [Action::Refused("unexpected")]);
     }
+    let foreign = Experimenter { experimenter: 0x2320, exp_type: 1, data: vec![] };
+    let (sent, rest) = give(&mut session, 67, &Message::Experimenter(foreign), 2);
+    assert_eq!(errors(&sent), [(67, ErrorKind::BadRequest(BadRequest::BadExperimenter))]);
+    assert_eq!(rest, [Action::Refused("experimenter")]);
     assert!(!session.is_closed());
 }
 
