@@ -1,4 +1,4 @@
-//! What is done with a frame: table 0 and table 1 on sensor ports, table 1 and the floor on uplinks
+//! What is done with a frame: table 0 on sensor ports, what rules say and the floor on uplinks
 //! (docs/control-path.md, "The datapath").
 //!
 //! What it has to know (who is bound, which ports are open, the rules, the meters) it asks a [`World`]: the kernel's maps, or
@@ -6,7 +6,7 @@
 
 use crate::Kind;
 use crate::frame::{Address, Headers};
-use crate::key::{Key, Output, Treatment};
+use crate::key::{Output, Treatment};
 
 macro_rules! verdicts {
     ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
@@ -124,8 +124,6 @@ pub trait World {
     fn is_open(&mut self, protocol: u8, port: u16) -> bool;
     /// Whether the address is one of the port's own.
     fn is_own_address(&mut self, is_v6: bool, address: Address) -> bool;
-    /// What table 1 says; whoever answers counts the rule.
-    fn rule(&mut self, key: &Key) -> Option<Treatment>;
     /// Takes a token of a bound device.
     fn meter_device(&mut self, device: u32) -> bool;
     /// Takes a token of a stranger; the verdict is [`Verdict::Discovery`], [`Verdict::MeterSource`] or [`Verdict::MeterTotal`].
@@ -144,9 +142,9 @@ pub struct Judgement {
 /// The bit that group addresses have (IEEE 802 §8.1).
 const GROUP_BIT: u64 = 1 << 40;
 
-/// Judges a frame that came in by sensor port `number`.
+/// Judges a frame that came in by a sensor port: table 0.
 #[inline(always)]
-pub fn ingress<W: World>(headers: &Headers, number: u32, world: &mut W) -> Judgement {
+pub fn ingress<W: World>(headers: &Headers, world: &mut W) -> Judgement {
     if let Some(verdict) = unfit(headers.kind) {
         return Judgement { verdict, device: None };
     }
@@ -155,7 +153,7 @@ pub fn ingress<W: World>(headers: &Headers, number: u32, world: &mut W) -> Judge
     }
     let device = world.device(headers.source);
     let verdict = match device {
-        Some(index) => bound(headers, number, index, world),
+        Some(index) => bound(headers, index, world),
         None if headers.is_discovery() => world.meter_stranger(headers.source),
         None => Verdict::UnboundSource,
     };
@@ -177,7 +175,7 @@ fn unfit(kind: Kind) -> Option<Verdict> {
 }
 
 #[inline(always)]
-fn bound<W: World>(headers: &Headers, number: u32, index: u32, world: &mut W) -> Verdict {
+fn bound<W: World>(headers: &Headers, index: u32, world: &mut W) -> Verdict {
     let has_ports = matches!(headers.kind, Kind::Ipv4Tcp | Kind::Ipv4Udp | Kind::Ipv6Tcp | Kind::Ipv6Udp);
     let is_open = has_ports && world.is_open(headers.protocol, headers.destination_port);
     let is_v6 = matches!(headers.kind, Kind::Ipv6Tcp | Kind::Ipv6Udp);
@@ -185,11 +183,8 @@ fn bound<W: World>(headers: &Headers, number: u32, index: u32, world: &mut W) ->
         && world.is_own_mac(headers.destination)
         && world.is_own_address(is_v6, headers.destination_address)
     {
-        // A rule can only take away: whatever else it says, a sensor's frame goes to the gateway or nowhere.
-        return match world.rule(&headers.key(number)) {
-            None | Some(Treatment { output: Output::Local, .. }) => Verdict::Admitted,
-            Some(_) => Verdict::Rule,
-        };
+        // Table 0 has admitted it; the controller's tables, which come next, can only take away.
+        return Verdict::Admitted;
     }
     if headers.is_discovery() {
         return if world.meter_device(index) { Verdict::Discovery } else { Verdict::MeterDevice };

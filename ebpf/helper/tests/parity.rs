@@ -134,7 +134,7 @@ fn arbitrary_frames_are_judged_in_the_kernel_as_in_user_space() {
             frame.truncate(length);
             let (ebpf, kinds, verdicts) = &mut *outcome.borrow_mut();
             let headers = parse(frame.as_slice());
-            let judgement = ingress(&headers, 1, &mut Known);
+            let judgement = ingress(&headers, &mut Known);
             *kinds.entry(headers.kind.as_str()).or_default() += 1;
             *verdicts.entry(judgement.verdict.as_str()).or_default() += 1;
             let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };

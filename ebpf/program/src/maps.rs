@@ -5,7 +5,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use caregate_ebpf_common::frame::{Address, Headers};
 use caregate_ebpf_common::judge::World;
-use caregate_ebpf_common::key::{Key, RULE_SLOTS, RULES_MAX, Rule, Table, Treatment};
+use caregate_ebpf_common::key::{RULE_SLOTS, Table};
 use caregate_ebpf_common::map as layout;
 use caregate_ebpf_common::meter::{Meter, SOURCE, STRANGERS};
 use caregate_ebpf_common::{Counter, Kind, Verdict};
@@ -43,12 +43,10 @@ static METERS: Array<u64> = Array::with_max_entries(2, 0);
 #[map]
 pub(crate) static PACKETS: RingBuf = RingBuf::with_byte_size(layout::RING_BYTES, 0);
 
-/// What was read of a frame, put down and read again. The verifier follows each way through the parser with the constants that
-/// it leaves; in a map's memory they are unknown, and the many ways become one before the rules are tried.
+/// What was read of a frame on its way out, put down for the programs that go on with it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Seen {
-    pub(crate) key: Key,
     pub(crate) network_at: u64,
     pub(crate) dscp: u64,
     pub(crate) is_link_upkeep: u64,
@@ -61,18 +59,17 @@ pub(crate) struct Seen {
 }
 
 #[map]
-static SEEN: PerCpuArray<Seen> = PerCpuArray::with_max_entries(2, 0);
+static SEEN: PerCpuArray<Seen> = PerCpuArray::with_max_entries(1, 0);
 
-/// Puts a frame's headers down: at 0 for XDP, at 1 for tc, which may interrupt one another's work on a CPU.
+/// Puts a frame's headers down.
 #[inline(always)]
-pub(crate) fn see(place: u32, headers: &Headers, in_port: u32) -> Option<&'static Seen> {
+pub(crate) fn see(headers: &Headers) {
     let is_v4 = matches!(headers.kind, Kind::Ipv4Tcp | Kind::Ipv4Udp);
     let is_v6 = matches!(headers.kind, Kind::Ipv6Tcp | Kind::Ipv6Udp);
-    let seen = SEEN.get_ptr_mut(place)?;
+    let Some(seen) = SEEN.get_ptr_mut(0) else { return };
     // SAFETY: this CPU's own value, which nobody else writes while this program runs.
     unsafe {
         *seen = Seen {
-            key: headers.key(in_port),
             network_at: headers.network_at as u64,
             dscp: u64::from(headers.dscp),
             is_link_upkeep: u64::from(headers.is_link_upkeep()),
@@ -82,9 +79,14 @@ pub(crate) fn see(place: u32, headers: &Headers, in_port: u32) -> Option<&'stati
             protocol: u64::from(headers.protocol),
             port: u64::from(headers.destination_port),
         };
-        // What was written is to be read, and not to be known.
-        Some(&*core::hint::black_box(seen))
     }
+}
+
+/// What was put down.
+#[inline(always)]
+pub(crate) fn seen() -> Option<&'static Seen> {
+    // SAFETY: as in `see`.
+    SEEN.get_ptr(0).map(|seen| unsafe { &*seen })
 }
 
 /// What is known of the interface that a frame came in or goes out by.
@@ -155,27 +157,6 @@ fn selected(which: u32) -> u32 {
     SELECTORS.get(which).map_or(0, |copy| *copy)
 }
 
-/// The rule that a frame with this key meets first, counted: its id and what it does.
-#[inline(always)]
-pub(crate) fn rule(key: &Key, bytes: u64) -> Option<(u64, Treatment)> {
-    let table = TABLES.get(selected(layout::SELECT_TABLE) & 1)?;
-    let mut number = 0;
-    let (id, treatment) = loop {
-        if number >= RULES_MAX || number as u64 >= table.count {
-            return None;
-        }
-        let rule: &Rule = &table.rules[number];
-        if rule.matches(key) {
-            // Read here, so that what follows is the same to the verifier wherever the rule stands.
-            break (core::hint::black_box(rule.id), core::hint::black_box(rule.treatment));
-        }
-        number += 1;
-    };
-    let treatment = Treatment::unpack(treatment);
-    add(RULES.get_ptr_mut(u32::from(treatment.slot)), bytes);
-    Some((id, treatment))
-}
-
 /// Whether a peer is core or controller.
 #[inline(always)]
 pub(crate) fn is_floor(protocol: u8, is_v6: bool, address: Address, port: u16) -> bool {
@@ -210,7 +191,6 @@ fn now() -> u64 {
 /// What table 0 asks, answered from the maps.
 pub(crate) struct Maps {
     pub(crate) port: Port,
-    pub(crate) bytes: u64,
 }
 
 impl World for Maps {
@@ -233,11 +213,6 @@ impl World for Maps {
     #[inline(always)]
     fn is_own_address(&mut self, is_v6: bool, address: Address) -> bool {
         ADDRESSES.get_ptr(layout::address_key(self.port.number, is_v6, address)).is_some()
-    }
-
-    #[inline(always)]
-    fn rule(&mut self, key: &Key) -> Option<Treatment> {
-        rule(key, self.bytes).map(|(_id, treatment)| treatment)
     }
 
     #[inline(always)]

@@ -6,8 +6,8 @@ use aya_ebpf::programs::XdpContext;
 use caregate_ebpf_common::frame::{Frame, parse};
 use caregate_ebpf_common::{Verdict, judge};
 
-use crate::KernelFrame;
 use crate::maps::{self, Maps};
+use crate::{KernelFrame, switch};
 
 /// Judges a frame: it goes to the stack, or nowhere.
 #[xdp]
@@ -23,7 +23,11 @@ pub fn sensor(context: XdpContext) -> u32 {
         return xdp_action::XDP_DROP;
     };
     maps::count_kind(port.number, headers.kind, bytes);
-    let judgement = judge::ingress(&headers, port.number, &mut Maps { port, bytes });
+    let judgement = judge::ingress(&headers, &mut Maps { port });
+    if let (Verdict::Admitted, Some(device)) = (judgement.verdict, judgement.device) {
+        // What has rules to meet goes on from here.
+        switch::narrow(&context, &frame, port.number, device);
+    }
     let passes = judgement.verdict.passes();
     maps::count_verdict(port.number, judgement.verdict, bytes);
     if let Some(device) = judgement.device {

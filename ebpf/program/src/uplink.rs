@@ -6,14 +6,14 @@ use aya_ebpf::helpers::bpf_skb_load_bytes;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use caregate_ebpf_common::frame::{Address, parse};
+use caregate_ebpf_common::key::{Output, Treatment};
 use caregate_ebpf_common::map::{PACKET_BYTES_MAX, PacketIn};
 use caregate_ebpf_common::{Verdict, judge};
 
-use crate::KernelFrame;
 use crate::maps::{self, Seen};
+use crate::switch::Work;
+use crate::{KernelFrame, switch};
 
-/// `OFPP_LOCAL`
-const PORT_LOCAL: u32 = 0xffff_fffe;
 /// As far as headers go: Ethernet, a tag, IPv4 with all its options, TCP without.
 const HEADER_BYTES: u32 = 14 + 4 + 60 + 20;
 /// `VLAN_VID_MASK`
@@ -47,10 +47,10 @@ pub fn uplink(context: TcContext) -> i32 {
         headers.vlan_vid = (tag & VID_MASK) as u16 | VID_PRESENT;
     }
     maps::count_kind(number, headers.kind, bytes);
-    match maps::see(1, &headers, PORT_LOCAL) {
-        Some(seen) => judged(&context, number, seen, bytes),
-        None => TC_ACT_UNSPEC,
-    }
+    maps::see(&headers);
+    switch::depart(&context, &frame, (has_tag != 0).then_some(tag as u16), number, bytes);
+    maps::count_verdict(number, Verdict::Sent, bytes);
+    TC_ACT_UNSPEC
 }
 
 /// Nothing of a sensor goes out here, whatever the gateway's routing says; what is of others is not this table's.
@@ -62,14 +62,21 @@ fn forwarded(number: u32, came_in_by: u32, bytes: u64) -> i32 {
     if is_sensors { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
 }
 
+/// What a frame's rules made of it.
 #[inline(always)]
-fn judged(context: &TcContext, number: u32, seen: &Seen, bytes: u64) -> i32 {
-    let rule = maps::rule(&seen.key, bytes);
-    let treatment = rule.map(|(_id, treatment)| treatment);
+pub(crate) fn leave(context: &TcContext, work: &Work) -> i32 {
+    let (number, bytes) = (work.uplink, work.bytes);
+    let Some(seen) = maps::seen() else { return TC_ACT_SHOT };
+    let treatment = (work.met != 0).then(|| treatment(work));
     let fate = judge::egress(seen.dscp as u8, treatment, || seen.is_link_upkeep != 0 || is_floor(seen));
     let mut verdict = fate.verdict;
-    if let (Some(max_len), Some((id, _treatment))) = (fate.copy, rule)
-        && !show(context, number, id, max_len)
+    let copy = match treatment {
+        // It may be sent and shown.
+        Some(Treatment { output: Output::Normal, max_len, .. }) if max_len != 0 => Some(max_len),
+        _ => fate.copy,
+    };
+    if let Some(max_len) = copy
+        && !show(context, number, work.rule, max_len)
         && !verdict.passes()
     {
         verdict = Verdict::ToControllerLost;
@@ -90,6 +97,30 @@ fn judged(context: &TcContext, number: u32, seen: &Seen, bytes: u64) -> i32 {
         mark(context, seen.network_at as usize, dscp);
     }
     TC_ACT_UNSPEC
+}
+
+/// What was applied, and then what the action set says.
+#[inline(always)]
+fn treatment(work: &Work) -> Treatment {
+    let [applied, written] = &work.departure;
+    let last = |written: u32, applied: u32| if written != 0 { written } else { applied };
+    let dscp = last(written.dscp, applied.dscp);
+    let queue = last(written.queue, applied.queue);
+    let copy = last(written.copy, applied.copy);
+    let output = if applied.is_sent | written.is_sent != 0 {
+        Output::Normal
+    } else if copy != 0 {
+        Output::Controller
+    } else {
+        Output::Drop
+    };
+    Treatment {
+        output,
+        dscp: (dscp != 0).then_some((dscp - 1) as u8),
+        queue: (queue != 0).then_some((queue - 1) as u16),
+        max_len: copy.saturating_sub(1) as u16,
+        slot: 0,
+    }
 }
 
 #[inline(always)]

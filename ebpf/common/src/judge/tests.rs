@@ -10,10 +10,8 @@ const STRANGER: u64 = 0x0200_0000_0066;
 
 #[derive(Default)]
 struct Known {
-    rules: Vec<(Key, Key, Treatment)>,
     device_tokens: u32,
     stranger: Option<Verdict>,
-    looked_up: u32,
 }
 
 impl World for Known {
@@ -28,12 +26,6 @@ impl World for Known {
     }
     fn is_own_address(&mut self, is_v6: bool, address: Address) -> bool {
         !is_v6 && address == Address::v4(0x0a00_0002)
-    }
-    fn rule(&mut self, key: &Key) -> Option<Treatment> {
-        self.looked_up += 1;
-        let hit =
-            |(value, mask, _): &&(Key, Key, Treatment)| (0..8).all(|i| (key[i] ^ value[i]) & mask[i] == 0);
-        self.rules.iter().find(hit).map(|(_, _, treatment)| *treatment)
     }
     fn meter_device(&mut self, device: u32) -> bool {
         assert_eq!(device, 3);
@@ -59,13 +51,13 @@ fn arp(source: u64) -> Headers {
 }
 
 fn verdict(headers: &Headers, world: &mut Known) -> Verdict {
-    ingress(headers, 1, world).verdict
+    ingress(headers, world).verdict
 }
 
 #[test]
 fn a_bound_sensor_reaches_the_open_port_and_no_other() {
     let world = &mut Known::default();
-    assert_eq!(ingress(&publish(), 1, world), Judgement { verdict: Verdict::Admitted, device: Some(3) });
+    assert_eq!(ingress(&publish(), world), Judgement { verdict: Verdict::Admitted, device: Some(3) });
     let at = |change: fn(&mut Headers)| {
         let mut headers = publish();
         change(&mut headers);
@@ -99,7 +91,7 @@ fn what_cannot_be_judged_is_dropped_whoever_sends_it() {
                 continue;
             };
             let headers = Headers { kind: *kind, source, ..publish() };
-            let judgement = ingress(&headers, 1, &mut Known::default());
+            let judgement = ingress(&headers, &mut Known::default());
             assert_eq!(judgement, Judgement { verdict: wanted, device: None });
         }
     }
@@ -114,34 +106,10 @@ fn strangers_and_bound_sensors_have_meters_of_their_own() {
     assert_eq!(verdict(&arp(SENSOR), &mut world), Verdict::MeterDevice);
     world.stranger = None;
     assert_eq!(verdict(&arp(STRANGER), &mut world), Verdict::Discovery);
-    assert_eq!(world.looked_up, 0, "table 1 is not asked about what every device may say");
 }
 
 fn treatment(output: Output) -> Treatment {
     Treatment { output, dscp: Some(46), queue: Some(1), max_len: 128, slot: 0 }
-}
-
-#[test]
-fn a_rule_only_narrows() {
-    for output in [Output::Drop, Output::Normal, Output::Controller] {
-        let mut world = Known { rules: std::vec![([0; 8], [0; 8], treatment(output))], ..Known::default() };
-        assert_eq!(verdict(&publish(), &mut world), Verdict::Rule, "{output:?}");
-        let other = Headers { source: STRANGER, ..publish() };
-        assert_eq!(verdict(&other, &mut world), Verdict::UnboundSource);
-    }
-    let local = std::vec![([0; 8], [0; 8], treatment(Output::Local))];
-    let mut world = Known { rules: local, ..Known::default() };
-    assert_eq!(verdict(&publish(), &mut world), Verdict::Admitted);
-    // It opens nothing.
-    let closed = Headers { destination_port: 22, ..publish() };
-    assert_eq!(verdict(&closed, &mut world), Verdict::ClosedPort);
-    // The number of the port is in the key.
-    let mut mask = [0; 8];
-    mask[0] = 0xffff_ffff_0000_0000;
-    let second = std::vec![(publish().key(2), mask, treatment(Output::Drop))];
-    let mut world = Known { rules: second, ..Known::default() };
-    assert_eq!(verdict(&publish(), &mut world), Verdict::Admitted);
-    assert_eq!(ingress(&publish(), 2, &mut world).verdict, Verdict::Rule);
 }
 
 #[test]

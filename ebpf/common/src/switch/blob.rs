@@ -195,7 +195,8 @@ pub fn find<const STEPS: usize>(blob: &Blob, number: usize, key: &Key, search: &
     }
     search.groups = rows_of(blob, table_at, key, &mut search.rows);
     search.first = place(head >> 32);
-    (search.rank, search.found, search.bits) = (u64::MAX, usize::MAX, 0);
+    // Two words that are known to be all ones the compiler would fill by a function, which BPF has not.
+    (search.rank, search.found, search.bits) = (u64::MAX, core::hint::black_box(usize::MAX), 0);
     let mut search = search;
     for _ in 0..STEPS {
         search = core::hint::black_box(search);

@@ -2,7 +2,7 @@
 
 use super::blob::{BUCKET_PLACES, GROUP_PLACES, METER_PLACES, RULES_MAX, TABLES};
 use super::record::BANDS_MAX;
-use super::stage::{CACHE, STAGES, WORK};
+use super::stage::{CACHE, DEPARTURES, SEEN, STAGES, WORK};
 use crate::map::PORT_SLOTS;
 
 /// Array of two [`super::blob::Blob`], `BPF_F_MMAPABLE`.
@@ -28,8 +28,10 @@ pub const PUNTS: &str = "PUNTS";
 
 /// All that are pinned. Stages, scratch memory and cache among them: until a new version's first program is attached, the old one
 /// goes on with the new stages, so a change of what they share is another [`crate::ABI_VERSION`].
-pub const ALL: [&str; 13] = [
+pub const ALL: [&str; 15] = [
     STAGES,
+    DEPARTURES,
+    SEEN,
     WORK,
     CACHE,
     BLOBS,

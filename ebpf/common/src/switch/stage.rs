@@ -9,6 +9,13 @@ pub const WORK: &str = "WORK";
 /// Per-CPU array of what was found last.
 pub const CACHE: &str = "CACHE";
 
+/// The tc program that has one table say what is done with the gateway's own frame.
+pub const DEPART_PROGRAM: &str = "depart";
+/// Program array: where it is, at 0.
+pub const DEPARTURES: &str = "DEPARTURES";
+/// Per-CPU scratch memory of the tc programs.
+pub const SEEN: &str = "SEEN";
+
 /// One table.
 pub const WALK: u32 = 0;
 /// A list of actions, or the action set.

@@ -9,7 +9,7 @@ pub(crate) mod reference;
 use std::collections::HashSet;
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, ProgramArray, RingBuf, XdpMap};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{TestRun, TestRunOptions};
 use caregate_datapathd::switch::blobs::Blobs;
 use caregate_datapathd::switch::build::{self, Chosen};
@@ -48,7 +48,13 @@ pub(crate) type Field = (u8, u128, u128);
 pub(crate) const ALL: u128 = u128::MAX;
 
 /// A flow with these fields.
-pub(crate) fn flow(id: u64, table: u8, priority: u16, fields: &[Field], instructions: FlowInstructions) -> FlowEntry {
+pub(crate) fn flow(
+    id: u64,
+    table: u8,
+    priority: u16,
+    fields: &[Field],
+    instructions: FlowInstructions,
+) -> FlowEntry {
     let (mut value, mut mask) = ([0; MATCH_BYTES], [0; MATCH_BYTES]);
     for (oxm, field, bits) in fields {
         let place = place(*oxm).unwrap();
@@ -79,7 +85,7 @@ pub(crate) const fn set(field: u8, value: u128) -> FlowAction {
 pub(crate) struct Rig {
     pub(crate) ebpf: Ebpf,
     /// Kept, or the kernel empties it.
-    _stages: ProgramArray<MapData>,
+    _stages: stages::Stages,
     blobs: Blobs,
     state: Array<MapData, u64>,
     ports: HashMap<MapData, u32, [u64; 4]>,
@@ -112,7 +118,7 @@ impl Rig {
         let mut ports: HashMap<_, _, _> = ebpf.take_map(PORTS).unwrap().try_into().unwrap();
         ports.insert(LOOPBACK, [u64::from(IN_PORT), 0, 0, 0], 0).unwrap();
         let devices = ebpf.take_map(map::DEVICES_OUT).unwrap();
-        let mut devices: aya::maps::DevMap<_> = devices.try_into().unwrap();
+        let mut devices: aya::maps::xdp::DevMap<_> = devices.try_into().unwrap();
         for port in [2, 3] {
             devices.set(port, LOOPBACK, None, 0).unwrap();
         }

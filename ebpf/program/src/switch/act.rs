@@ -10,9 +10,10 @@ use caregate_ebpf_common::switch::op::{OP_WORDS, Op, code, port, slot};
 use caregate_ebpf_common::switch::parse::parse;
 use caregate_ebpf_common::switch::stage;
 
+use super::leave::is_one_place;
 use super::maps::{self, STAGES};
 use super::walk::end;
-use super::work::{NO_TABLE, SET_PLACES, Work, mode};
+use super::work::{INGRESS, NO_TABLE, SET_PLACES, Work, mode};
 
 /// How often one frame's headers are parsed again within a list: 33 tail calls are the kernel's limit, and this leaves what eight
 /// tables, set and group take.
@@ -24,7 +25,7 @@ pub(crate) const GROUPS_MAX: u32 = 4;
 #[xdp]
 #[inline(always)]
 pub fn act(context: XdpContext) -> u32 {
-    let Some(work) = Work::get() else { return xdp_action::XDP_DROP };
+    let Some(work) = Work::get(INGRESS) else { return xdp_action::XDP_DROP };
     if work.is_copied == 0 {
         copy(&context, work);
     }
@@ -211,8 +212,7 @@ fn output(work: &mut Work, to: u32) {
     if to == work.in_port || to == port::ANY {
         return;
     }
-    let is_one = to < port::MAX || to == port::IN_PORT || to == port::LOCAL || to == port::NORMAL;
-    if !is_one || work.output != port::ANY || work.group != 0 {
+    if !is_one_place(to) || work.output != port::ANY || work.group != 0 {
         work.punt();
     } else {
         work.output = to;

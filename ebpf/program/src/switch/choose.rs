@@ -15,7 +15,7 @@ use caregate_ebpf_common::switch::stage;
 
 use super::act::GROUPS_MAX;
 use super::maps::{self, STAGES};
-use super::work::{Work, mode};
+use super::work::{INGRESS, Work, mode};
 
 /// Buckets of a group (`protocol::datapath::switch::BUCKETS_MAX`).
 const BUCKETS_MAX: usize = 32;
@@ -24,7 +24,7 @@ const BUCKETS_MAX: usize = 32;
 #[xdp]
 #[inline(always)]
 pub fn choose(context: XdpContext) -> u32 {
-    let Some(work) = Work::get() else { return xdp_action::XDP_DROP };
+    let Some(work) = Work::get(INGRESS) else { return xdp_action::XDP_DROP };
     let next = match maps::blob(work.epoch) {
         Some(blob) => bucket(work, blob),
         None => stage::LEAVE,

@@ -4,14 +4,15 @@ use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use caregate_ebpf_common::Verdict;
+use caregate_ebpf_common::frame::Frame;
 use caregate_ebpf_common::switch::map as layout;
 use caregate_ebpf_common::switch::parse::parse;
 use caregate_ebpf_common::switch::record::{NO_TABLE, RULE_HEAD, RULE_METER, RULE_ONLY_OUTPUT};
 use caregate_ebpf_common::switch::stage;
 
-use super::leave::send;
-use super::maps::{Cache, STAGES, blob, cached, count_flow, count_table, rule_word, state};
-use super::work::Work;
+use super::leave::{is_one_place, send};
+use super::maps::{Cache, STAGES, blob, cached, count_flow, count_table, has_rules, rule_word, state};
+use super::work::{INGRESS, Work, role};
 use crate::KernelFrame;
 use crate::maps;
 
@@ -25,7 +26,7 @@ pub fn enter(context: XdpContext) -> u32 {
         maps::count_verdict(0, Verdict::UnknownPort, bytes as u64);
         return xdp_action::XDP_DROP;
     };
-    let Some(work) = Work::get() else { return xdp_action::XDP_DROP };
+    let Some(work) = Work::get(INGRESS) else { return xdp_action::XDP_DROP };
     work.begin(number, bytes as u64, state(layout::STATE_EPOCH), state(layout::STATE_FIRST_TABLE));
     parse(&KernelFrame { start, end, bytes }, &mut work.parsed);
     let work = core::hint::black_box(work);
@@ -55,7 +56,27 @@ fn at_once(work: &mut Work) -> Option<u32> {
     if head >> 32 & u64::from(RULE_ONLY_OUTPUT) == 0 || head >> 48 & 0xff != u64::from(NO_TABLE) {
         return None;
     }
+    let to = (rule_word(blob, place, RULE_METER) >> 32) as u32;
+    if !is_one_place(to) {
+        return None;
+    }
     count_table(work.table, true);
     count_flow(head as u32, work.bytes);
-    Some(send(work.in_port, (rule_word(blob, place, RULE_METER) >> 32) as u32, work.bytes))
+    Some(send(work.in_port, to, work.bytes))
+}
+
+/// Has a sensor's frame, which table 0 has admitted, meet the tables; returns where there are no rules.
+#[inline(always)]
+pub(crate) fn narrow(context: &XdpContext, frame: &KernelFrame, number: u32, device: u32) {
+    let (epoch, table) = (state(layout::STATE_EPOCH), state(layout::STATE_FIRST_TABLE));
+    if !has_rules(epoch, table) {
+        return;
+    }
+    let Some(work) = Work::get(INGRESS) else { return };
+    work.begin(number, frame.len() as u64, epoch, table);
+    work.role = role::SENSOR;
+    work.device = device;
+    parse(frame, &mut work.parsed);
+    // SAFETY: nothing is to be dropped.
+    unsafe { STAGES.tail_call(context, stage::WALK) };
 }

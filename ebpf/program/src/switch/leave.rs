@@ -10,19 +10,24 @@ use caregate_ebpf_common::switch::map::{PUNT_BYTES_MAX, Punt};
 use caregate_ebpf_common::switch::op::port;
 
 use super::maps::{DEVICES_OUT, PUNTS};
-use super::work::Work;
+use super::work::{INGRESS, Work, role};
 use crate::maps;
 
 /// Writes the headers back and sends the frame.
 #[xdp]
 #[inline(always)]
 pub fn leave(context: XdpContext) -> u32 {
-    let Some(work) = Work::get() else { return xdp_action::XDP_DROP };
+    let Some(work) = Work::get(INGRESS) else { return xdp_action::XDP_DROP };
+    if work.role == role::SENSOR {
+        return narrow(work);
+    }
     // XDP goes past queues; what asks for one takes the way that has them.
     if work.queue != 0 && work.output < port::MAX {
         work.punt();
     }
-    if work.is_punted != 0 || work.output != port::ANY && work.headers.changed_to != 0 && !put_back(&context, work) {
+    if work.is_punted != 0
+        || work.output != port::ANY && work.headers.changed_to != 0 && !put_back(&context, work)
+    {
         return punt(&context, work);
     }
     if work.output == port::ANY {
@@ -30,6 +35,22 @@ pub fn leave(context: XdpContext) -> u32 {
         return xdp_action::XDP_DROP;
     }
     send(work.in_port, work.output, work.bytes)
+}
+
+/// A sensor's frame goes to the gateway as it came, or nowhere, whatever its rules say.
+#[inline(always)]
+fn narrow(work: &Work) -> u32 {
+    let passes = work.is_punted == 0 && (work.output == port::LOCAL || work.output == port::NORMAL);
+    let verdict = if passes { Verdict::Admitted } else { Verdict::Rule };
+    maps::count_verdict(work.in_port, verdict, work.bytes);
+    maps::count_device(work.device, passes, work.bytes);
+    if passes { xdp_action::XDP_PASS } else { xdp_action::XDP_DROP }
+}
+
+/// Whether XDP can send there: others ask for several copies, or for the controller's.
+#[inline(always)]
+pub(crate) fn is_one_place(to: u32) -> bool {
+    to < port::MAX || to == port::IN_PORT || to == port::LOCAL || to == port::NORMAL
 }
 
 /// Sends a frame to one place.

@@ -5,11 +5,12 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, DevMap, PerCpuArray, ProgramArray, RingBuf};
 use caregate_ebpf_common::Counter;
-use caregate_ebpf_common::switch::blob::{self, Blob, METER_PLACES, METERS_AT, Lookup, RULES_AT, RULES_MAX};
+use caregate_ebpf_common::switch::blob::{self, Blob, Lookup, METER_PLACES, METERS_AT, RULES_AT, RULES_MAX};
 use caregate_ebpf_common::switch::key::Key;
 use caregate_ebpf_common::switch::map as layout;
 use caregate_ebpf_common::switch::record::{
-    BAND_WORDS, BANDS_MAX, Band, METER_BANDS, METER_FIRST, METER_WORDS, RULE_WORDS, meter_bucket, meter_counter,
+    BAND_WORDS, BANDS_MAX, Band, METER_BANDS, METER_FIRST, METER_WORDS, RULE_WORDS, meter_bucket,
+    meter_counter,
 };
 
 use super::work::{NOT_ASKED, Work};
@@ -34,6 +35,8 @@ static METER_BUCKETS: Array<u64> = Array::with_max_entries(layout::METER_BUCKET_
 pub(crate) static DEVICES_OUT: DevMap = DevMap::with_max_entries(layout::DEVICE_OUT_ENTRIES, 0);
 #[map]
 pub(crate) static PUNTS: RingBuf = RingBuf::with_byte_size(layout::PUNT_RING_BYTES, 0);
+#[map]
+pub(crate) static DEPARTURES: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static STAGES: ProgramArray = ProgramArray::with_max_entries(8, 0);
 
@@ -66,6 +69,13 @@ pub(crate) fn state(which: u32) -> u64 {
 #[inline(always)]
 pub(crate) fn blob(epoch: u64) -> Option<&'static Blob> {
     BLOBS.get((epoch & 1) as u32)
+}
+
+/// Whether a table has any.
+#[inline(always)]
+pub(crate) fn has_rules(epoch: u64, table: u64) -> bool {
+    let at = blob::TABLES_AT + (table as usize & blob::TABLES - 1) * blob::TABLE_WORDS;
+    blob(epoch).is_some_and(|blob| blob[at] != 0)
 }
 
 /// An array's own value; another processor may write it.

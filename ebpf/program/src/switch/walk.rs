@@ -5,14 +5,14 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use caregate_ebpf_common::Verdict;
 use caregate_ebpf_common::switch::blob::{Blob, Lookup, OPS_AT, OPS_MAX};
-use caregate_ebpf_common::switch::op::OP_WORDS;
+use caregate_ebpf_common::switch::op::{OP_WORDS, port};
 use caregate_ebpf_common::switch::record::{
     RULE_APPLY, RULE_CLEAR, RULE_HEAD, RULE_METADATA, RULE_METADATA_MASK, RULE_METER, RULE_WRITE,
 };
 use caregate_ebpf_common::switch::stage;
 
 use super::maps::{self, Cache, Metered, STAGES};
-use super::work::{NO_TABLE, NOT_ASKED, SET_PLACES, Work, mode};
+use super::work::{INGRESS, NO_TABLE, NOT_ASKED, SET_PLACES, Work, mode, role};
 
 /// Actions of a list, at most (`protocol::datapath::switch::ACTIONS_MAX`).
 pub(crate) const ACTIONS_MAX: usize = 32;
@@ -21,7 +21,7 @@ pub(crate) const ACTIONS_MAX: usize = 32;
 #[xdp]
 #[inline(always)]
 pub fn walk(context: XdpContext) -> u32 {
-    let Some(work) = Work::get() else { return xdp_action::XDP_DROP };
+    let Some(work) = Work::get(INGRESS) else { return xdp_action::XDP_DROP };
     let next = one_table(work).unwrap_or(stage::LEAVE);
     // SAFETY: nothing is to be dropped.
     unsafe { STAGES.tail_call(&context, next) };
@@ -33,37 +33,51 @@ pub fn walk(context: XdpContext) -> u32 {
 #[inline(always)]
 fn one_table(work: &mut Work) -> Option<u32> {
     let blob = maps::blob(work.epoch)?;
+    Some(match look_up(work, blob) {
+        // What follows is the same to the verifier whichever rule it is.
+        Lookup::Rule(place) => instructions(work, blob, core::hint::black_box(place)),
+        Lookup::Miss => missed(work),
+        Lookup::Long => {
+            // Too many rules are alike; the slow path has the time.
+            work.before = work.table;
+            work.punt();
+            stage::LEAVE
+        }
+    })
+}
+
+/// What the frame's table says to its key, counted.
+#[inline(always)]
+pub(crate) fn look_up(work: &mut Work, blob: &Blob) -> Lookup {
     let found = if work.cache_at == NOT_ASKED { maps::cached(work) } else { Cache::Unknown };
-    let place = match found {
+    let found = match found {
         Cache::Rule(place) => Lookup::Rule(place),
         Cache::Miss => Lookup::Miss,
         Cache::Unknown => maps::find(work, blob),
     };
-    let place = match place {
+    match found {
         Lookup::Rule(place) => {
             maps::remember(work, Some(place));
             maps::count_table(work.table, true);
-            // What follows is the same to the verifier whichever rule it is.
-            core::hint::black_box(place)
+            work.met += 1;
         }
         Lookup::Miss => {
             maps::remember(work, None);
             maps::count_table(work.table, false);
-            return Some(missed(work));
         }
-        Lookup::Long => {
-            // Too many rules are alike; the slow path has the time.
-            work.cache_at = NOT_ASKED;
-            work.punt();
-            return Some(stage::LEAVE);
-        }
-    };
-    Some(instructions(work, blob, place))
+        Lookup::Long => work.cache_at = NOT_ASKED,
+    }
+    found
 }
 
-/// Without a rule for it a frame is dropped (§5.4); what was applied before is done all the same.
+/// Without a rule for it a frame is dropped (§5.4); what was applied before is done all the same. On sensor ports rules only take
+/// away: what none of the first table is about passes.
 #[inline(always)]
 fn missed(work: &mut Work) -> u32 {
+    if work.role == role::SENSOR && work.met == 0 {
+        work.output = port::LOCAL;
+        return stage::LEAVE;
+    }
     work.verdict = Verdict::TableMiss as u32;
     work.table = NO_TABLE;
     work.set_bits = 0;

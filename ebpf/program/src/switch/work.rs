@@ -60,7 +60,46 @@ pub(crate) struct Work {
     pub(crate) remark: u32,
     /// A [`caregate_ebpf_common::Verdict`] for a frame without output.
     pub(crate) verdict: u32,
+    /// One of [`role`].
+    pub(crate) role: u32,
+    /// Tables that had a rule for it.
+    pub(crate) met: u32,
+    /// Of a sensor port: the bound device.
+    pub(crate) device: u32,
+    /// Of the gateway's own frame: where it is going out.
+    pub(crate) uplink: u32,
+    /// Of the gateway's own frame: what was applied, and what is to be done at the end.
+    pub(crate) departure: [Departure; 2],
+    /// Of the gateway's own frame: the rule that it met last.
+    pub(crate) rule: u64,
 }
+
+/// What the gateway's own frame is to have.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Departure {
+    /// A mark, and 1; 0 for none.
+    pub(crate) dscp: u32,
+    /// A queue, and 1.
+    pub(crate) queue: u32,
+    /// Whether it goes on.
+    pub(crate) is_sent: u32,
+    /// Bytes for the controller, and 1.
+    pub(crate) copy: u32,
+}
+
+/// Whose frame it is.
+pub(crate) mod role {
+    /// A switch port's.
+    pub(crate) const SWITCH: u32 = 0;
+    /// A sensor port's: it passes or is dropped.
+    pub(crate) const SENSOR: u32 = 1;
+}
+
+/// Place of [`Work`] for XDP.
+pub(crate) const INGRESS: u32 = 0;
+/// Place of [`Work`] for tc, which may interrupt the other on a CPU.
+pub(crate) const EGRESS: u32 = 1;
 
 /// Places of a set, so many that a number of six bits is one.
 pub(crate) const SET_PLACES: usize = 64;
@@ -80,13 +119,13 @@ pub(crate) mod mode {
 }
 
 #[map]
-static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
+static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(2, 0);
 
 impl Work {
-    /// This processor's.
+    /// This processor's, of XDP or of tc.
     #[inline(always)]
-    pub(crate) fn get() -> Option<&'static mut Self> {
-        let work = WORK.get_ptr_mut(0)?;
+    pub(crate) fn get(place: u32) -> Option<&'static mut Self> {
+        let work = WORK.get_ptr_mut(place)?;
         // SAFETY: this CPU's own value, which nobody else writes while these programs run: a driver's poll is not interrupted by
         // another's on its CPU.
         Some(unsafe { &mut *work })
@@ -119,6 +158,8 @@ impl Work {
         self.remark = zero;
         self.verdict = caregate_ebpf_common::Verdict::SwitchDropped as u32;
         self.cache_at = NOT_ASKED;
+        self.role = role::SWITCH;
+        self.met = zero;
     }
 
     /// A hash of the key that nobody outside can foresee: a sum of products with numbers that are drawn once. What differs in a word's
