@@ -24,19 +24,32 @@ const TC_PRIORITY: u16 = 1;
 /// Ours, among the filters of that priority.
 const TC_HANDLE: TcHandle = TcHandle::new(0xca4e, 1);
 
-/// Puts the XDP program on a sensor port: in the place of the one that is pinned there, else in the driver, else in the stack.
+/// Puts an XDP program on a port: in the place of the one that is pinned there, else in the driver, else in the stack; in the
+/// stack alone where `in_stack`.
 ///
 /// # Errors
 /// [`DatapathError::Attach`], [`DatapathError::Privilege`].
-pub fn sensor(program: &mut Xdp, interface: &Interface, pins: &Pins) -> Result<Mode, DatapathError> {
-    if let Some((path, mode)) = pins.xdp(interface.index) {
+pub fn ingress(
+    program: &mut Xdp,
+    interface: &Interface,
+    pins: &Pins,
+    in_stack: bool,
+) -> Result<Mode, DatapathError> {
+    let fits = |mode: Mode| mode == Mode::Generic || !in_stack;
+    if let Some((path, mode)) = pins.xdp(interface.index).filter(|(_, mode)| fits(*mode)) {
         let link = PinnedLink::from_pin(&path).and_then(|pinned| XdpLink::try_from(FdLink::from(pinned)));
         // The link goes out of hand with its descriptor; the pin keeps it.
         if link.is_ok_and(|link| program.attach_to_link(link).is_ok()) {
             return Ok(mode);
         }
-        // Of an interface that is gone and whose index came back, or of nothing at all.
-        pins.remove_xdp(interface.index)?;
+    }
+    // Of an interface that is gone and whose index came back, in the driver where it is to be in the stack, or of nothing at all.
+    pins.remove_xdp(interface.index)?;
+    if in_stack {
+        return match program.attach_to_if_index(interface.index, XdpMode::Skb) {
+            Ok(link) => pin_link(program, link, interface, Mode::Generic, pins),
+            Err(error) => Err(DatapathError::kernel("attaching XDP in the stack", error)),
+        };
     }
     let native = match program.attach_to_if_index(interface.index, XdpMode::Driver) {
         Ok(link) => return pin_link(program, link, interface, Mode::Native, pins),

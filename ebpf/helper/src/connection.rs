@@ -16,10 +16,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
-use crate::shared::Shared;
+use crate::shared::{Shared, Turn};
+use crate::switch::Series;
 
-/// A table of 64 rules is 8 kB.
-const READ_BYTES: usize = 16 * 1024;
+/// A hundred flows are 30 kB.
+const READ_BYTES: usize = 64 * 1024;
 /// A daemon that doesn't take an answer for so long is gone, or hangs.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -50,8 +51,9 @@ pub async fn serve(
     metrics: Metrics,
     stop: CancellationToken,
 ) -> Result<(), ConnectionError> {
-    let mut connection = Connection { stream, shared, metrics, session: None };
+    let mut connection = Connection { stream, shared, metrics, session: None, series: Series::Closed };
     let mut events = connection.shared.subscribe();
+    let mut punts = connection.shared.subscribe_punts();
     let mut framer = Framer::new();
     let mut buffer = vec![0; READ_BYTES];
     loop {
@@ -77,6 +79,14 @@ pub async fn serve(
                 Err(RecvError::Lagged(lost)) => connection.metrics.events_lost(lost),
                 Err(RecvError::Closed) => return Ok(()),
             },
+            punt = punts.recv() => match punt {
+                Ok(punt) if connection.session.is_some() => {
+                    connection.send(&FromHelper::Event(punt), None).await?;
+                }
+                Ok(_) => {}
+                Err(RecvError::Lagged(lost)) => connection.metrics.punts_lost(lost),
+                Err(RecvError::Closed) => return Ok(()),
+            },
         }
     }
 }
@@ -87,6 +97,8 @@ struct Connection {
     metrics: Metrics,
     /// Of the daemon's hello.
     session: Option<u64>,
+    /// Of changes of the switch.
+    series: Series,
 }
 
 impl Connection {
@@ -106,16 +118,18 @@ impl Connection {
             self.reply(number, Err(Refused { reason: Reason::Version, detail }), None).await?;
             return Err(ConnectionError::Version(version));
         }
-        let changes = matches!(request, Request::SetPolicy(_) | Request::SetRules(_));
+        let puts_in_force = matches!(
+            request,
+            Request::SetPolicy(_) | Request::SetRules(_) | Request::Change { more: false, .. }
+        );
+        let turn = if puts_in_force { Some(self.shared.turn().await) } else { None };
         let (result, descriptor) = match self.act(request) {
             Ok((reply, descriptor)) => (Ok(reply), descriptor),
             Err(refused) => (Err(refused), None),
         };
-        self.reply(number, result, descriptor).await?;
-        if changes {
-            self.shared.settle();
-        }
-        Ok(())
+        // What was refused after the store would have to be waited for as well.
+        turn.map(Turn::settle);
+        self.reply(number, result, descriptor).await
     }
 
     fn act(&mut self, request: Request) -> Result<(Reply, Option<OwnedFd>), Refused> {
@@ -133,9 +147,11 @@ impl Connection {
                 let failed = |error| Refused { reason: Reason::Kernel, detail: format!("{error}") };
                 return Ok((Reply::Counters(counters.map_err(failed)?), None));
             }
-            (Request::Change { .. } | Request::SwitchCounters, _) => {
-                let detail = "these programs have no switch".into();
-                return Err(Refused { reason: Reason::Kernel, detail });
+            (Request::Change { changes, more }, Some(session)) => {
+                self.shared.change(&mut self.series, &changes, more, session)?;
+            }
+            (Request::SwitchCounters, _) => {
+                return Ok((Reply::SwitchCounters(self.shared.switch_counters()?), None));
             }
             (Request::PacketOut { port, frame }, _) => self.shared.packet_out(port, &frame)?,
             (Request::PacketSocket { port }, _) => {

@@ -16,7 +16,7 @@ use crate::error::DatapathError;
 use crate::links::Snapshot;
 use crate::metrics::{KernelMetrics, Metrics};
 use crate::shared::Shared;
-use crate::{connection, links, object, pin, privilege, socket, watch};
+use crate::{GUARDED, VERSION, connection, links, object, pin, privilege, socket, stages, watch};
 
 /// Daemons at once: the gateway, the one that takes its place, and somebody who looks.
 const CONNECTIONS_MAX: usize = 4;
@@ -33,13 +33,14 @@ pub fn check(file: &ConfigFile) -> anyhow::Result<()> {
     socket::user(&file.user)?;
     pin::check(&file.pin)?;
     let snapshot = Snapshot::read()?;
-    for name in file.sensor_ports.iter().chain(&file.uplinks) {
+    for name in file.interfaces() {
         snapshot.named(name).with_context(|| format!("there is no network interface `{name}`"))?;
     }
     privilege::allow_locked_memory();
     let mut ebpf = object::load(None)?;
     object::load_sensor(&mut ebpf)?;
     object::load_uplink(&mut ebpf)?;
+    drop(stages::load(&mut ebpf)?);
     info!("configuration, interfaces and programs are good");
     Ok(())
 }
@@ -56,7 +57,13 @@ pub async fn run(file: &ConfigFile) -> anyhow::Result<()> {
     let listener = socket::listen(&file.socket, user)?;
     let admin_listener = net::listen(&file.admin)?;
     privilege::reduce().context("giving up capabilities")?;
-    let (shared, ring) = Shared::open(file)?;
+    if !GUARDED {
+        warn!(
+            version = VERSION,
+            "THIS BUILD HAS NO GUARD: all tables are the controller's. It is for conformance suites, and for no network"
+        );
+    }
+    let (shared, rings) = Shared::open(file)?;
     let registry = admin::registry()?;
     let metrics = Metrics::register(&registry)?;
     registry.register(Box::new(KernelMetrics::new(shared.clone())?))?;
@@ -65,7 +72,8 @@ pub async fn run(file: &ConfigFile) -> anyhow::Result<()> {
     attached.set(shared.is_complete());
     info!(socket = file.socket, admin = %admin_listener.local_addr()?, "listening");
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
-    tokio::spawn(watch_ring(ring, shared.clone(), stop.clone()));
+    tokio::spawn(watch_packets(rings.packets, shared.clone(), stop.clone()));
+    tokio::spawn(watch_punts(rings.punts, shared.clone(), stop.clone()));
     let changes = watch::readiness(links::changes()?)?;
     let watching = {
         let (shared, stop) = (shared.clone(), stop.clone());
@@ -95,7 +103,7 @@ pub async fn run(file: &ConfigFile) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn watch_ring(ring: RingBuf<MapData>, shared: Shared, stop: CancellationToken) {
+async fn watch_packets(ring: RingBuf<MapData>, shared: Shared, stop: CancellationToken) {
     let mut ring = match watch::readiness(ring) {
         Ok(ring) => ring,
         Err(failure) => return error!(%failure, "no frames for the controller"),
@@ -105,12 +113,34 @@ async fn watch_ring(ring: RingBuf<MapData>, shared: Shared, stop: CancellationTo
             () = stop.cancelled() => return,
             ready = ring.readable_mut() => match ready {
                 Ok(mut ready) => {
-                    shared.read_ring(ready.get_inner_mut());
+                    shared.read_packets(ready.get_inner_mut());
                     ready.clear_ready();
                 }
                 Err(failure) => return error!(%failure, "no more frames for the controller"),
             },
         }
+    }
+}
+
+async fn watch_punts(ring: RingBuf<MapData>, shared: Shared, stop: CancellationToken) {
+    let mut ring = match watch::readiness(ring) {
+        Ok(ring) => ring,
+        Err(failure) => return error!(%failure, "no frames for the slow path"),
+    };
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            ready = ring.readable_mut() => match ready {
+                Ok(mut ready) => {
+                    if shared.read_punts(ready.get_inner_mut()) {
+                        ready.clear_ready();
+                    }
+                }
+                Err(failure) => return error!(%failure, "no more frames for the slow path"),
+            },
+        }
+        // A flood of them must not keep connections waiting.
+        tokio::task::yield_now().await;
     }
 }
 

@@ -80,12 +80,12 @@ fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
     ebpf.take_map(name).ok_or(DatapathError::Missing(name))?.try_into().map_err(refused)
 }
 
-/// The ring of frames to the controller.
+/// A ring of frames.
 ///
 /// # Errors
 /// [`DatapathError`].
-pub fn ring(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, DatapathError> {
-    take(ebpf, map::PACKETS)
+pub fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, DatapathError> {
+    take(ebpf, name)
 }
 
 impl Kernel {

@@ -13,6 +13,7 @@ pub mod config;
 pub mod connection;
 pub mod daemon;
 pub mod error;
+pub mod features;
 pub mod grace;
 pub mod kernel;
 pub mod links;
@@ -28,3 +29,10 @@ pub mod socket;
 pub mod stages;
 pub mod switch;
 mod watch;
+
+/// Whether table 0 and sensor ports are kept from the controller. False in builds with the cargo feature `conformance` alone, for
+/// conformance suites.
+pub const GUARDED: bool = !cfg!(feature = "conformance");
+/// This build's version.
+pub const VERSION: &str =
+    if GUARDED { env!("CARGO_PKG_VERSION") } else { concat!(env!("CARGO_PKG_VERSION"), "+conformance") };

@@ -11,7 +11,7 @@ use clap::Parser;
 /// Holds the eBPF programs and maps for a gateway, which itself has no privilege. It needs CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and
 /// CAP_NET_RAW. What it attaches goes on filtering when it ends.
 #[derive(Debug, Parser)]
-#[command(version, about, long_about = None)]
+#[command(version = caregate_datapathd::VERSION, about, long_about = None)]
 struct Arguments {
     /// Configuration file (TOML); see deploy/examples/datapathd.toml
     #[arg(long, default_value = "/etc/caregate/datapathd.toml")]

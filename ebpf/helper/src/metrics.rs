@@ -3,7 +3,9 @@
 use caregate_protocol::datapath::{Counted, Mode, Port, Reason};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use crate::GUARDED;
 
 use crate::shared::Shared;
 
@@ -14,6 +16,7 @@ pub struct Metrics {
     refused: IntCounterVec,
     strangers: IntCounter,
     events_lost: IntCounter,
+    punts_lost: IntCounter,
 }
 
 impl Metrics {
@@ -36,6 +39,10 @@ impl Metrics {
                 "caregate_datapathd_events_lost_total",
                 "Events that a daemon was too slow for.",
             )?,
+            punts_lost: IntCounter::new(
+                "caregate_datapathd_punts_lost_total",
+                "Frames for the slow path that a daemon was too slow for.",
+            )?,
         };
         for reason in Reason::ALL {
             // So that each is there before its first count.
@@ -45,6 +52,13 @@ impl Metrics {
         registry.register(Box::new(metrics.refused.clone()))?;
         registry.register(Box::new(metrics.strangers.clone()))?;
         registry.register(Box::new(metrics.events_lost.clone()))?;
+        registry.register(Box::new(metrics.punts_lost.clone()))?;
+        let guard = IntGauge::new(
+            "caregate_switch_guard",
+            "1 where table 0 and sensor ports are kept from the controller; 0 in a build for conformance suites.",
+        )?;
+        guard.set(GUARDED.into());
+        registry.register(Box::new(guard))?;
         Ok(metrics)
     }
 
@@ -62,6 +76,10 @@ impl Metrics {
 
     pub(crate) fn events_lost(&self, count: u64) {
         self.events_lost.inc_by(count);
+    }
+
+    pub(crate) fn punts_lost(&self, count: u64) {
+        self.punts_lost.inc_by(count);
     }
 }
 
@@ -112,7 +130,11 @@ impl KernelMetrics {
                 "Bytes, by what was done with frames.",
                 "verdict",
             )?,
-            rules: gauges("caregate_datapathd_entries", "Devices and rules in force.", &["table"])?,
+            rules: gauges(
+                "caregate_datapathd_entries",
+                "Devices, rules, flows, groups and meters in force.",
+                &["table"],
+            )?,
         })
     }
 
@@ -126,7 +148,9 @@ impl KernelMetrics {
             self.up.with_label_values(&[port.name.as_str()]).set(i64::from(port.up));
         }
         let (devices, rules) = self.shared.sizes();
-        for (table, size) in [("devices", devices), ("rules", rules)] {
+        let (flows, groups, meters) = self.shared.switch_sizes();
+        let of_switch = [("flows", flows), ("groups", groups), ("meters", meters)];
+        for (table, size) in [("devices", devices), ("rules", rules)].into_iter().chain(of_switch) {
             self.rules.with_label_values(&[table]).set(i64::try_from(size).unwrap_or(i64::MAX));
         }
         let counters = match self.shared.counters() {

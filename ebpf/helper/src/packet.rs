@@ -6,6 +6,8 @@
     reason = "bind and setsockopt of packet sockets have no safe wrapper in the crates at hand"
 )]
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::mem::size_of_val;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -92,11 +94,15 @@ fn listening(interface: u32) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn sent(interface: u32, frame: &[u8]) -> io::Result<()> {
+fn sender(interface: u32) -> io::Result<OwnedFd> {
     let socket = open()?;
     // Past qdisc and tc: what a controller sends is not looked up in its own table.
     option(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1i32)?;
     bind(&socket, interface, 0)?;
+    Ok(socket)
+}
+
+fn sent(socket: &OwnedFd, frame: &[u8]) -> io::Result<()> {
     match send(socket.as_fd(), frame, SendFlags::empty())? {
         length if length == frame.len() => Ok(()),
         _ => Err(io::Error::other("the frame was cut")),
@@ -113,11 +119,28 @@ pub fn listen(interface: &Interface) -> Result<OwnedFd, DatapathError> {
     listening(interface.index).map_err(failed)
 }
 
-/// Sends a frame as it is.
-///
-/// # Errors
-/// [`DatapathError::Packet`].
-pub fn transmit(interface: &Interface, frame: &[u8]) -> Result<(), DatapathError> {
-    let failed = |source| DatapathError::Packet { interface: interface.name.clone(), source };
-    sent(interface.index, frame).map_err(failed)
+/// The sockets that frames are sent by, one for each interface, by its index.
+#[derive(Debug, Default)]
+pub struct Senders {
+    sockets: HashMap<u32, OwnedFd>,
+}
+
+impl Senders {
+    /// Sends a frame as it is.
+    ///
+    /// # Errors
+    /// [`DatapathError::Packet`].
+    pub fn transmit(&mut self, interface: &Interface, frame: &[u8]) -> Result<(), DatapathError> {
+        let failed = |source| DatapathError::Packet { interface: interface.name.clone(), source };
+        let socket = match self.sockets.entry(interface.index) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(sender(interface.index).map_err(failed)?),
+        };
+        sent(socket, frame).map_err(failed)
+    }
+
+    /// Closes those of interfaces that are gone.
+    pub fn keep(&mut self, is_there: impl Fn(u32) -> bool) {
+        self.sockets.retain(|index, _| is_there(*index));
+    }
 }

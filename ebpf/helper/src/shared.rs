@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
-use caregate_ebpf_common::map::PacketIn;
+use caregate_ebpf_common::map::{PACKETS, PacketIn};
+use caregate_ebpf_common::switch::map::{PUNTS, Punt};
+use caregate_protocol::datapath::switch::{Change, SwitchCounters, TABLES};
 use caregate_protocol::datapath::{
     Counters, Event, PACKET_BYTES_MIN, Policy, Port, QUEUES, Reason, Refused, Role, Rule, VERSION, Welcome,
 };
@@ -17,23 +19,45 @@ use crate::config::ConfigFile;
 use crate::error::DatapathError;
 use crate::kernel::{self, Kernel, SetError};
 use crate::links::{Interface, Snapshot};
+use crate::packet::Senders;
 use crate::pin::Pins;
-use crate::ports::Ports;
-use crate::{grace, object, packet};
+use crate::ports::{Kernels, Ports};
+use crate::switch::check::Guard;
+use crate::switch::{Series, Switch, SwitchError};
+use crate::{GUARDED, grace, object, packet, stages};
 
 /// Events that a connection may be behind: three seconds of frames to the controller.
 const EVENTS_MAX: usize = 256;
+
+/// Frames for the slow path that a connection may be behind: more than a ring holds. They have their own, so that none of them
+/// pushes out what was said of a port.
+const PUNTS_MAX: usize = 256;
+/// Frames that are passed on at a time, before others have their turn.
+const PUNTS_AT_ONCE: usize = 64;
 
 /// Clones share.
 #[derive(Debug, Clone)]
 pub struct Shared {
     inner: Arc<Mutex<Inner>>,
     events: broadcast::Sender<Event>,
+    punts: broadcast::Sender<Event>,
+    /// Held from a change until no frame meets what it replaced: only then may the next be written.
+    grace: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// Both rings.
+pub struct Rings {
+    /// Frames to the controller.
+    pub packets: RingBuf<MapData>,
+    /// Frames for the slow path.
+    pub punts: RingBuf<MapData>,
 }
 
 #[derive(Debug)]
 struct Inner {
     kernel: Kernel,
+    switch: Switch,
+    senders: Senders,
     ebpf: Ebpf,
     ports: Ports,
     pins: Pins,
@@ -61,26 +85,41 @@ fn set_refused(error: SetError) -> Refused {
 
 impl Shared {
     /// Loads the programs beside the pinned maps, and puts them on the ports: in place of what is there, in one step each. The
-    /// ring is for [`read_ring`](Self::read_ring).
+    /// rings are for [`read_packets`](Self::read_packets) and [`read_punts`](Self::read_punts).
     ///
     /// # Errors
     /// [`DatapathError`]. A port whose interface is absent or takes no program is no error here; it is tried again.
-    pub fn open(file: &ConfigFile) -> Result<(Self, RingBuf<MapData>), DatapathError> {
+    pub fn open(file: &ConfigFile) -> Result<(Self, Rings), DatapathError> {
         let pins = Pins::open(&file.pin)?;
         let mut ebpf = object::load(Some(&pins.maps()))?;
         object::load_sensor(&mut ebpf)?;
         object::load_uplink(&mut ebpf)?;
+        let ports = Ports::new(file);
+        if ports.are_switched() {
+            // The array that they go on by is pinned; the kernel would empty it otherwise.
+            drop(stages::load(&mut ebpf)?);
+        }
         let kernel = Kernel::open(&mut ebpf)?;
-        let ring = kernel::ring(&mut ebpf)?;
-        let ports = Ports::new(&file.sensor_ports, &file.uplinks);
+        let switch = Switch::open(&mut ebpf, Guard { sensor_ports: ports.sensors(), is_on: GUARDED })?;
+        let rings =
+            Rings { packets: kernel::ring(&mut ebpf, PACKETS)?, punts: kernel::ring(&mut ebpf, PUNTS)? };
         let snapshot = Snapshot::read()?;
         let waits_for_policy = !pins.foreign_maps().is_empty();
         let (devices, rules) = kernel.sizes();
-        tracing::info!(pin = %file.pin.display(), devices, rules, waits_for_policy, "maps are there");
-        let inner = Inner { kernel, ebpf, ports, pins, snapshot, waits_for_policy };
-        let shared = Self { inner: Arc::new(Mutex::new(inner)), events: broadcast::channel(EVENTS_MAX).0 };
+        let (flows, groups, meters) = switch.sizes();
+        tracing::info!(
+            pin = %file.pin.display(), devices, rules, flows, groups, meters, waits_for_policy, "maps are there"
+        );
+        let senders = Senders::default();
+        let inner = Inner { kernel, switch, senders, ebpf, ports, pins, snapshot, waits_for_policy };
+        let shared = Self {
+            inner: Arc::new(Mutex::new(inner)),
+            events: broadcast::channel(EVENTS_MAX).0,
+            punts: broadcast::channel(PUNTS_MAX).0,
+            grace: Arc::default(),
+        };
         shared.refresh()?;
-        Ok((shared, ring))
+        Ok((shared, rings))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -91,6 +130,12 @@ impl Shared {
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
+    }
+
+    /// Frames for the slow path from now on.
+    #[must_use]
+    pub fn subscribe_punts(&self) -> broadcast::Receiver<Event> {
+        self.punts.subscribe()
     }
 
     /// All ports.
@@ -111,6 +156,12 @@ impl Shared {
         self.lock().kernel.sizes()
     }
 
+    /// How many flows, groups and meters the switch has.
+    #[must_use]
+    pub fn switch_sizes(&self) -> (usize, usize, usize) {
+        self.lock().switch.sizes()
+    }
+
     /// The answer to a hello.
     #[must_use]
     pub fn welcome(&self) -> Welcome {
@@ -127,9 +178,10 @@ impl Shared {
         if inner.waits_for_policy {
             return Ok(());
         }
-        let Inner { kernel, ebpf, ports, pins, snapshot, .. } = &mut *inner;
-        let (changed, failures) = ports.refresh(snapshot, kernel, ebpf, pins)?;
+        let Inner { kernel, switch, ebpf, ports, pins, snapshot, senders, .. } = &mut *inner;
+        let (changed, failures) = ports.refresh(snapshot, &mut Kernels { kernel, switch, ebpf, pins })?;
         ports.detach_others(snapshot, pins)?;
+        senders.keep(|index| snapshot.indexed(index).is_some());
         for failure in failures {
             tracing::error!(%failure, "a port is not filtered");
         }
@@ -153,6 +205,11 @@ impl Shared {
     pub fn set_policy(&self, policy: &Policy) -> Result<(), Refused> {
         let mut inner = self.lock();
         inner.kernel.set_policy(policy).map_err(set_refused)?;
+        self.begin(inner)
+    }
+
+    /// Puts these programs on the ports, where those of another version are still there.
+    fn begin(&self, mut inner: MutexGuard<'_, Inner>) -> Result<(), Refused> {
         if !inner.waits_for_policy {
             return Ok(());
         }
@@ -175,9 +232,41 @@ impl Shared {
         self.lock().kernel.set_rules(rules, session).map_err(set_refused)
     }
 
-    /// To be called after one of both was put in force, and before the next.
-    pub fn settle(&self) {
-        grace::wait();
+    /// Does one frame's changes of the switch. True where they are in force, all of the series with them.
+    ///
+    /// # Errors
+    /// [`Refused`]; what was in force still is.
+    pub fn change(
+        &self,
+        series: &mut Series,
+        changes: &[Change],
+        more: bool,
+        session: u64,
+    ) -> Result<bool, Refused> {
+        let mut inner = self.lock();
+        let is_in_force =
+            inner.switch.change(series, changes, more, session).map_err(|error| match error {
+                SwitchError::Change(error) => refused(Reason::Rule, error),
+                SwitchError::Kernel(error) => kernel_refused(error),
+            })?;
+        if is_in_force && inner.ports.sensors() == 0 {
+            // There is no policy to wait for.
+            self.begin(inner)?;
+        }
+        Ok(is_in_force)
+    }
+
+    /// All counters of the switch.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn switch_counters(&self) -> Result<SwitchCounters, Refused> {
+        self.lock().switch.counters().map_err(kernel_refused)
+    }
+
+    /// Waits until something may be put in force: until no frame meets what the last change replaced.
+    pub async fn turn(&self) -> Turn {
+        Turn { _held: self.grace.clone().lock_owned().await }
     }
 
     /// All counters.
@@ -204,14 +293,14 @@ impl Shared {
     /// [`Refused`]: nothing goes out to sensors by this way.
     pub fn packet_out(&self, number: u32, frame: &[u8]) -> Result<(), Refused> {
         let (role, interface) = self.interface(number)?;
-        if role == Role::Sensor {
+        if role == Role::Sensor && GUARDED {
             return Err(refused(Reason::SensorPort, format!("port {number} leads to sensors")));
         }
         if frame.len() < PACKET_BYTES_MIN {
             let detail = format!("a frame of {} bytes is none", frame.len());
             return Err(refused(Reason::Port, detail));
         }
-        packet::transmit(&interface, frame).map_err(kernel_refused)
+        self.lock().senders.transmit(&interface, frame).map_err(kernel_refused)
     }
 
     /// A socket that hears devices on a port.
@@ -223,14 +312,44 @@ impl Shared {
         packet::listen(&interface).map_err(kernel_refused)
     }
 
+    /// Passes on what lies in the ring. False where there may be more.
+    pub fn read_punts(&self, ring: &mut RingBuf<MapData>) -> bool {
+        for _ in 0..PUNTS_AT_ONCE {
+            let Some(entry) = ring.next() else { return true };
+            let Some((in_port, before, total_len, frame)) = Punt::read(&entry) else { continue };
+            // What is no table's number says that none stopped it.
+            let before = u8::try_from(before).unwrap_or(TABLES).min(TABLES);
+            // Nobody may be listening.
+            drop(self.punts.send(Event::Punt { in_port, before, total_len, frame: frame.to_vec() }));
+        }
+        false
+    }
+
     /// Passes on what lies in the ring.
-    pub fn read_ring(&self, ring: &mut RingBuf<MapData>) {
+    pub fn read_packets(&self, ring: &mut RingBuf<MapData>) {
         while let Some(entry) = ring.next() {
             let Some((rule, uplink, total_len, frame)) = PacketIn::read(&entry) else { continue };
             let total_len = u16::try_from(total_len).unwrap_or(u16::MAX);
             // Nobody may be listening.
             drop(self.events.send(Event::PacketIn { uplink, rule, total_len, frame: frame.to_vec() }));
         }
+    }
+}
+
+/// The right to put something in force.
+#[derive(Debug)]
+pub struct Turn {
+    _held: tokio::sync::OwnedMutexGuard<()>,
+}
+
+impl Turn {
+    /// To be called when something was put in force. The next turn comes when no frame meets what it replaced, in some
+    /// hundredths of a second; nobody waits for it here.
+    pub fn settle(self) {
+        tokio::task::spawn_blocking(move || {
+            grace::wait();
+            drop(self);
+        });
     }
 }
 
@@ -244,7 +363,7 @@ pub fn detach(folder: &Path) -> Result<(), DatapathError> {
         return Ok(());
     }
     let pins = Pins::open(folder)?;
-    let nobody = Ports::new(&[], &[]);
+    let nobody = Ports::default();
     nobody.detach_others(&Snapshot::read()?, &pins)?;
     pins.remove_all()
 }

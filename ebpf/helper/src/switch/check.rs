@@ -94,6 +94,9 @@ impl Guard {
 
     /// Whether no frame of a sensor can match.
     fn excludes_sensors(&self, flow: &FlowEntry) -> bool {
+        if self.sensor_ports == 0 {
+            return true;
+        }
         let (port, mask) = (flow.value.first_chunk(), flow.mask.first_chunk());
         let port = port.map_or(0, |bytes| u32::from_be_bytes(*bytes));
         self.sensor_ports == 0 || mask == Some(&[0xff; 4]) && !self.is_sensor(port)
@@ -179,3 +182,6 @@ pub fn counts(flows: usize, groups: usize, meters: usize) -> Result<(), ChangeEr
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

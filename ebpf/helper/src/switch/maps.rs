@@ -118,8 +118,7 @@ impl Maps {
         for (counters, places) in of {
             for place in places {
                 let zeroes = PerCpuValues::try_from(vec![[0, 0]; self.processors]);
-                let zeroes =
-                    zeroes.map_err(|error| DatapathError::kernel("clearing a counter", error))?;
+                let zeroes = zeroes.map_err(|error| DatapathError::kernel("clearing a counter", error))?;
                 counters.set(*place, zeroes, 0).map_err(refused)?;
             }
         }

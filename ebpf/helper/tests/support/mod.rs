@@ -333,11 +333,13 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn open(interface: &str) -> Self {
+        Self::open_for(interface, Duration::from_millis(300))
+    }
+
+    /// One whose wire is quiet after so long.
+    pub(crate) fn open_for(interface: &str, quiet: Duration) -> Self {
         let interface = datalink::interfaces().into_iter().find(|other| other.name == interface).unwrap();
-        let config = datalink::Config {
-            read_timeout: Some(Duration::from_millis(300)),
-            ..datalink::Config::default()
-        };
+        let config = datalink::Config { read_timeout: Some(quiet), ..datalink::Config::default() };
         match datalink::channel(&interface, config) {
             Ok(Channel::Ethernet(sender, receiver)) => Self { sender, receiver },
             Ok(_) => panic!("{} is no Ethernet interface", interface.name),
@@ -353,13 +355,15 @@ impl Wire {
         }
     }
 
-    /// The next frame that `wanted` takes; none when the wire is quiet for 0.3 s.
+    /// The next frame that `wanted` takes; none when the wire is quiet.
     pub(crate) fn next(&mut self, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
         loop {
             match self.receiver.next() {
                 Ok(frame) if wanted(frame) => return Some(frame.to_vec()),
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::TimedOut => return None,
+                Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::NetworkDown) => {
+                    return None;
+                }
                 Err(error) => panic!("{error}"),
             }
         }

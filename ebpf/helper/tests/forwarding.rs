@@ -1,0 +1,282 @@
+//! The switch on real interfaces: hosts in namespaces of their own, each on a port, and the helper between them. Needs root.
+
+#![expect(clippy::unwrap_used, reason = "what a test can't set up fails it")]
+
+mod support;
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use caregate_ebpf_common::switch::{KEY_BYTES, op::port};
+use caregate_protocol::datapath::switch::{
+    CHANGES_MAX, Change, FlowAction, FlowEntry, FlowInstructions, GroupBucket, GroupEntry, GroupKind,
+    SwitchCounters,
+};
+use caregate_protocol::datapath::{Event, Mode, Reason, Reply, Request, Role};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use support::{Client, Helper, Place, Wire, run, until};
+
+const SWITCH: &str = "switch_ports = ['sw1', 'sw2', 'sw3']";
+/// The first table that is the controller's.
+const TABLE: u8 = 1;
+/// How long a host waits for a frame before another is sent.
+const QUIET: Duration = Duration::from_millis(1);
+/// Of IEEE 802's experiments: no stack answers it.
+const ETHER_TYPE: [u8; 2] = [0x88, 0xb5];
+
+/// A namespace with an interface `eth` whose peer is a port.
+struct Host {
+    name: String,
+}
+
+impl Host {
+    /// On port `number`, with address 10.8.0.`number`; all hosts know one another's.
+    fn on(number: u32) -> Self {
+        let host = Self { name: format!("caregate-host-{}-{number}", std::process::id()) };
+        let (port, mac) = (format!("sw{number}"), Self::mac(number));
+        run("ip", &["netns", "add", &host.name]);
+        let peer = ["peer", "name", "eth", "address", &mac, "netns", &host.name];
+        run("ip", &[&["link", "add", &port, "type", "veth"][..], &peer[..]].concat());
+        host.ip(&["address", "add", &format!("10.8.0.{number}/24"), "dev", "eth"]);
+        host.ip(&["link", "set", "eth", "up"]);
+        run("ip", &["link", "set", &port, "up"]);
+        for other in (1..=3).filter(|other| *other != number) {
+            let (address, mac) = (format!("10.8.0.{other}"), Self::mac(other));
+            host.ip(&["neighbour", "add", &address, "lladdr", &mac, "dev", "eth", "nud", "permanent"]);
+        }
+        host
+    }
+
+    fn mac(number: u32) -> String {
+        format!("02:08:00:00:00:0{number}")
+    }
+
+    fn ip(&self, arguments: &[&str]) {
+        run("ip", &[&["-n", &self.name][..], arguments].concat());
+    }
+
+    /// Whether the host on port `other` answers.
+    fn reaches(&self, other: u32) -> bool {
+        let address = format!("10.8.0.{other}");
+        let ping = ["netns", "exec", &self.name, "ping", "-n", "-q", "-c", "1", "-W", "1", &address];
+        Command::new("ip").args(ping).output().unwrap().status.success()
+    }
+
+    /// A packet socket on its interface; the wire is quiet after so long.
+    fn wire(&self, quiet: Duration) -> Wire {
+        let home = File::open("/proc/thread-self/ns/net").unwrap();
+        let inside = File::open(format!("/run/netns/{}", self.name)).unwrap();
+        move_into_link_name_space(inside.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        let wire = Wire::open_for("eth", quiet);
+        move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        wire
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let removed = Command::new("ip").args(["netns", "del", &self.name]).status();
+        if !std::thread::panicking() {
+            assert!(removed.is_ok_and(|status| status.success()), "{} is left behind", self.name);
+        }
+    }
+}
+
+fn from_port(id: u64, number: u32, actions: Vec<FlowAction>) -> Change {
+    let (mut value, mut mask) = ([0; KEY_BYTES], [0; KEY_BYTES]);
+    value[..4].copy_from_slice(&number.to_be_bytes());
+    mask[..4].fill(0xff);
+    let instructions = FlowInstructions { apply: actions, ..FlowInstructions::default() };
+    Change::PutFlow(FlowEntry { id, table: TABLE, priority: 10, value, mask, instructions })
+}
+
+fn output(port: u32) -> FlowAction {
+    FlowAction::Output { port, max_len: 0xffff }
+}
+
+fn change(client: &mut Client, changes: Vec<Change>) {
+    assert_eq!(client.call(Request::Change { changes, more: false }), Ok(Reply::Done));
+}
+
+fn counters(client: &mut Client) -> SwitchCounters {
+    match client.call(Request::SwitchCounters) {
+        Ok(Reply::SwitchCounters(counters)) => counters,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn counted(client: &mut Client, flow: u64) -> u64 {
+    counters(client).flows.iter().find(|of| of.id == flow).map_or(0, |of| of.traffic.frames)
+}
+
+/// A client once all three ports have their program and a carrier.
+fn ready(place: &Place) -> Client {
+    until("all ports are switched", || {
+        let client = place.try_connect(1).unwrap();
+        let is_ready = client.welcome.ports.iter().all(|port| {
+            assert_eq!(port.role, Role::Switch);
+            port.up && matches!(port.mode, Mode::Native | Mode::Generic)
+        });
+        is_ready.then_some(client)
+    })
+}
+
+fn frame(number: u8) -> Vec<u8> {
+    let mut frame = vec![2, 8, 0, 0, 0, 9, 2, 8, 0, 0, 0, 1];
+    frame.extend(ETHER_TYPE);
+    frame.push(number);
+    frame.resize(60, 0);
+    frame
+}
+
+fn is_ours(frame: &[u8]) -> bool {
+    frame.get(12..14) == Some(&ETHER_TYPE[..])
+}
+
+#[test]
+fn frames_go_where_flows_say_and_go_on_while_the_helper_is_away() {
+    let place = Place::new();
+    let hosts = [1, 2, 3].map(Host::on);
+    let helper = Helper::start(&place.configure(SWITCH));
+    let mut client = ready(&place);
+    assert!(!hosts[0].reaches(2), "no flow, no way");
+    change(&mut client, vec![from_port(1, 1, vec![output(2)]), from_port(2, 2, vec![output(1)])]);
+    assert!(hosts[0].reaches(2) && hosts[1].reaches(1));
+    assert!(!hosts[0].reaches(3) && !hosts[2].reaches(1), "and nowhere else");
+    let before = counted(&mut client, 1);
+    assert!(before >= 2, "{before}");
+    let tables = counters(&mut client).tables;
+    assert!(tables[usize::from(TABLE)].matched >= before, "{tables:?}");
+    helper.kill();
+    assert!(hosts[0].reaches(2), "what is pinned goes on");
+    assert!(!hosts[2].reaches(1));
+    let helper = Helper::start(&place.configure(SWITCH));
+    let mut client = ready(&place);
+    assert!(counted(&mut client, 1) > before, "what was counted still is, before anybody says what there is");
+    assert!(hosts[0].reaches(2));
+    let again = vec![Change::Clear, from_port(1, 1, vec![output(2)]), from_port(3, 3, vec![output(1)])];
+    change(&mut client, again);
+    assert!(counted(&mut client, 1) > before, "the same flow of the same daemon");
+    assert!(!hosts[1].reaches(1), "flow 2 is gone");
+    let mut other = place.try_connect(2).unwrap();
+    change(
+        &mut other,
+        vec![Change::Clear, from_port(1, 1, vec![output(2)]), from_port(2, 2, vec![output(1)])],
+    );
+    assert_eq!(counted(&mut other, 1), 0, "another daemon's first flow is another one");
+    assert!(hosts[0].reaches(2));
+    drop(helper);
+}
+
+#[test]
+fn a_group_turns_to_the_next_port_when_the_first_loses_its_carrier() {
+    let place = Place::new();
+    let hosts = [1, 2, 3].map(Host::on);
+    let helper = Helper::start(&place.configure(SWITCH));
+    let mut client = ready(&place);
+    let bucket = |number| GroupBucket {
+        weight: 0,
+        watch_port: number,
+        watch_group: port::ANY,
+        actions: vec![output(number)],
+    };
+    let buckets = vec![bucket(2), bucket(3)];
+    let group = GroupEntry { id: 77, kind: GroupKind::FastFailover, buckets };
+    change(&mut client, vec![Change::PutGroup(group), from_port(1, 1, vec![FlowAction::Group(77)])]);
+    let [mut sender, mut second, mut third] = [0, 1, 2].map(|host: usize| hosts[host].wire(QUIET));
+    sender.send(&frame(0));
+    until("the first port is live", || {
+        sender.send(&frame(0));
+        second.next(|got| is_ours(got) && got[14] == 0)
+    });
+    let mut took = Vec::new();
+    for number in 1..=5 {
+        hosts[1].ip(&["link", "set", "eth", "down"]);
+        #[expect(clippy::disallowed_methods, reason = "it is measured")]
+        let begun = Instant::now();
+        until("the group turns", || {
+            sender.send(&frame(number));
+            third.next(|got| is_ours(got) && got[14] == number)
+        });
+        took.push(begun.elapsed());
+        hosts[1].ip(&["link", "set", "eth", "up"]);
+        until("the group turns back", || {
+            sender.send(&frame(100 + number));
+            second.next(|got| is_ours(got) && got[14] == 100 + number)
+        });
+    }
+    let best = took.iter().min().unwrap();
+    assert!(*best <= Duration::from_millis(50), "{took:?}");
+    let of_group = &counters(&mut client).groups[0];
+    assert!(of_group.buckets.iter().all(|bucket| bucket.frames > 0), "{of_group:?}");
+    drop(helper);
+}
+
+#[test]
+fn what_the_kernel_cant_do_comes_to_the_daemon_and_goes_out_by_its_word() {
+    let place = Place::new();
+    let hosts = [1, 2, 3].map(Host::on);
+    let helper = Helper::start(&place.configure(SWITCH));
+    let mut client = ready(&place);
+    change(&mut client, vec![from_port(1, 1, vec![output(2), output(3)])]);
+    let [mut sender, mut second, mut third] =
+        [0, 1, 2].map(|host: usize| hosts[host].wire(Duration::from_millis(500)));
+    sender.send(&frame(1));
+    let (in_port, before, total_len, punted) = client.event(|event| match event {
+        Event::Punt { in_port, before, total_len, frame } if is_ours(frame) => {
+            Some((*in_port, *before, *total_len, frame.clone()))
+        }
+        _ => None,
+    });
+    assert_eq!((in_port, before, total_len, &punted), (1, 8, 60, &frame(1)));
+    for number in [2, 3] {
+        let sent = client.call(Request::PacketOut { port: number, frame: punted.clone() });
+        assert_eq!(sent, Ok(Reply::Done));
+    }
+    assert_eq!(second.next(is_ours), Some(frame(1)));
+    assert_eq!(third.next(is_ours), Some(frame(1)));
+    drop(helper);
+}
+
+/// Exact flows on addresses that differ.
+fn address_flow(id: u64) -> Change {
+    let Change::PutFlow(mut flow) = from_port(id, 1, vec![output(2)]) else { panic!("a flow") };
+    flow.value[24..28].copy_from_slice(&id.to_be_bytes()[4..]);
+    flow.mask[24..28].fill(0xff);
+    Change::PutFlow(flow)
+}
+
+#[test]
+fn there_is_room_for_4096_flows_and_a_series_is_one_step() {
+    let place = Place::new();
+    let _hosts = [1, 2, 3].map(Host::on);
+    let helper = Helper::start(&place.configure(SWITCH));
+    let mut client = ready(&place);
+    let all: Vec<Change> = (0..4096).map(address_flow).collect();
+    let count = all.len().div_ceil(CHANGES_MAX);
+    for (number, changes) in all.chunks(CHANGES_MAX).enumerate() {
+        let request = Request::Change { changes: changes.to_vec(), more: number + 1 < count };
+        assert_eq!(client.call(request), Ok(Reply::Done));
+        let is_there = place.metrics("/metrics").contains("caregate_datapathd_entries{table=\"flows\"} 4096");
+        assert_eq!(is_there, number + 1 == count, "frame {number}");
+    }
+    let refused =
+        client.call(Request::Change { changes: vec![address_flow(4096)], more: false }).unwrap_err();
+    assert_eq!((refused.reason, refused.detail.contains("flows")), (Reason::Rule, true), "{refused}");
+    // One that is wrong takes its series with it.
+    let series =
+        [(vec![Change::RemoveFlow(1)], true), (vec![Change::PutFlow(table_0())], true), (vec![], false)];
+    let replies =
+        series.map(|(changes, more)| client.call(Request::Change { changes, more }).map_err(|no| no.reason));
+    assert_eq!(replies, [Ok(Reply::Done), Err(Reason::Rule), Err(Reason::Rule)]);
+    assert!(place.metrics("/metrics").contains("caregate_datapathd_entries{table=\"flows\"} 4096"));
+    change(&mut client, vec![Change::RemoveFlow(1), address_flow(4096)]);
+    drop(helper);
+}
+
+fn table_0() -> FlowEntry {
+    let Change::PutFlow(flow) = from_port(9_999, 1, vec![]) else { panic!("a flow") };
+    FlowEntry { table: 0, ..flow }
+}
