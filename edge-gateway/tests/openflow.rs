@@ -143,10 +143,16 @@ fn what_policy_keeps_is_refused_and_the_session_goes_on() {
         |code| running.metric(&format!("caregate_gateway_openflow_refused_total{{reason=\"{code}\"}}"));
     assert_eq!((count("OFPBRC_EPERM"), count("OFPBAC_EPERM")), (2.0, 2.0));
     assert_eq!(running.place.flows().unwrap(), []);
-    for n in 0..64 {
-        assert_eq!(peer.try_out(&Message::FlowMod(quarantine(n))), None);
+    let numbered = |n: u16| {
+        let [a, b] = n.to_be_bytes();
+        Message::FlowMod(FlowMod { pattern: Match::any().eth_src([2, 0, 0, 0, a, b]), ..quarantine(1) })
+    };
+    for n in 0..4095 {
+        peer.send(&numbered(n));
     }
-    assert_eq!(peer.try_out(&Message::FlowMod(quarantine(64))).unwrap().as_str(), "OFPFMFC_TABLE_FULL");
+    assert_eq!(peer.try_out(&numbered(4095)), None, "of none of them");
+    assert_eq!(running.place.flows().unwrap().len(), 4096);
+    assert_eq!(peer.try_out(&numbered(4096)).unwrap().as_str(), "OFPFMFC_TABLE_FULL");
     running.stop();
 }
 

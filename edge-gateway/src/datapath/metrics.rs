@@ -1,7 +1,8 @@
-//! The kernel's counters for the gateway's `/metrics`, read from the helper every second. Devices are numbers here, and rules a sum.
+//! The kernel's counters for the gateway's `/metrics`, read from the helper every second. Devices are numbers here, and flows a sum by table.
 
 use std::time::Duration;
 
+use caregate_protocol::datapath::switch::SwitchCounters;
 use caregate_protocol::datapath::{Counted, Counters, Mode, Port, Traffic};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use tokio_util::sync::CancellationToken;
@@ -21,8 +22,8 @@ pub struct DatapathMetrics {
     verdicts: IntCounterVec,
     verdict_bytes: IntCounterVec,
     devices: IntCounterVec,
-    rules: IntGauge,
-    rule_frames: IntGauge,
+    table_lookups: IntCounterVec,
+    table_matched: IntCounterVec,
     packets_lost: IntCounter,
 }
 
@@ -65,10 +66,15 @@ impl DatapathMetrics {
                 "Frames of bound devices, by their number in the enrolment file.",
                 &["device", "fate"],
             )?,
-            rules: IntGauge::new("caregate_gateway_datapath_rules", "Rules of table 1 in force.")?,
-            rule_frames: IntGauge::new(
-                "caregate_gateway_datapath_rule_frames",
-                "Frames that the rules in force have matched.",
+            table_lookups: counters(
+                "caregate_gateway_datapath_table_lookups_total",
+                "Frames that a table was asked about.",
+                &["table"],
+            )?,
+            table_matched: counters(
+                "caregate_gateway_datapath_table_matched_total",
+                "Frames that a flow of a table matched.",
+                &["table"],
             )?,
             packets_lost: IntCounter::new(
                 "caregate_gateway_datapath_packets_lost_total",
@@ -80,9 +86,10 @@ impl DatapathMetrics {
     }
 
     fn registered(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let gauges = [&self.connected, &self.rules, &self.rule_frames];
-        gauges.into_iter().try_for_each(|gauge| registry.register(Box::new(gauge.clone())))?;
-        let vectors = [&self.kinds, &self.verdicts, &self.verdict_bytes, &self.devices];
+        registry.register(Box::new(self.connected.clone()))?;
+        let vectors = [&self.kinds, &self.verdicts, &self.verdict_bytes, &self.devices]
+            .into_iter()
+            .chain([&self.table_lookups, &self.table_matched]);
         vectors.into_iter().try_for_each(|vector| registry.register(Box::new(vector.clone())))?;
         registry.register(Box::new(self.port_mode.clone()))?;
         registry.register(Box::new(self.port_up.clone()))?;
@@ -116,14 +123,19 @@ impl DatapathMetrics {
                 raise(&self.devices, [&index, fate], frames);
             }
         }
-        self.rules.set(i64::try_from(counters.rules.len()).unwrap_or(i64::MAX));
-        let matched = counters.rules.iter().fold(0u64, |sum, rule| sum.saturating_add(rule.traffic.frames));
-        self.rule_frames.set(i64::try_from(matched).unwrap_or(i64::MAX));
+    }
+
+    fn raise_tables(&self, counters: &SwitchCounters) {
+        for (number, table) in counters.tables.iter().enumerate() {
+            let number = number.to_string();
+            raise(&self.table_lookups, [&number], table.lookups);
+            raise(&self.table_matched, [&number], table.matched);
+        }
     }
 }
 
 /// Counters only rise; where the helper's began anew, after its maps were removed, ours wait for them.
-fn raise(counter: &IntCounterVec, labels: [&str; 2], to: u64) {
+fn raise<const N: usize>(counter: &IntCounterVec, labels: [&str; N], to: u64) {
     let counter = counter.with_label_values(&labels);
     counter.inc_by(to.saturating_sub(counter.get()));
 }
@@ -137,6 +149,9 @@ pub async fn poll(datapath: Datapath, metrics: DatapathMetrics, stop: Cancellati
         metrics.connected.set(i64::from(counters.is_ok()));
         if let Ok(counters) = counters {
             metrics.raise(&ports, &counters);
+        }
+        if let Ok(counters) = datapath.switch_counters().await {
+            metrics.raise_tables(&counters);
         }
         metrics.packets_lost.inc_by(datapath.packets_lost().saturating_sub(metrics.packets_lost.get()));
         tokio::select! {

@@ -17,7 +17,7 @@ pub struct Metrics {
     pub messages: IntCounter,
     /// `caregate_gateway_openflow_refused_total{reason}`: messages by the standard's error, or a word.
     pub refused: IntCounterVec,
-    /// `caregate_gateway_openflow_flows`: in table 1.
+    /// `caregate_gateway_openflow_flows`: in all tables.
     pub flows: IntGauge,
     /// `caregate_gateway_openflow_installs_total{result}`: `done`, `store`, `helper`.
     pub installs: IntCounterVec,
@@ -74,10 +74,10 @@ impl Metrics {
                 "Messages refused or left alone, by reason",
                 "reason",
             )?,
-            flows: gauge("caregate_gateway_openflow_flows", "Flows of table 1")?,
+            flows: gauge("caregate_gateway_openflow_flows", "Flows of all tables")?,
             installs: vec(
                 "caregate_gateway_openflow_installs_total",
-                "Changes of table 1, by result",
+                "Changes of flows, groups and meters, by result",
                 "result",
             )?,
             install_seconds,
