@@ -27,7 +27,18 @@ use super::{Action, Agent, features};
 /// What is not counted says so (§7.3.5.6).
 const NOT_COUNTED: u64 = u64::MAX;
 /// What the helper says of a frame that goes on (`ebpf/common`, `Verdict`).
-const PASSED: [&str; 6] = ["admitted", "discovery", "sent", "sent_by_rule", "floor", "forwarded"];
+const PASSED: [&str; 9] = [
+    "admitted",
+    "discovery",
+    "sent",
+    "sent_by_rule",
+    "floor",
+    "forwarded",
+    "redirected",
+    "delivered",
+    // The slow path counts nothing.
+    "punted",
+];
 /// On a sensor port, of those that table 0 lets through.
 const BY_POLICY: [&str; 3] = ["admitted", "discovery", "rule"];
 
@@ -254,6 +265,8 @@ impl Agent {
             rx_crc_err: NOT_COUNTED,
             collisions: NOT_COUNTED,
         };
+        // Of switch ports' frames the kernel tells no kinds.
+        let all = if entry.port.role == Role::Switch { sum(verdicts, |_| true) } else { all };
         match entry.port.role {
             Role::Sensor | Role::Switch => {
                 (counters.rx_packets, counters.rx_bytes) = (all.frames, all.bytes);

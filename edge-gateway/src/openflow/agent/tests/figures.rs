@@ -59,7 +59,12 @@ fn ports_and_tables_show_what_the_helper_counted() {
         kinds: vec![counted("ipv4_udp", 20)],
         verdicts: vec![counted("sent", 15), counted("send_dropped", 1), counted("forwarded", 4)],
     };
-    let ports = Counters { ports: vec![sensor, uplink], ..Counters::default() };
+    let lan = datapath::PortCounters {
+        number: 4,
+        kinds: vec![],
+        verdicts: vec![counted("redirected", 3), counted("punted", 2), counted("table_miss", 1)],
+    };
+    let ports = Counters { ports: vec![sensor, uplink, lan], ..Counters::default() };
     let table = |lookups, matched| TableCounters { lookups, matched };
     let switch = SwitchCounters { tables: vec![table(9, 9), table(25, 6)], ..SwitchCounters::default() };
     let counters = Readings { ports, switch };
@@ -73,6 +78,8 @@ fn ports_and_tables_show_what_the_helper_counted() {
     let (rx, tx) = (&ports[0].counters, &ports[2].counters);
     assert_eq!((rx.rx_packets, rx.rx_bytes, rx.rx_dropped, rx.tx_packets), (15, 900, 7, u64::MAX));
     assert_eq!((tx.tx_packets, tx.tx_dropped, tx.rx_packets), (20, 1, u64::MAX));
+    let lan = &ports[3].counters;
+    assert_eq!((lan.rx_packets, lan.rx_bytes, lan.rx_dropped), (6, 360, 1));
     bench.give(2, &ask(RequestBody::Table));
     let done = Done::of(bench.agent.handle_counters(Ok(counters), at(9)));
     let Some((_, Message::MultipartReply(MultipartReply { body: ReplyBody::Table(tables), .. }))) =
