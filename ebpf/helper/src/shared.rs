@@ -22,6 +22,7 @@ use crate::links::{Interface, Snapshot};
 use crate::packet::Senders;
 use crate::pin::Pins;
 use crate::ports::{Kernels, Ports};
+use crate::stages::Stages;
 use crate::switch::check::Guard;
 use crate::switch::{Series, Switch, SwitchError};
 use crate::{GUARDED, grace, object, packet, stages};
@@ -58,6 +59,8 @@ struct Inner {
     kernel: Kernel,
     switch: Switch,
     senders: Senders,
+    /// What the programs go on by; it is pinned, too.
+    _stages: Stages,
     ebpf: Ebpf,
     ports: Ports,
     pins: Pins,
@@ -95,10 +98,7 @@ impl Shared {
         object::load_sensor(&mut ebpf)?;
         object::load_uplink(&mut ebpf)?;
         let ports = Ports::new(file);
-        if ports.are_switched() {
-            // The array that they go on by is pinned; the kernel would empty it otherwise.
-            drop(stages::load(&mut ebpf)?);
-        }
+        let stages = stages::load(&mut ebpf)?;
         let kernel = Kernel::open(&mut ebpf)?;
         let switch = Switch::open(&mut ebpf, Guard { sensor_ports: ports.sensors(), is_on: GUARDED })?;
         let rings =
@@ -111,7 +111,8 @@ impl Shared {
             pin = %file.pin.display(), devices, rules, flows, groups, meters, waits_for_policy, "maps are there"
         );
         let senders = Senders::default();
-        let inner = Inner { kernel, switch, senders, ebpf, ports, pins, snapshot, waits_for_policy };
+        let inner =
+            Inner { kernel, switch, senders, ebpf, _stages: stages, ports, pins, snapshot, waits_for_policy };
         let shared = Self {
             inner: Arc::new(Mutex::new(inner)),
             events: broadcast::channel(EVENTS_MAX).0,

@@ -16,9 +16,14 @@ use std::process::{Child, Command, Stdio, id};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use caregate_ebpf_common::switch::place;
+pub(crate) use caregate_protocol::datapath::switch::FlowEntry as Flow;
+use caregate_protocol::datapath::switch::{
+    Change, FlowAction, FlowInstructions, MATCH_BYTES, SwitchCounters,
+};
 use caregate_protocol::datapath::{
-    Counters, Device, Event, Framer, FromHelper, KEY_BYTES, OpenPort, Output, Policy, Refused, Reply,
-    Request, Rule, ToHelper, Treatment, VERSION, Welcome,
+    Counters, Device, Event, Framer, FromHelper, OpenPort, Policy, Refused, Reply, Request, ToHelper,
+    VERSION, Welcome,
 };
 use pnet::datalink::{self, Channel, DataLinkReceiver, DataLinkSender};
 use rustix::io::retry_on_intr;
@@ -282,8 +287,19 @@ impl Client {
         assert_eq!(self.call(Request::SetPolicy(policy)), Ok(Reply::Done));
     }
 
-    pub(crate) fn set_rules(&mut self, rules: Vec<Rule>) {
-        assert_eq!(self.call(Request::SetRules(rules)), Ok(Reply::Done));
+    /// These flows and no others, the first before the second.
+    pub(crate) fn set_flows(&mut self, flows: Vec<Flow>) {
+        let flows = (0..u16::MAX).rev().zip(flows);
+        let put = flows.map(|(priority, flow)| Change::PutFlow(Flow { priority, ..flow }));
+        let changes = std::iter::once(Change::Clear).chain(put).collect();
+        assert_eq!(self.call(Request::Change { changes, more: false }), Ok(Reply::Done));
+    }
+
+    pub(crate) fn switch_counters(&mut self) -> SwitchCounters {
+        match self.call(Request::SwitchCounters) {
+            Ok(Reply::SwitchCounters(counters)) => counters,
+            other => panic!("{other:?}"),
+        }
     }
 
     pub(crate) fn counters(&mut self) -> Counters {
@@ -370,20 +386,23 @@ impl Wire {
     }
 }
 
-/// A rule on these bytes of the key, all their bits.
-pub(crate) fn rule(id: u64, fields: &[(usize, &[u8])], treatment: Treatment) -> Rule {
-    let (mut value, mut mask) = ([0; KEY_BYTES], [0; KEY_BYTES]);
-    for (at, bytes) in fields {
-        value[*at..at + bytes.len()].copy_from_slice(bytes);
-        mask[*at..at + bytes.len()].fill(0xff);
+/// A flow of the controller's first table on these fields, by their OXM numbers.
+pub(crate) fn flow(id: u64, fields: &[(u8, u128)], apply: &[FlowAction]) -> Flow {
+    let (mut value, mut mask) = ([0; MATCH_BYTES], [0; MATCH_BYTES]);
+    for (oxm, bits) in fields {
+        let place = place(*oxm).unwrap();
+        let of = u128::MAX >> (128 - place.bits);
+        for (into, bits) in [(&mut value, bits & of), (&mut mask, of)] {
+            let bytes = (bits << place.shift).to_be_bytes();
+            for (to, from) in into[place.byte..].iter_mut().zip(&bytes[16 - place.bytes..]) {
+                *to |= from;
+            }
+        }
     }
-    Rule { id, value, mask, treatment }
+    let instructions = FlowInstructions { apply: apply.to_vec(), ..FlowInstructions::default() };
+    Flow { id, table: 1, priority: 1, value, mask, instructions }
 }
 
-pub(crate) const DROP: Treatment = Treatment { dscp: None, queue: None, output: Output::Drop };
-/// `in_port=LOCAL`
-pub(crate) const LOCAL: (usize, &[u8]) = (0, &[0xff, 0xff, 0xff, 0xfe]);
-
-pub(crate) fn drop_source(id: u64, mac: frames::Mac) -> Rule {
-    rule(id, &[(10, &mac)], DROP)
+pub(crate) fn drop_source(id: u64, mac: frames::Mac) -> Flow {
+    flow(id, &[(4, mac.iter().fold(0, |word, byte| word << 8 | u128::from(*byte)))], &[])
 }

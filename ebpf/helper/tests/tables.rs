@@ -1,5 +1,5 @@
-//! Table 1, on sensor ports and on the way out, and what the daemon may send and hear. Needs root; without it each test fails and
-//! says so.
+//! The controller's tables, on sensor ports and on the way out, and what the daemon may send and hear. Needs root; without it each
+//! test fails and says so.
 
 #![expect(clippy::unwrap_used, reason = "what a test can't set up fails it")]
 
@@ -7,21 +7,34 @@ mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use caregate_protocol::datapath::{Event, Floor, Output, Policy, Reason, Reply, Request, Rule, Treatment};
+use caregate_ebpf_common::switch::op::port;
+use caregate_protocol::datapath::switch::{Change, FlowAction};
+use caregate_protocol::datapath::{Event, Floor, Policy, Reason, Reply, Request};
 use pnet::packet::ethernet::EtherType;
 use pnet::packet::ip::IpNextHeaderProtocols as Protocol;
 use pnet::packet::ipv4::{self, Ipv4Packet, MutableIpv4Packet};
 use pnet::packet::ipv6::Ipv6Packet;
 
 use support::frames::*;
-use support::{Client, DROP, LOCAL, Place, Wire, drop_source, policy, rule};
+use support::{Client, Flow, Place, Wire, drop_source, flow, policy};
 
 const CORE: std::net::Ipv4Addr = std::net::Ipv4Addr::new(192, 0, 2, 10);
-const NORMAL: Treatment = Treatment { dscp: None, queue: None, output: Output::Normal };
+/// `in_port=LOCAL`
+const LOCAL: (u8, u128) = (0, port::LOCAL as u128);
+const DROP: &[FlowAction] = &[];
+const TO_GATEWAY: FlowAction = FlowAction::Output { port: port::LOCAL, max_len: 0 };
+const NORMAL: FlowAction = FlowAction::Output { port: port::NORMAL, max_len: 0 };
+
+const fn shown(max_len: u16) -> FlowAction {
+    FlowAction::Output { port: port::CONTROLLER, max_len }
+}
+
+fn mac(mac: Mac) -> u128 {
+    mac.iter().fold(0, |word, byte| word << 8 | u128::from(*byte))
+}
 
 fn matched(client: &mut Client, id: u64) -> u64 {
-    let counters = client.counters();
-    counters.rules.iter().find(|rule| rule.id == id).unwrap().traffic.frames
+    client.switch_counters().flows.iter().find(|flow| flow.id == id).map_or(0, |flow| flow.traffic.frames)
 }
 
 #[test]
@@ -38,21 +51,20 @@ fn a_quarantined_sensor_is_silent_until_it_is_released() {
         port.next(|frame| frame == publish(SENSOR)).is_some()
     };
     assert!(send(&mut client, 1));
-    client.set_rules(vec![drop_source(7, STRANGER), drop_source(8, SENSOR)]);
+    client.set_flows(vec![drop_source(7, STRANGER), drop_source(8, SENSOR)]);
     assert!(!send(&mut client, 2));
     assert!(!send(&mut client, 3));
     assert_eq!((matched(&mut client, 7), matched(&mut client, 8)), (0, 2));
     assert_eq!(client.verdict(1, "rule"), 2);
     // Another table, and the rule keeps what it counted; in front of it one that leaves the frame to the gateway.
-    let allowed = Treatment { output: Output::Local, ..DROP };
-    let first = rule(9, &[(10, &SENSOR), (56, &[7, 91])], allowed);
-    client.set_rules(vec![first, drop_source(8, SENSOR)]);
+    let first = flow(9, &[(4, mac(SENSOR)), (14, 1883)], &[TO_GATEWAY]);
+    client.set_flows(vec![first, drop_source(8, SENSOR)]);
     assert!(send(&mut client, 4), "the first that matches decides");
     assert_eq!((matched(&mut client, 9), matched(&mut client, 8)), (1, 2));
-    client.set_rules(vec![]);
+    client.set_flows(vec![]);
     assert!(send(&mut client, 5));
     // A rule opens nothing: what table 0 drops is dropped.
-    client.set_rules(vec![rule(10, &[], allowed)]);
+    client.set_flows(vec![flow(10, &[], &[TO_GATEWAY])]);
     let mut stranger = Wire::open("sensor");
     stranger.send(&publish(STRANGER));
     client.judged(1, 6);
@@ -75,10 +87,10 @@ fn a_change_of_the_table_is_one_step() {
     let mut client = place.connect();
     client.set_policy(policy());
     // In both tables the sensor is shut out, by another rule at another place.
-    let crowd: Vec<Rule> =
+    let crowd: Vec<Flow> =
         (100..150).map(|id| drop_source(id, [2, 9, 9, 9, 9, u8::try_from(id).unwrap()])).collect();
-    let tables = [vec![drop_source(1, SENSOR)], [crowd, vec![rule(2, &[(56, &[7, 91])], DROP)]].concat()];
-    client.set_rules(tables[0].clone());
+    let tables = [vec![drop_source(1, SENSOR)], [crowd, vec![flow(2, &[(14, 1883)], DROP)]].concat()];
+    client.set_flows(tables[0].clone());
     let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut sensor = Wire::open("sensor");
     std::thread::scope(|scope| {
@@ -92,7 +104,7 @@ fn a_change_of_the_table_is_one_step() {
         // Also where a step fails: the sender must not go on for ever.
         let _stops = Stops(&stop);
         for round in 1..60 {
-            client.set_rules(tables[round % 2].clone());
+            client.set_flows(tables[round % 2].clone());
             client.set_policy(policy());
         }
     });
@@ -108,9 +120,13 @@ fn what_is_not_allowed_is_refused_and_changes_nothing() {
     let _helper = place.helper();
     let mut client = place.connect();
     client.set_policy(policy());
-    client.set_rules(vec![drop_source(1, SENSOR)]);
-    for treatment in [NORMAL, Treatment { output: Output::Controller { max_len: 60 }, ..DROP }] {
-        let refused = client.call(Request::SetRules(vec![rule(2, &[(10, &SENSOR)], treatment)])).unwrap_err();
+    client.set_flows(vec![drop_source(1, SENSOR)]);
+    let out = FlowAction::Output { port: 2, max_len: 0 };
+    for action in
+        [NORMAL, shown(60), out, FlowAction::SetQueue(1), FlowAction::SetField { field: 8, value: 46 }]
+    {
+        let changes = vec![Change::Clear, Change::PutFlow(flow(2, &[(4, mac(SENSOR))], &[action]))];
+        let refused = client.call(Request::Change { changes, more: false }).unwrap_err();
         assert_eq!(refused.reason, Reason::Rule);
     }
     let frame = arp(GATEWAY);
@@ -140,11 +156,11 @@ fn lanes_are_marked_on_the_way_out() {
     let place = Place::new();
     let _helper = place.helper();
     let mut client = place.connect();
-    let marked = Treatment { dscp: Some(46), queue: Some(3), output: Output::Normal };
-    let alarm = (54, &7400u16.to_be_bytes()[..]);
-    client.set_rules(vec![
-        rule(1, &[LOCAL, (16, &[8, 0]), (20, &[17]), alarm], marked),
-        rule(2, &[LOCAL, (16, &[0x86, 0xdd]), (20, &[17]), alarm], marked),
+    let marked = [FlowAction::SetField { field: 8, value: 46 }, FlowAction::SetQueue(3), NORMAL];
+    let alarm = (15, 7400);
+    client.set_flows(vec![
+        flow(1, &[LOCAL, (5, 0x0800), (10, 17), alarm], &marked),
+        flow(2, &[LOCAL, (5, 0x86dd), (10, 17), alarm], &marked),
     ]);
     let (mut uplink, mut beyond) = (Wire::open("uplink"), Wire::open("beyond"));
     let mut packet = ipv4(CORE, Protocol::Udp, &udp(7400, 4433, b"sealed"));
@@ -183,7 +199,7 @@ fn no_rule_takes_core_and_link_away() {
         Floor { protocol: 6, address: OWN6.into(), port: 6653 },
     ];
     client.set_policy(Policy { floor, ..policy() });
-    client.set_rules(vec![rule(1, &[LOCAL], DROP)]);
+    client.set_flows(vec![flow(1, &[LOCAL], DROP)]);
     let (mut uplink, mut beyond) = (Wire::open("uplink"), Wire::open("beyond"));
     let v4 = |protocol, payload: &[u8]| own(V4, &ipv4(CORE, protocol, payload));
     let kept = [
@@ -218,8 +234,7 @@ fn frames_for_the_controller_come_by_the_daemon_metered() {
     let place = Place::new();
     let _helper = place.helper();
     let mut client = place.connect();
-    let shown = Treatment { output: Output::Controller { max_len: 20 }, ..DROP };
-    client.set_rules(vec![rule(5, &[LOCAL, (16, &[0x88, 0xb5])], shown)]);
+    client.set_flows(vec![flow(5, &[LOCAL, (5, 0x88b5)], &[shown(20)])]);
     let (mut uplink, mut beyond) = (Wire::open("uplink"), Wire::open("beyond"));
     let frame = own(EtherType(0x88b5), &[7; 46]);
     assert_eq!(sent(&mut uplink, &mut beyond, &frame), None);
