@@ -606,7 +606,12 @@ impl Headers {
         let layers = &mut self.layers;
         if layers.has & u32::from(layer::MPLS) == 0 {
             layers.hidden = layers.has & u32::from(layer::IPV4 | layer::IPV6);
+            // Behind a label it is the version that tells, whatever the EtherType was.
+            if layers.hidden == 0 {
+                self.is_stale = 1;
+            }
         }
+        let layers = &mut self.layers;
         layers.has = layers.has & u32::from(layer::VLAN) | u32::from(layer::MPLS);
         layers.labels = if layers.labels == 0 { 1 } else { 2 };
         layers.sum = 0;

@@ -47,6 +47,30 @@ pub(crate) type Field = (u8, u128, u128);
 /// All bits of a field.
 pub(crate) const ALL: u128 = u128::MAX;
 
+/// What a field needs to be asked for (OpenFlow 1.3.5, table 12).
+pub(crate) fn prerequisites(oxm: u8) -> Vec<Vec<Field>> {
+    let ether = |value: u128| (5, value, ALL);
+    let (v4, v6) = (ether(0x0800), ether(0x86dd));
+    let over = |protocol: u128| vec![vec![v4, (10, protocol, ALL)], vec![v6, (10, protocol, ALL)]];
+    match oxm {
+        7 => vec![vec![(6, 0x1000, 0x1000)]],
+        8..=10 => vec![vec![v4], vec![v6]],
+        11 | 12 => vec![vec![v4]],
+        13 | 14 => over(6),
+        15 | 16 => over(17),
+        17 | 18 => over(132),
+        19 | 20 => vec![vec![v4, (10, 1, ALL)]],
+        21..=25 => vec![vec![ether(0x0806)]],
+        26..=28 | 39 => vec![vec![v6]],
+        29 | 30 => vec![vec![v6, (10, 58, ALL)]],
+        31 => vec![vec![v6, (10, 58, ALL), (29, 135, ALL)], vec![v6, (10, 58, ALL), (29, 136, ALL)]],
+        32 => vec![vec![v6, (10, 58, ALL), (29, 135, ALL)]],
+        33 => vec![vec![v6, (10, 58, ALL), (29, 136, ALL)]],
+        34..=36 => vec![vec![ether(0x8847)], vec![ether(0x8848)]],
+        _ => vec![vec![]],
+    }
+}
+
 /// A flow with these fields.
 pub(crate) fn flow(
     id: u64,

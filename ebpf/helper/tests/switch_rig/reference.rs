@@ -429,3 +429,10 @@ pub(crate) fn is_sealed(frame: &[u8]) -> bool {
     seal_all(&mut other, is_without(frame));
     !has_sum || other == frame
 }
+
+/// A field's value in a frame as it comes in; none where the frame has no such field.
+pub(crate) fn value(frame: &[u8], oxm: u8) -> Option<u128> {
+    let packet = Packet { bytes: frame.to_vec(), metadata: 0, tunnel: 0 };
+    let has = field_place(frame, oxm).is_some() || oxm == 0 || oxm == 39 && field(&packet, 39) != 0;
+    has.then(|| field(&packet, oxm))
+}

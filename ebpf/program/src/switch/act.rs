@@ -18,6 +18,8 @@ use super::work::{INGRESS, NO_TABLE, SET_PLACES, Work, mode};
 /// How often one frame's headers are parsed again within a list: 33 tail calls are the kernel's limit, and this leaves what eight
 /// tables, set and group take.
 const PARSED_AGAIN_MAX: u32 = 8;
+/// Actions that one program does: what a verifier takes. A list has as many, a set takes two.
+const ACTIONS_AT_ONCE: usize = 32;
 /// A group that sends to a group that sends to a group: so many are followed.
 pub(crate) const GROUPS_MAX: u32 = 4;
 
@@ -75,6 +77,17 @@ fn copy(context: &XdpContext, work: &mut Work) {
     work.is_copied = 1;
 }
 
+/// How far a list has come.
+#[derive(PartialEq, Eq)]
+enum Done {
+    /// To its end.
+    All,
+    /// Headers have to be parsed before the next action.
+    Parse,
+    /// There is more than is done at once.
+    More,
+}
+
 /// What is to be done next.
 enum Step {
     /// The next action.
@@ -92,14 +105,17 @@ fn go_on(work: &mut Work, blob: &Blob) -> u32 {
         work.remark = 0;
         work.is_edited = 1;
     }
-    let is_all = each(work, blob);
+    let done = each(work, blob);
+    if done == Done::More {
+        return stage::ACT;
+    }
     if work.is_edited != 0 {
         parse(&work.headers, &mut work.parsed);
         work.headers.layers = work.parsed.layers;
         work.headers.is_stale = 0;
         work.is_edited = 0;
     }
-    if !is_all {
+    if done == Done::Parse {
         work.parsed_again += 1;
         if work.parsed_again > PARSED_AGAIN_MAX {
             work.punt();
@@ -114,40 +130,43 @@ fn go_on(work: &mut Work, blob: &Blob) -> u32 {
     end(work)
 }
 
-/// Actions in their order; false where headers have to be parsed before the next.
+/// Actions in their order.
 #[inline(always)]
-fn each(work: &mut Work, blob: &Blob) -> bool {
+fn each(work: &mut Work, blob: &Blob) -> Done {
     let (first, count) = (work.list as u32 as usize, work.list >> 32 & 0xffff);
     let is_set = work.mode == mode::SET;
+    let begun = work.done as usize % SET_PLACES;
     let mut number = 0;
-    while number < SET_PLACES {
+    while number < ACTIONS_AT_ONCE {
+        let at = begun + number;
+        number += 1;
         let place = if is_set {
-            if work.set_bits >> number & 1 == 0 {
-                number += 1;
+            if at >= SET_PLACES {
+                return Done::All;
+            }
+            if work.set_bits >> at & 1 == 0 {
                 continue;
             }
-            work.set[number] as usize
+            work.set[at] as usize
         } else {
-            if number as u64 >= count {
-                break;
+            if at as u64 >= count {
+                return Done::All;
             }
-            first + number
+            first + at
         };
-        if number as u32 >= work.done {
-            let at = OPS_AT + (place & OPS_MAX - 1) * OP_WORDS;
-            let op = Op([blob[at], blob[at + 1], blob[at + 2], blob[at + 3]]);
-            match one(work, &op) {
-                Step::Next => {}
-                Step::Parse => {
-                    work.done = number as u32;
-                    return false;
-                }
-                Step::Stop => break,
+        let words = OPS_AT + (place & OPS_MAX - 1) * OP_WORDS;
+        let op = Op([blob[words], blob[words + 1], blob[words + 2], blob[words + 3]]);
+        match one(work, &op) {
+            Step::Next => {}
+            Step::Parse => {
+                work.done = at as u32;
+                return Done::Parse;
             }
+            Step::Stop => return Done::All,
         }
-        number += 1;
     }
-    true
+    work.done = (begun + ACTIONS_AT_ONCE) as u32;
+    if work.done as usize >= SET_PLACES { Done::All } else { Done::More }
 }
 
 #[inline(always)]

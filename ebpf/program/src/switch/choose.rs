@@ -20,6 +20,9 @@ use super::work::{INGRESS, Work, mode};
 /// Buckets of a group (`protocol::datapath::switch::BUCKETS_MAX`).
 const BUCKETS_MAX: usize = 32;
 
+/// No bucket.
+const NONE: u32 = u32::MAX;
+
 /// Finds the bucket that a frame takes.
 #[xdp]
 #[inline(always)]
@@ -51,10 +54,17 @@ fn bucket(work: &mut Work, blob: &Blob) -> u32 {
         work.punt();
         return stage::LEAVE;
     }
-    let wanted = if kind == GROUP_SELECT { u64::from(spread(&work.parsed.key)) } else { 0 };
-    let Some(place) = pick(blob, kind, first, count, wanted) else { return stage::LEAVE };
+    work.wanted = u64::from(spread(&work.parsed.key));
+    work.bucket = NONE;
+    pick(core::hint::black_box(work), blob, kind, first, count);
+    // Which one it is the verifier is not to follow.
+    let work = core::hint::black_box(work);
+    if work.bucket == NONE {
+        return stage::LEAVE;
+    }
+    let place = work.bucket as usize & BUCKET_PLACES - 1;
     maps::count_bucket(place as u32, work.bytes);
-    work.list = blob[BUCKETS_AT + (place & BUCKET_PLACES - 1) * BUCKET_WORDS + BUCKET_LIST];
+    work.list = blob[BUCKETS_AT + place * BUCKET_WORDS + BUCKET_LIST];
     work.mode = mode::BUCKET;
     work.done = 0;
     stage::ACT
@@ -75,29 +85,28 @@ fn count_all(first: usize, count: u64, bytes: u64) {
 /// The first live bucket of those that may be taken: of a select group the one whose share the hash falls in, or, where that is
 /// dead, the next one that is not, around the end.
 #[inline(always)]
-fn pick(blob: &Blob, kind: u8, first: usize, count: u64, wanted: u64) -> Option<usize> {
+fn pick(work: &mut Work, blob: &Blob, kind: u8, first: usize, count: u64) {
     let live = maps::state(layout::STATE_LIVE);
-    let mut before = usize::MAX;
+    let asks_for_life = kind == GROUP_SELECT || kind == GROUP_FAST_FAILOVER;
     let mut number = 0;
     while number < BUCKETS_MAX {
-        let place = first + number;
         if number as u64 >= count {
-            break;
+            return;
         }
+        let place = first + number;
         let at = BUCKETS_AT + (place & BUCKET_PLACES - 1) * BUCKET_WORDS;
         let (watch, below) = (blob[at + BUCKET_WATCH], blob[at + BUCKET_BELOW]);
-        let is_live = watch == u64::MAX || watch & live != 0;
-        if is_live || kind != GROUP_SELECT && kind != GROUP_FAST_FAILOVER {
-            if kind != GROUP_SELECT || wanted < below {
-                return Some(place);
+        let is_taken = kind != GROUP_SELECT || work.wanted < below;
+        if !asks_for_life || watch == u64::MAX || watch & live != 0 {
+            if is_taken || work.bucket == NONE {
+                work.bucket = place as u32;
             }
-            if before == usize::MAX {
-                before = place;
+            if is_taken {
+                return;
             }
         }
         number += 1;
     }
-    (before != usize::MAX).then_some(before)
 }
 
 /// A hash of the headers, the same on all processors and in all lives of the gateway: what belongs together takes one way.

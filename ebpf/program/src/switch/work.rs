@@ -49,6 +49,10 @@ pub(crate) struct Work {
     pub(crate) output: u32,
     /// By which group, and 1; 0 for none.
     pub(crate) group: u32,
+    /// Of a select group: the hash that chooses.
+    pub(crate) wanted: u64,
+    /// The bucket that was chosen.
+    pub(crate) bucket: u32,
     /// Groups that sent it to groups.
     pub(crate) groups: u32,
     pub(crate) queue: u32,
