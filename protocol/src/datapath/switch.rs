@@ -180,6 +180,7 @@ pub struct MeterEntry {
 
 /// One change of the switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all changes are flows")]
 pub enum Change {
     /// No flows, groups or meters any more; what follows is all that there is.
     Clear,
@@ -381,7 +382,7 @@ fn group(c: &mut Cursor<'_>) -> Result<GroupEntry, FrameError> {
     let id = c.u32("group")?;
     let number = c.u8("kind")?;
     let kind = GroupKind::ALL.into_iter().find(|kind| *kind as u8 == number);
-    let kind = kind.ok_or(wrong("kind", number))?;
+    let kind = kind.ok_or_else(|| wrong("kind", number))?;
     let buckets = list(c, "buckets", BUCKETS_MAX, |c| {
         c.array_of("bucket", 4)?;
         let weight = u16_of(c, "weight")?;
