@@ -7,10 +7,10 @@ use caregate_ebpf_common::Verdict;
 use caregate_ebpf_common::frame::Frame;
 use caregate_ebpf_common::switch::map as layout;
 use caregate_ebpf_common::switch::parse::parse;
-use caregate_ebpf_common::switch::record::{NO_TABLE, RULE_HEAD, RULE_METER, RULE_ONLY_OUTPUT};
+use caregate_ebpf_common::switch::record::RULE_HEAD;
 use caregate_ebpf_common::switch::stage;
 
-use super::leave::{is_one_place, send};
+use super::leave::{only_way, send};
 use super::maps::{Cache, STAGES, blob, cached, count_flow, count_table, has_rules, rule_word, state};
 use super::work::{INGRESS, Work, role};
 use crate::KernelFrame;
@@ -53,13 +53,7 @@ fn at_once(work: &mut Work) -> Option<u32> {
         Cache::Rule(place) => place,
     };
     let head = rule_word(blob, place, RULE_HEAD);
-    if head >> 32 & u64::from(RULE_ONLY_OUTPUT) == 0 || head >> 48 & 0xff != u64::from(NO_TABLE) {
-        return None;
-    }
-    let to = (rule_word(blob, place, RULE_METER) >> 32) as u32;
-    if !is_one_place(to) {
-        return None;
-    }
+    let to = only_way(blob, place, head)?;
     count_table(work.table, true);
     count_flow(head as u32, work.bytes);
     Some(send(work.in_port, to, work.bytes))

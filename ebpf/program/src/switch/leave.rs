@@ -5,11 +5,13 @@ use aya_ebpf::helpers::bpf_xdp_adjust_head;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use caregate_ebpf_common::Verdict;
+use caregate_ebpf_common::switch::blob::Blob;
 use caregate_ebpf_common::switch::edit::{BUFFER_BYTES, ROOM_BYTES};
 use caregate_ebpf_common::switch::map::{PUNT_BYTES_MAX, Punt};
 use caregate_ebpf_common::switch::op::port;
+use caregate_ebpf_common::switch::record::{NO_TABLE, RULE_APPLY, RULE_METER, RULE_ONLY_OUTPUT, RULE_WRITE};
 
-use super::maps::{DEVICES_OUT, PUNTS};
+use super::maps::{DEVICES_OUT, PUNTS, rule_word};
 use super::work::{INGRESS, Work, role};
 use crate::maps;
 
@@ -51,6 +53,21 @@ fn narrow(work: &Work) -> u32 {
 #[inline(always)]
 pub(crate) fn is_one_place(to: u32) -> bool {
     to < port::MAX || to == port::IN_PORT || to == port::LOCAL || to == port::NORMAL
+}
+
+/// Where a rule sends a frame, where it says nothing else; `OFPP_ANY` for nowhere.
+#[inline(always)]
+pub(crate) fn only_way(blob: &Blob, place: usize, head: u64) -> Option<u32> {
+    if head >> 48 & 0xff != u64::from(NO_TABLE) {
+        return None;
+    }
+    let meter = rule_word(blob, place, RULE_METER);
+    if head >> 32 & u64::from(RULE_ONLY_OUTPUT) != 0 {
+        let to = (meter >> 32) as u32;
+        return is_one_place(to).then_some(to);
+    }
+    let lists = rule_word(blob, place, RULE_APPLY) | rule_word(blob, place, RULE_WRITE);
+    (lists == 0 && meter as u32 == 0).then_some(port::ANY)
 }
 
 /// Sends a frame to one place.

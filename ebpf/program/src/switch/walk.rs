@@ -11,6 +11,7 @@ use caregate_ebpf_common::switch::record::{
 };
 use caregate_ebpf_common::switch::stage;
 
+use super::leave::{only_way, send};
 use super::maps::{self, Cache, Metered, STAGES};
 use super::work::{INGRESS, NO_TABLE, NOT_ASKED, SET_PLACES, Work, mode, role};
 
@@ -22,28 +23,47 @@ pub(crate) const ACTIONS_MAX: usize = 32;
 #[inline(always)]
 pub fn walk(context: XdpContext) -> u32 {
     let Some(work) = Work::get(INGRESS) else { return xdp_action::XDP_DROP };
-    let next = one_table(work).unwrap_or(stage::LEAVE);
+    let next = match one_table(work) {
+        Some(Next::Stage(next)) => next,
+        Some(Next::Action(action)) => return action,
+        None => stage::LEAVE,
+    };
     // SAFETY: nothing is to be dropped.
     unsafe { STAGES.tail_call(&context, next) };
     crate::maps::count_verdict(work.in_port, Verdict::SwitchDropped, work.bytes);
     xdp_action::XDP_DROP
 }
 
-/// The stage that goes on.
+/// What comes next.
+enum Next {
+    Stage(u32),
+    /// The frame's way ends here.
+    Action(u32),
+}
+
 #[inline(always)]
-fn one_table(work: &mut Work) -> Option<u32> {
+fn one_table(work: &mut Work) -> Option<Next> {
     let blob = maps::blob(work.epoch)?;
-    Some(match look_up(work, blob) {
+    let place = match look_up(work, blob) {
         // What follows is the same to the verifier whichever rule it is.
-        Lookup::Rule(place) => instructions(work, blob, core::hint::black_box(place)),
-        Lookup::Miss => missed(work),
+        Lookup::Rule(place) => core::hint::black_box(place),
+        Lookup::Miss => return Some(Next::Stage(missed(work))),
         Lookup::Long => {
             // Too many rules are alike; the slow path has the time.
             work.before = work.table;
             work.punt();
-            stage::LEAVE
+            return Some(Next::Stage(stage::LEAVE));
         }
-    })
+    };
+    if work.met == 1 && work.role == role::SWITCH {
+        // In its first table nothing is to be done yet but what the rule says.
+        let head = maps::rule_word(blob, place, RULE_HEAD);
+        if let Some(to) = only_way(blob, place, head) {
+            maps::count_flow(head as u32, work.bytes);
+            return Some(Next::Action(send(work.in_port, to, work.bytes)));
+        }
+    }
+    Some(Next::Stage(instructions(work, blob, place)))
 }
 
 /// What the frame's table says to its key, counted.
