@@ -161,9 +161,9 @@ fn show(context: &TcContext, number: u32, rule: u64, max_len: u16) -> bool {
     if len > PACKET_BYTES_MAX as u32 {
         len = PACKET_BYTES_MAX as u32;
     }
-    // The compiler must not know that it may be replaced by what it was compared with: the verifier follows this register. And one
-    // less than it is compared, since older ones learn nothing from a comparison with 0.
-    let less = core::hint::black_box(len.wrapping_sub(1));
+    // The compiler must not know that it may be replaced by what it was compared with: the verifier follows this register. Before
+    // 6.3 it learns nothing from a comparison with 0, so what is compared, and read, is one less than the length.
+    let last = core::hint::black_box(len.wrapping_sub(1));
     let packet = entry.as_mut_ptr();
     // SAFETY: the entry is as long as a `PacketIn`, and at most so many bytes are read into it.
     let read = unsafe {
@@ -172,10 +172,10 @@ fn show(context: &TcContext, number: u32, rule: u64, max_len: u16) -> bool {
         (*packet).total_len = total_len;
         (*packet).len = len;
         (*packet).padding = 0;
-        if less >= PACKET_BYTES_MAX as u32 {
+        if last >= PACKET_BYTES_MAX as u32 {
             0
         } else {
-            bpf_skb_load_bytes(context.as_ptr(), 0, (&raw mut (*packet).frame).cast(), less + 1)
+            bpf_skb_load_bytes(context.as_ptr(), 0, (&raw mut (*packet).frame).cast(), last + 1)
         }
     };
     if read < 0 {
