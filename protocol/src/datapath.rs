@@ -10,7 +10,6 @@
 //! |---|---|---|
 //! | 1 | [`Request::Hello`] | daemon → helper, first |
 //! | 2 | [`Request::SetPolicy`] | daemon → helper |
-//! | 3 | [`Request::SetRules`] | daemon → helper |
 //! | 4 | [`Request::Counters`] | daemon → helper |
 //! | 5 | [`Request::PacketOut`] | daemon → helper |
 //! | 6 | [`Request::PacketSocket`] | daemon → helper |
@@ -53,10 +52,6 @@ pub const DEVICES_MAX: usize = 256;
 pub const OPEN_PORTS_MAX: usize = 16;
 /// Peers whose frames no rule drops: cores and controllers.
 pub const FLOOR_MAX: usize = 32;
-/// Rules of table 1; the kernel tries them one by one.
-pub const RULES_MAX: usize = 64;
-/// Bytes of a rule's value and mask: the match fields one after another (`edge-gateway/src/openflow/pattern.rs`).
-pub const KEY_BYTES: usize = 58;
 /// Queues of an uplink, numbered from 0: the kernel's priorities that `prio` and `mqprio` tell apart.
 pub const QUEUES: u32 = 8;
 /// Longest frame in a packet-in or packet-out: Ethernet's 1,518 bytes, two tags, and some to spare.
@@ -114,46 +109,6 @@ pub struct Policy {
     pub floor: Vec<Floor>,
 }
 
-/// Where a rule sends a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
-    /// Nowhere.
-    Drop,
-    /// To the gateway itself, as table 0 decided.
-    Local,
-    /// On its way out, as the gateway's routing decided.
-    Normal,
-    /// To the controller.
-    Controller {
-        /// Its first bytes, at most so many.
-        max_len: u16,
-    },
-}
-
-/// All that a rule does with a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Treatment {
-    /// Written into the IP header: six bits.
-    pub dscp: Option<u8>,
-    /// Of the uplink, below [`QUEUES`].
-    pub queue: Option<u32>,
-    /// Where to.
-    pub output: Output,
-}
-
-/// One rule of table 1.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
-    /// Names its counters; a rule with another key never has the id of an earlier one in the same session.
-    pub id: u64,
-    /// What the masked bits must be; 0 outside the mask.
-    pub value: [u8; KEY_BYTES],
-    /// The bits that count.
-    pub mask: [u8; KEY_BYTES],
-    /// What is done.
-    pub treatment: Treatment,
-}
-
 /// What the daemon asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
@@ -161,14 +116,11 @@ pub enum Request {
     Hello {
         /// [`VERSION`].
         version: u16,
-        /// Chosen anew by each process: with another one, rule ids begin anew and so do their counters.
+        /// Chosen anew by each process: with another one, flow ids begin anew and so do their counters.
         session: u64,
     },
     /// Replaces the policy, in one step.
     SetPolicy(Policy),
-    /// Replaces table 1, in one step: the order of the list is the order in which a frame meets them, and the first that
-    /// matches decides. At most [`RULES_MAX`].
-    SetRules(Vec<Rule>),
     /// Changes the switch's tables, groups and meters. A series of these takes effect in one step, when the last of them is
     /// answered.
     Change {
@@ -310,15 +262,6 @@ pub struct DeviceCounters {
     pub dropped: Traffic,
 }
 
-/// What one rule has matched since it has its id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RuleCounters {
-    /// The rule.
-    pub id: u64,
-    /// How much.
-    pub traffic: Traffic,
-}
-
 /// All counters. They are never reset but by making the maps anew.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -326,8 +269,6 @@ pub struct Counters {
     pub ports: Vec<PortCounters>,
     /// Devices that counted anything.
     pub devices: Vec<DeviceCounters>,
-    /// The rules of the table.
-    pub rules: Vec<RuleCounters>,
 }
 
 /// Why the helper did not do it.
@@ -413,7 +354,7 @@ pub enum Event {
     PacketIn {
         /// Where it was going out.
         uplink: u32,
-        /// The rule.
+        /// The flow.
         rule: u64,
         /// Bytes of the whole frame.
         total_len: u16,

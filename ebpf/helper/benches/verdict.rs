@@ -8,9 +8,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use aya::Ebpf;
 use aya::programs::{TestRun, TestRunOptions};
 use caregate_datapathd::kernel::Kernel;
-use caregate_datapathd::object;
+use caregate_datapathd::switch::check::Guard;
+use caregate_datapathd::switch::{Series, Switch};
+use caregate_datapathd::{object, stages};
 use caregate_ebpf_common::map;
-use caregate_protocol::datapath::{Device, KEY_BYTES, OpenPort, Output, Policy, Rule, Treatment};
+use caregate_protocol::datapath::switch::{Change, FlowEntry, FlowInstructions, MATCH_BYTES};
+use caregate_protocol::datapath::{Device, OpenPort, Policy};
 
 const REPEAT: u32 = 1_000_000;
 const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 0xff];
@@ -32,16 +35,16 @@ fn frame(source: [u8; 6], is_arp: bool) -> Vec<u8> {
     frame
 }
 
-fn rules(count: u64) -> Vec<Rule> {
-    let drop = Treatment { dscp: None, queue: None, output: Output::Drop };
-    (0..count)
-        .map(|id| {
-            let (mut value, mut mask) = ([0; KEY_BYTES], [0; KEY_BYTES]);
-            mask[10..16].fill(0xff);
-            value[10..16].copy_from_slice(&[2, 9, 9, 9, 9, id.to_be_bytes()[7]]);
-            Rule { id, value, mask, treatment: drop }
-        })
-        .collect()
+/// Flows that drop other sources.
+fn flows(count: u64) -> Vec<Change> {
+    let put = (0..count).map(|id| {
+        let (mut value, mut mask) = ([0; MATCH_BYTES], [0; MATCH_BYTES]);
+        mask[24..30].fill(0xff);
+        value[24..30].copy_from_slice(&[2, 9, 9, 9, id.to_be_bytes()[6], id.to_be_bytes()[7]]);
+        let instructions = FlowInstructions::default();
+        Change::PutFlow(FlowEntry { id, table: 1, priority: 1, value, mask, instructions })
+    });
+    std::iter::once(Change::Clear).chain(put).collect()
 }
 
 fn measure(ebpf: &mut Ebpf, what: &str, frame: &[u8]) {
@@ -59,6 +62,8 @@ fn measure(ebpf: &mut Ebpf, what: &str, frame: &[u8]) {
 fn main() {
     let mut ebpf = object::load(None).unwrap();
     object::load_sensor(&mut ebpf).unwrap();
+    let _stages = stages::load(&mut ebpf).unwrap();
+    let mut switch = Switch::open(&mut ebpf, Guard { sensor_ports: 1, is_on: true }).unwrap();
     let mut kernel = Kernel::open(&mut ebpf).unwrap();
     let mac = map::mac_word(GATEWAY);
     // The kernel runs it as if on the loopback.
@@ -68,9 +73,9 @@ fn main() {
     kernel.set_policy(&Policy { devices, ports, floor: vec![] }).unwrap();
     measure(&mut ebpf, "unbound source, dropped", &frame([2, 0, 0, 0, 0, 0x66], false));
     measure(&mut ebpf, "stranger's ARP, above the meters", &frame([2, 0, 0, 0, 0, 0x66], true));
-    for count in [0, 16, 64] {
-        kernel.set_rules(&rules(count), 1).unwrap();
-        measure(&mut ebpf, &format!("bound sensor, {count} rules, none matches"), &frame(SENSOR, false));
+    for count in [0, 16, 64, 1024] {
+        switch.change(&mut Series::Closed, &flows(count), false, 1).unwrap();
+        measure(&mut ebpf, &format!("bound sensor, {count} flows, none matches"), &frame(SENSOR, false));
     }
     let sensor = object::sensor(&mut ebpf).unwrap().info().unwrap().verified_instruction_count();
     let uplink = object::load_uplink(&mut ebpf).unwrap().info().unwrap().verified_instruction_count();

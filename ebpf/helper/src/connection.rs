@@ -118,10 +118,7 @@ impl Connection {
             self.reply(number, Err(Refused { reason: Reason::Version, detail }), None).await?;
             return Err(ConnectionError::Version(version));
         }
-        let puts_in_force = matches!(
-            request,
-            Request::SetPolicy(_) | Request::SetRules(_) | Request::Change { more: false, .. }
-        );
+        let puts_in_force = matches!(request, Request::SetPolicy(_) | Request::Change { more: false, .. });
         let turn = if puts_in_force { Some(self.shared.turn().await) } else { None };
         let (result, descriptor) = match self.act(request) {
             Ok((reply, descriptor)) => (Ok(reply), descriptor),
@@ -141,7 +138,6 @@ impl Connection {
             }
             (_, None) => return Err(order()),
             (Request::SetPolicy(policy), _) => self.shared.set_policy(&policy)?,
-            (Request::SetRules(rules), Some(session)) => self.shared.set_rules(&rules, session)?,
             (Request::Counters, _) => {
                 let counters = self.shared.counters();
                 let failed = |error| Refused { reason: Reason::Kernel, detail: format!("{error}") };

@@ -1,19 +1,16 @@
-//! The maps: policy, rules and counters, each read and written through the map's own file descriptor.
+//! The maps: policy and counters, each read and written through the map's own file descriptor.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use caregate_ebpf_common::frame::Address;
 use caregate_ebpf_common::{Kind, Verdict, map};
-use caregate_protocol::datapath::{
-    Counted, Counters, Device, DeviceCounters, Policy, PortCounters, Rule, RuleCounters, Traffic,
-};
+use caregate_protocol::datapath::{Counted, Counters, Device, DeviceCounters, Policy, PortCounters, Traffic};
 use thiserror::Error;
 
 use crate::error::DatapathError;
-use crate::rules::{self, InForce, RuleError, TableWords};
 
 /// A map of the loaded object.
 type Owned = MapData;
@@ -22,7 +19,6 @@ type Owned = MapData;
 pub struct Kernel {
     ports: HashMap<Owned, u32, [u64; 4]>,
     selectors: Array<Owned, u32>,
-    tables: Array<Owned, TableWords>,
     devices: HashMap<Owned, u64, u32>,
     open_ports: HashMap<Owned, u32, u32>,
     floor: HashMap<Owned, [u64; 3], u32>,
@@ -31,8 +27,6 @@ pub struct Kernel {
     verdicts: PerCpuArray<Owned, [u64; 2]>,
     passed: PerCpuArray<Owned, [u64; 2]>,
     dropped: PerCpuArray<Owned, [u64; 2]>,
-    rules: PerCpuArray<Owned, [u64; 2]>,
-    in_force: InForce,
     /// What the policy in force binds; its counters are shown.
     bound: Vec<Device>,
 }
@@ -61,9 +55,6 @@ pub enum SetError {
     /// The policy is wrong.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// A rule is wrong.
-    #[error(transparent)]
-    Rule(#[from] RuleError),
     /// The kernel said no.
     #[error(transparent)]
     Kernel(#[from] DatapathError),
@@ -97,7 +88,6 @@ impl Kernel {
         let mut kernel = Self {
             ports: take(ebpf, map::PORTS)?,
             selectors: take(ebpf, map::SELECTORS)?,
-            tables: take(ebpf, map::TABLES)?,
             devices: take(ebpf, map::DEVICES)?,
             open_ports: take(ebpf, map::OPEN_PORTS)?,
             floor: take(ebpf, map::FLOOR)?,
@@ -106,20 +96,16 @@ impl Kernel {
             verdicts: take(ebpf, map::VERDICTS)?,
             passed: take(ebpf, map::PASSED)?,
             dropped: take(ebpf, map::DROPPED)?,
-            rules: take(ebpf, map::RULES)?,
-            in_force: InForce::default(),
             bound: Vec::new(),
         };
-        let table = kernel.selected(map::SELECT_TABLE)?;
-        kernel.in_force = InForce::read(&kernel.tables.get(&table, 0).map_err(refused)?);
         kernel.bound = kernel.read_bound()?;
         Ok(kernel)
     }
 
-    /// How many devices are bound and how many rules there are.
+    /// How many devices are bound.
     #[must_use]
-    pub fn sizes(&self) -> (usize, usize) {
-        (self.bound.len(), self.in_force.placed.len())
+    pub fn devices(&self) -> usize {
+        self.bound.len()
     }
 
     fn selected(&self, which: u32) -> Result<u32, DatapathError> {
@@ -165,26 +151,6 @@ impl Kernel {
         Ok(())
     }
 
-    /// Replaces table 1: fills the copy that is not in force, then one store puts it in force.
-    ///
-    /// # Errors
-    /// [`SetError`]; what was in force still is.
-    pub fn set_rules(&mut self, rules: &[Rule], session: u64) -> Result<(), SetError> {
-        let layout = rules::lay_out(rules, session, &self.in_force)?;
-        let cpus =
-            aya::util::nr_cpus().map_err(|(_, error)| DatapathError::kernel("counting CPUs", error))?;
-        for slot in &layout.fresh {
-            let zeroes = PerCpuValues::try_from(vec![[0, 0]; cpus]);
-            let zeroes = zeroes.map_err(|error| DatapathError::kernel("clearing a counter", error))?;
-            self.rules.set(u32::from(*slot), zeroes, 0).map_err(refused)?;
-        }
-        let copy = 1 - self.selected(map::SELECT_TABLE)?;
-        self.tables.set(copy, *layout.words, 0).map_err(refused)?;
-        self.selectors.set(map::SELECT_TABLE, copy, 0).map_err(refused)?;
-        self.in_force = InForce { session, placed: layout.placed };
-        Ok(())
-    }
-
     /// Makes the map of ports and the map of their addresses what is given; what is in both stays untouched.
     ///
     /// # Errors
@@ -213,7 +179,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// What was counted on the ports with these numbers, of the bound devices and of the rules in force.
+    /// What was counted on the ports with these numbers, and of the bound devices.
     ///
     /// # Errors
     /// [`DatapathError`].
@@ -233,10 +199,6 @@ impl Kernel {
             if passed.frames > 0 || dropped.frames > 0 {
                 counters.devices.push(DeviceCounters { index, passed, dropped });
             }
-        }
-        for placed in &self.in_force.placed {
-            let traffic = sum(&self.rules, placed.slot.into())?;
-            counters.rules.push(RuleCounters { id: placed.id, traffic });
         }
         Ok(counters)
     }

@@ -23,7 +23,6 @@ pub mod packet;
 pub mod pin;
 pub mod ports;
 pub mod privilege;
-pub mod rules;
 pub mod shared;
 pub mod socket;
 pub mod stages;

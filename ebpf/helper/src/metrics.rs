@@ -132,7 +132,7 @@ impl KernelMetrics {
             )?,
             rules: gauges(
                 "caregate_datapathd_entries",
-                "Devices, rules, flows, groups and meters in force.",
+                "Devices, flows, groups and meters in force.",
                 &["table"],
             )?,
         })
@@ -147,10 +147,10 @@ impl KernelMetrics {
             }
             self.up.with_label_values(&[port.name.as_str()]).set(i64::from(port.up));
         }
-        let (devices, rules) = self.shared.sizes();
+        let devices = self.shared.devices();
         let (flows, groups, meters) = self.shared.switch_sizes();
         let of_switch = [("flows", flows), ("groups", groups), ("meters", meters)];
-        for (table, size) in [("devices", devices), ("rules", rules)].into_iter().chain(of_switch) {
+        for (table, size) in [("devices", devices)].into_iter().chain(of_switch) {
             self.rules.with_label_values(&[table]).set(i64::try_from(size).unwrap_or(i64::MAX));
         }
         let counters = match self.shared.counters() {

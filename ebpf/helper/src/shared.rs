@@ -11,7 +11,7 @@ use caregate_ebpf_common::map::{PACKETS, PacketIn};
 use caregate_ebpf_common::switch::map::{PUNTS, Punt};
 use caregate_protocol::datapath::switch::{Change, SwitchCounters, TABLES};
 use caregate_protocol::datapath::{
-    Counters, Event, PACKET_BYTES_MIN, Policy, Port, QUEUES, Reason, Refused, Role, Rule, VERSION, Welcome,
+    Counters, Event, PACKET_BYTES_MIN, Policy, Port, QUEUES, Reason, Refused, Role, VERSION, Welcome,
 };
 use tokio::sync::broadcast;
 
@@ -80,7 +80,6 @@ fn kernel_refused(error: DatapathError) -> Refused {
 fn set_refused(error: SetError) -> Refused {
     let reason = match error {
         SetError::Policy(_) => Reason::Policy,
-        SetError::Rule(_) => Reason::Rule,
         SetError::Kernel(_) => Reason::Kernel,
     };
     refused(reason, error)
@@ -105,10 +104,10 @@ impl Shared {
             Rings { packets: kernel::ring(&mut ebpf, PACKETS)?, punts: kernel::ring(&mut ebpf, PUNTS)? };
         let snapshot = Snapshot::read()?;
         let waits_for_policy = !pins.foreign_maps().is_empty();
-        let (devices, rules) = kernel.sizes();
+        let devices = kernel.devices();
         let (flows, groups, meters) = switch.sizes();
         tracing::info!(
-            pin = %file.pin.display(), devices, rules, flows, groups, meters, waits_for_policy, "maps are there"
+            pin = %file.pin.display(), devices, flows, groups, meters, waits_for_policy, "maps are there"
         );
         let senders = Senders::default();
         let inner =
@@ -151,10 +150,10 @@ impl Shared {
         self.lock().ports.are_all_attached()
     }
 
-    /// How many devices are bound and how many rules there are.
+    /// How many devices are bound.
     #[must_use]
-    pub fn sizes(&self) -> (usize, usize) {
-        self.lock().kernel.sizes()
+    pub fn devices(&self) -> usize {
+        self.lock().kernel.devices()
     }
 
     /// How many flows, groups and meters the switch has.
@@ -223,14 +222,6 @@ impl Shared {
             tracing::info!(folder = %folder.display(), "the maps of another version are gone");
         }
         Ok(())
-    }
-
-    /// Puts a table 1 in force.
-    ///
-    /// # Errors
-    /// [`Refused`]; what was in force still is.
-    pub fn set_rules(&self, rules: &[Rule], session: u64) -> Result<(), Refused> {
-        self.lock().kernel.set_rules(rules, session).map_err(set_refused)
     }
 
     /// Does one frame's changes of the switch. True where they are in force, all of the series with them.

@@ -12,16 +12,21 @@ use std::net::IpAddr;
 use aya::Ebpf;
 use aya::programs::{TestRun, TestRunOptions};
 use caregate_datapathd::kernel::Kernel;
-use caregate_datapathd::object;
+use caregate_datapathd::stages::{self, Stages};
+use caregate_datapathd::switch::check::Guard;
+use caregate_datapathd::switch::mirror::words;
+use caregate_datapathd::switch::{Series, Switch};
+use caregate_datapathd::{GUARDED, object};
 use caregate_ebpf_common::frame::{Address, parse};
 use caregate_ebpf_common::judge::{World, ingress};
-use caregate_ebpf_common::key::{Key, Output as KernelOutput, Treatment as KernelTreatment, words};
+use caregate_ebpf_common::switch::op::port;
+use caregate_ebpf_common::switch::parse::{Parsed, parse as parse_switched};
 use caregate_ebpf_common::{Kind, Verdict, map};
-use caregate_protocol::datapath::{Output, Rule, Treatment};
+use caregate_protocol::datapath::switch::{Change, FlowAction};
 use proptest::test_runner::{Config, TestRunner};
 
 use support::frames::*;
-use support::{DROP, LOCAL, policy, rule};
+use support::{Flow, flow, policy};
 
 /// The kernel runs XDP tests as if on the loopback of this network namespace.
 const LOOPBACK: u32 = 1;
@@ -30,32 +35,68 @@ const XDP_PASS: u32 = 2;
 const TC_UNSPEC: u32 = u32::MAX;
 const TC_SHOT: u32 = 2;
 
-/// Rules that leave the bound sensor's tagged frames to the gateway, take its IPv6 away, and what it sends to one port.
-fn rules() -> Vec<Rule> {
-    let local = Treatment { output: Output::Local, ..DROP };
-    vec![
-        rule(1, &[(0, &[0, 0, 0, 1]), (18, &[0x10, 42]), (20, &[6]), (56, &[7, 91])], local),
-        rule(2, &[(10, &SENSOR), (16, &[0x86, 0xdd])], DROP),
-        rule(3, &[(22, &[10]), (55, &[0x41])], DROP),
-    ]
+/// Flows that leave the bound sensor's tagged frames to the gateway, take its IPv6 away, and what it sends from some ports; the first
+/// that matches decides.
+fn flows() -> Vec<Flow> {
+    let local = [FlowAction::Output { port: port::LOCAL, max_len: 0 }];
+    let sensor = SENSOR.iter().fold(0, |word, byte| word << 8 | u128::from(*byte));
+    let mut from_ports = flow(3, &[(13, 0x4100)], &[]);
+    // The high byte alone, in 10.0.0.0/8.
+    from_ports.mask[31] = 0;
+    (from_ports.value[48], from_ports.mask[48]) = (10, 0xff);
+    let flows = [
+        flow(1, &[(0, 1), (6, 0x102a), (10, 6), (14, 1883)], &local),
+        flow(2, &[(4, sensor), (5, 0x86dd)], &[]),
+        from_ports,
+    ];
+    (0..100).rev().zip(flows).map(|(priority, flow)| Flow { priority, ..flow }).collect()
 }
 
 struct Loaded {
     ebpf: Ebpf,
     kernel: Kernel,
+    switch: Switch,
+    _stages: Stages,
 }
 
 fn load(role_is_sensor: bool) -> Loaded {
     let mut ebpf = object::load(None).unwrap();
     object::load_sensor(&mut ebpf).unwrap();
     object::load_uplink(&mut ebpf).unwrap();
+    let stages = stages::load(&mut ebpf).unwrap();
     let mut kernel = Kernel::open(&mut ebpf).unwrap();
     let mac = map::mac_word(GATEWAY);
     let addresses = [(1, IpAddr::from(OWN)), (1, IpAddr::from(OWN6))];
     kernel.set_ports(&[(LOOPBACK, [map::port_word(1, role_is_sensor), mac, mac, 0])], &addresses).unwrap();
     kernel.set_policy(&policy()).unwrap();
-    kernel.set_rules(&rules(), 1).unwrap();
-    Loaded { ebpf, kernel }
+    let guard = Guard { sensor_ports: u32::from(role_is_sensor), is_on: GUARDED };
+    let switch = Switch::open(&mut ebpf, guard).unwrap();
+    let mut loaded = Loaded { ebpf, kernel, switch, _stages: stages };
+    loaded.put(flows());
+    loaded
+}
+
+impl Loaded {
+    fn put(&mut self, flows: Vec<Flow>) {
+        let changes: Vec<Change> =
+            std::iter::once(Change::Clear).chain(flows.into_iter().map(Change::PutFlow)).collect();
+        assert!(self.switch.change(&mut Series::Closed, &changes, false, 1).unwrap());
+    }
+}
+
+/// What is done with a frame that table 0 has admitted.
+fn narrowed(frame: &[u8]) -> Verdict {
+    let mut parsed = Parsed { key: [0; 14], ..Parsed::default() };
+    parsed.key[0] = u64::from(1u32) << 32;
+    parse_switched(frame, &mut parsed);
+    let hit = |flow: &Flow| {
+        let (value, mask) = (words(&flow.value), words(&flow.mask));
+        (0..value.len()).all(|word| (parsed.key[word] ^ value[word]) & mask[word] == 0)
+    };
+    match flows().into_iter().find(hit) {
+        Some(flow) if flow.instructions.apply.is_empty() => Verdict::Rule,
+        Some(_) | None => Verdict::Admitted,
+    }
 }
 
 /// The same knowledge, without a kernel. What has a meter is let through: the test compares without it.
@@ -79,17 +120,6 @@ impl World for Known {
             true => [address.high, address.low] == own6,
         }
     }
-    fn rule(&mut self, key: &Key) -> Option<KernelTreatment> {
-        let hit = |rule: &&Rule| {
-            let (value, mask) = (words(&rule.value), words(&rule.mask));
-            (0..8).all(|word| (key[word] ^ value[word]) & mask[word] == 0)
-        };
-        let output = match rules().iter().find(hit)?.treatment.output {
-            Output::Local => KernelOutput::Local,
-            Output::Drop | Output::Normal | Output::Controller { .. } => KernelOutput::Drop,
-        };
-        Some(KernelTreatment { output, dscp: None, queue: None, max_len: 0, slot: 0 })
-    }
     fn meter_device(&mut self, _device: u32) -> bool {
         true
     }
@@ -105,12 +135,12 @@ fn unmetered(verdict: &str) -> &str {
 
 #[test]
 fn arbitrary_frames_are_judged_in_the_kernel_as_in_user_space() {
-    let Loaded { mut ebpf, kernel } = load(true);
+    let Loaded { mut ebpf, kernel, switch: _switch, _stages } = load(true);
     let mut seeds = Vec::new();
     for source in [SENSOR, STRANGER] {
         seeds.extend(crafted(source, GATEWAY));
     }
-    // More of what gets as far as table 1, and of a source port that a rule takes away.
+    // More of what gets as far as the controller's tables, and of a source port that a rule takes away.
     for _ in 0..6 {
         let mut taken = publish(SENSOR);
         taken[35] = 0x41;
@@ -134,7 +164,10 @@ fn arbitrary_frames_are_judged_in_the_kernel_as_in_user_space() {
             frame.truncate(length);
             let (ebpf, kinds, verdicts) = &mut *outcome.borrow_mut();
             let headers = parse(frame.as_slice());
-            let judgement = ingress(&headers, &mut Known);
+            let mut judgement = ingress(&headers, &mut Known);
+            if judgement.verdict == Verdict::Admitted {
+                judgement.verdict = narrowed(&frame);
+            }
             *kinds.entry(headers.kind.as_str()).or_default() += 1;
             *verdicts.entry(judgement.verdict.as_str()).or_default() += 1;
             let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
@@ -171,7 +204,7 @@ fn arbitrary_frames_are_judged_in_the_kernel_as_in_user_space() {
 
 #[test]
 fn what_comes_in_by_no_port_is_dropped() {
-    let Loaded { mut ebpf, mut kernel } = load(true);
+    let Loaded { mut ebpf, mut kernel, .. } = load(true);
     kernel.set_ports(&[], &[]).unwrap();
     let frame = publish(SENSOR);
     let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
@@ -202,16 +235,16 @@ fn uplink(ebpf: &mut Ebpf, came_in_by: u32, frame: &[u8]) -> (u32, u32) {
 
 #[test]
 fn a_queue_is_the_kernels_priority() {
-    let Loaded { mut ebpf, mut kernel } = load(false);
-    let queued = Treatment { dscp: None, queue: Some(5), output: Output::Normal };
-    kernel.set_rules(&[rule(1, &[LOCAL, (16, &[8, 0])], queued)], 1).unwrap();
-    assert_eq!(uplink(&mut ebpf, 0, &publish(GATEWAY)), (TC_UNSPEC, 5));
-    assert_eq!(uplink(&mut ebpf, 0, &arp(GATEWAY)), (TC_UNSPEC, 0));
+    let mut loaded = load(false);
+    let queued = [FlowAction::SetQueue(5), FlowAction::Output { port: port::NORMAL, max_len: 0 }];
+    loaded.put(vec![flow(1, &[(0, port::LOCAL.into()), (5, 0x0800)], &queued)]);
+    assert_eq!(uplink(&mut loaded.ebpf, 0, &publish(GATEWAY)), (TC_UNSPEC, 5));
+    assert_eq!(uplink(&mut loaded.ebpf, 0, &arp(GATEWAY)), (TC_UNSPEC, 0));
 }
 
 #[test]
 fn nothing_of_a_sensor_goes_out_by_an_uplink() {
-    let Loaded { mut ebpf, kernel } = load(true);
+    let Loaded { mut ebpf, kernel, .. } = load(true);
     assert_eq!(uplink(&mut ebpf, LOOPBACK, &publish(SENSOR)).0, TC_SHOT);
     assert_eq!(uplink(&mut ebpf, 77, &publish(SENSOR)).0, TC_UNSPEC, "what came in elsewhere is not judged");
     let verdicts = &kernel.counters(&[1]).unwrap().ports[0].verdicts;

@@ -7,9 +7,9 @@ use minicbor::Encoder;
 
 use super::{
     Counted, Counters, DETAIL_BYTES_MAX, DEVICES_MAX, Device, DeviceCounters, Event, FLOOR_MAX,
-    FRAME_BYTES_MAX, Floor, FrameError, FromHelper, Mode, NAME_BYTES_MAX, OPEN_PORTS_MAX, OpenPort, Output,
-    PACKET_BYTES_MAX, PORTS_MAX, Policy, Port, PortCounters, RULES_MAX, Reason, Refused, Reply, Request,
-    Role, Rule, RuleCounters, ToHelper, Traffic, Treatment, WORD_BYTES_MAX, WORDS_MAX, Welcome, switch,
+    FRAME_BYTES_MAX, Floor, FrameError, FromHelper, Mode, NAME_BYTES_MAX, OPEN_PORTS_MAX, OpenPort,
+    PACKET_BYTES_MAX, PORTS_MAX, Policy, Port, PortCounters, Reason, Refused, Reply, Request, Role, ToHelper,
+    Traffic, WORD_BYTES_MAX, WORDS_MAX, Welcome, switch,
 };
 use crate::cbor::{CborError, Cursor};
 
@@ -18,7 +18,6 @@ type Written = Result<(), minicbor::encode::Error<Infallible>>;
 
 const HELLO: u8 = 1;
 const SET_POLICY: u8 = 2;
-const SET_RULES: u8 = 3;
 const COUNTERS: u8 = 4;
 const PACKET_OUT: u8 = 5;
 const PACKET_SOCKET: u8 = 6;
@@ -112,10 +111,6 @@ impl ToHelper {
                 out.array(5)?.u8(SET_POLICY)?.u32(self.number)?;
                 put_policy(out, policy)
             }
-            Request::SetRules(rules) => {
-                out.array(3)?.u8(SET_RULES)?.u32(self.number)?.array(rules.len() as u64)?;
-                rules.iter().try_for_each(|rule| put_rule(out, rule))
-            }
             Request::Change { changes, more } => {
                 out.array(4)?.u8(CHANGE)?.u32(self.number)?.bool(*more)?.array(changes.len() as u64)?;
                 changes.iter().try_for_each(|change| switch::put_change(out, change))
@@ -148,7 +143,6 @@ impl ToHelper {
         let request = match (kind, elements) {
             (HELLO, 4) => Request::Hello { version: u16_of(&mut c, "version")?, session: c.u64("session")? },
             (SET_POLICY, 5) => Request::SetPolicy(policy(&mut c)?),
-            (SET_RULES, 3) => Request::SetRules(list(&mut c, "rules", RULES_MAX, rule)?),
             (CHANGE, 4) => {
                 let more = c.bool("more")?;
                 let changes = list(&mut c, "changes", switch::CHANGES_MAX, switch::change)?;
@@ -205,10 +199,9 @@ impl FromHelper {
                 queues: c.u32("queues")?,
                 ports: list(&mut c, "ports", PORTS_MAX, port)?,
             }))),
-            (COUNTED, 5) => reply(Ok(Reply::Counters(Counters {
+            (COUNTED, 4) => reply(Ok(Reply::Counters(Counters {
                 ports: c.list("ports", PORTS_MAX, port_counters)?,
                 devices: list(&mut c, "devices", DEVICES_MAX, device_counters)?,
-                rules: c.list("rules", RULES_MAX, rule_counters)?,
             }))),
             (SWITCH_COUNTED, 6) => reply(Ok(Reply::SwitchCounters(switch::counters(&mut c)?))),
             (PUNT, 6) => Self::Event(Event::Punt {
@@ -323,42 +316,6 @@ fn protocol(c: &mut Cursor<'_>) -> Result<u8, FrameError> {
     }
 }
 
-fn put_rule(out: &mut Out<'_>, rule: &Rule) -> Written {
-    out.array(7)?.u64(rule.id)?.bytes(&rule.value)?.bytes(&rule.mask)?;
-    match rule.treatment.dscp {
-        Some(dscp) => out.u8(dscp)?,
-        None => out.null()?,
-    };
-    match rule.treatment.queue {
-        Some(queue) => out.u32(queue)?,
-        None => out.null()?,
-    };
-    let (output, max_len) = match rule.treatment.output {
-        Output::Drop => (0, 0),
-        Output::Local => (1, 0),
-        Output::Normal => (2, 0),
-        Output::Controller { max_len } => (3, max_len),
-    };
-    out.u8(output)?.u16(max_len)?;
-    Ok(())
-}
-
-fn rule(c: &mut Cursor<'_>) -> Result<Rule, FrameError> {
-    c.array_of("rule", 7)?;
-    let (id, value, mask) = (c.u64("id")?, c.fixed("value")?, c.fixed("mask")?);
-    let dscp = c.item("dscp", |decoder| decoder.decode::<Option<u8>>())?;
-    let queue = c.item("queue", |decoder| decoder.decode::<Option<u32>>())?;
-    let (output, max_len) = (c.u8("output")?, u16_of(c, "max_len")?);
-    let output = match (output, max_len) {
-        (0, 0) => Output::Drop,
-        (1, 0) => Output::Local,
-        (2, 0) => Output::Normal,
-        (3, max_len) => Output::Controller { max_len },
-        (other, _) => return Err(FrameError::Value { field: "output", value: other.into() }),
-    };
-    Ok(Rule { id, value, mask, treatment: Treatment { dscp, queue, output } })
-}
-
 fn put_port(out: &mut Out<'_>, port: &Port) -> Written {
     out.array(6)?.u32(port.number)?.str(&port.name)?.bytes(&port.mac)?;
     out.u8(port.role as u8)?.u8(port.mode as u8)?.bool(port.up)?;
@@ -387,7 +344,7 @@ fn put_reply(out: &mut Out<'_>, number: u32, result: &Result<Reply, Refused>) ->
             return welcome.ports.iter().try_for_each(|port| put_port(out, port));
         }
         Ok(Reply::Counters(counters)) => {
-            out.array(5)?.u8(COUNTED)?.u32(number)?;
+            out.array(4)?.u8(COUNTED)?.u32(number)?;
             return put_counters(out, counters);
         }
         Ok(Reply::SwitchCounters(counters)) => {
@@ -429,11 +386,6 @@ fn put_counters(out: &mut Out<'_>, counters: &Counters) -> Written {
         put_traffic(out, device.passed)?;
         put_traffic(out, device.dropped)?;
     }
-    out.array(counters.rules.len() as u64)?;
-    for rule in &counters.rules {
-        out.array(3)?.u64(rule.id)?;
-        put_traffic(out, rule.traffic)?;
-    }
     Ok(())
 }
 
@@ -453,9 +405,4 @@ fn port_counters(c: &mut Cursor<'_>) -> Result<PortCounters, CborError> {
 fn device_counters(c: &mut Cursor<'_>) -> Result<DeviceCounters, FrameError> {
     c.array_of("device", 5)?;
     Ok(DeviceCounters { index: u16_of(c, "index")?, passed: traffic(c)?, dropped: traffic(c)? })
-}
-
-fn rule_counters(c: &mut Cursor<'_>) -> Result<RuleCounters, CborError> {
-    c.array_of("rule", 3)?;
-    Ok(RuleCounters { id: c.u64("id")?, traffic: traffic(c)? })
 }

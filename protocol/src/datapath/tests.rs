@@ -21,12 +21,6 @@ fn policy() -> Policy {
     }
 }
 
-fn rule(treatment: Treatment) -> Rule {
-    let (mut value, mut mask) = ([0; KEY_BYTES], [0; KEY_BYTES]);
-    (value[10], mask[10]) = (2, 0xff);
-    Rule { id: 300, value, mask, treatment }
-}
-
 fn port() -> Port {
     Port {
         number: 1,
@@ -55,7 +49,6 @@ fn counters() -> Counters {
     Counters {
         ports: vec![PortCounters { number: 1, kinds: counted("arp"), verdicts: counted("discovery") }],
         devices: vec![DeviceCounters { index: 4, passed: traffic, dropped: Traffic::default() }],
-        rules: vec![RuleCounters { id: 300, traffic }],
     }
 }
 
@@ -96,7 +89,7 @@ fn changes() -> Vec<Change> {
         },
     };
     let plain =
-        FlowEntry { instructions: FlowInstructions { goto: Some(1), ..Default::default() }, ..flow.clone() };
+        FlowEntry { instructions: FlowInstructions { goto: Some(1), ..Default::default() }, ..flow };
     let bucket = GroupBucket { weight: 1, watch_port: 2, watch_group: u32::MAX, actions: Vec::new() };
     let band = MeterBand { kind: BandKind::DscpRemark(1), rate: 1000, burst: 0 };
     vec![
@@ -116,14 +109,10 @@ fn changes() -> Vec<Change> {
 }
 
 fn requests() -> Vec<ToHelper> {
-    let marked = Treatment { dscp: Some(46), queue: Some(3), output: Output::Normal };
-    let dropped = Treatment { dscp: None, queue: None, output: Output::Drop };
-    let shown = Treatment { output: Output::Controller { max_len: 128 }, ..dropped };
     vec![
         request(Request::Hello { version: VERSION, session: u64::MAX }),
         request(Request::SetPolicy(policy())),
         request(Request::SetPolicy(Policy::default())),
-        request(Request::SetRules([marked, dropped, shown].map(rule).to_vec())),
         request(Request::Counters),
         request(Request::PacketOut { port: 2, frame: vec![0xff; 60] }),
         request(Request::PacketSocket { port: 1 }),
@@ -192,8 +181,8 @@ fn bounds_and_meanings() {
     let device = Device { index: 256, mac: [2; 6] };
     let wrong = Policy { devices: vec![device], ..Policy::default() };
     assert_eq!(decode(Request::SetPolicy(wrong)), FrameError::Value { field: "index", value: 256 });
-    let many = vec![rule(Treatment { dscp: None, queue: None, output: Output::Drop }); RULES_MAX + 1];
-    assert_eq!(decode(Request::SetRules(many)).reason(), "too_many");
+    let changes = vec![Change::Clear; switch::CHANGES_MAX + 1];
+    assert_eq!(decode(Request::Change { changes, more: false }).reason(), "too_many");
     let long = Request::PacketOut { port: 2, frame: vec![0; PACKET_BYTES_MAX + 1] };
     assert_eq!(decode(long).reason(), "too_many");
     // An event that pretends to be a reply.
@@ -214,11 +203,7 @@ fn a_long_explanation_is_cut_and_the_largest_counters_fit() {
     let words = |n: usize| vec![Counted { word: "x".repeat(20), traffic }; n];
     let ports = (1..=16).map(|number| PortCounters { number, kinds: words(32), verdicts: words(64) });
     let devices = (0..256).map(|index| DeviceCounters { index, passed: traffic, dropped: traffic });
-    let largest = Counters {
-        ports: ports.collect(),
-        devices: devices.collect(),
-        rules: vec![RuleCounters { id: u64::MAX, traffic }; RULES_MAX],
-    };
+    let largest = Counters { ports: ports.collect(), devices: devices.collect() };
     let bytes = reply(Ok(Reply::Counters(largest))).encode();
     assert!(bytes.len() < FRAME_BYTES_MAX, "{}", bytes.len());
     let mut largest = switch_counters(switch::FLOWS_MAX);

@@ -109,19 +109,19 @@ impl Contest<'_> {
         let repeat = self.arguments.repeat;
         let at = i16::try_from(VARIED.start)?;
         let empty = bpf::drops()?;
-        let empty_varied = Varied::before(&empty, at)?;
-        let filter = peers::XdpFilter::load("f0")?;
+        let empty_varied = Varied::before(&empty, at).context("a program in front of another")?;
+        let filter = peers::XdpFilter::load("f0").context("xdp-filter")?;
         let mut turns: Vec<Turn<'_>> = vec![
             ("empty".to_owned(), Box::new(|| drop_ns(&empty, repeat))),
             ("empty_varied".to_owned(), Box::new(|| drop_ns(&empty_varied, repeat))),
             ("xdp_filter".to_owned(), Box::new(|| drop_ns(filter.program(), repeat))),
         ];
-        for Set { suffix, sizes } in self.sets {
-            let cached = sizes.get(SIZES.iter().position(|of| *of == SIZE_CACHED).context("no size")?);
-            let cached = cached.context("no such size")?;
+        for set in self.sets {
+            let Set { suffix, sizes } = set;
+            let cached = set.of(SIZE_CACHED)?;
             turns.push((format!("cached{suffix}"), Box::new(|| cached.time(&cached.enter, repeat))));
             for (ours, size) in sizes.iter().zip(SIZES) {
-                let varied = Varied::before(&ours.enter, at)?;
+                let varied = Varied::before(&ours.enter, at).context("a program in front of ours")?;
                 turns.push((format!("{size}{suffix}"), Box::new(move || ours.time(&varied, repeat))));
             }
         }
@@ -131,8 +131,8 @@ impl Contest<'_> {
     fn drops(&mut self) -> anyhow::Result<()> {
         let frames = self.arguments.frames;
         let mut wires = Vec::new();
-        for Set { suffix, .. } in self.sets {
-            let ours = self.set(suffix)?.of(SIZE_DROPPED)?;
+        for set in self.sets {
+            let (suffix, ours) = (set.suffix, set.of(SIZE_DROPPED)?);
             let wire = Wire::make(&format!("o{}", suffix.trim_start_matches('_')))?;
             ours.take_port(wire.receiver)?;
             wires.push((format!("ours_{SIZE_DROPPED}{suffix}"), wire.attach(&ours.enter)?, Some(ours)));
@@ -140,9 +140,9 @@ impl Contest<'_> {
         let bare = bpf::parses_and_drops()?;
         ensure!(bpf::time(&bare, &FRAME, 1)?.verdict == bpf::DROP, "the bare program does not drop");
         wires.push(("bare".to_owned(), Wire::make("b")?.attach(&bare)?, None));
-        let filter = peers::XdpFilter::load("f1")?;
+        let filter = peers::XdpFilter::load("f1").context("xdp-filter")?;
         wires.push(("xdp_filter".to_owned(), filter.wire(), None));
-        wires.push(("nft_64".to_owned(), peers::nft("n")?, None));
+        wires.push(("nft_64".to_owned(), peers::nft("n").context("nftables")?, None));
         let mut turns: Vec<Turn<'_>> = Vec::new();
         for (name, wire, ours) in &wires {
             turns.push((
@@ -165,10 +165,6 @@ impl Contest<'_> {
         let leaked = wire::received_by_ip()? - before;
         ensure!(leaked == 0, "{leaked} frames got past a filter and up to IP");
         Ok(())
-    }
-
-    fn set(&self, suffix: &str) -> anyhow::Result<&Set> {
-        self.sets.iter().find(|set| set.suffix == suffix).context("no such set")
     }
 
     fn median(&self, name: &str) -> anyhow::Result<f64> {
@@ -204,8 +200,9 @@ impl Contest<'_> {
                 nanoseconds(name, ns);
             }
         }
-        for Set { suffix, .. } in self.sets {
-            out[format!("map_mib_1024{suffix}")] = tenths(self.set(suffix)?.of(SIZE_CACHED)?.map_mib);
+        for set in self.sets {
+            let suffix = set.suffix;
+            out[format!("map_mib_1024{suffix}")] = tenths(set.of(SIZE_CACHED)?.map_mib);
             // The same frame and the same program: one measurement for both.
             for name in ["nft_64", "xdp_filter", "bare"] {
                 out[format!("drop_mpps_{name}{suffix}")] = hundredths(self.median(&format!("mpps_{name}"))?);

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::{Context as _, ensure};
-use aya::maps::{MapData, ProgramArray};
 use caregate_datapathd::kernel::Kernel;
 use caregate_datapathd::switch::check::Guard;
 use caregate_datapathd::switch::{Series, Switch};
@@ -32,7 +31,7 @@ pub(super) struct Ours {
     /// The last flow's name.
     last: u64,
     // The kernel empties it when nobody has it.
-    _stages: ProgramArray<MapData>,
+    _stages: stages::Stages,
     _ebpf: aya::Ebpf,
 }
 
@@ -41,7 +40,8 @@ impl Ours {
     pub(super) fn load(kind: Kind, size: usize) -> anyhow::Result<Self> {
         let before = maps()?;
         let mut ebpf = object::load(None)?;
-        let map_bytes: u64 = maps()?.iter().filter(|(id, _)| !before.contains_key(*id)).map(|(_, of)| of).sum();
+        let map_bytes: u64 =
+            maps()?.iter().filter(|(id, _)| !before.contains_key(*id)).map(|(_, of)| of).sum();
         let stages = stages::load(&mut ebpf)?;
         let enter = stages::enter(&mut ebpf)?.fd()?.as_fd().try_clone_to_owned()?;
         let mut kernel = Kernel::open(&mut ebpf)?;

@@ -62,10 +62,13 @@ pub(super) fn nft(name: &str) -> anyhow::Result<Wire> {
     // Frames from XDP reach an interface without a program of its own only so.
     run("ethtool", &["-K", &wire.name, "gro", "on"])?;
     let rules = format!(
-        "table netdev bench {{ \
-           set sources {{ type ipv4_addr; elements = {{ {} }} }} \
-           chain ingress {{ type filter hook ingress device \"{}\" priority 0; policy accept; ip saddr @sources drop }} \
-         }}",
+        "table netdev bench {{\n\
+           set sources {{ type ipv4_addr; elements = {{ {} }}; }}\n\
+           chain ingress {{\n\
+             type filter hook ingress device \"{}\" priority 0; policy accept;\n\
+             ip saddr @sources drop\n\
+           }}\n\
+         }}\n",
         addresses().join(", "),
         wire.name
     );

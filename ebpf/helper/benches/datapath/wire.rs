@@ -65,11 +65,7 @@ impl Wire {
         }
         let seconds = begun.elapsed().as_secs_f64();
         let taken = bpf::taken(&self.sender)? - before;
-        ensure!(
-            taken as f64 >= f64::from(sent) * TAKEN_MIN,
-            "{} took {taken} of {sent} frames",
-            self.name
-        );
+        ensure!(taken as f64 >= f64::from(sent) * TAKEN_MIN, "{} took {taken} of {sent} frames", self.name);
         Ok(taken as f64 / seconds / 1e6)
     }
 }
