@@ -6,7 +6,6 @@
 
 use crate::Kind;
 use crate::frame::{Address, Headers};
-use crate::key::{Output, Treatment};
 
 macro_rules! verdicts {
     ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
@@ -192,6 +191,30 @@ fn bound<W: World>(headers: &Headers, index: u32, world: &mut W) -> Verdict {
     if is_open { Verdict::OtherDestination } else { Verdict::ClosedPort }
 }
 
+/// Where rules send a frame of the gateway's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Nowhere.
+    Drop,
+    /// On its way out.
+    Normal,
+    /// To the controller.
+    Controller,
+}
+
+/// What rules do with a frame of the gateway's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Treatment {
+    /// Where to.
+    pub output: Output,
+    /// Six bits.
+    pub dscp: Option<u8>,
+    /// Of the uplink.
+    pub queue: Option<u16>,
+    /// Bytes for the controller.
+    pub max_len: u16,
+}
+
 /// What is done with a frame of the gateway's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Egress {
@@ -221,7 +244,7 @@ pub fn egress(dscp: u8, rule: Option<Treatment>, is_kept: impl FnOnce() -> bool)
     let copy = match rule.output {
         Output::Normal => return mark,
         Output::Controller => Some(rule.max_len),
-        Output::Drop | Output::Local => None,
+        Output::Drop => None,
     };
     if is_kept() {
         return Egress { verdict: Verdict::Floor, copy, ..mark };

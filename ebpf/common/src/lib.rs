@@ -8,7 +8,6 @@
 
 pub mod frame;
 pub mod judge;
-pub mod key;
 pub mod map;
 pub mod meter;
 pub mod switch;

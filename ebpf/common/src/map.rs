@@ -26,10 +26,8 @@ pub const PACKET_BYTES_MAX: usize = 1536;
 /// Hash of an interface's index (u32) to four words: its number and role ([`port_word`]), its MAC address, that of the bridge
 /// which it is a port of (its own where it is none), and 0.
 pub const PORTS: &str = "PORTS";
-/// Array of two `u32`: which copy of the table is in force, and which of the policy.
+/// Array of one `u32`: which copy of the policy is in force.
 pub const SELECTORS: &str = "SELECTORS";
-/// Array of two [`crate::key::Table`].
-pub const TABLES: &str = "TABLES";
 /// Hash of [`device_key`] to the device's index (u32).
 pub const DEVICES: &str = "DEVICES";
 /// Hash of [`open_key`] to 1 (u32).
@@ -46,8 +44,6 @@ pub const VERDICTS: &str = "VERDICTS";
 pub const PASSED: &str = "PASSED";
 /// Per-CPU array of [`crate::Counter`], by device.
 pub const DROPPED: &str = "DROPPED";
-/// Per-CPU array of [`crate::Counter`], by a rule's slot.
-pub const RULES: &str = "RULES";
 /// Array of buckets (u64), by device.
 pub const DEVICE_METERS: &str = "DEVICE_METERS";
 /// LRU hash of MAC address (u64) to bucket (u64).
@@ -58,10 +54,9 @@ pub const METERS: &str = "METERS";
 pub const PACKETS: &str = "PACKETS";
 
 /// All that are pinned.
-pub const ALL: [&str; 16] = [
+pub const ALL: [&str; 14] = [
     PORTS,
     SELECTORS,
-    TABLES,
     DEVICES,
     OPEN_PORTS,
     FLOOR,
@@ -70,17 +65,14 @@ pub const ALL: [&str; 16] = [
     VERDICTS,
     PASSED,
     DROPPED,
-    RULES,
     DEVICE_METERS,
     STRANGER_METERS,
     METERS,
     PACKETS,
 ];
 
-/// In [`SELECTORS`]: of the table.
-pub const SELECT_TABLE: u32 = 0;
 /// In [`SELECTORS`]: of the policy.
-pub const SELECT_POLICY: u32 = 1;
+pub const SELECT_POLICY: u32 = 0;
 /// In [`METERS`]: of all strangers.
 pub const METER_STRANGERS: u32 = 0;
 /// In [`METERS`]: of frames to the controller.

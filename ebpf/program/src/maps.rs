@@ -5,7 +5,6 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use caregate_ebpf_common::frame::{Address, Headers};
 use caregate_ebpf_common::judge::World;
-use caregate_ebpf_common::key::{RULE_SLOTS, Table};
 use caregate_ebpf_common::map as layout;
 use caregate_ebpf_common::meter::{Meter, SOURCE, STRANGERS};
 use caregate_ebpf_common::{Counter, Kind, Verdict};
@@ -13,9 +12,7 @@ use caregate_ebpf_common::{Counter, Kind, Verdict};
 #[map]
 static PORTS: HashMap<u32, [u64; 4]> = HashMap::with_max_entries(layout::PORTS_MAX, 0);
 #[map]
-static SELECTORS: Array<u32> = Array::with_max_entries(2, 0);
-#[map]
-static TABLES: Array<Table> = Array::with_max_entries(2, 0);
+static SELECTORS: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 static DEVICES: HashMap<u64, u32> = HashMap::with_max_entries(2 * layout::DEVICES_MAX, 0);
 #[map]
@@ -32,8 +29,6 @@ static VERDICTS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(layout::PO
 static PASSED: PerCpuArray<Counter> = PerCpuArray::with_max_entries(layout::DEVICES_MAX, 0);
 #[map]
 static DROPPED: PerCpuArray<Counter> = PerCpuArray::with_max_entries(layout::DEVICES_MAX, 0);
-#[map]
-static RULES: PerCpuArray<Counter> = PerCpuArray::with_max_entries(RULE_SLOTS, 0);
 #[map]
 static DEVICE_METERS: Array<u64> = Array::with_max_entries(layout::DEVICES_MAX, 0);
 #[map]

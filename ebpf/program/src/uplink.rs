@@ -6,7 +6,7 @@ use aya_ebpf::helpers::bpf_skb_load_bytes;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use caregate_ebpf_common::frame::{Address, parse};
-use caregate_ebpf_common::key::{Output, Treatment};
+use caregate_ebpf_common::judge::{Output, Treatment};
 use caregate_ebpf_common::map::{PACKET_BYTES_MAX, PacketIn};
 use caregate_ebpf_common::{Verdict, judge};
 
@@ -119,7 +119,6 @@ fn treatment(work: &Work) -> Treatment {
         dscp: (dscp != 0).then_some((dscp - 1) as u8),
         queue: (queue != 0).then_some((queue - 1) as u16),
         max_len: copy.saturating_sub(1) as u16,
-        slot: 0,
     }
 }
 

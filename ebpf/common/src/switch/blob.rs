@@ -120,10 +120,7 @@ pub const fn lowest_words() -> [u64; 64] {
     let mut bit = 0;
     while bit < 64 {
         let at = (DE_BRUIJN << bit) >> 58;
-        #[expect(clippy::cast_possible_truncation, reason = "six bits")]
-        {
-            words[at as usize] = bit;
-        }
+        words[at as usize] = bit;
         bit += 1;
     }
     words
@@ -203,7 +200,7 @@ pub fn find<const STEPS: usize>(blob: &Blob, number: usize, key: &Key, search: &
         let (groups, bits) = (search.groups, search.bits);
         if bits != 0 {
             search.bits = bits & (bits - 1);
-            let rule = search.base + lowest(blob, bits) & (RULES_MAX - 1);
+            let rule = (search.base + lowest(blob, bits)) & (RULES_MAX - 1);
             let rank = blob[RULES_AT + rule * RULE_WORDS + RULE_RANK];
             if rank < search.rank && matches(blob, rule, key) {
                 (search.rank, search.found) = (rank, rule);

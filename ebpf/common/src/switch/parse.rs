@@ -243,10 +243,10 @@ fn mpls<F: Frame>(packet: &F, at: usize, parsed: &mut Parsed) -> Option<()> {
     }
     parsed.layers.network_at = word(at + 4 * labels);
     // The shortest header whose TTL is written; it is there in whole.
-    let version = packet.u8(4 * labels)? >> 4;
-    if version == 4 && packet.u8(4 * labels + 19).is_some() {
+    let first = packet.u8(4 * labels)?;
+    if matches!(first, 0x45..=0x4f) && packet.u8(4 * labels + 19).is_some() {
         parsed.layers.hidden = u32::from(layer::IPV4);
-    } else if version == 6 && packet.u8(4 * labels + 39).is_some() {
+    } else if first >> 4 == 6 && packet.u8(4 * labels + 39).is_some() {
         parsed.layers.hidden = u32::from(layer::IPV6);
     }
     None

@@ -231,18 +231,34 @@ fn hidden_ttl(bytes: &[u8], mut at: usize) -> Option<usize> {
     while bytes.get(at + 2)? & 1 == 0 {
         at += 4;
     }
-    let version = bytes.get(at + 4)? >> 4;
-    (version == 4 || version == 6).then(|| ttl_place(at + 4, version))
+    let first = *bytes.get(at + 4)?;
+    match first >> 4 {
+        4 if first & 15 >= 5 && bytes.len() >= at + 24 => Some(ttl_place(at + 4, 4)),
+        6 if bytes.len() >= at + 44 => Some(ttl_place(at + 4, 6)),
+        _ => None,
+    }
 }
 
 fn put_ttl(packet: &mut Packet, place: usize, ttl: u8, version_at: usize) {
-    packet.bytes[place] = ttl;
-    if packet.bytes[version_at] >> 4 == 4 {
-        packet.bytes[version_at + 10..version_at + 12].fill(0);
-        let end = version_at + usize::from(packet.bytes[version_at] & 15) * 4;
-        let sum = super::frames::internet_checksum(&[&packet.bytes[version_at..end]]).to_be_bytes();
-        packet.bytes[version_at + 10..version_at + 12].copy_from_slice(&sum);
+    let old = std::mem::replace(&mut packet.bytes[place], ttl);
+    if packet.bytes[version_at] >> 4 != 4 {
+        return;
     }
+    let end = (version_at + usize::from(packet.bytes[version_at] & 15) * 4).min(packet.bytes.len());
+    let header = &mut packet.bytes[version_at..end];
+    header[8] = old;
+    let was = u16::from_be_bytes([header[10], header[11]]);
+    let is_right = super::frames::internet_checksum(&[header]) == 0;
+    header[8] = ttl;
+    header[10..12].fill(0);
+    let mut sum = super::frames::internet_checksum(&[header]);
+    if !is_right && old != ttl {
+        // What only looks like a header has a checksum that is wrong by as much as before (RFC 1624, equation 3).
+        sum = super::frames::internet_checksum(&[&(!was).to_be_bytes(), &[!old, 0xff, ttl, 0]]);
+    } else if !is_right {
+        sum = was;
+    }
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
 fn edit(packet: &mut Packet, action: &FlowAction) -> Done {
