@@ -7,7 +7,8 @@ use caregate_ebpf_common::switch::op::port;
 use caregate_ebpf_common::switch::set_field;
 use caregate_protocol::datapath::QUEUES;
 use caregate_protocol::datapath::switch::{
-    FLOWS_MAX, FlowAction, FlowEntry, GROUPS_MAX, GroupEntry, GroupKind, METERS_MAX, TABLES,
+    BandKind, FLOWS_MAX, FlowAction, FlowEntry, GROUPS_MAX, GroupEntry, GroupKind, METERS_MAX, MeterEntry,
+    TABLES,
 };
 use thiserror::Error;
 
@@ -113,6 +114,15 @@ impl Guard {
         let mut actions = instructions.apply.iter().chain(&instructions.write);
         let stays = |action: &FlowAction| matches!(action, FlowAction::Output { port: port::LOCAL, .. });
         if !self.excludes_sensors(flow) && !actions.all(stays) {
+            return Err(ChangeError::Widens(flow.id));
+        }
+        Ok(())
+    }
+
+    /// What a flow is metered by: no mark of a sensor's frame is changed.
+    pub(super) fn check_meter(&self, flow: &FlowEntry, meter: &MeterEntry) -> Result<(), ChangeError> {
+        let remarks = meter.bands.iter().any(|band| matches!(band.kind, BandKind::DscpRemark(_)));
+        if self.is_on && remarks && !self.excludes_sensors(flow) {
             return Err(ChangeError::Widens(flow.id));
         }
         Ok(())

@@ -150,18 +150,19 @@ impl Mirror {
         }
     }
 
-    /// Whether all groups and meters that are named are there, no group leads to itself, and there are no more than allowed.
+    /// Whether all groups and meters that are named are there, no group leads to itself, no meter remarks sensors' frames, and there
+    /// are no more than allowed.
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub fn check_references(&self) -> Result<(), ChangeError> {
+    pub fn check_references(&self, guard: &Guard) -> Result<(), ChangeError> {
         check::counts(self.flows.len(), self.groups.len(), self.meters.len())?;
         for flow in self.flows.values() {
             let (subject, instructions) = (Subject::Flow(flow.entry.id), &flow.entry.instructions);
             self.check_groups(subject, instructions.apply.iter().chain(&instructions.write))?;
-            let missing = instructions.meter.filter(|id| !self.meters.contains_key(id));
-            if let Some(id) = missing {
-                return Err(ChangeError::NoMeter(subject, id));
+            if let Some(id) = instructions.meter {
+                let meter = self.meters.get(&id).ok_or(ChangeError::NoMeter(subject, id))?;
+                guard.check_meter(&flow.entry, meter)?;
             }
         }
         for group in self.groups.values() {

@@ -127,7 +127,7 @@ impl Switch {
 
     /// Puts a mirror in force: fills the copy that is not, then one store.
     fn put(&mut self, mut mirror: Mirror) -> Result<(), SwitchError> {
-        mirror.check_references()?;
+        mirror.check_references(&self.guard)?;
         let (places, fresh) = self.places.next(&mirror)?;
         let epoch = self.epoch + 1;
         let slots: HashSet<u32> = fresh.flows.iter().copied().collect();

@@ -1,5 +1,5 @@
 use caregate_ebpf_common::switch::KEY_BYTES;
-use caregate_protocol::datapath::switch::{FlowInstructions, GroupBucket};
+use caregate_protocol::datapath::switch::{Change, FlowInstructions, GroupBucket, MeterBand};
 
 use super::*;
 
@@ -50,6 +50,29 @@ fn what_sensors_frames_can_meet_only_narrows() {
         narrows.instructions.goto = Some(2);
         assert_eq!(flow(&narrows, &GUARD), Ok(()));
     }
+}
+
+#[test]
+fn no_meter_remarks_what_sensors_send() {
+    let band = |kind| MeterBand { kind, rate: 1, burst: 0 };
+    let meter =
+        |kind| MeterEntry { id: 3, counts_packets: true, bands: vec![band(BandKind::Drop), band(kind)] };
+    let (drops, remarks) = (meter(BandKind::Drop), meter(BandKind::DscpRemark(1)));
+    for in_port in [None, Some(1)] {
+        assert_eq!(GUARD.check_meter(&entry(in_port, &[]), &drops), Ok(()));
+        assert_eq!(GUARD.check_meter(&entry(in_port, &[]), &remarks), Err(ChangeError::Widens(5)));
+    }
+    assert_eq!(GUARD.check_meter(&entry(Some(3), &[]), &remarks), Ok(()));
+    // Whichever of the two comes first.
+    let mut mirror = super::super::mirror::Mirror::default();
+    let mut flow = entry(None, &[]);
+    flow.instructions.meter = Some(3);
+    for change in [Change::PutMeter(drops), Change::PutFlow(flow)] {
+        mirror.apply(&change, &GUARD).unwrap();
+    }
+    assert_eq!(mirror.check_references(&GUARD), Ok(()));
+    mirror.apply(&Change::PutMeter(remarks), &GUARD).unwrap();
+    assert_eq!(mirror.check_references(&GUARD), Err(ChangeError::Widens(5)));
 }
 
 #[test]
