@@ -184,8 +184,8 @@ impl From<&View> for Reconcile {
     }
 }
 
-/// Tables of a gateway: that of verified policy, and the controller's.
-const GATEWAY_TABLES: u8 = 2;
+/// Tables of a gateway, of which the first is that of verified policy: one whose switch is whole, and one of before.
+const GATEWAY_TABLES: [u8; 2] = [8, 2];
 
 impl Switches {
     /// Nobody there yet.
@@ -232,7 +232,7 @@ impl Switches {
             }
             holder.handle.replaced.cancel();
         }
-        let usual = u8::from(switch.features.n_tables == GATEWAY_TABLES);
+        let usual = u8::from(GATEWAY_TABLES.contains(&switch.features.n_tables));
         let table = binding.flatten().and_then(|binding| binding.table).unwrap_or(usual);
         let present = Present {
             ticket,
