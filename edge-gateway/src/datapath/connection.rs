@@ -17,6 +17,8 @@ use super::{Answer, DatapathError};
 
 /// Longest wait for a reply: the helper answers in milliseconds, on a router under load in tens.
 pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for the first: a helper that starts has the kernel check its programs before it answers, which takes seconds.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(60);
 /// The counters of a gateway with a few ports.
 const READ_BYTES: usize = 16 * 1024;
 /// Descriptors that are read and not asked for yet; only one is ever on its way.
@@ -38,7 +40,7 @@ impl Connection {
             .map_err(|source| DatapathError::Connect { path: path.display().to_string(), source })?;
         let mut connection = Self { stream, framer: Framer::new(), descriptors: VecDeque::new(), number: 0 };
         let hello = Request::Hello { version: VERSION, session };
-        match connection.call(hello, &mut |_event| {}).await? {
+        match connection.call_within(HELLO_TIMEOUT, hello, &mut |_event| {}).await? {
             (Reply::Welcome(welcome), _) => Ok((connection, welcome)),
             _ => Err(DatapathError::Unexpected),
         }
@@ -47,6 +49,15 @@ impl Connection {
     /// Asks, and waits for the reply; events that come before it go to `tell`. After any error but a refusal the connection is of
     /// no use.
     pub(super) async fn call(&mut self, request: Request, tell: &mut impl FnMut(Event)) -> Answer {
+        self.call_within(REPLY_TIMEOUT, request, tell).await
+    }
+
+    async fn call_within(
+        &mut self,
+        longest: Duration,
+        request: Request,
+        tell: &mut impl FnMut(Event),
+    ) -> Answer {
         self.number = self.number.wrapping_add(1);
         let number = self.number;
         let bytes = ToHelper { number, request }.encode();
@@ -68,7 +79,7 @@ impl Connection {
                 }
             }
         };
-        timeout(REPLY_TIMEOUT, asked).await.map_err(|_elapsed| DatapathError::Timeout)?
+        timeout(longest, asked).await.map_err(|_elapsed| DatapathError::Timeout)?
     }
 
     /// The next event; a reply that nobody asked for is an error. May be dropped at any time.
