@@ -49,6 +49,10 @@ struct LoadAttributes {
     log_buf: u64,
     kern_version: u32,
     prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    /// Programs that call one another must be alike in it (Linux 6.18).
+    expected_attach_type: u32,
 }
 
 /// `union bpf_attr` for `BPF_PROG_TEST_RUN`.
@@ -170,6 +174,9 @@ pub fn load(program: &[u64]) -> io::Result<OwnedFd> {
         log_buf: 0,
         kern_version: 0,
         prog_flags: 0,
+        prog_name: [0; 16],
+        prog_ifindex: 0,
+        expected_attach_type: ATTACH_XDP,
     };
     owned(bpf(BPF_PROG_LOAD, &mut attributes)?)
 }

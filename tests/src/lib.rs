@@ -10,6 +10,7 @@ pub mod ecg;
 pub mod feed;
 pub mod heart;
 pub mod numerics;
+pub mod packet;
 pub mod round;
 pub mod rules;
 pub mod sensor;

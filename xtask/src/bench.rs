@@ -6,10 +6,11 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 use caregate_host::clock;
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::conform::flow_mods::{self, Figures};
 use crate::demo::flood;
-use crate::{build, say};
+use crate::{build, say, setup, stop};
 
 /// Measure.
 #[derive(Debug, Args)]
@@ -28,11 +29,14 @@ pub(crate) struct BenchArgs {
     /// Frames per second of the flood that sensors feel
     #[arg(long, value_name = "N", default_value_t = FLOOD_PPS)]
     pps: u64,
+    /// Use the binaries that are there instead of building them first
+    #[arg(long)]
+    no_build: bool,
 }
 
-/// A third of what a gigabit wire carries of the shortest frames: a processor of this kind can send it and a filter in the stack can
-/// still drop it, so that what differs is what a filter costs.
-const FLOOD_PPS: u64 = 500_000;
+/// Two thirds of what a gigabit wire carries of the shortest frames: one processor of this kind can send it and a filter in XDP can drop
+/// it beside, and a filter in the stack can't, which is what sensors feel.
+const FLOOD_PPS: u64 = 1_000_000;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Name {
@@ -40,6 +44,8 @@ enum Name {
     Spool,
     /// A clean release build of the gateway alone, and the size of what it makes.
     GatewayBuild,
+    /// The switch: what a frame costs, frames dropped and flows taken per second, beside xdp-filter, nftables and Open vSwitch.
+    Datapath,
     /// What sensors feel of a flood on their port: with our filter, with nftables, with none.
     Flood,
 }
@@ -52,8 +58,10 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     match args.name {
         Name::Spool => spool(args.json),
         Name::GatewayBuild => gateway_build(args.json),
+        Name::Datapath => datapath(args),
         Name::Flood => {
-            let plan = flood::Plan { rounds: args.rounds, seconds: args.seconds, pps: args.pps };
+            let BenchArgs { rounds, seconds, pps, no_build, .. } = *args;
+            let plan = flood::Plan { rounds, seconds, pps, is_to_build: !no_build };
             print(args.json, &flood::bench(plan)?)
         }
     }
@@ -76,6 +84,46 @@ fn spool(json: bool) -> anyhow::Result<()> {
     }
     let last = text.lines().last().context("the bench said nothing")?;
     print(json, &serde_json::from_str(last).with_context(|| format!("not JSON: {last}"))?)
+}
+
+/// Packages of the switch, and of what measures it.
+const SWITCH: &[&str] = &["edge-gateway", "caregate-datapathd", "caregate-tests"];
+
+/// What needs no daemons is measured by a bench of the helper's, which has the maps; then both switches take flows.
+fn datapath(args: &BenchArgs) -> anyhow::Result<()> {
+    if !setup::can_make_namespaces() {
+        bail!("eBPF and network namespaces need root; run it as root");
+    }
+    setup::ensure_tools(&[setup::DEMO, setup::PEERS])?;
+    stop::watch()?;
+    if !args.no_build {
+        build::cargo(SWITCH)?;
+    }
+    say("bench: a frame's cost and drop rates, some minutes");
+    let output = cargo()
+        .args(["bench", "--package", "caregate-datapathd", "--bench", "datapath", "--"])
+        .args(["--rounds", &args.rounds.to_string()])
+        .current_dir(build::root()?)
+        .stderr(Stdio::inherit())
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        bail!("the bench ended with {}: {text}", output.status);
+    }
+    let last = text.lines().last().context("the bench said nothing")?;
+    let mut out: Value = serde_json::from_str(last).with_context(|| format!("not JSON: {last}"))?;
+    say("bench: flows per second");
+    let rounds = flow_mods::measure(args.rounds)?;
+    let of = |pick: fn(&(Figures, Figures)) -> f64| {
+        flood::median(rounds.iter().map(pick).collect()).map(f64::round)
+    };
+    let (ours, ovs) = (of(|(ours, _)| ours.flow_mods_per_s), of(|(_, ovs)| ovs.flow_mods_per_s));
+    // One file has both sets.
+    for suffix in ["", "_wide"] {
+        out[format!("flow_mods_per_s{suffix}")] = json!(ours);
+        out[format!("flow_mods_per_s_ovs{suffix}")] = json!(ovs);
+    }
+    print(args.json, &out)
 }
 
 /// In a target folder of its own, so that nothing is there already; registry downloads are fetched first and don't count.
@@ -106,7 +154,7 @@ fn gateway_build(json: bool) -> anyhow::Result<()> {
     print(json, &json!({ "build_s": took.as_secs(), "cores": cores, "binary_bytes": bytes }))
 }
 
-fn print(json: bool, value: &serde_json::Value) -> anyhow::Result<()> {
+fn print(json: bool, value: &Value) -> anyhow::Result<()> {
     use std::io::Write;
     let text = if json { value.to_string() } else { serde_json::to_string_pretty(value)? };
     writeln!(std::io::stdout(), "{text}").context("standard output")

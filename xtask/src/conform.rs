@@ -2,6 +2,7 @@
 //!
 //! Labs ([`lab`]) run in parallel, each a namespace with a pair of switches and a process of the suite; [`plan`] says what runs next.
 
+pub(crate) mod flow_mods;
 mod lab;
 mod network;
 mod openvswitch;
@@ -69,6 +70,9 @@ pub(crate) struct ConformArgs {
     /// Fail where our switch falls short: a case in `ovs_only`, a meter or group that fails, or fewer than 740 in all.
     #[arg(long)]
     check: bool,
+    /// Run what was built for it before.
+    #[arg(long)]
+    no_build: bool,
     /// Say every case that fails, and why.
     #[arg(long)]
     failures: bool,
@@ -134,7 +138,7 @@ pub(crate) fn run(args: &ConformArgs) -> anyhow::Result<()> {
 /// # Errors
 /// If it can't be built.
 pub(crate) fn build_ours() -> anyhow::Result<()> {
-    ours::build().map(drop)
+    ours::programs(true).map(drop)
 }
 
 /// From the checkout's folder, if relative.
@@ -146,7 +150,7 @@ fn prepare(args: &ConformArgs) -> anyhow::Result<Common> {
     let runs = std::env::temp_dir().join("caregate-conform");
     network::remove_leftovers()?;
     ours::remove_leftovers(&runs)?;
-    let programs = if args.target == Target::Ovs { None } else { Some(ours::build()?) };
+    let programs = if args.target == Target::Ovs { None } else { Some(ours::programs(!args.no_build)?) };
     let suite = Suite::install(args.interval)?;
     // Not under the checkout: a socket's path has 108 bytes at most.
     let folder = runs.join(std::process::id().to_string());

@@ -29,12 +29,33 @@ pub(super) struct Programs {
     gateway: PathBuf,
 }
 
-/// Builds them, into `conformance/` beside the usual ones, which are removed: a build without guard must not be taken for one.
-pub(super) fn build() -> anyhow::Result<Programs> {
-    check()?;
+impl Programs {
+    /// Those of a build with guard, which lie beside this one.
+    pub(super) fn guarded() -> anyhow::Result<Self> {
+        let folder = build::binaries()?;
+        Ok(Self { helper: folder.join(PACKAGES[0].0), gateway: folder.join(PACKAGES[1].0) })
+    }
+}
+
+/// The programs, built first if so asked.
+pub(super) fn programs(is_to_build: bool) -> anyhow::Result<Programs> {
     let beside = build::binaries()?;
     let folder = beside.join(FEATURE);
-    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    if is_to_build {
+        check()?;
+        build(&beside, &folder)?;
+    }
+    let programs = Programs { helper: folder.join(PACKAGES[0].0), gateway: folder.join(PACKAGES[1].0) };
+    let asked = run(Command::new(&programs.gateway).args(["switch", "--help"]));
+    asked.context(
+        "our switch can't run the suite: `edge-gateway switch` (the OpenFlow agent alone) is missing",
+    )?;
+    Ok(programs)
+}
+
+/// Into `conformance/` beside the usual ones, which are removed: a build without guard must not be taken for one.
+fn build(beside: &Path, folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     say("conform: building our switch with the feature `conformance`");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--release", "--bins", "--features", FEATURE]).current_dir(build::root()?);
@@ -45,12 +66,7 @@ pub(super) fn build() -> anyhow::Result<Programs> {
         std::fs::copy(&from, &to).with_context(|| from.display().to_string())?;
         std::fs::remove_file(&from).with_context(|| from.display().to_string())?;
     }
-    let programs = Programs { helper: folder.join(PACKAGES[0].0), gateway: folder.join(PACKAGES[1].0) };
-    let asked = run(Command::new(&programs.gateway).args(["switch", "--help"]));
-    asked.context(
-        "our switch can't run the suite: `edge-gateway switch` (the OpenFlow agent alone) is missing",
-    )?;
-    Ok(programs)
+    Ok(())
 }
 
 /// Whether this checkout has a switch without guard.

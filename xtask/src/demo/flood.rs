@@ -20,10 +20,10 @@ use caregate_host::clock;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::PACKAGES;
 use super::network::{HOME_PORT, Network, Place, SENSOR_PORT, SPARE_PORT, Service, mac};
 use super::process::get;
 use super::system::{self, Daemon, System};
-use super::PACKAGES;
 use crate::{build, say, setup, stop};
 
 /// Readings are published so many times faster than by people: then there are some hundreds a second, which a gateway carries with
@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) seconds: u64,
     /// Frames per second that are offered.
     pub(crate) pps: u64,
+    /// Or the binaries that are there are used.
+    pub(crate) is_to_build: bool,
 }
 
 /// What filters the sensor port, and what is flooded.
@@ -86,8 +88,10 @@ pub(crate) fn bench(plan: Plan) -> anyhow::Result<Value> {
         bail!("the flood needs root and network namespaces; run it as root");
     }
     setup::ensure(&[setup::DEMO, setup::PEERS])?;
-    build::page()?;
-    build::cargo(PACKAGES)?;
+    if plan.is_to_build {
+        build::page()?;
+        build::cargo(PACKAGES)?;
+    }
     stop::watch()?;
     let dir = build::root()?.join(format!("target/demo/{}", std::process::id()));
     std::fs::create_dir_all(dir.join("logs")).with_context(|| dir.display().to_string())?;
@@ -243,9 +247,8 @@ impl Bench<'_, '_> {
         let begun_ms = clock::now_ms() as f64;
         let mut tool = self.system.tool("flood", "flood", Some(Place::Home), words)?;
         let length = Duration::from_secs(self.plan.seconds);
-        self.system.wait_until("the flood ends", length + SWITCH_TIMEOUT, || {
-            !matches!(tool.ended(), Ok(None))
-        })?;
+        self.system
+            .wait_until("the flood ends", length + SWITCH_TIMEOUT, || !matches!(tool.ended(), Ok(None)))?;
         let ended_ms = clock::now_ms() as f64;
         let Flooded { pps } = said(&log, said_before)?;
         // What began in it may be acknowledged a little later; the window ends with the flood all the same.
@@ -396,7 +399,7 @@ mod tests {
             .into_iter()
             .map(|phase| (phase, vec![Figures { readings_s: 800.04, p99_ms: 12.345, pps: 5e5 }]))
             .collect();
-        let out = report(Plan { rounds: 1, seconds: 2, pps: 3 }, &figures);
+        let out = report(Plan { rounds: 1, seconds: 2, pps: 3, is_to_build: false }, &figures);
         for phase in ["quiet", "ours", "nft", "none"] {
             assert_eq!(out[format!("readings_s_{phase}")], 800.0);
             assert_eq!(out[format!("p99_ms_{phase}")], 12.35);
