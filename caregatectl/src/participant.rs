@@ -179,9 +179,9 @@ async fn show(ledger: &LedgerArgs, participant: &RecipientId) -> Outcome {
     let (id, key) = (address(participant), hex0x(&state.hpke_public_key));
     Ok(Done::new(
         format!(
-            "{id}: {}, {:?}{}, HPKE key {} {key}",
+            "{id}: {}, {}{}, HPKE key {} {key}",
             state.status.map_or_else(|| "unknown".to_owned(), |status| format!("{status:?}").to_lowercase()),
-            state.kind,
+            format!("{:?}", state.kind).to_lowercase(),
             if state.emergency { ", may break the glass" } else { "" },
             state.key_version
         ),

@@ -198,7 +198,7 @@ async fn the_button_ends_access_at_once_without_the_ledger() {
     let state = gateway.state(&session).await;
     assert_eq!(
         (&state["access"][0]["label"], &state["access"][0]["status"]),
-        (&json!("City hospital"), &json!("none"))
+        (&json!("City hospital"), &json!("revoked"))
     );
     let open: Vec<_> =
         gateway.policy.subscribe().borrow().standing().map(|(_, grant)| grant.relationship).collect();
@@ -209,7 +209,7 @@ async fn the_button_ends_access_at_once_without_the_ledger() {
     assert_eq!(anchors[0].other_key, Site::grant_key(0).address().0);
     // An older word of the ledger brings nobody back.
     assert_eq!(gateway.deliver().await.status, 200);
-    assert_eq!(gateway.state(&session).await["access"][0]["status"], "none");
+    assert_eq!(gateway.state(&session).await["access"][0]["status"], "revoked");
     for (relation, status, outcome) in
         [(0, 409, "nothing_stands"), (1, 409, "nothing_stands"), (2, 409, "no_key")]
     {
@@ -253,7 +253,7 @@ async fn a_signed_revocation_from_anywhere_is_in_force_at_once() {
     assert_eq!(status(&gateway).await, "open");
     let answer = gateway.post("/policy/revocation", &[], &signed.encode()).await;
     assert_eq!((answer.status, &answer.json()["refused"]), (200, &json!(null)), "{}", answer.text());
-    assert_eq!(status(&gateway).await, "none");
+    assert_eq!(status(&gateway).await, "revoked");
     let garbage = gateway.post("/policy/revocation", &[], b"\x83\x00").await;
     assert_eq!(garbage.status, 400, "{}", garbage.text());
     let long = gateway.post("/policy/revocation", &[], &[0; REVOCATION_BYTES_MAX + 1]).await;

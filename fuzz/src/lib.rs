@@ -2,6 +2,8 @@
 
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "controller")]
+pub mod controller;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 #[cfg(feature = "ledger")]

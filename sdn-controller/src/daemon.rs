@@ -17,7 +17,7 @@ use crate::config::{ConfigFile, bindings};
 use crate::connection::Shared;
 use crate::events::Events;
 use crate::metrics::Metrics;
-use crate::policy::{Followed, Policy};
+use crate::policy::{Followed, Policy, Waiting};
 use crate::rest::App;
 use crate::store::Store;
 use crate::switches::Switches;
@@ -79,7 +79,8 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     let policy = match &file.ledger {
         Some(config) => {
             let ledger = Followed::start(config.clone(), &stop)?;
-            Some(Policy::start(ledger, shared.metrics.clone(), shared.events.clone(), &stop))
+            let waiting = Waiting::open(&file.data).with_context(|| file.data.display().to_string())?;
+            Some(Policy::start(ledger, waiting, shared.metrics.clone(), shared.events.clone(), &stop))
         }
         None => None,
     };

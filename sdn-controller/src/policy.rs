@@ -15,13 +15,14 @@ mod relay;
 mod schedule;
 mod server;
 mod session;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use caregate_host::clock;
-use caregate_protocol::policy::PolicyBundle;
 use caregate_protocol::policy::delivery::{Anchor, Watch};
+use caregate_protocol::policy::{PolicyBundle, SignedRevocation};
 use ledger_client::verify::{Address, Domain, revocation_digest, signer, slots};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
@@ -35,6 +36,8 @@ pub use ledger::{Failure, Followed, Head, Ledger, LedgerFuture, Status};
 pub use relay::{PENDING_MAX, RelayError};
 pub use schedule::{BUNDLE_INTERVAL, Schedule};
 pub use server::{ServeError, bind, serve};
+use waiting::KeepError;
+pub use waiting::Waiting;
 
 /// Bundles that are made at once: each asks the ledger for up to some hundred proofs, and gateways that all come back at once, or
 /// one that comes again and again, must leave it time for others.
@@ -48,23 +51,26 @@ pub struct Policy {
     ledger: Arc<dyn Ledger>,
     gateways: Arc<Gateways>,
     relay: mpsc::Sender<Anchor>,
+    waiting: Arc<Waiting>,
     making: Arc<Semaphore>,
     metrics: Metrics,
     events: Events,
 }
 
 impl Policy {
-    /// Starts to relay and to watch the ledger, in tasks that end with `shutdown`.
+    /// Starts to relay, with what waits since before, and to watch the ledger, in tasks that end with `shutdown`.
     #[must_use]
     pub fn start(
         ledger: Arc<dyn Ledger>,
+        waiting: Waiting,
         metrics: Metrics,
         events: Events,
         shutdown: &CancellationToken,
     ) -> Self {
         let (relay, anchors) = mpsc::channel(PENDING_MAX);
         let making = Arc::new(Semaphore::new(MAKING_MAX));
-        let policy = Self { ledger, gateways: Arc::default(), relay, making, metrics, events };
+        let (gateways, waiting) = (Arc::default(), Arc::new(waiting));
+        let policy = Self { ledger, gateways, relay, waiting, making, metrics, events };
         tokio::spawn(relay::run(policy.clone(), anchors, shutdown.clone()));
         tokio::spawn(policy.clone().watch_ledger(shutdown.clone()));
         policy
@@ -104,7 +110,8 @@ impl Policy {
         self.ledger.bundle(watch).await
     }
 
-    /// Hands a revocation to the gateways that watch its relationship, and queues it for the ledger; how many gateways it reached.
+    /// Keeps a revocation, hands it to the gateways that watch its relationship, and queues it for the ledger; how many gateways
+    /// it reached.
     ///
     /// # Errors
     /// [`RelayError`].
@@ -119,6 +126,9 @@ impl Policy {
             counted("signature");
             return Err(RelayError::Signature);
         }
+        if from.is_none() {
+            self.keep(&anchor).await?;
+        }
         let reached = self.gateways.push(&anchor.revocation, from);
         if self.relay.try_send(anchor).is_err() {
             counted("busy");
@@ -129,6 +139,31 @@ impl Policy {
             self.events.push(Kind::Revocation, "revocation", format!("taken, handed to {reached} gateways"));
         }
         Ok(reached)
+    }
+
+    async fn keep(&self, anchor: &Anchor) -> Result<(), RelayError> {
+        let (waiting, anchor) = (Arc::clone(&self.waiting), anchor.clone());
+        let counted = |outcome: &str| self.metrics.revocations.with_label_values(&[outcome]).inc();
+        match tokio::task::spawn_blocking(move || waiting.keep(&anchor)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(KeepError::Full)) => {
+                counted("busy");
+                Err(RelayError::Busy)
+            }
+            Ok(Err(KeepError::Store(error))) => {
+                tracing::error!(%error, "a revocation could not be kept");
+                counted("store");
+                Err(RelayError::Store)
+            }
+            // The runtime ends.
+            Err(_) => Err(RelayError::Store),
+        }
+    }
+
+    /// Revocations that wait for the ledger, for a gateway that has come.
+    fn waiting_for(&self, watch: &Watch) -> Vec<SignedRevocation> {
+        let all = self.waiting.all().into_iter().map(|anchor| anchor.revocation);
+        all.filter(|signed| watch.relationships.contains(&signed.revocation.relationship)).collect()
     }
 
     /// The bytes that were last sent to a gateway.

@@ -48,7 +48,7 @@ pub enum StoreError {
     Intent(#[from] IntentError),
 }
 
-fn failed<E: Into<redb::Error>>(doing: &'static str) -> impl FnOnce(E) -> StoreError {
+pub(crate) fn failed<E: Into<redb::Error>>(doing: &'static str) -> impl FnOnce(E) -> StoreError {
     move |source| StoreError::Redb { doing, source: source.into() }
 }
 

@@ -24,6 +24,7 @@ fn every_kept_input() {
     // Each fed by its own crate's plain tests.
     let others = [
         include_str!("../../fuzz/src/client.rs"),
+        include_str!("../../fuzz/src/controller.rs"),
         include_str!("../../fuzz/src/node.rs"),
         include_str!("../../fuzz/src/protocol.rs"),
     ]

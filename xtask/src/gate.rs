@@ -176,6 +176,8 @@ fn run_tests(mut command: Command) -> anyhow::Result<()> {
 
 /// Lines kept of each failed test's own output: a panic's message with what surrounds it.
 const FAILURE_LINES: usize = 30;
+/// Lines of a panic: where, what, and how to see more.
+const PANIC_LINES: usize = 4;
 /// Failed tests whose output is kept: more are of one cause.
 const FAILURES_KEPT: usize = 10;
 
@@ -197,6 +199,10 @@ impl Failures {
         } else if line == "failures:" {
             self.room = 0;
         }
+        if line.contains(" panicked at ") && self.outputs <= FAILURES_KEPT {
+            // After however much the test printed before it.
+            self.room = self.room.max(PANIC_LINES);
+        }
         if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
             self.names.push(name.to_owned());
         } else if line.starts_with("error: ") {
@@ -209,7 +215,7 @@ impl Failures {
     }
 
     fn told(&self) -> String {
-        let told = format!("{} tests failed: {}", self.names.len(), self.names.join(", "));
+        let told = format!("tests that failed ({}): {}", self.names.len(), self.names.join(", "));
         std::iter::once(&told).chain(&self.kept).map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 }
@@ -303,7 +309,7 @@ mod tests {
         printed.lines().for_each(|line| failures.see(line));
         assert_eq!(
             failures.told(),
-            "1 tests failed: a::breaks\n  ---- a::breaks stdout ----\n  thread 'a::breaks' panicked at src/a.rs:3:5:\n  \
+            "tests that failed (1): a::breaks\n  ---- a::breaks stdout ----\n  thread 'a::breaks' panicked at src/a.rs:3:5:\n  \
              left is not right\nerror: test failed, to rerun pass `-p a --lib`"
         );
     }

@@ -64,7 +64,9 @@ pub enum AccessStatus {
     Suspended,
     /// The policy is too old for it.
     Paused,
-    /// The patient has granted nothing, or has revoked it.
+    /// The patient has revoked what they had.
+    Revoked,
+    /// The patient has granted nothing, or the policy does not have it any more.
     None,
 }
 
@@ -212,7 +214,11 @@ impl Facts<'_> {
     fn accesses(&self, now_s: u64) -> impl Iterator<Item = Access> {
         self.pins.relationships.iter().map(move |(relationship, pin)| {
             let grant = self.standing(relationship);
-            let status = grant.map_or(AccessStatus::None, |grant| access_status(self.policy, grant, now_s));
+            let status = match grant {
+                Some(grant) => access_status(self.policy, grant, now_s),
+                None if self.policy.is_revoked(relationship) => AccessStatus::Revoked,
+                None => AccessStatus::None,
+            };
             let is_revocable = grant.is_some() && self.keys.holds(relationship);
             Access {
                 patient: self.number_of(&pin.patient),

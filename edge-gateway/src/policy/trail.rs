@@ -306,7 +306,7 @@ impl Event {
             Self::Revoked { label, version, by, .. } => {
                 let by = match by {
                     RevokedBy::Ledger => "on the ledger",
-                    RevokedBy::Wallet => "by your wallet, handed to this box",
+                    RevokedBy::Wallet => "by your wallet, ahead of the ledger",
                     RevokedBy::Button => "with this box's key",
                 };
                 format!("{label} revoked up to grant {version}, {by}")

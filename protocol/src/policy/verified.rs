@@ -214,10 +214,14 @@ impl VerifiedPolicy {
 
     fn settle(&mut self, floors: &BTreeMap<RelationshipId, Floor>) {
         self.standing.clear();
+        for (relationship, version) in floors.iter().filter_map(|(of, floor)| Some((of, floor.revoked?))) {
+            let revoked = self.revoked.entry(*relationship).or_insert(version);
+            *revoked = version.max(*revoked);
+        }
         for (relationship, latest) in &self.latest {
             let Some(grant) = &latest.grant else { continue };
             let floor = floors.get(relationship).copied().unwrap_or_default();
-            let revoked = floor.revoked.max(self.revoked.get(relationship).copied());
+            let revoked = self.revoked.get(relationship).copied();
             if grant.version >= floor.granted && revoked.is_none_or(|version| grant.version > version) {
                 self.standing.entry(latest.patient).or_default().push(grant.clone());
             }
@@ -381,6 +385,12 @@ impl VerifiedPolicy {
     #[must_use]
     pub fn freshness(&self) -> Freshness {
         self.freshness
+    }
+
+    /// Whether anything was revoked in a relationship. A grant that came after it may stand.
+    #[must_use]
+    pub fn is_revoked(&self, relationship: &RelationshipId) -> bool {
+        self.revoked.contains_key(relationship)
     }
 
     /// Every grant that stands: latest of its relationship and unrevoked. Whether it holds at a time is not looked at.

@@ -1,8 +1,10 @@
 //! Revocations on their way to the ledger: each is tried until it is in a block, or the contract refuses it.
 //!
-//! They are kept in memory. The gateway that took one repeats it until a bundle shows it, so none is lost with the controller.
+//! None is lost with the controller: the gateway that took one repeats it until a bundle shows it, and what was handed to the
+//! controller itself is in [`Waiting`](super::Waiting), from which it begins anew.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use caregate_host::clock;
@@ -37,6 +39,9 @@ pub enum RelayError {
     /// More than [`PENDING_MAX`].
     #[error("{PENDING_MAX} revocations wait for the ledger already; hand it to the gateway itself")]
     Busy,
+    /// It could not be made durable.
+    #[error("the revocation could not be kept; hand it to the gateway itself")]
+    Store,
 }
 
 type Key = (RelationshipId, u64);
@@ -57,6 +62,9 @@ struct Pending {
 /// Relays what comes until `shutdown`.
 pub(super) async fn run(policy: Policy, mut anchors: mpsc::Receiver<Anchor>, shutdown: CancellationToken) {
     let mut pending: HashMap<Key, Pending> = HashMap::new();
+    for anchor in policy.waiting.all() {
+        add(&mut pending, anchor, clock::monotonic());
+    }
     let mut sending: JoinSet<(Key, Result<(), Failure>)> = JoinSet::new();
     loop {
         let now = clock::monotonic();
@@ -70,9 +78,7 @@ pub(super) async fn run(policy: Policy, mut anchors: mpsc::Receiver<Anchor>, shu
         tokio::select! {
             () = shutdown.cancelled() => return,
             Some(anchor) = anchors.recv(), if pending.len() < PENDING_MAX => {
-                let revocation = &anchor.revocation.revocation;
-                let key = (revocation.relationship, revocation.version);
-                pending.entry(key).or_insert(Pending { anchor, state: State::Due(now) });
+                add(&mut pending, anchor, now);
             }
             Some(sent) = sending.join_next() => if let Ok((key, result)) = sent {
                 end(&policy, &mut pending, key, &result);
@@ -80,6 +86,12 @@ pub(super) async fn run(policy: Policy, mut anchors: mpsc::Receiver<Anchor>, shu
             () = sleep_until(next.into()) => {}
         }
     }
+}
+
+fn add(pending: &mut HashMap<Key, Pending>, anchor: Anchor, now: Instant) {
+    let revocation = &anchor.revocation.revocation;
+    let key = (revocation.relationship, revocation.version);
+    pending.entry(key).or_insert(Pending { anchor, state: State::Due(now) });
 }
 
 fn begin_due(
@@ -121,4 +133,8 @@ fn end(policy: &Policy, all: &mut HashMap<Key, Pending>, key: Key, result: &Resu
             State::Due(now + RETRY_INTERVAL)
         }
     };
+    if matches!(pending.state, State::Done(_)) {
+        let waiting = Arc::clone(&policy.waiting);
+        tokio::task::spawn_blocking(move || waiting.forget(key));
+    }
 }

@@ -167,6 +167,9 @@ impl Session<'_> {
         let mut heads = self.policy.ledger.heads();
         let (policy, watch) = (self.policy, Arc::clone(&self.watch));
         self.look_at(&mut heads);
+        for revocation in policy.waiting_for(&watch) {
+            self.write(&Frame::Revocation(revocation)).await?;
+        }
         let mut making: Option<LedgerFuture<'_, PolicyBundle>> = None;
         loop {
             if making.is_none() && self.schedule.begin(self.now()) {

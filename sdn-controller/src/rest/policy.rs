@@ -58,6 +58,7 @@ pub(super) async fn revoke(
     let anchor = Anchor { revocation, other_key: file.other_key.0 };
     let relayed = policy.relay(anchor).await.map_err(|error| match error {
         RelayError::Signature => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error),
+        RelayError::Store => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error),
         RelayError::Busy => Problem::new(StatusCode::SERVICE_UNAVAILABLE, error),
     })?;
     info!(operator = operator(peer.as_deref()), gateways = relayed, "a revocation was relayed");

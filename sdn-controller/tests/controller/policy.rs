@@ -14,7 +14,7 @@ use caregate_protocol::policy::{RecipientKind, RecipientStatus, RelationshipId};
 use ledger_client::fixture::{Hospital, Site};
 use sdn_controller::events::Events;
 use sdn_controller::metrics::Metrics;
-use sdn_controller::policy::{self, Ledger, Policy, RelayError};
+use sdn_controller::policy::{self, Ledger, Policy, RelayError, Waiting};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -34,13 +34,23 @@ struct Delivering {
 
 impl Delivering {
     fn start<L: Ledger + 'static>(pki: &Pki, ledger: impl FnOnce(&CancellationToken) -> Arc<L>) -> Self {
+        Self::start_in(&tempfile::tempdir().unwrap(), pki, ledger)
+    }
+
+    /// With what waits in `data`.
+    fn start_in<L: Ledger + 'static>(
+        data: &tempfile::TempDir,
+        pki: &Pki,
+        ledger: impl FnOnce(&CancellationToken) -> Arc<L>,
+    ) -> Self {
         let identity = Identity::load(&pki.issue(Role::Controller, "controller-1")).unwrap();
         let (metrics, events, stop) = (
             Metrics::register(&prometheus::Registry::new()).unwrap(),
             Events::default(),
             CancellationToken::new(),
         );
-        let policy = Policy::start(ledger(&stop), metrics.clone(), events.clone(), &stop);
+        let waiting = Waiting::open(data.path()).unwrap();
+        let policy = Policy::start(ledger(&stop), waiting, metrics.clone(), events.clone(), &stop);
         let endpoint = policy::bind("127.0.0.1:0", &identity).unwrap();
         let port = endpoint.local_addr().unwrap().port();
         let serving = tokio::spawn(policy::serve(endpoint, policy.clone(), stop.clone()));
@@ -176,6 +186,37 @@ async fn a_revocation_reaches_the_watching_gateways_at_once_and_the_ledger() {
     // The same again is not sent again while its bundle is on its way.
     delivery.policy.relay(anchor).await.unwrap();
     assert_eq!(delivery.ledger.revocations(), 1);
+    delivery.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_that_was_taken_outlives_the_controller() {
+    let delivery = Delivery::start();
+    let data = tempfile::tempdir().unwrap();
+    delivery.ledger.down(true);
+    let first = Delivering::start_in(&data, &delivery.pki, |_| Arc::clone(&delivery.ledger));
+    let anchor = delivery.anchor(1);
+    assert_eq!(first.policy.relay(anchor.clone()).await, Ok(0), "no gateway is there to be told");
+    first.stop().await;
+
+    let second = loop {
+        // The first one's tasks end in their own time, and the file is theirs until then.
+        match Waiting::open(data.path()) {
+            Ok(free) => {
+                drop(free);
+                break Delivering::start_in(&data, &delivery.pki, |_| Arc::clone(&delivery.ledger));
+            }
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    let identity = Identity::load(&delivery.pki.issue(Role::Gateway, "home-1")).unwrap();
+    let pins = delivery.ledger.enrolment().pins().unwrap();
+    let mut gateway = Gateway::connect(&identity, second.port, pins).await.unwrap();
+    assert_eq!(gateway.next().await, Some(Frame::Revocation(anchor.revocation)), "without the ledger");
+    assert_eq!(delivery.ledger.revocations(), 0);
+    delivery.ledger.down(false);
+    until("it to be on the ledger", || delivery.ledger.revocations() == 1).await;
+    second.stop().await;
     delivery.stop().await;
 }
 

@@ -19,6 +19,7 @@ const STATUS = {
   expired: ['Time is over', ''],
   suspended: ['Stopped: no longer a registered participant', 'warn'],
   paused: ['Paused: no fresh word from the ledger', 'warn'],
+  revoked: ['Ended by you', ''],
   none: ['No access', ''],
 };
 const MEANS = {
@@ -92,7 +93,7 @@ function alarm(state) {
 }
 
 function access(state) {
-  const order = (one) => (one.status === 'none' ? 1 : 0);
+  const order = (one) => (one.until_s === null ? 1 : 0);
   const all = [...state.access].sort((a, b) => order(a) - order(b));
   show('access', [all, state.patients], () => all.length === 0
     ? [make('p', 'card', 'Nobody is set up to see your data.')]
@@ -112,7 +113,7 @@ function card(state, one) {
     button.setAttribute('aria-label', `End the access of ${one.label}`);
     button.addEventListener('click', () => ask(one));
     parts.push(button);
-  } else if (one.status !== 'none') {
+  } else if (one.until_s !== null) {
     parts.push(make('p', 'hint', 'This box can’t end it; your wallet can.'));
   }
   return make('article', 'card', ...parts);

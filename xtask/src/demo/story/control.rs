@@ -281,7 +281,7 @@ fn revoke_directly(system: &mut System<'_>, pages: &mut Pages, seen: &mut Seen) 
     }
     // It was in force when the gateway answered.
     seen.revoked_directly = Some(Change { sent_ms, in_force_ms: now_ms() });
-    pages.expect("patient", "by your wallet, handed to this box", PAGE_TIMEOUT)
+    pages.expect("patient", "by your wallet, ahead of the ledger", PAGE_TIMEOUT)
 }
 
 /// The glass is whole again.
