@@ -36,10 +36,26 @@ impl Drop for Pins {
 
 /// Its two processes. Dropped in this order.
 pub(crate) struct Caregate {
-    _switch: Process,
+    switch: Process,
     _helper: Process,
     _pins: Pins,
     logs: [PathBuf; 2],
+}
+
+impl Caregate {
+    /// How many flows the daemon has.
+    pub(crate) fn flows(&self, ground: &Ground) -> u32 {
+        let text = metrics(ground);
+        let line = text.lines().find_map(|line| line.strip_prefix("caregate_gateway_openflow_flows "));
+        line.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no flows in {text}"))
+    }
+
+    /// Ends the daemon as an operator would; the helper and what it has told the kernel stay.
+    pub(crate) fn stop(&mut self) {
+        run(Command::new("kill").args(["-TERM", &self.switch.0.id().to_string()]));
+        let status = wait_for("the daemon to end", || self.switch.0.try_wait().unwrap());
+        assert!(status.success(), "{status}");
+    }
 }
 
 /// A program of the builds without guard.
@@ -92,7 +108,7 @@ impl Switch for Caregate {
             metrics(ground).contains("caregate_gateway_openflow_connected 1").then_some(())
         });
         assert!(metrics(ground).contains("caregate_switch_guard 0"), "this build says that it has a guard");
-        Self { _switch: switch, _helper: helper, _pins: pins, logs: [switch_log, helper_log] }
+        Self { switch, _helper: helper, _pins: pins, logs: [switch_log, helper_log] }
     }
 }
 

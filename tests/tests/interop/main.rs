@@ -31,7 +31,7 @@ trait Switch: Sized {
 
 /// Hosts, controller, switch. Fields are dropped in their order.
 struct Stage<S> {
-    _switch: S,
+    switch: S,
     controller: Controller,
     ground: Ground,
     _pki: Pki,
@@ -42,7 +42,7 @@ impl<S: Switch> Stage<S> {
         let (ground, pki) = (Ground::new(test), Pki::new());
         let controller = controller(&ground, &pki);
         let switch = S::start(&ground, &pki);
-        Self { _switch: switch, controller, ground, _pki: pki }
+        Self { switch, controller, ground, _pki: pki }
     }
 
     fn host(&self, number: u8) -> &Host {
@@ -119,4 +119,18 @@ fn ours_under_os_kens_learning_switch() {
 #[test]
 fn ours_under_faucet() {
     faucets_vlans_acl_and_meter_hold::<Caregate>("own-faucet");
+}
+
+/// What the kernel was told last holds while there is nobody who could tell it more.
+#[test]
+fn hosts_talk_on_when_our_daemon_has_stopped() {
+    let mut stage = Stage::<Caregate>::new("own-stop", Controller::learning_switch);
+    // One ping is answered before both ways are learned, the next needs no controller.
+    for _ in 0..2 {
+        wait_for("host 2 to answer host 1", || stage.host(1).pings(2).then_some(()));
+    }
+    wait_for("both ways to be in the kernel", || (stage.switch.flows(&stage.ground) >= 3).then_some(()));
+    stage.switch.stop();
+    assert!(stage.host(1).pings(2), "a way that was learned");
+    assert!(!stage.host(1).pings(3), "nobody floods what no flow sends on");
 }
