@@ -113,6 +113,32 @@ class Reason(logging.Handler):
         self.text = record.getMessage().strip()
 
 
+class Pace:
+    """os-ken's hub as the suite sees it, but for the 10 ms between two handfuls of a case that sends at a rate.
+
+    The suite sleeps them anew each time, so it loses what each waking is late: some 3 % on an idle machine, more than 5 % on a
+    busy one, of the 10 % that it allows the switch. Here they are due at fixed times, so that a case sends what it says.
+    """
+
+    # After a pause this long (another case) it begins anew instead of catching up.
+    PAUSE_SECONDS = 0.25
+
+    def __init__(self):
+        self.due = 0.0
+
+    def __getattr__(self, name):
+        return getattr(hub, name)
+
+    def sleep(self, seconds):
+        if seconds == tester.CONTINUOUS_THREAD_INTVL:
+            now = time.monotonic()
+            if now - self.due > Pace.PAUSE_SECONDS:
+                self.due = now
+            self.due += seconds
+            seconds = max(0.0, self.due - now)
+        hub.sleep(seconds)
+
+
 @functools.lru_cache(maxsize=4)
 def test_file(path):
     """A file of cases as the suite reads it."""
@@ -196,6 +222,7 @@ def run(directory, key, certificate, authorities, target, test_switch):
     ]
     cfg.CONF(args=options, project="os_ken", version="conform")
     Driven.directory = directory
+    tester.hub = Pace()
     listen_tcp()
     AppManager.run_apps([__name__, "os_ken.controller.ofp_handler"])
 
