@@ -243,6 +243,7 @@ fn long_steps() -> Vec<Step> {
             xtask(&["demo", "--no-build", "--json", "--port", "0", "--seconds", LONG_STORY_SECONDS])
         }),
         step("controllers of other people", || xtask(&["interop"])),
+        step("switch suite of os-ken", || xtask(&["conform", "openflow", "--check"])),
         step("fuzz", fuzz),
     ]
 }
