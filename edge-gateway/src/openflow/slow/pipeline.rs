@@ -197,7 +197,7 @@ impl<'a, V: View> Run<'a, V> {
             port::TABLE if origin.may_enter_tables => self.pipeline(packet.clone()),
             port::LOCAL | port::NORMAL => self.emit(packet, port),
             // Back by the port that it came in by only with IN_PORT (§7.2.5).
-            _ if port == self.frame.in_port => self.leave_out("in-port"),
+            _ if port == self.frame.in_port => {}
             _ => match self.view.port(port) {
                 Some(port) => self.send(packet, port),
                 None => self.leave_out("port"),
