@@ -100,14 +100,13 @@ impl Task {
 
     /// An error is one of the connection.
     async fn ask(&mut self, connection: &mut Connection, call: Call) -> Result<(), DatapathError> {
-        let answer = match call.request {
-            Request::Change { changes, .. } => self.change(connection, changes).await,
-            request => {
-                if let Request::SetPolicy(policy) = &request {
-                    self.told.policy = Some(policy.clone());
-                }
-                connection.call(request, &mut |event| tell(&self.welcome, &self.listeners, event)).await
+        let answer = if let Request::Change { changes, .. } = call.request {
+            self.change(connection, changes).await
+        } else {
+            if let Request::SetPolicy(policy) = &call.request {
+                self.told.policy = Some(policy.clone());
             }
+            connection.call(call.request, &mut |event| tell(&self.welcome, &self.listeners, event)).await
         };
         let (answer, lost) = match answer {
             Err(lost) if !matches!(lost, DatapathError::Refused(_)) => (Err(DatapathError::Away), Some(lost)),

@@ -192,10 +192,12 @@ impl Headers {
             None | Some(Prerequisite::Present(_)) => true,
             Some(Prerequisite::Tagged) => self.is_tagged == Some(true),
             Some(Prerequisite::OneOf(needed, values)) => {
-                let known = match needed {
-                    MatchField::EthType => self.eth_type,
-                    MatchField::IpProto => self.ip_proto,
-                    _ => self.icmpv6_type,
+                let known = if needed == MatchField::EthType {
+                    self.eth_type
+                } else if needed == MatchField::IpProto {
+                    self.ip_proto
+                } else {
+                    self.icmpv6_type
                 };
                 known.is_some_and(|value| values.contains(&value))
             }
@@ -203,11 +205,12 @@ impl Headers {
     }
 
     fn set(&mut self, field: MatchField, value: u128) {
-        match field {
-            MatchField::EthType => self.eth_type = Some(value),
-            MatchField::IpProto => self.ip_proto = Some(value),
-            MatchField::Icmpv6Type => self.icmpv6_type = Some(value),
-            _ => {}
+        if field == MatchField::EthType {
+            self.eth_type = Some(value);
+        } else if field == MatchField::IpProto {
+            self.ip_proto = Some(value);
+        } else if field == MatchField::Icmpv6Type {
+            self.icmpv6_type = Some(value);
         }
     }
 }

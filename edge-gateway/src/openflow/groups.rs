@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use caregate_protocol::datapath::switch::{BUCKETS_MAX, GroupBucket, GroupEntry, GroupKind};
+use caregate_protocol::datapath::switch::{BUCKETS_MAX, FlowAction, GroupBucket, GroupEntry, GroupKind};
 use caregate_protocol::openflow::{
     Bucket, ErrorKind, GroupCommand, GroupMod, GroupModFailed, GroupType, group, port,
 };
@@ -100,13 +100,12 @@ pub(super) fn entry(wanted: &GroupMod, ports: &Ports, others: &Groups) -> Result
 }
 
 fn bucket(of: &Bucket, ports: &Ports) -> Result<GroupBucket, ErrorKind> {
-    use caregate_protocol::datapath::switch::FlowAction;
     let actions = translate::actions(&of.actions)?;
     for action in &actions {
-        match action {
-            FlowAction::Group(_) => return refuse(GroupModFailed::ChainingUnsupported),
-            action => super::check::action(action, ports).map_err(ErrorKind::BadAction)?,
+        if matches!(action, FlowAction::Group(_)) {
+            return refuse(GroupModFailed::ChainingUnsupported);
         }
+        super::check::action(action, ports).map_err(ErrorKind::BadAction)?;
     }
     let (weight, watch_port, watch_group) = (of.weight, of.watch_port, of.watch_group);
     Ok(GroupBucket { weight, watch_port, watch_group, actions })

@@ -17,7 +17,7 @@ pub fn quarantined(tables: &Tables) -> BTreeSet<Mac> {
             flow.pattern.fields().all(|(field, _)| matches!(field, MatchField::InPort | MatchField::EthSrc));
         if let Some(source) = flow.pattern.exact(MatchField::EthSrc).filter(|_| all) {
             let [.., a, b, c, d, e, f] = source.to_be_bytes();
-            first.entry(Mac([a, b, c, d, e, f])).or_insert(flow.drops());
+            first.entry(Mac([a, b, c, d, e, f])).or_insert_with(|| flow.drops());
         }
     }
     first.into_iter().filter_map(|(mac, is_dropped)| is_dropped.then_some(mac)).collect()

@@ -363,7 +363,27 @@ impl Agent {
             Message::QueueGetConfigRequest(port) => {
                 self.queue_config(port).map(|config| Some(Message::QueueGetConfigReply(config)))
             }
-            message => match self.converse(xid, message) {
+            message @ (Message::Hello(_)
+            | Message::Error(_)
+            | Message::EchoRequest(_)
+            | Message::EchoReply(_)
+            | Message::Experimenter(_)
+            | Message::FeaturesReply(_)
+            | Message::GetConfigRequest
+            | Message::GetConfigReply(_)
+            | Message::SetConfig(_)
+            | Message::PacketIn(_)
+            | Message::FlowRemoved(_)
+            | Message::PortStatus(_)
+            | Message::MultipartReply(_)
+            | Message::BarrierRequest
+            | Message::BarrierReply
+            | Message::QueueGetConfigReply(_)
+            | Message::RoleRequest(_)
+            | Message::RoleReply(_)
+            | Message::GetAsyncRequest
+            | Message::GetAsyncReply(_)
+            | Message::SetAsync(_)) => match self.converse(xid, message) {
                 Ok(reply) => reply,
                 Err(word) => return actions.push(Action::Refused(word)),
             },

@@ -89,14 +89,16 @@ impl Agent {
     fn check_packet(&self, wanted: &[FlowAction]) -> Result<(), ErrorKind> {
         let (ports, around) = (self.tables.ports(), self.tables.surroundings());
         for action in wanted {
-            match action {
-                FlowAction::Output { port, .. } if ports.is_sensor(*port) => {
+            if let FlowAction::Output { port: number, .. } = action {
+                if ports.is_sensor(*number) {
                     return Err(ErrorKind::BadRequest(BadRequest::Eperm));
                 }
                 // Through the tables, which packet-outs alone may say.
-                FlowAction::Output { port: port::TABLE, .. } => {}
-                action => around.actions(std::slice::from_ref(action), &mut Headers::any())?,
+                if *number == port::TABLE {
+                    continue;
+                }
             }
+            around.actions(std::slice::from_ref(action), &mut Headers::any())?;
         }
         Ok(())
     }

@@ -78,8 +78,18 @@ impl Agent {
                 self.check_writer()?;
                 return Err(ErrorKind::TableFeaturesFailed(TableFeaturesFailed::Eperm));
             }
-            counted => {
-                self.check_counted(counted)?;
+            RequestBody::Flow(_)
+            | RequestBody::Aggregate(_)
+            | RequestBody::Table
+            | RequestBody::PortStats(_)
+            | RequestBody::Queue(_)
+            | RequestBody::Group(_)
+            | RequestBody::GroupDesc
+            | RequestBody::Meter(_)
+            | RequestBody::MeterConfig(_)
+            | RequestBody::Experimenter(_)
+            | RequestBody::Other { .. } => {
+                self.check_counted(&body)?;
                 None
             }
         };
@@ -211,8 +221,15 @@ impl Agent {
                 let meant = meters.filter(|meter| wanted == meter::ALL || meter.id == wanted);
                 ReplyBody::MeterConfig(meant.map(config).collect())
             }
-            // The others were answered, or refused, when they came.
-            _ => ReplyBody::Table(self.table_stats()),
+            RequestBody::Table
+            // Answered, or refused, when they came.
+            | RequestBody::Desc
+            | RequestBody::PortDesc
+            | RequestBody::GroupFeatures
+            | RequestBody::MeterFeatures
+            | RequestBody::TableFeatures(_)
+            | RequestBody::Experimenter(_)
+            | RequestBody::Other { .. } => ReplyBody::Table(self.table_stats()),
         }
     }
 

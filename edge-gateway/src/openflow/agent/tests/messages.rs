@@ -151,16 +151,14 @@ fn tables_say_what_they_can_and_are_not_configured() {
     };
     assert_eq!(tables.iter().map(|table| table.table_id).collect::<Vec<_>>(), (1..8).collect::<Vec<_>>());
     let next = |at: usize| {
-        let next = tables[at].properties.iter().find_map(|property| match property {
-            TableProperty::NextTables { tables, .. } => Some(tables.clone()),
-            _ => None,
+        let next = tables[at].properties.iter().find_map(|property| {
+            if let TableProperty::NextTables { tables, .. } = property { Some(tables.clone()) } else { None }
         });
         next.unwrap()
     };
     assert_eq!((next(0), next(6)), ((2..8).collect::<Vec<_>>(), vec![]));
-    let fields = tables[0].properties.iter().find_map(|property| match property {
-        TableProperty::Match(fields) => Some(fields.clone()),
-        _ => None,
+    let fields = tables[0].properties.iter().find_map(|property| {
+        if let TableProperty::Match(fields) = property { Some(fields.clone()) } else { None }
     });
     let fields: Vec<_> = fields.unwrap().iter().map(|of| of.field().unwrap()).collect();
     assert!(fields.contains(&MatchField::MplsBos) && !fields.contains(&MatchField::PbbIsid));

@@ -83,9 +83,8 @@ fn sent_to(done: &Done) -> Vec<u32> {
 }
 
 fn packet_ins(done: &Done) -> Vec<PacketIn> {
-    let packet = |(_, message): &(u32, Message)| match message {
-        Message::PacketIn(packet) => Some(packet.clone()),
-        _ => None,
+    let packet = |(_, message): &(u32, Message)| {
+        if let Message::PacketIn(packet) = message { Some(packet.clone()) } else { None }
     };
     done.sent.iter().filter_map(packet).collect()
 }

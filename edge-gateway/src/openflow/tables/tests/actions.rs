@@ -158,11 +158,11 @@ fn an_action_needs_the_header_that_it_is_about() {
     for (pattern, actions) in [
         (udp, vec![set(MatchField::UdpDst, 46), set(MatchField::IpDscp, 46), Action::DecNwTtl]),
         (mpls.clone(), ttl.to_vec()),
-        (mpls.clone(), vec![Action::PopMpls(0x0800), set(MatchField::Ipv4Dst, 1), Action::SetNwTtl(9)]),
+        (mpls, vec![Action::PopMpls(0x0800), set(MatchField::Ipv4Dst, 1), Action::SetNwTtl(9)]),
         (ipv4.clone(), vec![Action::PushMpls(0x8847), set(MatchField::MplsLabel, 46), Action::DecMplsTtl]),
         (of_port_4(), vec![Action::PushVlan(0x88a8), set(MatchField::VlanVid, 0x1fff)]),
         (of_port_4(), vec![Action::PushVlan(0x8100), set(MatchField::VlanPcp, 7)]),
-        (tagged.clone(), vec![set(MatchField::VlanPcp, 7), Action::PopVlan]),
+        (tagged, vec![set(MatchField::VlanPcp, 7), Action::PopVlan]),
         (of_port_4(), vec![set(MatchField::EthType, 0x0800), set(MatchField::IpEcn, 1)]),
     ] {
         assert_eq!(told(pattern.clone(), &actions), "", "{pattern} {actions:?}");

@@ -139,7 +139,11 @@ proptest! {
                 match change {
                     Change::PutFlow(flow) => drop(helper.insert(flow.id, flow)),
                     Change::RemoveFlow(id) => assert!(helper.remove(&id).is_some(), "it was never told"),
-                    other => panic!("{other:?}"),
+                    other @ (Change::Clear
+                    | Change::PutGroup(_)
+                    | Change::RemoveGroup(_)
+                    | Change::PutMeter(_)
+                    | Change::RemoveMeter(_)) => panic!("{other:?}"),
                 }
             }
             helper.values().cloned().collect::<Vec<_>>()
