@@ -8,6 +8,7 @@ mod demo;
 mod ebpf;
 mod gate;
 mod interop;
+mod kernels;
 mod pki;
 mod recordings;
 mod setup;
@@ -34,6 +35,7 @@ enum Command {
     /// Build the eBPF object, or check the committed one.
     Ebpf(ebpf::Arguments),
     Interop(interop::InteropArgs),
+    Kernels(kernels::KernelsArgs),
     /// Make a deployment's certificates, keys and passwords.
     Pki(pki::command::Args),
     Test(gate::TestArgs),
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Ebpf(arguments) => ebpf::run(&arguments),
         Command::Interop(args) => interop::run(&args),
+        Command::Kernels(args) => kernels::run(&args),
         Command::Pki(args) => pki::command::run(args),
         Command::Test(args) => gate::run(&args),
         Command::Web => build::page(),

@@ -75,6 +75,21 @@ pub(crate) const PEERS: &[Tool] = &[
     tool("xdp-filter", "xdp-tools"),
 ];
 
+/// For other kernels: what they run in, and what unpacks them.
+pub(crate) const KERNELS: &[Tool] =
+    &[tool("qemu-system-x86_64", "qemu-system-x86"), tool("xz", "xz-utils"), tool("dpkg-deb", "dpkg")];
+/// For kernels of other architectures: QEMU, Debian's compiler with the standard library's source, and cross toolchains.
+pub(crate) const KERNELS_ARM: &[Tool] = &[
+    tool("qemu-system-arm", "qemu-system-arm"),
+    tool("/usr/share/doc/cargo-web", "cargo-web"),
+    tool("/usr/share/doc/rustc-web", "rustc-web"),
+    tool("/usr/share/doc/rust-web-src", "rust-web-src"),
+    tool("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+    tool("/usr/aarch64-linux-gnu/lib/libc.a", "libc6-dev-arm64-cross"),
+    tool("arm-linux-gnueabihf-gcc", "gcc-arm-linux-gnueabihf"),
+    tool("/usr/arm-linux-gnueabihf/lib/libc.a", "libc6-dev-armhf-cross"),
+];
+
 /// Whether we are root.
 pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)

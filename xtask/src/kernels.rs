@@ -1,0 +1,231 @@
+//! `cargo xtask kernels`: the committed eBPF object in kernels of Debian's, each booted by QEMU with one program as its only process
+//! (`tests/kernels`), which loads, attaches and runs the datapath's programs as the helper does. See `docs/kernels.md`.
+
+mod archive;
+mod guest;
+mod initramfs;
+mod limits;
+mod machine;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use self::limits::Limits;
+use crate::{build, say, setup, stop};
+
+/// Run the eBPF programs in other kernels: Debian's, under QEMU without hardware acceleration.
+///
+/// Kernels and what is built for them lie under target/kernels; a kernel is fetched once. Needs no root but for installing QEMU.
+#[derive(Debug, Args)]
+pub(crate) struct KernelsArgs {
+    /// Print one JSON object as the last line.
+    #[arg(long)]
+    json: bool,
+    /// Only this kernel; may be given several times.
+    #[arg(long, value_enum)]
+    only: Vec<Name>,
+    /// Write what the verifier followed into tests/kernels/verifier.toml, as what later runs are compared with.
+    #[arg(long)]
+    record: bool,
+}
+
+/// A kernel under test. Plain numbers are amd64's; the others are Debian 12's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Name {
+    #[value(name = "5.10")]
+    V5_10,
+    #[value(name = "6.1")]
+    V6_1,
+    #[value(name = "6.12")]
+    V6_12,
+    Arm64,
+    Armhf,
+}
+
+/// An architecture, as Debian calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arch {
+    Amd64,
+    Arm64,
+    Armhf,
+}
+
+impl Arch {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+            Self::Armhf => "armhf",
+        }
+    }
+}
+
+impl Name {
+    /// As it is chosen, and as folders and `verifier.toml` have it.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::V5_10 => "5.10",
+            Self::V6_1 => "6.1",
+            Self::V6_12 => "6.12",
+            Self::Arm64 => "arm64",
+            Self::Armhf => "armhf",
+        }
+    }
+
+    fn arch(self) -> Arch {
+        match self {
+            Self::V5_10 | Self::V6_1 | Self::V6_12 => Arch::Amd64,
+            Self::Arm64 => Arch::Arm64,
+            Self::Armhf => Arch::Armhf,
+        }
+    }
+
+    /// Debian's release, and its package that stands for the release's newest kernel.
+    fn package(self) -> (&'static str, &'static str) {
+        match self {
+            Self::V5_10 => ("bullseye", "linux-image-cloud-amd64"),
+            Self::V6_1 => ("bookworm", "linux-image-cloud-amd64"),
+            Self::V6_12 => ("trixie", "linux-image-cloud-amd64"),
+            Self::Arm64 => ("bookworm", "linux-image-cloud-arm64"),
+            Self::Armhf => ("bookworm", "linux-image-armmp"),
+        }
+    }
+}
+
+/// What the guest says at its end (`tests/kernels/src/report.rs`).
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Report {
+    version: String,
+    loaded: bool,
+    programs: Vec<Program>,
+    total: usize,
+    passed: usize,
+    failed: Vec<String>,
+    error: Option<String>,
+}
+
+/// A program in one kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Program {
+    name: String,
+    verified_insns: u32,
+    jited_bytes: u32,
+}
+
+/// One kernel's line of the result.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    arch: &'static str,
+    version: String,
+    loaded: bool,
+    passed: usize,
+    total: usize,
+    programs: Vec<Program>,
+    boot_s: f64,
+    #[serde(skip)]
+    failures: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Outcomes {
+    kernels: Vec<Outcome>,
+}
+
+/// Runs them one after another.
+///
+/// # Errors
+/// What keeps it from running, a kernel in which anything fails, and a verifier that follows more than is recorded.
+pub(crate) fn run(args: &KernelsArgs) -> anyhow::Result<()> {
+    stop::watch()?;
+    let names = if args.only.is_empty() { Name::value_variants().to_vec() } else { args.only.clone() };
+    let foreign = names.iter().any(|name| name.arch() != Arch::Amd64);
+    setup::ensure_tools(if foreign { &[setup::KERNELS, setup::KERNELS_ARM] } else { &[setup::KERNELS] })?;
+    let path = build::root()?.join("tests/kernels/verifier.toml");
+    let mut limits = Limits::read(&path)?;
+    let mut outcomes = Outcomes { kernels: Vec::new() };
+    for name in names {
+        let outcome = test(name, &limits, args.record)
+            .with_context(|| format!("kernel {} ({})", name.as_str(), name.arch().name()))?;
+        tell(name, &outcome);
+        limits.record(name.as_str(), &outcome.programs);
+        outcomes.kernels.push(outcome);
+    }
+    if args.record {
+        limits.write(&path)?;
+    }
+    if args.json {
+        writeln!(std::io::stdout().lock(), "{}", serde_json::to_string(&outcomes)?)?;
+    }
+    let failed = outcomes.kernels.iter().filter(|kernel| !kernel.failures.is_empty()).count();
+    match failed {
+        0 => Ok(()),
+        _ => bail!("{failed} of {} kernels failed", outcomes.kernels.len()),
+    }
+}
+
+fn folder(name: Name) -> anyhow::Result<PathBuf> {
+    Ok(build::root()?.join("target/kernels").join(name.as_str()))
+}
+
+fn test(name: Name, limits: &Limits, recording: bool) -> anyhow::Result<Outcome> {
+    let folder = folder(name)?;
+    let kernel = archive::fetch(name, &folder)?;
+    let guest = guest::build(name.arch())?;
+    let image = folder.join("initramfs");
+    std::fs::write(&image, initramfs::pack(&kernel, &guest)?).with_context(|| image.display().to_string())?;
+    say(&format!("{}: booting {} under QEMU", name.as_str(), kernel.version));
+    let ended = machine::boot(name.arch(), &kernel.image, &image, &folder.join("console.log"))?;
+    let report: Report = serde_json::from_str(&ended.line).context("what the guest said")?;
+    let mut failures = report.failed.clone();
+    failures.extend(report.error.clone());
+    if report.total == 0 || report.passed != report.total {
+        failures.push(format!("{} of {} cases passed", report.passed, report.total));
+    }
+    if !recording {
+        failures.extend(limits.exceeded(name.as_str(), &report.programs));
+    }
+    Ok(Outcome {
+        arch: name.arch().name(),
+        version: report.version,
+        loaded: report.loaded,
+        passed: report.passed,
+        total: report.total,
+        programs: report.programs,
+        boot_s: ended.seconds,
+        failures,
+    })
+}
+
+fn tell(name: Name, outcome: &Outcome) {
+    say(&format!(
+        "{}: {} ({}), {} of {} cases passed, {:.1} s",
+        name.as_str(),
+        outcome.version,
+        outcome.arch,
+        outcome.passed,
+        outcome.total,
+        outcome.boot_s
+    ));
+    for Program { name, verified_insns, jited_bytes } in &outcome.programs {
+        say(&format!(
+            "  {name}: the verifier followed {verified_insns} instructions; {jited_bytes} bytes of machine code"
+        ));
+    }
+    for failure in &outcome.failures {
+        say(&format!("  FAILED: {failure}"));
+    }
+}
+
+/// The one entry of a folder whose name begins so.
+fn entry(folder: &Path, prefix: &str) -> anyhow::Result<PathBuf> {
+    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let mut paths = entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix))
+    });
+    paths.next().with_context(|| format!("{}: nothing begins with {prefix}", folder.display()))
+}

@@ -1,0 +1,120 @@
+//! A machine of QEMU's that boots a kernel with an initramfs and ends by itself.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use caregate_host::clock;
+
+use super::Arch;
+use crate::stop;
+
+/// What the guest's line begins with (`tests/kernels/src/report.rs`).
+const MARK: &str = "caregate-kernels: ";
+/// Emulated, a boot takes seconds; on a machine where all is busy a minute.
+const DEADLINE: Duration = Duration::from_secs(300);
+/// How often it is asked whether we are to stop.
+const TICK: Duration = Duration::from_millis(200);
+/// Of a console, at most: a kernel that prints without end is broken.
+const CONSOLE_BYTES_MAX: u64 = 4 << 20;
+/// Lines of a console that are shown where the guest said nothing.
+const CONSOLE_LINES_SHOWN: usize = 25;
+/// Kernel, initramfs and maps take a quarter of it.
+const MEMORY: &str = "512M";
+
+/// How it ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// The guest's line, without its mark.
+    pub(super) line: String,
+    /// From QEMU's start to its end.
+    pub(super) seconds: f64,
+}
+
+/// Ends QEMU where we end before it.
+struct Machine(Child);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn command(arch: Arch) -> (Command, &'static str) {
+    let (program, arguments, console): (_, &[&str], _) = match arch {
+        Arch::Amd64 => ("qemu-system-x86_64", &["-machine", "pc"], "ttyS0"),
+        Arch::Arm64 => ("qemu-system-aarch64", &["-machine", "virt", "-cpu", "cortex-a57"], "ttyAMA0"),
+        Arch::Armhf => {
+            ("qemu-system-arm", &["-machine", "virt,highmem=off", "-cpu", "cortex-a15"], "ttyAMA0")
+        }
+    };
+    let mut command = Command::new(program);
+    command.args(arguments);
+    (command, console)
+}
+
+/// Boots, and waits until the machine is off. What it prints goes into a file.
+///
+/// # Errors
+/// Where the guest did not say how it went: with the console's last lines.
+pub(super) fn boot(arch: Arch, kernel: &Path, initramfs: &Path, log: &Path) -> anyhow::Result<Ended> {
+    let (mut command, console) = command(arch);
+    command.args([
+        "-accel",
+        "tcg",
+        "-smp",
+        "1",
+        "-m",
+        MEMORY,
+        "-no-reboot",
+        "-nodefaults",
+        "-no-user-config",
+    ]);
+    command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
+    command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
+    // A panic is an end: no reboot, so QEMU exits.
+    command.arg("-append").arg(format!("console={console} panic=-1 loglevel=4"));
+    let begun = clock::monotonic();
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
+    let mut machine = Machine(child.with_context(|| format!("{command:?}"))?);
+    let output = machine.0.stdout.take().context("QEMU has no output")?;
+    let (sender, lines) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut output = BufReader::new(output.take(CONSOLE_BYTES_MAX));
+        let mut line = Vec::new();
+        while output.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+            if sender.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
+                return;
+            }
+            line.clear();
+        }
+    });
+    let mut console = Vec::new();
+    let ended = loop {
+        match lines.recv_timeout(TICK) {
+            Ok(line) => console.push(line),
+            Err(mpsc::RecvTimeoutError::Disconnected) => break true,
+            Err(mpsc::RecvTimeoutError::Timeout) if stop::requested() => bail!("stopped before the end"),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        }
+        if begun.elapsed() > DEADLINE {
+            break false;
+        }
+    };
+    let seconds = begun.elapsed().as_secs_f64();
+    drop(machine);
+    drop(reader.join());
+    std::fs::write(log, console.join("\n")).with_context(|| log.display().to_string())?;
+    match console.iter().find_map(|line| line.strip_prefix(MARK)) {
+        Some(line) if ended => Ok(Ended { line: line.to_owned(), seconds: (seconds * 10.0).round() / 10.0 }),
+        _ => {
+            let from = console.len().saturating_sub(CONSOLE_LINES_SHOWN);
+            let what = if ended { "ended without a word" } else { "was not done in time" };
+            bail!("the machine {what}; its console ({}):\n{}", log.display(), console[from..].join("\n"))
+        }
+    }
+}
