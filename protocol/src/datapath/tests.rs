@@ -249,8 +249,8 @@ proptest! {
     }
 
     #[test]
-    fn changed_bytes_never_panic(which in 0..9usize, at in 0..600usize, byte: u8) {
-        let mut bytes = requests().swap_remove(which).encode();
+    fn changed_bytes_never_panic(which: prop::sample::Index, at in 0..600usize, byte: u8) {
+        let mut bytes = which.get(&requests()).encode();
         let place = 4 + at % (bytes.len() - 4);
         bytes[place] = byte;
         if let Ok(frame) = ToHelper::decode(&bytes[4..]) {
