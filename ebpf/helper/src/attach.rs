@@ -6,6 +6,8 @@
 
 use std::io;
 use std::mem;
+use std::thread;
+use std::time::Duration;
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{
@@ -21,6 +23,9 @@ use crate::pin::Pins;
 
 /// Before other filters, whose verdict would end the classification.
 const TC_PRIORITY: u16 = 1;
+/// How long a program that was taken off is waited for: a work queue of the kernel's, on a busy machine.
+const DETACH_TRIES: u32 = 50;
+const DETACH_INTERVAL: Duration = Duration::from_millis(2);
 /// Ours, among the filters of that priority.
 const TC_HANDLE: TcHandle = TcHandle::new(0xca4e, 1);
 
@@ -46,10 +51,9 @@ pub fn ingress(
     // Of an interface that is gone and whose index came back, in the driver where it is to be in the stack, or of nothing at all.
     pins.remove_xdp(interface.index)?;
     if in_stack {
-        return match program.attach_to_if_index(interface.index, XdpMode::Skb) {
-            Ok(link) => pin_link(program, link, interface, Mode::Generic, pins),
-            Err(error) => Err(DatapathError::kernel("attaching XDP in the stack", error)),
-        };
+        let link = attach_in_stack(program, interface.index);
+        let link = link.map_err(|error| DatapathError::kernel("attaching XDP in the stack", error))?;
+        return pin_link(program, link, interface, Mode::Generic, pins);
     }
     let native = match program.attach_to_if_index(interface.index, XdpMode::Driver) {
         Ok(link) => return pin_link(program, link, interface, Mode::Native, pins),
@@ -67,6 +71,17 @@ pub fn ingress(
             generic: Box::new(generic),
         }),
     }
+}
+
+/// The kernel takes a program off some moments after its link's last pin is gone, and has no room for another one until then.
+fn attach_in_stack(program: &mut Xdp, interface: u32) -> Result<<XdpLink as Link>::Id, ProgramError> {
+    for _ in 0..DETACH_TRIES {
+        if let Ok(link) = program.attach_to_if_index(interface, XdpMode::Skb) {
+            return Ok(link);
+        }
+        thread::sleep(DETACH_INTERVAL);
+    }
+    program.attach_to_if_index(interface, XdpMode::Skb)
 }
 
 fn pin_link(

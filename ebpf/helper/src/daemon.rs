@@ -20,7 +20,8 @@ use crate::{GUARDED, VERSION, connection, links, object, pin, privilege, socket,
 
 /// Daemons at once: the gateway, the one that takes its place, and somebody who looks.
 const CONNECTIONS_MAX: usize = 4;
-/// How often a port that has no program is tried again, should no change of an interface ask for it before.
+/// How often ports are looked at, should no change of an interface ask for it before: one may take a program now, or a driver not send
+/// any more what XDP redirects.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Checks what can be checked without changing anything: configuration, user, interfaces, file system, and that the kernel takes
@@ -81,7 +82,7 @@ pub async fn run(file: &ConfigFile) -> anyhow::Result<()> {
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    () = tokio::time::sleep(REFRESH_INTERVAL), if !shared.is_complete() => {}
+                    () = tokio::time::sleep(REFRESH_INTERVAL) => {}
                     ready = changes.readable() => match ready {
                         Ok(mut ready) => {
                             links::drain(changes.get_ref());

@@ -131,14 +131,9 @@ impl Ports {
         self.slots.iter().filter(is_live).fold(0, |live, slot| live | 1 << (slot.port.number & 63))
     }
 
-    /// Programs of switch ports run in the driver only while each port that they send by takes what is redirected there. Looked at
-    /// when one gets its program.
+    /// Programs of switch ports run in the driver only while each port that they send by takes what is redirected there.
     fn choose_mode(&mut self, snapshot: &Snapshot) {
-        let is_new = |slot: &Slot| {
-            let interface = snapshot.named(&slot.port.name).map(|interface| interface.index);
-            slot.port.role != Role::Sensor && interface.is_some() && slot.device != interface
-        };
-        if self.in_stack || !self.are_switched() || !self.slots.iter().any(is_new) {
+        if self.in_stack || !self.are_switched() {
             return;
         }
         let sends = self.slots.iter().filter(|slot| slot.port.role != Role::Sensor);

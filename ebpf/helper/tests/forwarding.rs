@@ -171,6 +171,30 @@ fn frames_go_where_flows_say_and_go_on_while_the_helper_is_away() {
 }
 
 #[test]
+fn programs_run_in_the_driver_while_every_port_sends_what_is_redirected() {
+    let place = Place::new();
+    let hosts = [1, 2, 3].map(Host::on);
+    let offload = |host: &Host, value: &str| {
+        run("ip", &["netns", "exec", &host.name, "ethtool", "-K", "eth", "gro", value]);
+    };
+    hosts.iter().for_each(|host| offload(host, "on"));
+    let helper = Helper::start(&place.configure(SWITCH));
+    let mut client = ready(&place);
+    let modes = |client: &Client| client.welcome.ports.iter().map(|port| port.mode).collect::<Vec<_>>();
+    assert_eq!(modes(&client), [Mode::Native; 3]);
+    change(&mut client, vec![from_port(1, 1, vec![output(2)]), from_port(2, 2, vec![output(1)])]);
+    assert!(hosts[0].reaches(2) && !hosts[0].reaches(3));
+    // One whose driver drops them takes all into the stack, with what they know.
+    offload(&hosts[1], "off");
+    let client = until("all programs run in the stack", || {
+        let client = place.try_connect(1).unwrap();
+        (modes(&client) == [Mode::Generic; 3]).then_some(client)
+    });
+    assert!(hosts[0].reaches(2) && !hosts[0].reaches(3));
+    drop((client, helper));
+}
+
+#[test]
 fn a_group_turns_to_the_next_port_when_the_first_loses_its_carrier() {
     let place = Place::new();
     let hosts = [1, 2, 3].map(Host::on);

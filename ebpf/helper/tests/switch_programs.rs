@@ -123,22 +123,19 @@ fn renamed(frame: &[u8], oxm: u8, value: u128) -> Vec<u8> {
         wanted = bytes;
     }
     if oxm == 10 {
-        // The transport's bytes stay as they were, its checksum with them.
-        let at = if reference::value(frame, 11).is_some() { wanted.len() - frame_payload(frame) } else { 0 };
-        if at > 0 {
-            wanted[at..].copy_from_slice(&frame[at..]);
-        } else {
-            let start = wanted.len() - frame_payload(frame);
-            wanted[start..].copy_from_slice(&frame[start..]);
+        // The transport's bytes stay as they were, but for what the pseudo header adds to the checksum of what it was.
+        let start = reference::payload_at(frame).unwrap();
+        wanted[start..].copy_from_slice(&frame[start..]);
+        let old = u8::try_from(reference::value(frame, 10).unwrap()).unwrap();
+        let new = u8::try_from(value & 0xff).unwrap();
+        if let Some((place, true)) = checksum_place(old) {
+            let at = start + place;
+            let sum = u16::from_be_bytes([wanted[at], wanted[at + 1]]);
+            let sum = internet_checksum(&[&(!sum).to_be_bytes(), &[0xff, !old, 0, new]]);
+            wanted[at..at + 2].copy_from_slice(&sum.to_be_bytes());
         }
     }
     wanted
-}
-
-/// Bytes behind the header that names the protocol.
-fn frame_payload(frame: &[u8]) -> usize {
-    let behind = frame.windows(4).position(|bytes| bytes == [0x1c, 0xe8, 0x11, 0x51]);
-    behind.map_or_else(|| frame.len().min(13), |at| frame.len() - at)
 }
 
 #[test]

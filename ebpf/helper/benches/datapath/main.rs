@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
 use caregate_tests::bpf::{self, Varied};
-use caregate_tests::rules::{FRAME, Kind, VARIED};
+use caregate_tests::rules::{self, FRAME, Kind, Outcome, VARIED};
 use clap::Parser;
 use serde_json::{Value, json};
 
@@ -40,6 +40,9 @@ struct Arguments {
     /// Live frames of one measurement
     #[arg(long, value_name = "N", default_value_t = 2_000_000)]
     frames: u32,
+    /// Instead of all else: whether the last of so many flows of both sets is found, and in which time
+    #[arg(long, value_name = "N")]
+    mixed: Option<usize>,
     /// Cargo says this.
     #[arg(long, hide = true)]
     bench: bool,
@@ -54,6 +57,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     bpf::own_mounts().context(privilege)?;
     bpf::own_network().context(privilege)?;
     bpf::stay_on_one_processor()?;
+    if let Some(count) = arguments.mixed {
+        return mixed(count, arguments.repeat);
+    }
     let mut sets = Vec::new();
     for (kind, suffix) in [(Kind::Acl, ""), (Kind::Wide, "_wide")] {
         let of_size = |size| Ours::load(kind, size).with_context(|| format!("{size} flows{suffix}"));
@@ -64,6 +70,18 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     contest.drops()?;
     let report = contest.report()?;
     writeln!(std::io::stdout(), "{report}")?;
+    Ok(())
+}
+
+/// Both sets in one table, as `flow_mods_per_s` has them.
+fn mixed(count: usize, repeat: u32) -> anyhow::Result<()> {
+    let mut flows = rules::mixed(count, rules::SEED);
+    let last = flows.last_mut().context("no flows")?;
+    last.outcome = Outcome::Drop;
+    let ours = Ours::with(&flows)?;
+    let varied = Varied::before(&ours.enter, i16::try_from(VARIED.start)?)?;
+    let ns = ours.time(&varied, repeat)?;
+    writeln!(std::io::stdout(), "{}", json!({ "flows": count, "ns": ns }))?;
     Ok(())
 }
 
@@ -178,7 +196,7 @@ impl Contest<'_> {
     /// The fields of `cargo xtask bench datapath`, but for those that need daemons.
     fn report(&self) -> anyhow::Result<Value> {
         let mut out = json!({
-            "seed": caregate_tests::rules::SEED,
+            "seed": rules::SEED,
             "rounds": self.arguments.rounds,
             "repeat": self.arguments.repeat,
             "frames": self.arguments.frames,

@@ -12,7 +12,7 @@ use caregate_datapathd::{object, stages};
 use caregate_ebpf_common::map::port_word;
 use caregate_protocol::datapath::switch::{CHANGES_MAX, Change};
 use caregate_tests::bpf;
-use caregate_tests::rules::{self, FRAME, IN_PORT, Kind, OUT_PORT};
+use caregate_tests::rules::{self, FRAME, Flow, IN_PORT, Kind, OUT_PORT};
 
 /// The kernel runs a program on a frame as if it came by the loopback.
 const LOOPBACK: u32 = 1;
@@ -38,6 +38,11 @@ pub(super) struct Ours {
 impl Ours {
     /// With so many flows of a set in force.
     pub(super) fn load(kind: Kind, size: usize) -> anyhow::Result<Self> {
+        Self::with(&rules::generate(kind, size, rules::SEED))
+    }
+
+    /// With these flows in force.
+    pub(super) fn with(flows: &[Flow]) -> anyhow::Result<Self> {
         let before = maps()?;
         let mut ebpf = object::load(None)?;
         let map_bytes: u64 =
@@ -48,9 +53,8 @@ impl Ours {
         kernel.set_ports(&[(LOOPBACK, [port_word(IN_PORT, false), 0, 0, 0])], &[])?;
         let mut switch = Switch::open(&mut ebpf, Guard { sensor_ports: 0, is_on: true })?;
         switch.set_live(1 << IN_PORT | 1 << OUT_PORT)?;
-        let flows = rules::generate(kind, size, rules::SEED);
         let changes: Vec<Change> =
-            (1..).zip(&flows).map(|(id, flow)| Change::PutFlow(flow.entry(id, TABLE))).collect();
+            (1..).zip(flows).map(|(id, flow)| Change::PutFlow(flow.entry(id, TABLE))).collect();
         let mut series = Series::default();
         let frames = changes.len().div_ceil(CHANGES_MAX);
         for (number, changes) in (1..).zip(changes.chunks(CHANGES_MAX)) {

@@ -452,3 +452,8 @@ pub(crate) fn value(frame: &[u8], oxm: u8) -> Option<u128> {
     let has = field_place(frame, oxm).is_some() || oxm == 0 || oxm == 39 && field(&packet, 39) != 0;
     has.then(|| field(&packet, oxm))
 }
+
+/// Where an IP packet's payload begins, behind extension headers.
+pub(crate) fn payload_at(frame: &[u8]) -> Option<usize> {
+    ip(frame).map(|ip| ip.payload)
+}
