@@ -73,7 +73,8 @@ impl ConfigFile {
     /// # Errors
     /// [`ConfigError`].
     pub fn check(&self) -> Result<(), ConfigError> {
-        if !GUARDED && !(self.sensor_ports.is_empty() && self.uplinks.is_empty()) {
+        let needs_guard = !self.sensor_ports.is_empty() || !self.uplinks.is_empty();
+        if needs_guard && !GUARDED {
             return Err(ConfigError::NoGuard);
         }
         if self.sensor_ports.is_empty() && self.switch_ports.is_empty() {

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
-use crate::shared::{Shared, Turn};
+use crate::shared::Shared;
 use crate::switch::Series;
 
 /// A hundred flows are 30 kB.
@@ -125,7 +125,9 @@ impl Connection {
             Err(refused) => (Err(refused), None),
         };
         // What was refused after the store would have to be waited for as well.
-        turn.map(Turn::settle);
+        if let Some(turn) = turn {
+            turn.settle();
+        }
         self.reply(number, result, descriptor).await
     }
 

@@ -252,7 +252,7 @@ fn what_the_kernel_cant_do_comes_to_the_daemon_and_goes_out_by_its_word() {
         Event::Punt { in_port, before, total_len, frame } if is_ours(frame) => {
             Some((*in_port, *before, *total_len, frame.clone()))
         }
-        _ => None,
+        Event::Punt { .. } | Event::PacketIn { .. } | Event::PortStatus(_) => None,
     });
     assert_eq!((in_port, before, total_len, &punted), (1, 8, 60, &frame(1)));
     for number in [2, 3] {

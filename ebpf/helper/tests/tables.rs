@@ -1,8 +1,6 @@
 //! The controller's tables, on sensor ports and on the way out, and what the daemon may send and hear. Needs root; without it each
 //! test fails and says so.
 
-#![expect(clippy::unwrap_used, reason = "what a test can't set up fails it")]
-
 mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -99,7 +99,7 @@ fn key_of(flow: &FlowEntry, other: &FlowEntry, bit: usize) -> Key {
     for word in 0..KEY_WORDS {
         key[word] = value[word] | key[word] & !mask[word];
     }
-    key[bit / 64 % KEY_WORDS] ^= u64::from(bit % 3 == 0) << (bit % 64);
+    key[bit / 64 % KEY_WORDS] ^= u64::from(bit.is_multiple_of(3)) << (bit % 64);
     key
 }
 
@@ -164,7 +164,7 @@ fn a_full_switch_is_built_and_searched() {
         }
     }
     let one_more = put(flow(9_999, 2, 1, &[]));
-    assert_eq!(built.change(&[one_more.clone()]), Err(ChangeError::TooMany("flows")));
+    assert_eq!(built.change(std::slice::from_ref(&one_more)), Err(ChangeError::TooMany("flows")));
     assert_eq!(built.change(&[Change::RemoveFlow(17), one_more]), Ok(1));
 }
 
