@@ -52,8 +52,6 @@ pub const STATE_WORDS: u32 = 4;
 pub const STATE_EPOCH: u32 = 0;
 /// In [`STATE`]: bit *n* is set while port *n* is live.
 pub const STATE_LIVE: u32 = 1;
-/// In [`STATE`]: bit *n* is set where port *n* is one of the switch (not a sensor port).
-pub const STATE_PORTS: u32 = 2;
 /// In [`STATE`]: the first table of a frame.
 pub const STATE_FIRST_TABLE: u32 = 3;
 
