@@ -49,8 +49,7 @@ fn one_table(work: &mut Work) -> Option<Next> {
         Lookup::Rule(place) => core::hint::black_box(place),
         Lookup::Miss => return Some(Next::Stage(missed(work))),
         Lookup::Long => {
-            // Too many rules are alike; the slow path has the time.
-            work.before = work.table;
+            // Too many rules are alike; the slow path has the time, and meets all tables.
             work.punt();
             return Some(Next::Stage(stage::LEAVE));
         }
