@@ -309,8 +309,9 @@ impl Headers {
             return Edited::Done;
         }
         let difference = fold(parts(high) + parts(low) + parts(!old_high) + parts(!old_low));
-        // Headers with a checksum begin at even places; at an odd one the sum's bytes are the other way round (RFC 1071 §2).
-        let is_odd = at & 1 != 0;
+        // Headers with a checksum begin at even places; at an odd one the sum's bytes are the other way round (RFC 1071 §2). In a
+        // pseudo header the protocol is at an odd place, wherever it is in the packet.
+        let is_odd = at & 1 != 0 || op.base() == base::PROTOCOL;
         self.mend(effects, if is_odd { (difference << 8 | difference >> 8) & 0xffff } else { difference })
     }
 

@@ -188,7 +188,7 @@ const fn field(oxm: u8) -> Option<Bytes> {
         5 => bytes(base::ETHER_TYPE, 0, 2, 0, STRUCTURE),
         6 => bits(base::VLAN, 2, 2, 0x0fff, 0, layer::VLAN),
         7 => bits(base::VLAN, 2, 1, 0xe0, 5, layer::VLAN),
-        10 => bytes(base::PROTOCOL, 0, 1, layer::PROTOCOL, IPV4_SUM | STRUCTURE),
+        10 => bytes(base::PROTOCOL, 0, 1, layer::PROTOCOL, IPV4_SUM | PSEUDO_SUM | STRUCTURE),
         11 => bytes(base::NETWORK, 12, 4, layer::IPV4, IPV4_SUM | PSEUDO_SUM),
         12 => bytes(base::NETWORK, 16, 4, layer::IPV4, IPV4_SUM | PSEUDO_SUM),
         13 => bytes(base::TRANSPORT, 0, 2, layer::TCP, OWN_SUM),

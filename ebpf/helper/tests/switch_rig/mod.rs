@@ -173,7 +173,7 @@ impl Rig {
         for change in &changes {
             self.mirror.apply(change, &guard).unwrap();
         }
-        self.mirror.check_references().unwrap();
+        self.mirror.check_references(&guard).unwrap();
         let (places, _fresh) = self.places.next(&self.mirror).unwrap();
         self.epoch += 1;
         let chosen = &mut self.chosen[usize::try_from(self.epoch & 1).unwrap()];
