@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use caregate_ebpf_common::switch::{KEY_BYTES, op::port};
 use caregate_protocol::datapath::switch::{
-    CHANGES_MAX, Change, FlowAction, FlowEntry, FlowInstructions, GroupBucket, GroupEntry, GroupKind,
-    SwitchCounters,
+    BandKind, CHANGES_MAX, Change, FlowAction, FlowEntry, FlowInstructions, GroupBucket, GroupEntry,
+    GroupKind, MeterBand, MeterEntry, SwitchCounters,
 };
 use caregate_protocol::datapath::{Event, Mode, Reason, Reply, Request, Role};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -37,6 +37,9 @@ impl Host {
         let host = Self { name: format!("caregate-host-{}-{number}", std::process::id()) };
         let (port, mac) = (format!("sw{number}"), Self::mac(number));
         run("ip", &["netns", "add", &host.name]);
+        // Else its own neighbour discovery would be counted too.
+        let quiet = "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6";
+        run("ip", &["netns", "exec", &host.name, "sh", "-c", quiet]);
         let peer = ["peer", "name", "eth", "address", &mac, "netns", &host.name];
         run("ip", &[&["link", "add", &port, "type", "veth"][..], &peer[..]].concat());
         host.ip(&["address", "add", &format!("10.8.0.{number}/24"), "dev", "eth"]);
@@ -261,6 +264,45 @@ fn what_the_kernel_cant_do_comes_to_the_daemon_and_goes_out_by_its_word() {
     }
     assert_eq!(second.next(is_ours), Some(frame(1)));
     assert_eq!(third.next(is_ours), Some(frame(1)));
+    drop(helper);
+}
+
+#[test]
+fn a_meter_drops_what_exceeds_it_and_counts_by_band() {
+    let place = Place::new();
+    let hosts = [1, 2, 3].map(Host::on);
+    let helper = Helper::start(&place.configure(SWITCH));
+    let mut client = ready(&place);
+    let band = |rate, burst| MeterBand { kind: BandKind::Drop, rate, burst };
+    // The second one is the slower: it is the one that drops.
+    let meter =
+        MeterEntry { id: 5, counts_packets: true, bands: vec![band(1_000_000, 100_000), band(1, 20)] };
+    let Change::PutFlow(mut flow) = from_port(1, 1, vec![output(2)]) else { panic!("a flow") };
+    flow.instructions.meter = Some(5);
+    change(&mut client, vec![Change::PutMeter(meter.clone()), Change::PutFlow(flow.clone())]);
+    let [mut sender, mut second] = [0, 1].map(|host: usize| hosts[host].wire(Duration::from_millis(500)));
+    let mut round = |client: &mut Client, number: u8, seen: u64| {
+        for _ in 0..200 {
+            sender.send(&frame(number));
+        }
+        let counted = until("the meter saw all", || {
+            let of_meter = counters(client).meters.remove(0);
+            (of_meter.traffic.frames == seen).then_some(of_meter)
+        });
+        let mut passed = 0;
+        while second.next(|got| is_ours(got) && got[14] == number).is_some() {
+            passed += 1;
+        }
+        (passed, counted.bands.iter().map(|band| band.frames).collect::<Vec<u64>>())
+    };
+    let (passed, bands) = round(&mut client, 1, 200);
+    assert!((20..60).contains(&passed), "{passed}: a burst, and one a second");
+    assert_eq!(bands, [0, 200 - passed]);
+    // Put anew, its buckets are full; what it counted stays.
+    change(&mut client, vec![Change::PutMeter(meter)]);
+    let (again, bands) = round(&mut client, 2, 400);
+    assert!((20..60).contains(&again), "{again}");
+    assert_eq!(bands, [0, 400 - passed - again]);
     drop(helper);
 }
 
