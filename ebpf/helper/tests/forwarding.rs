@@ -279,7 +279,7 @@ fn a_meter_drops_what_exceeds_it_and_counts_by_band() {
         MeterEntry { id: 5, counts_packets: true, bands: vec![band(1_000_000, 100_000), band(1, 20)] };
     let Change::PutFlow(mut flow) = from_port(1, 1, vec![output(2)]) else { panic!("a flow") };
     flow.instructions.meter = Some(5);
-    change(&mut client, vec![Change::PutMeter(meter.clone()), Change::PutFlow(flow.clone())]);
+    change(&mut client, vec![Change::PutMeter(meter.clone()), Change::PutFlow(flow)]);
     let [mut sender, mut second] = [0, 1].map(|host: usize| hosts[host].wire(Duration::from_millis(500)));
     let mut round = |client: &mut Client, number: u8, seen: u64| {
         for _ in 0..200 {
