@@ -55,9 +55,12 @@ impl Pattern {
 /// comparing all rules is as fast.
 #[must_use]
 pub(super) fn choose(rules: &[&Pattern]) -> Vec<Chunk> {
+    // Not at even distances: what is by turns in a table would be missed.
     let spread = |count: usize, of: usize| {
-        let count = count.min(of);
-        (0..count).map(move |number| number * of / count.max(1))
+        let count = count.min(of).max(1);
+        let apart = (of / count).max(1);
+        let aside = move |number: usize| (number.wrapping_mul(0x9e37_79b9) >> 8) % apart;
+        (0..count).map(move |number| number * of / count + aside(number))
     };
     let sampled: Vec<&Pattern> =
         spread(RULES_SAMPLED, rules.len()).filter_map(|at| rules.get(at).copied()).collect();
