@@ -198,11 +198,11 @@ where
     connection.tell(barrier, &Message::BarrierRequest).await?;
     connection.await_barrier(barrier).await?;
     let answered = begun.elapsed();
-    let seen = tokio::task::spawn_blocking(|| probe.seen()).await??;
     if !connection.errors.is_empty() {
         let told: Vec<_> = connection.errors.iter().take(ERRORS_TOLD).collect();
         bail!("the switch refused {} of {flows} flow-mods: {told:?}", connection.errors.len());
     }
+    let seen = tokio::task::spawn_blocking(|| probe.seen()).await??;
     let in_force =
         seen.checked_duration_since(begun).context("a frame came out before any flow was there")?;
     let seconds = answered.max(in_force).as_secs_f64();
