@@ -92,7 +92,7 @@ fn every_field_is_set_and_checksums_are_right() {
                     let rule = Rule { table: 0, priority: 1, fields: vec![], instructions };
                     match reference::run(&[rule], &frame) {
                         Fate::Sent(bytes) => wanted = bytes,
-                        other => {
+                        other @ (Fate::Dropped | Fate::Passed(_) | Fate::Returned(_) | Fate::Punted) => {
                             assert_eq!(
                                 rig.send(&frame),
                                 other,

@@ -318,7 +318,11 @@ fn edit(packet: &mut Packet, action: &FlowAction) -> Done {
                 copy_ttl(packet, place, *action == FlowAction::CopyTtlOut);
             }
         }
-        _ => {}
+        FlowAction::PopVlan
+        | FlowAction::PopMpls(_)
+        | FlowAction::SetQueue(_)
+        | FlowAction::Group(_)
+        | FlowAction::Output { .. } => {}
     }
     Done::Yes
 }
