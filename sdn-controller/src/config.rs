@@ -107,7 +107,7 @@ pub struct SwitchEntry {
     /// The only datapath id that it may have: 16 hexadecimal digits.
     pub datapath_id: String,
     /// The table that is the controller's: 1 on a gateway, whose table 0 is made of verified policy, 0 on other switches. By
-    /// default 1 for a switch that has two tables, as gateways do.
+    /// default 1 for a switch that has eight tables, or two, as gateways do.
     pub table: Option<u8>,
 }
 
