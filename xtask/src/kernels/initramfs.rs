@@ -164,7 +164,7 @@ mod tests {
         let first = "070701000000010000218000000000000000000000000100000000000000000000000000000000000000050000000100\
             00000c00000000dev/console\0";
         assert!(text.starts_with(first), "{text}");
-        assert!(text.contains("init\0\0abc\0070701"), "{text:?}");
-        assert!(text.len() % 4 == 0 && text.contains("TRAILER!!!"), "{text}");
+        assert!(text.contains("init\0\0abc\u{0}070701"), "{text:?}");
+        assert!(text.len().is_multiple_of(4) && text.contains("TRAILER!!!"), "{text}");
     }
 }
