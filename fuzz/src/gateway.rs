@@ -164,7 +164,19 @@ fn narrows(flow: &FlowEntry) -> bool {
         && actions.all(|action| match action {
             FlowAction::Output { port: datapath::PORT_LOCAL, .. } => true,
             FlowAction::Output { port, .. } => excludes_sensors && *port >= UPLINK,
-            _ => excludes_sensors,
+            FlowAction::SetField { .. }
+            | FlowAction::Group(_)
+            | FlowAction::SetQueue(_)
+            | FlowAction::PushVlan(_)
+            | FlowAction::PopVlan
+            | FlowAction::PushMpls(_)
+            | FlowAction::PopMpls(_)
+            | FlowAction::CopyTtlOut
+            | FlowAction::CopyTtlIn
+            | FlowAction::SetMplsTtl(_)
+            | FlowAction::DecMplsTtl
+            | FlowAction::SetNwTtl(_)
+            | FlowAction::DecNwTtl => excludes_sensors,
         })
 }
 

@@ -35,7 +35,7 @@ impl PacketSocket {
         address.sll_family = u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
         address.sll_protocol = ALL;
         address.sll_ifindex = i32::try_from(bpf::index(interface)?).map_err(io::Error::other)?;
-        time.tv_usec = i64::from(wait.subsec_micros()).try_into().map_err(io::Error::other)?;
+        time.tv_usec = i64::from(wait.subsec_micros());
         time.tv_sec = i64::try_from(wait.as_secs()).map_err(io::Error::other)?;
         let length = |bytes: usize| libc::socklen_t::try_from(bytes).map_err(io::Error::other);
         // SAFETY: the address outlives the call and is as long as is said.

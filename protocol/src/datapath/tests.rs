@@ -88,8 +88,7 @@ fn changes() -> Vec<Change> {
             goto: None,
         },
     };
-    let plain =
-        FlowEntry { instructions: FlowInstructions { goto: Some(1), ..Default::default() }, ..flow };
+    let plain = FlowEntry { instructions: FlowInstructions { goto: Some(1), ..Default::default() }, ..flow };
     let bucket = GroupBucket { weight: 1, watch_port: 2, watch_group: u32::MAX, actions: Vec::new() };
     let band = MeterBand { kind: BandKind::DscpRemark(1), rate: 1000, burst: 0 };
     vec![

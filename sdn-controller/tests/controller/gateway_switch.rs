@@ -1,14 +1,18 @@
-//! A gateway's own switch under the controller. Where the kernel would be is a place that keeps the rules it is given.
+//! A gateway's own switch under the controller. Where the kernel would be is a place that keeps the flows it is given.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use caregate_host::identity::{Identity, Role};
-use caregate_protocol::datapath::{self, Counters, Mode, Output, Port, Rule, Welcome};
+use caregate_protocol::datapath::switch::{Change, FLOWS_MAX, FlowAction, FlowEntry, SwitchCounters};
+use caregate_protocol::datapath::{self, Counters, Mode, PORT_LOCAL, Port, Welcome};
+use caregate_protocol::openflow::{Command, FlowMod, Match, MatchField};
 use edge_gateway::openflow::agent::{HelperRefused, Settings};
 use edge_gateway::openflow::helper::{Helper, HelperEvent};
 use edge_gateway::openflow::metrics::Metrics;
-use edge_gateway::openflow::store::FlowStore;
+use edge_gateway::openflow::ports::Guard;
+use edge_gateway::openflow::store::{FlowStore, Kept};
 use edge_gateway::openflow::switch::Switch;
 use prometheus::Registry;
 use serde_json::{Value, json};
@@ -22,18 +26,36 @@ const DATAPATH_ID: &str = "0000000000c0ffee";
 const SENSOR: &str = "02:00:00:00:00:01";
 
 #[derive(Debug, Clone, Default)]
-struct Place(Arc<Mutex<Vec<Rule>>>);
+struct Place(Arc<Mutex<BTreeMap<u64, FlowEntry>>>);
 
 impl Place {
-    fn rules(&self) -> Vec<Rule> {
-        self.0.lock().unwrap().clone()
+    /// The highest priority first.
+    fn flows(&self) -> Vec<FlowEntry> {
+        let mut flows: Vec<_> = self.0.lock().unwrap().values().cloned().collect();
+        flows.sort_by_key(|flow| std::cmp::Reverse(flow.priority));
+        flows
     }
 }
 
 impl Helper for Place {
-    async fn set_rules(&self, rules: Vec<Rule>) -> Result<(), HelperRefused> {
-        *self.0.lock().unwrap() = rules;
+    async fn change(&self, changes: Vec<Change>) -> Result<(), HelperRefused> {
+        let mut flows = self.0.lock().unwrap();
+        for change in changes {
+            match change {
+                Change::Clear => flows.clear(),
+                Change::PutFlow(flow) => drop(flows.insert(flow.id, flow)),
+                Change::RemoveFlow(id) => drop(flows.remove(&id)),
+                Change::PutGroup(_)
+                | Change::RemoveGroup(_)
+                | Change::PutMeter(_)
+                | Change::RemoveMeter(_) => return Err(HelperRefused),
+            }
+        }
         Ok(())
+    }
+
+    async fn switch_counters(&self) -> Result<SwitchCounters, HelperRefused> {
+        Ok(SwitchCounters::default())
     }
 
     async fn packet_out(&self, _port: u32, _frame: Vec<u8>) -> Result<(), HelperRefused> {
@@ -73,18 +95,28 @@ struct Gateway {
 
 impl Gateway {
     fn start(pki: &Pki, controller: &Controller) -> Self {
+        Self::start_with(pki, controller, Kept::default())
+    }
+
+    /// With flows of before.
+    fn start_with(pki: &Pki, controller: &Controller, kept: Kept) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let (store, flows) = FlowStore::open(data.path()).unwrap();
+        let (store, _none) = FlowStore::open(data.path()).unwrap();
         let (place, stop) = (Place::default(), CancellationToken::new());
         let (events, events_in) = mpsc::channel(4);
         events.try_send(HelperEvent::Up(welcome())).unwrap();
         let switch = Switch {
             controller: SocketAddr::from(([127, 0, 0, 1], controller.openflow_port)),
             controller_name: Some("controller-1".to_owned()),
-            settings: Settings { datapath_id: 0xc0ffee, name: "gateway-1".to_owned(), version: "test" },
+            settings: Settings {
+                datapath_id: 0xc0ffee,
+                name: "gateway-1".to_owned(),
+                version: "test",
+                guard: Guard::On,
+            },
             identity: Identity::load(&pki.issue(Role::Gateway, "gateway-1")).unwrap(),
             store,
-            flows,
+            kept,
             helper: place.clone(),
             events: events_in,
             metrics: Metrics::register(&Registry::new()).unwrap(),
@@ -136,11 +168,18 @@ fn intents_are_in_the_gateways_table_one() {
     ] {
         assert_eq!(put(&controller, name, &lane), confirmed);
     }
-    let rules = gateway.place.rules();
-    assert_eq!(rules.len(), 6);
-    assert_eq!((rules[0].treatment.output, rules[1].treatment.output), (Output::Drop, Output::Local));
-    let marks: Vec<_> = rules[2..].iter().map(|rule| (rule.treatment.dscp, rule.treatment.queue)).collect();
-    assert!(marks.contains(&(Some(46), Some(1))) && marks.contains(&(Some(8), None)), "{marks:?}");
+    let flows = gateway.place.flows();
+    assert_eq!(flows.len(), 6);
+    let local = [FlowAction::Output { port: PORT_LOCAL, max_len: 0 }];
+    assert_eq!(
+        (flows[0].instructions.apply.as_slice(), flows[1].instructions.apply.as_slice()),
+        ([].as_slice(), local.as_slice())
+    );
+    let dscp = |value| FlowAction::SetField { field: MatchField::IpDscp.number(), value };
+    let has = |wanted: &[FlowAction]| {
+        flows[2..].iter().any(|flow| wanted.iter().all(|action| flow.instructions.apply.contains(action)))
+    };
+    assert!(has(&[dscp(46), FlowAction::SetQueue(1)]) && has(&[dscp(8)]), "{flows:?}");
 
     let flows = controller.flows(DATAPATH_ID);
     assert_eq!((&flows[0]["intent"], &flows[0]["priority"]), (&json!("q"), &json!(65535)));
@@ -151,7 +190,7 @@ fn intents_are_in_the_gateways_table_one() {
     for name in ["q", "p", "a", "b"] {
         assert_eq!(controller.rest("DELETE", &format!("/v1/intents/{name}"), "").status, 200);
     }
-    assert_eq!(gateway.place.rules(), []);
+    assert_eq!(gateway.place.flows(), []);
     controller.stop();
 }
 
@@ -183,20 +222,32 @@ fn what_a_gateway_refuses_comes_back_in_its_own_words() {
         let error = &answer.json()["error"];
         assert_eq!((&error["type_name"], &error["code_name"]), (&json!(type_name), &json!(code_name)));
     }
-    assert_eq!(gateway.place.rules(), []);
+    assert_eq!(gateway.place.flows(), []);
+    controller.stop();
+}
 
-    // The table is full: what fits counts, and the rest is named.
+#[test]
+fn what_fits_counts_and_the_rest_is_named() {
+    let pki = Pki::new();
+    let controller = Controller::start(&pki, "");
+    // Somebody else's, which the controller leaves alone; there is room for two more.
+    let other = |number: usize| FlowMod {
+        pattern: Match::any().with(MatchField::EthSrc, 0x0200_0001_0000 + number as u128).unwrap(),
+        ..FlowMod::new(Command::Add, 1, 7)
+    };
+    let kept = Kept { flows: (0..FLOWS_MAX - 2).map(other).collect(), ..Kept::default() };
+    let gateway = Gateway::start_with(&pki, &controller, kept);
     let mut states = Vec::new();
-    for number in 0..66 {
+    for number in 0..4 {
         states.push(put(
             &controller,
             &format!("q-{number}"),
             &quarantine(&format!("02:00:00:00:01:{number:02x}")),
         ));
     }
-    assert_eq!(gateway.place.rules().len(), 64);
-    assert!(states[..64].iter().all(|state| state["state"] == "confirmed"));
-    for state in &states[64..] {
+    assert_eq!(gateway.place.flows().len(), FLOWS_MAX);
+    assert!(states[..2].iter().all(|state| state["state"] == "confirmed"), "{states:?}");
+    for state in &states[2..] {
         assert_eq!(
             (&state["state"], &state["error"]["code_name"]),
             (&json!("refused"), &json!("OFPFMFC_TABLE_FULL"))
@@ -211,6 +262,6 @@ fn what_a_gateway_refuses_comes_back_in_its_own_words() {
         (switch["reconcile"]["refused"] == json!([]) && switch["reconcile"]["state"] == "in-sync")
             .then_some(())
     });
-    assert_eq!(gateway.place.rules().len(), 64);
+    assert_eq!(gateway.place.flows().len(), FLOWS_MAX);
     controller.stop();
 }

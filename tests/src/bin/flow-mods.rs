@@ -123,10 +123,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             while let Some(frame) = self.framer.next_frame()? {
                 // What a switch of others says beside answers is not ours to judge.
                 let Ok((xid, message)) = Message::decode(frame) else { continue };
-                match message {
-                    Message::EchoRequest(data) => self.tell(xid, &Message::EchoReply(data)).await?,
-                    Message::Error(error) => self.errors.push(format!("{xid}: {:?}", error.kind)),
-                    message => return Ok((xid, message)),
+                if let Message::EchoRequest(data) = message {
+                    self.tell(xid, &Message::EchoReply(data)).await?;
+                } else if let Message::Error(error) = message {
+                    self.errors.push(format!("{xid}: {:?}", error.kind));
+                } else {
+                    return Ok((xid, message));
                 }
             }
             let bytes = tokio::time::timeout(WAIT, self.stream.read(&mut buffer)).await;
