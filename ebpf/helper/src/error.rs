@@ -85,9 +85,10 @@ impl DatapathError {
     }
 }
 
-/// True where the kernel's own answer, at the end of the chain, is "not permitted".
+/// True where the kernel's own answer, at the end of the chain, is "not permitted" (EPERM). EACCES is what a verifier says of a
+/// program that it refuses.
 pub(crate) fn is_denied(error: &(dyn StdError + 'static)) -> bool {
-    kernel_answer(error).is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    kernel_answer(error).is_some_and(|error| error.raw_os_error() == Some(libc::EPERM))
 }
 
 /// The operating system's own error at the end of the chain.
