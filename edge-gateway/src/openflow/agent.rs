@@ -6,7 +6,7 @@
 //! ```
 //! Pure: each call is given `now`, a span since an instant of the caller's choice that never goes back, and returns what to do.
 //!
-//! **What a controller changes is gathered and installed together** ([`batch`]): when nothing follows for [`FLUSH_IDLE`], when much
+//! **What a controller changes is gathered and installed together** (`batch`): when nothing follows for [`FLUSH_IDLE`], when much
 //! waits, or when something is asked whose answer depends on it (a barrier, statistics). Until the helper has confirmed, no further
 //! frame is taken: [`Agent::is_waiting`] says so and the shell leaves the socket alone. So a barrier's reply means that the kernel judges
 //! by all that came before it (§7.3.8), there is no queue to bound, and a refusal by the helper is told to each message that it
