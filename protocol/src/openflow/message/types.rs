@@ -74,7 +74,7 @@ impl MessageType {
 /// `struct ofp_header` (§7.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// Protocol version, [`VERSION`] for 1.3.
+    /// Protocol version, [`VERSION`](crate::openflow::VERSION) for 1.3.
     pub version: u8,
     /// The number of the type; [`MessageType::from_u8`] names it.
     pub message_type: u8,
@@ -85,7 +85,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads the first [`HEADER_BYTES`] of `bytes` and leaves the rest alone.
+    /// Reads the first [`HEADER_BYTES`](crate::openflow::HEADER_BYTES) of `bytes` and leaves the rest alone.
     ///
     /// # Errors
     /// [`WireError::Truncated`].
