@@ -7,6 +7,7 @@ mod support;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use caregate_ebpf_common::switch::{KEY_BYTES, op::port};
@@ -14,7 +15,7 @@ use caregate_protocol::datapath::switch::{
     BandKind, CHANGES_MAX, Change, FlowAction, FlowEntry, FlowInstructions, GroupBucket, GroupEntry,
     GroupKind, MeterBand, MeterEntry, SwitchCounters,
 };
-use caregate_protocol::datapath::{Event, Mode, Reason, Reply, Request, Role};
+use caregate_protocol::datapath::{Event, Mode, Port, Reason, Reply, Request, Role};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use support::{Client, Helper, Place, Wire, run, until};
 
@@ -31,10 +32,14 @@ struct Host {
     name: String,
 }
 
+/// Of all tests here, which run side by side.
+static HOSTS: AtomicU32 = AtomicU32::new(0);
+
 impl Host {
     /// On port `number`, with address 10.8.0.`number`; all hosts know one another's.
     fn on(number: u32) -> Self {
-        let host = Self { name: format!("caregate-host-{}-{number}", std::process::id()) };
+        let one_of_all = HOSTS.fetch_add(1, Ordering::Relaxed);
+        let host = Self { name: format!("caregate-host-{}-{one_of_all}", std::process::id()) };
         let (port, mac) = (format!("sw{number}"), Self::mac(number));
         run("ip", &["netns", "add", &host.name]);
         // Else its own neighbour discovery would be counted too.
@@ -116,14 +121,22 @@ fn counted(client: &mut Client, flow: u64) -> u64 {
 
 /// A client once all three ports have their program and a carrier.
 fn ready(place: &Place) -> Client {
-    until("all ports are switched", || {
-        let client = place.try_connect(1).unwrap();
-        let is_ready = client.welcome.ports.iter().all(|port| {
-            assert_eq!(port.role, Role::Switch);
-            port.up && matches!(port.mode, Mode::Native | Mode::Generic)
+    let mut client = place.try_connect(1).unwrap();
+    assert!(client.welcome.ports.iter().all(|port| port.role == Role::Switch));
+    wait(&mut client, |port| port.up && matches!(port.mode, Mode::Native | Mode::Generic));
+    client
+}
+
+/// Until all ports are so, by what the helper says of them.
+fn wait(client: &mut Client, is_so: impl Fn(&Port) -> bool) {
+    while !client.welcome.ports.iter().all(&is_so) {
+        let changed = client.event(|event| match event {
+            Event::PortStatus(port) => Some(port.clone()),
+            Event::Punt { .. } | Event::PacketIn { .. } => None,
         });
-        is_ready.then_some(client)
-    })
+        let known = client.welcome.ports.iter_mut().find(|known| known.number == changed.number);
+        *known.unwrap() = changed;
+    }
 }
 
 fn frame(number: u8) -> Vec<u8> {
@@ -189,10 +202,7 @@ fn programs_run_in_the_driver_while_every_port_sends_what_is_redirected() {
     assert!(hosts[0].reaches(2) && !hosts[0].reaches(3));
     // One whose driver drops them takes all into the stack, with what they know.
     offload(&hosts[1], "off");
-    let client = until("all programs run in the stack", || {
-        let client = place.try_connect(1).unwrap();
-        (modes(&client) == [Mode::Generic; 3]).then_some(client)
-    });
+    wait(&mut client, |port| port.mode == Mode::Generic);
     assert!(hosts[0].reaches(2) && !hosts[0].reaches(3));
     drop((client, helper));
 }
