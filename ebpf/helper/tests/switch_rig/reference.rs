@@ -61,7 +61,15 @@ fn ip(bytes: &[u8]) -> Option<Ip> {
         (at, 0x0800) if bytes.get(at)? >> 4 == 4 && bytes.len() >= at + 20 => {
             let payload = at + usize::from(bytes[at] & 15) * 4;
             let end = at + number(&bytes[at + 2..at + 4]) as usize;
-            Some(Ip { at, is_v6: false, protocol: bytes[at + 9], protocol_at: at + 9, payload, end })
+            // What is behind a popped label may only look like a header.
+            (payload >= at + 20 && end >= payload).then_some(Ip {
+                at,
+                is_v6: false,
+                protocol: bytes[at + 9],
+                protocol_at: at + 9,
+                payload,
+                end,
+            })
         }
         (at, 0x86dd) if bytes.get(at)? >> 4 == 6 && bytes.len() >= at + 40 => {
             let end = at + 40 + number(&bytes[at + 4..at + 6]) as usize;
