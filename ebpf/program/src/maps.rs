@@ -113,8 +113,9 @@ pub(crate) fn port_number(interface: u32) -> Option<u32> {
     unsafe { PORTS.get(interface) }.map(|words| words[0] as u32)
 }
 
+/// Counts a frame of so many bytes.
 #[inline(always)]
-fn add(counter: Option<*mut Counter>, bytes: u64) {
+pub(crate) fn add(counter: Option<*mut Counter>, bytes: u64) {
     if let Some(counter) = counter {
         // SAFETY: the pointer is to this CPU's own value, and neither XDP nor tc egress preempts itself there.
         unsafe {

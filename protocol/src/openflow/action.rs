@@ -5,6 +5,7 @@
 
 use super::error::{BadAction, ErrorKind};
 use super::message::Fault;
+use super::numbered::numbered;
 use super::oxm::Oxm;
 use super::wire::{pad, padding, put_u16, put_u32, with_length};
 use crate::wire::{Reader, WireError};
@@ -17,38 +18,9 @@ pub const CONTROLLER_MAX_LEN_NO_BUFFER: u16 = 0xffff;
 /// `OFPCML_MAX` (§7.2.5): the longest beginning of a frame that a controller may ask for.
 pub const CONTROLLER_MAX_LEN: u16 = 0xffe5;
 
-macro_rules! action_types {
-    ($($name:ident = $number:literal $standard:literal,)*) => {
-        /// `enum ofp_action_type` (§7.2.5).
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u16)]
-        pub enum ActionType {
-            $(#[doc = $standard] $name = $number,)*
-        }
-
-        impl ActionType {
-            /// All of them, by number.
-            pub const ALL: &'static [Self] = &[$(Self::$name),*];
-
-            /// The standard's name.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $standard),* }
-            }
-
-            /// The type with this number, if 1.3.5 has one.
-            #[must_use]
-            pub const fn from_u16(number: u16) -> Option<Self> {
-                match number {
-                    $($number => Some(Self::$name),)*
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-action_types! {
+numbered! {
+    /// `enum ofp_action_type` (§7.2.5).
+    ActionType:
     Output = 0 "OFPAT_OUTPUT",
     CopyTtlOut = 11 "OFPAT_COPY_TTL_OUT",
     CopyTtlIn = 12 "OFPAT_COPY_TTL_IN",

@@ -3,41 +3,13 @@
 use super::action::{Action, body_bytes};
 use super::error::{BadInstruction, ErrorKind};
 use super::message::Fault;
+use super::numbered::numbered;
 use super::wire::{pad, put_u16, put_u32, put_u64, with_length};
 use crate::wire::{Reader, WireError};
 
-macro_rules! instruction_types {
-    ($($name:ident = $number:literal $standard:literal,)*) => {
-        /// `enum ofp_instruction_type` (§7.2.4).
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u16)]
-        pub enum InstructionType {
-            $(#[doc = $standard] $name = $number,)*
-        }
-
-        impl InstructionType {
-            /// All of them, by number.
-            pub const ALL: &'static [Self] = &[$(Self::$name),*];
-
-            /// The standard's name.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $standard),* }
-            }
-
-            /// The type with this number, if 1.3.5 has one.
-            #[must_use]
-            pub const fn from_u16(number: u16) -> Option<Self> {
-                match number {
-                    $($number => Some(Self::$name),)*
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-instruction_types! {
+numbered! {
+    /// `enum ofp_instruction_type` (§7.2.4).
+    InstructionType:
     GotoTable = 1 "OFPIT_GOTO_TABLE",
     WriteMetadata = 2 "OFPIT_WRITE_METADATA",
     WriteActions = 3 "OFPIT_WRITE_ACTIONS",

@@ -27,6 +27,7 @@ mod instruction;
 mod message;
 pub mod meter;
 pub mod multipart;
+mod numbered;
 mod oxm;
 mod packet;
 pub mod port;

@@ -14,6 +14,7 @@ pub use stats::{
 };
 
 use super::message::Fault;
+use super::numbered::numbered;
 use super::port::PORT_BYTES;
 use super::wire::{pad, put_u16};
 use super::{HEADER_BYTES, MESSAGE_BYTES_MAX};
@@ -25,38 +26,9 @@ const FLAG_MORE: u16 = 1;
 /// Bytes of a multipart message before its body: header, type, flags, padding.
 const MULTIPART_HEADER_BYTES: usize = HEADER_BYTES + 8;
 
-macro_rules! multipart_types {
-    ($($name:ident = $number:literal $standard:literal,)*) => {
-        /// `enum ofp_multipart_type` (§7.3.5).
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u16)]
-        pub enum MultipartType {
-            $(#[doc = $standard] $name = $number,)*
-        }
-
-        impl MultipartType {
-            /// All of them, by number.
-            pub const ALL: &'static [Self] = &[$(Self::$name),*];
-
-            /// The standard's name.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $standard),* }
-            }
-
-            /// The type with this number, if 1.3.5 has one.
-            #[must_use]
-            pub const fn from_u16(number: u16) -> Option<Self> {
-                match number {
-                    $($number => Some(Self::$name),)*
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-multipart_types! {
+numbered! {
+    /// `enum ofp_multipart_type` (§7.3.5).
+    MultipartType:
     Desc = 0 "OFPMP_DESC",
     Flow = 1 "OFPMP_FLOW",
     Aggregate = 2 "OFPMP_AGGREGATE",

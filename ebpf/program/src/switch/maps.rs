@@ -14,6 +14,7 @@ use caregate_ebpf_common::switch::record::{
 };
 
 use super::work::{NOT_ASKED, Work};
+use crate::maps::add;
 
 #[map]
 static BLOBS: Array<Blob> = Array::with_max_entries(2, BPF_F_MMAPABLE);
@@ -76,18 +77,6 @@ pub(crate) fn blob(epoch: u64) -> Option<&'static Blob> {
 pub(crate) fn has_rules(epoch: u64, table: u64) -> bool {
     let at = blob::TABLES_AT + (table as usize & blob::TABLES - 1) * blob::TABLE_WORDS;
     blob(epoch).is_some_and(|blob| blob[at] != 0)
-}
-
-/// An array's own value; another processor may write it.
-#[inline(always)]
-fn add(counter: Option<*mut Counter>, bytes: u64) {
-    if let Some(counter) = counter {
-        // SAFETY: the pointer is to this CPU's own value, and XDP does not preempt itself there.
-        unsafe {
-            (*counter).frames += 1;
-            (*counter).bytes += bytes;
-        }
-    }
 }
 
 #[inline(always)]
