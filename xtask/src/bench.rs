@@ -46,6 +46,8 @@ enum Name {
     GatewayBuild,
     /// The switch: what a frame costs, frames dropped and flows taken per second, beside xdp-filter, nftables and Open vSwitch.
     Datapath,
+    /// Of `datapath`, flows taken per second alone: our switch and Open vSwitch.
+    FlowMods,
     /// What sensors feel of a flood on their port: with our filter, with nftables, with none.
     Flood,
 }
@@ -59,6 +61,10 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         Name::Spool => spool(args.json),
         Name::GatewayBuild => gateway_build(args.json),
         Name::Datapath => datapath(args),
+        Name::FlowMods => {
+            prepare_switch(args)?;
+            print(args.json, &flow_mods(args.rounds)?)
+        }
         Name::Flood => {
             let BenchArgs { rounds, seconds, pps, no_build, .. } = *args;
             let plan = flood::Plan { rounds, seconds, pps, is_to_build: !no_build };
@@ -89,8 +95,7 @@ fn spool(json: bool) -> anyhow::Result<()> {
 /// Packages of the switch, and of what measures it.
 const SWITCH: &[&str] = &["edge-gateway", "caregate-datapathd", "caregate-tests"];
 
-/// What needs no daemons is measured by a bench of the helper's, which has the maps; then both switches take flows.
-fn datapath(args: &BenchArgs) -> anyhow::Result<()> {
+fn prepare_switch(args: &BenchArgs) -> anyhow::Result<()> {
     if !setup::can_make_namespaces() {
         bail!("eBPF and network namespaces need root; run it as root");
     }
@@ -99,6 +104,12 @@ fn datapath(args: &BenchArgs) -> anyhow::Result<()> {
     if !args.no_build {
         build::cargo(SWITCH)?;
     }
+    Ok(())
+}
+
+/// What needs no daemons is measured by a bench of the helper's, which has the maps; then both switches take flows.
+fn datapath(args: &BenchArgs) -> anyhow::Result<()> {
+    prepare_switch(args)?;
     say("bench: a frame's cost and drop rates, some minutes");
     let output = cargo()
         .args(["bench", "--package", "caregate-datapathd", "--bench", "datapath", "--"])
@@ -112,18 +123,26 @@ fn datapath(args: &BenchArgs) -> anyhow::Result<()> {
     }
     let last = text.lines().last().context("the bench said nothing")?;
     let mut out: Value = serde_json::from_str(last).with_context(|| format!("not JSON: {last}"))?;
+    let flows = flow_mods(args.rounds)?;
+    // One file has both sets.
+    for (field, value) in flows.as_object().into_iter().flatten() {
+        out[field] = value.clone();
+        out[format!("{field}_wide")] = value.clone();
+    }
+    print(args.json, &out)
+}
+
+/// Flows per second that both switches take.
+fn flow_mods(rounds: u32) -> anyhow::Result<Value> {
     say("bench: flows per second");
-    let rounds = flow_mods::measure(args.rounds)?;
+    let rounds = flow_mods::measure(rounds)?;
     let of = |pick: fn(&(Figures, Figures)) -> f64| {
         flood::median(rounds.iter().map(pick).collect()).map(f64::round)
     };
-    let (ours, ovs) = (of(|(ours, _)| ours.flow_mods_per_s), of(|(_, ovs)| ovs.flow_mods_per_s));
-    // One file has both sets.
-    for suffix in ["", "_wide"] {
-        out[format!("flow_mods_per_s{suffix}")] = json!(ours);
-        out[format!("flow_mods_per_s_ovs{suffix}")] = json!(ovs);
-    }
-    print(args.json, &out)
+    Ok(json!({
+        "flow_mods_per_s": of(|(ours, _)| ours.flow_mods_per_s),
+        "flow_mods_per_s_ovs": of(|(_, ovs)| ovs.flow_mods_per_s),
+    }))
 }
 
 /// In a target folder of its own, so that nothing is there already; registry downloads are fetched first and don't count.
