@@ -58,28 +58,61 @@ impl Connection {
         request: Request,
         tell: &mut impl FnMut(Event),
     ) -> Answer {
-        self.number = self.number.wrapping_add(1);
-        let number = self.number;
-        let bytes = ToHelper { number, request }.encode();
         let asked = async {
-            self.write(&bytes).await?;
-            loop {
-                match self.next().await? {
-                    FromHelper::Event(event) => tell(event),
-                    FromHelper::Reply { number: replied, result } => {
-                        // What it could not read has no number.
-                        if replied != number && !(replied == 0 && result.is_err()) {
-                            return Err(DatapathError::Unexpected);
-                        }
-                        let reply = result?;
-                        let descriptor =
-                            if reply == Reply::Socket { self.descriptors.pop_front() } else { None };
-                        return Ok((reply, descriptor));
-                    }
-                }
-            }
+            let number = self.send(request).await?;
+            self.reply(number, tell).await
         };
         timeout(longest, asked).await.map_err(|_elapsed| DatapathError::Timeout)?
+    }
+
+    /// Asks all of it and then waits for the replies, so that the helper works at one while the next is written. A refusal is the
+    /// first that came.
+    pub(super) async fn call_all(
+        &mut self,
+        requests: impl Iterator<Item = Request>,
+        tell: &mut impl FnMut(Event),
+    ) -> Result<(), DatapathError> {
+        let asked = async {
+            let mut numbers = Vec::new();
+            for request in requests {
+                numbers.push(self.send(request).await?);
+            }
+            let mut first = Ok(());
+            for number in numbers {
+                match self.reply(number, tell).await {
+                    Ok((Reply::Done, None)) => {}
+                    Ok(_) => return Err(DatapathError::Unexpected),
+                    Err(refused @ DatapathError::Refused(_)) => first = first.and(Err(refused)),
+                    Err(lost) => return Err(lost),
+                }
+            }
+            first
+        };
+        timeout(REPLY_TIMEOUT, asked).await.map_err(|_elapsed| DatapathError::Timeout)?
+    }
+
+    async fn send(&mut self, request: Request) -> Result<u32, DatapathError> {
+        self.number = self.number.wrapping_add(1);
+        let bytes = ToHelper { number: self.number, request }.encode();
+        self.write(&bytes).await?;
+        Ok(self.number)
+    }
+
+    async fn reply(&mut self, number: u32, tell: &mut impl FnMut(Event)) -> Answer {
+        loop {
+            match self.next().await? {
+                FromHelper::Event(event) => tell(event),
+                FromHelper::Reply { number: replied, result } => {
+                    // What it could not read has no number.
+                    if replied != number && !(replied == 0 && result.is_err()) {
+                        return Err(DatapathError::Unexpected);
+                    }
+                    let reply = result?;
+                    let descriptor = if reply == Reply::Socket { self.descriptors.pop_front() } else { None };
+                    return Ok((reply, descriptor));
+                }
+            }
+        }
     }
 
     /// The next event; a reply that nobody asked for is an error. May be dropped at any time.

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use caregate_protocol::datapath::switch::Change;
 use caregate_protocol::datapath::{Event, Policy, Reply, Request, Welcome};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
@@ -12,7 +11,7 @@ use tracing::{info, warn};
 
 use super::connection::Connection;
 use super::mirror::{self, Mirror};
-use super::{Answer, Call, DatapathError, Listeners};
+use super::{Call, DatapathError, Listeners};
 use crate::openflow::helper::HelperEvent;
 
 /// Between attempts: a helper that restarts is back within a few tenths of a second, and an attempt costs next to nothing.
@@ -100,45 +99,30 @@ impl Task {
 
     /// An error is one of the connection.
     async fn ask(&mut self, connection: &mut Connection, call: Call) -> Result<(), DatapathError> {
-        let answer = if let Request::Change { changes, .. } = call.request {
-            self.change(connection, changes).await
+        let Call { request, answer: to } = call;
+        let said = &mut |event| tell(&self.welcome, &self.listeners, event);
+        let mut changed = None;
+        let answer = if let Request::Change { changes, .. } = request {
+            // The whole series; where a part of it is refused, the helper refuses its end, and all is as if it had not been asked.
+            let done = connection.call_all(mirror::series(&changes), said).await;
+            changed = done.is_ok().then_some(changes);
+            done.map(|()| (Reply::Done, None))
         } else {
-            if let Request::SetPolicy(policy) = &call.request {
+            if let Request::SetPolicy(policy) = &request {
                 self.told.policy = Some(policy.clone());
             }
-            connection.call(call.request, &mut |event| tell(&self.welcome, &self.listeners, event)).await
+            connection.call(request, said).await
         };
         let (answer, lost) = match answer {
             Err(lost) if !matches!(lost, DatapathError::Refused(_)) => (Err(DatapathError::Away), Some(lost)),
             answer => (answer, None),
         };
         // Whoever asked may have gone.
-        drop(call.answer.send(answer));
-        lost.map_or(Ok(()), Err)
-    }
-
-    /// The whole series; where a part of it is refused, all of it is as if it had not been asked.
-    async fn change(&mut self, connection: &mut Connection, changes: Vec<Change>) -> Answer {
-        for request in mirror::series(&changes) {
-            let is_last = matches!(request, Request::Change { more: false, .. });
-            let mut said = |event| tell(&self.welcome, &self.listeners, event);
-            match connection.call(request, &mut said).await {
-                Ok((Reply::Done, None)) => {}
-                Ok(_) => return Err(DatapathError::Unexpected),
-                Err(refused @ DatapathError::Refused(_)) if !is_last => {
-                    // The helper waits for the end of the series, and refuses that too.
-                    let end = Request::Change { changes: Vec::new(), more: false };
-                    return match connection.call(end, &mut said).await {
-                        Ok(_) => Err(DatapathError::Unexpected),
-                        Err(DatapathError::Refused(_)) => Err(refused),
-                        Err(lost) => Err(lost),
-                    };
-                }
-                Err(error) => return Err(error),
-            }
+        drop(to.send(answer));
+        if let Some(changes) = changed {
+            self.told.switch.get_or_insert_default().take(changes);
         }
-        self.told.switch.get_or_insert_default().take(changes);
-        Ok((Reply::Done, None))
+        lost.map_or(Ok(()), Err)
     }
 
     /// Until there is a connection that knows all that it has to; none when nobody can ask any more.
@@ -179,12 +163,8 @@ impl Task {
         let changes = self.told.switch.as_ref().map(Mirror::everything).unwrap_or_default();
         let policy = self.told.policy.clone().map(Request::SetPolicy);
         // Whoever is shut out is so before policy admits anybody.
-        for request in mirror::series(&changes).chain(policy) {
-            let told = connection.call(request, &mut |event| note(&mut welcome, &event)).await?;
-            if !matches!(told, (Reply::Done, None)) {
-                return Err(DatapathError::Unexpected);
-            }
-        }
+        let requests = mirror::series(&changes).chain(policy);
+        connection.call_all(requests, &mut |event| note(&mut welcome, &event)).await?;
         Ok((connection, welcome))
     }
 }

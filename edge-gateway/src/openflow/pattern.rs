@@ -4,6 +4,8 @@
 //! same that the kernel makes. Fields that can't be there together share a place: which of them is meant follows from the
 //! prerequisites, which the standard makes exact.
 
+use std::hash::{Hash, Hasher};
+
 use caregate_ebpf_common::switch::{KEY_BYTES, KEY_WORDS, Key, Place, place};
 use caregate_protocol::datapath::switch::MATCH_BYTES;
 use caregate_protocol::openflow::{
@@ -15,10 +17,25 @@ use super::port;
 const _: () = assert!(MATCH_BYTES == KEY_BYTES, "daemon, helper and kernel speak of one key");
 
 /// A value and the bits of it that count. A bit outside `mask` is 0 in `value`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pattern {
     value: Key,
     mask: Key,
+}
+
+/// Of the words that count, which are few, and which they are.
+impl Hash for Pattern {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut counting = 0_u16;
+        for (at, (value, mask)) in self.value.iter().zip(&self.mask).enumerate() {
+            if *mask != 0 {
+                counting |= 1 << at;
+                state.write_u64(*value);
+                state.write_u64(*mask);
+            }
+        }
+        state.write_u16(counting);
+    }
 }
 
 impl Pattern {
@@ -33,12 +50,14 @@ impl Pattern {
     /// # Errors
     /// `OFPBMC_BAD_FIELD` for a field that this switch doesn't have, else as [`Match::check`].
     pub fn of(wanted: &Match) -> Result<Self, BadMatch> {
-        let places = wanted.fields.iter().map(|oxm| oxm.field().and_then(|field| place(field.number())));
-        let places: Vec<Place> = places.collect::<Option<_>>().ok_or(BadMatch::BadField)?;
-        wanted.check()?;
+        // What this switch doesn't have is told before anything else that may be wrong.
+        let is_had = |oxm: &Oxm| oxm.field().is_some_and(|field| place(field.number()).is_some());
+        if !wanted.fields.iter().all(is_had) {
+            return Err(BadMatch::BadField);
+        }
         let mut pattern = Self::any();
-        for (oxm, place) in wanted.fields.iter().zip(places) {
-            let masked = oxm.masked_value().ok_or(BadMatch::BadLen)?;
+        for (field, masked) in wanted.checked()? {
+            let place = place(field.number()).ok_or(BadMatch::BadField)?;
             put(&mut pattern.value, place, masked.value);
             put(&mut pattern.mask, place, masked.mask);
         }
@@ -168,26 +187,41 @@ fn bytes(key: &Key) -> [u8; MATCH_BYTES] {
     bytes
 }
 
-/// Word and shift of each byte of a place, the last first.
-fn cells(place: Place) -> impl Iterator<Item = (usize, u32)> {
-    let cell = |byte: usize| (byte / 8, 56 - 8 * u32::try_from(byte % 8).unwrap_or_default());
-    (place.byte..place.byte + place.bytes).rev().map(cell)
-}
+/// Bytes of a word of a key.
+const WORD_BYTES: usize = 8;
 
-/// Adds a number, which is no wider than the place.
+/// Adds a number, which is no wider than the place. A place is part of one word, or two whole ones.
 fn put(key: &mut Key, place: Place, number: u128) {
-    let mut rest = number << place.shift;
-    for (word, shift) in cells(place) {
-        let [byte, ..] = rest.to_le_bytes();
-        key[word] |= u64::from(byte) << shift;
-        rest >>= 8;
+    let (word, below) = cell(place);
+    if place.bytes > WORD_BYTES {
+        let [low, high] = halves(number);
+        key[word] |= high;
+        key[word + 1] |= low;
+    } else {
+        let [low, _] = halves(number);
+        key[word] |= low << below;
     }
 }
 
 fn take(key: &Key, place: Place) -> u128 {
-    let byte = |(at, (word, shift)): (u32, (usize, u32))| u128::from(key[word] >> shift & 0xff) << (8 * at);
-    let number = (0..).zip(cells(place)).map(byte).fold(0, |sum, byte| sum | byte);
-    number >> place.shift & (u128::MAX >> (u128::BITS - place.bits))
+    let (word, below) = cell(place);
+    if place.bytes > WORD_BYTES {
+        u128::from(key[word]) << u64::BITS | u128::from(key[word + 1])
+    } else {
+        u128::from(key[word] >> below & u64::MAX >> (u64::BITS - place.bits))
+    }
+}
+
+/// The word of a place, and the bits below it in that.
+fn cell(place: Place) -> (usize, u32) {
+    let behind = WORD_BYTES.saturating_sub(place.byte % WORD_BYTES + place.bytes);
+    (place.byte / WORD_BYTES, 8 * u32::try_from(behind).unwrap_or_default() + place.shift)
+}
+
+/// Low and high.
+#[expect(clippy::cast_possible_truncation, reason = "that is what a half is")]
+fn halves(number: u128) -> [u64; 2] {
+    [number as u64, (number >> u64::BITS) as u64]
 }
 
 #[cfg(test)]

@@ -140,12 +140,18 @@ impl Ports {
         self.guard == Guard::On && self.role(number) == Some(Role::Sensor)
     }
 
+    /// Whether there are any that are guarded.
+    #[must_use]
+    pub fn has_sensors(&self) -> bool {
+        self.list.iter().any(|entry| self.is_sensor(entry.port.number))
+    }
+
     /// Whether frames of a sensor port can match.
     #[must_use]
     pub fn covers_sensors(&self, pattern: &Pattern) -> bool {
         match pattern.in_port() {
             Some(number) => self.is_sensor(number),
-            None => self.list.iter().any(|entry| self.is_sensor(entry.port.number)),
+            None => self.has_sensors(),
         }
     }
 

@@ -191,9 +191,12 @@ impl Shell {
         }
     }
 
-    /// Says what the tables are now.
+    /// Says what the tables are now, once that is in force.
     fn tell(&mut self) {
         let tables = self.agent.tables();
+        if tables.is_changed() {
+            return;
+        }
         if self.told.replace(tables.revision()) == Some(tables.revision()) {
             return;
         }

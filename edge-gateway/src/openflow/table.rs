@@ -2,12 +2,13 @@
 //! which a frame meets them, and by when they end.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use caregate_protocol::datapath::switch::{FlowAction, FlowCounters};
+use caregate_protocol::datapath::switch::{FLOWS_MAX, FlowAction, FlowCounters};
 pub use caregate_protocol::openflow::{NO_BUFFER, TABLE_ALL};
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::flow::{Flow, FlowId, RemovedReason};
 use super::pattern::Pattern;
@@ -74,18 +75,32 @@ impl Rank {
 /// What no two flows have in common (§6.4).
 type Identity = (u8, u16, Arc<Pattern>);
 
-/// The flows.
-#[derive(Debug, Default)]
+/// The flows. Their hash can be foreseen: who chooses flows that collide slows down nobody but its own flow-mods, of which
+/// [`FLOWS_MAX`] can.
+#[derive(Debug)]
 pub struct FlowTable {
     flows: BTreeMap<Rank, Flow>,
     /// Of each flow its rank.
-    ranks: HashMap<FlowId, Rank>,
+    ranks: FxHashMap<FlowId, Rank>,
     /// Of each flow its id.
-    identities: HashMap<Identity, FlowId>,
+    identities: FxHashMap<Identity, FlowId>,
     /// Of each flow that ends of itself, when.
     deadlines: BTreeSet<(Duration, FlowId)>,
     /// Flows with an idle timeout.
     idle: usize,
+}
+
+impl Default for FlowTable {
+    /// None, and room for all that there can be: tables that grow while a controller fills them are hashed anew at each doubling.
+    fn default() -> Self {
+        Self {
+            flows: BTreeMap::new(),
+            ranks: FxHashMap::with_capacity_and_hasher(FLOWS_MAX, FxBuildHasher),
+            identities: FxHashMap::with_capacity_and_hasher(FLOWS_MAX, FxBuildHasher),
+            deadlines: BTreeSet::new(),
+            idle: 0,
+        }
+    }
 }
 
 impl FlowTable {

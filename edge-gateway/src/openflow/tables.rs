@@ -189,9 +189,9 @@ impl Tables {
     /// Whether what was changed decides which of the sensors' frames come through.
     #[must_use]
     pub fn touches_sensors(&self) -> bool {
-        let before = self.journal.flows.values().flatten();
+        let before = self.journal.flows.values().flatten().map(Box::as_ref);
         let after = self.journal.flows.keys().filter_map(|id| self.flows.get(*id));
-        before.chain(after).any(|flow| self.ports.covers_sensors(&flow.pattern))
+        self.ports.has_sensors() && before.chain(after).any(|flow| self.ports.covers_sensors(&flow.pattern))
     }
 
     /// What has to be told to a helper that knows how it was at the last [`commit`](Self::commit). What a flow names is there before it,
@@ -244,7 +244,7 @@ impl Tables {
             drop(self.flows.remove(*id));
         }
         for flow in flows.into_values().flatten() {
-            self.flows.put(flow);
+            self.flows.put(*flow);
         }
         for (id, before) in groups {
             match before {

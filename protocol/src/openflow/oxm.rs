@@ -17,6 +17,7 @@ use std::fmt;
 
 pub use field::{MatchField, Prerequisite, VLAN_VID_NONE, VLAN_VID_PRESENT, eth_type, ip_proto};
 pub use pattern::Match;
+use smallvec::SmallVec;
 use thiserror::Error;
 
 use super::error::ErrorKind;
@@ -60,10 +61,13 @@ pub struct Oxm {
     /// Seven bits.
     number: u8,
     /// With the mask at most [`PAYLOAD_BYTES_MAX`].
-    value: Vec<u8>,
+    value: Bytes,
     /// As long as the value.
-    mask: Option<Vec<u8>>,
+    mask: Option<Bytes>,
 }
+
+/// As long as an IPv6 address, the longest value of 1.3.5; what is longer is another's, and on the heap.
+type Bytes = SmallVec<[u8; 16]>;
 
 impl Oxm {
     /// A field of class `OFPXMC_OPENFLOW_BASIC`, in network byte order.
@@ -98,7 +102,7 @@ impl Oxm {
 
     /// As `new`, for callers whose types have the length.
     fn of(field: MatchField, value: &[u8], mask: Option<&[u8]>) -> Self {
-        let (value, mask) = (value.to_vec(), mask.map(<[u8]>::to_vec));
+        let (value, mask) = (Bytes::from_slice(value), mask.map(Bytes::from_slice));
         Self { class: CLASS_BASIC, number: field as u8, value, mask }
     }
 
@@ -173,12 +177,12 @@ impl Oxm {
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        let bytes = self.value.len() + self.mask.as_ref().map_or(0, Vec::len);
+        let bytes = self.value.len() + self.mask.as_ref().map_or(0, |mask| mask.len());
         put_u16(out, self.class);
         out.push((self.number << 1) | u8::from(self.mask.is_some()));
         out.push(u8::try_from(bytes).unwrap_or(u8::MAX));
-        out.extend(&self.value);
-        out.extend(self.mask.iter().flatten());
+        out.extend_from_slice(&self.value);
+        out.extend_from_slice(self.mask.as_deref().unwrap_or_default());
     }
 
     /// One TLV of `reader`; the error is that of a match or a set-field, which the caller knows.
@@ -193,18 +197,20 @@ impl Oxm {
             return Err(Fault::Standard(bad_length));
         }
         let (value, mask) = payload.split_at(if is_masked { bytes / 2 } else { bytes });
-        let mask = is_masked.then(|| mask.to_vec());
-        Ok(Self { class, number: field >> 1, value: value.to_vec(), mask })
+        let mask = is_masked.then(|| Bytes::from_slice(mask));
+        Ok(Self { class, number: field >> 1, value: Bytes::from_slice(value), mask })
     }
 
     /// Bytes of the whole TLV.
     pub(super) fn bytes(&self) -> usize {
-        OXM_HEADER_BYTES + self.value.len() + self.mask.as_ref().map_or(0, Vec::len)
+        OXM_HEADER_BYTES + self.value.len() + self.mask.as_ref().map_or(0, |mask| mask.len())
     }
 }
 
 fn number(bytes: &[u8]) -> Option<u128> {
-    (bytes.len() <= 16).then(|| bytes.iter().fold(0, |number, byte| (number << 8) | u128::from(*byte)))
+    let mut number = [0; 16];
+    number.get_mut(16_usize.checked_sub(bytes.len())?..)?.copy_from_slice(bytes);
+    Some(u128::from_be_bytes(number))
 }
 
 /// The lowest bytes of a number, as many as the field has.

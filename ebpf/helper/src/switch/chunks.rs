@@ -70,13 +70,12 @@ pub(super) fn choose(rules: &[&Pattern]) -> Vec<Chunk> {
     let mut told_apart = Pairs::new(&keys, &sampled);
     let mut chosen = Vec::new();
     while chosen.len() < CHUNKS_MAX {
-        let Some((chunk, pairs)) = told_apart.best() else { break };
+        let Some((chunk, pairs)) = told_apart.take_best() else { break };
         // Rules that it spares a key, in tenths, were all of the table looked at.
         let spared = pairs * rules.len() * 10 / (keys.len() * sampled.len()).max(1);
         if spared * TENTHS_OF_A_RULE < 100 {
             break;
         }
-        told_apart.take(chunk);
         chosen.push(chunk);
     }
     chosen
@@ -85,38 +84,80 @@ pub(super) fn choose(rules: &[&Pattern]) -> Vec<Chunk> {
 /// Pairs of a key and a rule that no chosen chunk tells apart, and those that each chunk does.
 struct Pairs {
     left: Vec<u64>,
-    by_chunk: Vec<(Chunk, Vec<u64>)>,
+    by_chunk: Vec<Candidate>,
+}
+
+struct Candidate {
+    chunk: Chunk,
+    /// A bit for each pair.
+    told_apart: Vec<u64>,
+    /// Of the pairs that are left it tells so many apart at most: as many as when it was counted last, and what is left gets less.
+    most: usize,
+}
+
+/// A byte in each of a word's eight.
+const EACH: u64 = 0x0101_0101_0101_0101;
+/// All bits of each byte but the highest.
+const LOW: u64 = 0x7f * EACH;
+
+/// A bit for each of a word's bytes that is not 0, the lowest byte's lowest.
+fn bytes_set(word: u64) -> u64 {
+    let highest = (((word & LOW) + LOW) | word) & !LOW;
+    // Each byte's bit is moved to the highest byte, each to another place of it.
+    (highest >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
 
 impl Pairs {
     fn new(keys: &[Key], rules: &[&Pattern]) -> Self {
-        let words = (keys.len() * rules.len()).div_ceil(64);
         let used = |chunk: &Chunk| rules.iter().any(|rule| byte(&rule.mask, *chunk) != 0);
-        let mut by_chunk: Vec<_> = (0..KEY_BYTES).filter(used).map(|chunk| (chunk, vec![0; words])).collect();
-        let pairs = keys.iter().flat_map(|key| rules.iter().map(move |rule| (key, rule)));
-        for (pair, (key, rule)) in pairs.enumerate() {
-            for (chunk, bits) in &mut by_chunk {
-                let (word, (_, shift)) = (*chunk / 8, place(*chunk));
-                let differs = (key[word] ^ rule.value[word]) & rule.mask[word];
-                bits[pair / 64] |= u64::from(differs >> shift & 0xff != 0) << (pair % 64);
-            }
-        }
+        let by_chunk: Vec<Candidate> =
+            (0..KEY_BYTES).filter(used).map(|chunk| Candidate::new(chunk, keys, rules)).collect();
+        let words = by_chunk.first().map_or(0, |first| first.told_apart.len());
         Self { left: vec![u64::MAX; words], by_chunk }
     }
 
-    fn best(&self) -> Option<(Chunk, usize)> {
-        let count = |bits: &Vec<u64>| {
-            let both = bits.iter().zip(&self.left).map(|(bits, left)| (bits & left).count_ones());
-            usize::try_from(both.sum::<u32>()).unwrap_or(usize::MAX)
+    /// The chunk that tells most of the pairs apart that are left, and how many.
+    fn take_best(&mut self) -> Option<(Chunk, usize)> {
+        loop {
+            let best = (0..self.by_chunk.len()).max_by_key(|at| self.by_chunk[*at].most)?;
+            let candidate = &mut self.by_chunk[best];
+            let pairs = candidate.count(&self.left);
+            if pairs < candidate.most {
+                candidate.most = pairs;
+                continue;
+            }
+            for (left, bits) in self.left.iter_mut().zip(&candidate.told_apart) {
+                *left &= !bits;
+            }
+            return Some((self.by_chunk.swap_remove(best).chunk, pairs));
+        }
+    }
+}
+
+impl Candidate {
+    fn new(chunk: Chunk, keys: &[Key], rules: &[&Pattern]) -> Self {
+        // Eight rules to a word; those that fill up the last one match everything.
+        let packed = |of: fn(&Pattern) -> &Key| -> Vec<u64> {
+            let word = |rules: &[&Pattern]| {
+                let bytes = rules.iter().rev().map(|rule| byte(of(rule), chunk));
+                bytes.fold(0, |word, byte| word << 8 | u64::from(byte))
+            };
+            rules.chunks(8).map(word).collect()
         };
-        self.by_chunk.iter().map(|(chunk, bits)| (*chunk, count(bits))).max_by_key(|(_, count)| *count)
+        let (values, masks) = (packed(|rule| &rule.value), packed(|rule| &rule.mask));
+        let mut bits = Vec::with_capacity(keys.len() * values.len());
+        for key in keys {
+            let byte = u64::from(byte(key, chunk)) * EACH;
+            bits.extend(values.iter().zip(&masks).map(|(value, mask)| bytes_set((byte ^ value) & mask)));
+        }
+        let word = |bits: &[u64]| bits.iter().rev().fold(0, |word, bits| word << 8 | bits);
+        let told_apart: Vec<u64> = bits.chunks(8).map(word).collect();
+        let most = told_apart.iter().map(|bits| bits.count_ones() as usize).sum();
+        Self { chunk, told_apart, most }
     }
 
-    fn take(&mut self, chunk: Chunk) {
-        let taken = self.by_chunk.iter().find(|(other, _)| *other == chunk);
-        for (left, bits) in self.left.iter_mut().zip(taken.map(|(_, bits)| bits).into_iter().flatten()) {
-            *left &= !bits;
-        }
+    fn count(&self, left: &[u64]) -> usize {
+        self.told_apart.iter().zip(left).map(|(bits, left)| (bits & left).count_ones() as usize).sum()
     }
 }
 
@@ -152,9 +193,16 @@ pub(super) fn fill(rules: &[&Pattern], chunk: Chunk, words: usize, rows: &mut [u
             match mask {
                 0 => all |= 1 << bit,
                 0xff => of_value[usize::from(value)] |= 1 << bit,
+                // Each value that agrees where the mask counts: the bits that it leaves open take all their combinations.
                 _ => {
-                    for (may_match, bits) in (0..=u8::MAX).zip(&mut of_value) {
-                        *bits |= u64::from(may_match & mask == value) << bit;
+                    let open = !mask;
+                    let mut rest = open;
+                    loop {
+                        of_value[usize::from(value | rest)] |= 1 << bit;
+                        if rest == 0 {
+                            break;
+                        }
+                        rest = (rest - 1) & open;
                     }
                 }
             }

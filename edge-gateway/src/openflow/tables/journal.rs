@@ -9,7 +9,7 @@ use super::super::meters::Meter;
 /// As large as what was touched: at most all that there was and all that came since.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
-    pub(super) flows: BTreeMap<FlowId, Option<Flow>>,
+    pub(super) flows: BTreeMap<FlowId, Option<Box<Flow>>>,
     pub(super) groups: BTreeMap<u32, Option<Group>>,
     pub(super) meters: BTreeMap<u32, Option<Meter>>,
 }
@@ -20,7 +20,7 @@ impl Journal {
     }
 
     pub(super) fn note_flow(&mut self, id: FlowId, before: impl FnOnce() -> Option<Flow>) {
-        self.flows.entry(id).or_insert_with(before);
+        self.flows.entry(id).or_insert_with(|| before().map(Box::new));
     }
 
     pub(super) fn note_group(&mut self, id: u32, before: impl FnOnce() -> Option<Group>) {

@@ -3,7 +3,7 @@
 use super::super::error::BadMatch;
 use super::super::port;
 use super::field::{MatchField, Prerequisite, VLAN_VID_NONE, VLAN_VID_PRESENT};
-use super::{Masked, Match, Oxm};
+use super::{Masked, Match, Oxm, number};
 
 impl Oxm {
     /// Whether the field, by itself, is one of a match that the standard allows: class, length, mask and value.
@@ -18,18 +18,21 @@ impl Oxm {
         if self.value().len() != field.bytes() {
             return Err(BadMatch::BadLen);
         }
-        let masked = self.masked_value().ok_or(BadMatch::BadLen)?;
-        if masked.mask != field.ones() && !field.is_maskable() {
+        let whole = self.value_number().ok_or(BadMatch::BadLen)?;
+        let mask = match self.mask() {
+            Some(mask) => number(mask).ok_or(BadMatch::BadLen)? & field.ones(),
+            None => field.ones(),
+        };
+        if mask != field.ones() && !field.is_maskable() {
             return Err(BadMatch::BadMask);
         }
-        let whole = self.value_number().ok_or(BadMatch::BadLen)?;
-        if !is_allowed(field, Masked { value: whole, ..masked }) {
+        if !is_allowed(field, Masked { value: whole, mask }) {
             return Err(BadMatch::BadValue);
         }
-        if whole != masked.value {
+        if whole & !mask != 0 {
             return Err(BadMatch::BadWildcards);
         }
-        Ok((field, masked))
+        Ok((field, Masked { value: whole, mask }))
     }
 }
 
@@ -58,23 +61,32 @@ impl Match {
     /// # Errors
     /// As [`Oxm::check`], `OFPBMC_DUP_FIELD`, `OFPBMC_BAD_PREREQ`.
     pub fn check(&self) -> Result<(), BadMatch> {
-        for (at, oxm) in self.fields.iter().enumerate() {
-            let (field, _) = oxm.check()?;
-            let before = self.fields.get(..at).unwrap_or_default();
-            if before.iter().any(|other| other.field() == Some(field)) {
+        self.checked().map(drop)
+    }
+
+    /// Its fields, in their order, where the standard allows it.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn checked(&self) -> Result<Vec<(MatchField, Masked)>, BadMatch> {
+        let mut known: Vec<(MatchField, Masked)> = Vec::with_capacity(self.fields.len());
+        for oxm in &self.fields {
+            let (field, masked) = oxm.check()?;
+            if known.iter().any(|(other, _)| *other == field) {
                 return Err(BadMatch::DupField);
             }
-            if !is_met(field.prerequisite(), before) {
+            if !is_met(field.prerequisite(), &known) {
                 return Err(BadMatch::BadPrereq);
             }
+            known.push((field, masked));
         }
-        Ok(())
+        Ok(known)
     }
 }
 
-fn is_met(prerequisite: Option<Prerequisite>, before: &[Oxm]) -> bool {
+fn is_met(prerequisite: Option<Prerequisite>, before: &[(MatchField, Masked)]) -> bool {
     let find = |field| {
-        let masked = before.iter().find(|oxm| oxm.field() == Some(field))?.masked_value()?;
+        let masked = before.iter().find(|(other, _)| *other == field).map(|(_, masked)| *masked)?;
         Some(masked).filter(|masked| masked.mask != 0)
     };
     match prerequisite {
