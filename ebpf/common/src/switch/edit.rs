@@ -18,6 +18,8 @@ pub const ROOM_BYTES: usize = 32;
 pub const COPY_BYTES: usize = 192;
 /// As far as the frame's first byte moves back: eight tags popped. Copied bytes end before the buffer does.
 const START_MAX: u32 = 64;
+/// Ethernet's shortest frame without its checksum (IEEE 802.3 §4.4.2): what tags off make shorter gets zeroes at its end.
+pub const FRAME_BYTES_MIN: u32 = 60;
 /// Bytes of a tag or label.
 const TAG_BYTES: u32 = 4;
 /// Bytes before the first EtherType.
