@@ -246,7 +246,9 @@ fn no_rule_takes_core_and_link_away() {
 /// What was counted on the uplink.
 fn uplinks(client: &mut Client) -> PortCounters {
     match client.call(Request::Counters) {
-        Ok(Reply::Counters(counters)) => counters.ports.into_iter().find(|port| port.number == 2).unwrap(),
+        Ok(Reply::Counters(counters)) => {
+            counters.ports.into_iter().find(|port| port.number == 2).expect("an uplink")
+        }
         other => panic!("{other:?}"),
     }
 }
