@@ -82,9 +82,8 @@ fn frame() -> Vec<u8> {
 
 /// Where frames were sent.
 fn sent_to(done: &Done) -> Vec<u32> {
-    let port = |action: &Action| match action {
-        Action::PacketOut { packet, .. } => Some(packet.port),
-        _ => None,
+    let port = |action: &Action| {
+        if let Action::PacketOut { packet, .. } = action { Some(packet.port) } else { None }
     };
     done.rest.iter().filter_map(port).collect()
 }
