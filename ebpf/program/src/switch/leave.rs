@@ -3,7 +3,6 @@
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::macros::xdp;
-use aya_ebpf::maps::ring_buf::RingBufEntry;
 use aya_ebpf::programs::XdpContext;
 use caregate_ebpf_common::Verdict;
 use caregate_ebpf_common::switch::blob::Blob;
@@ -138,25 +137,26 @@ fn put_back(context: &XdpContext, work: &Work) -> bool {
 }
 
 /// Hands a frame to the slow path as it came. The copy that the gateway's stack is to have goes there from here, whether the slow
-/// path has room or not.
+/// path has room or not; whether that worked the ring isn't told, since its entry can't be held so long on 5.10, and drivers leave
+/// more room in front (`XDP_PACKET_HEADROOM`) than tags take.
 #[inline(always)]
 fn punt(context: &XdpContext, work: &mut Work) -> u32 {
-    let entry = show(context, work);
-    let verdict = if entry.is_some() { Verdict::Punted } else { Verdict::PuntLost };
+    let is_handed = work.take_noted();
+    let work = core::hint::black_box(work);
+    let is_kept = show(context, work, is_handed);
+    let verdict = if is_kept { Verdict::Punted } else { Verdict::PuntLost };
     maps::count_verdict(work.in_port, verdict, work.bytes);
-    let is_handed = work.take_noted() && (work.headers.changed_to == 0 || put_back(context, work));
-    if let Some(mut entry) = entry {
-        // SAFETY: the entry is as long as a `Punt`.
-        unsafe { (*entry.as_mut_ptr()).is_handed = u32::from(is_handed) };
-        entry.submit(0);
+    if is_handed && (work.headers.changed_to == 0 || put_back(context, work)) {
+        xdp_action::XDP_PASS
+    } else {
+        xdp_action::XDP_DROP
     }
-    if is_handed { xdp_action::XDP_PASS } else { xdp_action::XDP_DROP }
 }
 
-/// Copies a frame into the ring.
+/// Copies a frame into the ring. False where there is no room.
 #[inline(always)]
-fn show(context: &XdpContext, work: &Work) -> Option<RingBufEntry<Punt>> {
-    let mut entry = PUNTS.reserve::<Punt>(0)?;
+fn show(context: &XdpContext, work: &Work, is_handed: bool) -> bool {
+    let Some(mut entry) = PUNTS.reserve::<Punt>(0) else { return false };
     let (start, end) = (context.data(), context.data_end());
     let to = entry.as_mut_ptr();
     // SAFETY: the entry is as long as a `Punt`.
@@ -165,6 +165,7 @@ fn show(context: &XdpContext, work: &Work) -> Option<RingBufEntry<Punt>> {
         (*to).before = work.before;
         (*to).total_len = work.bytes as u32;
         (*to).remarks = work.remarks;
+        (*to).is_handed = u32::from(is_handed);
         (&raw mut (*to).frame).cast::<u8>()
     };
     let mut at = 0;
@@ -191,5 +192,6 @@ fn show(context: &XdpContext, work: &Work) -> Option<RingBufEntry<Punt>> {
     }
     // SAFETY: as above.
     unsafe { (*to).len = at as u32 };
-    Some(entry)
+    entry.submit(0);
+    true
 }
