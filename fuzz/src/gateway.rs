@@ -196,8 +196,8 @@ fn obey(agent: &mut Agent, mut actions: Vec<Action>, turn: usize) {
                 }
                 agent.handle_installed(result, now)
             }
-            Action::PacketOut { ticket, port, .. } => {
-                assert!(port >= UPLINK);
+            Action::PacketOut { ticket, packet } => {
+                assert!(packet.port >= UPLINK);
                 agent.handle_packet_out(ticket, result, now)
             }
             Action::ReadCounters => agent.handle_counters(result.map(|()| Readings::default()), now),
@@ -233,7 +233,7 @@ pub fn openflow_switch(data: &[u8]) {
             if turn % 7 == 0 {
                 let total_len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
                 let in_port = 1 + total_len % 4;
-                actions.extend(agent.handle_punt(Frame { in_port, before: 8, total_len, bytes: frame }, now));
+                actions.extend(agent.handle_punt(Frame { total_len, ..Frame::new(in_port, frame) }, now));
             }
             obey(&mut agent, actions, turn);
             assert!(!agent.is_waiting(), "the helper has answered");

@@ -11,7 +11,7 @@
 //! | 1 | [`Request::Hello`] | daemon → helper, first |
 //! | 2 | [`Request::SetPolicy`] | daemon → helper |
 //! | 4 | [`Request::Counters`] | daemon → helper |
-//! | 5 | [`Request::PacketOut`] | daemon → helper |
+//! | 5 | [`Request::PacketOuts`] | daemon → helper |
 //! | 6 | [`Request::PacketSocket`] | daemon → helper |
 //! | 7 | [`Request::Change`] | daemon → helper |
 //! | 8 | [`Request::SwitchCounters`] | daemon → helper |
@@ -21,6 +21,7 @@
 //! | 35 | [`Reply::Socket`], a descriptor beside its first byte (SCM_RIGHTS) | helper → daemon |
 //! | 36 | [`Refused`] | helper → daemon |
 //! | 37 | [`Reply::SwitchCounters`] | helper → daemon |
+//! | 38 | [`Reply::PacketOuts`] | helper → daemon |
 //! | 64 | [`Event::PacketIn`] | helper → daemon |
 //! | 65 | [`Event::PortStatus`] | helper → daemon |
 //! | 66 | [`Event::Punt`] | helper → daemon |
@@ -40,7 +41,7 @@ pub mod switch;
 pub use codec::{Framer, frame_length};
 
 /// In [`Request::Hello`] and [`Welcome`]; raised with any change of a frame's meaning.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Most bytes after the length: [`switch::CHANGES_MAX`] flows with all their actions are 300 kB, the counters of all flows,
 /// groups and meters 400 kB.
 pub const FRAME_BYTES_MAX: usize = 512 * 1024;
@@ -58,6 +59,8 @@ pub const QUEUES: u32 = 8;
 pub const PACKET_BYTES_MAX: usize = 1536;
 /// Shortest frame in a packet-out: an Ethernet header.
 pub const PACKET_BYTES_MIN: usize = 14;
+/// Frames of one [`Request::PacketOuts`]: 400 kB of the longest.
+pub const PACKET_OUTS_MAX: usize = 256;
 /// Longest name of an interface: Linux' IFNAMSIZ without its zero.
 pub const NAME_BYTES_MAX: usize = 15;
 /// Longest name of a kind of frame or of a verdict.
@@ -133,18 +136,24 @@ pub enum Request {
     Counters,
     /// What was counted of the switch.
     SwitchCounters,
-    /// Sends a frame out of an uplink; no table sees it.
-    PacketOut {
-        /// An uplink's number.
-        port: u32,
-        /// From its Ethernet header on.
-        frame: Vec<u8>,
-    },
+    /// Sends frames; no table sees them. At most [`PACKET_OUTS_MAX`].
+    PacketOuts(Vec<PacketOut>),
     /// A packet socket that hears what devices say of themselves on a port: ARP, LLDP, EAPOL, UDP and ICMPv6.
     PacketSocket {
         /// A port's number.
         port: u32,
     },
+}
+
+/// A frame to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PacketOut {
+    /// Number of a port that does not lead to sensors.
+    pub port: u32,
+    /// Below [`QUEUES`]; 0 where none was asked for.
+    pub queue: u32,
+    /// From its Ethernet header on.
+    pub frame: Vec<u8>,
 }
 
 /// What a port leads to.
@@ -240,8 +249,33 @@ pub struct Counted {
     pub traffic: Traffic,
 }
 
+/// What the kernel has counted on an interface since it was made (`struct rtnl_link_stats64`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkCounters {
+    /// Received.
+    pub rx: Traffic,
+    /// Sent.
+    pub tx: Traffic,
+    /// Bad frames received, for whatever reason.
+    pub rx_errors: u64,
+    /// Frames that could not be sent.
+    pub tx_errors: u64,
+    /// Received, and then not wanted or without room.
+    pub rx_dropped: u64,
+    /// Dropped before they were sent.
+    pub tx_dropped: u64,
+    /// Collisions.
+    pub collisions: u64,
+    /// Of the bad ones: overruns of the receiver's ring.
+    pub rx_over_errors: u64,
+    /// Of the bad ones: checksum (FCS).
+    pub rx_crc_errors: u64,
+    /// Of the bad ones: alignment.
+    pub rx_frame_errors: u64,
+}
+
 /// What was counted on one port.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PortCounters {
     /// The port.
     pub number: u32,
@@ -249,6 +283,10 @@ pub struct PortCounters {
     pub kinds: Vec<Counted>,
     /// By what was done with it; each is counted under one verdict.
     pub verdicts: Vec<Counted>,
+    /// Of an uplink, what went out by each of its queues; else none.
+    pub queues: Vec<Traffic>,
+    /// What the kernel itself counts of the interface, where there is one now.
+    pub link: Option<LinkCounters>,
 }
 
 /// What was counted of one bound device.
@@ -345,6 +383,8 @@ pub enum Reply {
     Socket,
     /// To a request for the switch's counters.
     SwitchCounters(SwitchCounters),
+    /// What came of each frame, in their order: none where it is sent, else why not.
+    PacketOuts(Vec<Option<Reason>>),
 }
 
 /// What the helper says unasked.
@@ -363,17 +403,26 @@ pub enum Event {
     },
     /// A port has changed.
     PortStatus(Port),
-    /// A frame that the kernel could not do all actions of; it was counted and metered, and nothing of it was sent.
-    Punt {
-        /// Where it came in.
-        in_port: u32,
-        /// Tables from this one on did not see it: a meter dropped it. [`switch::TABLES`] where none did.
-        before: u8,
-        /// Of the whole frame.
-        total_len: u32,
-        /// As it came in; its first [`PACKET_BYTES_MAX`] bytes.
-        frame: Vec<u8>,
-    },
+    /// A frame that the kernel could not do all actions of.
+    Punt(Punt),
+}
+
+/// A frame that the kernel could not do all actions of; it was counted and metered, and nothing of it was sent but a copy to the
+/// gateway's stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Punt {
+    /// Where it came in.
+    pub in_port: u32,
+    /// Tables from this one on did not see it: a meter dropped it. [`switch::TABLES`] where none did.
+    pub before: u8,
+    /// Of the whole frame.
+    pub total_len: u32,
+    /// Steps of drop precedence that meters added (`OFPMBT_DSCP_REMARK`), by table.
+    pub remarks: [u8; switch::TABLES as usize],
+    /// The gateway's stack has its copy: the first that actions send to `LOCAL` or `NORMAL`.
+    pub is_handed: bool,
+    /// As it came in; its first [`PACKET_BYTES_MAX`] bytes.
+    pub frame: Vec<u8>,
 }
 
 /// What the daemon sends.

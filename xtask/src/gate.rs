@@ -24,7 +24,7 @@ const LONG_STORY_SECONDS: &str = "1800";
 /// As root it installs what it needs; otherwise it names the one command that would. A missing peer fails the run by name.
 #[derive(Debug, Args)]
 pub(crate) struct TestArgs {
-    /// What does not fit the hour instead: long stories, soaks, fuzzing.
+    /// What does not fit the hour instead: long stories, soaks, suites and controllers of others, other kernels, fuzzing.
     #[arg(long)]
     long: bool,
     /// Run only the steps whose name has this in it.
@@ -244,6 +244,7 @@ fn long_steps() -> Vec<Step> {
         }),
         step("controllers of other people", || xtask(&["interop"])),
         step("switch suite of os-ken", || xtask(&["conform", "openflow", "--check"])),
+        step("other kernels", || xtask(&["kernels"])),
         step("fuzz", fuzz),
     ]
 }

@@ -43,7 +43,12 @@ pub(crate) const TESTS: &[Tool] = &[
     tool("g++", "g++"),
     tool("ovs-vswitchd", "openvswitch-switch"),
     tool("ovs-pki", "openvswitch-common"),
+    tool("ovs-testcontroller", "openvswitch-testcontroller"),
+    tool("/usr/lib/python3/dist-packages/os_ken", "python3-os-ken"),
     tool("ethtool", "ethtool"),
+    tool("ping", "iputils-ping"),
+    tool("tc", "iproute2"),
+    tool("mount", "mount"),
 ];
 /// For conformance suites: the switch beside ours, and what runs the suite.
 pub(crate) const CONFORM: &[Tool] = &[

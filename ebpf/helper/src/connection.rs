@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use caregate_protocol::datapath::{
-    FrameError, Framer, FromHelper, Reason, Refused, Reply, Request, ToHelper, VERSION,
+    FrameError, Framer, FromHelper, PacketOut, Reason, Refused, Reply, Request, ToHelper, VERSION,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use thiserror::Error;
@@ -151,12 +151,23 @@ impl Connection {
             (Request::SwitchCounters, _) => {
                 return Ok((Reply::SwitchCounters(self.shared.switch_counters()?), None));
             }
-            (Request::PacketOut { port, frame }, _) => self.shared.packet_out(port, &frame)?,
+            (Request::PacketOuts(packets), _) => {
+                let outcomes = packets.iter().map(|packet| self.packet_out(packet));
+                return Ok((Reply::PacketOuts(outcomes.collect()), None));
+            }
             (Request::PacketSocket { port }, _) => {
                 return Ok((Reply::Socket, Some(self.shared.packet_socket(port)?)));
             }
         }
         Ok((Reply::Done, None))
+    }
+
+    /// Why a frame is not sent.
+    fn packet_out(&self, packet: &PacketOut) -> Option<Reason> {
+        let refused = self.shared.packet_out(packet).err()?;
+        self.metrics.refused(refused.reason);
+        tracing::warn!(reason = refused.reason.as_str(), detail = refused.detail, "a frame is not sent");
+        Some(refused.reason)
     }
 
     async fn reply(

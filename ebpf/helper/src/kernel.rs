@@ -189,7 +189,7 @@ impl Kernel {
             let kinds = words(&self.kinds, *number, Kind::ALL.iter().map(|kind| kind.as_str()))?;
             let verdicts =
                 words(&self.verdicts, *number, Verdict::ALL.iter().map(|verdict| verdict.as_str()))?;
-            counters.ports.push(PortCounters { number: *number, kinds, verdicts });
+            counters.ports.push(PortCounters { number: *number, kinds, verdicts, ..PortCounters::default() });
         }
         let mut indexes: Vec<u16> = self.bound.iter().map(|device| device.index).collect();
         indexes.sort_unstable();

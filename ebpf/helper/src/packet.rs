@@ -94,10 +94,18 @@ fn listening(interface: u32) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn sender(interface: u32) -> io::Result<OwnedFd> {
+fn sender(interface: u32, way: Way) -> io::Result<OwnedFd> {
     let socket = open()?;
-    // Past qdisc and tc: what a controller sends is not looked up in its own table.
-    option(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1i32)?;
+    match way {
+        Way::Past => option(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1i32)?,
+        Way::Queued(_) => {}
+        Way::Marked { mark, .. } => option(&socket, libc::SOL_SOCKET, libc::SO_MARK, &mark)?,
+    }
+    let queue = way.queue();
+    if queue != 0 {
+        // What qdiscs tell queues apart by, as of the gateway's own frames (`ebpf/program/src/uplink.rs`).
+        option(&socket, libc::SOL_SOCKET, libc::SO_PRIORITY, &queue)?;
+    }
     bind(&socket, interface, 0)?;
     Ok(socket)
 }
@@ -119,10 +127,35 @@ pub fn listen(interface: &Interface) -> Result<OwnedFd, DatapathError> {
     listening(interface.index).map_err(failed)
 }
 
-/// The sockets that frames are sent by, one for each interface, by its index.
+/// How a frame leaves by an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// Past qdisc and tc.
+    Past,
+    /// By this queue.
+    Queued(u32),
+    /// By a queue, and past the tables of the tc program that is there: what a controller sends is not looked up in its own table.
+    Marked {
+        /// 0 for the first.
+        queue: u32,
+        /// What the program knows it by.
+        mark: u32,
+    },
+}
+
+impl Way {
+    fn queue(self) -> u32 {
+        match self {
+            Self::Past => 0,
+            Self::Queued(queue) | Self::Marked { queue, .. } => queue,
+        }
+    }
+}
+
+/// The sockets that frames are sent by: one for each interface, by its index, and way. Ports and queues are few.
 #[derive(Debug, Default)]
 pub struct Senders {
-    sockets: HashMap<u32, OwnedFd>,
+    sockets: HashMap<(u32, Way), OwnedFd>,
 }
 
 impl Senders {
@@ -130,17 +163,17 @@ impl Senders {
     ///
     /// # Errors
     /// [`DatapathError::Packet`].
-    pub fn transmit(&mut self, interface: &Interface, frame: &[u8]) -> Result<(), DatapathError> {
+    pub fn transmit(&mut self, interface: &Interface, way: Way, frame: &[u8]) -> Result<(), DatapathError> {
         let failed = |source| DatapathError::Packet { interface: interface.name.clone(), source };
-        let socket = match self.sockets.entry(interface.index) {
+        let socket = match self.sockets.entry((interface.index, way)) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => place.insert(sender(interface.index).map_err(failed)?),
+            Entry::Vacant(place) => place.insert(sender(interface.index, way).map_err(failed)?),
         };
         sent(socket, frame).map_err(failed)
     }
 
     /// Closes those of interfaces that are gone.
     pub fn keep(&mut self, is_there: impl Fn(u32) -> bool) {
-        self.sockets.retain(|index, _| is_there(*index));
+        self.sockets.retain(|(index, _), _| is_there(*index));
     }
 }

@@ -17,7 +17,7 @@ use caregate_protocol::datapath::Mode;
 use crate::error::DatapathError;
 
 /// `BPF_FS_MAGIC`
-const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 const PREFIX_MAPS: &str = "maps-";
 const PREFIX_XDP: &str = "xdp-";
 const PREFIX_TC: &str = "tc-";
@@ -55,8 +55,9 @@ fn remove(path: &Path) -> Result<(), DatapathError> {
 pub fn check(folder: &Path) -> Result<(), DatapathError> {
     let place = folder.ancestors().find(|place| place.exists()).unwrap_or(folder);
     let found = rustix::fs::statfs(place).map_err(|error| failed(place)(error.into()))?;
-    // Of another width on each architecture.
-    let is_bpffs = u64::try_from(found.f_type).is_ok_and(|magic| magic & 0xffff_ffff == BPF_FS_MAGIC);
+    // Of another width on each architecture, and negative where it has 32 bits and a sign.
+    let magic = found.f_type.to_le_bytes();
+    let is_bpffs = magic.first_chunk() == Some(&BPF_FS_MAGIC.to_le_bytes());
     if is_bpffs { Ok(()) } else { Err(DatapathError::NoBpffs(folder.to_owned())) }
 }
 

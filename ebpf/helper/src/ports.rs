@@ -118,6 +118,10 @@ impl Ports {
         with.kernel.set_ports(&words, &addresses)?;
         self.choose_mode(snapshot);
         let mut failures = Vec::new();
+        // What one port's program sends by another is sent from its first frame on.
+        for slot in &mut self.slots {
+            slot.lead_out(snapshot, with).unwrap_or_else(|failure| failures.push(failure));
+        }
         for slot in &mut self.slots {
             slot.refresh(snapshot, with, self.in_stack).unwrap_or_else(|failure| failures.push(failure));
         }
@@ -183,6 +187,18 @@ fn entry(port: &Port, interface: &Interface, snapshot: &Snapshot) -> [u64; 4] {
 }
 
 impl Slot {
+    /// Says which interface has what is sent by this port.
+    fn lead_out(&mut self, snapshot: &Snapshot, with: &mut Kernels<'_>) -> Result<(), DatapathError> {
+        let index = snapshot.named(&self.port.name).map(|interface| interface.index);
+        if let Some(index) =
+            index.filter(|index| self.port.role != Role::Sensor && self.device != Some(*index))
+        {
+            with.switch.set_device(self.port.number, index)?;
+            self.device = Some(index);
+        }
+        Ok(())
+    }
+
     fn refresh(
         &mut self,
         snapshot: &Snapshot,
@@ -195,10 +211,6 @@ impl Slot {
             return Ok(());
         };
         (self.port.mac, self.port.up) = (interface.mac, interface.up);
-        if self.port.role != Role::Sensor && self.device != Some(interface.index) {
-            with.switch.set_device(self.port.number, interface.index)?;
-            self.device = Some(interface.index);
-        }
         if self.attached == Some(interface.index) {
             return Ok(());
         }

@@ -8,18 +8,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use caregate_ebpf_common::map::{PACKETS, PacketIn};
-use caregate_ebpf_common::switch::map::{PUNTS, Punt};
+use caregate_ebpf_common::switch::map::{PUNTS, Punt, Punted};
+use caregate_ebpf_common::switch::record;
 use caregate_protocol::datapath::switch::{Change, SwitchCounters, TABLES};
 use caregate_protocol::datapath::{
-    Counters, Event, PACKET_BYTES_MIN, Policy, Port, QUEUES, Reason, Refused, Role, VERSION, Welcome,
+    self, Counters, Event, PACKET_BYTES_MIN, PacketOut, Policy, Port, QUEUES, Reason, Refused, Role, VERSION,
+    Welcome,
 };
 use tokio::sync::broadcast;
 
 use crate::config::ConfigFile;
 use crate::error::DatapathError;
 use crate::kernel::{self, Kernel, SetError};
-use crate::links::{Interface, Snapshot};
-use crate::packet::Senders;
+use crate::links::{self, Interface, Snapshot};
+use crate::packet::{Senders, Way};
 use crate::pin::Pins;
 use crate::ports::{Kernels, Ports};
 use crate::stages::Stages;
@@ -266,8 +268,18 @@ impl Shared {
     /// # Errors
     /// [`DatapathError`].
     pub fn counters(&self) -> Result<Counters, DatapathError> {
+        let links = links::counters()?;
         let inner = self.lock();
-        inner.kernel.counters(&inner.ports.numbers())
+        let mut counters = inner.kernel.counters(&inner.ports.numbers())?;
+        for counted in &mut counters.ports {
+            let Some((port, index)) = inner.ports.find(counted.number) else { continue };
+            if port.role == Role::Uplink {
+                counted.queues = inner.switch.queues(counted.number)?;
+            }
+            let of_port = |(of, _): &&(u32, _)| Some(*of) == index;
+            counted.link = links.iter().find(of_port).map(|(_, link)| *link);
+        }
+        Ok(counters)
     }
 
     fn interface(&self, number: u32) -> Result<(Role, Interface), Refused> {
@@ -279,20 +291,28 @@ impl Shared {
         Ok((port.role, interface.clone()))
     }
 
-    /// Sends a frame out of an uplink.
+    /// Sends a frame.
     ///
     /// # Errors
     /// [`Refused`]: nothing goes out to sensors by this way.
-    pub fn packet_out(&self, number: u32, frame: &[u8]) -> Result<(), Refused> {
-        let (role, interface) = self.interface(number)?;
+    pub fn packet_out(&self, packet: &PacketOut) -> Result<(), Refused> {
+        let PacketOut { port, queue, frame } = packet;
+        let (role, interface) = self.interface(*port)?;
         if role == Role::Sensor && GUARDED {
-            return Err(refused(Reason::SensorPort, format!("port {number} leads to sensors")));
+            return Err(refused(Reason::SensorPort, format!("port {port} leads to sensors")));
         }
         if frame.len() < PACKET_BYTES_MIN {
             let detail = format!("a frame of {} bytes is none", frame.len());
             return Err(refused(Reason::Port, detail));
         }
-        self.lock().senders.transmit(&interface, frame).map_err(kernel_refused)
+        let mut inner = self.lock();
+        let Inner { switch, senders, .. } = &mut *inner;
+        let way = match (role, *queue) {
+            (Role::Uplink, queue) => Way::Marked { queue, mark: switch.own_mark() },
+            (_, 0) => Way::Past,
+            (_, queue) => Way::Queued(queue),
+        };
+        senders.transmit(&interface, way, frame).map_err(kernel_refused)
     }
 
     /// A socket that hears devices on a port.
@@ -308,11 +328,17 @@ impl Shared {
     pub fn read_punts(&self, ring: &mut RingBuf<MapData>) -> bool {
         for _ in 0..PUNTS_AT_ONCE {
             let Some(entry) = ring.next() else { return true };
-            let Some((in_port, before, total_len, frame)) = Punt::read(&entry) else { continue };
+            let Some(punted) = Punt::read(&entry) else { continue };
             // What is no table's number says that none stopped it.
-            let before = u8::try_from(before).unwrap_or(TABLES).min(TABLES);
+            let before = u8::try_from(punted.before).unwrap_or(TABLES).min(TABLES);
+            let Punted { in_port, total_len, remarks, is_handed, frame, .. } = punted;
+            let remarks = std::array::from_fn(|table| {
+                record::remark_in(remarks, u8::try_from(table).unwrap_or_default())
+            });
+            let frame = frame.to_vec();
+            let punt = datapath::Punt { in_port, before, total_len, remarks, is_handed, frame };
             // Nobody may be listening.
-            drop(self.punts.send(Event::Punt { in_port, before, total_len, frame: frame.to_vec() }));
+            drop(self.punts.send(Event::Punt(punt)));
         }
         false
     }

@@ -15,7 +15,7 @@ use caregate_protocol::datapath::switch::{
     BandKind, CHANGES_MAX, Change, FlowAction, FlowEntry, FlowInstructions, GroupBucket, GroupEntry,
     GroupKind, MeterBand, MeterEntry, SwitchCounters,
 };
-use caregate_protocol::datapath::{Event, Mode, Port, Reason, Reply, Request, Role};
+use caregate_protocol::datapath::{Event, Mode, PacketOut, Port, Punt, Reason, Reply, Request, Role};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use support::{Client, Helper, Place, Wire, run, until};
 
@@ -132,7 +132,7 @@ fn wait(client: &mut Client, is_so: impl Fn(&Port) -> bool) {
     while !client.welcome.ports.iter().all(&is_so) {
         let changed = client.event(|event| match event {
             Event::PortStatus(port) => Some(port.clone()),
-            Event::Punt { .. } | Event::PacketIn { .. } => None,
+            Event::Punt(_) | Event::PacketIn { .. } => None,
         });
         let known = client.welcome.ports.iter_mut().find(|known| known.number == changed.number);
         *known.unwrap() = changed;
@@ -264,19 +264,66 @@ fn what_the_kernel_cant_do_comes_to_the_daemon_and_goes_out_by_its_word() {
     let [mut sender, mut second, mut third] =
         [0, 1, 2].map(|host: usize| hosts[host].wire(Duration::from_millis(500)));
     sender.send(&frame(1));
-    let (in_port, before, total_len, punted) = client.event(|event| match event {
-        Event::Punt { in_port, before, total_len, frame } if is_ours(frame) => {
-            Some((*in_port, *before, *total_len, frame.clone()))
-        }
-        Event::Punt { .. } | Event::PacketIn { .. } | Event::PortStatus(_) => None,
-    });
+    let punt = punted(&mut client);
+    let Punt { in_port, before, total_len, remarks, is_handed, frame: punted } = punt;
     assert_eq!((in_port, before, total_len, &punted), (1, 8, 60, &frame(1)));
-    for number in [2, 3] {
-        let sent = client.call(Request::PacketOut { port: number, frame: punted.clone() });
-        assert_eq!(sent, Ok(Reply::Done));
-    }
+    assert_eq!((remarks, is_handed), ([0; 8], false));
+    let packet = |port, queue| PacketOut { port, queue, frame: punted.clone() };
+    let sent = client.call(Request::PacketOuts(vec![packet(2, 0), packet(9, 0), packet(3, 5)]));
+    assert_eq!(sent, Ok(Reply::PacketOuts(vec![None, Some(Reason::Port), None])));
     assert_eq!(second.next(is_ours), Some(frame(1)));
     assert_eq!(third.next(is_ours), Some(frame(1)));
+    drop(helper);
+}
+
+fn punted(client: &mut Client) -> Punt {
+    client.event(|event| match event {
+        Event::Punt(punt) if is_ours(&punt.frame) => Some(punt.clone()),
+        Event::Punt(_) | Event::PacketIn { .. } | Event::PortStatus(_) => None,
+    })
+}
+
+#[test]
+fn the_gateways_stack_has_its_copy_beside_others() {
+    let place = Place::new();
+    let hosts = [1, 2, 3].map(Host::on);
+    let helper = Helper::start(&place.configure(SWITCH));
+    let mut client = ready(&place);
+    let buckets = [output(3), output(port::LOCAL)].map(|action| GroupBucket {
+        weight: 0,
+        watch_port: port::ANY,
+        watch_group: port::ANY,
+        actions: vec![action],
+    });
+    let group = GroupEntry { id: 7, kind: GroupKind::All, buckets: buckets.to_vec() };
+    let tagged = FlowAction::PushVlan(0x8100);
+    // A list, with an edit behind the copy; and a group.
+    let lists = [vec![output(port::NORMAL), tagged, output(2)], vec![FlowAction::Group(7)]];
+    let mut sender = hosts[0].wire(Duration::from_millis(500));
+    let mut stack = Wire::open_for("sw1", Duration::from_secs(5));
+    for (number, list) in (1..).zip(lists) {
+        change(&mut client, vec![Change::PutGroup(group.clone()), from_port(1, 1, list)]);
+        sender.send(&frame(number));
+        assert_eq!(stack.next(is_ours), Some(frame(number)));
+        let punt = punted(&mut client);
+        assert_eq!((punt.is_handed, punt.frame), (true, frame(number)));
+    }
+    drop(helper);
+}
+
+#[test]
+fn a_frame_that_a_tag_off_makes_too_short_arrives_padded() {
+    let place = Place::new();
+    let hosts = [1, 2, 3].map(Host::on);
+    let helper = Helper::start(&place.configure(SWITCH));
+    let mut client = ready(&place);
+    change(&mut client, vec![from_port(1, 1, vec![FlowAction::PopVlan, output(2)])]);
+    let [mut sender, mut second] = [0, 1].map(|host: usize| hosts[host].wire(Duration::from_millis(500)));
+    let mut tagged = frame(1);
+    tagged.splice(12..12, [0x81, 0, 0, 7]);
+    tagged.truncate(60);
+    sender.send(&tagged);
+    assert_eq!(second.next(is_ours), Some(frame(1)));
     drop(helper);
 }
 

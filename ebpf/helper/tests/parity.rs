@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use aya::Ebpf;
 use aya::programs::{TestRun, TestRunOptions};
-use caregate_datapathd::kernel::Kernel;
+use caregate_datapathd::kernel::{self, Kernel};
 use caregate_datapathd::stages::{self, Stages};
 use caregate_datapathd::switch::check::Guard;
 use caregate_datapathd::switch::mirror::words;
@@ -19,10 +19,13 @@ use caregate_datapathd::switch::{Series, Switch};
 use caregate_datapathd::{GUARDED, object};
 use caregate_ebpf_common::frame::{Address, parse};
 use caregate_ebpf_common::judge::{World, ingress};
+use caregate_ebpf_common::switch::map::PUNTS;
 use caregate_ebpf_common::switch::op::port;
 use caregate_ebpf_common::switch::parse::{Parsed, parse as parse_switched};
 use caregate_ebpf_common::{Kind, Verdict, map};
-use caregate_protocol::datapath::switch::{Change, FlowAction};
+use caregate_protocol::datapath::switch::{
+    BandKind, Change, FlowAction, FlowInstructions, GroupBucket, GroupEntry, GroupKind, MeterBand, MeterEntry,
+};
 use proptest::test_runner::{Config, TestRunner};
 
 use support::frames::*;
@@ -60,6 +63,11 @@ struct Loaded {
 }
 
 fn load(role_is_sensor: bool) -> Loaded {
+    load_guarding(role_is_sensor, u32::from(role_is_sensor))
+}
+
+/// With so many sensor ports by the helper's own check of what it is told.
+fn load_guarding(role_is_sensor: bool, sensor_ports: u32) -> Loaded {
     let mut ebpf = object::load(None).unwrap();
     object::load_sensor(&mut ebpf).unwrap();
     object::load_uplink(&mut ebpf).unwrap();
@@ -69,7 +77,7 @@ fn load(role_is_sensor: bool) -> Loaded {
     let addresses = [(1, IpAddr::from(OWN)), (1, IpAddr::from(OWN6))];
     kernel.set_ports(&[(LOOPBACK, [map::port_word(1, role_is_sensor), mac, mac, 0])], &addresses).unwrap();
     kernel.set_policy(&policy()).unwrap();
-    let guard = Guard { sensor_ports: u32::from(role_is_sensor), is_on: GUARDED };
+    let guard = Guard { sensor_ports, is_on: GUARDED };
     let switch = Switch::open(&mut ebpf, guard).unwrap();
     let mut loaded = Loaded { ebpf, kernel, switch, _stages: stages };
     loaded.put(flows());
@@ -78,8 +86,12 @@ fn load(role_is_sensor: bool) -> Loaded {
 
 impl Loaded {
     fn put(&mut self, flows: Vec<Flow>) {
-        let changes: Vec<Change> =
-            std::iter::once(Change::Clear).chain(flows.into_iter().map(Change::PutFlow)).collect();
+        self.change(flows.into_iter().map(Change::PutFlow).collect());
+    }
+
+    /// These and nothing else.
+    fn change(&mut self, changes: Vec<Change>) {
+        let changes: Vec<Change> = std::iter::once(Change::Clear).chain(changes).collect();
         assert!(self.switch.change(&mut Series::Closed, &changes, false, 1).unwrap());
     }
 }
@@ -200,6 +212,76 @@ fn arbitrary_frames_are_judged_in_the_kernel_as_in_user_space() {
     {
         assert!(verdicts.get(verdict).is_some_and(|frames| *frames > 20), "{verdict}: {verdicts:?}");
     }
+}
+
+/// Whatever an action list could do to a frame.
+fn hostile() -> Vec<Vec<FlowAction>> {
+    let output = |port| FlowAction::Output { port, max_len: 0xffff };
+    let mac = FlowAction::SetField { field: 3, value: 7 };
+    let ports = [1, 2, 3, port::IN_PORT, port::NORMAL, port::FLOOD, port::ALL, port::CONTROLLER, port::LOCAL];
+    let alone = ports.into_iter().map(|number| vec![output(number)]);
+    let edited = ports.into_iter().map(|number| vec![mac, output(number)]);
+    let copied = ports
+        .into_iter()
+        .map(|number| vec![output(port::LOCAL), FlowAction::PushVlan(0x8100), output(number)]);
+    let grouped = (1..=4).map(|id| vec![FlowAction::Group(id)]);
+    let queued = vec![FlowAction::SetQueue(1), output(2)];
+    let ended = vec![FlowAction::SetNwTtl(1), FlowAction::DecNwTtl, output(2)];
+    alone.chain(edited).chain(copied).chain(grouped).chain([queued, ended]).collect()
+}
+
+/// The program itself lets a sensor's frame go to the gateway as it came, or nowhere: here nobody checks what the tables hold.
+#[test]
+fn whatever_tables_and_groups_hold_a_sensors_frame_goes_to_the_gateway_as_it_came_or_nowhere() {
+    let mut loaded = load_guarding(true, 0);
+    let mut punts = kernel::ring(&mut loaded.ebpf, PUNTS).unwrap();
+    let out = |port| FlowAction::Output { port, max_len: 0 };
+    let kinds = [GroupKind::All, GroupKind::Select, GroupKind::Indirect, GroupKind::FastFailover];
+    let groups: Vec<_> = (1..)
+        .zip(kinds)
+        .map(|(id, kind)| {
+            let bucket =
+                GroupBucket { weight: 1, watch_port: 2, watch_group: u32::MAX, actions: vec![out(2)] };
+            let buckets = vec![bucket; if kind == GroupKind::Indirect { 1 } else { 2 }];
+            Change::PutGroup(GroupEntry { id, kind, buckets })
+        })
+        .collect();
+    let band = MeterBand { kind: BandKind::DscpRemark(1), rate: 1, burst: 1 };
+    let meter = Change::PutMeter(MeterEntry { id: 1, counts_packets: true, bands: vec![band] });
+    loaded.switch.set_live(0b1111).unwrap();
+    let mut frame = publish(SENSOR);
+    // AF21, which the meter would write over.
+    frame[15] = 18 << 2;
+    let (mut passed, mut dropped) = (0, 0);
+    for actions in hostile() {
+        let plain = FlowInstructions { apply: actions.clone(), ..FlowInstructions::default() };
+        let written = FlowInstructions { write: actions, ..FlowInstructions::default() };
+        let metered = FlowInstructions { meter: Some(1), ..plain.clone() };
+        for instructions in [plain, written, metered] {
+            // By way of metadata and another table.
+            let on =
+                FlowInstructions { metadata: Some((7, 7)), goto: Some(2), ..FlowInstructions::default() };
+            let first = Flow { instructions: on, ..flow(1, &[], &[]) };
+            let then = Flow { table: 2, instructions, ..flow(2, &[(2, 7)], &[]) };
+            let put = [first, then].into_iter().map(Change::PutFlow);
+            loaded.change(groups.iter().cloned().chain([meter.clone()]).chain(put).collect());
+            for _ in 0..3 {
+                let mut after = vec![0; 256];
+                let options = TestRunOptions {
+                    data_in: Some(&frame),
+                    data_out: Some(&mut after),
+                    ..Default::default()
+                };
+                let ran = object::sensor(&mut loaded.ebpf).unwrap().test_run(options).unwrap();
+                after.truncate(usize::try_from(ran.data_size_out).unwrap());
+                assert!([XDP_DROP, XDP_PASS].contains(&ran.return_value), "{:?}", ran.return_value);
+                assert_eq!(after, frame);
+                assert!(punts.next().is_none(), "the daemon sees nothing of it");
+                *if ran.return_value == XDP_PASS { &mut passed } else { &mut dropped } += 1;
+            }
+        }
+    }
+    assert!(passed > 0 && dropped > passed, "{passed} passed, {dropped} dropped");
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn interfaces_come_and_go() {
     let changed = |client: &mut support::Client, wanted: fn(&caregate_protocol::datapath::Port) -> bool| {
         client.event(|event| match event {
             Event::PortStatus(port) if wanted(port) => Some(port.clone()),
-            Event::PortStatus(_) | Event::PacketIn { .. } | Event::Punt { .. } => None,
+            Event::PortStatus(_) | Event::PacketIn { .. } | Event::Punt(_) => None,
         })
     };
     run("ip", &["link", "add", "far", "type", "veth", "peer", "name", "late", "address", GATEWAY_TEXT]);

@@ -5,6 +5,7 @@
 mod switch_rig;
 
 use caregate_datapathd::{object, stages};
+use caregate_ebpf_common::switch::record::remark_in;
 use caregate_ebpf_common::switch::stage::STAGE_PROGRAMS;
 use caregate_protocol::datapath::switch::{
     BandKind, Change, FlowAction, FlowInstructions, GroupBucket, GroupEntry, GroupKind, MeterBand, MeterEntry,
@@ -92,7 +93,7 @@ fn every_field_is_set_and_checksums_are_right() {
                     let rule = Rule { table: 0, priority: 1, fields: vec![], instructions };
                     match reference::run(&[rule], &frame) {
                         Fate::Sent(bytes) => wanted = bytes,
-                        other @ (Fate::Dropped | Fate::Passed(_) | Fate::Returned(_) | Fate::Punted) => {
+                        other @ (Fate::Dropped | Fate::Passed(_) | Fate::Returned(_) | Fate::Punted(_)) => {
                             assert_eq!(
                                 rig.send(&frame),
                                 other,
@@ -221,9 +222,9 @@ fn every_way_out() {
         (0xffff_fff8, Fate::Returned(frame.clone())),
         (LOCAL, Fate::Passed(frame.clone())),
         (0xffff_fffa, Fate::Passed(frame.clone())),
-        (CONTROLLER, Fate::Punted),
-        (0xffff_fffc, Fate::Punted),
-        (0xffff_fffb, Fate::Punted),
+        (CONTROLLER, Fate::Punted(None)),
+        (0xffff_fffc, Fate::Punted(None)),
+        (0xffff_fffb, Fate::Punted(None)),
     ] {
         for written in [false, true] {
             let mut instructions = apply(&[output(port)]);
@@ -240,9 +241,12 @@ fn every_way_out() {
     let twice = apply(&[output(2), output(3)]);
     let edited_after = apply(&[output(2), FlowAction::DecNwTtl]);
     let queued = apply(&[FlowAction::SetQueue(1), output(2)]);
-    for (instructions, fate) in
-        [(drop, Fate::Dropped), (twice, Fate::Punted), (edited_after, Fate::Punted), (queued, Fate::Punted)]
-    {
+    for (instructions, fate) in [
+        (drop, Fate::Dropped),
+        (twice, Fate::Punted(None)),
+        (edited_after, Fate::Punted(None)),
+        (queued, Fate::Punted(None)),
+    ] {
         rig.flows(vec![flow(1, 0, 1, &[], instructions.clone())]);
         assert_eq!(rig.send(&frame), fate, "{instructions:?}");
     }
@@ -256,7 +260,7 @@ fn every_way_out() {
 #[test]
 fn a_ttl_at_its_end_is_for_the_slow_path() {
     let mut rig = Rig::new();
-    for (ttl, fate) in [(0, Fate::Punted), (1, Fate::Punted)] {
+    for (ttl, fate) in [(0, Fate::Punted(None)), (1, Fate::Punted(None))] {
         for frame in [v4(6, &tcp(b"")), v6(6, &tcp(b""))] {
             rig.flows(vec![flow(
                 1,
@@ -297,7 +301,7 @@ fn groups_send_one_copy_and_many_are_punted() {
     grouped(&mut rig, GroupKind::All, vec![bucket(0, ANY, &[output(3)])]);
     assert_eq!(rig.send(&frame), sent(&frame));
     grouped(&mut rig, GroupKind::All, vec![bucket(0, ANY, &[output(2)]), bucket(0, ANY, &[output(3)])]);
-    assert_eq!(rig.send(&frame), Fate::Punted);
+    assert_eq!(rig.send(&frame), Fate::Punted(None));
     grouped(&mut rig, GroupKind::All, vec![]);
     assert_eq!(rig.send(&frame), Fate::Dropped);
     // In the action set it goes before an output.
@@ -447,6 +451,139 @@ fn frames_of_any_length_are_judged() {
             assert_eq!((bytes.len(), &bytes[..12]), (length, &frame[..12]));
         }
     }
+}
+
+#[test]
+fn the_stack_has_its_copy_beside_others() {
+    let mut rig = Rig::new();
+    let frame = v4(17, &udp(b"reading"));
+    let handed = |bytes: &[u8]| Fate::Punted(Some(bytes.to_vec()));
+    let (local, normal) = (output(LOCAL), output(0xffff_fffa));
+    let (push, shorter) = (FlowAction::PushVlan(0x8100), FlowAction::DecNwTtl);
+    let with_tag = tagged(0x8100, 0, &frame);
+    let lists: [(&[FlowAction], Fate); 9] = [
+        (&[output(2), local], handed(&frame)),
+        (&[normal, output(CONTROLLER)], handed(&frame)),
+        (&[local, normal], handed(&frame)),
+        (&[local, push, shorter, output(2)], handed(&frame)),
+        (&[push, local, FlowAction::PopVlan, output(2)], handed(&with_tag)),
+        (&[output(2), push, output(3), local, shorter], handed(&with_tag)),
+        (&[local, shorter], handed(&frame)),
+        (&[local, FlowAction::SetNwTtl(1), shorter, output(2)], handed(&frame)),
+        (&[FlowAction::SetNwTtl(1), shorter, local], Fate::Punted(None)),
+    ];
+    for (list, fate) in lists {
+        rig.flows(vec![flow(1, 0, 1, &[], apply(list))]);
+        assert_eq!(rig.send(&frame), fate, "{list:?}");
+    }
+    // SCTP's checksum is wrong there until the slow path has mended it.
+    let chunk = v4(132, &sctp(b"chunk"));
+    for (list, fate) in [
+        ([local, set(18, 7), output(2)], handed(&chunk)),
+        ([set(18, 7), local, output(2)], Fate::Punted(None)),
+    ] {
+        rig.flows(vec![flow(1, 0, 1, &[], apply(&list))]);
+        assert_eq!(rig.send(&chunk), fate, "{list:?}");
+    }
+    // In one table, and what is edited in the next.
+    let first = FlowInstructions { goto: Some(1), ..apply(&[push, local]) };
+    let second = FlowInstructions { write: vec![output(2), set(3, 9)], ..FlowInstructions::default() };
+    rig.flows(vec![flow(1, 0, 1, &[], first), flow(2, 1, 1, &[], second)]);
+    assert_eq!(rig.send(&frame), handed(&with_tag));
+}
+
+#[test]
+fn a_groups_bucket_for_the_stack_has_its_copy_and_all_are_counted() {
+    let mut rig = Rig::new();
+    let frame = v4(17, &udp(b"reading"));
+    let with_tag = tagged(0x8100, 0, &frame);
+    let group = |list: &[FlowAction]| {
+        let buckets = vec![
+            bucket(0, ANY, &[output(2)]),
+            bucket(0, ANY, &[FlowAction::PushVlan(0x8100), output(LOCAL)]),
+            bucket(0, ANY, &[output(3)]),
+        ];
+        vec![
+            Change::Clear,
+            Change::PutGroup(GroupEntry { id: 0, kind: GroupKind::All, buckets }),
+            Change::PutFlow(flow(1, 0, 1, &[], apply(list))),
+        ]
+    };
+    let mut seen = 0;
+    for (list, copy) in [
+        (&[FlowAction::Group(0)][..], Some(&with_tag)),
+        (&[output(3), FlowAction::Group(0)], Some(&with_tag)),
+        (&[output(CONTROLLER), FlowAction::Group(0)], Some(&with_tag)),
+        (&[FlowAction::Group(0), output(LOCAL)], Some(&frame)),
+    ] {
+        rig.change(group(list));
+        assert_eq!(rig.send(&frame), Fate::Punted(copy.cloned()), "{list:?}");
+        seen += 1;
+        let place = rig.places.groups[&0];
+        let counted = (place.first..place.first + 3).map(|bucket| rig.bucket(bucket)[0]);
+        assert_eq!(counted.chain([rig.group(place.group)[0]]).collect::<Vec<_>>(), [seen; 4], "{list:?}");
+    }
+    // By what the group was to send, not by what it has become.
+    rig.change(group(&[FlowAction::Group(0), FlowAction::DecNwTtl]));
+    assert_eq!(rig.send(&frame), Fate::Punted(None));
+}
+
+#[test]
+fn what_tags_off_make_too_short_is_padded() {
+    let mut rig = Rig::new();
+    let bottom = 16 << 12 | 0x100 | 64;
+    let inner = ipv4(1, &icmp(8));
+    let mut frame = tagged(0x8100, 7, &ethernet(&[0x88, 0x47], &labelled(bottom, &inner)));
+    frame.truncate(50);
+    frame.resize(60, 0);
+    let short = {
+        let mut short = ethernet(&[8, 0], &inner);
+        short.truncate(42);
+        short
+    };
+    let pops = [FlowAction::PopMpls(0x0800), FlowAction::PopVlan];
+    let padded = |bytes: usize| {
+        let mut padded = short.clone();
+        padded.resize(bytes, 0);
+        padded
+    };
+    for (port, fate) in [
+        (2, Fate::Sent(padded(60))),
+        (0xffff_fff8, Fate::Returned(padded(60))),
+        (LOCAL, Fate::Passed(padded(52))),
+    ] {
+        rig.flows(vec![flow(1, 0, 1, &[], apply(&[&pops[..], &[output(port)]].concat()))]);
+        assert_eq!(rig.send(&frame), fate, "{port:x}");
+    }
+    // What is as long as it came is not longer.
+    let came = ethernet(&[0x88, 0xb5], &[7; 20]);
+    rig.flows(vec![flow(1, 0, 1, &[], apply(&[set(3, 9), output(2)]))]);
+    let Fate::Sent(bytes) = rig.send(&came) else { panic!("not sent") };
+    assert_eq!(bytes.len(), came.len());
+}
+
+#[test]
+fn a_punted_frame_says_what_meters_added() {
+    let mut rig = Rig::new();
+    let frame = v4(6, &tcp(b"reading"));
+    let band = |steps| vec![MeterBand { kind: BandKind::DscpRemark(steps), rate: 1, burst: 1 }];
+    let meter = |id, steps| MeterEntry { id, counts_packets: true, bands: band(steps) };
+    let first = FlowInstructions { meter: Some(1), goto: Some(3), ..apply(&[output(2)]) };
+    let second = FlowInstructions { meter: Some(2), ..apply(&[output(3)]) };
+    rig.change(vec![
+        Change::Clear,
+        Change::PutMeter(meter(1, 1)),
+        Change::PutMeter(meter(2, 200)),
+        Change::PutFlow(flow(1, 0, 1, &[], first)),
+        Change::PutFlow(flow(2, 3, 1, &[], second)),
+    ]);
+    let mut remarks = Vec::new();
+    for _ in 0..3 {
+        assert_eq!(rig.send(&frame), Fate::Punted(None));
+        remarks.push([0, 1, 3].map(|table| remark_in(rig.remarks, table)));
+    }
+    // A burst of one, and one more that a meter lets through at the least.
+    assert_eq!(remarks, [[0, 0, 0], [0, 0, 0], [1, 0, 3]]);
 }
 
 /// Older kernels' verifiers follow the same paths; a million instructions is their limit.

@@ -100,6 +100,7 @@ fn edit() -> impl Strategy<Value = FlowAction> {
         1 => Just(FlowAction::DecMplsTtl),
         1 => any::<u8>().prop_map(FlowAction::SetNwTtl),
         1 => Just(FlowAction::DecNwTtl),
+        1 => prop_oneof![Just(0), Just(3)].prop_map(FlowAction::SetQueue),
     ]
 }
 
@@ -153,7 +154,7 @@ fn tables() -> impl Strategy<Value = Vec<Rule>> {
 fn the_kernel_does_what_a_plain_pipeline_does() {
     let mut rig = Rig::new();
     let all = frames::all();
-    let rig = std::cell::RefCell::new((&mut rig, [0u32; 5]));
+    let rig = std::cell::RefCell::new((&mut rig, [0u32; 6]));
     let mut runner = TestRunner::new(Config { cases: 3000, failure_persistence: None, ..Config::default() });
     runner
         .run(&tables(), |rules| {
@@ -173,7 +174,8 @@ fn the_kernel_does_what_a_plain_pipeline_does() {
                     switch_rig::Fate::Passed(_) => 1,
                     switch_rig::Fate::Returned(_) => 2,
                     switch_rig::Fate::Sent(_) => 3,
-                    switch_rig::Fate::Punted => 4,
+                    switch_rig::Fate::Punted(None) => 4,
+                    switch_rig::Fate::Punted(Some(_)) => 5,
                 }] += 1;
             }
             Ok(())

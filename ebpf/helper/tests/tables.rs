@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use caregate_ebpf_common::switch::op::port;
 use caregate_protocol::datapath::switch::{Change, FlowAction};
-use caregate_protocol::datapath::{Event, Floor, Policy, Reason, Reply, Request};
+use caregate_protocol::datapath::{Event, Floor, PacketOut, Policy, PortCounters, Reason, Reply, Request};
 use pnet::packet::ethernet::EtherType;
 use pnet::packet::ip::IpNextHeaderProtocols as Protocol;
 use pnet::packet::ipv4::{self, Ipv4Packet, MutableIpv4Packet};
@@ -128,11 +128,13 @@ fn what_is_not_allowed_is_refused_and_changes_nothing() {
         assert_eq!(refused.reason, Reason::Rule);
     }
     let frame = arp(GATEWAY);
-    let refused = client.call(Request::PacketOut { port: 1, frame: frame.clone() }).unwrap_err();
-    assert_eq!(refused.reason, Reason::SensorPort);
-    for (port, frame) in [(9, frame), (2, vec![0; 13])] {
-        assert_eq!(client.call(Request::PacketOut { port, frame }).unwrap_err().reason, Reason::Port);
-    }
+    let packets = [(1, frame.clone()), (9, frame), (2, vec![0; 13])].map(|(port, frame)| PacketOut {
+        port,
+        queue: 0,
+        frame,
+    });
+    let refused = [Reason::SensorPort, Reason::Port, Reason::Port].map(Some).to_vec();
+    assert_eq!(client.call(Request::PacketOuts(packets.to_vec())), Ok(Reply::PacketOuts(refused)));
     assert_eq!(client.call(Request::PacketSocket { port: 9 }).unwrap_err().reason, Reason::Port);
     Wire::open("sensor").send(&publish(SENSOR));
     client.judged(1, 1);
@@ -222,9 +224,33 @@ fn no_rule_takes_core_and_link_away() {
     assert_eq!((client.verdict(2, "floor"), client.verdict(2, "send_dropped")), (5, 4));
     // A controller's own frame is not looked up in its table.
     let out = own(EtherType(0x88b5), b"sent by the controller, as it is");
-    assert_eq!(client.call(Request::PacketOut { port: 2, frame: out.clone() }), Ok(Reply::Done));
-    assert!(beyond.next(|frame| frame == out).is_some());
-    client.judged(2, 9);
+    let before = uplinks(&mut client);
+    let packets = [0, 5, 7].map(|queue| PacketOut { port: 2, queue, frame: out.clone() });
+    assert_eq!(client.call(Request::PacketOuts(packets.to_vec())), Ok(Reply::PacketOuts(vec![None; 3])));
+    for _ in &packets {
+        assert!(beyond.next(|frame| frame == out).is_some());
+    }
+    client.judged(2, 12);
+    // They are counted by their queues, and by the kernel.
+    let after = uplinks(&mut client);
+    let sent = |queue: usize| {
+        let (before, after) = (before.queues[queue], after.queues[queue]);
+        (after.frames - before.frames, after.bytes - before.bytes)
+    };
+    let bytes = u64::try_from(out.len()).unwrap();
+    assert_eq!([0, 1, 5, 7].map(sent), [(1, bytes), (0, 0), (1, bytes), (1, bytes)]);
+    let frames = |counters: PortCounters| counters.link.unwrap().tx.frames;
+    assert!(frames(after) >= frames(before) + 3);
+}
+
+/// What was counted on the uplink.
+fn uplinks(client: &mut Client) -> PortCounters {
+    match client.call(Request::Counters) {
+        Ok(Reply::Counters(counters)) => {
+            counters.ports.into_iter().find(|port| port.number == 2).expect("an uplink")
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

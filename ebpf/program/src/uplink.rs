@@ -47,9 +47,35 @@ pub fn uplink(context: TcContext) -> i32 {
         headers.vlan_vid = (tag & VID_MASK) as u16 | VID_PRESENT;
     }
     maps::count_kind(number, headers.kind, bytes);
+    if is_own(skb) {
+        // SAFETY: as above.
+        return send(number, unsafe { (*skb).priority }, skb, bytes);
+    }
     maps::see(&headers);
     switch::depart(&context, &frame, (has_tag != 0).then_some(tag as u16), number, bytes);
     maps::count_verdict(number, Verdict::Sent, bytes);
+    switch::count_queue(number, 0, bytes);
+    TC_ACT_UNSPEC
+}
+
+/// Whether it is a frame of the controller's, which the helper sends: no table is to see it.
+#[inline(always)]
+fn is_own(skb: *const __sk_buff) -> bool {
+    // SAFETY: the kernel's own context; the verifier checks which fields are read.
+    let mark = unsafe { (*skb).mark };
+    mark != 0 && u64::from(mark) == switch::own_mark()
+}
+
+/// Sends a frame of the controller's by the queue that its priority says.
+#[inline(always)]
+fn send(number: u32, queue: u32, skb: *mut __sk_buff, bytes: u64) -> i32 {
+    // SAFETY: the kernel's own context; the verifier checks which fields are written.
+    unsafe {
+        (*skb).mark = 0;
+        (*skb).queue_mapping = queue;
+    }
+    maps::count_verdict(number, Verdict::Sent, bytes);
+    switch::count_queue(number, queue, bytes);
     TC_ACT_UNSPEC
 }
 
@@ -85,6 +111,7 @@ pub(crate) fn leave(context: &TcContext, work: &Work) -> i32 {
     if !verdict.passes() {
         return TC_ACT_SHOT;
     }
+    switch::count_queue(number, fate.queue.map_or(0, u32::from), bytes);
     if let Some(queue) = fate.queue {
         let skb: *mut __sk_buff = context.skb.skb;
         // SAFETY: the kernel's own context; the verifier checks which fields are written.

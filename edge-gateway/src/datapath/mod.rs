@@ -24,7 +24,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use caregate_protocol::datapath::switch::{Change, SwitchCounters};
-use caregate_protocol::datapath::{Counters, FrameError, Policy, Port, Refused, Reply, Request, Welcome};
+use caregate_protocol::datapath::{
+    Counters, FrameError, PacketOut, Policy, Port, Reason, Refused, Reply, Request, Welcome,
+};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -183,12 +185,17 @@ impl Datapath {
         }
     }
 
-    /// Sends a frame out of a port that is no sensor port.
+    /// Sends frames, none of them to a sensor port, at most [`PACKET_OUTS_MAX`](caregate_protocol::datapath::PACKET_OUTS_MAX); says of
+    /// each why it was not sent.
     ///
     /// # Errors
     /// [`DatapathError`].
-    pub async fn packet_out(&self, port: u32, frame: Vec<u8>) -> Result<(), DatapathError> {
-        self.done(Request::PacketOut { port, frame }).await
+    pub async fn packet_outs(&self, packets: Vec<PacketOut>) -> Result<Vec<Option<Reason>>, DatapathError> {
+        let count = packets.len();
+        match self.call(Request::PacketOuts(packets)).await? {
+            (Reply::PacketOuts(outcomes), None) if outcomes.len() == count => Ok(outcomes),
+            _ => Err(DatapathError::Unexpected),
+        }
     }
 
     /// A non-blocking packet socket that hears what devices on a port say of themselves.
@@ -217,8 +224,9 @@ impl Helper for Datapath {
         Self::switch_counters(self).await.map_err(refused)
     }
 
-    async fn packet_out(&self, port: u32, frame: Vec<u8>) -> Result<(), HelperRefused> {
-        Self::packet_out(self, port, frame).await.map_err(refused)
+    async fn packet_outs(&self, packets: Vec<PacketOut>) -> Result<Vec<bool>, HelperRefused> {
+        let outcomes = Self::packet_outs(self, packets).await.map_err(refused)?;
+        Ok(outcomes.iter().map(Option::is_none).collect())
     }
 
     async fn counters(&self) -> Result<Counters, HelperRefused> {
@@ -255,7 +263,7 @@ impl Listeners {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let Inner { senders, packets_lost } = &mut *inner;
         senders.retain(|sender| {
-            if matches!(event, HelperEvent::PacketIn { .. } | HelperEvent::Punt { .. })
+            if matches!(event, HelperEvent::PacketIn { .. } | HelperEvent::Punt(_))
                 && sender.capacity() <= RESERVED
             {
                 *packets_lost = packets_lost.saturating_add(1);

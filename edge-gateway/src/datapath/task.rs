@@ -191,8 +191,6 @@ fn tell(welcome: &watch::Sender<Option<Welcome>>, listeners: &Listeners, event: 
             HelperEvent::PacketIn { rule, total_len, frame }
         }
         Event::PortStatus(port) => HelperEvent::Port(port),
-        Event::Punt { in_port, before, total_len, frame } => {
-            HelperEvent::Punt { in_port, before, total_len, frame }
-        }
+        Event::Punt(punt) => HelperEvent::Punt(punt),
     });
 }

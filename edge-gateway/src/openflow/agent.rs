@@ -75,10 +75,8 @@ pub enum Action {
     PacketOut {
         /// To be given back.
         ticket: u64,
-        /// No sensor port.
-        port: u32,
-        /// From its Ethernet header on.
-        frame: Vec<u8>,
+        /// To no sensor port.
+        packet: datapath::PacketOut,
     },
     /// Ask the helper for its counters, then call [`Agent::handle_counters`].
     ReadCounters,

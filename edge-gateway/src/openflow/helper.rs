@@ -2,8 +2,10 @@
 
 use std::future::Future;
 
+#[cfg(doc)]
+use caregate_protocol::datapath::PACKET_OUTS_MAX;
 use caregate_protocol::datapath::switch::{Change, SwitchCounters};
-use caregate_protocol::datapath::{Counters, Port, Welcome};
+use caregate_protocol::datapath::{Counters, PacketOut, Port, Punt, Welcome};
 
 use super::agent::HelperRefused;
 
@@ -12,9 +14,11 @@ use super::agent::HelperRefused;
 pub trait Helper: Send + 'static {
     /// Changes tables, groups and meters, in one step.
     fn change(&self, changes: Vec<Change>) -> impl Future<Output = Result<(), HelperRefused>> + Send;
-    /// Sends a frame out of a port that is no sensor port.
-    fn packet_out(&self, port: u32, frame: Vec<u8>)
-    -> impl Future<Output = Result<(), HelperRefused>> + Send;
+    /// Sends frames, none of them to a sensor port, at most [`PACKET_OUTS_MAX`]; says which of them were sent.
+    fn packet_outs(
+        &self,
+        packets: Vec<PacketOut>,
+    ) -> impl Future<Output = Result<Vec<bool>, HelperRefused>> + Send;
     /// What tables, flows, groups and meters counted.
     fn switch_counters(&self) -> impl Future<Output = Result<SwitchCounters, HelperRefused>> + Send;
     /// What ports counted.
@@ -38,16 +42,7 @@ pub enum HelperEvent {
         frame: Vec<u8>,
     },
     /// A frame that the kernel could not do all actions of.
-    Punt {
-        /// Where it came in.
-        in_port: u32,
-        /// Tables from this one on did not see it: a meter dropped it.
-        before: u8,
-        /// Bytes of the whole frame.
-        total_len: u32,
-        /// As it came in; its first bytes.
-        frame: Vec<u8>,
-    },
+    Punt(Punt),
     /// A port has changed.
     Port(Port),
 }

@@ -7,7 +7,7 @@
 //!                                                                  └─▶ PacketIn: to the controller
 //! ```
 //! Pure: tables are looked up in a [`View`], nothing is counted of flows and groups (the kernel has counted the frame whole), and
-//! meters are not asked again. What it comes to is bounded by [`OUTPUTS_MAX`] and [`STEPS_MAX`]: tables only go up, groups only so
+//! meters are not asked again: what they decided comes with the frame. The gateway's own stack has its copy from the kernel. What it comes to is bounded by [`OUTPUTS_MAX`] and [`STEPS_MAX`]: tables only go up, groups only so
 //! deep.
 
 mod packet;
@@ -17,8 +17,8 @@ mod set;
 mod tests;
 
 use caregate_ebpf_common::switch::Key;
-use caregate_protocol::datapath::Role;
-use caregate_protocol::datapath::switch::{FlowAction, FlowInstructions, GroupEntry, MATCH_BYTES};
+use caregate_protocol::datapath::switch::{FlowAction, FlowInstructions, GroupEntry, MATCH_BYTES, TABLES};
+use caregate_protocol::datapath::{Punt, Role};
 use caregate_protocol::openflow::PacketInReason;
 
 use packet::Packet;
@@ -84,8 +84,29 @@ pub struct Frame<'a> {
     pub before: u8,
     /// Of the whole frame.
     pub total_len: u32,
+    /// Steps of drop precedence that meters added, by table.
+    pub remarks: [u8; TABLES as usize],
+    /// The gateway's stack has its copy.
+    pub is_handed: bool,
     /// From its Ethernet header on. Where there is less of it than `total_len`, it can't be sent.
     pub bytes: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// A whole frame that no meter has changed or stopped.
+    #[must_use]
+    pub fn new(in_port: u32, bytes: &'a [u8]) -> Self {
+        let total_len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let (before, remarks) = (TABLES, [0; TABLES as usize]);
+        Self { in_port, before, total_len, remarks, is_handed: false, bytes }
+    }
+}
+
+impl<'a> From<&'a Punt> for Frame<'a> {
+    fn from(punt: &'a Punt) -> Self {
+        let Punt { in_port, before, total_len, remarks, is_handed, ref frame } = *punt;
+        Self { in_port, before, total_len, remarks, is_handed, bytes: frame }
+    }
 }
 
 /// A frame for the controller (§7.4.1).
@@ -114,8 +135,10 @@ pub struct PacketIn {
 pub enum Made {
     /// To be sent.
     Output {
-        /// A port, or `LOCAL` or `NORMAL`: the gateway's own stack.
+        /// No reserved one.
         port: u32,
+        /// Its queue there; 0 where none was asked for.
+        queue: u32,
         /// From its Ethernet header on.
         frame: Vec<u8>,
     },

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use caregate_host::clock;
 use caregate_host::identity::Identity;
+use caregate_protocol::datapath::{PACKET_OUTS_MAX, PacketOut};
 use caregate_protocol::policy::Mac;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
@@ -222,7 +223,10 @@ impl Shell {
         let now = self.now();
         let actions = match outcome.what {
             Outcome::Installed(result) => self.agent.handle_installed(result, now),
-            Outcome::PacketOut(ticket, result) => self.agent.handle_packet_out(ticket, result, now),
+            Outcome::PacketOuts(results) => {
+                let done = results.into_iter();
+                done.flat_map(|(ticket, result)| self.agent.handle_packet_out(ticket, result, now)).collect()
+            }
             Outcome::Counters(result) => self.agent.handle_counters(result, now),
         };
         self.perform(actions).await;
@@ -242,9 +246,7 @@ impl Shell {
                 self.absence += 1;
                 self.agent.handle_helper_lost(now)
             }
-            HelperEvent::Punt { in_port, before, total_len, frame } => {
-                self.agent.handle_punt(Frame { in_port, before, total_len, bytes: &frame }, now)
-            }
+            HelperEvent::Punt(punt) => self.agent.handle_punt(Frame::from(&punt), now),
             HelperEvent::Port(port) => self.agent.handle_port(&port, now),
             HelperEvent::PacketIn { rule, total_len, frame } => {
                 if matches!(&self.line, Line::Open(open) if !open.has_room()) {
@@ -319,7 +321,14 @@ impl Shell {
 
     /// Does what the agent says, in its order.
     async fn perform(&mut self, actions: Vec<Action>) {
+        // All copies of a frame are one task.
+        let mut packets = Vec::new();
         for action in actions {
+            if let Action::PacketOut { ticket, packet } = action {
+                packets.push((ticket, packet));
+                continue;
+            }
+            self.give_packets(&mut packets).await;
             match action {
                 Action::Send(bytes) => {
                     if let Line::Open(open) = &mut self.line {
@@ -328,9 +337,8 @@ impl Shell {
                 }
                 Action::Install { kept, changes } => self.give(Task::Install { kept, changes }).await,
                 Action::Keep(kept) => self.give(Task::Keep(kept)).await,
-                Action::PacketOut { ticket, port, frame } => {
-                    self.give(Task::PacketOut { ticket, port, frame }).await;
-                }
+                // Gathered.
+                Action::PacketOut { .. } => {}
                 Action::ReadCounters => self.give(Task::ReadCounters).await,
                 Action::Established => {
                     info!("the controller is there");
@@ -340,6 +348,14 @@ impl Shell {
                 Action::Refused(reason) => self.count_refused(reason),
                 Action::Close(reason) => self.closing = Some(reason),
             }
+        }
+        self.give_packets(&mut packets).await;
+    }
+
+    async fn give_packets(&mut self, packets: &mut Vec<(u64, PacketOut)>) {
+        while !packets.is_empty() {
+            let rest = packets.split_off(packets.len().min(PACKET_OUTS_MAX));
+            self.give(Task::PacketOuts(std::mem::replace(packets, rest))).await;
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use caregate_host::clock;
 use caregate_protocol::datapath::switch::Change;
+use caregate_protocol::datapath::{self, PacketOut};
 use tokio::sync::mpsc;
 use tracing::error;
 
@@ -23,9 +24,13 @@ const KEEPS_PER_S: u32 = 1;
 /// What is to be done.
 #[derive(Debug)]
 pub(super) enum Task {
-    Install { kept: Option<Kept>, changes: Vec<Change> },
+    Install {
+        kept: Option<Kept>,
+        changes: Vec<Change>,
+    },
     Keep(Kept),
-    PacketOut { ticket: u64, port: u32, frame: Vec<u8> },
+    /// Each with its ticket; at most [`datapath::PACKET_OUTS_MAX`].
+    PacketOuts(Vec<(u64, PacketOut)>),
     ReadCounters,
 }
 
@@ -33,7 +38,7 @@ pub(super) enum Task {
 #[derive(Debug)]
 pub(super) enum Outcome {
     Installed(Result<(), HelperRefused>),
-    PacketOut(u64, Result<(), HelperRefused>),
+    PacketOuts(Vec<(u64, Result<(), HelperRefused>)>),
     Counters(Result<Readings, HelperRefused>),
 }
 
@@ -42,6 +47,25 @@ pub(super) enum Outcome {
 pub(super) struct Numbered<T> {
     pub(super) absence: u64,
     pub(super) what: T,
+}
+
+/// Puts the frames of tasks that wait, in their order, to those of this one: one question to the helper for all of them. The task that
+/// ends it is returned.
+fn gather(
+    absence: u64,
+    packets: &mut Vec<(u64, PacketOut)>,
+    tasks: &mut mpsc::Receiver<Numbered<Task>>,
+) -> Option<Numbered<Task>> {
+    loop {
+        match tasks.try_recv().ok()? {
+            Numbered { absence: same, what: Task::PacketOuts(more) }
+                if same == absence && packets.len() + more.len() <= datapath::PACKET_OUTS_MAX =>
+            {
+                packets.extend(more);
+            }
+            other => return Some(other),
+        }
+    }
 }
 
 pub(super) struct Worker<H> {
@@ -64,15 +88,22 @@ impl<H: Helper> Worker<H> {
         mut tasks: mpsc::Receiver<Numbered<Task>>,
         outcomes: mpsc::UnboundedSender<Numbered<Outcome>>,
     ) {
-        while let Some(Numbered { absence, what }) = tasks.recv().await {
+        let mut held = None;
+        loop {
+            let next = match held.take() {
+                Some(next) => Some(next),
+                None => tasks.recv().await,
+            };
+            let Some(Numbered { absence, what }) = next else { break };
             let what = match what {
                 Task::Install { kept, changes } => Outcome::Installed(self.install(kept, changes).await),
                 Task::Keep(kept) => {
                     self.keep(&kept).await;
                     continue;
                 }
-                Task::PacketOut { ticket, port, frame } => {
-                    Outcome::PacketOut(ticket, self.helper.packet_out(port, frame).await)
+                Task::PacketOuts(mut packets) => {
+                    held = gather(absence, &mut packets, &mut tasks);
+                    Outcome::PacketOuts(self.send(packets).await)
                 }
                 Task::ReadCounters => Outcome::Counters(self.read_counters().await),
             };
@@ -80,6 +111,14 @@ impl<H: Helper> Worker<H> {
                 break;
             }
         }
+    }
+
+    async fn send(&mut self, packets: Vec<(u64, PacketOut)>) -> Vec<(u64, Result<(), HelperRefused>)> {
+        let (tickets, packets): (Vec<u64>, Vec<PacketOut>) = packets.into_iter().unzip();
+        let sent = self.helper.packet_outs(packets).await.unwrap_or_default();
+        let outcomes = sent.into_iter().map(|sent| if sent { Ok(()) } else { Err(HelperRefused) });
+        // What it says nothing of was not sent.
+        tickets.into_iter().zip(outcomes.chain(std::iter::repeat(Err(HelperRefused)))).collect()
     }
 
     async fn read_counters(&mut self) -> Result<Readings, HelperRefused> {

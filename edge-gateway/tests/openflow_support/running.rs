@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use caregate_host::identity::{Identity, Role};
 use caregate_protocol::datapath::switch::{Change, FlowEntry, SwitchCounters};
-use caregate_protocol::datapath::{self, Counters, Mode, Port, Welcome};
+use caregate_protocol::datapath::{self, Counters, Mode, PacketOut, Port, Welcome};
 use edge_gateway::openflow::agent::{HelperRefused, Settings};
 use edge_gateway::openflow::helper::{Helper, HelperEvent};
 use edge_gateway::openflow::metrics::Metrics;
@@ -98,8 +98,12 @@ impl Helper for Place {
         self.answer(|_| SwitchCounters::default())
     }
 
-    async fn packet_out(&self, port: u32, frame: Vec<u8>) -> Result<(), HelperRefused> {
-        self.answer(|state| state.sent.push((port, frame)))
+    async fn packet_outs(&self, packets: Vec<PacketOut>) -> Result<Vec<bool>, HelperRefused> {
+        self.answer(|state| {
+            let sent = vec![true; packets.len()];
+            state.sent.extend(packets.into_iter().map(|packet| (packet.port, packet.frame)));
+            sent
+        })
     }
 
     async fn counters(&self) -> Result<Counters, HelperRefused> {

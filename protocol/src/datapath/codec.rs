@@ -7,9 +7,10 @@ use minicbor::Encoder;
 
 use super::{
     Counted, Counters, DETAIL_BYTES_MAX, DEVICES_MAX, Device, DeviceCounters, Event, FLOOR_MAX,
-    FRAME_BYTES_MAX, Floor, FrameError, FromHelper, Mode, NAME_BYTES_MAX, OPEN_PORTS_MAX, OpenPort,
-    PACKET_BYTES_MAX, PORTS_MAX, Policy, Port, PortCounters, Reason, Refused, Reply, Request, Role, ToHelper,
-    Traffic, WORD_BYTES_MAX, WORDS_MAX, Welcome, switch,
+    FRAME_BYTES_MAX, Floor, FrameError, FromHelper, LinkCounters, Mode, NAME_BYTES_MAX, OPEN_PORTS_MAX,
+    OpenPort, PACKET_BYTES_MAX, PACKET_OUTS_MAX, PORTS_MAX, PacketOut, Policy, Port, PortCounters, Punt,
+    QUEUES, Reason, Refused, Reply, Request, Role, ToHelper, Traffic, WORD_BYTES_MAX, WORDS_MAX, Welcome,
+    switch,
 };
 use crate::cbor::{CborError, Cursor};
 
@@ -19,7 +20,7 @@ type Written = Result<(), minicbor::encode::Error<Infallible>>;
 const HELLO: u8 = 1;
 const SET_POLICY: u8 = 2;
 const COUNTERS: u8 = 4;
-const PACKET_OUT: u8 = 5;
+const PACKET_OUTS: u8 = 5;
 const PACKET_SOCKET: u8 = 6;
 const CHANGE: u8 = 7;
 const SWITCH_COUNTERS: u8 = 8;
@@ -29,6 +30,9 @@ const COUNTED: u8 = 34;
 const SOCKET: u8 = 35;
 const REFUSED: u8 = 36;
 const SWITCH_COUNTED: u8 = 37;
+const PACKETS_OUT: u8 = 38;
+/// In the answer to frames: one that is sent.
+const SENT: u8 = 0;
 const PACKET_IN: u8 = 64;
 const PORT_STATUS: u8 = 65;
 const PUNT: u8 = 66;
@@ -123,8 +127,11 @@ impl ToHelper {
                 out.array(2)?.u8(COUNTERS)?.u32(self.number)?;
                 Ok(())
             }
-            Request::PacketOut { port, frame } => {
-                out.array(4)?.u8(PACKET_OUT)?.u32(self.number)?.u32(*port)?.bytes(frame)?;
+            Request::PacketOuts(packets) => {
+                out.array(3)?.u8(PACKET_OUTS)?.u32(self.number)?.array(packets.len() as u64)?;
+                for PacketOut { port, queue, frame } in packets {
+                    out.array(3)?.u32(*port)?.u32(*queue)?.bytes(frame)?;
+                }
                 Ok(())
             }
             Request::PacketSocket { port } => {
@@ -150,10 +157,7 @@ impl ToHelper {
             }
             (SWITCH_COUNTERS, 2) => Request::SwitchCounters,
             (COUNTERS, 2) => Request::Counters,
-            (PACKET_OUT, 4) => Request::PacketOut {
-                port: c.u32("port")?,
-                frame: c.bytes("frame", PACKET_BYTES_MAX)?.to_vec(),
-            },
+            (PACKET_OUTS, 3) => Request::PacketOuts(list(&mut c, "packets", PACKET_OUTS_MAX, packet_out)?),
             (PACKET_SOCKET, 3) => Request::PacketSocket { port: c.u32("port")? },
             _ => return Err(FrameError::Type(kind)),
         };
@@ -173,9 +177,10 @@ impl FromHelper {
                 out.u32(*uplink)?.u64(*rule)?.u16(*total_len)?.bytes(frame)?;
                 Ok(())
             }
-            Self::Event(Event::Punt { in_port, before, total_len, frame }) => {
-                out.array(6)?.u8(PUNT)?.u32(0)?;
-                out.u32(*in_port)?.u8(*before)?.u32(*total_len)?.bytes(frame)?;
+            Self::Event(Event::Punt(Punt { in_port, before, total_len, remarks, is_handed, frame })) => {
+                out.array(8)?.u8(PUNT)?.u32(0)?;
+                out.u32(*in_port)?.u8(*before)?.u32(*total_len)?;
+                out.bytes(remarks)?.bool(*is_handed)?.bytes(frame)?;
                 Ok(())
             }
             Self::Event(Event::PortStatus(port)) => {
@@ -204,16 +209,20 @@ impl FromHelper {
                 devices: list(&mut c, "devices", DEVICES_MAX, device_counters)?,
             }))),
             (SWITCH_COUNTED, 6) => reply(Ok(Reply::SwitchCounters(switch::counters(&mut c)?))),
-            (PUNT, 6) => Self::Event(Event::Punt {
+            (PACKETS_OUT, 3) => {
+                reply(Ok(Reply::PacketOuts(list(&mut c, "packets", PACKET_OUTS_MAX, outcome)?)))
+            }
+            (PUNT, 8) => Self::Event(Event::Punt(Punt {
                 in_port: c.u32("in_port")?,
                 before: c.u8("before")?,
                 total_len: c.u32("total_len")?,
+                remarks: c.fixed("remarks")?,
+                is_handed: c.bool("is_handed")?,
                 frame: c.bytes("frame", PACKET_BYTES_MAX)?.to_vec(),
-            }),
+            })),
             (SOCKET, 2) => reply(Ok(Reply::Socket)),
             (REFUSED, 4) => {
-                let number = c.u8("reason")?;
-                let reason = known(&Reason::ALL, "reason", number.into(), |reason| reason as u8)?;
+                let reason = reason(c.u8("reason")?)?;
                 reply(Err(Refused { reason, detail: c.text("detail", DETAIL_BYTES_MAX)?.to_owned() }))
             }
             (PACKET_IN, 6) => Self::Event(Event::PacketIn {
@@ -316,6 +325,26 @@ fn protocol(c: &mut Cursor<'_>) -> Result<u8, FrameError> {
     }
 }
 
+fn packet_out(c: &mut Cursor<'_>) -> Result<PacketOut, FrameError> {
+    c.array_of("packet", 3)?;
+    let (port, queue) = (c.u32("port")?, c.u32("queue")?);
+    if queue >= QUEUES {
+        return Err(FrameError::Value { field: "queue", value: queue.into() });
+    }
+    Ok(PacketOut { port, queue, frame: c.bytes("frame", PACKET_BYTES_MAX)?.to_vec() })
+}
+
+fn reason(number: u8) -> Result<Reason, FrameError> {
+    known(&Reason::ALL, "reason", number.into(), |reason| reason as u8)
+}
+
+fn outcome(c: &mut Cursor<'_>) -> Result<Option<Reason>, FrameError> {
+    match c.u8("outcome")? {
+        SENT => Ok(None),
+        number => reason(number).map(Some),
+    }
+}
+
 fn put_port(out: &mut Out<'_>, port: &Port) -> Written {
     out.array(6)?.u32(port.number)?.str(&port.name)?.bytes(&port.mac)?;
     out.u8(port.role as u8)?.u8(port.mode as u8)?.bool(port.up)?;
@@ -351,6 +380,13 @@ fn put_reply(out: &mut Out<'_>, number: u32, result: &Result<Reply, Refused>) ->
             out.array(6)?.u8(SWITCH_COUNTED)?.u32(number)?;
             return switch::put_counters(out, counters);
         }
+        Ok(Reply::PacketOuts(outcomes)) => {
+            out.array(3)?.u8(PACKETS_OUT)?.u32(number)?.array(outcomes.len() as u64)?;
+            for outcome in outcomes {
+                out.u8(outcome.map_or(SENT, |reason| reason as u8))?;
+            }
+            out
+        }
         Err(refused) => {
             let end = refused.detail.floor_char_boundary(DETAIL_BYTES_MAX);
             out.array(4)?.u8(REFUSED)?.u32(number)?.u8(refused.reason as u8)?.str(&refused.detail[..end])?
@@ -371,7 +407,7 @@ fn traffic(c: &mut Cursor<'_>) -> Result<Traffic, CborError> {
 fn put_counters(out: &mut Out<'_>, counters: &Counters) -> Written {
     out.array(counters.ports.len() as u64)?;
     for port in &counters.ports {
-        out.array(3)?.u32(port.number)?;
+        out.array(5)?.u32(port.number)?;
         for words in [&port.kinds, &port.verdicts] {
             out.array(words.len() as u64)?;
             for counted in words {
@@ -379,6 +415,10 @@ fn put_counters(out: &mut Out<'_>, counters: &Counters) -> Written {
                 put_traffic(out, counted.traffic)?;
             }
         }
+        out.array(port.queues.len() as u64)?;
+        port.queues.iter().try_for_each(|traffic| put_traffic(out, *traffic))?;
+        out.array(port.link.iter().len() as u64)?;
+        port.link.iter().try_for_each(|link| put_link(out, link))?;
     }
     out.array(counters.devices.len() as u64)?;
     for device in &counters.devices {
@@ -394,11 +434,38 @@ fn port_counters(c: &mut Cursor<'_>) -> Result<PortCounters, CborError> {
         c.array_of("counted", 3)?;
         Ok(Counted { word: c.text("word", WORD_BYTES_MAX)?.to_owned(), traffic: traffic(c)? })
     }
-    c.array_of("port", 3)?;
+    c.array_of("port", 5)?;
     Ok(PortCounters {
         number: c.u32("number")?,
         kinds: c.list("kinds", WORDS_MAX, counted)?,
         verdicts: c.list("verdicts", WORDS_MAX, counted)?,
+        queues: c.list("queues", QUEUES as usize, traffic)?,
+        link: c.list("link", 1, link)?.pop(),
+    })
+}
+
+fn put_link(out: &mut Out<'_>, link: &LinkCounters) -> Written {
+    out.array(12)?;
+    put_traffic(out, link.rx)?;
+    put_traffic(out, link.tx)?;
+    let errors = [link.rx_errors, link.tx_errors, link.rx_dropped, link.tx_dropped];
+    let causes = [link.collisions, link.rx_over_errors, link.rx_crc_errors, link.rx_frame_errors];
+    errors.iter().chain(&causes).try_for_each(|number| out.u64(*number).map(drop))
+}
+
+fn link(c: &mut Cursor<'_>) -> Result<LinkCounters, CborError> {
+    c.array_of("link", 12)?;
+    Ok(LinkCounters {
+        rx: traffic(c)?,
+        tx: traffic(c)?,
+        rx_errors: c.u64("rx_errors")?,
+        tx_errors: c.u64("tx_errors")?,
+        rx_dropped: c.u64("rx_dropped")?,
+        tx_dropped: c.u64("tx_dropped")?,
+        collisions: c.u64("collisions")?,
+        rx_over_errors: c.u64("rx_over_errors")?,
+        rx_crc_errors: c.u64("rx_crc_errors")?,
+        rx_frame_errors: c.u64("rx_frame_errors")?,
     })
 }
 

@@ -47,8 +47,31 @@ fn counters() -> Counters {
     let traffic = Traffic { frames: 3, bytes: 180 };
     let counted = |word: &str| vec![Counted { word: word.into(), traffic }];
     Counters {
-        ports: vec![PortCounters { number: 1, kinds: counted("arp"), verdicts: counted("discovery") }],
+        ports: vec![
+            PortCounters { number: 1, kinds: counted("arp"), verdicts: counted("discovery"), ..none() },
+            PortCounters { number: 2, queues: vec![traffic; 8], link: Some(link()), ..none() },
+        ],
         devices: vec![DeviceCounters { index: 4, passed: traffic, dropped: Traffic::default() }],
+    }
+}
+
+fn none() -> PortCounters {
+    PortCounters::default()
+}
+
+fn link() -> LinkCounters {
+    let traffic = |frames| Traffic { frames, bytes: 60 * frames };
+    LinkCounters {
+        rx: traffic(1),
+        tx: traffic(2),
+        rx_errors: 3,
+        tx_errors: 4,
+        rx_dropped: 5,
+        tx_dropped: 6,
+        collisions: 7,
+        rx_over_errors: 8,
+        rx_crc_errors: 9,
+        rx_frame_errors: u64::MAX,
     }
 }
 
@@ -113,7 +136,11 @@ fn requests() -> Vec<ToHelper> {
         request(Request::SetPolicy(policy())),
         request(Request::SetPolicy(Policy::default())),
         request(Request::Counters),
-        request(Request::PacketOut { port: 2, frame: vec![0xff; 60] }),
+        request(Request::PacketOuts(vec![
+            PacketOut { port: 2, queue: 0, frame: vec![0xff; 60] },
+            PacketOut { port: u32::MAX, queue: QUEUES - 1, frame: Vec::new() },
+        ])),
+        request(Request::PacketOuts(Vec::new())),
         request(Request::PacketSocket { port: 1 }),
         request(Request::Change { changes: changes(), more: true }),
         request(Request::SwitchCounters),
@@ -129,7 +156,15 @@ fn answers() -> Vec<FromHelper> {
         reply(Err(Refused { reason: Reason::SensorPort, detail: "port 1 leads to sensors".into() })),
         FromHelper::Event(Event::PacketIn { uplink: 2, rule: 300, total_len: 1514, frame: vec![1; 128] }),
         FromHelper::Event(Event::PortStatus(port())),
-        FromHelper::Event(Event::Punt { in_port: 3, before: 8, total_len: 60, frame: vec![7; 60] }),
+        FromHelper::Event(Event::Punt(Punt {
+            in_port: 3,
+            before: 8,
+            total_len: 60,
+            remarks: [0, 3, 0, 0, 0, 1, 0, 2],
+            is_handed: true,
+            frame: vec![7; 60],
+        })),
+        reply(Ok(Reply::PacketOuts(vec![None, Some(Reason::Port), None, Some(Reason::Kernel)]))),
         reply(Ok(Reply::SwitchCounters(switch_counters(1)))),
     ]
 }
@@ -182,8 +217,12 @@ fn bounds_and_meanings() {
     assert_eq!(decode(Request::SetPolicy(wrong)), FrameError::Value { field: "index", value: 256 });
     let changes = vec![Change::Clear; switch::CHANGES_MAX + 1];
     assert_eq!(decode(Request::Change { changes, more: false }).reason(), "too_many");
-    let long = Request::PacketOut { port: 2, frame: vec![0; PACKET_BYTES_MAX + 1] };
+    let packet = |queue, bytes| PacketOut { port: 2, queue, frame: vec![0; bytes] };
+    let long = Request::PacketOuts(vec![packet(0, PACKET_BYTES_MAX + 1)]);
     assert_eq!(decode(long).reason(), "too_many");
+    assert_eq!(decode(Request::PacketOuts(vec![packet(0, 14); PACKET_OUTS_MAX + 1])).reason(), "too_many");
+    let wrong = FrameError::Value { field: "queue", value: QUEUES.into() };
+    assert_eq!(decode(Request::PacketOuts(vec![packet(QUEUES, 14)])), wrong);
     // An event that pretends to be a reply.
     assert_eq!(
         FromHelper::decode(&[0x86, 0x18, 64, 5, 2, 1, 1, 0x40]),
@@ -200,7 +239,10 @@ fn a_long_explanation_is_cut_and_the_largest_counters_fit() {
 
     let traffic = Traffic { frames: u64::MAX, bytes: u64::MAX };
     let words = |n: usize| vec![Counted { word: "x".repeat(20), traffic }; n];
-    let ports = (1..=16).map(|number| PortCounters { number, kinds: words(32), verdicts: words(64) });
+    let ports = (1..=16).map(|number| {
+        let (queues, link) = (vec![traffic; QUEUES as usize], Some(link()));
+        PortCounters { number, kinds: words(32), verdicts: words(64), queues, link }
+    });
     let devices = (0..256).map(|index| DeviceCounters { index, passed: traffic, dropped: traffic });
     let largest = Counters { ports: ports.collect(), devices: devices.collect() };
     let bytes = reply(Ok(Reply::Counters(largest))).encode();
@@ -216,8 +258,11 @@ fn a_long_explanation_is_cut_and_the_largest_counters_fit() {
         flow.instructions.apply = vec![longest; switch::ACTIONS_MAX];
         flow.instructions.write = vec![longest; switch::ACTIONS_MAX];
     }
-    let request = request(Request::Change { changes: vec![flow; switch::CHANGES_MAX], more: false });
-    assert!(request.encode().len() < FRAME_BYTES_MAX, "{}", request.encode().len());
+    let longest = request(Request::Change { changes: vec![flow; switch::CHANGES_MAX], more: false });
+    assert!(longest.encode().len() < FRAME_BYTES_MAX, "{}", longest.encode().len());
+    let packet = PacketOut { port: u32::MAX, queue: QUEUES - 1, frame: vec![0; PACKET_BYTES_MAX] };
+    let longest = request(Request::PacketOuts(vec![packet; PACKET_OUTS_MAX]));
+    assert!(longest.encode().len() < FRAME_BYTES_MAX, "{}", longest.encode().len());
 }
 
 #[test]

@@ -16,7 +16,6 @@
 
 mod action;
 mod async_config;
-mod check;
 mod error;
 mod experimenter;
 mod flow;
@@ -41,7 +40,6 @@ mod wire;
 
 pub use action::{Action, ActionType, CONTROLLER_MAX_LEN, CONTROLLER_MAX_LEN_NO_BUFFER};
 pub use async_config::AsyncConfig;
-pub use check::{Headers, check_instructions, set_order};
 pub use error::{
     BadAction, BadInstruction, BadMatch, BadRequest, ErrorKind, ErrorMessage, FlowModFailed, GroupModFailed,
     HelloFailed, MeterModFailed, PortModFailed, QueueOpFailed, RoleRequestFailed, SwitchConfigFailed,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use caregate_host::identity::{Identity, Role};
 use caregate_protocol::datapath::switch::{Change, FLOWS_MAX, FlowAction, FlowEntry, SwitchCounters};
-use caregate_protocol::datapath::{self, Counters, Mode, PORT_LOCAL, Port, Welcome};
+use caregate_protocol::datapath::{self, Counters, Mode, PORT_LOCAL, PacketOut, Port, Welcome};
 use caregate_protocol::openflow::{Command, FlowMod, Match, MatchField};
 use edge_gateway::openflow::agent::{HelperRefused, Settings};
 use edge_gateway::openflow::helper::{Helper, HelperEvent};
@@ -58,7 +58,7 @@ impl Helper for Place {
         Ok(SwitchCounters::default())
     }
 
-    async fn packet_out(&self, _port: u32, _frame: Vec<u8>) -> Result<(), HelperRefused> {
+    async fn packet_outs(&self, _packets: Vec<PacketOut>) -> Result<Vec<bool>, HelperRefused> {
         Err(HelperRefused)
     }
 

@@ -23,12 +23,14 @@ pub const METER_COUNTERS: &str = "METER_COUNTERS";
 pub const METER_BUCKETS: &str = "METER_BUCKETS";
 /// Devmap: a port's number to its interface's index.
 pub const DEVICES_OUT: &str = "DEVICES_OUT";
+/// Per-CPU array of [`crate::Counter`], what went out, by [`queue_counter`].
+pub const QUEUE_COUNTERS: &str = "QUEUE_COUNTERS";
 /// Ring of [`Punt`].
 pub const PUNTS: &str = "PUNTS";
 
 /// All that are pinned. Stages, scratch memory and cache among them: until a new version's first program is attached, the old one
 /// goes on with the new stages, so a change of what they share is another [`crate::ABI_VERSION`].
-pub const ALL: [&str; 15] = [
+pub const ALL: [&str; 16] = [
     STAGES,
     DEPARTURES,
     SEEN,
@@ -43,8 +45,19 @@ pub const ALL: [&str; 15] = [
     METER_COUNTERS,
     METER_BUCKETS,
     DEVICES_OUT,
+    QUEUE_COUNTERS,
     PUNTS,
 ];
+
+/// Queues of an uplink (`protocol::datapath::QUEUES`).
+pub const QUEUES: u32 = 8;
+
+/// The place of a port's queue in [`QUEUE_COUNTERS`].
+#[must_use]
+#[inline(always)]
+pub const fn queue_counter(port: u32, queue: u32) -> u32 {
+    port * QUEUES + queue
+}
 
 /// Words of [`STATE`].
 pub const STATE_WORDS: u32 = 4;
@@ -52,6 +65,9 @@ pub const STATE_WORDS: u32 = 4;
 pub const STATE_EPOCH: u32 = 0;
 /// In [`STATE`]: bit *n* is set while port *n* is live.
 pub const STATE_LIVE: u32 = 1;
+/// In [`STATE`]: the mark (`SO_MARK`) of the controller's own frames, which no table is to see on their way out; drawn anew
+/// by each helper, never 0.
+pub const STATE_OWN_MARK: u32 = 2;
 /// In [`STATE`]: the first table of a frame.
 pub const STATE_FIRST_TABLE: u32 = 3;
 
@@ -77,6 +93,8 @@ pub use entries::{
 };
 /// Entries of [`DEVICES_OUT`].
 pub const DEVICE_OUT_ENTRIES: u32 = PORT_SLOTS;
+/// Entries of [`QUEUE_COUNTERS`].
+pub const QUEUE_ENTRIES: u32 = PORT_SLOTS * QUEUES;
 /// Bytes of [`PUNTS`]: 160 of the longest frames.
 pub const PUNT_RING_BYTES: u32 = 256 * 1024;
 /// Bytes of a frame in [`PUNTS`] at most.
@@ -94,23 +112,51 @@ pub struct Punt {
     pub total_len: u32,
     /// How many of them are here.
     pub len: u32,
+    /// What meters added to its drop precedence ([`super::record::remark_of`]).
+    pub remarks: u32,
+    /// 1 where the gateway's stack has its copy.
+    pub is_handed: u32,
     /// The first bytes of it.
     pub frame: [u8; PUNT_BYTES_MAX],
 }
 
+/// A [`Punt`] as it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Punted<'a> {
+    /// Where it came in.
+    pub in_port: u32,
+    /// Tables from this one on did not see it.
+    pub before: u32,
+    /// Bytes of the whole frame.
+    pub total_len: u32,
+    /// What meters added to its drop precedence ([`super::record::remark_in`]).
+    pub remarks: u32,
+    /// Whether the gateway's stack has its copy.
+    pub is_handed: bool,
+    /// Its first bytes.
+    pub frame: &'a [u8],
+}
+
 /// Where [`Punt::frame`] begins.
-pub const PUNT_HEAD_BYTES: usize = 16;
+pub const PUNT_HEAD_BYTES: usize = 24;
 const _: () = assert!(core::mem::offset_of!(Punt, frame) == PUNT_HEAD_BYTES);
 const _: () = assert!(size_of::<Punt>() == PUNT_HEAD_BYTES + PUNT_BYTES_MAX);
 
 impl Punt {
-    /// Port, table before which it ended, whole length and first bytes of a ring's entry; none where it is none.
+    /// What a ring's entry says; none where it is none.
     #[must_use]
-    pub fn read(entry: &[u8]) -> Option<(u32, u32, u32, &[u8])> {
+    pub fn read(entry: &[u8]) -> Option<Punted<'_>> {
         let word = |at: usize| entry.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
         let len = usize::try_from(word(12)?).ok()?;
         let frame = entry.get(PUNT_HEAD_BYTES..)?.get(..len)?;
-        Some((word(0)?, word(4)?, word(8)?, frame))
+        Some(Punted {
+            in_port: word(0)?,
+            before: word(4)?,
+            total_len: word(8)?,
+            remarks: word(16)?,
+            is_handed: word(20)? != 0,
+            frame,
+        })
     }
 }
 
@@ -121,11 +167,13 @@ mod tests {
     #[test]
     fn a_rings_entry_is_read_back_and_a_short_one_refused() {
         let mut entry = [0; PUNT_HEAD_BYTES + 8];
-        for (at, word) in [(0, 3u32), (4, 8), (8, 1514), (12, 3)] {
+        for (at, word) in [(0, 3u32), (4, 8), (8, 1514), (12, 3), (16, 9), (20, 1)] {
             entry[at..at + 4].copy_from_slice(&word.to_ne_bytes());
         }
-        entry[16..19].copy_from_slice(b"abc");
-        assert_eq!(Punt::read(&entry), Some((3, 8, 1514, &b"abc"[..])));
+        entry[24..27].copy_from_slice(b"abc");
+        let punted =
+            Punted { in_port: 3, before: 8, total_len: 1514, remarks: 9, is_handed: true, frame: b"abc" };
+        assert_eq!(Punt::read(&entry), Some(punted));
         entry[12..16].copy_from_slice(&9u32.to_ne_bytes());
         assert_eq!(Punt::read(&entry), None);
         assert_eq!(Punt::read(&entry[..12]), None);

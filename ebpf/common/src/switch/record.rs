@@ -40,14 +40,15 @@ pub const fn list(first: u32, count: u16) -> u64 {
     first as u64 | (count as u64) << 32
 }
 
-/// A group's words: kind (8, OpenFlow's number), buckets (8), place of the first bucket (16 from bit 16).
+/// A group's words: kind (8, OpenFlow's number), buckets (8), place of the first bucket (16 from bit 16); of a group that takes all,
+/// place of the first that leads to the gateway's stack, and 1 (16 from bit 32), 0 for none.
 /// A group's counter is at its place; a bucket's too.
 pub const GROUP_WORDS: usize = 1;
 
 /// Packs a group. `kind` is `enum ofp_group_type` (OpenFlow 1.3.5 §5.6.1).
 #[must_use]
-pub const fn group(kind: u8, buckets: u8, first: u16) -> u64 {
-    kind as u64 | (buckets as u64) << 8 | (first as u64) << 16
+pub const fn group(kind: u8, buckets: u8, first: u16, to_stack: u16) -> u64 {
+    kind as u64 | (buckets as u64) << 8 | (first as u64) << 16 | (to_stack as u64) << 32
 }
 
 /// `OFPGT_ALL`
@@ -68,6 +69,25 @@ pub const BUCKET_WATCH: usize = 1;
 pub const BUCKET_BELOW: usize = 2;
 /// Words of a bucket.
 pub const BUCKET_WORDS: usize = 4;
+
+/// Bits of [`remark_of`] for one table.
+const REMARK_BITS: u32 = 2;
+/// Steps beyond three change nothing: there are three drop precedences (RFC 2597 §6).
+const REMARK_MAX: u32 = (1 << REMARK_BITS) - 1;
+
+/// What a meter of a table has decided for a frame, as a punt carries it: steps of drop precedence, by table.
+#[must_use]
+#[inline(always)]
+pub const fn remark_of(table: u32, steps: u32) -> u32 {
+    let steps = if steps > REMARK_MAX { REMARK_MAX } else { steps };
+    steps << (REMARK_BITS * (table & 7))
+}
+
+/// The steps that meters of a table add; 0 for none.
+#[must_use]
+pub const fn remark_in(remarks: u32, table: u8) -> u8 {
+    (remarks >> (REMARK_BITS * (table as u32 & 7)) & REMARK_MAX) as u8
+}
 
 /// Bands of a meter.
 pub const BANDS_MAX: usize = 4;
@@ -200,6 +220,12 @@ mod tests {
                 assert_eq!(Band::unpack(band.pack()), band);
             }
         }
+    }
+
+    #[test]
+    fn each_tables_remark_is_its_own() {
+        let remarks = remark_of(0, 1) | remark_of(3, 0) | remark_of(6, 200) | remark_of(7, 2);
+        assert_eq!([0, 1, 3, 6, 7].map(|table| remark_in(remarks, table)), [1, 0, 0, 3, 2]);
     }
 
     #[test]

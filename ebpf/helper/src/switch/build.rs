@@ -238,7 +238,10 @@ fn write_groups(
         let place = usize::try_from(at.group).unwrap_or_default();
         let first = u16::try_from(at.first).unwrap_or_default();
         words[GROUP_IDS_AT + place] = USED | u64::from(group.id);
-        words[GROUPS_AT + place * GROUP_WORDS] = record::group(group.kind as u8, small(at.buckets), first);
+        let to_stack = (first + 1..).zip(&group.buckets).find(|(_, bucket)| leads_to_stack(bucket));
+        let to_stack = to_stack.map_or(0, |(place, _)| place);
+        words[GROUPS_AT + place * GROUP_WORDS] =
+            record::group(group.kind as u8, small(at.buckets), first, to_stack);
         let buckets = &mut words[BUCKETS_AT + usize::from(first) * BUCKET_WORDS..];
         let places_of = buckets.chunks_exact_mut(BUCKET_WORDS);
         for ((place, bucket), below) in places_of.zip(&group.buckets).zip(shares(group)) {
@@ -248,6 +251,12 @@ fn write_groups(
         }
     }
     Ok(())
+}
+
+fn leads_to_stack(bucket: &GroupBucket) -> bool {
+    let leads =
+        |action: &FlowAction| matches!(action, FlowAction::Output { port: port::LOCAL | port::NORMAL, .. });
+    bucket.actions.iter().any(leads)
 }
 
 /// One action of each kind, the last that was written, in the order in which they are done (OpenFlow 1.3.5 §5.10).

@@ -32,6 +32,7 @@ pub struct Maps {
     meters: Counters,
     meter_buckets: Array<MapData, u64>,
     devices: DevMap<MapData>,
+    queues: Counters,
     processors: usize,
 }
 
@@ -70,6 +71,7 @@ impl Maps {
             meters: take(ebpf, layout::METER_COUNTERS)?,
             meter_buckets: take(ebpf, layout::METER_BUCKETS)?,
             devices: take(ebpf, layout::DEVICES_OUT)?,
+            queues: take(ebpf, layout::QUEUE_COUNTERS)?,
             processors,
         })
     }
@@ -134,6 +136,14 @@ impl Maps {
             self.meter_buckets.set(meter_bucket(meter, band), 0, 0).map_err(refused)?;
         }
         Ok(())
+    }
+
+    /// What went out of a port by each of its queues.
+    ///
+    /// # Errors
+    /// [`DatapathError`].
+    pub fn queues(&self, port: u32) -> Result<Vec<Traffic>, DatapathError> {
+        (0..layout::QUEUES).map(|queue| sum(&self.queues, layout::queue_counter(port, queue))).collect()
     }
 
     /// What was counted of all that is in force.

@@ -14,11 +14,14 @@ pub mod mirror;
 pub mod places;
 
 use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
 use std::fmt;
+use std::hash::BuildHasher;
 
 use aya::Ebpf;
 use caregate_ebpf_common::switch::blob::WORD_EPOCH;
-use caregate_ebpf_common::switch::map::{STATE_EPOCH, STATE_FIRST_TABLE, STATE_LIVE};
+use caregate_ebpf_common::switch::map::{STATE_EPOCH, STATE_FIRST_TABLE, STATE_LIVE, STATE_OWN_MARK};
+use caregate_protocol::datapath::Traffic;
 use caregate_protocol::datapath::switch::{Change, SwitchCounters};
 use thiserror::Error;
 
@@ -62,6 +65,7 @@ pub struct Switch {
     epoch: u64,
     /// Which ports are live, as the programs know it.
     live: u64,
+    own_mark: u32,
 }
 
 impl fmt::Debug for Switch {
@@ -84,8 +88,12 @@ impl Switch {
         // Table 0 is the policy's, where there is one.
         maps.set_state(STATE_FIRST_TABLE, u64::from(guard.is_on))?;
         let live = maps.state(STATE_LIVE)?;
+        // Whoever may set marks could have frames of his own go past the tables; so it is none that is known.
+        let drawn = RandomState::new().hash_one(0u64);
+        let own_mark = u32::try_from(drawn >> 32).unwrap_or_default().max(1);
+        maps.set_state(STATE_OWN_MARK, own_mark.into())?;
         let (mirror, chosen) = (Mirror::default(), Chosen::default());
-        Ok(Self { maps, guard, mirror, places, chosen, epoch, live })
+        Ok(Self { maps, guard, mirror, places, chosen, epoch, live, own_mark })
     }
 
     /// Flows, groups and meters in force.
@@ -150,6 +158,20 @@ impl Switch {
     /// [`DatapathError`].
     pub fn counters(&self) -> Result<SwitchCounters, DatapathError> {
         self.maps.counters(&self.mirror, &self.places)
+    }
+
+    /// What went out of an uplink by each of its queues.
+    ///
+    /// # Errors
+    /// [`DatapathError`].
+    pub fn queues(&self, port: u32) -> Result<Vec<Traffic>, DatapathError> {
+        self.maps.queues(port)
+    }
+
+    /// The mark (`SO_MARK`) by which the programs know frames that the helper sends.
+    #[must_use]
+    pub fn own_mark(&self) -> u32 {
+        self.own_mark
     }
 
     /// Says which ports are live: bit *n* for port *n*.

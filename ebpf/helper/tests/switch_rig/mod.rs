@@ -37,8 +37,8 @@ pub(crate) enum Fate {
     Returned(Vec<u8>),
     /// To another port; which one the map of devices decides, where only one test's port is.
     Sent(Vec<u8>),
-    /// To the slow path.
-    Punted,
+    /// To the slow path, with the copy that the gateway's stack was given.
+    Punted(Option<Vec<u8>>),
 }
 
 /// A match field, its value and its mask.
@@ -119,6 +119,8 @@ pub(crate) struct Rig {
     buckets: PerCpuArray<MapData, [u64; 2]>,
     meters: PerCpuArray<MapData, [u64; 2]>,
     punts: RingBuf<MapData>,
+    /// Of the frame that was punted last.
+    pub(crate) remarks: u32,
     mirror: Mirror,
     pub(crate) places: Places,
     chosen: [Chosen; 2],
@@ -157,6 +159,7 @@ impl Rig {
             buckets: counter(&mut ebpf, map::BUCKET_COUNTERS),
             meters: counter(&mut ebpf, map::METER_COUNTERS),
             punts: ebpf.take_map(map::PUNTS).unwrap().try_into().unwrap(),
+            remarks: 0,
             mirror: Mirror::default(),
             places: Places::default(),
             chosen: [Chosen::default(), Chosen::default()],
@@ -210,16 +213,16 @@ impl Rig {
         let length = usize::try_from(result.data_size_out).unwrap();
         out.truncate(length);
         let punt = self.punts.next().map(|entry| {
-            let (in_port, _before, total_len, bytes) = Punt::read(&entry).unwrap();
-            (in_port, total_len, bytes.to_vec())
+            let punted = Punt::read(&entry).unwrap();
+            assert_eq!(punted.frame, frame, "a punted frame is as it came");
+            assert_eq!(usize::try_from(punted.total_len).unwrap(), frame.len());
+            (punted.remarks, punted.is_handed)
         });
+        self.remarks = punt.map_or(0, |(remarks, _)| remarks);
         match (result.return_value, punt) {
             (1, None) => Fate::Dropped,
-            (1, Some((_in_port, total_len, bytes))) => {
-                assert_eq!(bytes, frame, "a punted frame is as it came");
-                assert_eq!(usize::try_from(total_len).unwrap(), frame.len());
-                Fate::Punted
-            }
+            (1, Some((_, false))) => Fate::Punted(None),
+            (2, Some((_, true))) => Fate::Punted(Some(out)),
             (2, None) => Fate::Passed(out),
             (3, None) => Fate::Returned(out),
             (4, None) => Fate::Sent(out),

@@ -8,6 +8,9 @@ use caregate_protocol::datapath::switch::{FlowAction, FlowInstructions};
 use super::frames::{checksum_place, seal};
 use super::{Fate, Field, IN_PORT};
 
+const LOCAL: u32 = 0xffff_fffe;
+const NORMAL: u32 = 0xffff_fffa;
+
 /// A rule: its table and priority, what it matches, what it does.
 #[derive(Debug, Clone)]
 pub(crate) struct Rule {
@@ -373,14 +376,26 @@ fn order(action: &FlowAction) -> (u8, u8) {
 struct Pipeline {
     packet: Packet,
     output: Option<u32>,
+    queue: u32,
     is_punted: bool,
+    /// The first copy for the gateway's stack.
+    local: Option<Vec<u8>>,
+    /// An action is left to the slow path: what follows can't be made here.
+    is_unfit: bool,
 }
 
 impl Pipeline {
     /// False where its way ends.
     fn act(&mut self, actions: &[FlowAction]) -> bool {
         for action in actions {
+            if let FlowAction::SetQueue(queue) = *action {
+                self.queue = queue;
+                continue;
+            }
             if let FlowAction::Output { port, .. } = *action {
+                if matches!(port, LOCAL | NORMAL) && self.local.is_none() && !self.is_unfit {
+                    self.local = Some(self.packet.bytes.clone());
+                }
                 if port == IN_PORT || port == u32::MAX {
                 } else if self.output.is_some() || matches!(port, 0xffff_fffb..=0xffff_fffd) {
                     self.is_punted = true;
@@ -395,7 +410,7 @@ impl Pipeline {
             }
             match edit(&mut self.packet, action) {
                 Done::Yes => {}
-                Done::Punt => self.is_punted = true,
+                Done::Punt => (self.is_punted, self.is_unfit) = (true, true),
                 Done::Stop => {
                     self.is_punted = true;
                     return false;
@@ -409,7 +424,8 @@ impl Pipeline {
 /// What a switch does with a frame; frames of less than 192 bytes, rules without groups and meters.
 pub(crate) fn run(rules: &[Rule], frame: &[u8]) -> Fate {
     let packet = Packet { bytes: frame.to_vec(), metadata: 0, tunnel: 0 };
-    let mut pipeline = Pipeline { packet, output: None, is_punted: false };
+    let mut pipeline =
+        Pipeline { packet, output: None, queue: 0, is_punted: false, local: None, is_unfit: false };
     let (mut table, mut set): (u8, Vec<FlowAction>) = (0, vec![]);
     loop {
         let matches = |rule: &&Rule| {
@@ -442,12 +458,21 @@ pub(crate) fn run(rules: &[Rule], frame: &[u8]) -> Fate {
     pipeline.act(&set);
     let bytes = pipeline.packet.bytes;
     match pipeline.output {
-        _ if pipeline.is_punted => Fate::Punted,
+        _ if pipeline.is_punted => Fate::Punted(pipeline.local),
         None => Fate::Dropped,
-        Some(0xffff_fff8) => Fate::Returned(bytes),
-        Some(0xffff_fffa | 0xffff_fffe) => Fate::Passed(bytes),
-        Some(_) => Fate::Sent(bytes),
+        Some(0xffff_fff8) => Fate::Returned(padded(bytes, frame)),
+        Some(NORMAL | LOCAL) => Fate::Passed(bytes),
+        Some(_) if pipeline.queue != 0 => Fate::Punted(None),
+        Some(_) => Fate::Sent(padded(bytes, frame)),
     }
+}
+
+/// What tags off made too short for Ethernet gets zeroes at its end.
+fn padded(mut bytes: Vec<u8>, came: &[u8]) -> Vec<u8> {
+    if bytes.len() < came.len().min(60) {
+        bytes.resize(60, 0);
+    }
+    bytes
 }
 
 /// Whether all checksums of a frame are right.

@@ -13,7 +13,7 @@ use caregate_ebpf_common::switch::stage;
 use super::leave::is_one_place;
 use super::maps::{self, STAGES};
 use super::walk::end;
-use super::work::{INGRESS, NO_TABLE, SET_PLACES, Work, mode};
+use super::work::{INGRESS, NO_TABLE, SET_PLACES, Work, local, mode};
 
 /// How often one frame's headers are parsed again within a list: 33 tail calls are the kernel's limit, and this leaves what eight
 /// tables, set and group take.
@@ -84,7 +84,7 @@ enum Done {
     All,
     /// Headers have to be parsed before the next action.
     Parse,
-    /// There is more than is done at once.
+    /// There is more than is done at once, or something to be done in between.
     More,
 }
 
@@ -94,12 +94,21 @@ enum Step {
     Next,
     /// The headers are to be parsed first.
     Parse,
+    /// They are to be kept first.
+    Keep,
     /// The frame's way ends.
     Stop,
 }
 
 #[inline(always)]
 fn go_on(work: &mut Work, blob: &Blob) -> u32 {
+    if work.remark != 0 {
+        edits(work);
+    }
+    // Here and not where an action is done: there it would be once for each to a verifier.
+    if work.local == local::WANTED {
+        work.keep();
+    }
     if work.remark != 0 {
         let _ = work.headers.remark((work.remark - 1) as u8);
         work.remark = 0;
@@ -162,6 +171,10 @@ fn each(work: &mut Work, blob: &Blob) -> Done {
                 work.done = at as u32;
                 return Done::Parse;
             }
+            Step::Keep => {
+                work.done = at as u32;
+                return Done::More;
+            }
             Step::Stop => return Done::All,
         }
     }
@@ -183,9 +196,10 @@ fn one(work: &mut Work, op: &Op) -> Step {
         return Step::Next;
     }
     if code == code::GROUP {
-        if work.output != port::ANY || work.group != 0 || op.argument() as usize >= GROUP_PLACES {
+        if work.output != port::ANY || work.group != 0 {
             work.punt();
-        } else {
+        }
+        if work.group == 0 && (op.argument() as usize) < GROUP_PLACES {
             work.group = op.argument() + 1;
         }
         return Step::Next;
@@ -198,9 +212,9 @@ fn one(work: &mut Work, op: &Op) -> Step {
         work.parsed.key[13] = op.0[3];
         return Step::Next;
     }
-    // What is to be sent is sent as it was then.
-    if work.output != port::ANY || work.group != 0 {
-        work.punt();
+    edits(work);
+    if work.local == local::WANTED {
+        return Step::Keep;
     }
     match work.headers.edit(op) {
         Edited::Done => work.is_edited = 1,
@@ -210,6 +224,7 @@ fn one(work: &mut Work, op: &Op) -> Step {
         }
         Edited::Beyond => {
             work.is_edited = 1;
+            work.is_unfit = 1;
             work.punt();
         }
         Edited::InvalidTtl => {
@@ -224,9 +239,26 @@ fn one(work: &mut Work, op: &Op) -> Step {
     Step::Next
 }
 
+/// The headers are about to be edited: what was to be sent is sent as it was until now.
+#[inline(always)]
+fn edits(work: &mut Work) {
+    if work.output != port::ANY || work.group != 0 {
+        work.punt();
+    }
+    if work.group != 0 {
+        work.is_unfit = 1;
+    }
+    if work.local == local::NOTED {
+        work.local = local::WANTED;
+    }
+}
+
 /// Notes where the frame goes, where that is one place.
 #[inline(always)]
 fn output(work: &mut Work, to: u32) {
+    if to == port::LOCAL || to == port::NORMAL {
+        work.note();
+    }
     // Back to where it came from is for `IN_PORT` alone (§5.12).
     if to == work.in_port || to == port::ANY {
         return;

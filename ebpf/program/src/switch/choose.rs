@@ -52,7 +52,9 @@ fn bucket(work: &mut Work, blob: &Blob) -> u32 {
     if kind == GROUP_ALL && count > 1 {
         count_all(first, count, work.bytes);
         work.punt();
-        return stage::LEAVE;
+        // Of these the stack's copy alone is made here.
+        let to_stack = words >> 32 & 0xffff;
+        return if to_stack == 0 { stage::LEAVE } else { take(work, blob, to_stack as usize - 1) };
     }
     work.wanted = u64::from(spread(&work.parsed.key));
     work.bucket = NONE;
@@ -62,9 +64,15 @@ fn bucket(work: &mut Work, blob: &Blob) -> u32 {
     if work.bucket == NONE {
         return stage::LEAVE;
     }
-    let place = work.bucket as usize & BUCKET_PLACES - 1;
-    maps::count_bucket(place as u32, work.bytes);
-    work.list = blob[BUCKETS_AT + place * BUCKET_WORDS + BUCKET_LIST];
+    maps::count_bucket(work.bucket, work.bytes);
+    let place = work.bucket as usize;
+    take(work, blob, place)
+}
+
+/// Has a bucket's actions done.
+#[inline(always)]
+fn take(work: &mut Work, blob: &Blob, place: usize) -> u32 {
+    work.list = blob[BUCKETS_AT + (place & BUCKET_PLACES - 1) * BUCKET_WORDS + BUCKET_LIST];
     work.mode = mode::BUCKET;
     work.done = 0;
     stage::ACT

@@ -1,12 +1,12 @@
 //! A frame's way out: to a port, to the gateway's stack, to the slow path, or nowhere.
 
 use aya_ebpf::bindings::xdp_action;
-use aya_ebpf::helpers::bpf_xdp_adjust_head;
+use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use caregate_ebpf_common::Verdict;
 use caregate_ebpf_common::switch::blob::Blob;
-use caregate_ebpf_common::switch::edit::{BUFFER_BYTES, ROOM_BYTES};
+use caregate_ebpf_common::switch::edit::{BUFFER_BYTES, FRAME_BYTES_MIN, ROOM_BYTES};
 use caregate_ebpf_common::switch::map::{PUNT_BYTES_MAX, Punt};
 use caregate_ebpf_common::switch::op::port;
 use caregate_ebpf_common::switch::record::{NO_TABLE, RULE_APPLY, RULE_METER, RULE_ONLY_OUTPUT, RULE_WRITE};
@@ -28,7 +28,9 @@ pub fn leave(context: XdpContext) -> u32 {
         work.punt();
     }
     if work.is_punted != 0
-        || work.output != port::ANY && work.headers.changed_to != 0 && !put_back(&context, work)
+        || work.output != port::ANY
+            && work.headers.changed_to != 0
+            && !(pad(&context, work) && put_back(&context, work))
     {
         return punt(&context, work);
     }
@@ -91,6 +93,22 @@ pub(crate) fn send(in_port: u32, to: u32, bytes: u64) -> u32 {
     action
 }
 
+/// Makes room at the end of a frame that becomes too short for Ethernet, by zeroes; the gateway's stack wants none. False where there
+/// is no room; the frame is as it was.
+#[inline(always)]
+fn pad(context: &XdpContext, work: &Work) -> bool {
+    let start = work.headers.start;
+    if start <= ROOM_BYTES as u32 || work.output == port::LOCAL || work.output == port::NORMAL {
+        return true;
+    }
+    let bytes = work.bytes as u32 - (start - ROOM_BYTES as u32);
+    if bytes >= FRAME_BYTES_MIN {
+        return true;
+    }
+    // SAFETY: the kernel's own context; the frame's pointers are read again where they are used.
+    unsafe { bpf_xdp_adjust_tail(context.ctx, (FRAME_BYTES_MIN - bytes) as i32) == 0 }
+}
+
 /// Writes the headers into the frame, which grows or shrinks at its front. False where there is no room; the frame is as it was.
 #[inline(always)]
 fn put_back(context: &XdpContext, work: &Work) -> bool {
@@ -118,17 +136,26 @@ fn put_back(context: &XdpContext, work: &Work) -> bool {
     true
 }
 
-/// Hands a frame to the slow path as it came.
+/// Hands a frame to the slow path as it came. The copy that the gateway's stack is to have goes there from here, whether the slow
+/// path has room or not; whether that worked the ring isn't told, since its entry can't be held so long on 5.10, and drivers leave
+/// more room in front (`XDP_PACKET_HEADROOM`) than tags take.
 #[inline(always)]
-fn punt(context: &XdpContext, work: &Work) -> u32 {
-    let is_kept = show(context, work);
+fn punt(context: &XdpContext, work: &mut Work) -> u32 {
+    let is_handed = work.take_noted();
+    let work = core::hint::black_box(work);
+    let is_kept = show(context, work, is_handed);
     let verdict = if is_kept { Verdict::Punted } else { Verdict::PuntLost };
     maps::count_verdict(work.in_port, verdict, work.bytes);
-    xdp_action::XDP_DROP
+    if is_handed && (work.headers.changed_to == 0 || put_back(context, work)) {
+        xdp_action::XDP_PASS
+    } else {
+        xdp_action::XDP_DROP
+    }
 }
 
+/// Copies a frame into the ring. False where there is no room.
 #[inline(always)]
-fn show(context: &XdpContext, work: &Work) -> bool {
+fn show(context: &XdpContext, work: &Work, is_handed: bool) -> bool {
     let Some(mut entry) = PUNTS.reserve::<Punt>(0) else { return false };
     let (start, end) = (context.data(), context.data_end());
     let to = entry.as_mut_ptr();
@@ -137,6 +164,8 @@ fn show(context: &XdpContext, work: &Work) -> bool {
         (*to).in_port = work.in_port;
         (*to).before = work.before;
         (*to).total_len = work.bytes as u32;
+        (*to).remarks = work.remarks;
+        (*to).is_handed = u32::from(is_handed);
         (&raw mut (*to).frame).cast::<u8>()
     };
     let mut at = 0;

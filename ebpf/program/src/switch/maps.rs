@@ -35,6 +35,8 @@ static METER_BUCKETS: Array<u64> = Array::with_max_entries(layout::METER_BUCKET_
 #[map]
 pub(crate) static DEVICES_OUT: DevMap = DevMap::with_max_entries(layout::DEVICE_OUT_ENTRIES, 0);
 #[map]
+static QUEUE_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(layout::QUEUE_ENTRIES, 0);
+#[map]
 pub(crate) static PUNTS: RingBuf = RingBuf::with_byte_size(layout::PUNT_RING_BYTES, 0);
 #[map]
 pub(crate) static DEPARTURES: ProgramArray = ProgramArray::with_max_entries(1, 0);
@@ -64,6 +66,12 @@ static CACHE: PerCpuArray<Cached> = PerCpuArray::with_max_entries(CACHE_ENTRIES,
 #[inline(always)]
 pub(crate) fn state(which: u32) -> u64 {
     STATE.get(which).map_or(0, |word| *word)
+}
+
+/// The mark of the controller's own frames.
+#[inline(always)]
+pub(crate) fn own_mark() -> u64 {
+    state(layout::STATE_OWN_MARK)
 }
 
 /// The copy that a frame sees.
@@ -103,6 +111,14 @@ pub(crate) fn count_group(place: u32, bytes: u64) {
 #[inline(always)]
 pub(crate) fn count_bucket(place: u32, bytes: u64) {
     add(BUCKET_COUNTERS.get_ptr_mut(place), bytes);
+}
+
+/// Counts what goes out of a port by a queue.
+#[inline(always)]
+pub(crate) fn count_queue(port: u32, queue: u32, bytes: u64) {
+    if queue < layout::QUEUES {
+        add(QUEUE_COUNTERS.get_ptr_mut(layout::queue_counter(port, queue)), bytes);
+    }
 }
 
 /// What the cache says.

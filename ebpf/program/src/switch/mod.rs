@@ -14,4 +14,5 @@ mod work;
 
 pub(crate) use depart::begin as depart;
 pub(crate) use enter::narrow;
+pub(crate) use maps::{count_queue, own_mark};
 pub(crate) use work::Work;

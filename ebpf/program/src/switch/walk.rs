@@ -7,7 +7,7 @@ use caregate_ebpf_common::Verdict;
 use caregate_ebpf_common::switch::blob::{Blob, Lookup, OPS_AT, OPS_MAX};
 use caregate_ebpf_common::switch::op::{OP_WORDS, port};
 use caregate_ebpf_common::switch::record::{
-    RULE_APPLY, RULE_CLEAR, RULE_HEAD, RULE_METADATA, RULE_METADATA_MASK, RULE_METER, RULE_WRITE,
+    RULE_APPLY, RULE_CLEAR, RULE_HEAD, RULE_METADATA, RULE_METADATA_MASK, RULE_METER, RULE_WRITE, remark_of,
 };
 use caregate_ebpf_common::switch::stage;
 
@@ -111,7 +111,8 @@ pub(crate) fn end(work: &mut Work) -> u32 {
         work.done = 0;
         return stage::ACT;
     }
-    if work.group != 0 && work.is_punted == 0 { stage::CHOOSE } else { stage::LEAVE }
+    // A punted frame's group is counted, too, and may have a bucket for the stack.
+    if work.group != 0 && work.is_unfit == 0 { stage::CHOOSE } else { stage::LEAVE }
 }
 
 #[inline(always)]
@@ -130,7 +131,10 @@ fn instructions(work: &mut Work, blob: &Blob, place: usize) -> u32 {
                 work.set_bits = 0;
                 return end(work);
             }
-            Metered::Remark(steps) => work.remark = u32::from(steps) + 1,
+            Metered::Remark(steps) => {
+                work.remark = u32::from(steps) + 1;
+                work.remarks |= remark_of(work.table, u32::from(steps));
+            }
         }
     }
     let flags = (head >> 32) as u16;

@@ -16,6 +16,8 @@ pub(crate) struct Work {
     pub(crate) parsed: Parsed,
     /// Its first bytes, once an action wants them.
     pub(crate) headers: Headers,
+    /// As they were when the stack was to have a copy, where they were edited after that.
+    pub(crate) noted: Headers,
     /// For the lookup.
     pub(crate) search: Search,
     /// The actions in the action set, by slot: places in the blob.
@@ -58,6 +60,12 @@ pub(crate) struct Work {
     pub(crate) queue: u32,
     /// To the slow path, as it came.
     pub(crate) is_punted: u32,
+    /// One of [`local`]: the stack's copy of a frame that goes elsewhere too.
+    pub(crate) local: u32,
+    /// Headers are not what they should be: a copy for the stack can't be made of them, and no group be chosen by them.
+    pub(crate) is_unfit: u32,
+    /// What meters added to its drop precedence: [`caregate_ebpf_common::switch::record::remark_of`].
+    pub(crate) remarks: u32,
     /// The table that did not see it, of a punted one.
     pub(crate) before: u32,
     /// Steps of drop precedence that a meter adds, and 1; 0 for none.
@@ -90,6 +98,18 @@ pub(crate) struct Departure {
     pub(crate) is_sent: u32,
     /// Bytes for the controller, and 1.
     pub(crate) copy: u32,
+}
+
+/// The copy of the gateway's stack.
+pub(crate) mod local {
+    /// None was asked for.
+    pub(crate) const NONE: u32 = 0;
+    /// It is the headers as they are.
+    pub(crate) const NOTED: u32 = 1;
+    /// The headers are about to be edited; they are to be kept as they are.
+    pub(crate) const WANTED: u32 = 2;
+    /// It is in [`super::Work::noted`].
+    pub(crate) const KEPT: u32 = 3;
 }
 
 /// Whose frame it is.
@@ -158,6 +178,9 @@ impl Work {
         self.groups = zero;
         self.queue = zero;
         self.is_punted = zero;
+        self.local = zero;
+        self.is_unfit = zero;
+        self.remarks = zero;
         self.before = NO_TABLE;
         self.remark = zero;
         self.verdict = caregate_ebpf_common::Verdict::SwitchDropped as u32;
@@ -187,9 +210,49 @@ impl Work {
         sum
     }
 
+    /// A copy is to go to the gateway's stack: the first one does.
+    #[inline(always)]
+    pub(crate) fn note(&mut self) {
+        if self.local == local::NONE && self.is_unfit == 0 {
+            self.local = local::NOTED;
+        }
+    }
+
+    /// Keeps the headers for the stack's copy.
+    #[inline(always)]
+    pub(crate) fn keep(&mut self) {
+        copy(&raw const self.headers, &raw mut self.noted);
+        self.local = local::KEPT;
+    }
+
+    /// Makes the stack's copy of the headers. False where there is none.
+    #[inline(always)]
+    pub(crate) fn take_noted(&mut self) -> bool {
+        if self.local == local::NONE {
+            return false;
+        }
+        if self.local == local::KEPT {
+            copy(&raw const self.noted, &raw mut self.headers);
+        }
+        true
+    }
+
     /// To the slow path, whatever else is decided.
     #[inline(always)]
     pub(crate) fn punt(&mut self) {
         self.is_punted = 1;
+    }
+}
+
+/// Word by word: a compiler that knew what it does would call a function for it, which BPF has not.
+#[inline(always)]
+fn copy(from: *const Headers, to: *mut Headers) {
+    const WORDS: usize = size_of::<Headers>() / 8;
+    const _: () = assert!(WORDS * 8 == size_of::<Headers>() && align_of::<Headers>() == 8);
+    let mut word = 0;
+    while word < WORDS {
+        // SAFETY: within both, which are this CPU's own and aligned to words.
+        unsafe { to.cast::<u64>().add(word).write_volatile(from.cast::<u64>().add(word).read_volatile()) };
+        word += 1;
     }
 }

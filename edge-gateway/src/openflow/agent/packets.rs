@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use caregate_protocol::datapath::switch::{FlowAction, TABLES};
-use caregate_protocol::datapath::{PACKET_BYTES_MAX, PACKET_BYTES_MIN};
+use caregate_protocol::datapath::switch::FlowAction;
+use caregate_protocol::datapath::{self, PACKET_BYTES_MAX, PACKET_BYTES_MIN};
 use caregate_protocol::openflow::{
-    BadRequest, ErrorKind, ErrorMessage, Match, MatchField, Message, NO_BUFFER, Oxm, PacketIn,
+    BadAction, BadRequest, ErrorKind, ErrorMessage, Match, MatchField, Message, NO_BUFFER, Oxm, PacketIn,
     PacketInReason, PacketOut, port,
 };
 
@@ -41,9 +41,7 @@ impl Agent {
             return Err(lost);
         }
         let request = Request { xid, error: ErrorMessage::about(lost, frame) };
-        let total_len = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        let of = slow::Frame { in_port, before: TABLES, total_len, bytes: &data };
-        let made = slow::execute_actions(&self.tables, of, &wanted);
+        let made = slow::execute_actions(&self.tables, slow::Frame::new(in_port, &data), &wanted);
         self.carry_out(made, Some(&request), now, actions);
         Ok(())
     }
@@ -72,8 +70,8 @@ impl Agent {
     ) {
         for one in made {
             match one {
-                slow::Made::Output { port, frame } if self.is_helper_there => {
-                    self.send(port, frame, asked, actions);
+                slow::Made::Output { port, queue, frame } if self.is_helper_there => {
+                    self.send(datapath::PacketOut { port, queue, frame }, asked, actions);
                 }
                 slow::Made::Output { .. } => actions.push(Action::Refused("helper")),
                 slow::Made::PacketIn(made) => {
@@ -93,6 +91,10 @@ impl Agent {
                 if ports.is_sensor(*number) {
                     return Err(ErrorKind::BadRequest(BadRequest::Eperm));
                 }
+                // Only what came in by a port can be given to the gateway's stack, which the kernel does.
+                if matches!(*number, port::LOCAL | port::NORMAL) {
+                    return Err(ErrorKind::BadAction(BadAction::BadOutPort));
+                }
                 // Through the tables, which packet-outs alone may say.
                 if *number == port::TABLE {
                     continue;
@@ -104,15 +106,15 @@ impl Agent {
     }
 
     /// Has the helper send a frame; to a sensor port it never goes.
-    fn send(&mut self, port: u32, frame: Vec<u8>, asked: Option<&Request>, actions: &mut Vec<Action>) {
-        if self.tables.ports().is_sensor(port) {
+    fn send(&mut self, packet: datapath::PacketOut, asked: Option<&Request>, actions: &mut Vec<Action>) {
+        if self.tables.ports().is_sensor(packet.port) {
             return actions.push(Action::Refused("sensor-port"));
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let sending = asked.map_or(Sending::Punt, |request| Sending::Asked(request.clone()));
         self.packet_outs.insert(ticket, sending);
-        actions.push(Action::PacketOut { ticket, port, frame });
+        actions.push(Action::PacketOut { ticket, packet });
     }
 
     /// Frames of packet-outs that the helper has not confirmed.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use caregate_protocol::datapath::switch::{GroupCounters, MeterCounters, TABLES};
-use caregate_protocol::datapath::{self, Counted, Role};
+use caregate_protocol::datapath::{self, Counted, LinkCounters, Role};
 use caregate_protocol::openflow::group::{self, BucketCounter, GroupDesc, GroupStats};
 use caregate_protocol::openflow::meter::{self, BandStats, MeterConfig, MeterStats};
 use caregate_protocol::openflow::multipart::{
@@ -261,26 +261,29 @@ impl Agent {
         policy
     }
 
-    /// A sensor port and a port of the switch count what comes in, an uplink what goes out.
+    /// A sensor port and a port of the switch count what comes in, an uplink what goes out; of the other direction, and of errors, the
+    /// kernel's own counters of the interface are told.
     fn port_stats(&self, entry: &PortEntry, now: Duration) -> PortStats {
         let counted = self.readings.ports.ports.iter().find(|counted| counted.number == entry.port.number);
         let (kinds, verdicts) =
             counted.map_or((&[][..], &[][..]), |counted| (&counted.kinds[..], &counted.verdicts[..]));
         let all = sum(kinds, |_| true);
         let dropped = sum(verdicts, |word| !PASSED.contains(&word)).frames;
+        let link = counted.and_then(|counted| counted.link);
+        let of_link = |number: fn(&LinkCounters) -> u64| link.as_ref().map_or(NOT_COUNTED, number);
         let mut counters = PortCounters {
-            rx_packets: NOT_COUNTED,
-            tx_packets: NOT_COUNTED,
-            rx_bytes: NOT_COUNTED,
-            tx_bytes: NOT_COUNTED,
-            rx_dropped: NOT_COUNTED,
-            tx_dropped: NOT_COUNTED,
-            rx_errors: NOT_COUNTED,
-            tx_errors: NOT_COUNTED,
-            rx_frame_err: NOT_COUNTED,
-            rx_over_err: NOT_COUNTED,
-            rx_crc_err: NOT_COUNTED,
-            collisions: NOT_COUNTED,
+            rx_packets: of_link(|link| link.rx.frames),
+            tx_packets: of_link(|link| link.tx.frames),
+            rx_bytes: of_link(|link| link.rx.bytes),
+            tx_bytes: of_link(|link| link.tx.bytes),
+            rx_dropped: of_link(|link| link.rx_dropped),
+            tx_dropped: of_link(|link| link.tx_dropped),
+            rx_errors: of_link(|link| link.rx_errors),
+            tx_errors: of_link(|link| link.tx_errors),
+            rx_frame_err: of_link(|link| link.rx_frame_errors),
+            rx_over_err: of_link(|link| link.rx_over_errors),
+            rx_crc_err: of_link(|link| link.rx_crc_errors),
+            collisions: of_link(|link| link.collisions),
         };
         // Of switch ports' frames the kernel tells no kinds.
         let all = if entry.port.role == Role::Switch { sum(verdicts, |_| true) } else { all };
@@ -288,7 +291,8 @@ impl Agent {
             Role::Sensor | Role::Switch => {
                 (counters.rx_packets, counters.rx_bytes) = (all.frames, all.bytes);
                 counters.rx_dropped = dropped;
-                counters.rx_errors = sum(verdicts, |word| word == "malformed").frames;
+                let malformed = sum(verdicts, |word| word == "malformed").frames;
+                counters.rx_errors = malformed.saturating_add(link.map_or(0, |link| link.rx_errors));
             }
             Role::Uplink => {
                 (counters.tx_packets, counters.tx_bytes) = (all.frames, all.bytes);
@@ -298,21 +302,29 @@ impl Agent {
         PortStats { port: entry.port.number, counters, lasted: Lasted::from(now.saturating_sub(entry.since)) }
     }
 
-    /// Queues are the kernel's, which counts them for itself.
+    /// What the kernel's queues then drop it counts for itself.
     fn queue_stats(&self, request: &QueueStatsRequest, now: Duration) -> Vec<QueueStats> {
         let queues = self.queues(request.port).into_iter();
         let meant =
             queues.filter(|queue| request.queue_id == queue::ALL || queue.queue_id == request.queue_id);
         let since = |number| self.tables.ports().find(number).map_or(now, |entry| entry.since);
-        let stats = meant.map(|queue| QueueStats {
-            port: queue.port,
-            queue_id: queue.queue_id,
-            tx_bytes: NOT_COUNTED,
-            tx_packets: NOT_COUNTED,
-            tx_errors: NOT_COUNTED,
-            lasted: Lasted::from(now.saturating_sub(since(queue.port))),
+        let stats = meant.map(|queue| {
+            let traffic = self.queue_traffic(queue.port, queue.queue_id);
+            QueueStats {
+                port: queue.port,
+                queue_id: queue.queue_id,
+                tx_bytes: traffic.map_or(NOT_COUNTED, |traffic| traffic.bytes),
+                tx_packets: traffic.map_or(NOT_COUNTED, |traffic| traffic.frames),
+                tx_errors: NOT_COUNTED,
+                lasted: Lasted::from(now.saturating_sub(since(queue.port))),
+            }
         });
         stats.collect()
+    }
+
+    fn queue_traffic(&self, port: u32, queue: u32) -> Option<datapath::Traffic> {
+        let counted = self.readings.ports.ports.iter().find(|counted| counted.number == port)?;
+        counted.queues.get(usize::try_from(queue).ok()?).copied()
     }
 
     fn group_stats(&self, group: &Group, now: Duration) -> GroupStats {

@@ -431,8 +431,8 @@ proptest! {
                         prop_assert!(bench.len() <= 4096);
                         bench.agent.handle_installed(result, bench.now)
                     }
-                    Action::PacketOut { ticket, port, .. } => {
-                        prop_assert!(port == 3 || port == 4);
+                    Action::PacketOut { ticket, packet } => {
+                        prop_assert!(packet.port == 3 || packet.port == 4);
                         bench.agent.handle_packet_out(ticket, result, bench.now)
                     }
                     Action::ReadCounters => {

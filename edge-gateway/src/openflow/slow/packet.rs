@@ -1,6 +1,6 @@
 //! A frame whose headers are read and edited: by the same code as in the kernel, and where that has too few bytes, here.
 
-use caregate_ebpf_common::switch::edit::{Edited, Headers};
+use caregate_ebpf_common::switch::edit::{Edited, FRAME_BYTES_MIN, Headers};
 use caregate_ebpf_common::switch::op::{Op, code, effect, layer};
 use caregate_ebpf_common::switch::parse::{Layers, Parsed, parse};
 use caregate_ebpf_common::switch::{KEY_WORDS, Key};
@@ -27,6 +27,10 @@ pub(super) struct Packet<'a> {
     headers: Headers,
     /// What is behind them.
     rest: &'a [u8],
+    /// Bytes of it as it came.
+    came: usize,
+    /// By which it goes out; 0 for none.
+    pub(super) queue: u32,
     parsed: Parsed,
     is_key_stale: bool,
 }
@@ -37,7 +41,7 @@ impl<'a> Packet<'a> {
         let rest = frame.get(headers.bytes().len()..).unwrap_or_default();
         let mut parsed = Parsed::default();
         parsed.key[0] = u64::from(in_port) << 32;
-        let mut packet = Self { headers, rest, parsed, is_key_stale: true };
+        let mut packet = Self { headers, rest, came: frame.len(), queue: 0, parsed, is_key_stale: true };
         packet.read();
         packet
     }
@@ -64,6 +68,16 @@ impl<'a> Packet<'a> {
     pub(super) fn write_metadata(&mut self, value: u64, mask: u64) {
         let metadata = &mut self.parsed.key[METADATA];
         *metadata = *metadata & !mask | value & mask;
+    }
+
+    /// What a meter adds to its drop precedence.
+    pub(super) fn remark(&mut self, steps: u8) {
+        if self.is_key_stale {
+            self.read();
+        }
+        // What has no such class stays as it is, here and in the kernel.
+        let _ = self.headers.remark(steps);
+        self.is_key_stale = true;
     }
 
     pub(super) fn edit(&mut self, op: &Op) -> Result<(), Unfit> {
@@ -109,9 +123,14 @@ impl<'a> Packet<'a> {
         Ok(())
     }
 
-    /// The whole frame, as it is now.
+    /// The whole frame, as it is now. What tags off made too short for Ethernet gets zeroes at its end, as in the kernel.
     pub(super) fn finish(&self) -> Vec<u8> {
-        [self.headers.bytes(), self.rest].concat()
+        let mut frame = [self.headers.bytes(), self.rest].concat();
+        let least = usize::try_from(FRAME_BYTES_MIN).unwrap_or_default();
+        if frame.len() < least.min(self.came) {
+            frame.resize(least, 0);
+        }
+        frame
     }
 
     /// For groups that pick one bucket: the same for all frames that belong together. The kernel's own

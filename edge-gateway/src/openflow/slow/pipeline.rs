@@ -30,13 +30,15 @@ type Step = Result<(), Dropped>;
 pub(super) struct Run<'a, V> {
     view: &'a V,
     frame: Frame<'a>,
+    /// The stack's copy is one of those that were made.
+    is_handed: bool,
     steps: usize,
     pub(super) made: Vec<Made>,
 }
 
 impl<'a, V: View> Run<'a, V> {
     pub(super) fn new(view: &'a V, frame: Frame<'a>) -> Self {
-        Self { view, frame, steps: 0, made: Vec::new() }
+        Self { view, frame, is_handed: false, steps: 0, made: Vec::new() }
     }
 
     /// The actions of a packet-out (§7.3.7).
@@ -64,6 +66,9 @@ impl<'a, V: View> Run<'a, V> {
             let reason = if found.is_table_miss { PacketInReason::NoMatch } else { PacketInReason::Action };
             let origin = Origin { table, cookie: found.cookie, reason, may_enter_tables: false };
             let instructions = found.instructions;
+            if let Some(steps @ 1..) = self.frame.remarks.get(usize::from(table)) {
+                packet.remark(*steps);
+            }
             self.list(&mut packet, &instructions.apply, &origin, 0)?;
             if instructions.clear {
                 set.clear();
@@ -97,6 +102,8 @@ impl<'a, V: View> Run<'a, V> {
                 self.output(packet, port, max_len, origin);
             } else if let FlowAction::Group(id) = *action {
                 self.group(packet, id, origin, depth);
+            } else if let FlowAction::SetQueue(queue) = *action {
+                packet.queue = queue;
             } else {
                 self.edit(packet, action, origin)?;
             }
@@ -104,7 +111,6 @@ impl<'a, V: View> Run<'a, V> {
         Ok(())
     }
 
-    /// Queues are the kernel's: what is sent from here takes none, and `OFPAT_SET_QUEUE` does nothing.
     fn edit(&mut self, packet: &mut Packet<'a>, action: &FlowAction, origin: &Origin) -> Step {
         match packet.edit(&op_of(action)) {
             Ok(()) => return Ok(()),
@@ -195,7 +201,7 @@ impl<'a, V: View> Run<'a, V> {
             }
             port::CONTROLLER => self.packet_in(packet, max_len, origin),
             port::TABLE if origin.may_enter_tables => self.pipeline(packet.clone()),
-            port::LOCAL | port::NORMAL => self.emit(packet, port),
+            port::LOCAL | port::NORMAL => self.hand(),
             // Back by the port that it came in by only with IN_PORT (§7.2.5).
             _ if port == self.frame.in_port => {}
             _ => match self.view.port(port) {
@@ -221,8 +227,17 @@ impl<'a, V: View> Run<'a, V> {
     fn send_in_port(&mut self, packet: &Packet<'a>) {
         match self.view.port(self.frame.in_port) {
             Some(port) => self.send(packet, port),
-            None if self.frame.in_port == port::LOCAL => self.emit(packet, port::LOCAL),
+            None if self.frame.in_port == port::LOCAL => self.hand(),
             None => self.leave_out("port"),
+        }
+    }
+
+    /// To the gateway's own stack: by the kernel, once, where it could make the copy.
+    fn hand(&mut self) {
+        if self.frame.is_handed && !self.is_handed {
+            self.is_handed = true;
+        } else {
+            self.leave_out("local");
         }
     }
 
@@ -243,7 +258,7 @@ impl<'a, V: View> Run<'a, V> {
         }
         let frame = packet.finish();
         if (PACKET_BYTES_MIN..=PACKET_BYTES_MAX).contains(&frame.len()) {
-            self.make(Made::Output { port, frame });
+            self.make(Made::Output { port, queue: packet.queue, frame });
         } else {
             self.leave_out("length");
         }

@@ -1,7 +1,7 @@
 use caregate_ebpf_common::switch::place;
 use caregate_protocol::datapath::Role;
 use caregate_protocol::datapath::switch::{
-    FlowAction, FlowInstructions, GroupBucket, GroupEntry, GroupKind, MATCH_BYTES, TABLES,
+    FlowAction, FlowInstructions, GroupBucket, GroupEntry, GroupKind, MATCH_BYTES,
 };
 use caregate_protocol::openflow::{PacketInReason, port};
 
@@ -145,7 +145,7 @@ fn udp() -> Vec<u8> {
 }
 
 fn frame(in_port: u32, bytes: &[u8]) -> Frame<'_> {
-    Frame { in_port, before: TABLES, total_len: u32::try_from(bytes.len()).unwrap(), bytes }
+    Frame::new(in_port, bytes)
 }
 
 /// What a frame from port 3 comes to.
@@ -153,10 +153,15 @@ fn made(tables: &Tables) -> Vec<Made> {
     execute(tables, frame(3, &udp()))
 }
 
+/// The frame as it came.
+fn sent(port: u32) -> Made {
+    Made::Output { port, queue: 0, frame: udp() }
+}
+
 /// Ports and frames; anything else fails the test.
 fn outputs(made: Vec<Made>) -> Vec<(u32, Vec<u8>)> {
     let output = |made| {
-        let Made::Output { port, frame } = made else { panic!("{made:?}") };
+        let Made::Output { port, frame, .. } = made else { panic!("{made:?}") };
         (port, frame)
     };
     made.into_iter().map(output).collect()
@@ -240,7 +245,7 @@ fn all_and_flood_leave_out_where_it_came_from_sensors_and_uplinks() {
         assert_eq!(ports(made(&tables)), [4, 5, 6]);
         tables.ports[3].is_live = false;
         tables.ports[4].no_forward = true;
-        assert_eq!(made(&tables), [Made::LeftOut("no-forward"), Made::Output { port: 6, frame: udp() }]);
+        assert_eq!(made(&tables), [Made::LeftOut("no-forward"), sent(6)]);
     }
 }
 
@@ -248,7 +253,7 @@ fn all_and_flood_leave_out_where_it_came_from_sensors_and_uplinks() {
 fn back_by_its_own_port_with_in_port_alone() {
     let tables = tables().flow(0, &[(IN_PORT, 3)], apply(&[to(3), to(port::IN_PORT), to(99)]));
     let made = made(&tables);
-    assert_eq!(made, [Made::Output { port: 3, frame: udp() }, Made::LeftOut("port")]);
+    assert_eq!(made, [sent(3), Made::LeftOut("port")]);
 }
 
 #[test]
@@ -258,7 +263,7 @@ fn nothing_comes_from_sensors_or_goes_to_them() {
         .flow(0, &[(IN_PORT, 1)], apply(&[to(4)]))
         .group(1, GroupKind::Indirect, &[bucket(&[to(1)])]);
     let refused = Made::LeftOut("sensor-port");
-    assert_eq!(made(&tables), [refused.clone(), refused.clone(), Made::Output { port: 4, frame: udp() }]);
+    assert_eq!(made(&tables), [refused.clone(), refused.clone(), sent(4)]);
     assert_eq!(execute(&tables, frame(1, &udp())), [Made::LeftOut("punt-sensor")]);
     let out = |in_port, actions: &[_]| execute_actions(&tables, frame(in_port, &udp()), actions);
     assert_eq!(out(port::CONTROLLER, &[to(1)]), [refused]);
@@ -320,11 +325,11 @@ fn a_group_works_on_copies() {
     );
     let made = made(&tables);
     // The set's order: the field before the output, the decrement before the TTL that is set.
-    let Made::Output { port: 4, frame } = &made[0] else { panic!("{made:?}") };
+    let Made::Output { port: 4, frame, .. } = &made[0] else { panic!("{made:?}") };
     assert_eq!(frame[15], 46 << 2);
-    let Made::Output { port: 5, frame } = &made[1] else { panic!("{made:?}") };
+    let Made::Output { port: 5, frame, .. } = &made[1] else { panic!("{made:?}") };
     assert_eq!(frame[22], 1);
-    assert_eq!(made[2..], [3, 6].map(|port| Made::Output { port, frame: udp() }));
+    assert_eq!(made[2..], [3, 6].map(sent));
 }
 
 #[test]
@@ -410,6 +415,66 @@ fn tables_behind_a_meter_that_dropped_it_are_not_entered() {
 }
 
 #[test]
+fn the_stacks_copy_is_the_kernels_and_one() {
+    let tables = tables().flow(0, &[(IN_PORT, 3)], apply(&[to(4), to(port::LOCAL), to(port::NORMAL), to(5)]));
+    let handed = execute(&tables, Frame { is_handed: true, ..frame(3, &udp()) });
+    assert_eq!(handed, [sent(4), Made::LeftOut("local"), sent(5)]);
+    let left = Made::LeftOut("local");
+    assert_eq!(made(&tables), [sent(4), left.clone(), left.clone(), sent(5)]);
+    let out = |actions: &[_]| execute_actions(&tables, frame(port::LOCAL, &udp()), actions);
+    assert_eq!(out(&[to(port::IN_PORT), to(port::TABLE)]), [left]);
+}
+
+#[test]
+fn what_meters_added_is_added_where_they_did() {
+    let marked = set(IP_DSCP, 18);
+    let tables = tables()
+        .flow(0, &[(IN_PORT, 3)], goto(2, apply(&[marked, to(4)])))
+        .flow(2, &[(IP_DSCP, 18)], goto(5, FlowInstructions { write: vec![to(6)], ..apply(&[to(5)]) }))
+        .flow(5, &[(IP_DSCP, 20)], FlowInstructions::default());
+    let mut remarks = [0; 8];
+    (remarks[2], remarks[7]) = (1, 3);
+    let outputs = outputs(execute(&tables, Frame { remarks, ..frame(3, &udp()) }));
+    let classes: Vec<_> = outputs.iter().map(|(port, frame)| (*port, frame[15] >> 2)).collect();
+    assert_eq!(classes, [(4, 18), (5, 20), (6, 20)]);
+    assert!(outputs.iter().all(|(_, frame)| sum(&frame[14..34]) == 0xffff));
+}
+
+#[test]
+fn each_copy_has_the_queue_that_was_set_by_then() {
+    let queue = FlowAction::SetQueue;
+    let tables = tables()
+        .flow(0, &[(IN_PORT, 3)], apply(&[to(4), queue(3), to(5), FlowAction::Group(1), queue(0), to(6)]))
+        .group(1, GroupKind::Indirect, &[bucket(&[to(4), queue(7)])]);
+    let queues = |made: Vec<Made>| {
+        let of = |made| if let Made::Output { port, queue, .. } = made { (port, queue) } else { panic!() };
+        made.into_iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(queues(made(&tables)), [(4, 0), (5, 3), (4, 7), (6, 0)]);
+    let out = execute_actions(&tables, frame(port::CONTROLLER, &udp()), &[queue(2), to(2)]);
+    assert_eq!(queues(out), [(2, 2)]);
+}
+
+#[test]
+fn what_tags_off_make_too_short_is_padded() {
+    let pop = [FlowAction::PopVlan, to(4), to(port::CONTROLLER), FlowAction::PushVlan(0x8100), to(5)];
+    let tables = tables().flow(0, &[], apply(&pop));
+    let mut tagged = udp();
+    tagged.splice(12..12, [0x81, 0, 0, 7]);
+    tagged.resize(60, 0);
+    let mut padded = udp();
+    padded.resize(60, 0);
+    let made = execute(&tables, frame(3, &tagged));
+    let Made::Output { frame: first, .. } = &made[0] else { panic!("{made:?}") };
+    assert_eq!((first, &told(&made[1]).data, told(&made[1]).total_len), (&padded, &padded, 60));
+    let Made::Output { frame: second, .. } = &made[2] else { panic!("{made:?}") };
+    assert_eq!((second.len(), &second[..18]), (60, &[&tagged[..14], &[0, 0, 8, 0][..]].concat()[..]));
+    // What came in short and is as long as it was is not padded.
+    let made = execute(&tables, frame(3, &udp()));
+    assert!(matches!(&made[0], Made::Output { frame, .. } if *frame == udp()), "{made:?}");
+}
+
+#[test]
 fn a_frame_that_was_cut_is_told_and_not_sent() {
     let tables = tables().flow(0, &[(IN_PORT, 3)], apply(&[to(4), to(port::CONTROLLER)]));
     let made = execute(&tables, Frame { total_len: 9_000, ..frame(3, &udp()) });
@@ -488,7 +553,7 @@ proptest::proptest! {
         let made = execute(&tables, frame(3, &bytes));
         proptest::prop_assert!(made.len() <= OUTPUTS_MAX + 1);
         for made in made {
-            if let Made::Output { port, frame } = made {
+            if let Made::Output { port, frame, .. } = made {
                 proptest::prop_assert!(port != 1 && (14..=1536).contains(&frame.len()), "{port} {}", frame.len());
             }
         }

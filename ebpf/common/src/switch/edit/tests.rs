@@ -2,7 +2,7 @@ extern crate std;
 use std::vec::Vec;
 
 use super::*;
-use crate::switch::op::set_field;
+use crate::switch::op::{layer, set_field};
 use crate::switch::parse::{Parsed, parse};
 
 /// IPv4 with a right checksum and UDP without one.

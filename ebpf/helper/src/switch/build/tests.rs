@@ -211,7 +211,7 @@ fn groups_and_meters_are_where_rules_say() {
     let first = BUCKETS_AT + usize::try_from(place.first).unwrap() * BUCKET_WORDS;
     assert_eq!(
         word(GROUPS_AT + usize::try_from(place.group).unwrap()),
-        record::group(1, 2, place.first.try_into().unwrap())
+        record::group(1, 2, place.first.try_into().unwrap(), 0)
     );
     assert_eq!(
         [word(first + BUCKET_WATCH), word(first + BUCKET_WORDS + BUCKET_WATCH)],

@@ -1,6 +1,7 @@
 //! Counters and timeouts.
 
 use caregate_protocol::datapath::switch::TableCounters;
+use caregate_protocol::openflow::queue::{self, QueueStatsRequest};
 
 use super::*;
 
@@ -40,10 +41,9 @@ fn statistics_are_read_when_they_are_asked_for() {
 #[test]
 fn ports_and_tables_show_what_the_helper_counted() {
     let mut bench = Bench::open();
-    let counted = |word: &str, frames| datapath::Counted {
-        word: word.to_owned(),
-        traffic: datapath::Traffic { frames, bytes: 60 * frames },
-    };
+    let traffic = |frames| datapath::Traffic { frames, bytes: 60 * frames };
+    let counted = |word: &str, frames| datapath::Counted { word: word.to_owned(), traffic: traffic(frames) };
+    let (none, link) = (datapath::PortCounters::default, datapath::LinkCounters::default);
     let sensor = datapath::PortCounters {
         number: 1,
         kinds: vec![counted("ipv4_tcp", 10), counted("arp", 5)],
@@ -53,16 +53,21 @@ fn ports_and_tables_show_what_the_helper_counted() {
             counted("rule", 3),
             counted("unbound_source", 4),
         ],
+        ..none()
     };
     let uplink = datapath::PortCounters {
         number: 3,
         kinds: vec![counted("ipv4_udp", 20)],
         verdicts: vec![counted("sent", 15), counted("send_dropped", 1), counted("forwarded", 4)],
+        queues: (0..8).map(|queue| traffic(queue * queue)).collect(),
+        link: None,
     };
     let lan = datapath::PortCounters {
         number: 4,
         kinds: vec![],
         verdicts: vec![counted("redirected", 3), counted("punted", 2), counted("table_miss", 1)],
+        link: Some(datapath::LinkCounters { tx: traffic(70), tx_dropped: 2, collisions: 1, ..link() }),
+        ..none()
     };
     let ports = Counters { ports: vec![sensor, uplink, lan], ..Counters::default() };
     let table = |lookups, matched| TableCounters { lookups, matched };
@@ -80,6 +85,19 @@ fn ports_and_tables_show_what_the_helper_counted() {
     assert_eq!((tx.tx_packets, tx.tx_dropped, tx.rx_packets), (20, 1, u64::MAX));
     let lan = &ports[3].counters;
     assert_eq!((lan.rx_packets, lan.rx_bytes, lan.rx_dropped), (6, 360, 1));
+    assert_eq!((lan.tx_packets, lan.tx_bytes, lan.tx_dropped, lan.collisions), (70, 4200, 2, 1));
+    assert_eq!((lan.rx_errors, lan.rx_crc_err), (0, 0));
+    let queues = QueueStatsRequest { port: 3, queue_id: queue::ALL };
+    bench.give(3, &ask(RequestBody::Queue(queues)));
+    let done = Done::of(bench.agent.handle_counters(Ok(counters.clone()), at(9)));
+    let Some((_, Message::MultipartReply(MultipartReply { body: ReplyBody::Queue(queues), .. }))) =
+        done.sent.last()
+    else {
+        panic!()
+    };
+    assert_eq!(queues.len(), 8);
+    let queue = &queues[3];
+    assert_eq!((queue.queue_id, queue.tx_packets, queue.tx_bytes, queue.tx_errors), (3, 9, 540, u64::MAX));
     bench.give(2, &ask(RequestBody::Table));
     let done = Done::of(bench.agent.handle_counters(Ok(counters), at(9)));
     let Some((_, Message::MultipartReply(MultipartReply { body: ReplyBody::Table(tables), .. }))) =

@@ -1,6 +1,5 @@
 //! Frames to and from the controller.
 
-use caregate_protocol::datapath::switch::TABLES;
 use caregate_protocol::openflow::{PacketIn, PacketInReason};
 
 use super::super::super::slow::Frame;
@@ -16,7 +15,8 @@ fn packet_outs_leave_by_ports_and_a_barrier_waits_for_them() {
         data: vec![2; 60],
     };
     let done = bench.give(1, &Message::PacketOut(packet.clone()));
-    assert_eq!(done.rest, [Action::PacketOut { ticket: 1, port: 3, frame: vec![2; 60] }]);
+    let sent = datapath::PacketOut { port: 3, queue: 0, frame: vec![2; 60] };
+    assert_eq!(done.rest, [Action::PacketOut { ticket: 1, packet: sent }]);
     assert_eq!(bench.give(2, &Message::BarrierRequest), Done::default());
     assert!(bench.agent.is_waiting());
     let sent = Done::of(bench.agent.handle_packet_out(1, Ok(()), at(0)));
@@ -31,6 +31,10 @@ fn packet_outs_leave_by_ports_and_a_barrier_waits_for_them() {
         (PacketOut { in_port: 9, ..packet.clone() }, "OFPBRC_BAD_PORT"),
         (PacketOut { actions: vec![openflow::Action::output(9)], ..packet.clone() }, "OFPBAC_BAD_OUT_PORT"),
         (PacketOut { actions: vec![openflow::Action::Group(9)], ..packet.clone() }, "OFPBAC_BAD_OUT_GROUP"),
+        (
+            PacketOut { actions: vec![openflow::Action::output(port::LOCAL)], ..packet.clone() },
+            "OFPBAC_BAD_OUT_PORT",
+        ),
         (PacketOut { actions: vec![openflow::Action::PopPbb], ..packet.clone() }, "OFPBAC_BAD_TYPE"),
         (PacketOut { actions: vec![openflow::Action::output(3); 33], ..packet.clone() }, "OFPBAC_TOO_MANY"),
     ] {
@@ -78,7 +82,9 @@ fn frame() -> Vec<u8> {
 
 /// Where frames were sent.
 fn sent_to(done: &Done) -> Vec<u32> {
-    let port = |action: &Action| if let Action::PacketOut { port, .. } = action { Some(*port) } else { None };
+    let port = |action: &Action| {
+        if let Action::PacketOut { packet, .. } = action { Some(packet.port) } else { None }
+    };
     done.rest.iter().filter_map(port).collect()
 }
 
@@ -121,7 +127,7 @@ fn a_punted_frame_is_sent_and_shown_and_a_sensors_is_neither() {
     let flow = with_actions(Match::any().in_port(4), vec![openflow::Action::output(3), to_controller]);
     bench.add(openflow::FlowMod { cookie: 5, ..flow });
     let bytes = frame();
-    let punt = |in_port| Frame { in_port, before: TABLES, total_len: 60, bytes: &bytes };
+    let punt = |in_port| Frame::new(in_port, &bytes);
     let done = Done::of(bench.agent.handle_punt(punt(4), at(1)));
     assert_eq!(sent_to(&done), [3]);
     let [packet] = &packet_ins(&done)[..] else { panic!("{done:?}") };
@@ -153,7 +159,7 @@ fn packet_ins_come_as_the_controller_wants_them() {
     bench.add(with_actions(Match::any().in_port(4), to_controller()));
     let bytes = frame();
     let shown = |bench: &mut Bench| {
-        let of = Frame { in_port: 4, before: TABLES, total_len: 60, bytes: &bytes };
+        let of = Frame::new(4, &bytes);
         packet_ins(&Done::of(bench.agent.handle_punt(of, at(1)))).len()
     };
     assert_eq!(shown(&mut bench), 1);

@@ -1,5 +1,7 @@
 //! What flows may do: the standard's errors, and the guard.
 
+use caregate_protocol::openflow::Prerequisite;
+
 use super::*;
 
 fn set(field: MatchField, value: u128) -> Action {
@@ -167,9 +169,65 @@ fn an_action_needs_the_header_that_it_is_about() {
     ] {
         assert_eq!(told(pattern.clone(), &actions), "", "{pattern} {actions:?}");
     }
-    // A set is carried out in its own order.
-    let set = vec![set(MatchField::MplsTc, 1), Action::output(5), Action::PushMpls(0x8847)];
-    assert_eq!(answer(&mut tables, ipv4, vec![Instruction::WriteActions(set)]), "");
+    // A set is carried out in its own order, after what is applied.
+    let written = |actions: &[Action]| vec![Instruction::WriteActions(actions.to_vec())];
+    let label = set(MatchField::MplsTc, 1);
+    let in_order = written(&[label.clone(), Action::output(5), Action::PushMpls(0x8847)]);
+    assert_eq!(answer(&mut tables, ipv4.clone(), in_order), "");
+    assert_eq!(answer(&mut tables, ipv4.clone(), written(std::slice::from_ref(&label))), inconsistent);
+    let after = [applying(&[Action::PushMpls(0x8847)]), written(&[label])].concat();
+    assert_eq!(answer(&mut tables, ipv4, after), "");
+}
+
+/// What is known of the headers changes with each action.
+#[test]
+fn an_action_builds_on_those_before_it() {
+    let mut tables = guarded();
+    let mut told =
+        |pattern: &Match, actions: &[Action]| answer(&mut tables, pattern.clone(), applying(actions));
+    let inconsistent = "OFPBAC_MATCH_INCONSISTENT";
+    let tcp_dst = || set(MatchField::TcpDst, 80);
+    let (tcp, mpls) = (of_port_4().eth_type(0x0800).ip_proto(6), of_port_4().eth_type(0x8847));
+    let (push, pop) = (Action::PushMpls(0x8847), Action::PopMpls(0x0800));
+    let tagged = [Action::PushVlan(0x8100), set(MatchField::VlanVid, 0x1005), Action::PopVlan, tcp_dst()];
+    assert_eq!(told(&tcp, &tagged), "");
+    assert_eq!(told(&tcp, &[push.clone(), tcp_dst()]), inconsistent);
+    assert_eq!(told(&tcp, &[push.clone(), Action::DecNwTtl]), inconsistent);
+    assert_eq!(told(&mpls, &[Action::PopMpls(0x8847), set(MatchField::MplsLabel, 9)]), "");
+    // What lies under a label is not known, not even to those who put it there.
+    assert_eq!(told(&tcp, &[push, pop.clone(), tcp_dst()]), inconsistent);
+    assert_eq!(told(&mpls, &[pop.clone(), tcp_dst()]), inconsistent);
+    assert_eq!(told(&mpls, &[pop, set(MatchField::IpProto, 6), tcp_dst()]), "");
+}
+
+/// Each field that can be set, on a match that has what it needs and on one that hasn't.
+#[test]
+fn a_field_is_set_where_the_match_has_what_it_needs() {
+    let mut tables = guarded();
+    for field in MatchField::ALL.iter().copied() {
+        if !field.is_settable() || caregate_ebpf_common::switch::place(field.number()).is_none() {
+            continue;
+        }
+        let fitting = match field.prerequisite() {
+            None => of_port_4(),
+            Some(Prerequisite::Tagged) => of_port_4().vlan_vid(0x1001),
+            Some(Prerequisite::OneOf(MatchField::EthType, values)) => {
+                of_port_4().with(MatchField::EthType, values[0]).unwrap()
+            }
+            Some(Prerequisite::OneOf(MatchField::IpProto, values)) => {
+                of_port_4().eth_type(0x86dd).with(MatchField::IpProto, values[0]).unwrap()
+            }
+            Some(Prerequisite::OneOf(needed, values)) => {
+                of_port_4().eth_type(0x86dd).ip_proto(58).with(needed, values[0]).unwrap()
+            }
+            Some(Prerequisite::Present(needed)) => panic!("{} needs {}", field.as_str(), needed.as_str()),
+        };
+        let value = if field == MatchField::VlanVid { 0x1001 } else { 1 };
+        let mut told = |pattern| answer(&mut tables, pattern, applying(&[set(field, value)]));
+        assert_eq!(told(fitting), "", "{}", field.as_str());
+        let without = if field.prerequisite().is_some() { "OFPBAC_MATCH_INCONSISTENT" } else { "" };
+        assert_eq!(told(of_port_4()), without, "{}", field.as_str());
+    }
 }
 
 #[test]
