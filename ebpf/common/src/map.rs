@@ -26,6 +26,11 @@ pub const PACKET_BYTES_MAX: usize = 1536;
 /// Hash of an interface's index (u32) to four words: its number and role ([`port_word`]), its MAC address, that of the bridge
 /// which it is a port of (its own where it is none), and 0.
 pub const PORTS: &str = "PORTS";
+/// Array of [`NUMBERS_ENTRIES`] words (u64): [`number_word`] of the port whose interface has this place ([`number_place`]), where it is the
+/// only one; 0 else. Most frames find their port here, for a fifth of what a hash costs.
+pub const NUMBERS: &str = "NUMBERS";
+/// Places of [`NUMBERS`]: sixteen ports whose indexes the kernel gave one after another never share one.
+pub const NUMBERS_ENTRIES: u32 = 256;
 /// Array of one `u32`: which copy of the policy is in force.
 pub const SELECTORS: &str = "SELECTORS";
 /// Hash of [`device_key`] to the device's index (u32).
@@ -54,8 +59,9 @@ pub const METERS: &str = "METERS";
 pub const PACKETS: &str = "PACKETS";
 
 /// All that are pinned.
-pub const ALL: [&str; 14] = [
+pub const ALL: [&str; 15] = [
     PORTS,
+    NUMBERS,
     SELECTORS,
     DEVICES,
     OPEN_PORTS,
@@ -70,6 +76,20 @@ pub const ALL: [&str; 14] = [
     METERS,
     PACKETS,
 ];
+
+/// The place in [`NUMBERS`] of an interface's index.
+#[must_use]
+#[inline(always)]
+pub const fn number_place(interface: u32) -> u32 {
+    interface % NUMBERS_ENTRIES
+}
+
+/// An interface's index, and its port's number below it.
+#[must_use]
+#[inline(always)]
+pub const fn number_word(interface: u32, number: u32) -> u64 {
+    (interface as u64) << 32 | number as u64
+}
 
 /// In [`SELECTORS`]: of the policy.
 pub const SELECT_POLICY: u32 = 0;

@@ -18,6 +18,7 @@ type Owned = MapData;
 /// All maps that user space reads or writes. The counters are two words each: frames, bytes.
 pub struct Kernel {
     ports: HashMap<Owned, u32, [u64; 4]>,
+    numbers: Array<Owned, u64>,
     selectors: Array<Owned, u32>,
     devices: HashMap<Owned, u64, u32>,
     open_ports: HashMap<Owned, u32, u32>,
@@ -60,6 +61,19 @@ pub enum SetError {
     Kernel(#[from] DatapathError),
 }
 
+/// What [`map::NUMBERS`] holds of these ports.
+fn numbers(ports: &[(u32, [u64; 4])]) -> impl Iterator<Item = u64> {
+    (0..map::NUMBERS_ENTRIES).map(|place| {
+        let mut here = ports.iter().filter(|(interface, _)| map::number_place(*interface) == place);
+        match (here.next(), here.next()) {
+            (Some((interface, [word, ..])), None) => {
+                *word & u64::from(u32::MAX) | map::number_word(*interface, 0)
+            }
+            _ => 0,
+        }
+    })
+}
+
 fn refused(error: MapError) -> DatapathError {
     DatapathError::kernel("using a BPF map", error)
 }
@@ -87,6 +101,7 @@ impl Kernel {
     pub fn open(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
         let mut kernel = Self {
             ports: take(ebpf, map::PORTS)?,
+            numbers: take(ebpf, map::NUMBERS)?,
             selectors: take(ebpf, map::SELECTORS)?,
             devices: take(ebpf, map::DEVICES)?,
             open_ports: take(ebpf, map::OPEN_PORTS)?,
@@ -164,6 +179,11 @@ impl Kernel {
             self.ports.insert(interface, words, 0).map_err(refused)?;
         }
         remove(&mut self.ports, |key| !ports.iter().any(|(interface, _)| interface == key))?;
+        for (place, word) in (0..).zip(numbers(ports)) {
+            if self.numbers.get(&place, 0).map_err(refused)? != word {
+                self.numbers.set(place, word, 0).map_err(refused)?;
+            }
+        }
         let keys: Vec<_> = addresses
             .iter()
             .take(usize::try_from(map::ADDRESSES_MAX).unwrap_or(usize::MAX))

@@ -12,6 +12,8 @@ use caregate_ebpf_common::{Counter, Kind, Verdict};
 #[map]
 static PORTS: HashMap<u32, [u64; 4]> = HashMap::with_max_entries(layout::PORTS_MAX, 0);
 #[map]
+static NUMBERS: Array<u64> = Array::with_max_entries(layout::NUMBERS_ENTRIES, 0);
+#[map]
 static SELECTORS: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 static DEVICES: HashMap<u64, u32> = HashMap::with_max_entries(2 * layout::DEVICES_MAX, 0);
@@ -109,6 +111,11 @@ pub(crate) fn port(interface: u32) -> Option<Port> {
 /// The number of the port with this interface.
 #[inline(always)]
 pub(crate) fn port_number(interface: u32) -> Option<u32> {
+    if let Some(word) = NUMBERS.get(layout::number_place(interface))
+        && (*word >> 32) as u32 == interface
+    {
+        return Some(*word as u32);
+    }
     // SAFETY: as in `port`.
     unsafe { PORTS.get(interface) }.map(|words| words[0] as u32)
 }

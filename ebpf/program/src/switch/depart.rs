@@ -36,6 +36,7 @@ pub(crate) fn begin<F: Frame>(context: &TcContext, frame: &F, tag: Option<u16>, 
     }
     let Some(work) = Work::get(EGRESS) else { return };
     work.begin(port::LOCAL, bytes, epoch, table);
+    work.set_out();
     work.uplink = uplink;
     work.departure = [nothing(), nothing()];
     parse(frame, &mut work.parsed);

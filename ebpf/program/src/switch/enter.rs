@@ -33,6 +33,7 @@ pub fn enter(context: XdpContext) -> u32 {
     if let Some(action) = at_once(work) {
         return action;
     }
+    work.set_out();
     // SAFETY: nothing is to be dropped.
     unsafe { STAGES.tail_call(&context, stage::WALK) };
     maps::count_verdict(number, Verdict::SwitchDropped, bytes as u64);
@@ -68,6 +69,7 @@ pub(crate) fn narrow(context: &XdpContext, frame: &KernelFrame, number: u32, dev
     }
     let Some(work) = Work::get(INGRESS) else { return };
     work.begin(number, frame.len() as u64, epoch, table);
+    work.set_out();
     work.role = role::SENSOR;
     work.device = device;
     parse(frame, &mut work.parsed);

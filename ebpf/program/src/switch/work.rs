@@ -120,6 +120,8 @@ pub(crate) mod role {
     pub(crate) const SENSOR: u32 = 1;
 }
 
+const _: () = assert!(KEY_WORDS.is_multiple_of(2), "the hash takes words by twos");
+
 /// Place of [`Work`] for XDP.
 pub(crate) const INGRESS: u32 = 0;
 /// Place of [`Work`] for tc, which may interrupt the other on a CPU.
@@ -155,21 +157,28 @@ impl Work {
         Some(unsafe { &mut *work })
     }
 
-    /// Ready for another frame.
+    /// Ready for another frame's key, and for the cache to be asked.
     #[inline(always)]
     pub(crate) fn begin(&mut self, in_port: u32, bytes: u64, epoch: u64, table: u64) {
         // What is zeroed must not be known to be: a function would be called for it.
         let none: u64 = core::hint::black_box(0);
-        let zero = none as u32;
         self.parsed.key[0] = u64::from(in_port) << 32;
         self.parsed.key[1] = none;
         self.parsed.key[13] = none;
-        self.headers.changed_to = zero;
-        self.set_bits = none;
         self.bytes = bytes;
         self.epoch = epoch;
         self.in_port = in_port;
         self.table = table as u32;
+        self.cache_at = NOT_ASKED;
+    }
+
+    /// Ready for its way through tables and actions.
+    #[inline(always)]
+    pub(crate) fn set_out(&mut self) {
+        let none: u64 = core::hint::black_box(0);
+        let zero = none as u32;
+        self.headers.changed_to = zero;
+        self.set_bits = none;
         self.parsed_again = zero;
         self.is_copied = zero;
         self.is_edited = zero;
@@ -184,13 +193,12 @@ impl Work {
         self.before = NO_TABLE;
         self.remark = zero;
         self.verdict = caregate_ebpf_common::Verdict::SwitchDropped as u32;
-        self.cache_at = NOT_ASKED;
         self.role = role::SWITCH;
         self.met = zero;
     }
 
-    /// A hash of the key that nobody outside can foresee: a sum of products with numbers that are drawn once. What differs in a word's
-    /// high half is folded down, since a product carries nothing down.
+    /// A hash of the key that nobody outside can foresee: a sum of products of pairs of words, each with a number added that is drawn once.
+    /// Its highest bits are those to use: all bits of a word reach them.
     #[inline(always)]
     pub(crate) fn hash(&mut self, table: u32) -> u64 {
         if self.seeds[0] == 0 {
@@ -203,9 +211,10 @@ impl Work {
         let mut sum = u64::from(table) << 60;
         let mut word = 0;
         while word < KEY_WORDS {
-            let value = self.parsed.key[word];
-            sum = sum.wrapping_add((value ^ value >> 32).wrapping_mul(self.seeds[word]));
-            word += 1;
+            let first = self.parsed.key[word].wrapping_add(self.seeds[word]);
+            let second = self.parsed.key[word + 1].wrapping_add(self.seeds[word + 1]);
+            sum = sum.wrapping_add(first.wrapping_mul(second));
+            word += 2;
         }
         sum
     }

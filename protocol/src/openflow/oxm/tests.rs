@@ -44,7 +44,7 @@ fn a_match_reads_like_an_operators() {
         Match::any().in_port(1).and(Oxm::new(MatchField::VlanVid, &[0x10, 0], Some(&[0x10, 0])).unwrap());
     assert_eq!(pattern.to_string(), "in_port=00000001,vlan_vid=1000/1000");
     assert_eq!(Match::any().to_string(), "any");
-    let field = Oxm { class: 1, number: 9, value: vec![7], mask: None };
+    let field = Oxm { class: 1, number: 9, value: vec![7].into(), mask: None };
     assert_eq!(field.to_string(), "oxm(0x0001,9)=07");
     assert_eq!(
         (pattern.field(MatchField::InPort).unwrap().value(), field.field()),
@@ -172,6 +172,6 @@ fn values_must_fit_the_field() {
     assert_eq!(error.to_string(), "ip_dscp has 1 bytes, not 3");
     assert!(Oxm::masked(MatchField::EthType, 1, 0x1_0000).is_err());
     assert_eq!(Oxm::exact(MatchField::Ipv6Src, u128::MAX).unwrap().value_number(), Some(u128::MAX));
-    let long = Oxm { class: 1, number: 9, value: vec![0; 17], mask: None };
+    let long = Oxm { class: 1, number: 9, value: vec![0; 17].into(), mask: None };
     assert_eq!((long.value_number(), long.masked_value()), (None, None));
 }
