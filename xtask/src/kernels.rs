@@ -131,6 +131,22 @@ struct Outcome {
     failures: Vec<String>,
 }
 
+impl Outcome {
+    /// Of a kernel that could not be fetched or booted.
+    fn without(name: Name, error: &anyhow::Error) -> Self {
+        Self {
+            arch: name.arch().name(),
+            version: String::new(),
+            loaded: false,
+            passed: 0,
+            total: 0,
+            programs: Vec::new(),
+            boot_s: 0.0,
+            failures: vec![format!("{error:#}")],
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Outcomes {
     kernels: Vec<Outcome>,
@@ -149,10 +165,15 @@ pub(crate) fn run(args: &KernelsArgs) -> anyhow::Result<()> {
     let mut limits = Limits::read(&path)?;
     let mut outcomes = Outcomes { kernels: Vec::new() };
     for name in names {
-        let outcome = test(name, &limits, args.record)
-            .with_context(|| format!("kernel {} ({})", name.as_str(), name.arch().name()))?;
+        // One that does not come so far is a failure among the others.
+        let outcome = test(name, &limits, args.record).unwrap_or_else(|error| Outcome::without(name, &error));
+        if stop::requested() {
+            bail!("stopped before the end");
+        }
         tell(name, &outcome);
-        limits.record(name.as_str(), &outcome.programs);
+        if outcome.failures.is_empty() {
+            limits.record(name.as_str(), &outcome.programs);
+        }
         outcomes.kernels.push(outcome);
     }
     if args.record {
