@@ -120,6 +120,8 @@ impl Task {
         // Whoever asked may have gone.
         drop(to.send(answer));
         if let Some(changes) = changed {
+            // Whoever waits goes first: this takes as long as the change itself.
+            tokio::task::yield_now().await;
             self.told.switch.get_or_insert_default().take(changes);
         }
         lost.map_or(Ok(()), Err)

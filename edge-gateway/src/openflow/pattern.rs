@@ -139,6 +139,16 @@ impl Pattern {
         self.in_port() == Some(port::LOCAL)
     }
 
+    /// Whether nothing counts but these fields.
+    #[must_use]
+    pub fn is_about(&self, fields: &[MatchField]) -> bool {
+        let mut all = Key::default();
+        for place in fields.iter().filter_map(|field| place(field.number())) {
+            put(&mut all, place, u128::MAX >> (u128::BITS - place.bits));
+        }
+        self.mask.iter().zip(all).all(|(mask, all)| mask & !all == 0)
+    }
+
     /// Whether only IP packets match.
     #[must_use]
     pub fn is_ip(&self) -> bool {
@@ -181,8 +191,8 @@ impl Pattern {
 
 fn bytes(key: &Key) -> [u8; MATCH_BYTES] {
     let mut bytes = [0; MATCH_BYTES];
-    for (place, word) in bytes.chunks_exact_mut(8).zip(key) {
-        place.copy_from_slice(&word.to_be_bytes());
+    for (place, word) in bytes.as_chunks_mut().0.iter_mut().zip(key) {
+        *place = word.to_be_bytes();
     }
     bytes
 }

@@ -13,11 +13,12 @@ use super::tables::Tables;
 pub fn quarantined(tables: &Tables) -> BTreeSet<Mac> {
     let mut first: BTreeMap<Mac, bool> = BTreeMap::new();
     for flow in tables.flows().of_table(tables.first_table()) {
-        let Some(source) = flow.pattern.exact(MatchField::EthSrc) else { continue };
-        if flow.pattern.fields().all(|(field, _)| matches!(field, MatchField::InPort | MatchField::EthSrc)) {
-            let [.., a, b, c, d, e, f] = source.to_be_bytes();
-            first.entry(Mac([a, b, c, d, e, f])).or_insert_with(|| flow.drops());
+        if !flow.pattern.is_about(&[MatchField::InPort, MatchField::EthSrc]) {
+            continue;
         }
+        let Some(source) = flow.pattern.exact(MatchField::EthSrc) else { continue };
+        let [.., a, b, c, d, e, f] = source.to_be_bytes();
+        first.entry(Mac([a, b, c, d, e, f])).or_insert_with(|| flow.drops());
     }
     first.into_iter().filter_map(|(mac, is_dropped)| is_dropped.then_some(mac)).collect()
 }

@@ -20,7 +20,9 @@ use std::hash::BuildHasher;
 
 use aya::Ebpf;
 use caregate_ebpf_common::switch::blob::WORD_EPOCH;
-use caregate_ebpf_common::switch::map::{STATE_EPOCH, STATE_FIRST_TABLE, STATE_LIVE, STATE_OWN_MARK};
+use caregate_ebpf_common::switch::map::{
+    FLOW_ENTRIES, STATE_EPOCH, STATE_FIRST_TABLE, STATE_LIVE, STATE_OWN_MARK,
+};
 use caregate_protocol::datapath::Traffic;
 use caregate_protocol::datapath::switch::{Change, SwitchCounters};
 use thiserror::Error;
@@ -63,6 +65,8 @@ pub struct Switch {
     places: Places,
     chosen: Chosen,
     epoch: u64,
+    /// Slots of flows from this one on have never been anybody's since their counters were made, and need not be cleared.
+    unused_from: u32,
     /// Which ports are live, as the programs know it.
     live: u64,
     own_mark: u32,
@@ -93,7 +97,8 @@ impl Switch {
         let own_mark = u32::try_from(drawn >> 32).unwrap_or_default().max(1);
         maps.set_state(STATE_OWN_MARK, own_mark.into())?;
         let (mirror, chosen) = (Mirror::default(), Chosen::default());
-        Ok(Self { maps, guard, mirror, places, chosen, epoch, live, own_mark })
+        let unused_from = if epoch == 0 { 0 } else { FLOW_ENTRIES };
+        Ok(Self { maps, guard, mirror, places, chosen, epoch, unused_from, live, own_mark })
     }
 
     /// Flows, groups and meters in force.
@@ -136,13 +141,16 @@ impl Switch {
     /// Puts a mirror in force: fills the copy that is not, then one store.
     fn put(&mut self, mut mirror: Mirror) -> Result<(), SwitchError> {
         mirror.check_references(&self.guard)?;
-        let (places, fresh) = self.places.next(&mirror)?;
+        let (places, mut fresh) = self.places.next(&mirror)?;
         let epoch = self.epoch + 1;
         let slots: HashSet<u32> = fresh.flows.iter().copied().collect();
         let words = self.maps.blobs.copy_mut(epoch);
         build::write(&mirror, &places, &slots, &mut self.chosen, words)?;
         words[WORD_EPOCH] = epoch;
+        let unused_from = fresh.flows.iter().map(|slot| slot + 1).fold(self.unused_from, u32::max);
+        fresh.flows.retain(|slot| *slot < self.unused_from);
         self.maps.clear(&fresh)?;
+        self.unused_from = unused_from;
         for meter in mirror.refilled().filter_map(|id| places.meters.get(&id)) {
             self.maps.refill(*meter)?;
         }
