@@ -49,7 +49,9 @@ fn command(arch: Arch) -> (Command, &'static str) {
     let (program, arguments, kernel): (_, &[&str], _) = match arch {
         // Emulated on a busy machine a timer may be late, which the kernel would take for a broken one.
         Arch::Amd64 => ("qemu-system-x86_64", &["-machine", "pc"], "console=ttyS0 no_timer_check"),
-        Arch::Arm64 => ("qemu-system-aarch64", &["-machine", "virt", "-cpu", "cortex-a57"], "console=ttyAMA0"),
+        Arch::Arm64 => {
+            ("qemu-system-aarch64", &["-machine", "virt", "-cpu", "cortex-a57"], "console=ttyAMA0")
+        }
         Arch::Armhf => {
             ("qemu-system-arm", &["-machine", "virt,highmem=off", "-cpu", "cortex-a15"], "console=ttyAMA0")
         }
