@@ -158,23 +158,25 @@ async fn a_helper_that_comes_back_is_told_what_is_in_force_and_then_policy() {
 }
 
 #[tokio::test]
-async fn a_series_that_is_refused_in_the_middle_is_ended_and_the_next_is_whole() {
+async fn a_series_that_is_refused_in_the_middle_goes_to_its_end_and_the_next_is_whole() {
     let helper = Scripted::new();
     let (datapath, mut peer, _stop) = helper.connected().await;
     let removes = |count: u64| (0..count).map(Change::RemoveFlow).collect::<Vec<_>>();
     let serve = async {
-        let first = peer.request().await;
-        assert!(matches!(&first.request, Request::Change { changes, more: true } if changes.len() == 128));
-        let refused = || Refused { reason: Reason::Rule, detail: "flow 1".into() };
-        peer.reply(first.number, Err(refused())).await;
-        let end = peer.request().await;
-        assert_eq!(end.request, Request::Change { changes: vec![], more: false });
-        peer.reply(end.number, Err(refused())).await;
+        let refused = |detail: &str| Refused { reason: Reason::Rule, detail: detail.into() };
+        // The whole series comes, whatever is said to its parts; what counts is the first refusal.
+        for (count, is_more, detail) in [(128, true, "flow 1"), (128, true, "part"), (44, false, "end")] {
+            let part = peer.request().await;
+            let Request::Change { changes, more } = part.request else { panic!("{:?}", part.request) };
+            assert_eq!((changes.len(), more), (count, is_more));
+            peer.reply(part.number, Err(refused(detail))).await;
+        }
         assert!(matches!(peer.done().await, Request::Change { more: true, .. }));
         assert_eq!(peer.done().await, Request::Change { changes: removes(129)[128..].to_vec(), more: false });
     };
     let ask = async {
-        assert!(matches!(datapath.change(removes(300)).await, Err(DatapathError::Refused(_))));
+        let refused = datapath.change(removes(300)).await.unwrap_err();
+        assert!(matches!(refused, DatapathError::Refused(refused) if refused.detail == "flow 1"));
         datapath.change(removes(129)).await.unwrap();
     };
     tokio::join!(serve, ask);
