@@ -150,6 +150,9 @@ impl Peer {
             match self.receive() {
                 (answered, Message::Error(error)) if answered == xid => kind = Some(error.kind),
                 (answered, Message::BarrierReply) if answered == barrier => return kind,
+                (xid, Message::EchoRequest(data)) => {
+                    self.send_bytes(&Message::EchoReply(data).encode(xid).unwrap())
+                }
                 (_, Message::PortStatus(_) | Message::FlowRemoved(_) | Message::PacketIn(_)) => {}
                 other => panic!("{other:?}"),
             }

@@ -137,12 +137,23 @@ impl Gateway {
         Wire { sender, receiver }
     }
 
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("datapath.sock")
+    /// The helper's.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path("datapath.sock")
     }
 
-    /// Starts the helper and waits until it listens.
+    /// A file of this gateway's.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Starts the helper with a sensor port and an uplink, and waits until it listens.
     pub(crate) fn start_helper(&mut self) {
+        self.start_helper_with("sensor_ports = [\"sen0\"]\nuplinks = [\"up0\"]");
+    }
+
+    /// The same with other ports.
+    pub(crate) fn start_helper_with(&mut self, ports: &str) {
         let test = std::env::current_exe().unwrap();
         let program = test.parent().and_then(Path::parent).unwrap().join("caregate-datapathd");
         assert!(
@@ -150,11 +161,11 @@ impl Gateway {
             "{} is not there; build first: cargo build --release -p caregate-datapathd",
             program.display()
         );
-        let config = self.folder.path().join("datapathd.toml");
+        let config = self.path("datapathd.toml");
         let text = format!(
-            "socket = {:?}\nuser = \"0\"\nsensor_ports = [\"sen0\"]\nuplinks = [\"up0\"]\npin = {:?}\nadmin = \"127.0.0.1:0\"\n",
+            "socket = {:?}\nuser = \"0\"\n{ports}\npin = {:?}\nadmin = \"127.0.0.1:0\"\n",
             self.socket(),
-            self.folder.path().join("bpf/caregate"),
+            self.path("bpf/caregate"),
         );
         fs::write(&config, text).unwrap();
         let child = Command::new(program).arg("--config").arg(config).stdin(Stdio::null()).spawn().unwrap();
@@ -302,6 +313,19 @@ impl Wire {
     pub(crate) fn datagram_of<'a>(&mut self, payloads: &[&'a [u8]]) -> &'a [u8] {
         let found = |frame: &[u8]| payloads.iter().copied().find(|payload| frame.ends_with(payload));
         self.find("one of the datagrams", found)
+    }
+
+    /// The next frame that `wanted` takes; none where it has not come after so long.
+    pub(crate) fn next(&mut self, within: Duration, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+        let begun = clock::monotonic();
+        while begun.elapsed() < within {
+            match self.receiver.next() {
+                Ok(frame) if wanted(frame) => return Some(frame.to_vec()),
+                Ok(_) => {}
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::TimedOut),
+            }
+        }
+        None
     }
 
     /// Waits for exactly this frame.
