@@ -10,10 +10,13 @@
 //!
 //! Why a server of our own on rumqttc's packet codec: ADR 3.
 
+pub mod access;
 pub mod broker;
 pub mod codec;
 mod connection;
 pub mod credentials;
+pub mod filter;
+pub mod hub;
 pub mod limits;
 pub mod metrics;
 pub(crate) mod rate;
@@ -23,3 +26,4 @@ pub mod server;
 pub mod session;
 pub mod topic;
 mod window;
+pub mod wire;
