@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use caregate_host::kill_point;
 use caregate_protocol::record::{Record, RecordError};
 use caregate_protocol::uplink::{self, Frame, FrameError, Framer, Refusal};
 use ed25519_dalek::VerifyingKey;
@@ -141,7 +142,10 @@ impl GatewaySession {
     async fn lane(self, stream: RecvStream, answer: mpsc::Sender<Answer>) -> Result<(), SessionError> {
         let mut frames = FrameStream::new(stream);
         match frames.next().await? {
-            Some(Frame::Lane { lane, backlog }) => debug!(lane = lane.as_str(), backlog, "lane opened"),
+            Some(Frame::Lane { lane, backlog }) => {
+                debug!(lane = lane.as_str(), backlog, "lane opened");
+                kill_point::pass("session.lane-opened");
+            }
             Some(_) => return Err(SessionError::Unexpected("lane")),
             None => return Ok(()),
         }
@@ -149,9 +153,14 @@ impl GatewaySession {
             let Frame::Data { position, record } = frame else {
                 return Err(SessionError::Unexpected("lane"));
             };
+            kill_point::pass("session.record-read");
             let answer = answer.clone().reserve_owned().await.map_err(transport)?;
             match check(&record, &self.device_keys) {
-                Ok(()) => self.writer.put(position, record, answer).await?,
+                Ok(()) => {
+                    kill_point::pass("session.record-checked");
+                    self.writer.put(position, record, answer).await?;
+                    kill_point::pass("session.record-handed-over");
+                }
                 Err((refusal, reason)) => {
                     self.metrics.refused.with_label_values(&[reason]).inc();
                     answer.send(Answer::Refuse(position, refusal));
@@ -172,6 +181,7 @@ async fn hello(connection: &Connection) -> Result<(SendStream, FrameStream), Ses
     }
     let welcome = Frame::Welcome { version: uplink::VERSION }.encode();
     out.write_all(&welcome).await.map_err(transport)?;
+    kill_point::pass("session.welcomed");
     Ok((out, frames))
 }
 
@@ -202,8 +212,10 @@ async fn send_answers(mut out: SendStream, mut answers: mpsc::Receiver<Answer>) 
             }
         }
         frames.extend(uplink::ack_frames(&mut positions));
+        kill_point::pass("session.answering");
         for frame in frames {
             out.write_all(&frame.encode()).await.map_err(transport)?;
+            kill_point::pass("session.answered");
         }
     }
     Ok(())
