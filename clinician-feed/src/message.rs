@@ -158,7 +158,8 @@ impl<'a> From<&'a Entry> for Message<'a> {
                 let (t0_us, period_ns, scale, offset) = (*t0_us, *period_ns, *scale, *offset);
                 wave = Some(WaveMessage { t0_us, period_ns, scale, offset, samples });
             }
-            Value::Event { .. } => event = Some(true),
+            // A standing never gets into the ring (`feed.rs`).
+            Value::Event { .. } | Value::Standing(_) => event = Some(true),
         }
         Self::Reading(Box::new(ReadingMessage {
             n: entry.n,

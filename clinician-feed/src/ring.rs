@@ -39,7 +39,7 @@ impl Entry {
     fn bytes(&self) -> usize {
         let samples = match &self.reading.value {
             Value::Waveform { samples, .. } => samples.len() * size_of::<i16>(),
-            Value::Numeric { .. } | Value::Event { .. } => 0,
+            Value::Numeric { .. } | Value::Event { .. } | Value::Standing(_) => 0,
         };
         let names = self.reading.device.as_str().len() + self.reading.stream.as_str().len();
         size_of::<Self>() + OVERHEAD_BYTES + names + samples
@@ -50,19 +50,17 @@ impl Entry {
     pub fn measured_us(&self) -> i64 {
         match (&self.reading.value, self.reading.sensor_time_us) {
             (Value::Waveform { t0_us, .. }, _) => *t0_us,
-            (Value::Numeric { .. } | Value::Event { .. }, Some(us)) => us,
-            (Value::Numeric { .. } | Value::Event { .. }, None) => self.reading.gateway_time_us,
+            (Value::Numeric { .. } | Value::Event { .. } | Value::Standing(_), Some(us)) => us,
+            (Value::Numeric { .. } | Value::Event { .. } | Value::Standing(_), None) => {
+                self.reading.gateway_time_us
+            }
         }
     }
 
     /// The quantity's number in the code table.
     #[must_use]
     pub fn quantity(&self) -> u16 {
-        match self.reading.value {
-            Value::Numeric { quantity, .. }
-            | Value::Waveform { quantity, .. }
-            | Value::Event { quantity } => quantity,
-        }
+        self.reading.value.quantity()
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use caregate_host::kill_point;
 use caregate_protocol::record::{Record, RecordError};
+use caregate_protocol::segment::signer_id;
 use caregate_protocol::uplink::{self, Frame, FrameError, Framer, Refusal};
 use ed25519_dalek::VerifyingKey;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use crate::metrics::Metrics;
+use crate::relay::{Relay, RelayLine};
 use crate::writer::{Answer, Queue, Stopped};
 
 /// Records of one connection that are not answered yet. More than the writer's queue and one commit hold together, so that it
@@ -89,6 +91,8 @@ pub struct GatewaySession {
     pub device_keys: Arc<[VerifyingKey]>,
     /// To the writer.
     pub writer: Queue,
+    /// Heartbeats and commands.
+    pub relay: Relay,
     /// Counters.
     pub metrics: Metrics,
 }
@@ -119,6 +123,8 @@ impl GatewaySession {
         let (answer, answers) = mpsc::channel(ANSWERS_MAX);
         let mut tasks = JoinSet::new();
         tasks.spawn(send_answers(out, answers));
+        let signers: Vec<_> = self.device_keys.iter().map(signer_id).collect();
+        let mut line: Option<RelayLine> = None;
         loop {
             tokio::select! {
                 stream = connection.accept_uni() => match stream {
@@ -127,6 +133,9 @@ impl GatewaySession {
                 },
                 frame = frames.next() => match frame {
                     Ok(None) => break Ok(()),
+                    Ok(Some(Frame::Beat { bytes })) => {
+                        line.get_or_insert_with(|| self.relay.line(signers.clone(), &answer)).beat(bytes);
+                    }
                     Ok(Some(_)) => break Err(SessionError::Unexpected("control")),
                     Err(error) => break Err(error),
                 },
@@ -191,7 +200,7 @@ fn check(record: &[u8], keys: &[VerifyingKey]) -> Result<(), (Refusal, &'static 
     let signer = record.signer();
     let key = keys
         .iter()
-        .find(|key| caregate_protocol::segment::signer_id(key) == signer)
+        .find(|key| signer_id(key) == signer)
         .ok_or((Refusal::Signature, "signer"))?;
     let verified = match &record {
         Record::Segment(segment) => segment.verify(key).map(drop).map_err(RecordError::from),
@@ -209,6 +218,7 @@ async fn send_answers(mut out: SendStream, mut answers: mpsc::Receiver<Answer>) 
             match answer {
                 Answer::Ack(position) => positions.push(position),
                 Answer::Refuse(position, refusal) => frames.push(Frame::Refuse { position, refusal }),
+                Answer::Command(bytes) => frames.push(Frame::Command { bytes }),
             }
         }
         frames.extend(uplink::ack_frames(&mut positions));

@@ -69,12 +69,14 @@ pub struct Incoming {
 }
 
 /// What the gateway's control stream is to be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// Durable here.
     Ack(u64),
     /// Will not be taken.
     Refuse(u64, Refusal),
+    /// Not of the writer, but on the same stream: what staff send down.
+    Command(Vec<u8>),
 }
 
 /// Runs until every [`Queue`] is gone. `stored` is raised after each commit.

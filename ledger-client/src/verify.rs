@@ -5,8 +5,10 @@
 //! 28), so none has a second spelling.
 
 mod address;
+mod anchor;
 mod bundle;
 mod eip712;
+mod governed;
 mod header;
 mod pins;
 mod refusal;
@@ -17,13 +19,18 @@ mod trie;
 pub mod words;
 
 pub use address::{Address, AddressError};
+pub use anchor::{Anchor, SignedAnchor};
 pub use bundle::{
     EMERGENCY_MAX_S, HEADER_AHEAD_MAX_S, RevocationSigner, VerifiedBundle, bundle_number, verify_bundle,
     verify_revocation,
 };
 pub use eip712::{
-    DOMAIN_NAME, DOMAIN_VERSION, Domain, binding_digest, emergency_digest, grant_digest,
+    DOMAIN_NAME, DOMAIN_VERSION, Domain, binding_digest, command_digest, emergency_digest, grant_digest,
     participant_key_digest, revocation_digest,
+};
+pub use governed::{
+    CouncilChange, GOVERNORS_MAX, ParticipantChange, kind_number, objection_digest, review_digest,
+    status_number,
 };
 pub use header::{HEADER_BYTES_MAX, HeaderError, VALIDATORS_MAX, VerifiedHeader, quorum, verify_header};
 pub use pins::{
