@@ -90,7 +90,8 @@ impl Access {
                 .and_then(|rest| rest.strip_prefix(device.as_str()))
                 .is_some_and(|rest| rest.starts_with('/'))
         };
-        let permitted = self.0.get(device).is_some_and(|filters| filters.iter().any(|f| filter::covers(f, path)));
+        let permitted =
+            self.0.get(device).is_some_and(|filters| filters.iter().any(|f| filter::covers(f, path)));
         own(topic::ROOT) || own(LOCAL_ROOT) || permitted
     }
 }
@@ -122,7 +123,15 @@ mod tests {
         let access = Access::new([reader("display", &["vitals/v1/+/num/#", "gateway/v1/#"])]).unwrap();
         let may = |name: &str, path: &str| access.may_read(&device(name), path);
         assert!(may("a", "vitals/v1/a/#") && may("a", "local/v1/a/x") && may("a", "vitals/v1/a/num/+"));
-        for foreign in ["vitals/v1/b/#", "vitals/v1/+/#", "#", "gateway/v1/#", "vitals/v1/a", "vitals/v1/ab/#", "+/v1/a/#"] {
+        for foreign in [
+            "vitals/v1/b/#",
+            "vitals/v1/+/#",
+            "#",
+            "gateway/v1/#",
+            "vitals/v1/a",
+            "vitals/v1/ab/#",
+            "+/v1/a/#",
+        ] {
             assert!(!may("a", foreign), "{foreign}");
         }
         assert!(may("display", "vitals/v1/a/num/heart-rate") && may("display", "vitals/v1/+/num/#"));
@@ -137,7 +146,9 @@ mod tests {
         let tree = |topic: &str| own_tree(&device("a"), topic);
         assert_eq!(tree("vitals/v1/a/num/x"), Some(Tree::Vitals));
         assert_eq!(tree("local/v1/a/answer/1"), Some(Tree::Local));
-        for foreign in ["local/v1/a", "local/v1/a/", "local/v1/ab/x", "gateway/v1/a/x", "vitals/v1/b/num/x", "x"] {
+        for foreign in
+            ["local/v1/a", "local/v1/a/", "local/v1/ab/x", "gateway/v1/a/x", "vitals/v1/b/num/x", "x"]
+        {
             assert_eq!(tree(foreign), None, "{foreign}");
         }
     }

@@ -24,8 +24,8 @@ use super::limits::{
     SUBSCRIPTIONS_PER_SESSION,
 };
 use super::wire::{Ack, Filter, Packet, PacketId, QoS, Reason, Will};
-pub use message::{Message, SessionKey};
 use message::Delivery;
+pub use message::{Message, SessionKey};
 pub use outbox::Capacity;
 use retained::Retained;
 pub use session::Exact;
@@ -43,6 +43,8 @@ pub enum Effect {
     TakeOver(ConnectionNumber),
     /// A will is due: it goes the way of a PUBLISH.
     Will(SessionKey, Will),
+    /// [`Hub::next_deadline`] may be earlier than it was.
+    Timer,
 }
 
 /// Messages that did not reach a session, by reason, and retained ones that made room.
@@ -213,7 +215,9 @@ impl Hub {
         expiry: Option<Duration>,
         now: Duration,
     ) {
-        let Some(session) = self.sessions.get_mut(key).filter(|s| s.connection == Some(number)) else { return };
+        let Some(session) = self.sessions.get_mut(key).filter(|s| s.connection == Some(number)) else {
+            return;
+        };
         session.connection = None;
         session.outbox.close();
         session.expiry = expiry.unwrap_or(session.expiry).min(SESSION_EXPIRY_MAX);
@@ -229,6 +233,7 @@ impl Hub {
             let delay = Duration::from_secs(u64::from(delay)).min(session.expiry);
             testament.due = Some(now + delay);
         }
+        self.effects.push(Effect::Timer);
         self.tick(now);
     }
 
@@ -346,14 +351,20 @@ impl Hub {
     }
 
     /// The member after the last one that is connected and has room; else the next at all.
-    fn turn(&self, share: &(String, String), mut members: Vec<(SessionKey, Match)>) -> Option<(SessionKey, Match)> {
+    fn turn(
+        &self,
+        share: &(String, String),
+        mut members: Vec<(SessionKey, Match)>,
+    ) -> Option<(SessionKey, Match)> {
         if let Some(last) = self.turns.get(share) {
             let after = members.partition_point(|(key, _)| key <= last);
             let count = members.len().max(1);
             members.rotate_left(after % count);
         }
         let is_ready = |key: &SessionKey| {
-            self.sessions.get(key).is_some_and(|session| session.connection.is_some() && session.outbox.has_room())
+            self.sessions
+                .get(key)
+                .is_some_and(|session| session.connection.is_some() && session.outbox.has_room())
         };
         let at = members.iter().position(|(key, _)| is_ready(key)).unwrap_or(0);
         (at < members.len()).then(|| members.swap_remove(at))
@@ -378,7 +389,12 @@ impl Hub {
     }
 
     /// The next packet for this connection's client, if it may be sent.
-    pub fn next_packet(&mut self, key: &SessionKey, number: ConnectionNumber, now: Duration) -> Option<Packet> {
+    pub fn next_packet(
+        &mut self,
+        key: &SessionKey,
+        number: ConnectionNumber,
+        now: Duration,
+    ) -> Option<Packet> {
         let session = self.sessions.get_mut(key).filter(|session| session.connection == Some(number))?;
         session.outbox.next(now, &mut self.counts)
     }

@@ -41,8 +41,12 @@ impl Retained {
         if message.payload.is_empty() {
             return 0;
         }
-        let expired: Vec<String> =
-            self.topics.values().filter(|kept| kept.message.has_expired(now)).map(|k| k.message.topic.clone()).collect();
+        let expired: Vec<String> = self
+            .topics
+            .values()
+            .filter(|kept| kept.message.has_expired(now))
+            .map(|k| k.message.topic.clone())
+            .collect();
         expired.iter().for_each(|topic| self.forget(topic));
         // What the gateway itself says has room of its own, which no device can take.
         let all_max = RETAINED_BYTES_MAX - if owner(message).is_some() { RETAINED_BYTES_RESERVED } else { 0 };
@@ -57,7 +61,8 @@ impl Retained {
             if fits && self.bytes + cost <= all_max {
                 break;
             }
-            let Some(oldest) = own().min_by_key(|kept| kept.number).map(|kept| kept.message.topic.clone()) else {
+            let Some(oldest) = own().min_by_key(|kept| kept.number).map(|kept| kept.message.topic.clone())
+            else {
                 return dropped + 1;
             };
             self.forget(&oldest);
@@ -79,7 +84,10 @@ impl Retained {
     /// Those that a filter matches, by topic.
     pub(super) fn matching(&self, path: &str, now: Duration) -> Vec<Arc<Message>> {
         let alive = self.topics.values().filter(|kept| !kept.message.has_expired(now));
-        alive.filter(|kept| filter::matches(path, &kept.message.topic)).map(|kept| Arc::clone(&kept.message)).collect()
+        alive
+            .filter(|kept| filter::matches(path, &kept.message.topic))
+            .map(|kept| Arc::clone(&kept.message))
+            .collect()
     }
 
     pub(super) fn count(&self) -> usize {

@@ -47,7 +47,8 @@ impl Subscription {
     }
 
     fn matches(&self, message: &Message, key: &SessionKey) -> bool {
-        filter::matches(&self.path, &message.topic) && !(self.no_local && message.publisher.as_ref() == Some(key))
+        filter::matches(&self.path, &message.topic)
+            && !(self.no_local && message.publisher.as_ref() == Some(key))
     }
 }
 
@@ -149,7 +150,8 @@ impl Session {
     /// How the message goes to this session by its own subscriptions.
     pub(super) fn match_of(&self, key: &SessionKey, message: &Message) -> Match {
         let mut found = Match::default();
-        for subscription in self.subscriptions.iter().filter(|s| s.share.is_none() && s.matches(message, key)) {
+        for subscription in self.subscriptions.iter().filter(|s| s.share.is_none() && s.matches(message, key))
+        {
             found.add(subscription, message);
         }
         found

@@ -1,0 +1,1 @@
+//! Every transition, with the time given by hand.
