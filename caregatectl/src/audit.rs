@@ -113,6 +113,67 @@ fn details(event: &Event) -> Value {
         Event::EmergencyReviewed { pseudonym, domain, number } => json!({
             "pseudonym": hex::encode(pseudonym.0), "domain": address(domain), "number": number,
         }),
+        Event::KeysChanged { relationship, grant_key, revoke_key, version, .. } => json!({
+            "relationship": relationship.to_string(), "version": version,
+            "grant_key": hex0x(&grant_key.0), "revoke_key": hex0x(&revoke_key.0),
+        }),
+        Event::CustodiansSet { relationship, version } => json!({
+            "relationship": relationship.to_string(), "version": version,
+        }),
+        Event::RecoveryBegun { relationship, ready_at } => json!({
+            "relationship": relationship.to_string(), "ready_at": ready_at,
+        }),
+        Event::Anchored(signed) => json!({
+            "log": hex0x(&signed.anchor.log.0), "first": signed.anchor.first, "last": signed.anchor.last,
+            "root": hex0x(&signed.anchor.root),
+        }),
+        Event::ChangeApproved { change, governor, ready_at } => json!({
+            "change": hex0x(change), "governor": hex0x(&governor.0), "ready_at": ready_at,
+        }),
+        Event::ChangeOpposed { change, governor, stopped } => json!({
+            "change": hex0x(change), "governor": hex0x(&governor.0), "stopped": stopped,
+        }),
+        Event::CouncilSet(council) => json!({
+            "governors": council.governors.iter().map(|one| hex0x(&one.0)).collect::<Vec<_>>(),
+            "threshold": council.threshold, "delay_s": council.delay_s, "version": council.version,
+        }),
+    }
+}
+
+/// Keys' succession, audit logs and governance.
+#[expect(clippy::wildcard_enum_match_arm, reason = "`sentence` has the others")]
+fn later(event: &Event) -> String {
+    match event {
+        Event::KeysChanged { relationship, version, recovered, .. } => {
+            let how = if *recovered { "recovered by its custodians" } else { "rotated" };
+            format!("relationship {relationship} has other keys, {how} (version {version})")
+        }
+        Event::CustodiansSet { relationship, version } => {
+            format!("relationship {relationship} names custodians (version {version})")
+        }
+        Event::RecoveryBegun { relationship, ready_at } => {
+            format!("custodians of relationship {relationship} ask for other keys, from {}", utc(*ready_at))
+        }
+        Event::Anchored(signed) => {
+            let anchor = &signed.anchor;
+            format!("log {} anchors entries {} to {}", hex0x(&anchor.log.0), anchor.first, anchor.last)
+        }
+        Event::ChangeApproved { change, governor, .. } => {
+            format!("governor {} is for change {}", hex0x(&governor.0), hex0x(change))
+        }
+        Event::ChangeOpposed { change, governor, stopped } => {
+            let stopped = if *stopped { ", which is stopped" } else { "" };
+            format!("governor {} is against change {}{stopped}", hex0x(&governor.0), hex0x(change))
+        }
+        Event::CouncilSet(council) => {
+            format!(
+                "{} of {} govern (version {})",
+                council.threshold,
+                council.governors.len(),
+                council.version
+            )
+        }
+        _ => event.name().to_owned(),
     }
 }
 
@@ -169,6 +230,13 @@ fn sentence(event: &LedgerEvent) -> String {
         Event::EmergencyReviewed { pseudonym, domain, number } => {
             format!("emergency {number} of {} for {} was reviewed", address(domain), hex::encode(pseudonym.0))
         }
+        other @ (Event::KeysChanged { .. }
+        | Event::CustodiansSet { .. }
+        | Event::RecoveryBegun { .. }
+        | Event::Anchored(_)
+        | Event::ChangeApproved { .. }
+        | Event::ChangeOpposed { .. }
+        | Event::CouncilSet(_)) => later(other),
     };
     format!("{:>8}  {text}", event.block)
 }

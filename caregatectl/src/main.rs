@@ -5,6 +5,7 @@ mod audit;
 mod controller;
 mod devices;
 mod emergency;
+mod governance;
 mod http;
 mod ledger;
 mod outcome;
@@ -42,6 +43,7 @@ struct Arguments {
 enum Command {
     Wallet(wallet::Arguments),
     Participant(participant::Arguments),
+    Governance(governance::Arguments),
     Emergency(emergency::Arguments),
     Audit(audit::Arguments),
     /// List the switches that are connected to the controller
@@ -76,6 +78,7 @@ async fn run(command: Command, json: bool) -> Outcome {
     match command {
         Command::Wallet(arguments) => wallet::run(arguments).await,
         Command::Participant(arguments) => participant::run(arguments).await,
+        Command::Governance(arguments) => governance::run(arguments).await,
         Command::Emergency(arguments) => emergency::run(arguments).await,
         Command::Audit(arguments) => audit::run(arguments, json).await,
         Command::Switches { controller } => controller::switches(&controller).await,

@@ -175,9 +175,8 @@ fn the_ledgers_refusals_are_status_3_with_a_name() {
     let node = Node::start();
     let hospital = node.hospital("hospital", &[]);
     let key = node.path("hospital.key");
-    let stranger =
-        node.ledger("participant register", &["--registrar-key", &key, "--participant", &hospital]);
-    assert_eq!(stranger.refused(), "NotRegistrar");
+    let stranger = node.ledger("participant register", &["--governor-key", &key, "--participant", &hospital]);
+    assert_eq!(stranger.refused(), "NotGovernor");
     let old = ["--key", &key, "--hpke-public-key", &"0b".repeat(32), "--version", "1"];
     assert_eq!(node.ledger("participant key", &old).refused(), "VersionNotRaised");
     let opening = node.path("opening.json");

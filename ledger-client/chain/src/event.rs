@@ -4,16 +4,18 @@ use alloy::rpc::types::Log;
 use alloy::sol_types::SolEventInterface as _;
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::policy::{
-    Commitment, Pseudonym, RecipientKind, RecipientStatus, SignedBinding, SignedEmergency, SignedGrant,
-    SignedRevocation,
+    Commitment, Pseudonym, RecipientKind, RecipientStatus, RelationshipId, SignedBinding, SignedEmergency,
+    SignedGrant, SignedRevocation,
 };
+use ledger_client::verify::{Address, SignedAnchor};
 
 use crate::contract::Caregate::CaregateEvents;
 use crate::convert::{
-    SignedParticipantKey, kind, signed_binding, signed_emergency, signed_grant, signed_participant_key,
-    signed_revocation, status,
+    SignedParticipantKey, address, kind, signed_anchor, signed_binding, signed_emergency, signed_grant,
+    signed_participant_key, signed_revocation, status,
 };
 use crate::error::ChainError;
+use crate::govern::Council;
 
 /// One event and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +44,7 @@ pub enum Event {
         /// What was signed.
         binding: SignedBinding,
     },
-    /// The registrar says who takes part.
+    /// The governors say who takes part.
     ParticipantSet {
         /// Who.
         participant: RecipientId,
@@ -57,7 +59,7 @@ pub enum Event {
     ParticipantKeySet(SignedParticipantKey),
     /// A domain broke the glass.
     EmergencyOpened(SignedEmergency),
-    /// The registrar noted that somebody looked at an emergency.
+    /// A governor noted that somebody looked at an emergency.
     EmergencyReviewed {
         /// Whose.
         pseudonym: Pseudonym,
@@ -66,6 +68,55 @@ pub enum Event {
         /// Which one.
         number: u64,
     },
+    /// A patient gave a relationship other keys, or its custodians did.
+    KeysChanged {
+        /// Which one.
+        relationship: RelationshipId,
+        /// Its grant key from then on.
+        grant_key: Address,
+        /// Its revoke-only key from then on.
+        revoke_key: Address,
+        /// Rises by one.
+        version: u64,
+        /// By the custodians.
+        recovered: bool,
+    },
+    /// A patient said who may recover a relationship.
+    CustodiansSet {
+        /// Which one.
+        relationship: RelationshipId,
+        /// Rises with each change.
+        version: u64,
+    },
+    /// Custodians ask for other keys.
+    RecoveryBegun {
+        /// Of which relationship.
+        relationship: RelationshipId,
+        /// Unix time from which they may have them.
+        ready_at: u64,
+    },
+    /// A batch of an audit log is anchored.
+    Anchored(SignedAnchor),
+    /// A governor is for a change.
+    ChangeApproved {
+        /// Its name.
+        change: [u8; 32],
+        /// Who.
+        governor: Address,
+        /// Unix time from which it may be applied; 0 while approvals are missing.
+        ready_at: u64,
+    },
+    /// A governor is against a change.
+    ChangeOpposed {
+        /// Its name.
+        change: [u8; 32],
+        /// Who.
+        governor: Address,
+        /// It can't come any more.
+        stopped: bool,
+    },
+    /// Who governs has changed.
+    CouncilSet(Council),
 }
 
 impl Event {
@@ -80,9 +131,18 @@ impl Event {
             Self::ParticipantKeySet(_) => "ParticipantKeySet",
             Self::EmergencyOpened(_) => "EmergencyOpened",
             Self::EmergencyReviewed { .. } => "EmergencyReviewed",
+            Self::KeysChanged { recovered: false, .. } => "KeysRotated",
+            Self::KeysChanged { recovered: true, .. } => "KeysRecovered",
+            Self::CustodiansSet { .. } => "CustodiansSet",
+            Self::RecoveryBegun { .. } => "RecoveryBegun",
+            Self::Anchored(_) => "Anchored",
+            Self::ChangeApproved { .. } => "ChangeApproved",
+            Self::ChangeOpposed { .. } => "ChangeOpposed",
+            Self::CouncilSet(_) => "CouncilSet",
         }
     }
 
+    /// None where a signature has not 65 bytes.
     fn of(decoded: &CaregateEvents) -> Option<Self> {
         Some(match decoded {
             CaregateEvents::Granted(event) => Self::Granted(signed_grant(&event.g, &event.signature)?),
@@ -91,23 +151,71 @@ impl Event {
                 key: Commitment(event.key.0),
                 binding: signed_binding(&event.b, &event.signature)?,
             },
-            CaregateEvents::ParticipantSet(event) => Self::ParticipantSet {
-                participant: RecipientId(event.participant.into_array()),
-                status: status(event.status),
-                kind: kind(event.kind),
-                emergency: event.emergency,
-            },
             CaregateEvents::ParticipantKeySet(event) => {
                 Self::ParticipantKeySet(signed_participant_key(&event.k, &event.signature)?)
             }
             CaregateEvents::EmergencyOpened(event) => {
                 Self::EmergencyOpened(signed_emergency(&event.e, &event.signature)?)
             }
+            CaregateEvents::Anchored(event) => Self::Anchored(signed_anchor(&event.a, &event.signature)?),
+            unsigned => Self::of_unsigned(unsigned)?,
+        })
+    }
+
+    /// What needs no signature here: who signed is in the event, or nobody did.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "`of` has the others")]
+    fn of_unsigned(decoded: &CaregateEvents) -> Option<Self> {
+        Some(match decoded {
+            CaregateEvents::ParticipantSet(event) => Self::ParticipantSet {
+                participant: RecipientId(event.participant.into_array()),
+                status: status(event.status),
+                kind: kind(event.kind),
+                emergency: event.emergency,
+            },
             CaregateEvents::EmergencyReviewed(event) => Self::EmergencyReviewed {
                 pseudonym: Pseudonym(event.pseudonym.0),
                 domain: RecipientId(event.domain.into_array()),
                 number: event.number,
             },
+            CaregateEvents::KeysRotated(event) => Self::KeysChanged {
+                relationship: RelationshipId(event.relationship.0),
+                grant_key: address(event.r.grantKey),
+                revoke_key: address(event.r.revokeKey),
+                version: event.r.version,
+                recovered: false,
+            },
+            CaregateEvents::KeysRecovered(event) => Self::KeysChanged {
+                relationship: RelationshipId(event.relationship.0),
+                grant_key: address(event.r.grantKey),
+                revoke_key: address(event.r.revokeKey),
+                version: event.r.version,
+                recovered: true,
+            },
+            CaregateEvents::CustodiansSet(event) => Self::CustodiansSet {
+                relationship: RelationshipId(event.relationship.0),
+                version: event.c.version,
+            },
+            CaregateEvents::RecoveryBegun(event) => Self::RecoveryBegun {
+                relationship: RelationshipId(event.relationship.0),
+                ready_at: event.readyAt,
+            },
+            CaregateEvents::ChangeApproved(event) => Self::ChangeApproved {
+                change: event.change.0,
+                governor: address(event.governor),
+                ready_at: event.readyAt,
+            },
+            CaregateEvents::ChangeOpposed(event) => Self::ChangeOpposed {
+                change: event.change.0,
+                governor: address(event.governor),
+                stopped: event.stopped,
+            },
+            CaregateEvents::CouncilSet(event) => Self::CouncilSet(Council {
+                governors: event.governors.iter().copied().map(address).collect(),
+                threshold: event.threshold,
+                delay_s: event.delayS,
+                version: event.version,
+            }),
+            _ => return None,
         })
     }
 }

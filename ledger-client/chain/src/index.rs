@@ -19,7 +19,7 @@ use crate::event::{Event, LedgerEvent};
 /// Most relationships, and most bindings, each of which takes some 300 bytes: a region's patients in 80 MB. Whatever comes later is
 /// fetched when a gateway watches it.
 pub const ENTRIES_MAX: usize = 262_144;
-/// Most participants and emergencies: the registrar lets them in.
+/// Most participants and emergencies: the governors let them in.
 pub const PARTICIPANTS_MAX: usize = 16_384;
 
 /// A relationship's newest messages.
@@ -42,7 +42,7 @@ impl Consent {
     }
 }
 
-/// A participant, by the registrar's word and its own.
+/// A participant, by the governors' word and its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Participant {
     /// None for one who takes no part.
@@ -176,7 +176,15 @@ impl Index {
                     replace(&mut self.emergencies, key, (signed.clone(), block), participants_max)?;
                 }
             }
-            Event::EmergencyReviewed { .. } => {}
+            // Nothing that a bundle is made of.
+            Event::EmergencyReviewed { .. }
+            | Event::KeysChanged { .. }
+            | Event::CustodiansSet { .. }
+            | Event::RecoveryBegun { .. }
+            | Event::Anchored(_)
+            | Event::ChangeApproved { .. }
+            | Event::ChangeOpposed { .. }
+            | Event::CouncilSet(_) => {}
         }
         Some(())
     }

@@ -8,7 +8,7 @@ use alloy_primitives::{B256, keccak256};
 use caregate_protocol::policy::{RelationshipId, Revocation};
 use ledger_client::verify::{self, NodePool, rlp, slots, verify_header};
 use serde_json::{Value, json};
-use support::ledger::{Caregate, Ledger, address, key, sign};
+use support::ledger::{Caregate, ICaregate, Ledger, address, key, sign};
 use support::process::Site;
 use support::{Rpc, bytes, number};
 
@@ -33,11 +33,11 @@ fn header_rlp(block: &Value) -> Vec<u8> {
 }
 
 fn start() -> (Site, support::process::Process, Ledger) {
-    let registrar = key(1);
-    let site = Site::new(&address(&registrar).to_string());
+    let governor = key(1);
+    let site = Site::new(&address(&governor).to_string());
     let node = site.start();
     let contract = site.deployment()["contract"].as_str().unwrap().parse().unwrap();
-    let ledger = Ledger { rpc: Rpc(site.rpc), contract, chain_id: 4711, registrar, relay: key(2) };
+    let ledger = Ledger { rpc: Rpc(site.rpc), contract, chain_id: 4711, governor, relay: key(2) };
     (site, node, ledger)
 }
 
@@ -47,7 +47,7 @@ fn revoke(ledger: &Ledger, number: u64, version: u64) -> RelationshipId {
     let relationship = slots::relationship(&own(&grant), &own(&revoke));
     let digest = verify::revocation_digest(&Revocation { relationship, version }, &ledger.domain());
     let call = Caregate::revokeCall {
-        r: Caregate::Revocation { relationship: relationship.0.into(), version },
+        r: ICaregate::Revocation { relationship: relationship.0.into(), version },
         otherKey: address(&grant),
         byRevokeKey: true,
         signature: sign(&revoke, &digest),

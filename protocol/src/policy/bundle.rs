@@ -56,11 +56,11 @@ pub struct ParticipantClaim {
     pub hpke_public_key: [u8; 32],
     /// Rises with each key.
     pub key_version: u64,
-    /// By the registrar.
+    /// By the governors.
     pub status: RecipientStatus,
-    /// By the registrar.
+    /// By the governors.
     pub kind: RecipientKind,
-    /// Whether it may break the glass; by the registrar.
+    /// Whether it may break the glass; by the governors.
     pub emergency: bool,
     /// By [`Self::id`], on `ParticipantKey(participant, hpkeKey, version)`.
     pub signature: EcdsaSignature,

@@ -10,7 +10,7 @@ use caregate_protocol::policy::{
 };
 use ledger_chain::{Chain, ChainConfig, ChainError, Event, RelayKey, SendError, Status};
 use ledger_client::fixture::{Signer, Stranger, forgeries};
-use ledger_client::verify::{Address, Pins, verify_bundle};
+use ledger_client::verify::{Address, ParticipantChange, Pins, verify_bundle};
 use ledger_client::wallet::DomainKey;
 
 use support::{CHAIN_ID, Cast, Following, GATEWAY, LABEL, Node, until};
@@ -109,17 +109,9 @@ async fn an_emergency_is_in_the_bundle_while_it_lasts() {
     verify_bundle(&bundle.encode(), &pins, &Floors::default(), head.time_s).unwrap();
 
     // A domain that was suspended opens nothing, and its emergency would spoil the bundle.
-    let suspended = chain
-        .set_participant(
-            &clinic.id(),
-            Some(RecipientStatus::Suspended),
-            RecipientKind::Treating,
-            true,
-            &node.registrar_key(),
-        )
-        .await
-        .unwrap();
-    following.at(suspended.block).await;
+    let as_before = (RecipientKind::Treating, true);
+    let suspended = cast.govern(&node, &chain, &clinic, Some(RecipientStatus::Suspended), as_before).await;
+    following.at(suspended).await;
     let bundle = following.follower.bundle(&pins.watch()).await.unwrap();
     assert!(bundle.claims.emergencies.is_empty());
     verify_bundle(&bundle.encode(), &pins, &Floors::default(), head.time_s).unwrap();
@@ -134,10 +126,17 @@ async fn the_contracts_refusals_have_names() {
     let node = Node::start();
     let chain = node.chain().await;
     let mut cast = Cast::new(&node, &chain).await;
-    let active = Some(RecipientStatus::Active);
-    let stranger =
-        chain.set_participant(&cast.hospital.id(), active, RecipientKind::Other, true, &cast.relay).await;
-    assert_eq!(refusal(stranger.unwrap_err()), "NotRegistrar");
+    let version = chain.participant_version(&cast.hospital.id()).await.unwrap() + 1;
+    let change = ParticipantChange {
+        participant: cast.hospital.id(),
+        status: Some(RecipientStatus::Active),
+        kind: RecipientKind::Other,
+        emergency: true,
+        version,
+    };
+    let approval = cast.hospital.approve_participant(&change, &chain.domain());
+    let stranger = chain.approve_participant(&change, &approval, &cast.relay).await;
+    assert_eq!(refusal(stranger.unwrap_err()), "NotGovernor");
 
     cast.grant(&chain).await;
     let revoke_key = cast.wallet.keys(LABEL).unwrap().revoke.address();
