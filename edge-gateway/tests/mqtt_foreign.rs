@@ -79,7 +79,7 @@ async fn mosquitto_is_told_why_it_is_refused() {
     let (ok, said) = publish(&[]).await;
     assert!(!ok && said.contains("not authorised"), "{said}");
     let (ok, said) = publish(&["-V", "mqttv5", "-u", "user-a", "-P", "wrong"]).await;
-    assert!(!ok && said.contains("Bad username or password"), "{said}");
+    assert!(!ok && said.contains("Bad User Name or Password"), "{said}");
     door.refused("bad-credentials", 2).await;
     door.refused("anonymous", 1).await;
 }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 /// The subprotocol that a client must offer and is answered with (MQTT-6.0.0-3, -4).
@@ -39,9 +39,17 @@ where
     Ok(MessageStream { socket, left: Bytes::new() })
 }
 
+/// The stream of a connection that has shaken hands.
+pub async fn resume<S>(stream: S, packet_bytes_max: usize) -> MessageStream<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config(packet_bytes_max))).await;
+    MessageStream { socket, left: Bytes::new() }
+}
+
 /// The bounds of a connection whose packets have at most `packet_bytes_max` bytes behind their header.
-#[must_use]
-pub fn config(packet_bytes_max: usize) -> WebSocketConfig {
+fn config(packet_bytes_max: usize) -> WebSocketConfig {
     let max = packet_bytes_max + HEADER_BYTES;
     WebSocketConfig::default()
         .max_message_size(Some(max))

@@ -59,15 +59,16 @@ impl Door {
         Self::open_with(limits, None).await
     }
 
-    /// Devices `a`, `b`, `display` and `display-2` have the user names `user-a`, …; the displays may read all readings and what the
-    /// gateway says.
+    /// Devices `a`, `b`, `display` and `display-2` have the user names `user-a`, …; the displays may read all readings, what the
+    /// gateway says and what `a` says locally, and `a` what a display asks.
     pub(crate) async fn open_with(limits: Limits, tls: Option<TlsDoor>) -> Self {
         let credential =
             |name: &str| Credential::new(device(name), &format!("user-{name}"), b"salt-of-the-test", SECRET);
         let credentials = Credentials::new(["a", "b", "display", "display-2"].map(credential)).unwrap();
         let filters = ["vitals/v1/#", "gateway/v1/#", "local/v1/a/#"].map(str::to_owned).to_vec();
         let reader = |name| Reader { device: device(name), filters: filters.clone() };
-        let access = Access::new([reader("display"), reader("display-2")]).unwrap();
+        let sensor = Reader { device: device("a"), filters: vec!["local/v1/display/request/#".to_owned()] };
+        let access = Access::new([reader("display"), reader("display-2"), sensor]).unwrap();
         let metrics = ServerMetrics::register(&Registry::new()).unwrap();
         let (sender, inbound) = mpsc::channel(64);
         let server = Server::new(limits, credentials, access, sender, metrics.clone());

@@ -37,17 +37,12 @@ impl Retained {
     /// Keeps a message, or for an empty payload forgets the topic's. The device's oldest make room for its own; where all are
     /// full it is not kept. Returns how many were dropped.
     pub(super) fn set(&mut self, message: &Arc<Message>, now: Duration) -> u64 {
-        self.forget(&message.topic);
+        let expired = self.topics.values().filter(|kept| kept.message.has_expired(now));
+        let gone: Vec<String> = expired.map(|kept| kept.message.topic.clone()).collect();
+        gone.iter().chain([&message.topic]).for_each(|topic| self.forget(topic));
         if message.payload.is_empty() {
             return 0;
         }
-        let expired: Vec<String> = self
-            .topics
-            .values()
-            .filter(|kept| kept.message.has_expired(now))
-            .map(|k| k.message.topic.clone())
-            .collect();
-        expired.iter().for_each(|topic| self.forget(topic));
         // What the gateway itself says has room of its own, which no device can take.
         let all_max = RETAINED_BYTES_MAX - if owner(message).is_some() { RETAINED_BYTES_RESERVED } else { 0 };
         let (cost, mut dropped) = (message.cost(), 0);

@@ -108,7 +108,9 @@ impl Home {
 
     fn wills(&mut self) -> Vec<SessionKey> {
         let effects = self.hub.take_effects().into_iter();
-        effects.filter_map(|effect| if let Effect::Will(key, _) = effect { Some(key) } else { None }).collect()
+        effects
+            .filter_map(|effect| if let Effect::Will(key, _) = effect { Some(key) } else { None })
+            .collect()
     }
 }
 
@@ -147,7 +149,8 @@ fn what_was_not_acknowledged_comes_again_in_its_order() {
     for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::ExactlyOnce, QoS::AtLeastOnce] {
         home.publish(message("vitals/v1/a/num/x", qos));
     }
-    let ids: Vec<_> = std::iter::from_fn(|| home.next(&display, number)).map(|p| p.packet_id.unwrap()).collect();
+    let ids: Vec<_> =
+        std::iter::from_fn(|| home.next(&display, number)).map(|p| p.packet_id.unwrap()).collect();
     assert_eq!(ids.iter().map(|id| id.get()).collect::<Vec<_>>(), [1, 2, 3, 4]);
     home.hub.done(&display, ids[0]);
     let release = home.hub.received(&display, ids[1], Reason::SUCCESS).unwrap();
@@ -155,7 +158,9 @@ fn what_was_not_acknowledged_comes_again_in_its_order() {
     home.hub.leave(&display, number, false, None, T0);
 
     let (number, _) = home.join(&display, false, HOUR, T0);
-    assert!(matches!(home.hub.next_packet(&display, number, T0), Some(Packet::PubRel(ack)) if ack.packet_id == ids[1]));
+    assert!(
+        matches!(home.hub.next_packet(&display, number, T0), Some(Packet::PubRel(ack)) if ack.packet_id == ids[1])
+    );
     for id in &ids[2..] {
         let again = home.next(&display, number).unwrap();
         assert!(again.dup && again.packet_id == Some(*id));
@@ -188,7 +193,8 @@ fn receive_maximum_holds_back_and_each_acknowledgement_lets_one_go() {
     assert_eq!(home.next(&display, number), None);
     // A session that had more on its way than the next connection takes.
     home.hub.leave(&display, number, false, None, T0);
-    let (number, _) = home.join_with(&display, false, HOUR, None, Capacity { receive_max: 1, ..capacity }, T0);
+    let (number, _) =
+        home.join_with(&display, false, HOUR, None, Capacity { receive_max: 1, ..capacity }, T0);
     assert!(home.next(&display, number).unwrap().dup);
     assert_eq!(home.next(&display, number), None);
 }
@@ -197,19 +203,21 @@ fn receive_maximum_holds_back_and_each_acknowledgement_lets_one_go() {
 fn one_copy_for_overlapping_subscriptions_at_the_highest_qos() {
     let (mut home, display, access) = (Home::new(), key("d", "x"), access());
     let (number, _) = home.join(&display, true, HOUR, T0);
-    for (path, qos, id) in
-        [("vitals/v1/#", QoS::AtMostOnce, 1), ("vitals/v1/+/num/x", QoS::AtLeastOnce, 2), ("vitals/v1/b/#", QoS::ExactlyOnce, 3)]
-    {
+    for (path, qos, id) in [
+        ("vitals/v1/#", QoS::AtMostOnce, 1),
+        ("vitals/v1/+/num/x", QoS::AtLeastOnce, 2),
+        ("vitals/v1/b/#", QoS::ExactlyOnce, 3),
+    ] {
         home.hub.subscribe(&display, &[filter(path, qos)], Some(id), &access, T0);
     }
     home.publish(message("vitals/v1/a/num/x", QoS::ExactlyOnce));
     let publish = home.next(&display, number).unwrap();
     assert_eq!((publish.qos, &publish.properties.subscription_ids[..]), (QoS::AtLeastOnce, &[1, 2][..]));
     assert_eq!(home.next(&display, number), None);
-    assert_eq!(home.hub.unsubscribe(&display, &["vitals/v1/#".to_owned(), "x".to_owned()]), [
-        Reason::SUCCESS,
-        Reason::NO_SUBSCRIPTION_EXISTED
-    ]);
+    assert_eq!(
+        home.hub.unsubscribe(&display, &["vitals/v1/#".to_owned(), "x".to_owned()]),
+        [Reason::SUCCESS, Reason::NO_SUBSCRIPTION_EXISTED]
+    );
     home.publish(message("vitals/v1/a/num/y", QoS::ExactlyOnce));
     assert_eq!(home.next(&display, number), None, "unsubscribed");
 }
@@ -225,14 +233,21 @@ fn no_local_retain_as_published_and_what_may_be_read() {
     home.publish(Message { publisher: Some(key("d", "other")), ..message(path, QoS::AtMostOnce) });
     assert!(home.next(&display, number).is_some());
 
-    home.subscribe(&display, Filter { retain_as_published: true, ..filter("vitals/v1/a/+", QoS::AtMostOnce) });
+    home.subscribe(
+        &display,
+        Filter { retain_as_published: true, ..filter("vitals/v1/a/+", QoS::AtMostOnce) },
+    );
     home.subscribe(&display, filter("vitals/v1/b/+", QoS::AtMostOnce));
     for (topic, flag) in [("vitals/v1/a/x", true), ("vitals/v1/b/x", false)] {
         home.publish(Message { retain: true, ..message(topic, QoS::AtMostOnce) });
         assert_eq!(home.next(&display, number).unwrap().retain, flag, "{topic}");
     }
     for foreign in ["local/v1/a/#", "#", "$share/g/local/v1/a/#", "+/v1/a/num/x"] {
-        assert_eq!(home.subscribe(&display, filter(foreign, QoS::AtMostOnce)), Reason::NOT_AUTHORIZED, "{foreign}");
+        assert_eq!(
+            home.subscribe(&display, filter(foreign, QoS::AtMostOnce)),
+            Reason::NOT_AUTHORIZED,
+            "{foreign}"
+        );
     }
 }
 
@@ -264,9 +279,16 @@ fn retained_messages_come_by_retain_handling_and_an_empty_one_forgets() {
 #[test]
 fn a_devices_oldest_retained_message_makes_room_for_its_own() {
     let mut home = Home::new();
-    home.publish(Message { retain: true, publisher: Some(key("b", "x")), ..message("vitals/v1/b/status", QoS::AtLeastOnce) });
+    home.publish(Message {
+        retain: true,
+        publisher: Some(key("b", "x")),
+        ..message("vitals/v1/b/status", QoS::AtLeastOnce)
+    });
     for number in 0..=RETAINED_PER_DEVICE {
-        home.publish(Message { retain: true, ..message(&format!("vitals/v1/a/num/{number}"), QoS::AtLeastOnce) });
+        home.publish(Message {
+            retain: true,
+            ..message(&format!("vitals/v1/a/num/{number}"), QoS::AtLeastOnce)
+        });
     }
     assert_eq!(home.hub.sizes().1, RETAINED_PER_DEVICE + 1);
     assert_eq!(home.hub.take_counts().retained, 1);
@@ -276,7 +298,11 @@ fn a_devices_oldest_retained_message_makes_room_for_its_own() {
     assert_eq!(home.next(&display, number), None, "the oldest");
     home.subscribe(&display, filter("vitals/v1/b/status", QoS::AtLeastOnce));
     assert!(home.next(&display, number).is_some(), "another device's stays");
-    let large = Message { payload: vec![0; 100_000].into(), retain: true, ..message("vitals/v1/a/large", QoS::AtLeastOnce) };
+    let large = Message {
+        payload: vec![0; 100_000].into(),
+        retain: true,
+        ..message("vitals/v1/a/large", QoS::AtLeastOnce)
+    };
     home.publish(large);
     assert_eq!((home.hub.sizes().1, home.hub.take_counts().retained), (RETAINED_PER_DEVICE + 1, 1));
 }
@@ -290,13 +316,16 @@ fn shared_subscriptions_take_turns_among_those_who_are_there() {
         home.subscribe(member, filter("$share/g/vitals/v1/#", QoS::AtLeastOnce));
     }
     home.subscribe(&two, filter("$share/other/vitals/v1/#", QoS::AtLeastOnce));
-    let drain = |home: &mut Home, key: &SessionKey, number| {
-        std::iter::from_fn(|| home.next(key, number)).count()
-    };
+    let drain =
+        |home: &mut Home, key: &SessionKey, number| std::iter::from_fn(|| home.next(key, number)).count();
     for _ in 0..10 {
         home.publish(message("vitals/v1/a/num/x", QoS::AtLeastOnce));
     }
-    assert_eq!((drain(&mut home, &one, first), drain(&mut home, &two, second)), (5, 15), "and ten of the other group");
+    assert_eq!(
+        (drain(&mut home, &one, first), drain(&mut home, &two, second)),
+        (5, 15),
+        "and ten of the other group"
+    );
     home.hub.leave(&one, first, false, None, T0);
     home.hub.unsubscribe(&two, &["$share/other/vitals/v1/#".to_owned()]);
     for _ in 0..10 {
@@ -312,13 +341,13 @@ fn shared_subscriptions_take_turns_among_those_who_are_there() {
     assert_eq!(kept, 1, "kept for one of them");
 }
 
-
 #[test]
 fn wills_wait_for_their_delay_or_the_sessions_end_and_not_for_one_who_came_back() {
     let (mut home, sensor) = (Home::new(), key("a", "x"));
     let at = |seconds| T0 + Duration::from_secs(seconds);
     let lose = |home: &mut Home, delay, expiry| {
-        let (number, _) = home.join_with(&sensor, true, Duration::from_secs(expiry), Some(will(delay)), capacity(), T0);
+        let (number, _) =
+            home.join_with(&sensor, true, Duration::from_secs(expiry), Some(will(delay)), capacity(), T0);
         home.wills();
         home.hub.leave(&sensor, number, true, None, T0);
         number
@@ -371,7 +400,10 @@ fn connections_are_taken_over_within_a_device_and_bounded() {
     home.hub.take_effects();
     home.join(&key("a", "newest"), true, HOUR, T0);
     let effects = home.hub.take_effects();
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::TakeOver(_))), "the oldest of its own: {effects:?}");
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::TakeOver(_))),
+        "the oldest of its own: {effects:?}"
+    );
 }
 
 #[test]
@@ -383,7 +415,10 @@ fn kept_sessions_are_bounded_and_the_one_that_ends_soonest_goes() {
         home.hub.leave(&key, connection, false, None, T0);
     }
     assert_eq!(home.hub.sizes().0, SESSIONS_PER_DEVICE);
-    assert!(!home.hub.has_session(&key("a", &(SESSIONS_PER_DEVICE - 1).to_string())), "it would have ended soonest");
+    assert!(
+        !home.hub.has_session(&key("a", &(SESSIONS_PER_DEVICE - 1).to_string())),
+        "it would have ended soonest"
+    );
 }
 
 #[test]
@@ -397,7 +432,11 @@ fn a_full_queue_loses_the_oldest_and_counts() {
     }
     assert_eq!(home.hub.take_counts().queue_full, 5);
     let sent: Vec<_> = std::iter::from_fn(|| home.next(&display, number)).collect();
-    assert_eq!((sent.len(), &sent[0].payload[..]), (SENT_MAX, &b"5"[..]), "no more than the bound is on its way");
+    assert_eq!(
+        (sent.len(), &sent[0].payload[..]),
+        (SENT_MAX, &b"5"[..]),
+        "no more than the bound is on its way"
+    );
 }
 
 #[test]
@@ -419,7 +458,11 @@ fn expired_and_oversized_messages_are_not_sent_and_the_rest_of_their_time_is_tol
     let publish = home.next_at(&display, number, now).unwrap();
     assert_eq!((&publish.topic[..], publish.properties.topic_alias), ("", Some(1)), "by its alias");
     let publish = home.next_at(&display, number, now).unwrap();
-    assert_eq!((&publish.topic[..], publish.properties.topic_alias), ("vitals/v1/a/y", None), "no more aliases");
+    assert_eq!(
+        (&publish.topic[..], publish.properties.topic_alias),
+        ("vitals/v1/a/y", None),
+        "no more aliases"
+    );
     let counts = home.hub.take_counts();
     assert_eq!((counts.expired, counts.too_large), (1, 1));
 }
