@@ -15,6 +15,7 @@ mod refusal;
 pub mod rlp;
 mod signature;
 pub mod slots;
+mod succession;
 mod trie;
 pub mod words;
 
@@ -32,13 +33,17 @@ pub use governed::{
     CouncilChange, GOVERNORS_MAX, ParticipantChange, kind_number, objection_digest, review_digest,
     status_number,
 };
-pub use header::{HEADER_BYTES_MAX, HeaderError, VALIDATORS_MAX, VerifiedHeader, quorum, verify_header};
+pub use header::{
+    HEADER_BYTES_MAX, HeaderError, VALIDATORS_MAX, VerifiedHeader, handover, quorum, verify_handover,
+    verify_header,
+};
 pub use pins::{
     EnrolledDevice, EnrolledPatient, EnrolledRelationship, Enrolment, LABEL_BYTES_MAX, LedgerPin, PinError,
     PinnedDevice, PinnedRelationship, Pins, STALENESS_BOUNDS_S, STALENESS_MAX_S, Salt, SaltError,
 };
 pub use refusal::{BundleRefusal, ClaimPath, ProofError, RevocationRefusal, SignerError};
 pub use signature::{SignatureError, signer};
+pub use succession::{NextKeys, custodians_commitment, custody_digest};
 pub use trie::{EMPTY_ROOT, NODE_BYTES_MAX, NODES_MAX, NodePool, TrieError};
 
 #[cfg(any(test, feature = "fixture"))]

@@ -129,6 +129,7 @@ fn sign(key: &SigningKey, digest: &[u8; 32]) -> EcdsaSignature {
 }
 
 /// The key of a domain that takes part, with which it signs its HPKE key and its emergencies. Wiped from memory when dropped.
+#[derive(Clone)]
 pub struct DomainKey(SigningKey);
 
 impl fmt::Debug for DomainKey {

@@ -245,7 +245,12 @@ impl Follower {
             return Err(ChainError::BundleFull { what: "trie nodes", len: nodes.len(), max: NODES_MAX });
         }
         let bundle =
-            PolicyBundle { header: header_bytes(&block)?, nodes: nodes.into_iter().collect(), claims };
+            PolicyBundle {
+            header: header_bytes(&block)?,
+            nodes: nodes.into_iter().collect(),
+            claims,
+            handovers: Vec::new(),
+        };
         match bundle.encode().len() {
             len if len > BUNDLE_BYTES_MAX => {
                 Err(ChainError::BundleFull { what: "bytes", len, max: BUNDLE_BYTES_MAX })
