@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use caregate_host::clock;
 use clap::Args;
 
-use crate::{build, recordings, say, setup, solidity};
+use crate::{build, interop, recordings, say, setup, solidity};
 
 /// Seconds of each story in the gate: long enough for cut, drain, kill and recovery.
 const STORY_SECONDS: &str = "60";
