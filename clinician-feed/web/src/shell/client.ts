@@ -1,4 +1,6 @@
 /** Carries out what the connection's state machine says: fetch, WebSocket and the clock. */
+import { commandAnswer } from "../model/command";
+import type { Action as CommandAction, CommandAnswer } from "../model/command";
 import { ATTEMPT_MS_MAX, Contact, INITIAL, next } from "../model/connection";
 import type { Action, Event, State } from "../model/connection";
 import { answerOf } from "../model/emergency";
@@ -16,6 +18,9 @@ export function clockMs(): number {
 
 /** A transaction is in a block within 30 s or given up; and the way there and back. */
 const EMERGENCY_MS_MAX = 40_000;
+
+/** A command lives for 20 s; and the way there and back. */
+const COMMAND_MS_MAX = 25_000;
 
 export type LoginAnswer = "ok" | "wrong" | "too-many" | "no-answer";
 
@@ -88,6 +93,21 @@ export class Client {
       return answerOf(response.ok, await response.json());
     } catch {
       return { is: "refused", why: "The feed does not answer. Look at the list of who looked and what changed before trying again." };
+    }
+  }
+
+  /** Sends to a gateway's watch and waits for its word. */
+  async command(patient: string, action: CommandAction): Promise<CommandAnswer> {
+    try {
+      const response = await fetch("/api/command", {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ patient, action }),
+        signal: AbortSignal.timeout(COMMAND_MS_MAX),
+      });
+      return commandAnswer(response.ok, await response.json());
+    } catch {
+      return { is: "refused", why: "The feed does not answer; look whether it was done." };
     }
   }
 

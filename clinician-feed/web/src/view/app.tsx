@@ -142,6 +142,7 @@ export function App({ client }: { readonly client: Client }) {
             bed={bed}
             ward={ward}
             opened={openedBed !== undefined}
+            send={(patient, action) => client.command(patient, action)}
             toggle={() => {
               setOpened(openedBed === undefined ? bed.patient : null);
             }}
