@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use ledger_chain::{Chain, Event, LOG_BLOCKS_MAX, LedgerEvent};
+use ledger_client::verify::NextKeys;
 use serde_json::{Value, json};
 
 use crate::args::{address, class_names, hex0x, purpose_names, utc};
@@ -113,15 +114,19 @@ fn details(event: &Event) -> Value {
         Event::EmergencyReviewed { pseudonym, domain, number } => json!({
             "pseudonym": hex::encode(pseudonym.0), "domain": address(domain), "number": number,
         }),
-        Event::KeysChanged { relationship, grant_key, revoke_key, version, .. } => json!({
-            "relationship": relationship.to_string(), "version": version,
-            "grant_key": hex0x(&grant_key.0), "revoke_key": hex0x(&revoke_key.0),
+        Event::KeysRotated(next) => json!({
+            "relationship": next.relationship.to_string(), "version": next.version,
+            "grant_key": hex0x(&next.grant_key), "revoke_key": hex0x(&next.revoke_key),
         }),
-        Event::CustodiansSet { relationship, version } => json!({
-            "relationship": relationship.to_string(), "version": version,
+        Event::KeysRecovered(next) => json!({
+            "relationship": next.relationship.to_string(), "version": next.version,
+            "grant_key": hex0x(&next.grant_key.0), "revoke_key": hex0x(&next.revoke_key.0),
         }),
-        Event::RecoveryBegun { relationship, ready_at } => json!({
-            "relationship": relationship.to_string(), "ready_at": ready_at,
+        Event::CustodiansSet(custody) => json!({
+            "relationship": custody.relationship.to_string(), "version": custody.version,
+        }),
+        Event::RecoveryBegun(recovery) => json!({
+            "relationship": recovery.next.relationship.to_string(), "ready_at": recovery.ready_at,
         }),
         Event::Anchored(signed) => json!({
             "log": hex0x(&signed.anchor.log.0), "first": signed.anchor.first, "last": signed.anchor.last,
@@ -144,15 +149,24 @@ fn details(event: &Event) -> Value {
 #[expect(clippy::wildcard_enum_match_arm, reason = "`sentence` has the others")]
 fn later(event: &Event) -> String {
     match event {
-        Event::KeysChanged { relationship, version, recovered, .. } => {
-            let how = if *recovered { "recovered by its custodians" } else { "rotated" };
-            format!("relationship {relationship} has other keys, {how} (version {version})")
+        Event::KeysRotated(next) => {
+            format!("relationship {} has other keys (version {})", next.relationship, next.version)
         }
-        Event::CustodiansSet { relationship, version } => {
-            format!("relationship {relationship} names custodians (version {version})")
+        Event::KeysRecovered(next) => {
+            let NextKeys { relationship, version, .. } = next;
+            format!(
+                "relationship {relationship} has the keys that its custodians asked for (version {version})"
+            )
         }
-        Event::RecoveryBegun { relationship, ready_at } => {
-            format!("custodians of relationship {relationship} ask for other keys, from {}", utc(*ready_at))
+        Event::CustodiansSet(custody) => {
+            format!("relationship {} names custodians (version {})", custody.relationship, custody.version)
+        }
+        Event::RecoveryBegun(recovery) => {
+            let relationship = recovery.next.relationship;
+            format!(
+                "custodians of relationship {relationship} ask for other keys, from {}",
+                utc(recovery.ready_at)
+            )
         }
         Event::Anchored(signed) => {
             let anchor = &signed.anchor;
@@ -230,9 +244,10 @@ fn sentence(event: &LedgerEvent) -> String {
         Event::EmergencyReviewed { pseudonym, domain, number } => {
             format!("emergency {number} of {} for {} was reviewed", address(domain), hex::encode(pseudonym.0))
         }
-        other @ (Event::KeysChanged { .. }
-        | Event::CustodiansSet { .. }
-        | Event::RecoveryBegun { .. }
+        other @ (Event::KeysRotated(_)
+        | Event::KeysRecovered(_)
+        | Event::CustodiansSet(_)
+        | Event::RecoveryBegun(_)
         | Event::Anchored(_)
         | Event::ChangeApproved { .. }
         | Event::ChangeOpposed { .. }

@@ -34,9 +34,9 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::verify::{
-    Address, CouncilChange, Domain, EnrolledRelationship, ParticipantChange, Salt, address_of,
-    binding_digest, command_digest, emergency_digest, grant_digest, keccak256, objection_digest,
-    participant_key_digest, review_digest, revocation_digest, slots,
+    Address, CouncilChange, Domain, EnrolledRelationship, NextKeys, ParticipantChange, Salt, address_of,
+    binding_digest, command_digest, custody_digest, emergency_digest, grant_digest, keccak256,
+    objection_digest, participant_key_digest, review_digest, revocation_digest, slots,
 };
 
 #[cfg(any(test, feature = "keystore"))]
@@ -93,6 +93,30 @@ impl PatientKey {
             revocation: revocation.clone(),
             signature: self.sign(&revocation_digest(revocation, domain)),
         }
+    }
+
+    /// As a relationship's grant key: the next keys take its place.
+    #[must_use]
+    pub fn sign_rotation(&self, next: &NextKeys, domain: &Domain) -> EcdsaSignature {
+        self.sign(&next.rotation_digest(domain))
+    }
+
+    /// As a relationship's grant key: says who may recover it.
+    #[must_use]
+    pub fn sign_custody(
+        &self,
+        relationship: &RelationshipId,
+        custodians: &[u8; 32],
+        version: u64,
+        domain: &Domain,
+    ) -> EcdsaSignature {
+        self.sign(&custody_digest(relationship, custodians, version, domain))
+    }
+
+    /// As a custodian of a relationship: the next keys take the place of those that were lost.
+    #[must_use]
+    pub fn sign_recovery(&self, next: &NextKeys, domain: &Domain) -> EcdsaSignature {
+        self.sign(&next.recovery_digest(domain))
     }
 
     /// Signs that a device is the patient's, or is no more, for this ledger; with a home key.

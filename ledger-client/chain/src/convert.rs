@@ -23,7 +23,7 @@ pub(crate) fn bytes(signature: &EcdsaSignature) -> Bytes {
 }
 
 /// A signature has 65 bytes; the contract emits no other.
-fn signature(bytes: &Bytes) -> Option<EcdsaSignature> {
+pub(crate) fn signature(bytes: &Bytes) -> Option<EcdsaSignature> {
     bytes.as_ref().try_into().ok().map(EcdsaSignature)
 }
 

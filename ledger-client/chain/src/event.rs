@@ -4,10 +4,10 @@ use alloy::rpc::types::Log;
 use alloy::sol_types::SolEventInterface as _;
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::policy::{
-    Commitment, Pseudonym, RecipientKind, RecipientStatus, RelationshipId, SignedBinding, SignedEmergency,
-    SignedGrant, SignedRevocation,
+    Commitment, Pseudonym, RecipientKind, RecipientStatus, SignedBinding, SignedEmergency, SignedGrant,
+    SignedRevocation, Succession,
 };
-use ledger_client::verify::{Address, SignedAnchor};
+use ledger_client::verify::{Address, NextKeys, SignedAnchor};
 
 use crate::contract::Caregate::CaregateEvents;
 use crate::convert::{
@@ -16,6 +16,7 @@ use crate::convert::{
 };
 use crate::error::ChainError;
 use crate::govern::Council;
+use crate::succession::{Recovery, SignedCustody, next_keys, recovery, rotation, signed_custody};
 
 /// One event and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,33 +69,14 @@ pub enum Event {
         /// Which one.
         number: u64,
     },
-    /// A patient gave a relationship other keys, or its custodians did.
-    KeysChanged {
-        /// Which one.
-        relationship: RelationshipId,
-        /// Its grant key from then on.
-        grant_key: Address,
-        /// Its revoke-only key from then on.
-        revoke_key: Address,
-        /// Rises by one.
-        version: u64,
-        /// By the custodians.
-        recovered: bool,
-    },
+    /// A patient gave a relationship other keys.
+    KeysRotated(Succession),
     /// A patient said who may recover a relationship.
-    CustodiansSet {
-        /// Which one.
-        relationship: RelationshipId,
-        /// Rises with each change.
-        version: u64,
-    },
+    CustodiansSet(SignedCustody),
     /// Custodians ask for other keys.
-    RecoveryBegun {
-        /// Of which relationship.
-        relationship: RelationshipId,
-        /// Unix time from which they may have them.
-        ready_at: u64,
-    },
+    RecoveryBegun(Recovery),
+    /// A relationship has the keys that its custodians asked for.
+    KeysRecovered(NextKeys),
     /// A batch of an audit log is anchored.
     Anchored(SignedAnchor),
     /// A governor is for a change.
@@ -131,10 +113,10 @@ impl Event {
             Self::ParticipantKeySet(_) => "ParticipantKeySet",
             Self::EmergencyOpened(_) => "EmergencyOpened",
             Self::EmergencyReviewed { .. } => "EmergencyReviewed",
-            Self::KeysChanged { recovered: false, .. } => "KeysRotated",
-            Self::KeysChanged { recovered: true, .. } => "KeysRecovered",
-            Self::CustodiansSet { .. } => "CustodiansSet",
-            Self::RecoveryBegun { .. } => "RecoveryBegun",
+            Self::KeysRotated(_) => "KeysRotated",
+            Self::KeysRecovered(_) => "KeysRecovered",
+            Self::CustodiansSet(_) => "CustodiansSet",
+            Self::RecoveryBegun(_) => "RecoveryBegun",
             Self::Anchored(_) => "Anchored",
             Self::ChangeApproved { .. } => "ChangeApproved",
             Self::ChangeOpposed { .. } => "ChangeOpposed",
@@ -157,6 +139,12 @@ impl Event {
             CaregateEvents::EmergencyOpened(event) => {
                 Self::EmergencyOpened(signed_emergency(&event.e, &event.signature)?)
             }
+            CaregateEvents::KeysRotated(event) => Self::KeysRotated(rotation(&event.r, &event.signature)?),
+            CaregateEvents::CustodiansSet(event) => {
+                Self::CustodiansSet(signed_custody(&event.c, &event.signature)?)
+            }
+            CaregateEvents::RecoveryBegun(event) => Self::RecoveryBegun(recovery(event)?),
+            CaregateEvents::KeysRecovered(event) => Self::KeysRecovered(next_keys(&event.r)),
             CaregateEvents::Anchored(event) => Self::Anchored(signed_anchor(&event.a, &event.signature)?),
             unsigned => Self::of_unsigned(unsigned)?,
         })
@@ -176,28 +164,6 @@ impl Event {
                 pseudonym: Pseudonym(event.pseudonym.0),
                 domain: RecipientId(event.domain.into_array()),
                 number: event.number,
-            },
-            CaregateEvents::KeysRotated(event) => Self::KeysChanged {
-                relationship: RelationshipId(event.relationship.0),
-                grant_key: address(event.r.grantKey),
-                revoke_key: address(event.r.revokeKey),
-                version: event.r.version,
-                recovered: false,
-            },
-            CaregateEvents::KeysRecovered(event) => Self::KeysChanged {
-                relationship: RelationshipId(event.relationship.0),
-                grant_key: address(event.r.grantKey),
-                revoke_key: address(event.r.revokeKey),
-                version: event.r.version,
-                recovered: true,
-            },
-            CaregateEvents::CustodiansSet(event) => Self::CustodiansSet {
-                relationship: RelationshipId(event.relationship.0),
-                version: event.c.version,
-            },
-            CaregateEvents::RecoveryBegun(event) => Self::RecoveryBegun {
-                relationship: RelationshipId(event.relationship.0),
-                ready_at: event.readyAt,
             },
             CaregateEvents::ChangeApproved(event) => Self::ChangeApproved {
                 change: event.change.0,

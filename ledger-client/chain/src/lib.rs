@@ -19,8 +19,10 @@ mod error;
 mod event;
 mod follow;
 mod govern;
+mod handover;
 mod index;
 mod send;
+mod succession;
 mod transport;
 
 pub use client::{Chain, ConsentState, Head, LOG_BLOCKS_MAX, ParticipantState};
@@ -32,4 +34,5 @@ pub use follow::{Follower, Status};
 pub use govern::{Council, PendingChange};
 pub use index::{Consent, ENTRIES_MAX, Index, PARTICIPANTS_MAX, Participant};
 pub use send::{Mined, RelayKey, SendError};
+pub use succession::{Custodians, Recovery, SignedCustody};
 pub use transport::ANSWER_BYTES_MAX;

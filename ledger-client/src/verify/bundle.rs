@@ -15,7 +15,7 @@ use super::address::Address;
 use super::eip712::{
     binding_digest, emergency_digest, grant_digest, keccak256, participant_key_digest, revocation_digest,
 };
-use super::header::{VerifiedHeader, header_number, verify_handover, verify_header};
+use super::header::{VerifiedHeader, header_number, named_validators, verify_handover, verify_header};
 use super::pins::Pins;
 use super::refusal::{BundleRefusal, ClaimPath, ProofError, RevocationRefusal, SignerError};
 use super::rlp::{Items, RlpError};
@@ -106,8 +106,12 @@ fn follow_validators(
         Some(floor) => floor.now.iter().map(|one| Address(one.0)).collect(),
         None => pins.validators.clone(),
     };
+    // Up to where these came, or further where they went and came again.
+    let known = handovers.iter().rposition(|bytes| {
+        named_validators(bytes).is_some_and(|named| named == validators.iter().copied().collect())
+    });
     let mut number = if kept.is_some() { floors.header.number } else { 0 };
-    for bytes in handovers {
+    for bytes in handovers.iter().skip(known.map_or(0, |nth| nth + 1)) {
         if header_number(bytes).is_some_and(|its| its <= number) {
             continue;
         }

@@ -246,6 +246,12 @@ pub(super) fn header_number(bytes: &[u8]) -> Option<u64> {
     Some(Fields::decode(Items::of_list(bytes).ok()?).ok()?.values.number)
 }
 
+/// Whom a header names, which may be anything.
+pub(super) fn named_validators(bytes: &[u8]) -> Option<BTreeSet<Address>> {
+    let header = Fields::decode(Items::of_list(bytes).ok()?).ok()?;
+    Some(Extra::decode(header.extra).ok()?.validators.into_iter().map(Address).collect())
+}
+
 struct Fields<'a> {
     extra: &'a [u8],
     /// Where the encoded extra data begin and end in the payload.
