@@ -5,7 +5,9 @@ import { ATTEMPT_MS_MAX, Contact, INITIAL, next } from "../model/connection";
 import type { Action, Event, State } from "../model/connection";
 import { answerOf } from "../model/emergency";
 import type { EmergencyAnswer, EmergencyRequest } from "../model/emergency";
+import { sounding } from "../model/tone";
 import { Ward } from "../model/ward";
+import { Tones } from "./tone";
 import { record } from "./trace";
 
 /** A quarter of the shortest pause would be finer than anyone sees; half of it keeps reconnection prompt. */
@@ -40,6 +42,7 @@ async function sessionUser(): Promise<{ event: Event; user: string | null }> {
 export class Client {
   ward = new Ward();
   readonly contact = new Contact();
+  readonly tones = new Tones();
   user: string | null = null;
   /** Whether the login form is to be shown. */
   needsLogin = false;
@@ -58,8 +61,17 @@ export class Client {
   start(): void {
     setInterval(() => {
       this.handle({ is: "tick" });
+      this.sound();
     }, TICK_MS);
+    for (const touch of ["pointerdown", "keydown"]) window.addEventListener(touch, () => this.tones.wake());
     this.handle({ is: "start" });
+  }
+
+  /** What is not the present sounds nothing: NO CONTACT is said instead. */
+  private sound(): void {
+    const nowMs = clockMs();
+    const live = this.isOpen && this.ward.coreUp;
+    this.tones.look(live ? sounding(this.ward.beds.values(), this.ward.feedNowMs(nowMs)) : null, nowMs);
   }
 
   async login(user: string, password: string): Promise<LoginAnswer> {
