@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use caregate_host::identity::{Identity, Role, peer_id};
 use caregate_host::{admin, clock, config, dir, key_file, kill_point, net, shutdown};
 use caregate_protocol::id::{DeviceId, Lane};
+use caregate_protocol::policy::BoundDevice;
 use caregate_protocol::segment::Cipher;
 use ed25519_dalek::SigningKey;
 use ledger_client::verify::{Enrolment, Pins};
@@ -164,15 +165,15 @@ pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
     let Network { datapath, quarantined } =
         network::start(&file.datapath, file.controller.as_ref(), &around).await?;
     let mut doors = Doors::new(inbound, &registry, &identity, stop.clone())?;
-    doors.mqtt(file.mqtt.as_ref()).await?;
-    doors.brokers(&file.brokers)?;
-
     let reader = committer.log.reader();
     let uplink = Arc::new(Uplink::new(unacked(&reader)));
     uplink.observe(&metrics);
     let policy = start_policy(&pins, &file.policy, &mut committer, proposals, &health, &identity, &stop);
+    doors.mqtt(file.mqtt.as_ref(), policy.bound_devices()).await?;
+    doors.brokers(&file.brokers)?;
+    let publisher = doors.publisher.clone().map(|publisher| Arc::new(publisher) as Arc<dyn watch::Publish>);
     let trail = committer.policy.store();
-    let watching = watch::start::start(watch, &policy, trail, Arc::clone(&pins), None, &stop)?;
+    let watching = watch::start::start(watch, &policy, trail, Arc::clone(&pins), publisher, &stop)?;
     let watch::start::Started { standings, commands, beats, views } = watching;
     let link = Link {
         staff: Some(Staff { beats, commands }),
@@ -337,7 +338,11 @@ impl Doors {
         })
     }
 
-    async fn mqtt(&mut self, entry: Option<&MqttEntry>) -> anyhow::Result<()> {
+    async fn mqtt(
+        &mut self,
+        entry: Option<&MqttEntry>,
+        bound: tokio::sync::watch::Receiver<Arc<Vec<BoundDevice>>>,
+    ) -> anyhow::Result<()> {
         let Some(entry) = entry else { return Ok(()) };
         let mut limits = MqttLimits::default();
         limits.connections_max = entry.connections_max.unwrap_or(limits.connections_max);
@@ -346,6 +351,7 @@ impl Doors {
         let access = Access::new(entry.readers.clone()).context("mqtt.reader")?;
         let (inbound, metrics) = (self.inbound.clone(), self.server_metrics.clone());
         let server = Server::new(limits, credentials, access, inbound, metrics);
+        server.bind(bound, self.stop.clone());
         self.publisher = Some(server.publisher());
         let doors = [
             (&entry.listen, None, false),

@@ -5,7 +5,8 @@
 //!  local/v1/{device}/…    between clients in the home only: requests, answers, a display's state
 //!  gateway/v1/…           the gateway's own messages
 //! ```
-//! A client publishes under its own device in the first two. It reads its own trees, and what the operator wrote down for it.
+//! A client publishes under its own device in the first two. It reads its own trees and, while it is bound to a patient on the
+//! ledger, what the operator wrote down for it.
 
 use std::collections::BTreeMap;
 
@@ -82,18 +83,22 @@ impl Access {
         Ok(Self(readers))
     }
 
-    /// Whether `device` may subscribe to a filter (without `$share/{name}/`).
+    /// Whether the operator lets `device` subscribe to a filter (without `$share/{name}/`), or it is in its own trees.
     #[must_use]
     pub fn may_read(&self, device: &DeviceId, path: &str) -> bool {
-        let own = |root: &str| {
-            path.strip_prefix(root)
-                .and_then(|rest| rest.strip_prefix(device.as_str()))
-                .is_some_and(|rest| rest.starts_with('/'))
-        };
         let permitted =
-            self.0.get(device).is_some_and(|filters| filters.iter().any(|f| filter::covers(f, path)));
-        own(topic::ROOT) || own(LOCAL_ROOT) || permitted
+            || self.0.get(device).is_some_and(|filters| filters.iter().any(|f| filter::covers(f, path)));
+        is_own(device, path) || permitted()
     }
+}
+
+/// Whether a topic or a filter stays within the trees of `device`.
+#[must_use]
+pub fn is_own(device: &DeviceId, path: &str) -> bool {
+    [topic::ROOT, LOCAL_ROOT].iter().any(|root| {
+        let below = path.strip_prefix(root).and_then(|rest| rest.strip_prefix(device.as_str()));
+        below.is_some_and(|rest| rest.starts_with('/'))
+    })
 }
 
 /// Which of its own trees a topic of `device` is in, if in one: where it may publish.

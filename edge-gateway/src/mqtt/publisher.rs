@@ -11,6 +11,7 @@ use super::hub::Message;
 use super::limits::TOPIC_BYTES_MAX;
 use super::server::Server;
 use super::wire::{Properties, QoS};
+use crate::watch::Publish;
 
 /// Largest payload: an alarm is a few hundred bytes, and a retained one must fit what the gateway may retain.
 pub const PAYLOAD_BYTES_MAX: usize = 8 * 1024;
@@ -65,5 +66,13 @@ impl Publisher {
         };
         self.0.with_hub(|hub| hub.publish(&Arc::new(message), self.0.now()));
         Ok(())
+    }
+}
+
+impl Publish for Publisher {
+    fn publish(&self, topic: &str, payload: Vec<u8>) {
+        if let Err(refused) = Self::publish(self, topic, payload.into(), true) {
+            tracing::error!(%refused, "an alarm was not published");
+        }
     }
 }

@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use caregate_protocol::id::DeviceId;
+use caregate_protocol::policy::BoundDevice;
 use rustls::pki_types::CertificateDer;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -315,6 +316,33 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// From now on only bound devices may read more than their own topics, whatever the operator wrote down. Holds as soon as this
+    /// returns, and follows each change until `shutdown`.
+    pub fn bind(
+        self: &Arc<Self>,
+        mut bound: watch::Receiver<Arc<Vec<BoundDevice>>>,
+        shutdown: CancellationToken,
+    ) {
+        let server = Arc::clone(self);
+        server.take_bound(&mut bound);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    changed = bound.changed() => match changed {
+                        Ok(()) => server.take_bound(&mut bound),
+                        Err(_gone) => return,
+                    },
+                }
+            }
+        });
+    }
+
+    fn take_bound(self: &Arc<Self>, bound: &mut watch::Receiver<Arc<Vec<BoundDevice>>>) {
+        let devices = bound.borrow_and_update().iter().map(|bound| bound.device.clone()).collect();
+        self.with_hub(|hub| hub.bind(devices));
     }
 
     fn observe(&self) {

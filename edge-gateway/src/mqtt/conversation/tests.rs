@@ -7,8 +7,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::ingest::Verdict;
 use crate::mqtt::access::Reader;
-use crate::mqtt::hub::Effect;
-use crate::mqtt::wire::{Filter, Publish, RetainHandling, Will};
+use crate::mqtt::hub::{Capacity, Effect, Join};
+use crate::mqtt::limits::{CLIENT_ID_BYTES_MAX, SESSION_EXPIRY_MAX, TOPIC_ALIASES_MAX, TOPIC_BYTES_MAX};
+use crate::mqtt::wire::{ConnAck, Filter, Properties, Publish, RetainHandling, Will};
 
 const T0: Duration = Duration::from_secs(100);
 const TOPIC: &str = "vitals/v1/a/num/x";
@@ -519,7 +520,7 @@ fn others_see_what_was_stored_and_nothing_else() {
     pair.hub.join(join, 99, T0).unwrap();
     let access = pair.access.clone();
     pair.hub.subscribe(&key, &[subscription("vitals/v1/#")], None, &access, T0);
-    let mut seen = |pair: &mut Pair| matches!(pair.hub.next_packet(&key, 99, T0), Some(Packet::Publish(_)));
+    let seen = |pair: &mut Pair| matches!(pair.hub.next_packet(&key, 99, T0), Some(Packet::Publish(_)));
     pair.forwards(publish(1));
     assert!(!seen(&mut pair), "not before it is stored");
     pair.verdict(Some(Verdict::Stored));

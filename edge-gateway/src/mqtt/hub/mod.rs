@@ -8,28 +8,24 @@
 //!
 //! All of it is in memory and bounded (`limits.rs`); after a restart clients find Session Present 0.
 
+mod delivery;
 mod message;
 mod outbox;
 mod retained;
 mod session;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::access::Access;
-use super::filter;
-use super::limits::{
-    CONNECTIONS_PER_DEVICE, SESSION_EXPIRY_MAX, SESSIONS_MAX, SESSIONS_PER_DEVICE, SUBSCRIPTIONS_MAX,
-    SUBSCRIPTIONS_PER_SESSION,
-};
-use super::wire::{Ack, Filter, Packet, PacketId, QoS, Reason, Will};
-use message::Delivery;
+use caregate_protocol::id::DeviceId;
+
+use super::limits::{CONNECTIONS_PER_DEVICE, SESSION_EXPIRY_MAX, SESSIONS_MAX, SESSIONS_PER_DEVICE};
+use super::wire::{Ack, Packet, PacketId, Reason, Will};
 pub use message::{Message, SessionKey};
 pub use outbox::Capacity;
 use retained::Retained;
 pub use session::Exact;
-use session::{Match, Session, Testament};
+use session::{Session, Testament};
 
 /// The number of one connection; never used again.
 pub type ConnectionNumber = u64;
@@ -83,6 +79,8 @@ pub struct Join {
 #[derive(Debug)]
 pub struct Hub {
     connections_max: usize,
+    /// Devices that may read more than their own; all where nobody says.
+    bound: Option<BTreeSet<DeviceId>>,
     sessions: BTreeMap<SessionKey, Session>,
     retained: Retained,
     /// Whose turn it was last, by name and filter of a shared subscription.
@@ -97,6 +95,7 @@ impl Hub {
     pub fn new(connections_max: usize) -> Self {
         Self {
             connections_max,
+            bound: None,
             sessions: BTreeMap::new(),
             retained: Retained::default(),
             turns: BTreeMap::new(),
@@ -183,7 +182,7 @@ impl Hub {
     }
 
     /// Ends kept sessions where there are too many: the device's own first, those that end soonest.
-    fn make_room(&mut self, device: &caregate_protocol::id::DeviceId) -> Result<(), Full> {
+    fn make_room(&mut self, device: &DeviceId) -> Result<(), Full> {
         let own = self.sessions.keys().filter(|key| key.device == *device).count();
         let own_only = own >= SESSIONS_PER_DEVICE;
         if !own_only && self.sessions.len() < SESSIONS_MAX {
@@ -262,130 +261,6 @@ impl Hub {
             [session.expires, session.testament.as_ref().and_then(|testament| testament.due)]
         });
         times.flatten().min()
-    }
-
-    /// SUBSCRIBE (§3.8.4): a code for each filter, and retained messages on their way.
-    pub fn subscribe(
-        &mut self,
-        key: &SessionKey,
-        filters: &[Filter],
-        id: Option<u32>,
-        access: &Access,
-        now: Duration,
-    ) -> Vec<Reason> {
-        filters.iter().map(|filter| self.subscribe_one(key, filter, id, access, now)).collect()
-    }
-
-    fn subscribe_one(
-        &mut self,
-        key: &SessionKey,
-        filter: &Filter,
-        id: Option<u32>,
-        access: &Access,
-        now: Duration,
-    ) -> Reason {
-        let path = filter::shared(&filter.path).filter(|_| filter::is_shared(&filter.path));
-        let path = path.map_or(filter.path.as_str(), |(_, path)| path);
-        if !access.may_read(&key.device, path) {
-            return Reason::NOT_AUTHORIZED;
-        }
-        let all: usize = self.sessions.values().map(|session| session.subscriptions.len()).sum();
-        let Some(session) = self.sessions.get_mut(key) else { return Reason::UNSPECIFIED_ERROR };
-        let is_known = session.subscriptions.iter().any(|old| old.is(&filter.path));
-        let full = all >= SUBSCRIPTIONS_MAX || session.subscriptions.len() >= SUBSCRIPTIONS_PER_SESSION;
-        if full && !is_known {
-            return Reason::QUOTA_EXCEEDED;
-        }
-        let is_new = session.subscribe(filter, id);
-        if Session::wants_retained(filter, is_new) {
-            for message in self.retained.matching(path, now) {
-                let how = Match {
-                    qos: Some(filter.qos.min(message.qos)),
-                    retain: true,
-                    ids: id.into_iter().collect(),
-                };
-                self.enqueue(key, &message, how);
-            }
-        }
-        Reason(filter.qos.bits())
-    }
-
-    /// UNSUBSCRIBE (§3.10.4): a code for each filter.
-    pub fn unsubscribe(&mut self, key: &SessionKey, filters: &[String]) -> Vec<Reason> {
-        let Some(session) = self.sessions.get_mut(key) else { return Vec::new() };
-        let mut remove = |filter: &String| match session.subscriptions.iter().position(|old| old.is(filter)) {
-            Some(at) => {
-                session.subscriptions.remove(at);
-                Reason::SUCCESS
-            }
-            None => Reason::NO_SUBSCRIPTION_EXISTED,
-        };
-        filters.iter().map(&mut remove).collect()
-    }
-
-    /// Delivers a message to all who subscribed, and keeps it where it is to be retained.
-    pub fn publish(&mut self, message: &Arc<Message>, now: Duration) {
-        if message.retain {
-            self.counts.retained += self.retained.set(message, now);
-        }
-        let mut shares: BTreeMap<(String, String), Vec<(SessionKey, Match)>> = BTreeMap::new();
-        let mut own = Vec::new();
-        for (key, session) in self.sessions.iter().filter(|(_, session)| !session.subscriptions.is_empty()) {
-            let how = session.match_of(key, message);
-            if how.qos.is_some() {
-                own.push((key.clone(), how));
-            }
-            for (share, path, how) in session.shares_of(key, message) {
-                shares.entry((share.to_owned(), path.to_owned())).or_default().push((key.clone(), how));
-            }
-        }
-        for (key, how) in own {
-            self.enqueue(&key, message, how);
-        }
-        for (share, members) in shares {
-            if let Some((key, how)) = self.turn(&share, members) {
-                self.enqueue(&key, message, how);
-                self.turns.insert(share, key);
-            }
-        }
-    }
-
-    /// The member after the last one that is connected and has room; else the next at all.
-    fn turn(
-        &self,
-        share: &(String, String),
-        mut members: Vec<(SessionKey, Match)>,
-    ) -> Option<(SessionKey, Match)> {
-        if let Some(last) = self.turns.get(share) {
-            let after = members.partition_point(|(key, _)| key <= last);
-            let count = members.len().max(1);
-            members.rotate_left(after % count);
-        }
-        let is_ready = |key: &SessionKey| {
-            self.sessions
-                .get(key)
-                .is_some_and(|session| session.connection.is_some() && session.outbox.has_room())
-        };
-        let at = members.iter().position(|(key, _)| is_ready(key)).unwrap_or(0);
-        (at < members.len()).then(|| members.swap_remove(at))
-    }
-
-    fn enqueue(&mut self, key: &SessionKey, message: &Arc<Message>, how: Match) {
-        let all = self.outbox_bytes();
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let others = all - session.outbox.bytes();
-        let delivery = Delivery {
-            message: Arc::clone(message),
-            qos: how.qos.unwrap_or(QoS::AtMostOnce),
-            retain: how.retain,
-            subscription_ids: how.ids,
-        };
-        session.outbox.push(delivery, others, &mut self.counts);
-        if let Some(number) = session.connection
-            && self.effects.last() != Some(&Effect::Wake(number))
-        {
-            self.effects.push(Effect::Wake(number));
-        }
     }
 
     /// The next packet for this connection's client, if it may be sent.

@@ -79,6 +79,12 @@ impl Outbox {
         self.bytes = self.waiting.iter().map(|delivery| delivery.message.cost()).sum();
     }
 
+    /// Drops what waits and is not to be kept.
+    pub(super) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.waiting.retain(|delivery| keep(&delivery.message.topic));
+        self.bytes = self.waiting.iter().map(|delivery| delivery.message.cost()).sum();
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
