@@ -11,8 +11,11 @@
 
 pub mod access;
 pub mod attempts;
+pub mod bedside;
 mod break_glass;
 pub mod chain;
+pub mod command;
+pub mod contact;
 pub mod config;
 pub mod daemon;
 pub mod emergency;

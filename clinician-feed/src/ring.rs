@@ -66,7 +66,7 @@ impl Entry {
 
 /// The readings of an opened segment, numbered from `first`.
 pub fn entries(opened: Opened, first: u64, opened_ms: i64) -> impl Iterator<Item = Entry> {
-    let Opened { patient, class, sequence, readings } = opened;
+    let Opened { patient, class, sequence, readings, .. } = opened;
     (first..).zip(readings).enumerate().map(move |(index, (n, reading))| Entry {
         n,
         patient,
@@ -150,7 +150,7 @@ impl Ring {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use caregate_protocol::id::{DeviceId, StreamName};
+    use caregate_protocol::id::{DeviceId, SignerId, StreamName};
     use proptest::prelude::*;
 
     use super::*;
@@ -168,7 +168,15 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn segment(sequence: u64, readings: Vec<Reading>) -> Opened {
-        Opened { patient: PatientId([1; 16]), class: DataClass::Vitals, sequence, readings }
+        Opened {
+            patient: PatientId([1; 16]),
+            class: DataClass::Vitals,
+            sequence,
+            readings,
+            standings: Vec::new(),
+            signer: SignerId([6; 8]),
+            sealed_us: 1_790_000_000_002_000,
+        }
     }
 
     fn one(value: f64) -> Opened {

@@ -21,7 +21,7 @@ pub struct Metrics {
     pub connections_refused: IntCounterVec,
     /// `caregate_core_heartbeats_total{outcome}`: `carried`, `too_often`.
     pub beats: IntCounterVec,
-    /// `caregate_core_commands_total{outcome}`: `carried`, `no_gateway`, `not_taken`, or what is wrong with its form.
+    /// `caregate_core_commands_total{outcome}`: `carried`, `no_gateway`, `not_taken`, `too_often`, or what is wrong with its form.
     pub commands: IntCounterVec,
 }
 

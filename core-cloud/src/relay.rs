@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use caregate_host::clock;
 use caregate_protocol::command;
@@ -18,6 +18,10 @@ const BEATS_MAX: usize = 128;
 /// Heartbeats of one connection that come sooner than this after the one before are passed over; they are sent every 2 s, so half of that
 /// is room for jitter.
 const BEAT_EVERY_MIN: Duration = Duration::from_secs(1);
+
+/// Commands of one feed in a second: a ward's staff, each repeated every 2 s. What is more is passed over; a gateway's watch has better to do.
+const COMMANDS_A_SECOND: u32 = 32;
+const SECOND: Duration = Duration::from_secs(1);
 
 /// A gateway's connection that takes commands: its number, and its control stream.
 type Line = (u64, mpsc::Sender<Answer>);
@@ -60,9 +64,15 @@ impl Relay {
         self.beats.subscribe()
     }
 
-    /// Carries a sealed command to the gateway that it names, where that is connected and reads what it is sent.
-    pub fn command(&self, bytes: Vec<u8>) {
-        let outcome = match command::addressee(&bytes) {
+    /// One feed's commands.
+    #[must_use]
+    pub fn staff(&self) -> Staff {
+        Staff { relay: self.clone(), window: None }
+    }
+
+    /// Where the command went.
+    fn carry(&self, bytes: Vec<u8>) -> &'static str {
+        match command::addressee(&bytes) {
             Err(error) => error.reason(),
             Ok(signer) => {
                 // The newest connection: an older one may be dead and not know it yet.
@@ -73,8 +83,29 @@ impl Relay {
                     Some(Ok(())) => "carried",
                 }
             }
+        }
+    }
+}
+
+/// One feed in the relay.
+#[derive(Debug)]
+pub struct Staff {
+    relay: Relay,
+    /// When the present second began, and how many commands came in it.
+    window: Option<(Instant, u32)>,
+}
+
+impl Staff {
+    /// Carries a sealed command to the gateway that it names, where that is connected and reads what it is sent.
+    pub fn command(&mut self, bytes: Vec<u8>) {
+        let now = clock::monotonic();
+        let (since, count) = match self.window {
+            Some((since, count)) if now.duration_since(since) < SECOND => (since, count + 1),
+            Some(_) | None => (now, 1),
         };
-        self.metrics.commands.with_label_values(&[outcome]).inc();
+        self.window = Some((since, count));
+        let outcome = if count > COMMANDS_A_SECOND { "too_often" } else { self.relay.carry(bytes) };
+        self.relay.metrics.commands.with_label_values(&[outcome]).inc();
     }
 }
 
@@ -84,7 +115,7 @@ pub struct RelayLine {
     relay: Relay,
     signers: Vec<SignerId>,
     number: u64,
-    newest: Option<std::time::Instant>,
+    newest: Option<Instant>,
 }
 
 impl RelayLine {

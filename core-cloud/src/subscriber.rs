@@ -107,6 +107,7 @@ impl FeedSession {
     /// Carries heartbeats to the feed and its commands to gateways, until the feed lets go.
     async fn follow(self, mut out: SendStream, mut frames: FrameStream) -> Result<(), SessionError> {
         let mut beats = self.relay.beats();
+        let mut staff = self.relay.staff();
         loop {
             tokio::select! {
                 beat = beats.recv() => match beat {
@@ -116,7 +117,7 @@ impl FeedSession {
                     Err(RecvError::Closed) => return Err(SessionError::Stopped),
                 },
                 frame = frames.next() => match frame? {
-                    Some(Frame::Command { bytes }) => self.relay.command(bytes),
+                    Some(Frame::Command { bytes }) => staff.command(bytes),
                     Some(_) => return Err(SessionError::Unexpected("following")),
                     None => return Ok(()),
                 },

@@ -5,6 +5,7 @@
 
 mod score;
 mod settings;
+pub mod view;
 
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};

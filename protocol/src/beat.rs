@@ -5,7 +5,7 @@
 //!   +--------+--+-------+---------------+---------+---------+------------+
 //!   | "CGHB" |v | 0 0 0 | signer        | counter | at      | signature  |
 //!   +--------+--+-------+---------------+---------+---------+------------+
-//! v: version 1   counter: from 0 at each start   at: Unix µs by the gateway's clock
+//! v: version 1   counter: from 0 at each start   at: Unix µs at the gateway's start, and what its monotonic clock counted since
 //! ```
 //! The signature covers "caregate heartbeat 1\0" and bytes 0..32.
 
@@ -69,7 +69,7 @@ pub struct Beat {
     pub signer: SignerId,
     /// From 0 at each start of the gateway.
     pub counter: u64,
-    /// Unix microseconds by the gateway's clock; before 1970 it is 0.
+    /// Unix microseconds at the gateway's start, and what its monotonic clock counted since.
     pub at_us: u64,
     bytes: Box<[u8; BEAT_BYTES]>,
 }

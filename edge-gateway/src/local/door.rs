@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use caregate_host::{clock, origin};
+use caregate_protocol::alarm::view::PatientView;
 use caregate_protocol::policy::delivery::Verdict;
 use caregate_protocol::policy::{Mac, RelationshipId, Revocation, SignedRevocation, VerifiedPolicy};
 use ledger_client::revoke::RevokeKeys;
@@ -31,7 +32,7 @@ use super::view::{Facts, standing};
 use crate::hints::Hints;
 use crate::inventory::Shared;
 use crate::inventory::oui::Vendors;
-use crate::watch::view::{PatientView, Standings};
+use crate::watch::Standings;
 
 /// HTTP connections at once: a browser opens up to six.
 pub const CONNECTIONS_MAX: usize = 32;

@@ -26,7 +26,7 @@ use super::offers::Offers;
 use crate::hints::Hints;
 use crate::inventory::Shared;
 use crate::inventory::oui::Vendors;
-use crate::watch::view::Standings;
+use crate::watch::Standings;
 
 /// `[local]`.
 #[derive(Debug, Clone, Deserialize)]

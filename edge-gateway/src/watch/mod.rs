@@ -16,10 +16,18 @@ pub mod store;
 pub mod tap;
 pub mod thread;
 mod topic;
-pub mod view;
 pub mod webhook;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use caregate_protocol::alarm::Standing;
+use caregate_protocol::id::PatientId;
 
 pub use config::WatchEntry;
 pub use metrics::WatchMetrics;
 pub use tap::Tap;
 pub use topic::{Publish, TOPIC};
+
+/// The newest standing of each patient.
+pub type Standings = BTreeMap<PatientId, Arc<Standing>>;

@@ -19,7 +19,7 @@ use super::store::WatchStore;
 use super::tap::{Seen, Tap};
 use super::thread::{COMMANDS_MAX, Inputs, Outputs, Parts, STANDINGS_MAX, Shell};
 use super::topic::Publish;
-use super::view::Standings;
+use super::Standings;
 use super::webhook::{Target, Webhook};
 use crate::policy::{PolicyHandle, PolicyStore};
 

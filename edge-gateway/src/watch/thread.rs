@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use caregate_host::clock;
+use caregate_protocol::alarm::view::AlarmView;
 use caregate_protocol::alarm::{Alarm, Priority, Standing, State};
 use caregate_protocol::beat::{BEAT_BYTES, BEAT_EVERY, Beat};
 use caregate_protocol::id::PatientId;
@@ -22,8 +23,8 @@ use super::engine::{Engine, Kept, Now, Told};
 use super::metrics::WatchMetrics;
 use super::store::WatchStore;
 use super::tap::Seen;
-use super::topic::{Payload, Publish, TOPIC, place};
-use super::view::{AlarmView, Standings};
+use super::topic::{ALARMS_MAX, Payload, Publish, TOPIC, place};
+use super::Standings;
 use super::webhook::{Webhook, Word};
 use crate::policy::trail::{Event, label_of};
 use crate::policy::{Changes, PolicyStore};
@@ -86,6 +87,8 @@ pub struct Shell {
     waiting: BTreeMap<PatientId, Standing>,
     counter: u64,
     started: Instant,
+    /// Unix microseconds at the start. Heartbeats count from there by the monotonic clock: a clock that is set says nothing of life.
+    started_us: i64,
 }
 
 /// Why an alarm is spoken of.
@@ -130,9 +133,9 @@ impl Shell {
     pub fn new(parts: Parts) -> Self {
         let Parts { engine, store, trail, device, pins, metrics, outputs } = parts;
         let (kept, waiting) = (BTreeMap::new(), BTreeMap::new());
-        let started = clock::monotonic();
+        let (started, started_us) = (clock::monotonic(), clock::now_us());
         let counter = 0;
-        Self { engine, store, trail, device, pins, metrics, outputs, kept, waiting, counter, started }
+        Self { engine, store, trail, device, pins, metrics, outputs, kept, waiting, counter, started, started_us }
     }
 
     fn now(&self) -> Now {
@@ -198,7 +201,8 @@ impl Shell {
     }
 
     fn beat(&mut self) {
-        let at_us = u64::try_from(clock::now_us()).unwrap_or(0);
+        let elapsed_us = i64::try_from(self.now().at.as_micros()).unwrap_or(i64::MAX);
+        let at_us = u64::try_from(self.started_us.saturating_add(elapsed_us)).unwrap_or(0);
         let beat = Beat::sign(self.counter, at_us, &self.device);
         self.counter += 1;
         self.outputs.beats.send_replace(Some(beat));
@@ -308,7 +312,8 @@ impl Shell {
             at_ms: standing.at_us / 1000,
             paused_until_ms: standing.settings.paused_until_us.map(|us| us / 1000),
             loudest: standing.loudest().map(Priority::as_str),
-            alarms: &views,
+            alarms: views.get(..ALARMS_MAX).unwrap_or(&views),
+            more: views.len().saturating_sub(ALARMS_MAX),
         };
         if let Ok(payload) = serde_json::to_vec(&payload) {
             publisher.publish(&format!("{TOPIC}{place}"), payload);

@@ -17,7 +17,7 @@ use edge_gateway::inventory::table::Inventory;
 use edge_gateway::inventory::{InventoryMetrics, Shared, follow};
 use edge_gateway::keys::KeyStore;
 use edge_gateway::local::{AccessCodeEntry, App, LocalMetrics, Login, Offers, router};
-use edge_gateway::watch::view::Standings;
+use edge_gateway::watch::Standings;
 use edge_gateway::metrics::Metrics;
 use edge_gateway::policy::{Decider, PolicyHandle, Proposal};
 use ledger_client::fixture::{Hospital, Signer, Site};

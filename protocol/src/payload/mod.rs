@@ -4,10 +4,13 @@
 //! error that names what and where but never a measured value, so that it can be logged. Keys that nobody defined
 //! are ignored: firmware gains fields, and a reading is worth more than a strict reader. Formats: `docs/payloads.md`.
 
+mod bridge;
 mod cbor;
 mod device;
 mod json;
+mod omh;
 mod senml;
+mod time;
 pub mod topic;
 mod wave;
 
@@ -32,7 +35,7 @@ pub const TIME_US_MAX: i64 = 253_402_300_799_999_999;
 /// What a PUBLISH said.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decoded {
-    /// One reading, or the one or more of a SenML pack.
+    /// One reading, or those of a SenML pack, a data point or a bridge's object; none of a sensor that is not worn.
     Readings(Vec<Reading>),
     /// What the device says of itself.
     Meta(Meta),
@@ -53,7 +56,7 @@ pub enum DecodeError {
     #[error("topic does not begin with {}", topic::PREFIX)]
     TopicPrefix,
     /// The topic has levels that the tree lacks.
-    #[error("topic is none of {{device}}/num/*, /wave/*, /event/*, /meta and /status")]
+    #[error("topic is none of {{device}}/num/*, /wave/*, /event/*, /meta, /status and /BTtoMQTT/*")]
     TopicShape,
     /// A device or stream name that is none.
     #[error(transparent)]
@@ -226,6 +229,7 @@ pub fn decode(topic: &str, payload: &[u8], received_us: i64) -> Result<Decoded, 
     let source = Source { device, received_us };
     Ok(match leaf {
         Leaf::Numeric(metric) => Decoded::Readings(decode_numeric(&source, metric, payload)?),
+        Leaf::Bridge => Decoded::Readings(bridge::decode(&source, payload)?),
         Leaf::Waveform(channel) => Decoded::Readings(vec![wave::decode(&source, channel, payload)?]),
         Leaf::Event(kind) => Decoded::Readings(vec![json::decode_event(&source, kind, payload)?]),
         Leaf::Meta => Decoded::Meta(device::decode_meta(payload)?),
@@ -241,11 +245,14 @@ fn decode_numeric(
 ) -> Result<Vec<Reading>, DecodeError> {
     let first = payload.iter().find(|byte| !byte.is_ascii_whitespace());
     match (first, metric) {
+        (Some(b'{'), None) => omh::decode(source, payload),
         (Some(b'{'), Some(metric)) => Ok(vec![json::decode_numeric(source, metric, payload)?]),
         (Some(b'['), _) => senml::decode(source, &json::senml_records(payload)?),
         (Some(0x80..=0x9f), _) => senml::decode(source, &senml::cbor_records(payload)?),
         (Some(_) | None, Some(_)) => Err(DecodeError::Format { expected: "a JSON object or a SenML pack" }),
-        (Some(_) | None, None) => Err(DecodeError::Format { expected: "a SenML pack" }),
+        (Some(_) | None, None) => {
+            Err(DecodeError::Format { expected: "a SenML pack or an Open mHealth data point" })
+        }
     }
 }
 

@@ -254,10 +254,10 @@ export class Ward {
     bed.revision += 1;
   }
 
-  /** The newest counts, whole: there is nothing to merge. */
+  /** What the feed tells is the newest, whole: there is nothing to merge. */
   private acceptStanding(standing: Standing): void {
     const bed = this.bedOf(standing.patient);
-    if (bed === null || (bed.standing !== null && bed.standing.atMs > standing.atMs)) return;
+    if (bed === null) return;
     bed.standing = standing;
     if (bed.category === "unknown" && standing.category !== null) bed.category = standing.category;
     bed.revision += 1;

@@ -5,6 +5,7 @@ mod defaults;
 mod inputs;
 mod lag;
 mod patient;
+mod rules;
 mod series;
 #[cfg(test)]
 mod tests;

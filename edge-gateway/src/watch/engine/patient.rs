@@ -9,20 +9,17 @@ use caregate_protocol::alarm::{
 };
 use caregate_protocol::code;
 use caregate_protocol::command::Action;
-use caregate_protocol::id::{DataClass, DeviceId, RecipientId};
+use caregate_protocol::id::{DeviceId, RecipientId};
 
 use super::condition::{Condition, Side, Threshold};
-use super::defaults::{self, HEART_RATE, PULSE_RATE, RESPIRATORY_RATE, limits_of};
+use super::defaults::{HEART_RATE, PULSE_RATE, limits_of};
 use super::inputs::Inputs;
+use super::rules::{is_continuous, priority, thresholds};
 use super::series::Series;
 use super::{Kept, Now, Observation, What};
 
 /// Series of one patient: 16 devices with four each. What comes beyond is not watched, and counted.
 pub const SERIES_MAX: usize = 64;
-/// How long a heart rate of 0 lasts before it is asystole: what bedside monitors take.
-const ASYSTOLE_DELAY: Duration = Duration::from_secs(4);
-/// How long a respiratory rate of 0 lasts before it is apnoea. The device's own averaging comes before it.
-const APNOEA_DELAY: Duration = Duration::from_secs(10);
 /// How long a score lasts before it alarms: a nurse who turns a patient is no deterioration.
 const SCORE_DELAY: Duration = Duration::from_secs(30);
 /// Implausible values count as going on for so long after the last.
@@ -137,13 +134,22 @@ impl Patient {
         // The heart's rate is watched where there is one, not both.
         let is_second = *quantity == PULSE_RATE && self.has_heart_rate(now.at);
         let value = |kind: Kind| guards.get(&kind).and_then(Condition::value).filter(|_| !is_second);
-        let covered = |kind: Kind| match kind {
-            Kind::Low => {
-                [Kind::ExtremeLow, Kind::Asystole, Kind::Apnoea].into_iter().any(|k| value(k).is_some())
-            }
-            Kind::ExtremeLow => value(Kind::Asystole).is_some(),
-            Kind::High => value(Kind::ExtremeHigh).is_some(),
-            _ => false,
+        let covered = |kind: Kind| {
+            let by: &[Kind] = match kind {
+                Kind::Low => &[Kind::ExtremeLow, Kind::Asystole, Kind::Apnoea],
+                Kind::ExtremeLow => &[Kind::Asystole],
+                Kind::High => &[Kind::ExtremeHigh],
+                Kind::ExtremeHigh
+                | Kind::Asystole
+                | Kind::Apnoea
+                | Kind::Score
+                | Kind::Fall
+                | Kind::Button
+                | Kind::LeadsOff
+                | Kind::NoData
+                | Kind::Implausible => &[],
+            };
+            by.iter().any(|kind| value(*kind).is_some())
         };
         let verdicts: Vec<_> =
             [Kind::Asystole, Kind::Apnoea, Kind::ExtremeLow, Kind::ExtremeHigh, Kind::Low, Kind::High]
@@ -443,48 +449,4 @@ impl Patient {
     pub(super) fn missing(&self) -> u64 {
         self.series.values().map(Series::missing).sum()
     }
-}
-
-/// Whether a quantity is one that is measured all the time.
-fn is_continuous(quantity: u16) -> bool {
-    let is_wave = code::by_number(quantity).is_some_and(|row| row.kind == code::Kind::Waveform);
-    is_wave || [HEART_RATE, PULSE_RATE, defaults::SPO2, RESPIRATORY_RATE].contains(&quantity)
-}
-
-fn priority(kind: Kind) -> Priority {
-    match kind {
-        Kind::Asystole | Kind::Apnoea | Kind::ExtremeHigh | Kind::ExtremeLow => Priority::High,
-        Kind::High | Kind::Low | Kind::Score | Kind::Fall | Kind::Button | Kind::LeadsOff | Kind::NoData => {
-            Priority::Medium
-        }
-        Kind::Implausible => Priority::Low,
-    }
-}
-
-/// What is watched of a quantity. Of a sensitive one nothing: who may see alarms may not see it.
-fn thresholds(quantity: u16, limits: Option<Limits>) -> Vec<(Kind, Threshold)> {
-    let mut all = Vec::new();
-    let zero = |delay| Threshold { side: Side::Low, limit: f64::MIN_POSITIVE, hysteresis: 0.0, delay };
-    match quantity {
-        HEART_RATE => all.push((Kind::Asystole, zero(ASYSTOLE_DELAY))),
-        RESPIRATORY_RATE => all.push((Kind::Apnoea, zero(APNOEA_DELAY))),
-        _ => {}
-    }
-    let Some(Limits { low, high, extreme_low, extreme_high, delay_s, hysteresis }) = limits else {
-        return all;
-    };
-    if code::by_number(quantity).is_none_or(|row| row.class != DataClass::Vitals) {
-        return all;
-    }
-    let delay = Duration::from_secs(delay_s.into());
-    let sides = [
-        (Kind::ExtremeLow, Side::Low, extreme_low),
-        (Kind::ExtremeHigh, Side::High, extreme_high),
-        (Kind::Low, Side::Low, low),
-        (Kind::High, Side::High, high),
-    ];
-    all.extend(sides.into_iter().filter_map(|(kind, side, limit)| {
-        Some((kind, Threshold { side, limit: limit?, hysteresis, delay }))
-    }));
-    all
 }

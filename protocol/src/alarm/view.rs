@@ -1,15 +1,12 @@
-//! What is shown of standings, in JSON: on the local page, in MQTT and in webhooks.
+//! What is shown of standings, in JSON: on the gateway's local page, in MQTT and webhooks, and in the feed's stream.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use caregate_protocol::alarm::{Alarm, Category, Consciousness, Limits, MISSING_NAMES, Score, Standing};
-use caregate_protocol::code;
-use caregate_protocol::id::PatientId;
 use serde::Serialize;
 
-/// The newest standing of each patient.
-pub type Standings = BTreeMap<PatientId, Arc<Standing>>;
+use super::{
+    Alarm, Category, Consciousness, Limits, MISSING_NAMES, Priority, Refusal, Scale, Score, Standing, State,
+};
+use crate::code;
+use crate::id::PatientId;
 
 /// One alarm.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -20,12 +17,12 @@ pub struct AlarmView {
     pub text: String,
     /// `high`, `medium` or `low`.
     pub priority: &'static str,
-    /// As [`caregate_protocol::alarm::Kind::as_str`].
+    /// As [`super::Kind::as_str`].
     pub kind: &'static str,
     /// Whether it is about the equipment.
     pub technical: bool,
     /// `active`, `acknowledged` or `latched`.
-    pub state: caregate_protocol::alarm::State,
+    pub state: State,
     /// Unix milliseconds.
     pub since_ms: i64,
 }
@@ -51,7 +48,7 @@ pub enum ScoreView {
     /// There is none.
     Refused {
         /// Why.
-        refused: caregate_protocol::alarm::Refusal,
+        refused: Refusal,
     },
     /// There is one.
     Sum {
@@ -77,6 +74,8 @@ impl From<&Score> for ScoreView {
 /// Limits of one metric.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LimitsView {
+    /// Its row in the code table, for commands.
+    pub quantity: u16,
     /// The metric.
     pub metric: &'static str,
     /// For people.
@@ -105,6 +104,10 @@ pub struct PatientView {
     pub score: ScoreView,
     /// By age.
     pub category: Option<Category>,
+    /// In pregnancy there is no score.
+    pub pregnant: bool,
+    /// NEWS2's, for SpO2.
+    pub scale: Scale,
     /// As entered, with when (Unix milliseconds).
     pub oxygen: Option<(bool, i64)>,
     /// As entered, with when.
@@ -120,16 +123,24 @@ impl PatientView {
         let settings = &standing.settings;
         let limits = settings.limits.iter().filter_map(|(quantity, limits)| {
             let row = code::by_number(*quantity)?;
-            Some(LimitsView { metric: row.name, display: row.display, unit: row.unit, limits: *limits })
+            Some(LimitsView {
+                quantity: *quantity,
+                metric: row.name,
+                display: row.display,
+                unit: row.unit,
+                limits: *limits,
+            })
         });
         Self {
             patient,
             at_ms: standing.at_us / 1000,
             paused_until_ms: settings.paused_until_us.map(|us| us / 1000),
-            loudest: standing.loudest().map(caregate_protocol::alarm::Priority::as_str),
+            loudest: standing.loudest().map(Priority::as_str),
             alarms: standing.alarms.iter().map(AlarmView::from).collect(),
             score: ScoreView::from(&standing.score),
             category: settings.category,
+            pregnant: settings.pregnant,
+            scale: settings.scale,
             oxygen: settings.oxygen.map(|entered| (entered.value, entered.at_us / 1000)),
             consciousness: settings.consciousness.map(|entered| (entered.value, entered.at_us / 1000)),
             limits: limits.collect(),
