@@ -169,15 +169,12 @@ async fn mosquitto() {
         mosquitto.publishes(&["-t", "vitals/v1/a/status", "-q", "1", "-r", "-n"]).await;
 
         // A session that is kept.
-        let kept: &[&str] = match version {
-            "mqttv5" => &["-c", "-i", "kept", "-D", "connect", "session-expiry-interval", "300"],
-            _ => &["-c", "-i", "kept"],
-        };
-        let display = mosquitto.subscribes(1, &[&all[..], kept].concat()).await;
+        let kept = ["-c", "-i", "kept"];
+        let display = mosquitto.subscribes(1, &[&all[..], &kept].concat()).await;
         mosquitto.publishes(&["-t", TOPIC, "-q", "2", "-m", "first"]).await;
         assert_eq!(display.await.unwrap(), "2 0 first\n");
         mosquitto.publishes(&["-t", TOPIC, "-q", "2", "-m", "while it was away"]).await;
-        let display = mosquitto.subscribes(1, &[&all[..], kept].concat()).await;
+        let display = mosquitto.subscribes(1, &[&all[..], &kept].concat()).await;
         assert_eq!(display.await.unwrap(), "2 0 while it was away\n");
         if version == "mqttv5" {
             let display = mosquitto

@@ -215,7 +215,8 @@ const cases = {
     await display.subscribe("vitals/v1/a/#", 2);
     const fast = await Client.up("a", "sensor");
     await Promise.all(range(30).map((number) => fast.publish("vitals/v1/a/num/x", number, 1 + (number % 2))));
-    assert.deepEqual(await gather(display, 30), range(30));
+    // In another order: what is of QoS 2 the client hands out when it is released.
+    assert.deepEqual((await gather(display, 30)).sort((a, b) => a - b), range(30));
     await display.leave();
     await fast.leave();
   },

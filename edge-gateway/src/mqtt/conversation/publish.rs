@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{Action, CloseReason, Conversation, Phase, Unanswered};
 use crate::ingest::Verdict;
 use crate::mqtt::access::{Tree, own_tree};
-use crate::mqtt::hub::{Exact, Hub, Message};
+use crate::mqtt::hub::{Exact, Hub, Message, SessionKey};
 use crate::mqtt::limits::{TOPIC_ALIASES_MAX, TOPIC_BYTES_MAX, UNRELEASED_MAX};
 use crate::mqtt::window::cost;
 use crate::mqtt::wire::{Ack, Packet, PacketId, Publish, QoS, Reason, Version};
@@ -37,20 +37,18 @@ impl Conversation {
         if let Some(reason) = refusal {
             return self.refuse_publish(&publish, reason, now, hub, out);
         }
-        if publish.qos != QoS::AtMostOnce {
-            let unreleased = hub.unreleased(&key);
-            let (taken, most) = match self.version {
-                Version::V5 => (self.acknowledgeable + unreleased, self.limits.inflight_max),
-                Version::V4 => (unreleased, UNRELEASED_MAX),
-            };
-            if taken >= most {
-                return self.close(CloseReason::ReceiveMaximum, now, hub, out);
-            }
-        }
         if let (QoS::ExactlyOnce, Some(packet_id)) = (publish.qos, publish.packet_id)
             && !self.is_new(packet_id, hub, out)
         {
             return;
+        }
+        if publish.qos != QoS::AtMostOnce && self.is_beyond_quota(&key, hub) {
+            if let (QoS::ExactlyOnce, Some(packet_id), Some(client)) =
+                (publish.qos, publish.packet_id, self.client())
+            {
+                hub.settle_exact(&key, packet_id, client.number, false);
+            }
+            return self.close(CloseReason::ReceiveMaximum, now, hub, out);
         }
         // A slice of the read buffer would keep the whole buffer for as long as the verdict takes.
         publish.payload = Bytes::copy_from_slice(&publish.payload);
@@ -63,6 +61,15 @@ impl Conversation {
         out.push(Action::Forward(message.topic.clone(), message.payload.clone()));
         self.acknowledgeable += usize::from(packet_id.is_some());
         self.outstanding.push(size, Unanswered::Waits { qos, packet_id, message });
+    }
+
+    /// Whether the client has as many on their way as it may (§3.3.4): those without acknowledgement, and QoS 2 until PUBREL.
+    fn is_beyond_quota(&self, key: &SessionKey, hub: &Hub) -> bool {
+        let unreleased = hub.unreleased(key);
+        match self.version {
+            Version::V5 => self.acknowledgeable + unreleased >= self.limits.inflight_max,
+            Version::V4 => unreleased >= UNRELEASED_MAX,
+        }
     }
 
     /// Puts the topic for its alias, and notes a new one (§3.3.2.3.4).

@@ -474,6 +474,18 @@ fn more_than_receive_maximum_closes() {
 }
 
 #[test]
+fn a_repetition_is_answered_also_when_receive_maximum_is_reached() {
+    let limits = Limits { inflight_max: 2, ..Limits::default() };
+    let mut pair = Pair::up(limits, connect(Version::V5, 60));
+    for packet_id in [1, 2] {
+        pair.forwards(exactly(packet_id));
+        assert_eq!(pair.verdict(Some(Verdict::Stored)), [pubrec(packet_id, Reason::SUCCESS)]);
+    }
+    assert_eq!(pair.packet(exactly(1), T0), [pubrec(1, Reason::SUCCESS)]);
+    pair.closes(exactly(3), CloseReason::ReceiveMaximum);
+}
+
+#[test]
 fn qos_2_is_stored_once_whatever_the_client_repeats() {
     for version in [Version::V4, Version::V5] {
         let mut pair = Pair::up(Limits::default(), connect(version, 60));

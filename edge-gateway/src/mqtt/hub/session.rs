@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::mqtt::filter;
+use crate::mqtt::limits::UNRELEASED_MAX;
 use crate::mqtt::wire::{Filter, PacketId, QoS, RetainHandling, Will};
 
 use super::ConnectionNumber;
@@ -178,6 +179,11 @@ impl Session {
             Some(Exactly::Waits(number)) if *number == connection => Exact::OnItsWay,
             // What the pipeline makes of the older one no longer matters: it recognises the repetition.
             Some(Exactly::Waits(_)) | None => {
+                if self.exactly.len() >= 2 * UNRELEASED_MAX {
+                    // Of connections that are gone, and whose verdicts never came.
+                    self.exactly
+                        .retain(|_, state| !matches!(state, Exactly::Waits(old) if *old != connection));
+                }
                 self.exactly.insert(packet_id, Exactly::Waits(connection));
                 Exact::New
             }
