@@ -257,10 +257,7 @@ async fn rumqttc_5() {
     display.client.subscribe_many_with_properties([filter], subscription).await.unwrap();
     match display.packet().await {
         Packet::SubAck(ack) => {
-            assert_eq!(
-                ack.return_codes,
-                [SubscribeReasonCode::Success(rumqttc::v5::mqttbytes::QoS::ExactlyOnce)]
-            );
+            assert_eq!(ack.return_codes, [SubscribeReasonCode::Success(QoS::ExactlyOnce)]);
         }
         other => panic!("expected SUBACK, got {other:?}"),
     }
