@@ -8,29 +8,9 @@ use alloy_primitives::{B256, keccak256};
 use caregate_protocol::policy::{RelationshipId, Revocation};
 use ledger_client::verify::{self, NodePool, rlp, slots, verify_header};
 use serde_json::{Value, json};
-use support::ledger::{Caregate, ICaregate, Ledger, address, key, sign};
+use support::ledger::{Caregate, ICaregate, Ledger, address, header_rlp, key, sign};
 use support::process::Site;
 use support::{Rpc, bytes, number};
-
-/// A header's RLP from an answer, as any client of Ethereum would make it again.
-fn header_rlp(block: &Value) -> Vec<u8> {
-    let mut payload = Vec::new();
-    for field in
-        ["parentHash", "sha3Uncles", "miner", "stateRoot", "transactionsRoot", "receiptsRoot", "logsBloom"]
-    {
-        rlp::put_bytes(&mut payload, &bytes(&block[field]));
-    }
-    for field in ["difficulty", "number", "gasLimit", "gasUsed", "timestamp"] {
-        rlp::put_number(&mut payload, number(&block[field]));
-    }
-    for field in ["extraData", "mixHash", "nonce"] {
-        rlp::put_bytes(&mut payload, &bytes(&block[field]));
-    }
-    rlp::put_number(&mut payload, number(&block["baseFeePerGas"]));
-    let mut out = Vec::new();
-    rlp::put_list(&mut out, &payload);
-    out
-}
 
 fn start() -> (Site, support::process::Process, Ledger) {
     let governor = key(1);

@@ -7,7 +7,7 @@ use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, keccak256}
 use alloy_sol_types::{SolCall, SolError, SolEvent, sol};
 use caregate_protocol::id::RecipientId;
 use k256::ecdsa::SigningKey;
-use ledger_client::verify::{self, Domain, participant_key_digest};
+use ledger_client::verify::{self, Domain, participant_key_digest, rlp};
 use ledger_node::contract::{Artifact, Council};
 use serde_json::{Value, json};
 
@@ -217,6 +217,26 @@ impl Ledger {
     pub fn now_s(&self) -> u64 {
         number(&self.rpc.ask("eth_getBlockByNumber", json!(["latest", false]))["timestamp"])
     }
+}
+
+/// A header's RLP from an answer, as any client of Ethereum would make it again.
+pub fn header_rlp(block: &Value) -> Vec<u8> {
+    let mut payload = Vec::new();
+    for field in
+        ["parentHash", "sha3Uncles", "miner", "stateRoot", "transactionsRoot", "receiptsRoot", "logsBloom"]
+    {
+        rlp::put_bytes(&mut payload, &bytes(&block[field]));
+    }
+    for field in ["difficulty", "number", "gasLimit", "gasUsed", "timestamp"] {
+        rlp::put_number(&mut payload, number(&block[field]));
+    }
+    for field in ["extraData", "mixHash", "nonce"] {
+        rlp::put_bytes(&mut payload, &bytes(&block[field]));
+    }
+    rlp::put_number(&mut payload, number(&block["baseFeePerGas"]));
+    let mut out = Vec::new();
+    rlp::put_list(&mut out, &payload);
+    out
 }
 
 /// A transaction's receipt, once there is one.
