@@ -21,6 +21,11 @@ macro_rules! step {
         $disk.faults.model(|model| model.$($call)+);
         kill_point::pass(concat!("spool.", $point));
     };
+    // One that is met only after an error or a change of limits.
+    ($disk:ident, _, $($call:tt)+) => {
+        #[cfg(test)]
+        $disk.faults.model(|model| model.$($call)+);
+    };
 }
 
 /// What a test makes fail: how many of the next calls, each with EIO or (room) ENOSPC.
@@ -112,7 +117,7 @@ impl Disk {
         for name in disk.names()?.iter().filter(|n| n.ends_with(".tmp")) {
             let path = disk.dir.join(name);
             at("remove", &path, fs::remove_file(&path))?;
-            step!(disk, "unfinished-removed", remove(name));
+            step!(disk, _, remove(name));
         }
         Ok(disk)
     }
@@ -167,7 +172,7 @@ impl Disk {
         });
         if made.is_err() && tmp.exists() {
             at("remove", &tmp, fs::remove_file(&tmp))?;
-            step!(self, "made-not", remove(name(&tmp)));
+            step!(self, _, remove(name(&tmp)));
         }
         made
     }
@@ -185,7 +190,7 @@ impl Disk {
         step!(self, "made", create(name(tmp)));
         if at("stat", tmp, file.metadata())?.len() > capacity {
             at("truncate", tmp, file.set_len(capacity))?;
-            step!(self, "cut-to-size", set_len(name(tmp), capacity));
+            step!(self, _, set_len(name(tmp), capacity));
         }
         let reserved = self.allocate(tmp, &file, capacity)?;
         at("write", tmp, file.write_all_at(head, 0))?;

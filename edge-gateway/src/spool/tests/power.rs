@@ -108,7 +108,7 @@ impl World {
             Err(error) => {
                 // Only without syncs; then all is gone, and the gateway begins anew.
                 assert_eq!(self.syncs, Syncs::TakenOut, "the spool does not open: {error}");
-                self.check(&BTreeMap::new(), true);
+                self.check(&BTreeMap::new(), "");
                 self.disk = Image { files: BTreeMap::new() };
                 return;
             }
@@ -124,11 +124,13 @@ impl World {
     fn open(&mut self, dir: &TempDir, faults: &Arc<Faults>) -> Result<Gateway, SpoolError> {
         let disk = Disk::open_with(dir.path(), Arc::clone(faults))?;
         let (log, recovery) = recover::open(disk, limits())?;
-        let Recovery { checkpoint, records, damaged, .. } = recovery;
-        self.tally.false_alarms += u64::from(!damaged.is_empty());
+        let Recovery { checkpoint, records, damaged, torn } = recovery;
+        // Where a failed sync had left frames of the log's own behind, a file may say so as long as it is kept. Never of records.
+        self.tally.false_alarms +=
+            damaged.iter().filter(|damage| !damage.positions.is_empty()).count() as u64;
         let found =
             readings(&log, |reading| self.tally.undetected_corruptions += u64::from(reading.is_none()));
-        self.check(&found, !damaged.is_empty());
+        self.check(&found, &format!("{damaged:?} {torn:?}"));
         let words = checkpoint.as_deref().unwrap_or_default().chunks_exact(8);
         let mut known: Known = words.map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
         known.extend(records.iter().filter_map(|record| reading_of(&record.payload)));
@@ -136,7 +138,7 @@ impl World {
     }
 
     /// `found`: readings by position. What was acknowledged is at the core or here, once.
-    fn check(&mut self, found: &BTreeMap<u64, u64>, is_reported: bool) {
+    fn check(&mut self, found: &BTreeMap<u64, u64>, is_reported: &str) {
         let mut times: BTreeMap<u64, u32> = BTreeMap::new();
         for (_, reading) in self.core.iter().chain(found.iter().filter(|(p, _)| !self.core.contains_key(p))) {
             *times.entry(*reading).or_default() += 1;
@@ -146,7 +148,7 @@ impl World {
             self.acknowledged.iter().copied().filter(|reading| !times.contains_key(reading)).collect();
         self.tally.lost += lost.len() as u64;
         if self.syncs == Syncs::Real {
-            assert!(lost.is_empty(), "lost {lost:?}; reported: {is_reported}; found {found:?}");
+            assert!(lost.is_empty(), "lost {lost:?}; reported: {is_reported}");
         }
         for reading in lost {
             self.acknowledged.remove(&reading);
@@ -209,8 +211,16 @@ impl World {
             let mut from = Position(0);
             for _ in 0..self.random.below(30) {
                 let Some(position) = reader.next_unacked(lane, from) else { break };
-                let (_, bytes) = reader.read(position).unwrap().unwrap();
-                let reading = reading_of(&bytes).unwrap();
+                let read = reader.read(position);
+                from = Position(position.0 + 1);
+                let reading = match &read {
+                    Ok(Some((_, bytes))) => reading_of(bytes),
+                    _ => None,
+                };
+                let Some(reading) = reading else {
+                    assert_eq!(self.syncs, Syncs::TakenOut, "{position:?}: {read:?}");
+                    continue;
+                };
                 // The core's own durability is proven elsewhere: what it has, it has.
                 let before = self.core.insert(position.0, reading);
                 assert!(
@@ -220,7 +230,6 @@ impl World {
                 if gateway.log.ack(position.0..=position.0).is_err() {
                     return None;
                 }
-                from = Position(position.0 + 1);
             }
         }
         Some(())
