@@ -157,7 +157,7 @@ impl Bedside {
                 metric.get_label().iter().any(|label| label.name() == *key && label.value() == *value)
             })
         })
-        .map(|metric| metric.get_counter().value())
+        .map(|metric| metric.get_counter().get_value())
         .sum()
     }
 

@@ -229,6 +229,7 @@ pub fn decode(topic: &str, payload: &[u8], received_us: i64) -> Result<Decoded, 
     let source = Source { device, received_us };
     Ok(match leaf {
         Leaf::Numeric(metric) => Decoded::Readings(decode_numeric(&source, metric, payload)?),
+        Leaf::DataPoint => Decoded::Readings(omh::decode(&source, payload)?),
         Leaf::Bridge => Decoded::Readings(bridge::decode(&source, payload)?),
         Leaf::Waveform(channel) => Decoded::Readings(vec![wave::decode(&source, channel, payload)?]),
         Leaf::Event(kind) => Decoded::Readings(vec![json::decode_event(&source, kind, payload)?]),
@@ -245,14 +246,11 @@ fn decode_numeric(
 ) -> Result<Vec<Reading>, DecodeError> {
     let first = payload.iter().find(|byte| !byte.is_ascii_whitespace());
     match (first, metric) {
-        (Some(b'{'), None) => omh::decode(source, payload),
         (Some(b'{'), Some(metric)) => Ok(vec![json::decode_numeric(source, metric, payload)?]),
         (Some(b'['), _) => senml::decode(source, &json::senml_records(payload)?),
         (Some(0x80..=0x9f), _) => senml::decode(source, &senml::cbor_records(payload)?),
         (Some(_) | None, Some(_)) => Err(DecodeError::Format { expected: "a JSON object or a SenML pack" }),
-        (Some(_) | None, None) => {
-            Err(DecodeError::Format { expected: "a SenML pack or an Open mHealth data point" })
-        }
+        (Some(_) | None, None) => Err(DecodeError::Format { expected: "a SenML pack" }),
     }
 }
 

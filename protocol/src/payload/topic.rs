@@ -28,12 +28,14 @@ pub struct Topic {
 /// What a topic announces.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Leaf {
-    /// `num/{metric}`; none for `num/senml` and `num/omh`.
+    /// `num/{metric}`; none for `num/senml`.
     Numeric(Option<&'static Quantity>),
     /// `wave/{channel}`.
     Waveform(&'static Quantity),
     /// `event/{type}`.
     Event(&'static Quantity),
+    /// `num/omh`.
+    DataPoint,
     /// `BTtoMQTT/{MAC}`: what a bridge decoded.
     Bridge,
     /// `meta`, retained: who made the device.
@@ -51,7 +53,8 @@ pub fn parse(topic: &str) -> Result<Topic, DecodeError> {
     let mut levels = rest.split('/');
     let device = DeviceId::new(levels.next().unwrap_or_default())?;
     let leaf = match (levels.next(), levels.next(), levels.next()) {
-        (Some("num"), Some(PACK | DATA_POINT), None) => Leaf::Numeric(None),
+        (Some("num"), Some(PACK), None) => Leaf::Numeric(None),
+        (Some("num"), Some(DATA_POINT), None) => Leaf::DataPoint,
         (Some(BRIDGE), Some(_), None) => Leaf::Bridge,
         (Some("num"), Some(name), None) => Leaf::Numeric(Some(quantity(Kind::Numeric, name)?)),
         (Some("wave"), Some(name), None) => Leaf::Waveform(quantity(Kind::Waveform, name)?),
@@ -90,7 +93,7 @@ mod tests {
         let row = |name| code::by_name(name).unwrap();
         assert_eq!(leaf("vitals/v1/hub-1/num/spo2"), Ok(Leaf::Numeric(Some(row("spo2")))));
         assert_eq!(leaf("vitals/v1/hub-1/num/senml"), Ok(Leaf::Numeric(None)));
-        assert_eq!(leaf("vitals/v1/hub-1/num/omh"), Ok(Leaf::Numeric(None)));
+        assert_eq!(leaf("vitals/v1/hub-1/num/omh"), Ok(Leaf::DataPoint));
         assert_eq!(leaf("vitals/v1/hub-1/BTtoMQTT/A4C138000001"), Ok(Leaf::Bridge));
         assert_eq!(leaf("vitals/v1/hub-1/wave/ecg-ii"), Ok(Leaf::Waveform(row("ecg-ii"))));
         assert_eq!(leaf("vitals/v1/hub-1/event/fall"), Ok(Leaf::Event(row("fall"))));
