@@ -131,8 +131,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MessageStream<S> {
 }
 
 fn failed(error: Error) -> io::Error {
-    match error {
-        Error::Io(error) => error,
-        other => io::Error::new(io::ErrorKind::InvalidData, other),
-    }
+    if let Error::Io(error) = error { error } else { io::Error::new(io::ErrorKind::InvalidData, error) }
 }

@@ -356,7 +356,10 @@ impl Conversation {
         let before = std::mem::replace(&mut self.phase, Phase::AwaitConnect { until: now });
         self.phase = match before {
             Phase::Up { client, .. } => Phase::Draining { client, reason, until: now + DRAIN_TIMEOUT },
-            other => other,
+            before @ (Phase::AwaitConnect { .. }
+            | Phase::Admitting(_)
+            | Phase::Draining { .. }
+            | Phase::Closed { .. }) => before,
         };
     }
 

@@ -9,14 +9,25 @@ use super::properties::Properties;
 /// Appends one packet. Strings and payloads of this server are far below the protocol's own bounds (65,535 bytes a field,
 /// 268,435,455 a packet); a longer field would be cut off.
 pub fn encode(packet: &Packet, version: Version, out: &mut BytesMut) {
-    match packet {
-        Packet::PubAck(ack) if is_short(ack, version) => return put_short(kind::PUBACK << 4, ack, out),
-        Packet::PubRec(ack) if is_short(ack, version) => return put_short(kind::PUBREC << 4, ack, out),
-        Packet::PubRel(ack) if is_short(ack, version) => return put_short(kind::PUBREL << 4 | 2, ack, out),
-        Packet::PubComp(ack) if is_short(ack, version) => return put_short(kind::PUBCOMP << 4, ack, out),
-        Packet::PingReq => return out.extend_from_slice(&[kind::PINGREQ << 4, 0]),
-        Packet::PingResp => return out.extend_from_slice(&[kind::PINGRESP << 4, 0]),
-        _ => {}
+    let short = match packet {
+        Packet::PubAck(ack) => Some((kind::PUBACK << 4, ack)),
+        Packet::PubRec(ack) => Some((kind::PUBREC << 4, ack)),
+        Packet::PubRel(ack) => Some((kind::PUBREL << 4 | 2, ack)),
+        Packet::PubComp(ack) => Some((kind::PUBCOMP << 4, ack)),
+        Packet::Connect(_)
+        | Packet::ConnAck(_)
+        | Packet::Publish(_)
+        | Packet::Subscribe(_)
+        | Packet::SubAck(_)
+        | Packet::Unsubscribe(_)
+        | Packet::UnsubAck(_)
+        | Packet::PingReq
+        | Packet::PingResp
+        | Packet::Disconnect(_)
+        | Packet::Auth(_) => None,
+    };
+    if let Some((first, ack)) = short.filter(|(_, ack)| is_short(ack, version)) {
+        return put_short(first, ack, out);
     }
     let mut body = BytesMut::new();
     let first = put_body(packet, version, &mut body);
