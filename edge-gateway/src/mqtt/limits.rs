@@ -35,6 +35,10 @@ pub const PUBLISH_OVERHEAD_BYTES: usize = 256;
 /// hold sockets open can't take the slots of sensors.
 pub const HANDSHAKES_MAX: usize = 32;
 
+/// Connections that have ended and still take their last bytes, above those that are up: a second or two each, so half as many as a
+/// clinic's sensors that all come anew at once.
+pub const CLOSING_MAX: usize = 32;
+
 /// Outstanding bytes over all connections: with sockets and buffers this keeps the door under a third of the gateway's
 /// 48 MiB.
 pub const OUTSTANDING_BYTES_MAX: u32 = 8 * 1024 * 1024;

@@ -27,7 +27,9 @@ use super::connection::{self, CLOSE_TIMEOUT, Peer};
 use super::conversation::ConnectRefusal;
 use super::credentials::Credentials;
 use super::hub::{ConnectionNumber, Effect, Hub};
-use super::limits::{CONNECT_TIMEOUT, DRAIN_TIMEOUT, HANDSHAKES_MAX, Limits, OUTSTANDING_BYTES_MAX};
+use super::limits::{
+    CLOSING_MAX, CONNECT_TIMEOUT, DRAIN_TIMEOUT, HANDSHAKES_MAX, Limits, OUTSTANDING_BYTES_MAX,
+};
 use super::metrics::ServerMetrics;
 use super::publisher::Publisher;
 use super::websocket;
@@ -393,6 +395,10 @@ impl Server {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let handle = Handle::default();
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        // Also those that are closing have one.
+        if shared.handles.len() >= self.limits.connections_max + CLOSING_MAX {
+            return Err(ConnectRefusal::Full);
+        }
         shared.handles.insert(number, handle.clone());
         drop(shared);
         Ok(Admitted { server: Arc::clone(self), device: device.clone(), number, handle })
