@@ -109,10 +109,9 @@ pub fn mqtt_websocket(data: &[u8]) {
     };
     // Neither end ever makes it wait.
     let mut context = Context::from_waker(Waker::noop());
-    if let Poll::Ready(bytes) = std::pin::pin!(read).poll(&mut context) {
-        assert!(bytes.len() <= data.len());
-        mqtt(&bytes);
-    }
+    let Poll::Ready(bytes) = std::pin::pin!(read).poll(&mut context) else { panic!("it waits for what is there") };
+    assert!(bytes.len() <= data.len());
+    mqtt(&bytes);
 }
 
 /// A spool file: its header, then frames, then what the log's own frames carry.
