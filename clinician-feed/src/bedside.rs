@@ -72,10 +72,9 @@ impl Bedside {
         }
     }
 
-    /// Takes a heartbeat from a core that may be anybody.
-    pub fn beat(&self, bytes: &[u8], now: Instant) {
-        // Of other hospitals' gateways there are many; nothing is said of them here.
-        drop(self.try_beat(bytes, now));
+    /// Takes a heartbeat from a core that may be anybody. Returns whether it counts: of other hospitals' gateways there are many.
+    pub fn beat(&self, bytes: &[u8], now: Instant) -> bool {
+        self.try_beat(bytes, now).unwrap_or(false)
     }
 
     fn try_beat(&self, bytes: &[u8], now: Instant) -> Result<bool, BeatError> {

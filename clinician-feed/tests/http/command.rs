@@ -11,6 +11,7 @@ use caregate_protocol::id::DataClass;
 use clinician_feed::command::Commander;
 use clinician_feed::feed::Feed;
 use clinician_feed::journal::{Journal, What};
+use ed25519_dalek::SigningKey;
 use ledger_client::verify::{Address, Domain, command_digest, signer};
 use ledger_client::wallet::DomainKey;
 use tokio::sync::broadcast;
@@ -51,12 +52,12 @@ async fn what_a_watch_says_is_told_whole_to_who_joins_and_a_silent_gateway_is_no
     assert_eq!((&told["at_ms"], &told["loudest"]), (&(T0_US / 1000).into(), &"medium".into()));
     assert_eq!(told["score"]["refused"], "category_unknown");
     assert_eq!(next_of(&mut socket, "contact").await["heard"], false);
-    let beat = |counter, key| {
+    let beat = |counter, key: &SigningKey| {
         let beat = Beat::sign(counter, u64::try_from(clock::now_us()).unwrap(), key);
         site.feed.bedside().beat(&beat, clock::monotonic());
     };
     // Another gateway's says nothing of this one.
-    beat(0, &ed25519_dalek::SigningKey::from_bytes(&[4; 32]));
+    beat(0, &SigningKey::from_bytes(&[4; 32]));
     beat(0, &gateway_key());
     let since = clock::monotonic();
     assert_eq!(next_of(&mut socket, "contact").await["heard"], true);
