@@ -174,7 +174,11 @@ impl Commander {
         drop(turn);
         let why = outcome.as_ref().err().map(ToString::to_string);
         // What became of it is the watch's word; that it can't be noted undoes nothing, and is logged.
-        drop(recorder.note(vec![What::CommandDone { user, patient, action: what.into(), sequence, why }]).await);
+        drop(
+            recorder
+                .note(vec![What::CommandDone { user, patient, action: what.into(), sequence, why }])
+                .await,
+        );
         outcome.map(|()| sequence)
     }
 

@@ -87,7 +87,8 @@ mod tests {
         let at_s = |n: u64| i64::try_from(n).unwrap();
         assert!((0..10).all(|n| contact.take(&beat(n, 1000 + 2 * at_s(n)), at(2 * at_s(n)))));
         // The core keeps those of a minute, and plays them one each 4 s.
-        let counted = (10..40).filter(|n| contact.take(&beat(*n, 1000 + 2 * at_s(*n)), at(20 + 4 * at_s(n - 10))));
+        let counted =
+            (10..40).filter(|n| contact.take(&beat(*n, 1000 + 2 * at_s(*n)), at(20 + 4 * at_s(n - 10))));
         assert_eq!(counted.count(), 5, "the lag grows by 2 s with each, and 8 s is the most");
     }
 }

@@ -26,11 +26,19 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A gateway's connection that takes commands: its number, and its control stream.
 type Line = (u64, mpsc::Sender<Answer>);
 
+/// Those that there are.
+#[derive(Debug, Default)]
+struct Lines {
+    /// The number of the newest.
+    newest: u64,
+    by_signer: HashMap<SignerId, Vec<Line>>,
+}
+
 /// What all sessions share; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Relay {
     beats: broadcast::Sender<Vec<u8>>,
-    lines: Arc<Mutex<(u64, HashMap<SignerId, Vec<Line>>)>>,
+    lines: Arc<Mutex<Lines>>,
     metrics: Metrics,
 }
 
@@ -41,7 +49,7 @@ impl Relay {
         Self { beats: broadcast::Sender::new(BEATS_MAX), lines: Arc::default(), metrics }
     }
 
-    fn lines(&self) -> MutexGuard<'_, (u64, HashMap<SignerId, Vec<Line>>)> {
+    fn lines(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -49,10 +57,10 @@ impl Relay {
     #[must_use]
     pub fn line(&self, signers: Vec<SignerId>, control: &mpsc::Sender<Answer>) -> RelayLine {
         let mut lines = self.lines();
-        lines.0 += 1;
-        let number = lines.0;
+        lines.newest += 1;
+        let number = lines.newest;
         for signer in &signers {
-            lines.1.entry(*signer).or_default().push((number, control.clone()));
+            lines.by_signer.entry(*signer).or_default().push((number, control.clone()));
         }
         drop(lines);
         RelayLine { relay: self.clone(), signers, number, newest: None }
@@ -76,7 +84,7 @@ impl Relay {
             Err(error) => error.reason(),
             Ok(signer) => {
                 // The newest connection: an older one may be dead and not know it yet.
-                let line = self.lines().1.get(&signer).and_then(|lines| lines.last().cloned());
+                let line = self.lines().by_signer.get(&signer).and_then(|lines| lines.last().cloned());
                 match line.map(|(_, control)| control.try_send(Answer::Command(bytes))) {
                     None => "no_gateway",
                     Some(Err(_full_or_gone)) => "not_taken",
@@ -137,10 +145,10 @@ impl Drop for RelayLine {
     fn drop(&mut self) {
         let mut lines = self.relay.lines();
         for signer in &self.signers {
-            if let Some(of) = lines.1.get_mut(signer) {
+            if let Some(of) = lines.by_signer.get_mut(signer) {
                 of.retain(|(number, _)| *number != self.number);
             }
         }
-        lines.1.retain(|_, of| !of.is_empty());
+        lines.by_signer.retain(|_, of| !of.is_empty());
     }
 }

@@ -72,7 +72,8 @@ fn now_s() -> u64 {
 impl Bedside {
     fn new(webhook: Option<WebhookEntry>) -> Self {
         let mut site = Site::new(4);
-        let (city, study, clinic) = (Hospital::on_ledger(0x50), Hospital::on_ledger(0x52), Hospital::on_ledger(0x51));
+        let (city, study, clinic) =
+            (Hospital::on_ledger(0x50), Hospital::on_ledger(0x52), Hospital::on_ledger(0x51));
         site.register(&city.0, RecipientStatus::Active, RecipientKind::Treating, false);
         site.register(&study.0, RecipientStatus::Active, RecipientKind::Other, false);
         site.register(&clinic.0, RecipientStatus::Active, RecipientKind::Treating, true);
@@ -82,15 +83,18 @@ impl Bedside {
         let home = Home::new(Limits::with_budget(64 << 20));
         let pins = Arc::new(site.enrolment.pins().unwrap());
         let limits = home.limits;
-        let mut committer = Gateway::open_with(home.dir.path(), limits, Some(Arc::clone(&pins)), now_s()).committer;
+        let mut committer =
+            Gateway::open_with(home.dir.path(), limits, Some(Arc::clone(&pins)), now_s()).committer;
         let bytes = site.bytes(now_s());
-        let bundle = verify_bundle(&bytes, &pins, &committer.policy.outputs().floors.borrow(), now_s()).unwrap();
+        let bundle =
+            verify_bundle(&bytes, &pins, &committer.policy.outputs().floors.borrow(), now_s()).unwrap();
         let origin = edge_gateway::policy::trail::Origin::Door;
         let change = Change::Bundle { bundle: Box::new(bundle), bytes, origin };
         committer.decide(Proposal::new(change).0, clock::now_us());
         // At once, so that no test waits for a delay.
         let at_once = AlarmLimits { low: Some(90.0), ..AlarmLimits::default() };
-        let entry = WatchEntry { limits: [("spo2".to_owned(), at_once)].into(), webhook, ..WatchEntry::default() };
+        let entry =
+            WatchEntry { limits: [("spo2".to_owned(), at_once)].into(), webhook, ..WatchEntry::default() };
         let registry = Registry::new();
         let (tap, material) = start::open(&entry, committer.keys.watch(), device_key(), &registry).unwrap();
         committer.tap = tap;
@@ -102,18 +106,33 @@ impl Bedside {
         let (trail, stop) = (committer.policy.store(), CancellationToken::new());
         let (shown, displays) = std_mpsc::channel();
         let publisher: Arc<dyn Publish> = Arc::new(Displays(shown));
-        let mut watch =
-            start::start(material, &handle, trail.clone(), pins, Some(publisher), &stop).unwrap();
+        let mut watch = start::start(material, &handle, trail.clone(), pins, Some(publisher), &stop).unwrap();
         let standings = std::mem::replace(&mut watch.standings, mpsc::channel(1).1);
         let linger = Duration::from_millis(1);
-        let inputs = Inputs { inbound: inbound_in, acked: acked_in, proposals: proposals_in, standings, linger };
+        let inputs =
+            Inputs { inbound: inbound_in, acked: acked_in, proposals: proposals_in, standings, linger };
         let running = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             let link_stop = CancellationToken::new();
             runtime.block_on(thread::run(committer, inputs, Arc::new(Uplink::new([])), link_stop)).unwrap();
         });
         let (study, clinic, _acked) = (study.0, clinic.0, acked);
-        Self { home, site, city, study, clinic, inbound, watch, trail, registry, displays, stop, running, handle, _acked }
+        Self {
+            home,
+            site,
+            city,
+            study,
+            clinic,
+            inbound,
+            watch,
+            trail,
+            registry,
+            displays,
+            stop,
+            running,
+            handle,
+            _acked,
+        }
     }
 
     async fn publish(&self, topic: &str, payload: &str) -> Verdict {
@@ -151,7 +170,8 @@ impl Bedside {
 
     fn counted(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let families = self.registry.gather();
-        let of = families.iter().filter(|family| family.name() == name).flat_map(|family| family.get_metric());
+        let of =
+            families.iter().filter(|family| family.name() == name).flat_map(|family| family.get_metric());
         of.filter(|metric| {
             labels.iter().all(|(key, value)| {
                 metric.get_label().iter().any(|label| label.name() == *key && label.value() == *value)
@@ -185,7 +205,10 @@ async fn an_alarm_is_shown_sealed_and_acknowledged_by_who_may() {
     let mut bedside = Bedside::new(None);
     assert_eq!(bedside.publish("num/spo2", r#"{"v":84}"#).await, Verdict::Stored);
     let standing = bedside.standing("the alarm", |standing| !standing.alarms.is_empty()).await;
-    assert_eq!((standing.alarms[0].kind, standing.alarms[0].text()), (Kind::Low, "** SpO2 84 < 90".to_owned()));
+    assert_eq!(
+        (standing.alarms[0].kind, standing.alarms[0].text()),
+        (Kind::Low, "** SpO2 84 < 90".to_owned())
+    );
     let (topic, payload) = bedside.displays.recv_timeout(PATIENCE).unwrap();
     assert_eq!((topic.as_str(), &payload["loudest"]), ("gateway/v1/alarms/1", &serde_json::json!("medium")));
     assert_eq!(payload["alarms"][0]["text"], "** SpO2 84 < 90");
@@ -199,7 +222,9 @@ async fn an_alarm_is_shown_sealed_and_acknowledged_by_who_may() {
     let city = bedside.city.0.id();
     send(bedside.sealed(&bedside.clinic, acknowledge(), |command| command.domain = city));
     for reason in ["not_granted", "not_treating", "signature"] {
-        bedside.until_counted("caregate_gateway_commands_total", &[("action", "unheard"), ("outcome", reason)]).await;
+        bedside
+            .until_counted("caregate_gateway_commands_total", &[("action", "unheard"), ("outcome", reason)])
+            .await;
     }
     send(bedside.sealed(&bedside.city.0, acknowledge(), |command| {
         command.sequence = 1;
@@ -236,19 +261,26 @@ async fn an_alarm_is_shown_sealed_and_acknowledged_by_who_may() {
     let sealed = gateway.readings(DataClass::Alarm);
     let standings: Vec<_> = sealed
         .iter()
-        .filter_map(|reading| if let Value::Standing(standing) = &reading.value { Some(standing) } else { None })
+        .filter_map(
+            |reading| if let Value::Standing(standing) = &reading.value { Some(standing) } else { None },
+        )
         .collect();
     assert_eq!(standings.len(), sealed.len());
     assert!(standings.is_sorted_by_key(|standing| standing.at_us));
     assert!(standings.iter().any(|standing| standing.at_us == until), "what was shown was sealed");
     let opened = gateway.opened_by(&city);
-    assert!(opened.iter().any(|segment| segment.header.class == DataClass::Alarm), "and the hospital opens it");
+    assert!(
+        opened.iter().any(|segment| segment.header.class == DataClass::Alarm),
+        "and the hospital opens it"
+    );
     let kept = gateway.committer.keys.watch().all().unwrap();
     assert_eq!(kept[0].1.handled.len(), 1, "a restart replays nothing");
 }
 
 /// One request's head and body; answers 200.
-async fn take_request(mut stream: impl AsyncRead + tokio::io::AsyncWrite + Unpin) -> (String, serde_json::Value) {
+async fn take_request(
+    mut stream: impl AsyncRead + tokio::io::AsyncWrite + Unpin,
+) -> (String, serde_json::Value) {
     let mut bytes = Vec::new();
     loop {
         let mut part = [0; 4096];
@@ -259,7 +291,10 @@ async fn take_request(mut stream: impl AsyncRead + tokio::io::AsyncWrite + Unpin
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
         if let Ok(body) = serde_json::from_str(body) {
             let head = head.to_owned();
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                .await
+                .unwrap();
             stream.flush().await.unwrap();
             return (head, body);
         }
@@ -281,11 +316,10 @@ async fn a_webhook_gets_each_alarm_once_it_listens_again() {
     bedside.publish("event/fall", "").await;
     let (head, body) = tokio::time::timeout(PATIENCE, answering).await.unwrap().unwrap();
     assert!(head.starts_with("POST /alarms HTTP/1.1\r\n"), "{head}");
-    assert_eq!((&body["what"], &body["alarm"]["text"], &body["patient"]), (
-        &serde_json::json!("raised"),
-        &serde_json::json!("** FALL"),
-        &serde_json::json!(1)
-    ));
+    assert_eq!(
+        (&body["what"], &body["alarm"]["text"], &body["patient"]),
+        (&serde_json::json!("raised"), &serde_json::json!("** FALL"), &serde_json::json!(1))
+    );
     assert!(!body.to_string().contains(&Site::PATIENT.to_string()));
     bedside.until_counted("caregate_gateway_webhook_total", &[("outcome", "sent")]).await;
     assert!(bedside.counted("caregate_gateway_webhook_total", &[("outcome", "failed")]) >= 1.0);

@@ -2,9 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caregate_host::clock;
-use caregate_protocol::alarm::{
-    Alarm, Handled, Kind, Priority, Refusal, Score, Settings, Standing, State,
-};
+use caregate_protocol::alarm::{Alarm, Handled, Kind, Priority, Refusal, Score, Settings, Standing, State};
 use caregate_protocol::beat::Beat;
 use caregate_protocol::command::{Action, Content, SignedCommand};
 use caregate_protocol::id::DataClass;
@@ -103,7 +101,9 @@ fn confirm(feed: &Feed, sequence: u64, standing: Standing) {
 
 async fn send(site: &Site, cookie: &str, action: &str) -> (u16, String) {
     let body = format!(r#"{{"patient":"{PATIENT}","action":{action}}}"#);
-    let answer = post(site, "/api/command", &format!("Cookie: {cookie}\r\nContent-Type: application/json\r\n"), &body).await;
+    let answer =
+        post(site, "/api/command", &format!("Cookie: {cookie}\r\nContent-Type: application/json\r\n"), &body)
+            .await;
     (answer.status, answer.body)
 }
 
@@ -151,7 +151,11 @@ async fn a_command_is_signed_sealed_repeated_confirmed_and_noted() {
             Some((user.as_str(), action.as_str(), if why.is_none() { "done" } else { "refused" }))
         })
         .collect();
-    let expected =
-        [(USER, "acknowledge", "asked"), (USER, "acknowledge", "done"), (USER, "limits", "asked"), (USER, "limits", "refused")];
+    let expected = [
+        (USER, "acknowledge", "asked"),
+        (USER, "acknowledge", "done"),
+        (USER, "limits", "asked"),
+        (USER, "limits", "refused"),
+    ];
     assert_eq!(commands, expected);
 }

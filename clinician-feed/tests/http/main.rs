@@ -57,7 +57,11 @@ pub(crate) fn start_with(ring_bytes_max: usize, journal: Option<Journal>) -> Sit
     start_on(ring_bytes_max, journal, None)
 }
 
-pub(crate) fn start_on(ring_bytes_max: usize, journal: Option<Journal>, commander: Option<Commander>) -> Site {
+pub(crate) fn start_on(
+    ring_bytes_max: usize,
+    journal: Option<Journal>,
+    commander: Option<Commander>,
+) -> Site {
     let listener = daemon::listen("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (feed, stop) = (Arc::new(Feed::new(ring_bytes_max)), CancellationToken::new());

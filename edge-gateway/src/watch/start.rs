@@ -12,6 +12,7 @@ use prometheus::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::Standings;
 use super::config::WatchEntry;
 use super::engine::{Engine, Site};
 use super::metrics::WatchMetrics;
@@ -19,7 +20,6 @@ use super::store::WatchStore;
 use super::tap::{Seen, Tap};
 use super::thread::{COMMANDS_MAX, Inputs, Outputs, Parts, STANDINGS_MAX, Shell};
 use super::topic::Publish;
-use super::Standings;
 use super::webhook::{Target, Webhook};
 use crate::policy::{PolicyHandle, PolicyStore};
 

@@ -18,13 +18,13 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::Standings;
 use super::command::{Heard, hear};
 use super::engine::{Engine, Kept, Now, Told};
 use super::metrics::WatchMetrics;
 use super::store::WatchStore;
 use super::tap::Seen;
 use super::topic::{ALARMS_MAX, Payload, Publish, TOPIC, place};
-use super::Standings;
 use super::webhook::{Webhook, Word};
 use crate::policy::trail::{Event, label_of};
 use crate::policy::{Changes, PolicyStore};
@@ -135,7 +135,20 @@ impl Shell {
         let (kept, waiting) = (BTreeMap::new(), BTreeMap::new());
         let (started, started_us) = (clock::monotonic(), clock::now_us());
         let counter = 0;
-        Self { engine, store, trail, device, pins, metrics, outputs, kept, waiting, counter, started, started_us }
+        Self {
+            engine,
+            store,
+            trail,
+            device,
+            pins,
+            metrics,
+            outputs,
+            kept,
+            waiting,
+            counter,
+            started,
+            started_us,
+        }
     }
 
     fn now(&self) -> Now {

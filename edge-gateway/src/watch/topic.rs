@@ -4,8 +4,6 @@ use caregate_protocol::alarm::view::AlarmView;
 use caregate_protocol::id::PatientId;
 use serde::Serialize;
 
-
-
 /// What the topics begin with; the patient's number in this gateway's enrolment follows, from 1. No pseudonym is in a topic.
 pub const TOPIC: &str = "gateway/v1/alarms/";
 

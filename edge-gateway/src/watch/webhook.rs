@@ -67,7 +67,8 @@ impl Target {
         }
         let is_https = uri.scheme() == Some(&Scheme::HTTPS);
         let is_loopback = host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-        if !is_https && !(uri.scheme() == Some(&Scheme::HTTP) && is_loopback) {
+        let is_plain = uri.scheme() == Some(&Scheme::HTTP) && is_loopback;
+        if !is_https && !is_plain {
             bail!("watch.webhook.url must be https, or http to a loopback address");
         }
         let tls = is_https.then(|| connector(&entry.ca, &host)).transpose()?;

@@ -88,10 +88,13 @@ fn the_longest_standing_fits() {
     assert!(longest.encode().len() < STANDING_BYTES_MAX);
 }
 
+/// A parameter of the chart, and what its values score.
+type Row<'a> = (&'a dyn Fn(f64) -> Parameter, &'a [(f64, u8)]);
+
 /// The chart of the Royal College of Physicians, cell by cell: each band's ends.
 #[test]
 fn news2_scores_as_its_chart() {
-    let cases: &[(&dyn Fn(f64) -> Parameter, &[(f64, u8)])] = &[
+    let cases: &[Row<'_>] = &[
         (
             &Parameter::Respiration,
             &[(8.0, 3), (9.0, 1), (11.0, 1), (12.0, 0), (20.0, 0), (21.0, 2), (24.0, 2), (25.0, 3)],
@@ -147,6 +150,10 @@ fn news2_scores_as_its_chart() {
             assert_eq!(parameter.points(), *points, "{parameter:?}");
         }
     }
+}
+
+#[test]
+fn what_people_enter_scores_and_seven_make_a_sum() {
     assert_eq!((Parameter::Oxygen(true).points(), Parameter::Oxygen(false).points()), (2, 0));
     let points = |found| Parameter::Consciousness(found).points();
     assert_eq!(points(Consciousness::Alert), 0);

@@ -80,12 +80,6 @@ impl Queue {
         }
         (pause, given_up)
     }
-
-    /// How many wait.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.waiting.len()
-    }
 }
 
 #[cfg(test)]
@@ -101,7 +95,7 @@ mod tests {
         let mut queue = Queue::default();
         (0..60).for_each(|n| assert_eq!(queue.put(word(n, Priority::Low)), 0));
         (60..70).for_each(|n| drop(queue.put(word(n, Priority::High))));
-        assert_eq!((queue.len(), queue.next().unwrap().about), (WAITING_MAX, (1, 60)));
+        assert_eq!((queue.waiting.len(), queue.next().unwrap().about), (WAITING_MAX, (1, 60)));
         queue.sent(&word(60, Priority::High));
         (61..70).for_each(|n| queue.sent(&word(n, Priority::High)));
         assert_eq!(queue.next().unwrap().about, (1, 6), "the first six made room");

@@ -34,9 +34,7 @@ pub(in crate::demo) struct Seen {
 pub(super) fn play(system: &mut System<'_>, pages: &mut Pages, seen: &mut Seen) -> anyhow::Result<()> {
     say("story: staff set an alarm limit from the ward; it is passed");
     let patient = system.deployment.patients.first().context("no patient")?.patient.clone();
-    let limits = |limits: serde_json::Value| {
-        json!({"patient": patient, "action": {"limits": {"quantity": HEART_RATE, "limits": limits}}})
-    };
+    let limits = |limits: serde_json::Value| json!({"patient": patient, "action": {"limits": {"quantity": HEART_RATE, "limits": limits}}});
     let sent = clock::monotonic();
     let low = json!({"high": HIGH, "delay_s": 0, "hysteresis": 0.0});
     pages.post("hospital", "/api/command", &limits(low), COMMAND_TIMEOUT)?;
@@ -49,6 +47,9 @@ pub(super) fn play(system: &mut System<'_>, pages: &mut Pages, seen: &mut Seen) 
     pages.expect("patient", &format!("{ALARM}\\s*acknowledged"), PAGE_TIMEOUT)?;
     seen.acknowledged = true;
     pages.post("hospital", "/api/command", &limits(serde_json::Value::Null), COMMAND_TIMEOUT)?;
-    say(&format!("story: the alarm was on the ward {:.0} ms after the limit, and is acknowledged", seen.alarm_ms.unwrap_or_default()));
+    say(&format!(
+        "story: the alarm was on the ward {:.0} ms after the limit, and is acknowledged",
+        seen.alarm_ms.unwrap_or_default()
+    ));
     Ok(())
 }
