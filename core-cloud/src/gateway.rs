@@ -198,10 +198,7 @@ async fn hello(connection: &Connection) -> Result<(SendStream, FrameStream), Ses
 fn check(record: &[u8], keys: &[VerifyingKey]) -> Result<(), (Refusal, &'static str)> {
     let record = Record::decode(record).map_err(|e| (Refusal::Malformed, e.reason()))?;
     let signer = record.signer();
-    let key = keys
-        .iter()
-        .find(|key| signer_id(key) == signer)
-        .ok_or((Refusal::Signature, "signer"))?;
+    let key = keys.iter().find(|key| signer_id(key) == signer).ok_or((Refusal::Signature, "signer"))?;
     let verified = match &record {
         Record::Segment(segment) => segment.verify(key).map(drop).map_err(RecordError::from),
         Record::Wrap(wrap) => wrap.verify(key).map_err(RecordError::from),

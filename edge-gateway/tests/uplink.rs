@@ -611,8 +611,7 @@ async fn acknowledgements_without_end_do_not_keep_sensors_waiting() {
     let (inbound, inbound_in) = mpsc::channel(16);
     let (acked, acked_in) = mpsc::channel(1024);
     let (_proposals, proposals_in) = mpsc::channel(1);
-    let inputs =
-        Inputs {
+    let inputs = Inputs {
         inbound: inbound_in,
         acked: acked_in,
         proposals: proposals_in,

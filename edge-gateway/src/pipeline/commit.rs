@@ -276,7 +276,9 @@ impl Committer {
                 Admission::Quarantine(reason, detail) => {
                     self.metrics.quarantined.with_label_values(&[reason]).inc();
                     self.hints.quarantine(publish, reason, &detail);
-                    if reason == IMPLAUSIBLE && let Some(patient) = policy.patient_of(&publish.device) {
+                    if reason == IMPLAUSIBLE
+                        && let Some(patient) = policy.patient_of(&publish.device)
+                    {
                         self.tap.implausible(patient, &publish.device);
                     }
                     verdicts[inbound] = Verdict::Quarantined;

@@ -17,9 +17,9 @@ use edge_gateway::inventory::table::Inventory;
 use edge_gateway::inventory::{InventoryMetrics, Shared, follow};
 use edge_gateway::keys::KeyStore;
 use edge_gateway::local::{AccessCodeEntry, App, LocalMetrics, Login, Offers, router};
-use edge_gateway::watch::Standings;
 use edge_gateway::metrics::Metrics;
 use edge_gateway::policy::{Decider, PolicyHandle, Proposal};
+use edge_gateway::watch::Standings;
 use ledger_client::fixture::{Hospital, Signer, Site};
 use ledger_client::revoke::{RevokeKeyEntry, RevokeKeyFile, RevokeKeys, RevokeSecret};
 use prometheus::Registry;
@@ -119,7 +119,20 @@ impl Gateway {
         let options = Options { connections_max: 32, tls: None };
         tokio::spawn(http::serve(listener, router(Arc::new(app)), options, stop.clone()));
         let _folder = folder;
-        Self { address, site, city, rescue, policy, inventory, hints, quarantined, views, registry, stop, _folder }
+        Self {
+            address,
+            site,
+            city,
+            rescue,
+            policy,
+            inventory,
+            hints,
+            quarantined,
+            views,
+            registry,
+            stop,
+            _folder,
+        }
     }
 
     /// Hands in the ledger as it is now.

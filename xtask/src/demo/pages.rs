@@ -92,7 +92,8 @@ impl Pages {
         timeout: Duration,
     ) -> anyhow::Result<()> {
         let command = json!({"post": name, "path": path, "body": body, "timeout_ms": timeout.as_millis()});
-        self.perform(command, timeout + BROWSER_TIMEOUT).with_context(|| format!("{path} from the page {name}"))
+        self.perform(command, timeout + BROWSER_TIMEOUT)
+            .with_context(|| format!("{path} from the page {name}"))
     }
 
     /// Presses the first button with this text.

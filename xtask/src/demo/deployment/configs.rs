@@ -72,7 +72,8 @@ impl Deployment {
 
     /// So that NEWS2 is scored without anybody having to say so.
     fn watched(&self) -> String {
-        let adult = |patient: &str| format!("[[watch.patient]]\npatient = \"{patient}\"\ncategory = \"adult\"\n");
+        let adult =
+            |patient: &str| format!("[[watch.patient]]\npatient = \"{patient}\"\ncategory = \"adult\"\n");
         self.patients.iter().map(|patient| adult(&patient.patient)).collect()
     }
 
