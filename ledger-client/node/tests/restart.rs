@@ -95,7 +95,7 @@ fn a_killed_node_goes_on_where_it_was() {
     assert!(transactions >= answered.len() as u64 && head >= transactions);
     // State and chain agree: each transaction raised the epoch by one and the nonce by one.
     assert_eq!((ledger.epoch(), ledger.nonce(&ledger.governor)), (transactions, transactions));
-    assert!(ledger.send(&ledger.governor, call(&ledger, transactions)).success());
+    assert!(ledger.send(&ledger.governor, call(&ledger, sent)).success());
     node.stop();
     assert_eq!(check_chain_after_stop(&site), transactions + 1);
 }
