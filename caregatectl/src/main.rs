@@ -2,6 +2,7 @@
 
 mod args;
 mod audit;
+mod consent;
 mod controller;
 mod devices;
 mod emergency;
@@ -42,6 +43,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Wallet(wallet::Arguments),
+    Consent(consent::Arguments),
     Participant(participant::Arguments),
     Governance(governance::Arguments),
     Emergency(emergency::Arguments),
@@ -77,6 +79,7 @@ async fn main() -> ExitCode {
 async fn run(command: Command, json: bool) -> Outcome {
     match command {
         Command::Wallet(arguments) => wallet::run(arguments).await,
+        Command::Consent(arguments) => consent::run(arguments).await,
         Command::Participant(arguments) => participant::run(arguments).await,
         Command::Governance(arguments) => governance::run(arguments).await,
         Command::Emergency(arguments) => emergency::run(arguments).await,

@@ -18,6 +18,8 @@
 #[cfg(any(test, feature = "keystore"))]
 pub mod keystore;
 #[cfg(any(test, feature = "keystore"))]
+pub mod shares;
+#[cfg(any(test, feature = "keystore"))]
 mod state;
 
 use std::fmt;

@@ -148,10 +148,15 @@ impl Node {
         address
     }
 
-    pub(crate) fn wallet(&self, name: &str) -> Wallet<'_> {
+    /// A place for a wallet, and its passphrase.
+    pub(crate) fn wallet_at(&self, name: &str) -> Wallet<'_> {
         let passphrase = self.path(&format!("{name}.passphrase"));
         write_private(Path::new(&passphrase), "a passphrase of the test\n");
-        let wallet = Wallet { node: self, keystore: self.path(&format!("{name}.wallet")), passphrase };
+        Wallet { node: self, keystore: self.path(&format!("{name}.wallet")), passphrase }
+    }
+
+    pub(crate) fn wallet(&self, name: &str) -> Wallet<'_> {
+        let wallet = self.wallet_at(name);
         let ledger = ["--chain-id", "4711", "--contract", &self.contract, "--validator", &self.validator];
         let mut arguments = ledger.to_vec();
         arguments.extend(["--memory-mib", "8", "--passes", "1"]);

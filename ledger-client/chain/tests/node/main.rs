@@ -253,9 +253,11 @@ async fn events_are_read_in_their_order() {
     cast.revoke(&chain).await;
     let events = chain.events(0, chain.head().await.unwrap().number).await.unwrap();
     let names: Vec<_> = events.iter().map(|event| event.event.name()).collect();
-    assert_eq!(names, ["ParticipantSet", "ParticipantKeySet", "Granted", "DeviceBound", "Revoked"]);
+    let expected =
+        ["ChangeApproved", "ParticipantSet", "ParticipantKeySet", "Granted", "DeviceBound", "Revoked"];
+    assert_eq!(names, expected);
     assert!(events.is_sorted_by_key(|event| event.block));
-    let Event::Granted(signed) = &events[2].event else { panic!("{:?}", events[2]) };
+    let Event::Granted(signed) = &events[3].event else { panic!("{:?}", events[3]) };
     assert_eq!(signed.grant.grantee, cast.hospital.id());
     let relay = RelayKey::random();
     assert!(!format!("{relay:?}").contains("Signer"), "{relay:?}");
