@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use ledger_chain::{Chain, Event, LOG_BLOCKS_MAX, LedgerEvent};
+use ledger_client::verify::NextKeys;
 use serde_json::{Value, json};
 
 use crate::args::{address, class_names, hex0x, purpose_names, utc};
@@ -113,6 +114,80 @@ fn details(event: &Event) -> Value {
         Event::EmergencyReviewed { pseudonym, domain, number } => json!({
             "pseudonym": hex::encode(pseudonym.0), "domain": address(domain), "number": number,
         }),
+        Event::KeysRotated(next) => json!({
+            "relationship": next.relationship.to_string(), "version": next.version,
+            "grant_key": hex0x(&next.grant_key), "revoke_key": hex0x(&next.revoke_key),
+        }),
+        Event::KeysRecovered(next) => json!({
+            "relationship": next.relationship.to_string(), "version": next.version,
+            "grant_key": hex0x(&next.grant_key.0), "revoke_key": hex0x(&next.revoke_key.0),
+        }),
+        Event::CustodiansSet(custody) => json!({
+            "relationship": custody.relationship.to_string(), "version": custody.version,
+        }),
+        Event::RecoveryBegun(recovery) => json!({
+            "relationship": recovery.next.relationship.to_string(), "ready_at": recovery.ready_at,
+        }),
+        Event::Anchored(signed) => json!({
+            "log": hex0x(&signed.anchor.log.0), "first": signed.anchor.first, "last": signed.anchor.last,
+            "root": hex0x(&signed.anchor.root),
+        }),
+        Event::ChangeApproved { change, governor, ready_at } => json!({
+            "change": hex0x(change), "governor": hex0x(&governor.0), "ready_at": ready_at,
+        }),
+        Event::ChangeOpposed { change, governor, stopped } => json!({
+            "change": hex0x(change), "governor": hex0x(&governor.0), "stopped": stopped,
+        }),
+        Event::CouncilSet(council) => json!({
+            "governors": council.governors.iter().map(|one| hex0x(&one.0)).collect::<Vec<_>>(),
+            "threshold": council.threshold, "delay_s": council.delay_s, "version": council.version,
+        }),
+    }
+}
+
+/// Keys' succession, audit logs and governance.
+#[expect(clippy::wildcard_enum_match_arm, reason = "`sentence` has the others")]
+fn later(event: &Event) -> String {
+    match event {
+        Event::KeysRotated(next) => {
+            format!("relationship {} has other keys (version {})", next.relationship, next.version)
+        }
+        Event::KeysRecovered(next) => {
+            let NextKeys { relationship, version, .. } = next;
+            format!(
+                "relationship {relationship} has the keys that its custodians asked for (version {version})"
+            )
+        }
+        Event::CustodiansSet(custody) => {
+            format!("relationship {} names custodians (version {})", custody.relationship, custody.version)
+        }
+        Event::RecoveryBegun(recovery) => {
+            let relationship = recovery.next.relationship;
+            format!(
+                "custodians of relationship {relationship} ask for other keys, from {}",
+                utc(recovery.ready_at)
+            )
+        }
+        Event::Anchored(signed) => {
+            let anchor = &signed.anchor;
+            format!("log {} anchors entries {} to {}", hex0x(&anchor.log.0), anchor.first, anchor.last)
+        }
+        Event::ChangeApproved { change, governor, .. } => {
+            format!("governor {} is for change {}", hex0x(&governor.0), hex0x(change))
+        }
+        Event::ChangeOpposed { change, governor, stopped } => {
+            let stopped = if *stopped { ", which is stopped" } else { "" };
+            format!("governor {} is against change {}{stopped}", hex0x(&governor.0), hex0x(change))
+        }
+        Event::CouncilSet(council) => {
+            format!(
+                "{} of {} govern (version {})",
+                council.threshold,
+                council.governors.len(),
+                council.version
+            )
+        }
+        _ => event.name().to_owned(),
     }
 }
 
@@ -169,6 +244,14 @@ fn sentence(event: &LedgerEvent) -> String {
         Event::EmergencyReviewed { pseudonym, domain, number } => {
             format!("emergency {number} of {} for {} was reviewed", address(domain), hex::encode(pseudonym.0))
         }
+        other @ (Event::KeysRotated(_)
+        | Event::KeysRecovered(_)
+        | Event::CustodiansSet(_)
+        | Event::RecoveryBegun(_)
+        | Event::Anchored(_)
+        | Event::ChangeApproved { .. }
+        | Event::ChangeOpposed { .. }
+        | Event::CouncilSet(_)) => later(other),
     };
     format!("{:>8}  {text}", event.block)
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 use caregate_host::key_file::{self, Existing};
+use caregate_protocol::id::RecipientId;
 use caregate_protocol::policy::{Commitment, Emergency, Pseudonym};
 use clap::{Args, Subcommand};
 use ledger_client::verify::slots;
@@ -28,6 +29,26 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Open(OpenArgs),
+    Review(ReviewArgs),
+}
+
+/// Note on the ledger that an emergency was looked at; by a governor. It changes nothing about who opens what
+#[derive(Debug, Args)]
+struct ReviewArgs {
+    #[command(flatten)]
+    ledger: LedgerArgs,
+    /// File with a governor's key (mode 0600), which is not the domain's own
+    #[arg(long, value_name = "FILE")]
+    governor_key: PathBuf,
+    /// The emergency's pseudonym: 32 bytes in hexadecimal
+    #[arg(long, value_name = "HEX", value_parser = parse_pseudonym)]
+    pseudonym: Pseudonym,
+    /// The domain's address
+    #[arg(long, value_name = "ADDRESS")]
+    domain: RecipientId,
+    /// Which of its emergencies [default: the newest]
+    #[arg(long, value_name = "N")]
+    number: Option<u64>,
 }
 
 /// Break the glass: the gateway that watches the pseudonym opens live readings to the domain until the time is over
@@ -61,6 +82,7 @@ struct OpenArgs {
 pub(crate) async fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::Open(arguments) => open(&arguments).await,
+        Command::Review(arguments) => review(&arguments).await,
     }
 }
 
@@ -112,6 +134,23 @@ async fn open(arguments: &OpenArgs) -> Outcome {
             "domain": address(&key.id()), "number": emergency.number, "from": from, "until": until,
             "opening": opening, "ledger": mined(&sent),
         }),
+    ))
+}
+
+async fn review(arguments: &ReviewArgs) -> Outcome {
+    let ReviewArgs { ledger, pseudonym, domain, .. } = arguments;
+    let key = domain_key(&arguments.governor_key)?;
+    let chain = ledger.connect().await?;
+    let number = match arguments.number {
+        Some(number) => number,
+        None => chain.emergency_number(pseudonym, domain).await?,
+    };
+    let review = key.review(pseudonym, domain, number, &ledger.domain());
+    let sent = chain.review_emergency(pseudonym, domain, number, &review, &ledger.node.relay()?).await?;
+    let id = address(domain);
+    Ok(Done::new(
+        format!("emergency {number} of {id} is noted as reviewed (block {})", sent.block),
+        json!({ "domain": id, "number": number, "ledger": mined(&sent) }),
     ))
 }
 

@@ -2,9 +2,11 @@
 
 mod args;
 mod audit;
+mod consent;
 mod controller;
 mod devices;
 mod emergency;
+mod governance;
 mod http;
 mod ledger;
 mod outcome;
@@ -41,7 +43,9 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Wallet(wallet::Arguments),
+    Consent(consent::Arguments),
     Participant(participant::Arguments),
+    Governance(governance::Arguments),
     Emergency(emergency::Arguments),
     Audit(audit::Arguments),
     /// List the switches that are connected to the controller
@@ -75,7 +79,9 @@ async fn main() -> ExitCode {
 async fn run(command: Command, json: bool) -> Outcome {
     match command {
         Command::Wallet(arguments) => wallet::run(arguments).await,
+        Command::Consent(arguments) => consent::run(arguments).await,
         Command::Participant(arguments) => participant::run(arguments).await,
+        Command::Governance(arguments) => governance::run(arguments).await,
         Command::Emergency(arguments) => emergency::run(arguments).await,
         Command::Audit(arguments) => audit::run(arguments, json).await,
         Command::Switches { controller } => controller::switches(&controller).await,

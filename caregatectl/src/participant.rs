@@ -8,16 +8,18 @@ use caregate_protocol::id::RecipientId;
 use caregate_protocol::policy::{RecipientKind, RecipientStatus};
 use clap::{Args, Subcommand, ValueEnum};
 use ledger_chain::SignedParticipantKey;
+use ledger_client::verify::ParticipantChange;
 use ledger_client::wallet::DomainKey;
 use serde_json::json;
 
 use crate::args::{address, hex0x, parse_bytes, parse_kind};
-use crate::ledger::{LedgerArgs, mined, sender};
+use crate::governance::{governed, governor_keys};
+use crate::ledger::{LedgerArgs, mined};
 use crate::outcome::{Done, Outcome};
 
 /// Domains that take part: hospitals, as patients' grants name them.
 ///
-/// The registrar says who takes part, and can suspend. A participant's HPKE key carries its own signature, so nobody can put another in
+/// The governors say who takes part, and can suspend. A participant's HPKE key carries its own signature, so nobody can put another in
 /// its place.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -27,7 +29,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a domain's or a registrar's ledger key (mode 0600), and say its address
+    /// Make a domain's or a governor's ledger key (mode 0600), and say its address
     New {
         /// New file for the key
         #[arg(long, value_name = "FILE")]
@@ -61,14 +63,17 @@ enum Status {
     Unknown,
 }
 
-/// Say who takes part, and as what; by the registrar
+/// Say who takes part, and as what; by governors
+///
+/// Each governor approves the same change, from wherever they are. What widens waits as long as the ledger says; the same command,
+/// then without a key, puts it in force. A suspension doesn't wait.
 #[derive(Debug, Args)]
 struct RegisterArgs {
     #[command(flatten)]
     ledger: LedgerArgs,
-    /// File with the registrar's key (mode 0600)
+    /// File with a governor's key (mode 0600); repeated for several, none where the change has waited
     #[arg(long, value_name = "FILE")]
-    registrar_key: PathBuf,
+    governor_key: Vec<PathBuf>,
     /// The participant's address
     #[arg(long, value_name = "ADDRESS")]
     participant: RecipientId,
@@ -126,20 +131,35 @@ fn new(out: &Path) -> Outcome {
 }
 
 async fn register(arguments: &RegisterArgs) -> Outcome {
-    let registrar = sender(&arguments.registrar_key)?;
+    let governors = governor_keys(&arguments.governor_key)?;
     let chain = arguments.ledger.connect().await?;
     let status = match arguments.status {
         Status::Active => Some(RecipientStatus::Active),
         Status::Suspended => Some(RecipientStatus::Suspended),
         Status::Unknown => None,
     };
-    let RegisterArgs { participant, kind, emergency, .. } = arguments;
-    let sent = chain.set_participant(participant, status, *kind, *emergency, &registrar).await?;
+    let RegisterArgs { participant, kind, emergency, ledger, .. } = arguments;
+    let known = chain.participant_version(participant).await?;
+    let version = known.checked_add(1).context("no change of this participant is left")?;
+    let change =
+        ParticipantChange { participant: *participant, status, kind: *kind, emergency: *emergency, version };
+    let relay = ledger.node.relay()?;
+    let mut sent = None;
+    for key in &governors {
+        let approval = key.approve_participant(&change, &ledger.domain());
+        sent = Some(chain.approve_participant(&change, &approval, &relay).await?);
+        if chain.participant_version(participant).await? >= version {
+            break;
+        }
+    }
+    if governors.is_empty() {
+        sent = Some(chain.apply_participant(&change, &relay).await?);
+    }
+    let is_in_force = chain.participant_version(participant).await? >= version;
     let id = address(participant);
-    Ok(Done::new(
-        format!("{id} is {:?} (block {})", arguments.status, sent.block).to_lowercase(),
-        json!({ "participant": id, "status": status, "kind": kind, "emergency": emergency, "ledger": mined(&sent) }),
-    ))
+    let wanted = json!({ "participant": id, "status": status, "kind": kind, "emergency": emergency });
+    let text = format!("{id} is {:?}", arguments.status).to_lowercase();
+    governed(&chain, &change.digest(&ledger.domain()), is_in_force, sent.as_ref(), text, wanted).await
 }
 
 fn hpke_public_key(text: &str) -> anyhow::Result<[u8; 32]> {

@@ -51,7 +51,7 @@ pub enum Why {
     Expired,
     /// The emergency's time was over.
     EmergencyOver,
-    /// The registrar has suspended this domain.
+    /// The governors have suspended this domain.
     Suspended,
 }
 

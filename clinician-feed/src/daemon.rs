@@ -12,22 +12,24 @@ use caregate_host::{admin, clock, config, http, key_file, log, net, shutdown};
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::wrap::HpkePrivateKey;
 use ledger_chain::{Chain, Follower};
+use ledger_client::verify as eip712;
 use ledger_client::wallet::DomainKey;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use socket2::SockRef;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::command::{COMMANDS_MAX, Commander};
 use crate::config::{ConfigFile, Domain, TlsFiles};
 use crate::emergency::{BreakGlass, Checked, EmergencyError, Opened, Request};
 use crate::export;
 use crate::feed::{self, EVENTS_MAX, Feed};
 use crate::journal::{Entry, Journal, What};
 use crate::ledger::Watcher;
-use crate::link::{Event, Link};
+use crate::link::{Event, Link, Staff};
 use crate::login::Login;
 use crate::metrics::Metrics;
 use crate::opener::Opener;
@@ -72,13 +74,14 @@ fn domain_key(path: &Path, recipient: &RecipientId) -> anyhow::Result<DomainKey>
 }
 
 impl Loaded {
-    fn link(&self, events: mpsc::Sender<Event>) -> Link {
+    fn link(&self, events: mpsc::Sender<Event>, staff: Option<Staff>) -> Link {
         Link {
             core: self.file.core.address,
             core_name: Some(self.file.core.name.clone()),
             identity: Arc::clone(&self.identity),
             recipient: self.file.recipient,
             events,
+            staff,
         }
     }
 
@@ -95,19 +98,27 @@ impl Loaded {
     }
 
     /// The ledger, followed in a task of its own until `stop`; and break-glass.
-    fn oversight(&mut self, metrics: &Metrics, stop: &CancellationToken) -> anyhow::Result<Oversight> {
+    fn oversight(
+        &mut self,
+        metrics: &Metrics,
+        commands: &broadcast::Sender<Vec<u8>>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Oversight> {
         let (recorder, entries) = self.recorder(metrics)?;
         let Some(ledger) = &self.file.ledger else {
-            return Ok(Oversight { recorder, ledger: None, break_glass: None });
+            return Ok(Oversight { recorder, ledger: None, break_glass: None, commander: None });
         };
         let chain = Chain::new(ledger.chain())?;
-        let break_glass = self.domain_key.take().map(|key| BreakGlass::new(chain.clone(), key, &entries));
+        let key = self.domain_key.take();
+        let signs = eip712::Domain { chain_id: ledger.chain_id, verifying_contract: ledger.contract };
+        let commander = key.clone().map(|key| Commander::new(key, signs, commands.clone()));
+        let break_glass = key.map(|key| BreakGlass::new(chain.clone(), key, &entries));
         let follower = Follower::start(chain, stop.clone());
         let (beds, trail) = (self.domain.beds.clone(), Arc::clone(recorder.trail()));
         let watcher = Watcher::new(follower, self.file.recipient, beds, trail, metrics.clone());
         let known = watcher.known();
         tokio::spawn(watcher.run(stop.clone()));
-        Ok(Oversight { recorder, ledger: Some(known), break_glass })
+        Ok(Oversight { recorder, ledger: Some(known), break_glass, commander })
     }
 
     fn opener(&self) -> Opener {
@@ -136,10 +147,13 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     let (listener, admin_listener) = (listen(&loaded.file.listen)?, net::listen(&loaded.file.admin)?);
     info!(page = %listener.local_addr()?, admin = %admin_listener.local_addr()?, tls = tls.is_some(), "listening");
 
-    let oversight = loaded.oversight(&metrics, &stop)?;
+    let commands = broadcast::Sender::new(COMMANDS_MAX);
+    let oversight = loaded.oversight(&metrics, &commands, &stop)?;
     let feed = Arc::new(Feed::new(loaded.file.ring_bytes_max));
+    feed.bedside().know(loaded.domain.device_keys.iter().copied());
+    let staff = Staff { feed: Arc::clone(&feed), commands };
     let (events_out, events) = mpsc::channel(EVENTS_MAX);
-    let (link, opener) = (loaded.link(events_out), loaded.opener());
+    let (link, opener) = (loaded.link(events_out, Some(staff)), loaded.opener());
     let opening = {
         let (feed, metrics, stop) = (Arc::clone(&feed), metrics.clone(), stop.clone());
         std::thread::Builder::new().name("opener".into()).spawn(move || {
@@ -213,7 +227,7 @@ pub async fn export(path: &Path) -> anyhow::Result<()> {
     }
     let stop = CancellationToken::new();
     let (events_out, events) = mpsc::channel(EVENTS_MAX);
-    let linking = tokio::spawn(loaded.link(events_out).run(stop.clone()));
+    let linking = tokio::spawn(loaded.link(events_out, None).run(stop.clone()));
     let opener = loaded.opener();
     let writing = tokio::task::spawn_blocking(move || {
         export::run(events, opener, BufWriter::new(std::io::stdout().lock()))

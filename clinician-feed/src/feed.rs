@@ -12,6 +12,7 @@ use caregate_protocol::id::{DataClass, PatientId};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
+use crate::bedside::Bedside;
 use crate::link::Event;
 use crate::metrics::Metrics;
 use crate::opener::{ChainState, OpenError, Opened, Opener, Taken};
@@ -44,6 +45,7 @@ pub struct Feed {
     ring: RwLock<Ring>,
     chains: RwLock<Chains>,
     newest: RwLock<Newest>,
+    bedside: Bedside,
     progress: watch::Sender<Progress>,
 }
 
@@ -55,6 +57,7 @@ impl Feed {
             ring: RwLock::new(Ring::new(bytes_max)),
             chains: RwLock::default(),
             newest: RwLock::default(),
+            bedside: Bedside::default(),
             progress: watch::Sender::default(),
         }
     }
@@ -69,6 +72,9 @@ impl Feed {
             *known = time.map_or(*known, |time| time.max(*known));
         }
         drop(newest);
+        for segment in &opened {
+            self.bedside.opened(segment);
+        }
         let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
         for segment in opened {
             ring.append(segment, opened_ms);
@@ -76,6 +82,12 @@ impl Feed {
         let next = ring.next();
         drop(ring);
         self.progress.send_modify(|progress| progress.next = next);
+    }
+
+    /// What gateways' watches say.
+    #[must_use]
+    pub fn bedside(&self) -> &Bedside {
+        &self.bedside
     }
 
     /// Says whether the core is connected.

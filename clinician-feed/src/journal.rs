@@ -86,6 +86,31 @@ pub enum What {
         /// Why.
         why: String,
     },
+    /// Staff are about to act on a gateway's watch.
+    Command {
+        /// Who.
+        user: String,
+        /// Whose watch.
+        patient: PatientId,
+        /// What.
+        action: String,
+        /// The command's number.
+        sequence: u64,
+    },
+    /// What became of it.
+    CommandDone {
+        /// Who.
+        user: String,
+        /// Whose watch.
+        patient: PatientId,
+        /// What.
+        action: String,
+        /// The command's number.
+        sequence: u64,
+        /// None where the watch confirmed it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
     /// Somebody opens emergencies often: for review.
     Frequent {
         /// Who.

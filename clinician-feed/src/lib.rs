@@ -11,9 +11,12 @@
 
 pub mod access;
 pub mod attempts;
+pub mod bedside;
 mod break_glass;
 pub mod chain;
+pub mod command;
 pub mod config;
+pub mod contact;
 pub mod daemon;
 pub mod emergency;
 pub mod export;

@@ -4,15 +4,18 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use caregate_host::clock;
 use caregate_host::identity::{Identity, Role};
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::uplink::{self as wire, Frame, FrameError, Framer};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connection, Endpoint, RecvStream, TransportConfig};
+use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, TransportConfig};
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+
+use crate::feed::Feed;
 
 /// First pause after a lost connection, doubled at each failure up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
@@ -83,6 +86,15 @@ pub enum Event {
     CaughtUp,
 }
 
+/// What goes beside records: gateways' heartbeats to us, staff's sealed commands to them.
+#[derive(Debug, Clone)]
+pub struct Staff {
+    /// Takes heartbeats.
+    pub feed: Arc<Feed>,
+    /// Commands to send; one that comes while there is no connection is lost, and its sender repeats it.
+    pub commands: broadcast::Sender<Vec<u8>>,
+}
+
 /// What the link needs.
 #[derive(Clone)]
 pub struct Link {
@@ -96,6 +108,8 @@ pub struct Link {
     pub recipient: RecipientId,
     /// To the opener; bounded, so that a slow opener holds the core by flow control.
     pub events: mpsc::Sender<Event>,
+    /// What goes beside records; none where history alone is wanted.
+    pub staff: Option<Staff>,
 }
 
 impl Link {
@@ -162,6 +176,7 @@ impl Link {
         self.tell(Event::Up).await?;
         let mut history =
             Subscription::open(&connection, self.recipient, progress.whole_below, live.next).await?;
+        let mut following = Following::open(&connection, self.staff.as_ref()).await?;
         progress.live_from(live.next);
         let mut catching_up = true;
         loop {
@@ -172,6 +187,7 @@ impl Link {
                     self.tell(Event::Record(record)).await?;
                     progress.live_at(number);
                 }
+                ended = following.carry() => return Err(ended),
                 record = history.record(), if catching_up => match record? {
                     Some((number, record)) => {
                         self.tell(Event::Record(record)).await?;
@@ -293,6 +309,65 @@ impl Subscription {
             match self.stream.read_chunk(READ_BYTES, true).await.map_err(transport)? {
                 Some(chunk) => self.framer.push(&chunk.bytes),
                 None => return Ok(None),
+            }
+        }
+    }
+}
+
+/// The stream beside records.
+struct Following<'a> {
+    staff: Option<(&'a Staff, broadcast::Receiver<Vec<u8>>)>,
+    stream: Option<(SendStream, RecvStream)>,
+    framer: Framer,
+}
+
+impl<'a> Following<'a> {
+    async fn open(connection: &Connection, staff: Option<&'a Staff>) -> Result<Self, LinkError> {
+        let staff = staff.map(|staff| (staff, staff.commands.subscribe()));
+        let stream = match &staff {
+            None => None,
+            Some(_) => {
+                let (mut out, incoming) = connection.open_bi().await.map_err(transport)?;
+                let frame = Frame::Follow { version: wire::VERSION };
+                out.write_all(&frame.encode()).await.map_err(transport)?;
+                Some((out, incoming))
+            }
+        };
+        Ok(Self { staff, stream, framer: Framer::new() })
+    }
+
+    /// Carries until the connection ends. Cancel-safe but for a command that is half written: then so is the connection.
+    async fn carry(&mut self) -> LinkError {
+        let (Some((staff, commands)), Some((out, incoming))) = (&mut self.staff, &mut self.stream) else {
+            return std::future::pending().await;
+        };
+        loop {
+            match self.framer.next_frame() {
+                Ok(Some(Frame::Beat { bytes })) => {
+                    staff.feed.bedside().beat(&bytes, clock::monotonic());
+                    continue;
+                }
+                Ok(Some(_)) => return LinkError::Unexpected,
+                Ok(None) => {}
+                Err(error) => return error.into(),
+            }
+            tokio::select! {
+                read = incoming.read_chunk(READ_BYTES, true) => match read {
+                    Ok(Some(chunk)) => self.framer.push(&chunk.bytes),
+                    Ok(None) => return transport("the core ended the following"),
+                    Err(error) => return transport(error),
+                },
+                command = commands.recv() => match command {
+                    Ok(bytes) => {
+                        let frame = Frame::Command { bytes }.encode();
+                        if let Err(error) = out.write_all(&frame).await {
+                            return transport(error);
+                        }
+                    }
+                    // They are repeated.
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return LinkError::Stopping,
+                },
             }
         }
     }

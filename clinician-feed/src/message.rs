@@ -1,5 +1,6 @@
 //! The stream's messages, as `docs/feed-api.md` has them.
 
+use caregate_protocol::alarm::view::PatientView;
 use caregate_protocol::code::by_number;
 use caregate_protocol::id::{DataClass, DeviceId, PatientId, StreamName};
 use caregate_protocol::policy::RelationshipId;
@@ -88,6 +89,15 @@ pub enum Message<'a> {
         /// `no_key`: emergencies can't be opened here; `refused`: the ledger would refuse them; `ready`.
         break_glass: &'static str,
     },
+    /// What the gateway's watch says of a patient.
+    Standing(Box<PatientView>),
+    /// Whether a patient's gateway is heard.
+    Contact {
+        /// Whose.
+        patient: PatientId,
+        /// It sent a heartbeat a moment ago.
+        heard: bool,
+    },
     /// A line of the list of who looked and what changed.
     Audit(&'a Line),
 }
@@ -158,7 +168,8 @@ impl<'a> From<&'a Entry> for Message<'a> {
                 let (t0_us, period_ns, scale, offset) = (*t0_us, *period_ns, *scale, *offset);
                 wave = Some(WaveMessage { t0_us, period_ns, scale, offset, samples });
             }
-            Value::Event { .. } => event = Some(true),
+            // A standing never gets into the ring (`feed.rs`).
+            Value::Event { .. } | Value::Standing(_) => event = Some(true),
         }
         Self::Reading(Box::new(ReadingMessage {
             n: entry.n,

@@ -39,6 +39,8 @@ pub struct Metrics {
     pub ledger_up: IntGauge,
     /// `caregate_feed_emergencies_total{outcome}`: opened, or why not.
     pub emergencies: IntCounterVec,
+    /// `caregate_feed_commands_total{action,outcome}`: what staff sent to gateways' watches.
+    pub commands: IntCounterVec,
     /// `caregate_feed_journal_failures_total`: entries that are not on disk.
     pub journal_failures: IntCounter,
 }
@@ -70,6 +72,11 @@ impl Metrics {
         let journal_failures =
             IntCounter::new("caregate_feed_journal_failures_total", "Journal entries that are not on disk")?;
         registry.register(Box::new(journal_failures.clone()))?;
+        let commands = IntCounterVec::new(
+            Opts::new("caregate_feed_commands_total", "Staff's commands by outcome"),
+            &["action", "outcome"],
+        )?;
+        registry.register(Box::new(commands.clone()))?;
         Ok(Self {
             records: counters("caregate_feed_records_total", "Records of the queue by outcome", "outcome")?,
             refused: counters("caregate_feed_refused_total", "Records not opened, by reason", "reason")?,
@@ -94,6 +101,7 @@ impl Metrics {
                 "Emergencies asked for by outcome",
                 "outcome",
             )?,
+            commands,
             journal_failures,
         })
     }

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use caregate_protocol::alarm::Standing;
 use caregate_protocol::id::{DataClass, PatientId, RecipientId, SignerId};
 use caregate_protocol::key::TreeNode;
-use caregate_protocol::reading::{self, Reading};
+use caregate_protocol::reading::{self, Reading, Value};
 use caregate_protocol::record::{Record, RecordError};
 use caregate_protocol::segment::{Segment, signer_id};
 use caregate_protocol::wrap::{HpkePrivateKey, Wrap};
@@ -86,8 +87,14 @@ pub struct Opened {
     pub class: DataClass,
     /// Its number in the chain.
     pub sequence: u64,
-    /// What was inside.
+    /// What was inside, but for standings.
     pub readings: Vec<Reading>,
+    /// What the gateway's watch says.
+    pub standings: Vec<Standing>,
+    /// Which gateway signed it.
+    pub signer: SignerId,
+    /// When it was sealed, Unix microseconds by the gateway's clock.
+    pub sealed_us: i64,
 }
 
 /// What came of one record.
@@ -230,7 +237,16 @@ impl Opener {
         let chain = self.chains.entry((h.patient, h.class)).or_default();
         match chain.link(h.sequence, h.prev, segment.hash()) {
             Link::New => {
-                Ok(Some(Opened { patient: h.patient, class: h.class, sequence: h.sequence, readings }))
+                let (readings, standings) = apart(readings);
+                Ok(Some(Opened {
+                    patient: h.patient,
+                    class: h.class,
+                    sequence: h.sequence,
+                    readings,
+                    standings,
+                    signer: h.signer,
+                    sealed_us: h.sealed_us,
+                }))
             }
             Link::Duplicate => Ok(None),
             Link::Broken => Err(OpenError::BrokenChain),
@@ -255,6 +271,19 @@ impl Opener {
     pub fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
     }
+}
+
+/// What sensors measured, and what the gateway's watch says of it.
+fn apart(readings: Vec<Reading>) -> (Vec<Reading>, Vec<Standing>) {
+    let mut standings = Vec::new();
+    let mut measured = Vec::with_capacity(readings.len());
+    for reading in readings {
+        match reading.value {
+            Value::Standing(standing) => standings.push(*standing),
+            Value::Numeric { .. } | Value::Waveform { .. } | Value::Event { .. } => measured.push(reading),
+        }
+    }
+    (measured, standings)
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ impl Entry {
     fn bytes(&self) -> usize {
         let samples = match &self.reading.value {
             Value::Waveform { samples, .. } => samples.len() * size_of::<i16>(),
-            Value::Numeric { .. } | Value::Event { .. } => 0,
+            Value::Numeric { .. } | Value::Event { .. } | Value::Standing(_) => 0,
         };
         let names = self.reading.device.as_str().len() + self.reading.stream.as_str().len();
         size_of::<Self>() + OVERHEAD_BYTES + names + samples
@@ -50,25 +50,23 @@ impl Entry {
     pub fn measured_us(&self) -> i64 {
         match (&self.reading.value, self.reading.sensor_time_us) {
             (Value::Waveform { t0_us, .. }, _) => *t0_us,
-            (Value::Numeric { .. } | Value::Event { .. }, Some(us)) => us,
-            (Value::Numeric { .. } | Value::Event { .. }, None) => self.reading.gateway_time_us,
+            (Value::Numeric { .. } | Value::Event { .. } | Value::Standing(_), Some(us)) => us,
+            (Value::Numeric { .. } | Value::Event { .. } | Value::Standing(_), None) => {
+                self.reading.gateway_time_us
+            }
         }
     }
 
     /// The quantity's number in the code table.
     #[must_use]
     pub fn quantity(&self) -> u16 {
-        match self.reading.value {
-            Value::Numeric { quantity, .. }
-            | Value::Waveform { quantity, .. }
-            | Value::Event { quantity } => quantity,
-        }
+        self.reading.value.quantity()
     }
 }
 
 /// The readings of an opened segment, numbered from `first`.
 pub fn entries(opened: Opened, first: u64, opened_ms: i64) -> impl Iterator<Item = Entry> {
-    let Opened { patient, class, sequence, readings } = opened;
+    let Opened { patient, class, sequence, readings, .. } = opened;
     (first..).zip(readings).enumerate().map(move |(index, (n, reading))| Entry {
         n,
         patient,
@@ -152,7 +150,7 @@ impl Ring {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use caregate_protocol::id::{DeviceId, StreamName};
+    use caregate_protocol::id::{DeviceId, SignerId, StreamName};
     use proptest::prelude::*;
 
     use super::*;
@@ -170,7 +168,15 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn segment(sequence: u64, readings: Vec<Reading>) -> Opened {
-        Opened { patient: PatientId([1; 16]), class: DataClass::Vitals, sequence, readings }
+        Opened {
+            patient: PatientId([1; 16]),
+            class: DataClass::Vitals,
+            sequence,
+            readings,
+            standings: Vec::new(),
+            signer: SignerId([6; 8]),
+            sealed_us: 1_790_000_000_002_000,
+        }
     }
 
     fn one(value: f64) -> Opened {

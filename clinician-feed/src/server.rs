@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::command::Commander;
 use crate::emergency::BreakGlass;
 use crate::feed::Feed;
 use crate::journal::What;
@@ -28,7 +29,7 @@ use crate::message::Bed;
 use crate::metrics::Metrics;
 use crate::record::Recorder;
 use crate::session::AGE_MAX;
-use crate::{break_glass, fhir, page, stream};
+use crate::{break_glass, command, fhir, page, stream};
 
 /// HTTP connections at once, upgraded ones not counted: a browser opens up to six.
 pub const CONNECTIONS_MAX: usize = 256;
@@ -48,6 +49,8 @@ pub struct Oversight {
     pub ledger: Option<watch::Receiver<Known>>,
     /// Opens emergencies; none without a key.
     pub break_glass: Option<BreakGlass>,
+    /// Sends commands; none without a key.
+    pub commander: Option<Commander>,
 }
 
 /// What the routes share.
@@ -127,6 +130,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/session", get(session))
         .route("/api/stream", get(open_stream))
         .route("/api/emergency", post(break_glass::open))
+        .route("/api/command", post(command::post))
         .nest("/fhir", fhir::router())
         .route("/api/{*rest}", get(async || problem(StatusCode::NOT_FOUND, "no such interface")))
         .fallback(get(page::asset))

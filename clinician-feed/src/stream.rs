@@ -3,6 +3,7 @@
 //! Nothing is queued for a reader: it is sent what the ring holds from its number on, as fast as it takes it. One that falls
 //! off the ring's tail is closed with 1013 and may come back with `from`.
 
+mod bedside;
 mod oversight;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,6 +86,7 @@ struct Stream {
     at: u64,
     told: Chains,
     oversight: Told,
+    bedside: bedside::Told,
     user: Arc<str>,
     /// Whose readings this reader was sent.
     looked: BTreeSet<PatientId>,
@@ -102,6 +104,7 @@ pub async fn run(app: Arc<App>, socket: WebSocket, from: Option<u64>, access: Ac
         at: 0,
         told: BTreeMap::new(),
         oversight: Told::default(),
+        bedside: bedside::Told::default(),
         user: Arc::clone(&access.user),
         looked: BTreeSet::new(),
         link_up: false,
@@ -125,6 +128,7 @@ impl Stream {
         let since = clock::monotonic();
         let (mut progress, mut closed) = (app.feed.progress(), app.login.closed());
         let mut news = News::of(&app.oversight);
+        let mut standings = app.feed.bedside().changed();
         self.greet(from, &mut progress).await?;
         let mut pings = interval(PING_INTERVAL);
         let mut chains = interval(CHAIN_INTERVAL);
@@ -155,8 +159,10 @@ impl Stream {
                 _ = chains.tick() => {
                     self.tell_chains().await?;
                     self.tell_oversight().await?;
+                    self.tell_bedside().await?;
                 }
                 () = news.come() => self.tell_oversight().await?,
+                Ok(()) = standings.changed() => self.tell_bedside().await?,
                 more = more(&mut progress, at, link_up) => self.send_more(more.ok_or(End::Stopping)?).await?,
             }
         }
@@ -179,7 +185,8 @@ impl Stream {
         let frames = vec![text(&hello), text(&Message::link(link_up))];
         self.send(frames).await?;
         self.tell_chains().await?;
-        self.tell_oversight().await
+        self.tell_oversight().await?;
+        self.tell_bedside().await
     }
 
     /// What the ring holds from our number on, and the link if it changed.
@@ -190,7 +197,13 @@ impl Stream {
         }
         let page = self.app.feed.read(self.at, BATCH).map_err(End::Slow)?;
         let Some(last) = page.last().map(|entry| entry.n) else { return Ok(()) };
-        let patients: BTreeSet<_> = page.iter().map(|entry| entry.patient).collect();
+        self.note_looks(page.iter().map(|entry| entry.patient).collect()).await;
+        self.send(page.iter().map(|entry| text(&Message::from(&**entry))).collect()).await?;
+        self.at = last + 1;
+        Ok(())
+    }
+
+    async fn note_looks(&mut self, patients: BTreeSet<PatientId>) {
         let new: Vec<_> = patients.difference(&self.looked).copied().collect();
         if !new.is_empty() {
             self.looked.extend(&new);
@@ -198,9 +211,6 @@ impl Stream {
             // That it can't be noted is logged and counted, and keeps nobody from a patient.
             drop(self.app.oversight.recorder.note(new.into_iter().map(look).collect()).await);
         }
-        self.send(page.iter().map(|entry| text(&Message::from(&**entry))).collect()).await?;
-        self.at = last + 1;
-        Ok(())
     }
 
     async fn tell_chains(&mut self) -> Result<(), End> {
@@ -220,6 +230,17 @@ impl Stream {
         } else {
             self.send(frames.into_iter().map(|json| Frame::Text(json.into())).collect()).await
         }
+    }
+
+    /// What gateways' watches say, and whether gateways are heard.
+    async fn tell_bedside(&mut self) -> Result<(), End> {
+        let news = self.bedside.news(self.app.feed.bedside(), clock::monotonic());
+        let shown = |message: &Message<'_>| {
+            if let Message::Standing(view) = message { Some(view.patient) } else { None }
+        };
+        self.note_looks(news.iter().filter_map(shown).collect()).await;
+        let frames: Vec<_> = news.iter().map(text).collect();
+        if frames.is_empty() { Ok(()) } else { self.send(frames).await }
     }
 
     async fn send(&mut self, frames: Vec<Frame>) -> Result<(), End> {

@@ -23,7 +23,7 @@ pub struct Line {
     /// Unix time in milliseconds.
     pub at_ms: i64,
     /// What happened: `login`, `look`, `export`, `emergency`, `emergency_opened`, `emergency_failed`, `frequent`, `granted`,
-    /// `ended`, `emergency_seen`, `suspended`, `reinstated`.
+    /// `ended`, `emergency_seen`, `suspended`, `reinstated`, `command`, `command_done`, `command_failed`.
     pub what: &'static str,
     /// Who did it, where it was one of ours.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,6 +133,14 @@ fn line_of(entry: &Entry) -> Line {
         }
         What::EmergencyFailed { user, pseudonym, why, .. } => {
             Line { about: about(pseudonym), text: Some(why.clone()), ..line("emergency_failed", user) }
+        }
+        What::Command { user, patient, action, .. } => {
+            Line { patient: Some(*patient), text: Some(action.clone()), ..line("command", user) }
+        }
+        What::CommandDone { user, patient, action, why, .. } => {
+            let what = if why.is_none() { "command_done" } else { "command_failed" };
+            let text = why.as_ref().map_or_else(|| action.clone(), |why| format!("{action}: {why}"));
+            Line { patient: Some(*patient), text: Some(text), ..line(what, user) }
         }
         What::Frequent { user, count } => Line { count: Some(*count), ..line("frequent", user) },
     }

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use caregate_host::kill_point;
 use caregate_protocol::record::{Record, RecordError};
+use caregate_protocol::segment::signer_id;
 use caregate_protocol::uplink::{self, Frame, FrameError, Framer, Refusal};
 use ed25519_dalek::VerifyingKey;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
@@ -14,6 +16,7 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use crate::metrics::Metrics;
+use crate::relay::{Relay, RelayLine};
 use crate::writer::{Answer, Queue, Stopped};
 
 /// Records of one connection that are not answered yet. More than the writer's queue and one commit hold together, so that it
@@ -88,6 +91,8 @@ pub struct GatewaySession {
     pub device_keys: Arc<[VerifyingKey]>,
     /// To the writer.
     pub writer: Queue,
+    /// Heartbeats and commands.
+    pub relay: Relay,
     /// Counters.
     pub metrics: Metrics,
 }
@@ -118,6 +123,8 @@ impl GatewaySession {
         let (answer, answers) = mpsc::channel(ANSWERS_MAX);
         let mut tasks = JoinSet::new();
         tasks.spawn(send_answers(out, answers));
+        let signers: Vec<_> = self.device_keys.iter().map(signer_id).collect();
+        let mut line: Option<RelayLine> = None;
         loop {
             tokio::select! {
                 stream = connection.accept_uni() => match stream {
@@ -126,6 +133,9 @@ impl GatewaySession {
                 },
                 frame = frames.next() => match frame {
                     Ok(None) => break Ok(()),
+                    Ok(Some(Frame::Beat { bytes })) => {
+                        line.get_or_insert_with(|| self.relay.line(signers.clone(), &answer)).beat(bytes);
+                    }
                     Ok(Some(_)) => break Err(SessionError::Unexpected("control")),
                     Err(error) => break Err(error),
                 },
@@ -141,7 +151,10 @@ impl GatewaySession {
     async fn lane(self, stream: RecvStream, answer: mpsc::Sender<Answer>) -> Result<(), SessionError> {
         let mut frames = FrameStream::new(stream);
         match frames.next().await? {
-            Some(Frame::Lane { lane, backlog }) => debug!(lane = lane.as_str(), backlog, "lane opened"),
+            Some(Frame::Lane { lane, backlog }) => {
+                debug!(lane = lane.as_str(), backlog, "lane opened");
+                kill_point::pass("session.lane-opened");
+            }
             Some(_) => return Err(SessionError::Unexpected("lane")),
             None => return Ok(()),
         }
@@ -149,9 +162,14 @@ impl GatewaySession {
             let Frame::Data { position, record } = frame else {
                 return Err(SessionError::Unexpected("lane"));
             };
+            kill_point::pass("session.record-read");
             let answer = answer.clone().reserve_owned().await.map_err(transport)?;
             match check(&record, &self.device_keys) {
-                Ok(()) => self.writer.put(position, record, answer).await?,
+                Ok(()) => {
+                    kill_point::pass("session.record-checked");
+                    self.writer.put(position, record, answer).await?;
+                    kill_point::pass("session.record-handed-over");
+                }
                 Err((refusal, reason)) => {
                     self.metrics.refused.with_label_values(&[reason]).inc();
                     answer.send(Answer::Refuse(position, refusal));
@@ -172,6 +190,7 @@ async fn hello(connection: &Connection) -> Result<(SendStream, FrameStream), Ses
     }
     let welcome = Frame::Welcome { version: uplink::VERSION }.encode();
     out.write_all(&welcome).await.map_err(transport)?;
+    kill_point::pass("session.welcomed");
     Ok((out, frames))
 }
 
@@ -179,10 +198,7 @@ async fn hello(connection: &Connection) -> Result<(SendStream, FrameStream), Ses
 fn check(record: &[u8], keys: &[VerifyingKey]) -> Result<(), (Refusal, &'static str)> {
     let record = Record::decode(record).map_err(|e| (Refusal::Malformed, e.reason()))?;
     let signer = record.signer();
-    let key = keys
-        .iter()
-        .find(|key| caregate_protocol::segment::signer_id(key) == signer)
-        .ok_or((Refusal::Signature, "signer"))?;
+    let key = keys.iter().find(|key| signer_id(key) == signer).ok_or((Refusal::Signature, "signer"))?;
     let verified = match &record {
         Record::Segment(segment) => segment.verify(key).map(drop).map_err(RecordError::from),
         Record::Wrap(wrap) => wrap.verify(key).map_err(RecordError::from),
@@ -199,11 +215,14 @@ async fn send_answers(mut out: SendStream, mut answers: mpsc::Receiver<Answer>) 
             match answer {
                 Answer::Ack(position) => positions.push(position),
                 Answer::Refuse(position, refusal) => frames.push(Frame::Refuse { position, refusal }),
+                Answer::Command(bytes) => frames.push(Frame::Command { bytes }),
             }
         }
         frames.extend(uplink::ack_frames(&mut positions));
+        kill_point::pass("session.answering");
         for frame in frames {
             out.write_all(&frame.encode()).await.map_err(transport)?;
+            kill_point::pass("session.answered");
         }
     }
     Ok(())

@@ -6,6 +6,7 @@
 pub mod config;
 pub mod gateway;
 pub mod metrics;
+pub mod relay;
 pub mod server;
 pub mod store;
 pub mod subscriber;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use caregate_host::identity::Identity;
-use caregate_host::{admin, config, dir, exit, log, net, shutdown};
+use caregate_host::{admin, config, dir, exit, kill_point, log, net, shutdown};
 use clap::Parser;
 use core_cloud::config::{ConfigFile, Peers};
 use core_cloud::metrics::Metrics;
@@ -15,15 +15,22 @@ use core_cloud::server::{self, Shared};
 use core_cloud::store::Store;
 use core_cloud::writer;
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{info, warn};
 
 /// How often certificate files are looked at for rotation.
 const ROTATION_INTERVAL: Duration = Duration::from_secs(2);
 
+/// The version; of a build that can be told to die it says so, so that it can be refused by name.
+const VERSION: &str = if kill_point::ARMABLE {
+    concat!(env!("CARGO_PKG_VERSION"), "+kill-points")
+} else {
+    env!("CARGO_PKG_VERSION")
+};
+
 /// Stores sealed segments from gateways and delivers them to the recipients that hold their keys. It holds no key that
 /// opens any of them.
 #[derive(Debug, Parser)]
-#[command(version, about, long_about = None)]
+#[command(version = VERSION, about, long_about = None)]
 struct Arguments {
     /// Configuration file (TOML); see deploy/examples/core-cloud.toml
     #[arg(long, default_value = "/etc/caregate/core-cloud.toml")]
@@ -41,6 +48,9 @@ async fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let file: ConfigFile = config::load(&arguments.config)?;
     log::init(file.log)?;
+    if kill_point::ARMABLE {
+        warn!("THIS BUILD DIES WHEN TOLD TO (cargo feature `kill-points`): it is for tests alone");
+    }
     let peers = Peers::try_from((file.gateways.as_slice(), file.feeds.as_slice()))
         .with_context(|| arguments.config.display().to_string())?;
     let identity = Identity::load(&file.identity)?;

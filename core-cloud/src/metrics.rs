@@ -19,6 +19,10 @@ pub struct Metrics {
     pub connections: IntGaugeVec,
     /// `caregate_core_connections_refused_total{reason}`.
     pub connections_refused: IntCounterVec,
+    /// `caregate_core_heartbeats_total{outcome}`: `carried`, `too_often`.
+    pub beats: IntCounterVec,
+    /// `caregate_core_commands_total{outcome}`: `carried`, `no_gateway`, `not_taken`, `too_often`, or what is wrong with its form.
+    pub commands: IntCounterVec,
 }
 
 impl Metrics {
@@ -46,6 +50,8 @@ impl Metrics {
             bytes: counter("caregate_core_bytes_total", "Bytes of records stored")?,
             commits: counter("caregate_core_commits_total", "Durable commits")?,
             delivered: counter("caregate_core_delivered_total", "Records sent to feeds")?,
+            beats: counters("caregate_core_heartbeats_total", "Gateways' heartbeats", "outcome")?,
+            commands: counters("caregate_core_commands_total", "Staff's sealed commands", "outcome")?,
             connections,
             connections_refused: counters(
                 "caregate_core_connections_refused_total",

@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 use crate::config::Peers;
 use crate::gateway::{GatewaySession, SessionError};
 use crate::metrics::Metrics;
+use crate::relay::Relay;
 use crate::store::Store;
 use crate::subscriber::FeedSession;
 use crate::writer::Queue;
@@ -94,6 +95,7 @@ pub fn bind(address: SocketAddr, identity: &Identity) -> Result<Endpoint, ServeE
 pub async fn serve(endpoint: Endpoint, shared: Shared, shutdown: CancellationToken) {
     let mut sessions = JoinSet::new();
     let places = Places::new(&shared.peers);
+    let relay = Relay::new(shared.metrics.clone());
     loop {
         tokio::select! {
             incoming = endpoint.accept() => match incoming {
@@ -101,7 +103,7 @@ pub async fn serve(endpoint: Endpoint, shared: Shared, shutdown: CancellationTok
                     shared.metrics.connections_refused.with_label_values(&["too_many"]).inc();
                     incoming.refuse();
                 }
-                Some(incoming) => drop(sessions.spawn(session(incoming, shared.clone(), places.clone()))),
+                Some(incoming) => drop(sessions.spawn(session(incoming, shared.clone(), places.clone(), relay.clone()))),
                 None => break,
             },
             Some(_) = sessions.join_next() => {}
@@ -129,7 +131,7 @@ impl Places {
     }
 }
 
-async fn session(incoming: Incoming, shared: Shared, places: Places) {
+async fn session(incoming: Incoming, shared: Shared, places: Places, relay: Relay) {
     let metrics = shared.metrics.clone();
     let ended = match incoming.await {
         Ok(connection) => match identify(&connection) {
@@ -137,7 +139,7 @@ async fn session(incoming: Incoming, shared: Shared, places: Places) {
                 let role = peer.role.as_str();
                 metrics.connections.with_label_values(&[role]).inc();
                 info!(role, name = %peer.name, from = %connection.remote_address(), "connected");
-                let ended = by_role(&peer, connection, shared, &places).await;
+                let ended = by_role(&peer, connection, shared, &places, relay).await;
                 metrics.connections.with_label_values(&[role]).dec();
                 info!(role, name = %peer.name, "disconnected");
                 ended
@@ -169,6 +171,7 @@ async fn by_role(
     connection: quinn::Connection,
     shared: Shared,
     places: &Places,
+    relay: Relay,
 ) -> Result<(), SessionError> {
     match peer.role {
         Role::Gateway => {
@@ -183,6 +186,7 @@ async fn by_role(
             let session = GatewaySession {
                 device_keys: keys.as_slice().into(),
                 writer: shared.writer,
+                relay,
                 metrics: shared.metrics,
             };
             session.run(connection).await
@@ -196,6 +200,7 @@ async fn by_role(
                 recipients: recipients.as_slice().into(),
                 store: shared.store,
                 stored: shared.stored,
+                relay,
                 metrics: shared.metrics,
             };
             session.run(connection).await

@@ -13,6 +13,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use caregate_host::kill_point;
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::record::Record;
 use caregate_protocol::segment::{Header, SegmentHash};
@@ -76,27 +77,41 @@ impl Store {
     /// # Errors
     /// [`StoreError`], also where the file is damaged or another process holds it.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let db = redb::Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            .create(dir.join("core.redb"))
-            .map_err(failed("open core.redb"))?;
-        let store = Self::prepare(db)?;
-        // The name too: what is acknowledged must not vanish with its file.
-        std::fs::File::open(dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(|e| failed("sync the folder")(redb::StorageError::Io(e)))?;
-        Ok(store)
+        let mut builder = redb::Builder::new();
+        builder.set_cache_size(CACHE_BYTES);
+        let path = dir.join("core.redb");
+        #[cfg(not(feature = "kill-points"))]
+        let db = builder.create(path);
+        #[cfg(feature = "kill-points")]
+        let db = kill::create(&builder, &path);
+        let db = db.map_err(failed("open core.redb"))?;
+        kill_point::pass("store.opened");
+        Self::prepare(db, || std::fs::File::open(dir)?.sync_all())
     }
 
-    /// Makes the tables that are not there.
-    fn prepare(db: Database) -> Result<Self, StoreError> {
+    /// The same on a disk of the tests.
+    #[cfg(test)]
+    fn open_on(
+        backend: impl redb::StorageBackend,
+        sync_names: impl FnOnce() -> std::io::Result<()>,
+    ) -> Result<Self, StoreError> {
+        let db = redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
+        Self::prepare(db.map_err(failed("open core.redb"))?, sync_names)
+    }
+
+    /// Makes the tables that are not there, and the file's name durable: what is acknowledged must not vanish with it.
+    fn prepare(db: Database, sync_names: impl FnOnce() -> std::io::Result<()>) -> Result<Self, StoreError> {
         let txn = db.begin_write().map_err(failed("begin"))?;
         txn.open_table(RECORDS).map_err(failed("open records"))?;
         for table in [EPOCHS, WRAPS, DELIVERY] {
             txn.open_table(table).map_err(failed("open an index"))?;
         }
         txn.open_table(SEGMENTS).map_err(failed("open segments"))?;
+        kill_point::pass("store.tables-made");
         txn.commit().map_err(failed("commit"))?;
+        kill_point::pass("store.prepared");
+        sync_names().map_err(|e| failed("sync the folder")(redb::StorageError::Io(e)))?;
+        kill_point::pass("store.name-synced");
         Ok(Self { db })
     }
 
@@ -106,12 +121,15 @@ impl Store {
     /// [`StoreError`]; then none of the batch is stored, and none may be acknowledged.
     pub fn put(&self, batch: &[Vec<u8>]) -> Result<Vec<Outcome>, StoreError> {
         let txn = self.db.begin_write().map_err(failed("begin"))?;
+        kill_point::pass("store.begun");
         let outcomes = {
             let mut tables = Tables::open(&txn)?;
             batch.iter().map(|bytes| tables.put(bytes)).collect::<Result<Vec<_>, _>>()?
         };
+        kill_point::pass("store.batch-put");
         if outcomes.contains(&Outcome::Stored) {
             txn.commit().map_err(failed("commit"))?;
+            kill_point::pass("store.committed");
         } else {
             txn.abort().map_err(failed("abort"))?;
         }
@@ -201,12 +219,15 @@ impl<'t> Tables<'t> {
         let index = self.append(bytes)?;
         let value = [index.to_be_bytes().as_slice(), &hash.0].concat();
         self.segments.insert(key.as_slice(), value.as_slice()).map_err(failed("write segments"))?;
+        kill_point::pass("store.segment-named");
         let scope = scope_key(h.patient.0, h.class as u8, h.generation);
         let epoch_key = [scope.as_slice(), &h.epoch.to_be_bytes(), &h.sequence.to_be_bytes()].concat();
         self.epochs.insert(epoch_key.as_slice(), index).map_err(failed("write epochs"))?;
+        kill_point::pass("store.epoch-noted");
         for recipient in self.holders(&scope, h.epoch)? {
             self.deliver(recipient, index)?;
         }
+        kill_point::pass("store.segment-queued");
         Ok(Outcome::Stored)
     }
 
@@ -219,6 +240,7 @@ impl<'t> Tables<'t> {
         }
         let index = self.append(bytes)?;
         self.deliver(wrap.recipient, index)?;
+        kill_point::pass("store.wrap-queued");
         let last = wrap.epoch | u32::MAX.checked_shr(u32::from(wrap.depth)).unwrap_or(0);
         let first = [scope.as_slice(), &wrap.epoch.to_be_bytes(), &[0; 8]].concat();
         let end = [scope.as_slice(), &last.to_be_bytes(), &[0xff; 8]].concat();
@@ -240,6 +262,7 @@ impl<'t> Tables<'t> {
             }
         }
         self.wraps.insert(key.as_slice(), index).map_err(failed("write wraps"))?;
+        kill_point::pass("store.wrap-put");
         Ok(Outcome::Stored)
     }
 
@@ -265,6 +288,7 @@ impl<'t> Tables<'t> {
         let last = self.records.last().map_err(failed("read records"))?.map(|(index, _)| index.value());
         let index = last.map_or(0, |index| index + 1);
         self.records.insert(index, bytes).map_err(failed("write records"))?;
+        kill_point::pass("store.record-put");
         Ok(index)
     }
 
@@ -303,5 +327,7 @@ fn next_number(
     Ok(last.map_or(0, |(key, _)| number_of(key.value()) + 1))
 }
 
+#[cfg(feature = "kill-points")]
+mod kill;
 #[cfg(test)]
 mod tests;

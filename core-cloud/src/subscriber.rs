@@ -5,12 +5,14 @@ use std::sync::Arc;
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::uplink::{self, Frame};
 use quinn::{Connection, RecvStream, SendStream};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::error;
 
 use crate::gateway::{FrameStream, SessionError, transport};
 use crate::metrics::Metrics;
+use crate::relay::Relay;
 use crate::store::{Page, Store, StoreError};
 
 /// Bytes read from the store at once: a quarter second of a busy hospital's traffic, and the memory of a subscription.
@@ -27,6 +29,8 @@ pub struct FeedSession {
     pub store: Arc<Store>,
     /// Raised after each commit.
     pub stored: watch::Receiver<u64>,
+    /// Heartbeats and commands.
+    pub relay: Relay,
     /// Counters.
     pub metrics: Metrics,
 }
@@ -63,7 +67,10 @@ impl FeedSession {
             Some(Frame::Subscribe { version: uplink::VERSION, recipient, from, until }) => {
                 (recipient, from, until)
             }
-            Some(Frame::Subscribe { version, .. }) => return Err(SessionError::Version(version)),
+            Some(Frame::Follow { version: uplink::VERSION }) => return self.follow(out, frames).await,
+            Some(Frame::Subscribe { version, .. } | Frame::Follow { version }) => {
+                return Err(SessionError::Version(version));
+            }
             _ => return Err(SessionError::Unexpected("subscription")),
         };
         if !self.recipients.contains(&recipient) {
@@ -95,6 +102,27 @@ impl FeedSession {
         // The feed stops reading when it has all; until then the stream must not be reset.
         drop(out.stopped().await);
         Ok(())
+    }
+
+    /// Carries heartbeats to the feed and its commands to gateways, until the feed lets go.
+    async fn follow(self, mut out: SendStream, mut frames: FrameStream) -> Result<(), SessionError> {
+        let mut beats = self.relay.beats();
+        let mut staff = self.relay.staff();
+        loop {
+            tokio::select! {
+                beat = beats.recv() => match beat {
+                    Ok(bytes) => out.write_all(&Frame::Beat { bytes }.encode()).await.map_err(transport)?,
+                    // The next one says as much.
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return Err(SessionError::Stopped),
+                },
+                frame = frames.next() => match frame? {
+                    Some(Frame::Command { bytes }) => staff.command(bytes),
+                    Some(_) => return Err(SessionError::Unexpected("following")),
+                    None => return Ok(()),
+                },
+            }
+        }
     }
 
     async fn read<T: Send + 'static>(

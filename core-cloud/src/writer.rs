@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use caregate_host::kill_point;
 use caregate_protocol::uplink::Refusal;
 use thiserror::Error;
 use tokio::sync::mpsc::OwnedPermit;
@@ -68,12 +69,14 @@ pub struct Incoming {
 }
 
 /// What the gateway's control stream is to be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// Durable here.
     Ack(u64),
     /// Will not be taken.
     Refuse(u64, Refusal),
+    /// Not of the writer, but on the same stream: what staff send down.
+    Command(Vec<u8>),
 }
 
 /// Runs until every [`Queue`] is gone. `stored` is raised after each commit.
@@ -99,7 +102,9 @@ pub fn run(
                 bytes += next.as_ref().map_or(0, |incoming| incoming.record.len());
             }
         }
+        kill_point::pass("writer.gathered");
         let outcomes = store.put(&records)?;
+        kill_point::pass("writer.stored");
         metrics.commits.inc();
         stored.send_modify(|commits| *commits += 1);
         for ((position, answer, _room), (outcome, record)) in
@@ -107,7 +112,9 @@ pub fn run(
         {
             // A connection that is gone does not hear it; its gateway sends again and is told then.
             answer.send(note(position, outcome, record.len(), metrics));
+            kill_point::pass("writer.answered-one");
         }
+        kill_point::pass("writer.answered");
     }
     Ok(())
 }

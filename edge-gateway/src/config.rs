@@ -12,8 +12,10 @@ use serde::de::{self, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::local::LocalEntry;
+use crate::mqtt::access::Reader;
 use crate::mqtt::credentials::Credential;
 use crate::uplink::ports::LanePorts;
+use crate::watch::WatchEntry;
 
 /// The file as written.
 #[derive(Debug, Deserialize)]
@@ -49,6 +51,9 @@ pub struct ConfigFile {
     pub controller: Option<SwitchEntry>,
     /// The local door with the patient's page; leave it out where there is none.
     pub local: Option<LocalEntry>,
+    /// Alarms.
+    #[serde(default)]
+    pub watch: WatchEntry,
 }
 
 /// The file of a switch without sensors (`edge-gateway switch`): of the gateway's file, what such a switch needs, under the same keys.
@@ -139,9 +144,18 @@ pub struct MqttEntry {
     pub listen: Option<String>,
     /// TCP address with TLS 1.2 or 1.3; client certificates of role `sensor`, or user name and password.
     pub listen_tls: Option<String>,
+    /// TCP address of MQTT over WebSocket, without TLS.
+    pub listen_websocket: Option<String>,
+    /// TCP address of MQTT over WebSocket with TLS, as `listen_tls`.
+    pub listen_websocket_tls: Option<String>,
     /// Who may log in with a password.
     #[serde(default, rename = "credential")]
     pub credentials: Vec<Credential>,
+    /// Who may read more than its own topics.
+    #[serde(default, rename = "reader")]
+    pub readers: Vec<Reader>,
+    /// Longest keep-alive in seconds that a client of MQTT 5.0 gets, 0 for any; 600 where nothing is said.
+    pub keep_alive_s_max: Option<u16>,
     /// Connections at once; 64 where nothing is said.
     pub connections_max: Option<usize>,
 }

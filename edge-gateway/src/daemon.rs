@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use caregate_host::identity::{Identity, Role, peer_id};
-use caregate_host::{admin, clock, config, dir, key_file, net, shutdown};
+use caregate_host::{admin, clock, config, dir, key_file, kill_point, net, shutdown};
 use caregate_protocol::id::{DeviceId, Lane};
+use caregate_protocol::policy::BoundDevice;
 use caregate_protocol::segment::Cipher;
 use ed25519_dalek::SigningKey;
 use ledger_client::verify::{Enrolment, Pins};
@@ -30,10 +31,12 @@ use crate::ingest::Inbound;
 use crate::keys::KeyStore;
 use crate::local::LocalEntry;
 use crate::metrics::Metrics;
+use crate::mqtt::access::Access;
 use crate::mqtt::broker::{self, BrokerConfig};
 use crate::mqtt::credentials::Credentials;
 use crate::mqtt::limits::Limits as MqttLimits;
 use crate::mqtt::metrics::{BrokerMetrics, ServerMetrics};
+use crate::mqtt::publisher::Publisher;
 use crate::mqtt::server::{CertificateRefused, Server, TlsDoor};
 use crate::network::{self, Network};
 use crate::openflow::start::Surroundings;
@@ -44,8 +47,8 @@ use crate::pipeline::thread::{self, ACKED_MAX, INBOUND_MAX, Inputs};
 use crate::policy::{ControllerLink, Decider, PolicyHandle, Proposal};
 use crate::spool::{Limits, Position, Recovery};
 use crate::uplink::Uplink;
-use crate::uplink::connection::Link;
-use crate::{GUARDED, inventory, local};
+use crate::uplink::connection::{Link, Staff};
+use crate::{GUARDED, inventory, local, watch};
 
 /// How often certificate files are looked at for rotation.
 const ROTATION_INTERVAL: Duration = Duration::from_secs(2);
@@ -56,6 +59,7 @@ pub struct Parts {
     committer: Committer,
     pins: Arc<Pins>,
     local: Option<local::Material>,
+    watch: watch::start::Material,
     registry: Registry,
     metrics: Metrics,
 }
@@ -91,7 +95,13 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
     let sealer = Sealer { device: SigningKey::from_bytes(&seed), cipher: cipher() };
     dir::create_private(&file.data)?;
     let mut keys = KeyStore::open(&file.data).with_context(|| file.data.display().to_string())?;
-    let limits = Limits::with_budget(file.spool.bytes_max);
+    // In a build with kill points, files so small that each life of it meets rotations and deletions.
+    let limits = if kill_point::ARMABLE {
+        warn!("THIS BUILD DIES WHEN TOLD TO (cargo feature `kill-points`): it is for tests, and for no home");
+        Limits::new(256 << 10, file.spool.bytes_max, 64 << 10)
+    } else {
+        Limits::with_budget(file.spool.bytes_max)
+    };
     let (log, state, recovery) = recover::open(&file.data.join("spool"), limits, &mut keys)?;
     report(&recovery);
     let hints = Hints::open(&file.data.join("hints")).context("the rebuildable state can't be made")?;
@@ -101,11 +111,13 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
     let local = file.local.as_ref().map(|entry| local::Material::open(entry, &pins)).transpose()?;
     let now_s = u64::try_from(clock::now_us() / 1_000_000).unwrap_or(0);
     let policy = Decider::open(&keys, Some(Arc::clone(&pins)), metrics.clone(), now_s).context("keys")?;
+    let device = SigningKey::from_bytes(&seed);
+    let (tap, watch) = watch::start::open(&file.watch, keys.watch(), device, &registry)?;
     let random = SystemRandom::new();
     let noted = BTreeMap::new();
     let committer =
-        Committer { log, state, sealer, keys, policy, hints, metrics: metrics.clone(), random, noted };
-    Ok(Parts { identity, committer, pins, local, registry, metrics })
+        Committer { log, state, sealer, keys, policy, hints, metrics: metrics.clone(), random, noted, tap };
+    Ok(Parts { identity, committer, pins, local, watch, registry, metrics })
 }
 
 /// AES-256-GCM where the processor has instructions for it; ChaCha20-Poly1305 is faster on the others.
@@ -140,7 +152,7 @@ fn report(recovery: &Recovery) {
 /// # Errors
 /// What could not be started, or what failed.
 pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
-    let Parts { identity, mut committer, pins, local, registry, metrics } = parts;
+    let Parts { identity, mut committer, pins, local, watch, registry, metrics } = parts;
     let stop = shutdown::token()?;
     identity.watch(ROTATION_INTERVAL, stop.clone())?;
     let health = admin::Health::new();
@@ -153,13 +165,18 @@ pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
     let Network { datapath, quarantined } =
         network::start(&file.datapath, file.controller.as_ref(), &around).await?;
     let mut doors = Doors::new(inbound, &registry, &identity, stop.clone())?;
-    doors.mqtt(file.mqtt.as_ref()).await?;
-    doors.brokers(&file.brokers)?;
-
     let reader = committer.log.reader();
     let uplink = Arc::new(Uplink::new(unacked(&reader)));
     uplink.observe(&metrics);
+    let policy = start_policy(&pins, &file.policy, &mut committer, proposals, &health, &identity, &stop);
+    doors.mqtt(file.mqtt.as_ref(), policy.bound_devices()).await?;
+    doors.brokers(&file.brokers)?;
+    let publisher = doors.publisher.clone().map(|publisher| Arc::new(publisher) as Arc<dyn watch::Publish>);
+    let trail = committer.policy.store();
+    let watching = watch::start::start(watch, &policy, trail, Arc::clone(&pins), publisher, &stop)?;
+    let watch::start::Started { standings, commands, beats, views } = watching;
     let link = Link {
+        staff: Some(Staff { beats, commands }),
         core: file.core.address,
         core_name: file.core.name.clone(),
         lane_ports: file.core.lane_ports,
@@ -172,14 +189,13 @@ pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
     };
     let admin_listener = net::listen(&file.admin)?;
     info!(address = %admin_listener.local_addr()?, "admin listens");
-    let policy = start_policy(&pins, &file.policy, &mut committer, proposals, &health, &identity, &stop);
     let (hints, devices) = (committer.hints.clone(), policy.bound_devices());
     let inventory = inventory::start(&hints, &registry, devices, &stop)?;
     if let Some(datapath) = &datapath {
         admit(datapath, file, &doors.mqtt_ports, &policy, &stop);
         tokio::spawn(inventory::listen(datapath.clone(), inventory.clone(), stop.clone()));
     }
-    let behind = local::Behind { policy, pins, inventory, hints, quarantined };
+    let behind = local::Behind { policy, pins, inventory, hints, quarantined, views };
     doors.local(file.local.as_ref().zip(local), behind, &registry)?;
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
     let link_stop = CancellationToken::new();
@@ -192,7 +208,7 @@ pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
         })
     };
     let linger = Duration::from_millis(file.spool.linger_ms);
-    let inputs = Inputs { inbound: inbound_in, acked: acked_in, proposals: proposals_in, linger };
+    let inputs = Inputs { inbound: inbound_in, acked: acked_in, proposals: proposals_in, standings, linger };
     let thread = commit_thread(committer, inputs, uplink, stop.clone(), link_stop.clone())?;
 
     doors.closed().await;
@@ -299,6 +315,8 @@ struct Doors {
     tasks: JoinSet<()>,
     /// TCP ports of the MQTT server.
     mqtt_ports: Vec<u16>,
+    /// For the gateway's own messages on the MQTT server, where there is one.
+    publisher: Option<Publisher>,
 }
 
 impl Doors {
@@ -316,22 +334,43 @@ impl Doors {
             stop,
             tasks: JoinSet::new(),
             mqtt_ports: Vec::new(),
+            publisher: None,
         })
     }
 
-    async fn mqtt(&mut self, entry: Option<&MqttEntry>) -> anyhow::Result<()> {
+    async fn mqtt(
+        &mut self,
+        entry: Option<&MqttEntry>,
+        bound: tokio::sync::watch::Receiver<Arc<Vec<BoundDevice>>>,
+    ) -> anyhow::Result<()> {
         let Some(entry) = entry else { return Ok(()) };
         let mut limits = MqttLimits::default();
         limits.connections_max = entry.connections_max.unwrap_or(limits.connections_max);
         let credentials = Credentials::new(entry.credentials.clone()).context("mqtt.credential")?;
-        let server = Server::new(limits, credentials, self.inbound.clone(), self.server_metrics.clone());
-        for (address, tls) in [(&entry.listen, None), (&entry.listen_tls, Some(self.tls_door()))] {
+        limits.keep_alive_s_max = entry.keep_alive_s_max.unwrap_or(limits.keep_alive_s_max);
+        let access = Access::new(entry.readers.clone()).context("mqtt.reader")?;
+        let (inbound, metrics) = (self.inbound.clone(), self.server_metrics.clone());
+        let server = Server::new(limits, credentials, access, inbound, metrics);
+        server.bind(bound, self.stop.clone());
+        self.publisher = Some(server.publisher());
+        let doors = [
+            (&entry.listen, None, false),
+            (&entry.listen_tls, Some(self.tls_door()), false),
+            (&entry.listen_websocket, None, true),
+            (&entry.listen_websocket_tls, Some(self.tls_door()), true),
+        ];
+        for (address, tls, websocket) in doors {
             let Some(address) = address else { continue };
             let listener = net::listen(address)?;
             let address = listener.local_addr()?;
-            info!(%address, tls = tls.is_some(), "MQTT listens");
+            info!(%address, tls = tls.is_some(), websocket, "MQTT listens");
             self.mqtt_ports.push(address.port());
-            self.tasks.spawn(Arc::clone(&server).serve(listener, tls, self.stop.clone()));
+            let (server, stop) = (Arc::clone(&server), self.stop.clone());
+            if websocket {
+                self.tasks.spawn(server.serve_websocket(listener, tls, stop));
+            } else {
+                self.tasks.spawn(server.serve(listener, tls, stop));
+            }
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
 
 use crate::policy::PolicyStore;
+use crate::watch::store::WatchStore;
 
 const ROOTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("roots");
 /// redb's page cache: a few hundred roots fit many times over, and the newest policy bundle of a home.
@@ -76,6 +77,7 @@ impl KeyStore {
         let txn = db.begin_write().map_err(failed("begin"))?;
         txn.open_table(ROOTS).map_err(failed("open roots"))?;
         PolicyStore::make_tables(&txn)?;
+        WatchStore::make_table(&txn)?;
         txn.commit().map_err(failed("commit"))?;
         // The name too: a root that vanished in a power cut would be made anew, under segments that name the old one.
         std::fs::File::open(dir)
@@ -88,6 +90,12 @@ impl KeyStore {
     #[must_use]
     pub fn policy(&self) -> PolicyStore {
         PolicyStore::new(Arc::clone(&self.db))
+    }
+
+    /// What the watch keeps.
+    #[must_use]
+    pub fn watch(&self) -> WatchStore {
+        WatchStore::new(Arc::clone(&self.db))
     }
 
     /// The patient's root, if there is one.

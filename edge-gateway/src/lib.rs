@@ -17,11 +17,17 @@ pub mod policy;
 pub mod spool;
 pub mod switch;
 pub mod uplink;
+pub mod watch;
 
 /// Whether table 0 and sensor ports are kept from the controller. False in builds with the cargo feature `conformance` alone, for
 /// suites that need a switch without guard; those run as `edge-gateway switch` and as nothing else.
 pub const GUARDED: bool = !cfg!(feature = "conformance");
 
-/// The version; of a build without guard it says so, so that it can be refused by name.
-pub const VERSION: &str =
-    if GUARDED { env!("CARGO_PKG_VERSION") } else { concat!(env!("CARGO_PKG_VERSION"), "+conformance") };
+/// The version; of a build without guard, or of one that can be told to die, it says so, so that it can be refused by name.
+pub const VERSION: &str = if !GUARDED {
+    concat!(env!("CARGO_PKG_VERSION"), "+conformance")
+} else if caregate_host::kill_point::ARMABLE {
+    concat!(env!("CARGO_PKG_VERSION"), "+kill-points")
+} else {
+    env!("CARGO_PKG_VERSION")
+};

@@ -2,9 +2,11 @@
 
 mod local_support;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use caregate_protocol::alarm::{Alarm, Kind, Priority, Score, Settings, Standing, State};
 use caregate_protocol::id::DataClass;
 use caregate_protocol::policy::{BUNDLE_BYTES_MAX, Mac, class_bit};
 use edge_gateway::inventory::frame::{Means, Sighting};
@@ -377,4 +379,36 @@ async fn devices_say_who_is_bound_unknown_and_shut_out() {
     assert_eq!(sensor["is_quarantined"], true);
     assert_eq!(sensor["last_seen_s"], now_us / 1_000_000 - 1);
     assert_eq!(gateway.get("/api/quarantine", &[("Cookie", &session)]).await.json(), json!([]));
+}
+
+#[tokio::test]
+async fn alarms_are_shown_to_who_has_the_code() {
+    let gateway = Gateway::start().await;
+    assert_eq!(gateway.get("/api/alarms", &[]).await.status, 401);
+    let session = gateway.log_in().await;
+    let shown = async || gateway.get("/api/alarms", &[("Cookie", &session)]).await.json();
+    assert_eq!(shown().await, json!([]));
+    let alarm = Alarm {
+        number: 3,
+        kind: Kind::Low,
+        priority: Priority::Medium,
+        state: State::Active,
+        quantity: Some(3),
+        device: None,
+        value: Some(84.0),
+        limit: Some(90.0),
+        since_us: 5_000,
+    };
+    let score = Score::sum([Some(0), Some(3), None, None, Some(0), None, Some(0)]);
+    let settings = Settings { paused_until_us: Some(9_000), ..Settings::default() };
+    let standing = Standing { at_us: 7_000, alarms: vec![alarm], settings, score, handled: Vec::new() };
+    let standings = BTreeMap::from([(Site::PATIENT, Arc::new(standing))]);
+    gateway.views.send_replace(Arc::new(standings));
+    let all = shown().await;
+    assert_eq!((&all[0]["patient"], &all[0]["at_ms"]), (&json!(Site::PATIENT), &json!(7)));
+    let alarm = json!({"number": 3, "text": "** SpO2 84 < 90", "priority": "medium", "kind": "low", "technical": false,
+        "state": "active", "since_ms": 5});
+    assert_eq!((&all[0]["alarms"], &all[0]["paused_until_ms"]), (&json!([alarm]), &json!(9)));
+    let missing = ["air or oxygen", "systolic pressure", "consciousness"];
+    assert_eq!(all[0]["score"], json!({"total": 3, "missing": missing}));
 }

@@ -212,7 +212,7 @@ fn ends_by(what: &str, end: impl Fn(&mut Place)) {
 #[test]
 fn whatever_ends_access_ends_it_for_what_is_sealed_next() {
     ends_by("its own end", |place| place.wait(18));
-    ends_by("the registrar", |place| {
+    ends_by("the governors", |place| {
         let city = place.city.0.clone();
         place.site.register(&city, RecipientStatus::Suspended, RecipientKind::Treating, false);
         place.deliver();
@@ -308,7 +308,8 @@ async fn nothing_in_flight_is_sealed_for_the_revoked_after_the_answer() {
     let pins = Arc::new(place.site.enrolment.pins().unwrap());
     let handle = PolicyHandle::new(pins, &committer.policy, proposals, committer.metrics.clone());
     let linger = Duration::from_millis(1);
-    let inputs = Inputs { inbound: inbound_in, acked: acked_in, proposals: proposals_in, linger };
+    let standings = mpsc::channel(1).1;
+    let inputs = Inputs { inbound: inbound_in, acked: acked_in, proposals: proposals_in, standings, linger };
     let running = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(thread::run(committer, inputs, Arc::new(Uplink::new([])), CancellationToken::new()))

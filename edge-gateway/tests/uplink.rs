@@ -268,6 +268,7 @@ impl Gateway {
             acked: acked_out,
             metrics: metrics.clone(),
             connected: connected.clone(),
+            staff: None,
         };
         let stop = CancellationToken::new();
         let link = tokio::spawn(link.run(stop.clone()));
@@ -610,8 +611,13 @@ async fn acknowledgements_without_end_do_not_keep_sensors_waiting() {
     let (inbound, inbound_in) = mpsc::channel(16);
     let (acked, acked_in) = mpsc::channel(1024);
     let (_proposals, proposals_in) = mpsc::channel(1);
-    let inputs =
-        Inputs { inbound: inbound_in, acked: acked_in, proposals: proposals_in, linger: Duration::ZERO };
+    let inputs = Inputs {
+        inbound: inbound_in,
+        acked: acked_in,
+        proposals: proposals_in,
+        standings: mpsc::channel(1).1,
+        linger: Duration::ZERO,
+    };
     let running = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let uplink = Arc::new(Uplink::new([]));

@@ -1,12 +1,17 @@
 //! What a patient's wallet keeps, and what a ledger's node answers. Included by `caregatectl/tests/fuzz_regressions.rs` as well.
 
+use ledger_client::wallet::shares::{SHARE_BYTES, Share, combine};
 use ledger_client::wallet::{Wallet, keystore};
 
 use super::Target;
 
 /// Each target by its name.
-pub const TARGETS: &[Target] =
-    &[("wallet", wallet), ("keystore", keystore_file), ("chain_answer", chain_answer)];
+pub const TARGETS: &[Target] = &[
+    ("wallet", wallet),
+    ("wallet_share", wallet_share),
+    ("keystore", keystore_file),
+    ("chain_answer", chain_answer),
+];
 
 /// A wallet is encoded as it was read.
 pub fn wallet(data: &[u8]) {
@@ -17,6 +22,19 @@ pub fn wallet(data: &[u8]) {
     // What it holds is fit to sign with.
     for known in &wallet.relationships {
         assert!(wallet.seed.relationship_keys(&known.grantee, known.number).is_ok());
+    }
+}
+
+/// Shares one after the other: each is encoded as it was read; together they make a seed or say why not.
+pub fn wallet_share(data: &[u8]) {
+    let read = |bytes: &[u8]| {
+        let share = Share::decode(bytes).ok()?;
+        assert_eq!(share.encode().as_slice(), bytes);
+        Some(share)
+    };
+    let shares: Option<Vec<_>> = data.chunks(SHARE_BYTES).map(read).collect();
+    if let Some(shares) = shares {
+        drop(combine(&shares));
     }
 }
 

@@ -1,6 +1,7 @@
 //! The decoders of `edge-gateway`. Included by `tests/tests/fuzz_regressions.rs` as well.
 
 use std::path::Path;
+use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
 use caregate_protocol::datapath::switch::{Change, FLOWS_MAX, FlowAction, FlowEntry};
@@ -10,19 +11,22 @@ use caregate_protocol::policy::Mac;
 use edge_gateway::config::ConfigFile;
 use edge_gateway::inventory::oui::{Vendor, Vendors};
 use edge_gateway::inventory::{frame as inventory, table::Inventory};
-use edge_gateway::mqtt::codec;
+use edge_gateway::mqtt::{websocket, wire};
 use edge_gateway::openflow::agent::{Action, Agent, FLUSH_MAX, HelperRefused, Readings, Settings};
 use edge_gateway::openflow::ports::Guard;
 use edge_gateway::openflow::slow::Frame;
 use edge_gateway::openflow::store::{self, Kept};
 use edge_gateway::pipeline::chains::State;
 use edge_gateway::spool::frame;
+use tokio::io::AsyncReadExt as _;
 
 use super::Target;
 
 /// Each target by its name.
 pub const TARGETS: &[Target] = &[
     ("mqtt", mqtt),
+    ("mqtt_packet", mqtt_packet),
+    ("mqtt_websocket", mqtt_websocket),
     ("spool_frame", spool_frame),
     ("checkpoint", checkpoint),
     ("config", config),
@@ -37,21 +41,28 @@ const PACKET_BYTES_MAX: usize = 256 * 1024;
 /// Of the spool file whose frames are read.
 const SERIAL: u64 = 7;
 
+/// Packets of one connection, whose version is that of its CONNECT.
 fn packets<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
-    let mut buffer = BytesMut::new();
+    let (mut buffer, mut version) = (BytesMut::new(), wire::Version::V4);
     let mut packets = Vec::new();
     for piece in pieces {
         buffer.extend_from_slice(piece);
         loop {
             let before = buffer.len();
-            match codec::decode(&mut buffer, PACKET_BYTES_MAX) {
-                Ok(Some(packet)) => packets.push(format!("{packet:?}")),
+            match wire::decode(&mut buffer, version, PACKET_BYTES_MAX) {
+                Ok(Some(packet)) => {
+                    if let wire::Packet::Connect(connect) = &packet {
+                        version = connect.version;
+                    }
+                    packets.push(format!("{packet:?}"));
+                }
                 Ok(None) => {
                     assert_eq!(buffer.len(), before);
                     break;
                 }
                 Err(error) => {
                     assert!(!error.to_string().is_empty() && !error.label().is_empty());
+                    assert!(error.reason().is_failure());
                     return packets;
                 }
             }
@@ -64,6 +75,43 @@ fn packets<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
 /// What a client sends, whole and in small pieces.
 pub fn mqtt(data: &[u8]) {
     assert_eq!(packets(data.chunks(7)), packets([data]));
+}
+
+/// Packets of MQTT 5.0: what is read is written and read the same.
+pub fn mqtt_packet(data: &[u8]) {
+    let mut buffer = BytesMut::from(data);
+    while let Ok(Some(packet)) = wire::decode(&mut buffer, wire::Version::V5, PACKET_BYTES_MAX) {
+        let version =
+            if let wire::Packet::Connect(connect) = &packet { connect.version } else { wire::Version::V5 };
+        let mut again = BytesMut::new();
+        wire::encode(&packet, version, &mut again);
+        assert_eq!(again.len(), wire::encoded_len(&packet, version));
+        assert_eq!(wire::decode(&mut again, version, PACKET_BYTES_MAX), Ok(Some(packet)));
+        assert!(again.is_empty());
+    }
+}
+
+/// What a client sends over WebSocket: its handshake, or frames after it.
+pub fn mqtt_websocket(data: &[u8]) {
+    let stream = tokio::io::join(data, tokio::io::sink());
+    let read = async {
+        let accepted = if data.starts_with(b"GET ") {
+            websocket::accept(stream, PACKET_BYTES_MAX).await.ok()
+        } else {
+            Some(websocket::resume(stream, PACKET_BYTES_MAX).await)
+        };
+        let mut bytes = Vec::new();
+        if let Some(mut stream) = accepted {
+            // An error is what most inputs end with; what came before it counts.
+            drop(stream.read_to_end(&mut bytes).await);
+        }
+        bytes
+    };
+    // Neither end ever makes it wait.
+    let mut context = Context::from_waker(Waker::noop());
+    let Poll::Ready(bytes) = std::pin::pin!(read).poll(&mut context) else { panic!("it waits for what is there") };
+    assert!(bytes.len() <= data.len());
+    mqtt(&bytes);
 }
 
 /// A spool file: its header, then frames, then what the log's own frames carry.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use ledger_node::chain::{Chain, Wanted};
+use ledger_node::contract::Council;
 use ledger_node::metrics::Metrics;
 use ledger_node::producer;
 use ledger_node::request;
@@ -19,7 +20,10 @@ const CHAIN_ID: u64 = 4711;
 /// A chain of one block, with the contract in it. Nobody seals a second one, so that a transaction is answered at once.
 static RPC: LazyLock<Rpc> = LazyLock::new(|| {
     let sealer = Sealer::from_bytes(&[7; 32]).expect("a scalar");
-    let wanted = Wanted { chain_id: CHAIN_ID, registrar: sealer.address() };
+    let wanted = Wanted {
+        chain_id: CHAIN_ID,
+        council: Council { governors: vec![sealer.address()], threshold: 1, delay_s: 0 },
+    };
     let chain = Chain::in_memory(sealer, wanted, 1_800_000_000).expect("a chain");
     let metrics = Metrics::register(&prometheus::Registry::new()).expect("counters");
     let (queue, _nobody) = producer::queue();

@@ -1,5 +1,8 @@
 //! The decoders of `caregate-protocol`. Included by `protocol/tests/fuzz_regressions.rs` as well.
 
+use caregate_protocol::alarm::Standing;
+use caregate_protocol::beat::Beat;
+use caregate_protocol::command::{Content, SignedCommand};
 use caregate_protocol::datapath;
 use caregate_protocol::openflow;
 use caregate_protocol::payload::{self, Decoded};
@@ -9,6 +12,7 @@ use caregate_protocol::record::Record;
 use caregate_protocol::segment::Segment;
 use caregate_protocol::uplink::{Frame, Framer};
 use caregate_protocol::wrap::Wrap;
+use ed25519_dalek::SigningKey;
 
 use super::Target;
 
@@ -18,6 +22,8 @@ pub const TARGETS: &[Target] = &[
     ("payload_senml_json", payload_senml_json),
     ("payload_senml_cbor", payload_senml_cbor),
     ("payload_wave", payload_wave),
+    ("payload_data_point", payload_data_point),
+    ("payload_bridge", payload_bridge),
     ("topic", topic),
     ("readings_cbor", readings_cbor),
     ("segment", segment),
@@ -27,6 +33,9 @@ pub const TARGETS: &[Target] = &[
     ("policy_delivery", policy_delivery),
     ("openflow", openflow),
     ("datapath", datapath),
+    ("standing", standing),
+    ("beat", beat),
+    ("command", command),
 ];
 
 /// When the gateway received it, in Unix microseconds.
@@ -68,6 +77,55 @@ pub fn payload_senml_cbor(data: &[u8]) {
 pub fn payload_wave(data: &[u8]) {
     payload("vitals/v1/hub-1/wave/ecg-ii", data);
     payload("vitals/v1/hub-1/wave/abp", data);
+}
+
+/// Open mHealth data points.
+pub fn payload_data_point(data: &[u8]) {
+    payload("vitals/v1/hub-1/num/omh", data);
+}
+
+/// What bridges from Bluetooth emit.
+pub fn payload_bridge(data: &[u8]) {
+    payload("vitals/v1/hub-1/BTtoMQTT/A4C138000001", data);
+}
+
+/// What a gateway's watch says.
+pub fn standing(data: &[u8]) {
+    match Standing::decode(data) {
+        Ok(standing) => {
+            assert_eq!(Standing::decode(&standing.encode()).as_ref(), Ok(&standing));
+            assert!(standing.alarms.iter().all(|alarm| alarm.text().starts_with('*')));
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// Heartbeats.
+pub fn beat(data: &[u8]) {
+    let key = SigningKey::from_bytes(&[3; 32]).verifying_key();
+    match Beat::decode(data) {
+        // Nobody signs with this key but the seed.
+        Ok(beat) => assert!(beat.verify(&key).is_err() || beat.counter == 7),
+        Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
+    }
+}
+
+/// Staff's commands: sealed, what was sealed, and who does what.
+pub fn command(data: &[u8]) {
+    let device = SigningKey::from_bytes(&[3; 32]);
+    if let Err(error) = SignedCommand::open(data, &device) {
+        assert!(!error.to_string().is_empty() && !error.reason().is_empty());
+    }
+    if let Ok(signed) = SignedCommand::decode_plain(data) {
+        let sealed = signed.seal(&device.verifying_key());
+        assert!(sealed.is_err() || SignedCommand::open(&sealed.unwrap_or_default(), &device) == Ok(signed));
+    }
+    if let Ok(content) = Content::decode(data) {
+        assert_eq!(Content::decode(&content.encode()), Ok(content.clone()));
+        if let Err(error) = content.action.check() {
+            assert!(!error.to_string().is_empty() && !error.reason().is_empty());
+        }
+    }
 }
 
 /// Topics. What is taken apart was all there.

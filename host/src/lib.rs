@@ -13,6 +13,7 @@ pub mod exit;
 pub mod http;
 pub mod identity;
 pub mod key_file;
+pub mod kill_point;
 pub mod log;
 pub mod net;
 pub mod origin;

@@ -5,33 +5,45 @@
 //! 28), so none has a second spelling.
 
 mod address;
+mod anchor;
 mod bundle;
 mod eip712;
+mod governed;
 mod header;
 mod pins;
 mod refusal;
 pub mod rlp;
 mod signature;
 pub mod slots;
+mod succession;
 mod trie;
 pub mod words;
 
 pub use address::{Address, AddressError};
+pub use anchor::{Anchor, SignedAnchor};
 pub use bundle::{
     EMERGENCY_MAX_S, HEADER_AHEAD_MAX_S, RevocationSigner, VerifiedBundle, bundle_number, verify_bundle,
     verify_revocation,
 };
 pub use eip712::{
-    DOMAIN_NAME, DOMAIN_VERSION, Domain, binding_digest, emergency_digest, grant_digest,
+    DOMAIN_NAME, DOMAIN_VERSION, Domain, binding_digest, command_digest, emergency_digest, grant_digest,
     participant_key_digest, revocation_digest,
 };
-pub use header::{HEADER_BYTES_MAX, HeaderError, VALIDATORS_MAX, VerifiedHeader, quorum, verify_header};
+pub use governed::{
+    CouncilChange, GOVERNORS_MAX, ParticipantChange, kind_number, objection_digest, review_digest,
+    status_number,
+};
+pub use header::{
+    HEADER_BYTES_MAX, HeaderError, VALIDATORS_MAX, VerifiedHeader, handover, quorum, verify_handover,
+    verify_header,
+};
 pub use pins::{
     EnrolledDevice, EnrolledPatient, EnrolledRelationship, Enrolment, LABEL_BYTES_MAX, LedgerPin, PinError,
     PinnedDevice, PinnedRelationship, Pins, STALENESS_BOUNDS_S, STALENESS_MAX_S, Salt, SaltError,
 };
 pub use refusal::{BundleRefusal, ClaimPath, ProofError, RevocationRefusal, SignerError};
 pub use signature::{SignatureError, signer};
+pub use succession::{NextKeys, custodians_commitment, custody_digest};
 pub use trie::{EMPTY_ROOT, NODE_BYTES_MAX, NODES_MAX, NodePool, TrieError};
 
 #[cfg(any(test, feature = "fixture"))]

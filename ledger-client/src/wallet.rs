@@ -18,10 +18,13 @@
 #[cfg(any(test, feature = "keystore"))]
 pub mod keystore;
 #[cfg(any(test, feature = "keystore"))]
+pub mod shares;
+#[cfg(any(test, feature = "keystore"))]
 mod state;
 
 use std::fmt;
 
+use caregate_protocol::command::{Command, SignedCommand};
 use caregate_protocol::id::{DeviceId, PatientId, RecipientId};
 use caregate_protocol::policy::{
     Commitment, EcdsaSignature, Emergency, Grant, Pseudonym, RelationshipId, Revocation, SignedBinding,
@@ -33,8 +36,9 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::verify::{
-    Address, Domain, EnrolledRelationship, Salt, address_of, binding_digest, emergency_digest, grant_digest,
-    keccak256, participant_key_digest, revocation_digest, slots,
+    Address, CouncilChange, Domain, EnrolledRelationship, NextKeys, ParticipantChange, Salt, address_of,
+    binding_digest, command_digest, custody_digest, emergency_digest, grant_digest, keccak256,
+    objection_digest, participant_key_digest, review_digest, revocation_digest, slots,
 };
 
 #[cfg(any(test, feature = "keystore"))]
@@ -93,6 +97,30 @@ impl PatientKey {
         }
     }
 
+    /// As a relationship's grant key: the next keys take its place.
+    #[must_use]
+    pub fn sign_rotation(&self, next: &NextKeys, domain: &Domain) -> EcdsaSignature {
+        self.sign(&next.rotation_digest(domain))
+    }
+
+    /// As a relationship's grant key: says who may recover it.
+    #[must_use]
+    pub fn sign_custody(
+        &self,
+        relationship: &RelationshipId,
+        custodians: &[u8; 32],
+        version: u64,
+        domain: &Domain,
+    ) -> EcdsaSignature {
+        self.sign(&custody_digest(relationship, custodians, version, domain))
+    }
+
+    /// As a custodian of a relationship: the next keys take the place of those that were lost.
+    #[must_use]
+    pub fn sign_recovery(&self, next: &NextKeys, domain: &Domain) -> EcdsaSignature {
+        self.sign(&next.recovery_digest(domain))
+    }
+
     /// Signs that a device is the patient's, or is no more, for this ledger; with a home key.
     #[must_use]
     pub fn sign_binding(
@@ -127,6 +155,7 @@ fn sign(key: &SigningKey, digest: &[u8; 32]) -> EcdsaSignature {
 }
 
 /// The key of a domain that takes part, with which it signs its HPKE key and its emergencies. Wiped from memory when dropped.
+#[derive(Clone)]
 pub struct DomainKey(SigningKey);
 
 impl fmt::Debug for DomainKey {
@@ -168,11 +197,42 @@ impl DomainKey {
         sign(&self.0, &participant_key_digest(&self.id(), hpke_public_key, version, domain))
     }
 
+    /// As a governor: approves who takes part.
+    #[must_use]
+    pub fn approve_participant(&self, change: &ParticipantChange, domain: &Domain) -> EcdsaSignature {
+        sign(&self.0, &change.digest(domain))
+    }
+
+    /// As a governor: approves who governs.
+    #[must_use]
+    pub fn approve_council(&self, change: &CouncilChange, domain: &Domain) -> EcdsaSignature {
+        sign(&self.0, &change.digest(domain))
+    }
+
+    /// As a governor: is against a change, which is named by its digest.
+    #[must_use]
+    pub fn oppose(&self, change: &[u8; 32], domain: &Domain) -> EcdsaSignature {
+        sign(&self.0, &objection_digest(change, domain))
+    }
+
+    /// As a governor: has looked at an emergency.
+    #[must_use]
+    pub fn review(&self, whose: &Pseudonym, by: &RecipientId, nth: u64, domain: &Domain) -> EcdsaSignature {
+        sign(&self.0, &review_digest(whose, by, nth, domain))
+    }
+
     /// Signs an emergency for this ledger; it counts where [`Emergency::domain`] is [`Self::id`].
     #[must_use]
     pub fn sign_emergency(&self, emergency: &Emergency, domain: &Domain) -> SignedEmergency {
         let signature = sign(&self.0, &emergency_digest(emergency, domain));
         SignedEmergency { emergency: emergency.clone(), signature }
+    }
+
+    /// Signs what staff do at a gateway's watch; it counts where [`Command::domain`] is [`Self::id`].
+    #[must_use]
+    pub fn sign_command(&self, command: Command, domain: &Domain) -> SignedCommand {
+        let signature = sign(&self.0, &command_digest(&command, domain));
+        SignedCommand { command, signature }
     }
 }
 
@@ -369,6 +429,21 @@ mod tests {
         let signature = hospital.sign_hpke_key(&[7; 32], 2, &domain);
         let digest = participant_key_digest(&hospital.id(), &[7; 32], 2, &domain);
         assert_eq!(signer(&digest, &signature), Ok(Address(hospital.id().0)));
+        let command = Command {
+            patient: PatientId([3; 16]),
+            domain: hospital.id(),
+            sequence: 1,
+            issued_ms: 2,
+            expires_ms: 3,
+            content: vec![4; 5],
+        };
+        let signed = hospital.sign_command(command.clone(), &domain);
+        assert_eq!(
+            signer(&command_digest(&command, &domain), &signed.signature),
+            Ok(Address(hospital.id().0))
+        );
+        let other = Command { content: vec![4; 6], ..command };
+        assert_ne!(signer(&command_digest(&other, &domain), &signed.signature), Ok(Address(hospital.id().0)));
         assert_eq!(DomainKey::from_bytes(&[0; 32]).map(|key| key.id()), Err(KeyError));
         assert_eq!(format!("{hospital:?}"), "DomainKey(…)");
     }

@@ -113,17 +113,24 @@ const fn times(unit: &'static str, factor: f64) -> Accepted {
     Accepted { unit, factor, offset: 0.0 }
 }
 
-/// `beat/min` and `Hz` are SenML's.
+/// `beat/min` and `Hz` are SenML's, `beats/min` is Open mHealth's.
 const BEATS: &[Accepted] = &[
     same("beat/min"),
+    same("beats/min"),
     same("{beats}/min"),
     same("{beat}/min"),
     same("bpm"),
     same("1/min"),
     times("Hz", 60.0),
 ];
-const BREATHS: &[Accepted] =
-    &[same("{breaths}/min"), same("{breath}/min"), same("1/min"), same("bpm"), times("Hz", 60.0)];
+const BREATHS: &[Accepted] = &[
+    same("breaths/min"),
+    same("{breaths}/min"),
+    same("{breath}/min"),
+    same("1/min"),
+    same("bpm"),
+    times("Hz", 60.0),
+];
 /// A ratio is `1` in UCUM and `/` in SenML.
 const RATIO: &[Accepted] = &[times("1", 100.0), times("/", 100.0)];
 /// 1 `mm[Hg]` is 133.322 387 415 Pa.
@@ -134,8 +141,10 @@ const FAHRENHEIT: Accepted = Accepted { unit: "[degF]", factor: 5.0 / 9.0, offse
 const TEMPERATURE: &[Accepted] = &[
     same("°C"),
     same("degC"),
+    same("C"),
     FAHRENHEIT,
     Accepted { unit: "degF", ..FAHRENHEIT },
+    Accepted { unit: "F", ..FAHRENHEIT },
     Accepted { unit: "°F", ..FAHRENHEIT },
     Accepted { unit: "K", factor: 1.0, offset: -273.15 },
 ];

@@ -2,8 +2,11 @@
 //!
 //! Each decoder takes a bounded slice, rejects trailing bytes, and names what was wrong and where.
 
+pub mod alarm;
+pub mod beat;
 pub mod cbor;
 pub mod code;
+pub mod command;
 pub mod datapath;
 pub mod id;
 pub mod key;

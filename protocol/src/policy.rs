@@ -10,12 +10,13 @@ pub mod delivery;
 mod device;
 mod grant;
 mod recipient;
+mod succession;
 mod verified;
 
 pub use bundle::{
-    BUNDLE_BYTES_MAX, BUNDLE_VERSION, BundleError, CLAIMS_MAX, Claims, Commitment, EMERGENCIES_MAX,
-    Emergency, HEADER_BYTES_MAX, NODE_BYTES_MAX, NODES_MAX, ParticipantClaim, PolicyBundle, Pseudonym,
-    SignedBinding, SignedEmergency,
+    BUNDLE_BYTES_MAX, BUNDLE_VERSION, BUNDLE_VERSION_HANDED_ON, BundleError, CLAIMS_MAX, Claims, Commitment,
+    EMERGENCIES_MAX, Emergency, HANDOVERS_MAX, HEADER_BYTES_MAX, NODE_BYTES_MAX, NODES_MAX, ParticipantClaim,
+    PolicyBundle, Pseudonym, SignedBinding, SignedEmergency,
 };
 pub use delivery::{WATCHED_MAX, Watch};
 pub use device::{BoundDevice, Mac, MacError, Station};
@@ -23,9 +24,10 @@ pub use grant::{
     EcdsaSignature, Grant, Purpose, RelationshipId, Revocation, SignedGrant, SignedRevocation, class_bit,
 };
 pub use recipient::{DEVICES_MAX, GRANTS_MAX, PATIENTS_MAX, RecipientEntry, RecipientKind, RecipientStatus};
+pub use succession::{CUSTODIANS_MAX, CustodianWord, SUCCESSIONS_MAX, Succession, SuccessionAuthority};
 pub use verified::{
     AdmissionError, Authentic, EmergencyAccess, FLOORS_MAX, Floor, Floors, Freshness, HeaderFloor, Recipient,
-    STALE_BOUND_TREATING_MAX_S, VerifiedPolicy,
+    STALE_BOUND_TREATING_MAX_S, Validator, ValidatorFloor, VerifiedPolicy,
 };
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! value   = [0, quantity: uint, value: float64]
 //!         / [1, quantity: uint, t0: int, period: uint, scale: float64, offset: float64, samples: bytes, i16 little-endian]
 //!         / [2, quantity: uint]
+//!         / [3, standing: bytes]
 //! ```
 //! Arrays are of definite length (RFC 8949 §3.2.1). What the gateway seals it writes here, so the reader is strict.
 
@@ -15,6 +16,7 @@ use minicbor::{Decoder, Encoder, decode as cbor_in, encode as cbor};
 use ring::digest::{Context, SHA256};
 use thiserror::Error;
 
+use crate::alarm::{STANDING_QUANTITY, Standing};
 use crate::id::{DeviceId, IdError, StreamName};
 
 /// Most samples in one waveform chunk: 250 ms at 32 kHz, far above any body sensor; it bounds a decoded chunk to 16 kB.
@@ -69,6 +71,21 @@ pub enum Value {
         /// The quantity, by its row in the code table.
         quantity: u16,
     },
+    /// What the gateway's own watch says of the patient.
+    Standing(Box<Standing>),
+}
+
+impl Value {
+    /// The quantity's row in the code table; [`STANDING_QUANTITY`] for a standing.
+    #[must_use]
+    pub fn quantity(&self) -> u16 {
+        match self {
+            Self::Numeric { quantity, .. } | Self::Waveform { quantity, .. } | Self::Event { quantity } => {
+                *quantity
+            }
+            Self::Standing(_) => STANDING_QUANTITY,
+        }
+    }
 }
 
 /// Most readings of one segment: a group commit of 5 ms on a gateway of 1,000 readings a second holds a handful, one
@@ -80,6 +97,7 @@ const READING_ELEMENTS: u64 = 7;
 const NUMERIC: u8 = 0;
 const WAVEFORM: u8 = 1;
 const EVENT: u8 = 2;
+const STANDING: u8 = 3;
 
 /// Why bytes are no readings.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -181,6 +199,9 @@ fn write(encoder: &mut Encoder<Vec<u8>>, reading: &Reading) -> Written {
         Value::Event { quantity } => {
             encoder.array(2)?.u8(EVENT)?.u16(*quantity)?;
         }
+        Value::Standing(standing) => {
+            encoder.array(2)?.u8(STANDING)?.bytes(&standing.encode())?;
+        }
     }
     Ok(())
 }
@@ -269,6 +290,11 @@ impl<'b> Cursor<'b> {
         let at = self.decoder.position();
         let elements = self.array("value")?;
         let kind = self.item("kind of value", Decoder::u8)?;
+        if (kind, elements) == (STANDING, 2) {
+            let standing = Standing::decode(self.item("standing", Decoder::bytes)?)
+                .map_err(|_source| ReadingError::Malformed { field: "standing", at })?;
+            return Ok(Value::Standing(Box::new(standing)));
+        }
         let quantity = self.item("quantity", Decoder::u16)?;
         match (kind, elements) {
             (NUMERIC, 3) => Ok(Value::Numeric { quantity, value: self.finite("value")? }),
@@ -349,6 +375,10 @@ fn update_value(hash: &mut Context, value: &Value) {
         Value::Event { quantity } => {
             hash.update(&[EVENT]);
             hash.update(&quantity.to_be_bytes());
+        }
+        Value::Standing(standing) => {
+            hash.update(&[STANDING]);
+            hash.update(&standing.at_us.to_be_bytes());
         }
     }
 }

@@ -14,12 +14,17 @@
 //! | 4 | [`Frame::Data`] | gateway → core | lane |
 //! | 5 | [`Frame::Ack`] | core → gateway | control |
 //! | 6 | [`Frame::Refuse`] | core → gateway | control |
+//! | 7 | [`Frame::Beat`] | gateway → core → feed | control of the alarm lane; following |
+//! | 8 | [`Frame::Command`] | feed → core → gateway | following; control of the alarm lane |
 //! | 16 | [`Frame::Subscribe`] | feed → core | subscription |
 //! | 17 | [`Frame::Subscribed`] | core → feed | subscription |
 //! | 18 | [`Frame::Delivery`] | core → feed | subscription |
+//! | 19 | [`Frame::Follow`] | feed → core | first on a following |
 
 use thiserror::Error;
 
+use crate::beat::BEAT_BYTES;
+use crate::command::COMMAND_BYTES_MAX;
 use crate::id::{Lane, RecipientId};
 use crate::record::RECORD_BYTES_MAX;
 use crate::wire::{Reader, WireError};
@@ -141,6 +146,21 @@ pub enum Frame {
         /// Why.
         refusal: Refusal,
     },
+    /// A gateway's heartbeat (`crate::beat`).
+    Beat {
+        /// [`BEAT_BYTES`] of them; not yet looked at.
+        bytes: Vec<u8>,
+    },
+    /// What staff send to a gateway (`crate::command`).
+    Command {
+        /// At most [`COMMAND_BYTES_MAX`]; sealed.
+        bytes: Vec<u8>,
+    },
+    /// The feed's first word where it wants heartbeats and sends commands.
+    Follow {
+        /// [`VERSION`].
+        version: u16,
+    },
     /// The feed's first word.
     Subscribe {
         /// [`VERSION`].
@@ -188,6 +208,9 @@ impl Frame {
             Self::Refuse { position, refusal } => {
                 put(&mut out, 6, &[&position.to_be_bytes(), &[*refusal as u8]]);
             }
+            Self::Beat { bytes } => put(&mut out, 7, &[bytes]),
+            Self::Command { bytes } => put(&mut out, 8, &[bytes]),
+            Self::Follow { version } => put(&mut out, 19, &[&version.to_be_bytes()]),
             Self::Subscribe { version, recipient, from, until } => put(
                 &mut out,
                 16,
@@ -235,6 +258,15 @@ impl Frame {
                     .ok_or_else(|| FrameError::Value { field: "refusal", value: u64::from(number) })?;
                 Self::Refuse { position, refusal }
             }
+            7 => Self::Beat { bytes: r.take("heartbeat", BEAT_BYTES)?.to_vec() },
+            8 => {
+                let bytes = r.rest().to_vec();
+                if bytes.len() > COMMAND_BYTES_MAX {
+                    return Err(FrameError::Length(bytes.len()));
+                }
+                Self::Command { bytes }
+            }
+            19 => Self::Follow { version: r.u16("version")? },
             16 => Self::Subscribe {
                 version: r.u16("version")?,
                 recipient: RecipientId(r.array("recipient")?),
@@ -355,6 +387,9 @@ mod tests {
                 until
             }),
             any::<u64>().prop_map(|next| Frame::Subscribed { version: 1, next }),
+            any::<u8>().prop_map(|byte| Frame::Beat { bytes: vec![byte; BEAT_BYTES] }),
+            record.clone().prop_map(|bytes| Frame::Command { bytes }),
+            any::<u16>().prop_map(|version| Frame::Follow { version }),
             (any::<u64>(), record).prop_map(|(number, record)| Frame::Delivery { number, record }),
         ]
     }

@@ -48,6 +48,8 @@ enum Name {
     Datapath,
     /// Of `datapath`, flows taken per second alone: our switch and Open vSwitch.
     FlowMods,
+    /// Policy: a grant's proof at a gateway, a wrap, grants per second into the embedded ledger, its restart with 100,000 consents.
+    Policy,
     /// What sensors feel of a flood on their port: with our filter, with nftables, with none.
     Flood,
 }
@@ -59,6 +61,7 @@ enum Name {
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     match args.name {
         Name::Spool => spool(args.json),
+        Name::Policy => policy(args.json),
         Name::GatewayBuild => gateway_build(args.json),
         Name::Datapath => datapath(args),
         Name::FlowMods => {
@@ -78,9 +81,18 @@ fn cargo() -> Command {
 }
 
 fn spool(json: bool) -> anyhow::Result<()> {
+    measured(json, "edge-gateway", "spool")
+}
+
+fn policy(json: bool) -> anyhow::Result<()> {
+    measured(json, "ledger-node", "policy")
+}
+
+/// A bench of a package, which prints one JSON object last.
+fn measured(json: bool, package: &str, bench: &str) -> anyhow::Result<()> {
     say("bench: building, then measuring for some minutes");
     let output = cargo()
-        .args(["bench", "--package", "edge-gateway", "--bench", "spool"])
+        .args(["bench", "--package", package, "--bench", bench])
         .current_dir(build::root()?)
         .stderr(Stdio::inherit())
         .output()?;

@@ -9,13 +9,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::build;
 use crate::say;
 
 const FOLDER: &str = "ledger-client/contracts";
-const SOURCE: &str = "Caregate.sol";
+const SOURCES: &str = "src";
+const MAIN: &str = "src/Caregate.sol";
 const CONTRACT: &str = "Caregate";
 const ARTIFACT: &str = "Caregate.json";
 
@@ -50,34 +51,39 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// The artifact's text: what clients and the node need, and what it was made of.
 fn compile(folder: &Path) -> Result<String> {
-    let source = fs::read_to_string(folder.join(SOURCE)).with_context(|| format!("{FOLDER}/{SOURCE}"))?;
+    let sources = sources(folder)?;
     let settings = fs::read_to_string(folder.join("settings.json"))
         .with_context(|| format!("{FOLDER}/settings.json"))?;
     let mut settings: Value = serde_json::from_str(&settings).context("settings.json")?;
-    settings["outputSelection"] = json!({ SOURCE: { CONTRACT: [
+    settings["outputSelection"] = json!({ MAIN: { CONTRACT: [
         "abi", "metadata", "storageLayout", "evm.bytecode.object", "evm.deployedBytecode.object",
         "evm.deployedBytecode.immutableReferences",
     ] } });
-    let input =
-        json!({ "language": "Solidity", "sources": { SOURCE: { "content": source } }, "settings": settings });
+    let input = json!({ "language": "Solidity", "sources": sources, "settings": settings });
     let output = solc(folder, &input)?;
     if let Some(errors) = output["errors"].as_array().filter(|errors| !errors.is_empty()) {
         let texts: Vec<_> = errors.iter().filter_map(|error| error["formattedMessage"].as_str()).collect();
         // Warnings too: the contract can't be changed once it is deployed.
         bail!("{}", texts.join("\n"));
     }
-    let contract = &output["contracts"][SOURCE][CONTRACT];
+    let contract = &output["contracts"][MAIN][CONTRACT];
     let metadata = contract["metadata"].as_str().context("the compiler gave no metadata")?;
     let metadata: Value = serde_json::from_str(metadata).context("metadata")?;
     let code = |part: &str| {
         let object = contract["evm"][part]["object"].as_str().filter(|object| !object.is_empty());
         object.map(|object| format!("0x{object}")).with_context(|| format!("the compiler gave no {part}"))
     };
+    let hashes: Map<String, Value> = metadata["sources"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, source)| (name.clone(), source["keccak256"].clone()))
+        .collect();
     let artifact = json!({
         "contract": CONTRACT,
         "solc": metadata["compiler"]["version"],
         "settings": metadata["settings"],
-        "sourceKeccak256": metadata["sources"][SOURCE]["keccak256"],
+        "sources": hashes,
         "abi": contract["abi"],
         "bytecode": code("bytecode")?,
         "deployedBytecode": code("deployedBytecode")?,
@@ -85,6 +91,18 @@ fn compile(folder: &Path) -> Result<String> {
         "storageLayout": contract["storageLayout"],
     });
     Ok(serde_json::to_string_pretty(&artifact)? + "\n")
+}
+
+/// Every file in the folder of sources, by its path: what imports each other, and nothing else.
+fn sources(folder: &Path) -> Result<Map<String, Value>> {
+    let mut sources = Map::new();
+    for entry in fs::read_dir(folder.join(SOURCES)).with_context(|| format!("{FOLDER}/{SOURCES}"))? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).context("a source's name is no text")?;
+        let content = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        sources.insert(format!("{SOURCES}/{name}"), json!({ "content": content }));
+    }
+    Ok(sources)
 }
 
 /// Standard JSON in, standard JSON out; out through a file, since the compiler ends before a pipe has taken all of it.

@@ -9,12 +9,16 @@ use anyhow::{Context, bail};
 use caregate_host::clock;
 use clap::Args;
 
-use crate::{build, recordings, say, setup};
+use crate::{build, interop, recordings, say, setup, solidity};
 
 /// Seconds of each story in the gate: long enough for cut, drain, kill and recovery.
 const STORY_SECONDS: &str = "60";
 /// Seconds of each fuzz target in the long run.
 const FUZZ_SECONDS: u32 = 120;
+/// Power cuts of each store in the gate, and a kill at each named point: two minutes.
+const CHAOS_ROUNDS: &str = "400";
+/// The same in the long run: ten kills at each named point.
+const LONG_CHAOS_ROUNDS: &str = "10000";
 /// Seconds of the long story.
 const LONG_STORY_SECONDS: &str = "1800";
 
@@ -116,6 +120,7 @@ fn steps() -> Vec<Step> {
             npm("clinician-feed/web", &["test", "--silent"])
         }),
         step("FHIR validator: packages", || build::npm_packages("tests/fhir").map(drop)),
+        step("MQTT clients: packages", interop::mqtt_clients),
         step("lints", || {
             in_root(cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
             // Not among all targets, since it is not run unasked.
@@ -126,6 +131,8 @@ fn steps() -> Vec<Step> {
                 "caregate-tests",
                 "--test",
                 "interop",
+                "--test",
+                "chaos",
                 "--",
                 "-D",
                 "warnings",
@@ -152,7 +159,10 @@ fn steps() -> Vec<Step> {
         step("licences and bans", licences),
         step("eBPF object is what the source builds", || xtask(&["ebpf", "--check"])),
         step("contract is what the source builds", || xtask(&["contracts", "--check"])),
+        step("contract: forge", || solidity::test(false)),
+        step("contract: slither", solidity::slither),
     ];
+    steps.push(step("chaos: kills and power cuts", || xtask(&["chaos", "--rounds", CHAOS_ROUNDS])));
     steps.push(step("story: generator", || story(&[])));
     for name in recordings::names() {
         steps.push(step(&format!("story: {name}"), move || {
@@ -232,6 +242,7 @@ fn long_steps() -> Vec<Step> {
         step("binaries", || {
             build::page()?;
             build::npm_packages("tests/fhir")?;
+            interop::mqtt_clients()?;
             in_root(cargo(&["build", "--release", "--workspace", "--bins"]))
         }),
         step("tests with their long variants", || {
@@ -239,12 +250,14 @@ fn long_steps() -> Vec<Step> {
             command.env("CAREGATE_LONG", "1");
             run_tests(command)
         }),
+        step("chaos: kills and power cuts", || xtask(&["chaos", "--rounds", LONG_CHAOS_ROUNDS])),
         step("story: half an hour", || {
             xtask(&["demo", "--no-build", "--json", "--port", "0", "--seconds", LONG_STORY_SECONDS])
         }),
         step("controllers of other people", || xtask(&["interop"])),
         step("switch suite of os-ken", || xtask(&["conform", "openflow", "--check"])),
         step("other kernels", || xtask(&["kernels"])),
+        step("contract: forge, long", || solidity::test(true)),
         step("fuzz", fuzz),
     ]
 }

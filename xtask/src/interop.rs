@@ -1,4 +1,5 @@
-//! `cargo xtask interop`: controllers that others wrote drive our switch (`tests/interop/README.md`).
+//! `cargo xtask interop`: controllers that others wrote drive our switch, and MQTT clients that others wrote our MQTT server
+//! (`tests/interop/README.md`).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,11 +12,17 @@ use crate::{build, conform, say, setup};
 /// Environments of the controllers, by the file that pins their packages.
 const ENVIRONMENTS: [&str; 2] = ["os-ken", "faucet"];
 
+/// Folder of the MQTT clients' scripts and of what pins their packages.
+const MQTT_FOLDER: &str = "tests/interop/mqtt";
+
 /// Run controllers that others wrote (os-ken, Faucet) against our switch and Open vSwitch, with hosts that talk across it.
 ///
 /// Needs root. Controllers are installed from PyPI under target/interop.
 #[derive(Debug, Args)]
 pub(crate) struct InteropArgs {
+    /// Run MQTT clients (paho, MQTT.js, mosquitto, rumqttc) against our MQTT server instead; needs no root.
+    #[arg(long)]
+    mqtt: bool,
     /// Only cases that have this in their name.
     only: Option<String>,
 }
@@ -25,10 +32,14 @@ pub(crate) struct InteropArgs {
 /// # Errors
 /// What is missing, or that a case failed.
 pub(crate) fn run(args: &InteropArgs) -> anyhow::Result<()> {
+    if args.mqtt {
+        return run_mqtt(args);
+    }
     setup::ensure_tools(&[setup::INTEROP])?;
     let folder = environments()?;
     for name in ENVIRONMENTS {
-        install(&folder.join(name), name)?;
+        let pinned = build::root()?.join("tests/interop").join(name).with_extension("txt");
+        install(&folder.join(name), &pinned)?;
     }
     conform::build_ours()?;
     let mut test = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -38,6 +49,24 @@ pub(crate) fn run(args: &InteropArgs) -> anyhow::Result<()> {
     build::run(&mut test)
 }
 
+fn run_mqtt(args: &InteropArgs) -> anyhow::Result<()> {
+    setup::ensure(&[setup::TESTS])?;
+    mqtt_clients()?;
+    let mut test = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    test.args(["test", "--release", "--package", "edge-gateway", "--test", "mqtt_interop", "--"]);
+    test.args(["--nocapture"]).args(&args.only).current_dir(build::root()?);
+    build::run(&mut test)
+}
+
+/// Installs paho (PyPI, by hash) and MQTT.js (npm, by its lock file), where they have changed since they were.
+///
+/// # Errors
+/// What can't be installed.
+pub(crate) fn mqtt_clients() -> anyhow::Result<()> {
+    install(&environments()?.join("paho"), &build::root()?.join(MQTT_FOLDER).join("paho.txt"))?;
+    build::npm_packages(MQTT_FOLDER).map(drop)
+}
+
 /// Beside what cargo builds, where the test looks.
 fn environments() -> anyhow::Result<PathBuf> {
     let binaries = build::binaries()?;
@@ -45,17 +74,16 @@ fn environments() -> anyhow::Result<PathBuf> {
 }
 
 /// Makes an environment anew where what is pinned has changed since it was made.
-fn install(environment: &Path, name: &str) -> anyhow::Result<()> {
-    let pinned = build::root()?.join("tests/interop").join(name).with_extension("txt");
-    let content = std::fs::read(&pinned).with_context(|| pinned.display().to_string())?;
+fn install(environment: &Path, pinned: &Path) -> anyhow::Result<()> {
+    let content = std::fs::read(pinned).with_context(|| pinned.display().to_string())?;
     let stamp = environment.join(".requirements");
     if std::fs::read(&stamp).ok().as_deref() == Some(&content) {
         return Ok(());
     }
-    say(&format!("interop: installing {name} (PyPI) under {}", environment.display()));
+    say(&format!("interop: installing {} (PyPI) under {}", pinned.display(), environment.display()));
     build::run(Command::new("/usr/bin/python3").args(["-m", "venv", "--clear"]).arg(environment))?;
     let mut pip = Command::new(environment.join("bin/python3"));
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]);
-    build::run(pip.arg("--requirement").arg(&pinned))?;
+    build::run(pip.arg("--requirement").arg(pinned))?;
     std::fs::write(&stamp, &content).with_context(|| stamp.display().to_string())
 }

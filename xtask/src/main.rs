@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod chaos;
 mod conform;
 mod contracts;
 mod demo;
@@ -12,6 +13,7 @@ mod kernels;
 mod pki;
 mod recordings;
 mod setup;
+mod solidity;
 mod stop;
 
 use std::process::ExitCode;
@@ -29,6 +31,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Bench(bench::BenchArgs),
+    Chaos(chaos::ChaosArgs),
     Conform(conform::ConformArgs),
     Contracts(contracts::Arguments),
     Demo(demo::DemoArgs),
@@ -46,6 +49,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
+        Command::Chaos(args) => chaos::run(&args),
         Command::Conform(args) => conform::run(&args),
         Command::Contracts(arguments) => contracts::run(&arguments),
         Command::Demo(args) => demo::run(&args),

@@ -59,6 +59,9 @@ pub(crate) const CONFORM: &[Tool] = &[
     tool("mount", "mount"),
     tool("nice", "coreutils"),
 ];
+/// For tools from PyPI.
+pub(crate) const PYTHON: &[Tool] = &[tool("/usr/share/doc/python3-venv", "python3-venv")];
+
 /// For controllers that others wrote: their environments, and what hosts do.
 pub(crate) const INTEROP: &[Tool] = &[
     tool("/usr/share/doc/python3-venv", "python3-venv"),

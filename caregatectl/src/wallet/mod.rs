@@ -4,6 +4,7 @@ mod bind;
 mod consent;
 mod enrol;
 mod file;
+mod share;
 mod show;
 
 use std::path::PathBuf;
@@ -58,6 +59,8 @@ enum Command {
     Revoke(consent::RevokeArgs),
     SignRevocation(consent::SignRevocationArgs),
     Bind(bind::BindArgs),
+    Share(share::ShareArgs),
+    Recover(share::RecoverArgs),
     /// Say what the wallet knows; no secret is shown
     Show {
         #[command(flatten)]
@@ -123,6 +126,8 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
         Command::Revoke(arguments) => consent::revoke(&arguments).await,
         Command::SignRevocation(arguments) => consent::sign_revocation(&arguments),
         Command::Bind(arguments) => bind::run(&arguments).await,
+        Command::Share(arguments) => share::share(&arguments),
+        Command::Recover(arguments) => share::recover(&arguments),
         Command::Show { keystore } => show::run(&keystore),
     }
 }

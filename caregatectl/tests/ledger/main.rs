@@ -175,9 +175,8 @@ fn the_ledgers_refusals_are_status_3_with_a_name() {
     let node = Node::start();
     let hospital = node.hospital("hospital", &[]);
     let key = node.path("hospital.key");
-    let stranger =
-        node.ledger("participant register", &["--registrar-key", &key, "--participant", &hospital]);
-    assert_eq!(stranger.refused(), "NotRegistrar");
+    let stranger = node.ledger("participant register", &["--governor-key", &key, "--participant", &hospital]);
+    assert_eq!(stranger.refused(), "NotGovernor");
     let old = ["--key", &key, "--hpke-public-key", &"0b".repeat(32), "--version", "1"];
     assert_eq!(node.ledger("participant key", &old).refused(), "VersionNotRaised");
     let opening = node.path("opening.json");
@@ -227,16 +226,24 @@ fn an_emergency_keeps_what_opens_it_and_the_audit_shows_it() {
     let audit = node.ledger("audit", &[]);
     let lines: Vec<Value> = audit.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let events: Vec<_> = lines.iter().filter_map(|line| line["event"].as_str()).collect();
-    assert_eq!(events, ["ParticipantSet", "ParticipantKeySet", "EmergencyOpened"]);
-    let event = &lines[2];
+    assert_eq!(events, ["ChangeApproved", "ParticipantSet", "ParticipantKeySet", "EmergencyOpened"]);
+    let event = &lines[3];
     assert_eq!((&event["domain"], &event["pseudonym"]), (&clinic.into(), &pseudonym.into()));
-    assert_eq!(audit.json()["events"], 3, "the last line says how many");
+    assert_eq!(audit.json()["events"], 4, "the last line says how many");
     // The commitment is opened by what was kept, and by nothing else.
     let kept: Value = serde_json::from_slice(&std::fs::read(&opening).unwrap()).unwrap();
     let salt = hex::decode(kept["reason_salt"].as_str().unwrap()).unwrap().try_into().unwrap();
     let commitment = |text| hex::encode(ledger_client::verify::slots::text_commitment(&salt, text).0);
     assert_eq!(event["reason"], format!("0x{}", commitment("found unconscious")));
     assert!(!audit.stdout.contains("unconscious") && !audit.stdout.contains("Dr A"));
+    // A governor who is not the domain looks at it.
+    let governor = node.path("governor.key");
+    let review = ["--pseudonym", &pseudonym, "--domain", &clinic, "--governor-key"];
+    let by = |key: &str| node.ledger("emergency review", &[&review[..], &[key]].concat());
+    assert_eq!(by(&node.path("clinic.key")).refused(), "NotGovernor");
+    assert_eq!(by(&governor).done()["number"], 1);
+    let last = node.ledger("audit", &[]).stdout;
+    assert!(last.contains("EmergencyReviewed"), "{last}");
 }
 
 #[test]
@@ -263,4 +270,83 @@ fn what_is_wrong_is_said_and_nothing_is_changed() {
     assert_eq!(chain.done()["events"], 0);
     let elsewhere = call(&["audit", "--rpc", &node.rpc, "--chain-id", "1", "--contract", &node.contract]);
     assert!(elsewhere.failed().contains("the node's chain is 4711, configured is 1"));
+}
+
+/// The wallet is lost, two of three people whom the patient trusts bring their shares, and the same keys revoke what the old one granted.
+#[test]
+fn a_lost_wallet_comes_again_from_shares() {
+    let node = Node::start();
+    let hospital = node.hospital("hospital", &[]);
+    let wallet = node.wallet("patient");
+    wallet.call("relationship", &["--label", "City", "--grantee", &hospital]).done();
+    let granted = wallet.call("grant", &["--label", "City"]).done();
+    let relationship = granted["relationship"].as_str().unwrap();
+    let shown = || node.ledger("consent show", &["--relationship", relationship]).done();
+    assert_eq!((&shown()["state"], &shown()["version"]), (&"stands".into(), &1.into()));
+    let listed = node.ledger("consent list", &["--grantee", &hospital]).done();
+    assert_eq!(listed["consents"].as_array().unwrap().len(), 1);
+    let [one, two, three] = ["one", "two", "three"].map(|name| node.path(&format!("{name}.share")));
+    wallet.call("share", &["--threshold", "2", "--out", &one, "--out", &two, "--out", &three]).done();
+    let again = node.wallet_at("again");
+    let cheap = ["--memory-mib", "8", "--passes", "1"];
+    let recover = |shares: &[&str]| {
+        let mut arguments = cheap.to_vec();
+        shares.iter().for_each(|share| arguments.extend(["--share", share]));
+        again.call("recover", &arguments)
+    };
+    assert!(recover(&[&three]).failed().contains("1 shares, 2 are needed"));
+    assert!(recover(&[&three, &three]).failed().contains("share 3 is there twice"));
+    recover(&[&three, &one]).done();
+    assert!(recover(&[&two, &one]).failed().contains("exists already"));
+    let ledger = ["--chain-id", "4711", "--contract", &node.contract, "--validator", &node.validator];
+    again.call("ledger", &ledger).done();
+    let known = again.call("relationship", &["--label", "City", "--grantee", &hospital]).done();
+    assert_eq!(known["relationship"], granted["relationship"]);
+    let revoked = again.call("revoke", &["--label", "City"]).done();
+    assert_eq!(revoked["version"], granted["version"], "the ledger knows what was granted");
+    assert_eq!(shown()["state"], "revoked");
+}
+
+/// Two of three govern: one alone changes nothing, a change that widens waits, and those against it stop it.
+#[test]
+fn governors_decide_together() {
+    let node = Node::start();
+    let keys = ["g1", "g2", "g3"].map(|name| {
+        let path = node.path(&format!("{name}.key"));
+        let made = call(&["participant", "new", "--out", &path]).done();
+        (path, made["address"].as_str().unwrap().to_owned())
+    });
+    let governor = node.path("governor.key");
+    let list = keys.iter().map(|(_, address)| address.as_str()).collect::<Vec<_>>().join(",");
+    let council = ["--governor-key", &governor, "--governor", &list, "--threshold", "2", "--delay-s", "3600"];
+    assert_eq!(node.ledger("governance change", &council).done()["in_force"], true);
+    let shown = node.ledger("governance show", &[]).done();
+    assert_eq!((&shown["threshold"], &shown["version"]), (&2.into(), &2.into()));
+
+    let (hospital, _) = (keys[2].1.clone(), ());
+    let register = |key: &str, status: &str| {
+        let arguments =
+            ["--governor-key", key, "--participant", &hospital, "--status", status, "--emergency"];
+        node.ledger("participant register", &arguments)
+    };
+    assert_eq!(register(&governor, "active").refused(), "NotGovernor");
+    let first = register(&keys[0].0, "active").done();
+    assert_eq!(
+        (&first["in_force"], &first["approvals"], &first["ready_at"]),
+        (&false.into(), &1.into(), &0.into())
+    );
+    assert_eq!(register(&keys[0].0, "active").refused(), "SaidAlready");
+    let second = register(&keys[1].0, "active").done();
+    assert!(second["in_force"] == false && second["ready_at"].as_u64() > Some(0), "{second}");
+    let apply = ["--participant", &hospital, "--status", "active", "--emergency"];
+    assert_eq!(node.ledger("participant register", &apply).refused(), "TooEarly");
+    let change = second["change"].as_str().unwrap();
+    let oppose =
+        |key: &str| node.ledger("governance oppose", &["--governor-key", key, "--change", change]).done();
+    assert_eq!(oppose(&keys[2].0)["stopped"], false);
+    assert_eq!(oppose(&keys[1].0)["stopped"], true);
+    assert_eq!(node.ledger("participant register", &apply).refused(), "ChangeClosed");
+    // A suspension needs two as well, and does not wait.
+    register(&keys[0].0, "suspended").done();
+    assert_eq!(register(&keys[1].0, "suspended").done()["in_force"], true);
 }

@@ -96,12 +96,12 @@ impl Node {
         let dir = tempfile::tempdir().unwrap();
         let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (rpc, admin) = (port(), port());
-        let registrar = dir.path().join("registrar.key");
-        let made = call(&["participant", "new", "--out", registrar.to_str().unwrap()]).done();
+        let governor = dir.path().join("governor.key");
+        let made = call(&["participant", "new", "--out", governor.to_str().unwrap()]).done();
         let config = dir.path().join("node.toml");
         let text = format!(
             "listen = \"127.0.0.1:{rpc}\"\nadmin = \"127.0.0.1:{admin}\"\ndata = {:?}\nsealing_key = {:?}\n\
-             chain_id = 4711\nregistrar = {}\n",
+             chain_id = 4711\ngovernors = [{}]\nthreshold = 1\ndelay_s = 0\n",
             dir.path().join("chain"),
             dir.path().join("sealing.key"),
             made["address"]
@@ -139,8 +139,8 @@ impl Node {
         let key = self.path(&format!("{name}.key"));
         let made = call(&["participant", "new", "--out", &key]).done();
         let address = made["address"].as_str().unwrap().to_owned();
-        let registrar = self.path("registrar.key");
-        let mut arguments = vec!["--registrar-key", &registrar, "--participant", &address];
+        let governor = self.path("governor.key");
+        let mut arguments = vec!["--governor-key", &governor, "--participant", &address];
         arguments.extend(more);
         self.ledger("participant register", &arguments).done();
         let hpke = "0a".repeat(32);
@@ -148,10 +148,15 @@ impl Node {
         address
     }
 
-    pub(crate) fn wallet(&self, name: &str) -> Wallet<'_> {
+    /// A place for a wallet, and its passphrase.
+    pub(crate) fn wallet_at(&self, name: &str) -> Wallet<'_> {
         let passphrase = self.path(&format!("{name}.passphrase"));
         write_private(Path::new(&passphrase), "a passphrase of the test\n");
-        let wallet = Wallet { node: self, keystore: self.path(&format!("{name}.wallet")), passphrase };
+        Wallet { node: self, keystore: self.path(&format!("{name}.wallet")), passphrase }
+    }
+
+    pub(crate) fn wallet(&self, name: &str) -> Wallet<'_> {
+        let wallet = self.wallet_at(name);
         let ledger = ["--chain-id", "4711", "--contract", &self.contract, "--validator", &self.validator];
         let mut arguments = ledger.to_vec();
         arguments.extend(["--memory-mib", "8", "--passes", "1"]);

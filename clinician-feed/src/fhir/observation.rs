@@ -158,7 +158,7 @@ impl Item {
         let Self::Single(entry) = self else { return 2048 };
         match &entry.reading.value {
             Value::Waveform { samples, .. } => 1024 + 6 * samples.len(),
-            Value::Numeric { .. } | Value::Event { .. } => 1024,
+            Value::Numeric { .. } | Value::Event { .. } | Value::Standing(_) => 1024,
         }
     }
 
@@ -195,7 +195,8 @@ impl Item {
 fn single(observation: &mut Observation, entry: &Entry, effective_us: i64) {
     match &entry.reading.value {
         Value::Numeric { quantity, value } => observation.value_quantity = amount(*value, *quantity),
-        Value::Event { .. } => observation.value_boolean = Some(true),
+        // A standing never gets into the ring (`feed.rs`).
+        Value::Event { .. } | Value::Standing(_) => observation.value_boolean = Some(true),
         Value::Waveform { quantity, period_ns, scale, offset, samples, .. } => {
             let steps = i64::try_from(samples.len().saturating_sub(1)).unwrap_or(0);
             let end_us = effective_us.saturating_add(steps.saturating_mul(i64::from(*period_ns)) / 1000);
@@ -242,7 +243,7 @@ fn panel(observation: &mut Observation, entries: &[Arc<Entry>]) {
     let part = |quantity: u16| {
         let mut values = entries.iter().filter_map(|entry| match entry.reading.value {
             Value::Numeric { quantity: q, value } if q == quantity => amount(value, q),
-            Value::Numeric { .. } | Value::Waveform { .. } | Value::Event { .. } => None,
+            Value::Numeric { .. } | Value::Waveform { .. } | Value::Event { .. } | Value::Standing(_) => None,
         });
         let value_quantity = values.next();
         Component {

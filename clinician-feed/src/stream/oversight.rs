@@ -23,7 +23,7 @@ pub(super) struct Told {
 impl Told {
     /// What the reader does not know yet, as JSON.
     pub(super) fn news(&mut self, app: &App, now_ms: i64) -> Vec<String> {
-        let Oversight { recorder, ledger, break_glass } = &app.oversight;
+        let Oversight { recorder, ledger, break_glass, .. } = &app.oversight;
         let mut news = Vec::new();
         if let Some(known) = ledger {
             let known = known.borrow().clone();

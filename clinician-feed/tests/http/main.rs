@@ -4,6 +4,7 @@
 
 mod binary;
 mod client;
+mod command;
 mod core;
 mod fhir;
 mod ledger;
@@ -15,8 +16,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use caregate_host::http::{self, Options};
+use caregate_protocol::alarm::Standing;
 use caregate_protocol::id::{DataClass, DeviceId, PatientId, StreamName};
 use caregate_protocol::reading::{Reading, Value};
+use caregate_protocol::segment::signer_id;
+use clinician_feed::command::Commander;
 use clinician_feed::feed::{Chains, Feed};
 use clinician_feed::journal::Journal;
 use clinician_feed::login::Login;
@@ -27,6 +31,7 @@ use clinician_feed::password::{self, Hashed};
 use clinician_feed::record::Recorder;
 use clinician_feed::server::Oversight;
 use clinician_feed::{daemon, server};
+use ed25519_dalek::SigningKey;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +54,14 @@ pub(crate) fn start(ring_bytes_max: usize) -> Site {
 }
 
 pub(crate) fn start_with(ring_bytes_max: usize, journal: Option<Journal>) -> Site {
+    start_on(ring_bytes_max, journal, None)
+}
+
+pub(crate) fn start_on(
+    ring_bytes_max: usize,
+    journal: Option<Journal>,
+    commander: Option<Commander>,
+) -> Site {
     let listener = daemon::listen("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (feed, stop) = (Arc::new(Feed::new(ring_bytes_max)), CancellationToken::new());
@@ -58,7 +71,7 @@ pub(crate) fn start_with(ring_bytes_max: usize, journal: Option<Journal>) -> Sit
     let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
     let login = Login::new([user]).unwrap();
     let recorder = Recorder::new(journal, &[], metrics.clone());
-    let oversight = Oversight { recorder, ledger: None, break_glass: None };
+    let oversight = Oversight { recorder, ledger: None, break_glass: None, commander };
     let app = server::App::new(Arc::clone(&feed), login, beds, oversight, metrics, false, stop.clone());
     let app = Arc::new(app);
     let options = Options { connections_max: server::CONNECTIONS_MAX, tls: None };
@@ -82,17 +95,31 @@ pub(crate) fn reading(stream: &str, sensor_time_us: Option<i64>, value: Value) -
     }
 }
 
+/// The gateway that signs everything here.
+pub(crate) fn gateway_key() -> SigningKey {
+    SigningKey::from_bytes(&[3; 32])
+}
+
 pub(crate) fn heart_rate(value: f64) -> Reading {
     reading("heart-rate", Some(T0_US), Value::Numeric { quantity: 1, value })
 }
 
 impl Site {
     pub(crate) fn append(&self, class: DataClass, sequence: u64, readings: Vec<Reading>) {
+        self.append_with(class, sequence, readings, Vec::new());
+    }
+
+    pub(crate) fn append_with(
+        &self,
+        class: DataClass,
+        sequence: u64,
+        readings: Vec<Reading>,
+        standings: Vec<Standing>,
+    ) {
         let states = Chains::from([((PATIENT, class), ChainState { verified: sequence, gap: None })]);
-        self.feed.append(
-            vec![Opened { patient: PATIENT, class, sequence, readings }],
-            states,
-            T0_US / 1000 + 12,
-        );
+        let signer = signer_id(&gateway_key().verifying_key());
+        let sealed_us = T0_US + i64::try_from(sequence).unwrap();
+        let opened = Opened { patient: PATIENT, class, sequence, readings, standings, signer, sealed_us };
+        self.feed.append(vec![opened], states, T0_US / 1000 + 12);
     }
 }

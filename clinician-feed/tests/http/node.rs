@@ -1,4 +1,4 @@
-//! A real ledger on loopback, and what patients and the registrar do on it.
+//! A real ledger on loopback, and what patients and the governor do on it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,9 +10,10 @@ use caregate_protocol::policy::{
     Grant, Purpose, RecipientKind, RecipientStatus, RelationshipId, Revocation, class_bit,
 };
 use ledger_chain::{Chain, ChainConfig, RelayKey};
-use ledger_client::verify::{Address, slots};
+use ledger_client::verify::{Address, ParticipantChange, slots};
 use ledger_client::wallet::{DomainKey, PatientKey};
 use ledger_node::chain::Wanted;
+use ledger_node::contract::Council;
 use ledger_node::metrics::Metrics;
 use ledger_node::producer::{self, Producer};
 use ledger_node::rpc::Rpc;
@@ -20,13 +21,12 @@ use ledger_node::seal::Sealer;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 const CHAIN_ID: u64 = 4711;
-const REGISTRAR: [u8; 32] = [0x52; 32];
+const GOVERNOR: [u8; 32] = [0x52; 32];
 
-fn registrar() -> RelayKey {
-    RelayKey::from_bytes(&Zeroizing::new(REGISTRAR)).unwrap()
+fn governor() -> DomainKey {
+    DomainKey::from_bytes(&GOVERNOR).unwrap()
 }
 
 pub(crate) fn now_s() -> u64 {
@@ -53,7 +53,8 @@ impl Node {
     /// At the address that it had.
     pub(crate) async fn resume(&mut self) {
         let sealer = Sealer::from_bytes(&[0x5e; 32]).unwrap();
-        let wanted = Wanted { chain_id: CHAIN_ID, registrar: registrar().address().0.into() };
+        let council = Council { governors: vec![governor().id().0.into()], threshold: 1, delay_s: 0 };
+        let wanted = Wanted { chain_id: CHAIN_ID, council };
         let chain =
             Arc::new(ledger_node::chain::Chain::open(self.dir.path(), sealer, wanted, now_s()).unwrap());
         self.contract = Address(chain.deployment().contract.into_array());
@@ -99,7 +100,11 @@ impl Node {
     /// Says who takes part.
     pub(crate) async fn register(&self, who: RecipientId, status: Option<RecipientStatus>, emergency: bool) {
         let kind = RecipientKind::Treating;
-        self.chain().set_participant(&who, status, kind, emergency, &registrar()).await.unwrap();
+        let chain = self.chain();
+        let version = chain.participant_version(&who).await.unwrap() + 1;
+        let change = ParticipantChange { participant: who, status, kind, emergency, version };
+        let approval = governor().approve_participant(&change, &chain.domain());
+        chain.approve_participant(&change, &approval, &RelayKey::random()).await.unwrap();
     }
 }
 

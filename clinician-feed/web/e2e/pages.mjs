@@ -8,6 +8,8 @@
  * Follows the file of commands, one JSON object a line, in order, and answers each with a line {"id", "ok", "ms", "error"?}:
  *   {"id", "open": NAME, "url", "fill"?: {SELECTOR: TEXT}, "submit"?: SELECTOR}   instead of the one of that name; fills in a login
  *   {"id", "expect": NAME, "text": REGEXP, "timeout_ms"}                          until the page's visible text matches, in any case
+ *   {"id", "click": NAME, "button": TEXT}                                         the first button of that name
+ *   {"id", "post": NAME, "path", "body", "timeout_ms"}                            JSON, from within the page; its answer must be good
  *   {"id", "screenshot": NAME, "path"}
  * Prints "ready" when the browser stands. SIGTERM or SIGINT: closes the browser, exit 0. Chromium: $CHROMIUM, else /usr/bin/chromium.
  */
@@ -76,6 +78,19 @@ async function expect(page, command, ending) {
   throw new Error("stopped");
 }
 
+async function post(page, command) {
+  const answer = await page.evaluate(async ({ path, body, timeout }) => {
+    const response = await fetch(path, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(body),
+      signal: AbortSignal.timeout(timeout),
+    });
+    return { ok: response.ok, status: response.status, text: await response.text() };
+  }, { path: command.path, body: command.body, timeout: command.timeout_ms });
+  if (!answer.ok) throw new Error(`${command.path}: ${answer.status} ${answer.text}`);
+}
+
 async function perform(browser, pages, command, ending) {
   const named = (name) => {
     const page = pages.get(name);
@@ -86,7 +101,10 @@ async function perform(browser, pages, command, ending) {
   else if (command.expect !== undefined) await expect(named(command.expect), command, ending);
   else if (command.screenshot !== undefined) {
     await named(command.screenshot).screenshot({ path: command.path, timeout: STEP_MS_MAX });
-  } else throw new Error("no such command");
+  } else if (command.click !== undefined) {
+    await named(command.click).getByRole("button", { name: command.button }).first().click({ timeout: STEP_MS_MAX });
+  } else if (command.post !== undefined) await post(named(command.post), command);
+  else throw new Error("no such command");
 }
 
 async function main() {

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod power;
 mod property;
 
 const EPOCH: u32 = 29_000_000;
@@ -346,7 +347,7 @@ impl redb::StorageBackend for Failing {
 fn a_batch_whose_commit_fails_is_an_error_and_none_of_it_counts() {
     let fails = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let backend = Failing { memory: redb::backends::InMemoryBackend::new(), fails: fails.clone() };
-    let store = Store::prepare(redb::Builder::new().create_with_backend(backend).unwrap()).unwrap();
+    let store = Store::open_on(backend, || Ok(())).unwrap();
     store.put(&[wrap(EPOCH, 1), segment(EPOCH, 0)]).unwrap();
     fails.store(true, std::sync::atomic::Ordering::SeqCst);
     let error = store.put(&[segment(EPOCH, 1), segment(EPOCH, 2)]).unwrap_err().to_string();

@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use caregate_host::{clock, origin};
+use caregate_protocol::alarm::view::PatientView;
 use caregate_protocol::policy::delivery::Verdict;
 use caregate_protocol::policy::{Mac, RelationshipId, Revocation, SignedRevocation, VerifiedPolicy};
 use ledger_client::revoke::RevokeKeys;
@@ -31,6 +32,7 @@ use super::view::{Facts, standing};
 use crate::hints::Hints;
 use crate::inventory::Shared;
 use crate::inventory::oui::Vendors;
+use crate::watch::Standings;
 
 /// HTTP connections at once: a browser opens up to six.
 pub const CONNECTIONS_MAX: usize = 32;
@@ -78,6 +80,8 @@ pub struct App<P> {
     pub hints: Hints,
     /// Whose frames a controller's rule drops.
     pub quarantined: watch::Receiver<Arc<BTreeSet<Mac>>>,
+    /// What the watch says.
+    pub views: watch::Receiver<Arc<Standings>>,
     /// The access code and sessions.
     pub login: Login,
     /// Counters.
@@ -107,6 +111,7 @@ pub fn router<P: PolicySide>(app: Arc<App<P>>) -> Router {
         .route("/api/state", get(state::<P>))
         .route("/api/devices", get(devices::<P>))
         .route("/api/quarantine", get(quarantine::<P>))
+        .route("/api/alarms", get(alarms::<P>))
         .route("/api/trail", get(trail::<P>))
         .route("/api/revoke", post(revoke::<P>))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -252,6 +257,16 @@ async fn quarantine<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> 
         return response;
     }
     apart(move || json(StatusCode::OK, &app.hints.quarantined(QUARANTINE_LISTED))).await
+}
+
+/// Each patient's alarms, score and limits.
+async fn alarms<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> Response {
+    if let Some(response) = to_stranger(&app, &headers) {
+        return response;
+    }
+    let standings = Arc::clone(&app.views.borrow());
+    let views = standings.iter().map(|(patient, standing)| PatientView::new(*patient, standing));
+    json(StatusCode::OK, &views.collect::<Vec<_>>())
 }
 
 async fn trail<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> Response {

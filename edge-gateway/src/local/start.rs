@@ -26,6 +26,7 @@ use super::offers::Offers;
 use crate::hints::Hints;
 use crate::inventory::Shared;
 use crate::inventory::oui::Vendors;
+use crate::watch::Standings;
 
 /// `[local]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -95,6 +96,8 @@ pub struct Behind<P> {
     pub hints: Hints,
     /// Whose frames a controller's rule drops.
     pub quarantined: watch::Receiver<Arc<BTreeSet<Mac>>>,
+    /// What the watch says.
+    pub views: watch::Receiver<Arc<Standings>>,
 }
 
 /// Listens, and answers with what serves until `stop`. Must be called inside a tokio runtime.
@@ -114,7 +117,7 @@ pub fn open<P: PolicySide>(
     let is_public = !address.ip().to_canonical().is_loopback();
     let tls = is_public.then(|| Arc::new(identity.server_config_no_client(&[b"http/1.1"])));
     let Material { login, keys, vendors } = material;
-    let Behind { policy, pins, inventory, hints, quarantined } = behind;
+    let Behind { policy, pins, inventory, hints, quarantined, views } = behind;
     let app = App {
         policy,
         pins,
@@ -123,6 +126,7 @@ pub fn open<P: PolicySide>(
         vendors,
         hints,
         quarantined,
+        views,
         login,
         metrics: LocalMetrics::register(registry)?,
         secure: is_public,

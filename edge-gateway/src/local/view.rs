@@ -60,7 +60,7 @@ pub enum AccessStatus {
     Waiting,
     /// Its time has passed.
     Expired,
-    /// The registrar has suspended them.
+    /// The governors have suspended them.
     Suspended,
     /// The policy is too old for it.
     Paused,

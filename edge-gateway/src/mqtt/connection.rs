@@ -1,4 +1,4 @@
-//! One connection's shell: bytes in and out, verdicts, deadlines; every decision is the [`Session`]'s.
+//! One connection's shell: bytes in and out, verdicts, deadlines; every decision is the [`Conversation`]'s.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -8,18 +8,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, Bytes, BytesMut};
 use caregate_protocol::id::DeviceId;
-use rumqttc::mqttbytes::v4::Publish;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::codec::decode;
+use super::access::{Tree, own_tree};
+use super::conversation::{Action, CloseReason, ConnectRefusal, Conversation};
+use super::hub::{Hub, Message, SessionKey};
 use super::limits::{DRAIN_TIMEOUT, OUTSTANDING_BYTES_MAX, UNSENT_BYTES_MAX, WRITE_TIMEOUT};
-use super::metrics::{packet_label, verdict_label};
-use super::server::{Admitted, CertificateRefused, Server};
-use super::session::{Action, Client, CloseReason, ConnectRefusal, Session};
+use super::metrics::verdict_label;
+use super::server::{Admitted, CertificateRefused, Handle, Server};
 use super::window::cost;
+use super::wire::{Connect, Packet, Will, decode, encode};
 use crate::ingest::{Inbound, Verdict};
 
 /// How long a closing connection may take to take our last bytes, and to send its own end.
@@ -59,7 +60,7 @@ type Sending = Pin<Box<dyn Future<Output = Option<Answer>> + Send>>;
 
 struct Connection {
     server: Arc<Server>,
-    session: Session,
+    conversation: Conversation,
     peer: Option<Peer>,
     admitted: Option<Admitted>,
     input: BytesMut,
@@ -73,6 +74,8 @@ struct Connection {
     answers: VecDeque<Answer>,
     /// A publish that waits for room in the pipeline; nothing is decoded meanwhile.
     sending: Option<Sending>,
+    /// The hub may have packets for this client.
+    pending: bool,
 }
 
 /// Runs one connection to its end.
@@ -82,7 +85,7 @@ where
 {
     let (reader, writer) = tokio::io::split(stream);
     let connection = Connection {
-        session: Session::new(server.limits, peer.opened),
+        conversation: Conversation::new(server.limits, peer.opened),
         server,
         peer: Some(peer),
         admitted: None,
@@ -93,6 +96,7 @@ where
         stalled: None,
         answers: VecDeque::new(),
         sending: None,
+        pending: false,
     };
     connection.run(reader, writer, &shutdown).await;
 }
@@ -110,23 +114,23 @@ impl Connection {
         let mut draining = false;
         let reason = loop {
             self.take_in();
-            if let Some(reason) = self.session.closed() {
+            self.pump();
+            if let Some(reason) = self.conversation.closed() {
                 break reason;
             }
             let now = self.server.now();
-            let wants_packet = self.session.wants_packet(now, self.is_blocked());
+            let wants_packet = self.conversation.wants_packet(now, self.is_blocked());
             let deadline = self.deadline();
-            let taken_over = self.admitted.as_ref().map(|admitted| admitted.taken_over.clone());
+            let handle = self.admitted.as_ref().map(|admitted| admitted.handle.clone());
             tokio::select! {
                 biased;
                 () = shutdown.cancelled(), if !draining => {
                     draining = true;
-                    self.step(|session, now, out| session.handle_shutdown(now, out));
+                    self.step(|conversation, now, hub, out| conversation.handle_shutdown(now, hub, out));
                 }
-                () = cancelled(taken_over.as_ref()), if taken_over.is_some() => {
-                    self.step(|session, _, out| session.close(CloseReason::TakenOver, out));
-                }
+                () = taken_over(handle.as_ref()), if handle.is_some() => self.close(CloseReason::TakenOver),
                 verdict = next_verdict(&mut self.answers), if !self.answers.is_empty() => self.answered(verdict),
+                () = woken(handle.as_ref()), if handle.is_some() => self.pending = true,
                 answer = pending(&mut self.sending), if self.sending.is_some() => {
                     self.sending = None;
                     self.answers.extend(answer);
@@ -155,38 +159,73 @@ impl Connection {
 
     /// Decodes and handles packets for as long as there are any and they may be taken in.
     fn take_in(&mut self) {
-        while !self.starved && self.session.closed().is_none() {
+        while !self.starved && self.conversation.closed().is_none() {
             let now = self.server.now();
             let blocked = self.is_blocked();
-            if !self.session.wants_packet(now, blocked) {
+            if !self.conversation.wants_packet(now, blocked) {
                 return;
             }
-            match decode(&mut self.input, self.session.packet_bytes_max()) {
-                Ok(Some(packet)) => {
-                    self.server.metrics.packets.with_label_values(&[packet_label(&packet)]).inc();
-                    self.step(|session, now, out| session.handle_packet(packet, now, out));
-                }
+            let (version, max) = (self.conversation.version(), self.conversation.packet_bytes_max());
+            match decode(&mut self.input, version, max) {
+                Ok(Some(packet)) => self.taken(packet),
                 Ok(None) => {
                     self.starved = true;
                     if self.input.is_empty() && self.input.capacity() > READ_BUFFER_KEPT {
                         self.input = BytesMut::new();
                     }
                 }
-                Err(error) => self.step(|session, _, out| session.handle_decode_error(&error, out)),
+                Err(error) => self.step(|conversation, now, hub, out| {
+                    conversation.handle_decode_error(&error, now, hub, out);
+                }),
             }
         }
     }
 
-    /// Feeds the session and does what it says.
-    fn step(&mut self, event: impl FnOnce(&mut Session, Duration, &mut Vec<Action>)) {
+    fn taken(&mut self, packet: Packet) {
+        self.server.metrics.packets.with_label_values(&[packet.label()]).inc();
+        // An acknowledgement may have made room for what waits.
+        self.pending |= matches!(packet, Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubComp(_));
+        let server = Arc::clone(&self.server);
+        self.step(|conversation, now, hub, out| {
+            conversation.handle_packet(packet, now, &server.access, hub, out);
+        });
+    }
+
+    /// Writes what the hub has for this client, as far as there is room.
+    fn pump(&mut self) {
+        while self.pending && self.output.len() < UNSENT_BYTES_MAX {
+            let (server, conversation) = (&self.server, &mut self.conversation);
+            let now = server.now();
+            let Some(packet) = server.with_hub(|hub| conversation.next_packet(now, hub)) else {
+                self.pending = false;
+                return;
+            };
+            if matches!(packet, Packet::Publish(_)) {
+                self.server.metrics.delivered.inc();
+            }
+            self.say(&packet);
+        }
+    }
+
+    fn say(&mut self, packet: &Packet) {
+        encode(packet, self.conversation.version(), &mut self.output);
+        self.unflushed = true;
+    }
+
+    fn close(&mut self, reason: CloseReason) {
+        self.step(|conversation, now, hub, out| conversation.close(reason, now, hub, out));
+    }
+
+    /// Feeds the conversation and does what it says.
+    fn step(&mut self, event: impl FnOnce(&mut Conversation, Duration, &mut Hub, &mut Vec<Action>)) {
         let mut actions = Vec::new();
-        event(&mut self.session, self.server.now(), &mut actions);
+        let (server, conversation) = (Arc::clone(&self.server), &mut self.conversation);
+        server.with_hub(|hub| event(conversation, server.now(), hub, &mut actions));
         // Admission is an event in the middle of its actions: what follows from it comes in another round.
         while !actions.is_empty() {
             for action in std::mem::take(&mut actions) {
                 if let Action::Admit(connect) = action {
-                    let admission = self.admit(&connect);
-                    self.session.handle_admission(admission, self.server.now(), &mut actions);
+                    self.admit(&connect, &mut actions);
                 } else {
                     self.act(action);
                 }
@@ -196,12 +235,8 @@ impl Connection {
 
     fn act(&mut self, action: Action) {
         match action {
-            // The codec refuses only what is longer than the bound, which our answers never are.
-            Action::Send(packet) => match packet.write(&mut self.output, UNSENT_BYTES_MAX) {
-                Ok(_) => self.unflushed = true,
-                Err(error) => tracing::error!(%error, "answer not encoded"),
-            },
-            Action::Forward(publish) => self.forward(&publish),
+            Action::Send(packet) => self.say(&packet),
+            Action::Forward(topic, payload) => self.forward(topic, payload),
             Action::Close(CloseReason::ConnectRefused(refusal)) => {
                 self.server.metrics.refused.with_label_values(&[refusal.label()]).inc();
             }
@@ -209,18 +244,26 @@ impl Connection {
         }
     }
 
-    fn admit(&mut self, connect: &rumqttc::mqttbytes::v4::Connect) -> Result<Client, ConnectRefusal> {
+    fn admit(&mut self, connect: &Connect, actions: &mut Vec<Action>) {
         let certified = self.peer.as_ref().and_then(|peer| peer.certified.as_ref());
-        let (client, admitted) = self.server.admit(connect, certified)?;
-        self.admitted = Some(admitted);
-        self.peer = None;
-        Ok(client)
+        let admitted: Result<Admitted, ConnectRefusal> = self.server.admit(connect, certified);
+        let admission = admitted.as_ref().map(|a| (a.device.clone(), a.number)).map_err(|refusal| *refusal);
+        let (server, conversation) = (&self.server, &mut self.conversation);
+        server.with_hub(|hub| conversation.handle_admission(admission, server.now(), hub, actions));
+        if let Ok(admitted) = admitted
+            && self.conversation.closed().is_none()
+        {
+            admitted.is_up();
+            self.admitted = Some(admitted);
+            self.pending = true;
+            self.peer = None;
+        }
     }
 
     /// Hands a publish to the pipeline, at once if there is room.
-    fn forward(&mut self, publish: &Publish) {
-        let Some(device) = self.session.device().cloned() else { return };
-        let (inbound, receiver, bytes) = inbound(device, &publish.topic, &publish.payload);
+    fn forward(&mut self, topic: String, payload: Bytes) {
+        let Some(device) = self.conversation.device().cloned() else { return };
+        let (inbound, receiver, bytes) = inbound(device, topic, payload);
         let memory = Arc::clone(&self.server.memory).try_acquire_many_owned(bytes);
         let room = self.server.inbound.try_reserve();
         if let (Ok(memory), Ok(room)) = (memory, room) {
@@ -232,8 +275,7 @@ impl Connection {
     }
 
     fn answered(&mut self, verdict: Option<Verdict>) {
-        self.server.metrics.publishes.with_label_values(&[verdict_label(verdict)]).inc();
-        self.step(|session, now, out| session.handle_verdict(verdict, now, out));
+        self.handle_verdict(verdict);
         // Whatever was answered by the same group commit leaves in the same write.
         while let Some(front) = self.answers.front_mut() {
             let verdict = match front.receiver.try_recv() {
@@ -242,9 +284,13 @@ impl Connection {
                 Err(oneshot::error::TryRecvError::Closed) => None,
             };
             self.answers.pop_front();
-            self.server.metrics.publishes.with_label_values(&[verdict_label(verdict)]).inc();
-            self.step(|session, now, out| session.handle_verdict(verdict, now, out));
+            self.handle_verdict(verdict);
         }
+    }
+
+    fn handle_verdict(&mut self, verdict: Option<Verdict>) {
+        self.server.metrics.publishes.with_label_values(&[verdict_label(verdict)]).inc();
+        self.step(|conversation, now, hub, out| conversation.handle_verdict(verdict, now, hub, out));
     }
 
     fn written(&mut self, written: &std::io::Result<()>) {
@@ -253,15 +299,15 @@ impl Connection {
                 self.unflushed = false;
                 self.stalled = None;
             }
-            Err(_) => self.step(|session, _, out| session.close(CloseReason::Io, out)),
+            Err(_) => self.close(CloseReason::Io),
         }
     }
 
     fn read(&mut self, read: &std::io::Result<usize>) {
         match read {
-            Ok(0) => self.step(|session, _, out| session.close(CloseReason::PeerClosed, out)),
+            Ok(0) => self.close(CloseReason::PeerClosed),
             Ok(_) => self.starved = false,
-            Err(_) => self.step(|session, _, out| session.close(CloseReason::Io, out)),
+            Err(_) => self.close(CloseReason::Io),
         }
     }
 
@@ -271,33 +317,27 @@ impl Connection {
             self.stalled = Some(self.server.now());
         }
         let write = self.stalled.map(|since| since + WRITE_TIMEOUT);
-        [self.session.next_deadline(), write].into_iter().flatten().min()
+        [self.conversation.next_deadline(), write].into_iter().flatten().min()
     }
 
     fn tick(&mut self) {
         let now = self.server.now();
         if self.stalled.is_some_and(|since| now >= since + WRITE_TIMEOUT) {
-            self.step(|session, _, out| session.close(CloseReason::WriteTimeout, out));
+            self.close(CloseReason::WriteTimeout);
         }
-        self.step(|session, now, out| session.handle_tick(now, out));
+        self.step(|conversation, now, hub, out| conversation.handle_tick(now, hub, out));
     }
 
-    /// Publishes the will, then waits for the verdicts that are still out (at shutdown no longer than the drain).
+    /// Waits for the verdicts that are still out (at shutdown no longer than the drain): what was stored is shown to others also now.
     async fn finish(mut self, shutdown: &CancellationToken) {
         let mut answers = std::mem::take(&mut self.answers);
         if let Some(sending) = self.sending.take() {
             answers.extend(timeout(DRAIN_TIMEOUT, sending).await.ok().flatten());
         }
-        if let Some((device, will)) = self.session.into_will() {
-            let (inbound, receiver, bytes) = inbound(device, &will.topic, &will.message);
-            let sent = send(Arc::clone(&self.server), inbound, receiver, bytes);
-            answers.extend(timeout(DRAIN_TIMEOUT, sent).await.ok().flatten());
-        }
-        let count =
-            |verdict| self.server.metrics.publishes.with_label_values(&[verdict_label(verdict)]).inc();
         let late = async {
             while !answers.is_empty() {
-                count(next_verdict(&mut answers).await);
+                let verdict = next_verdict(&mut answers).await;
+                self.handle_verdict(verdict);
             }
         };
         tokio::select! {
@@ -306,23 +346,33 @@ impl Connection {
             () = async { shutdown.cancelled().await; tokio::time::sleep(CLOSE_TIMEOUT).await } => {}
         }
         for _ in &answers {
-            count(None);
+            self.server.metrics.publishes.with_label_values(&[verdict_label(None)]).inc();
         }
     }
 }
 
-/// A publish for the pipeline, where its verdict comes, and the bytes it counts for. The payload is copied: a slice of the read
-/// buffer would keep the whole buffer for as long as the verdict takes.
-fn inbound(device: DeviceId, topic: &str, payload: &[u8]) -> (Inbound, oneshot::Receiver<Verdict>, u32) {
+/// A will goes the way of a PUBLISH: stored first, then shown to others.
+pub(super) async fn publish_will(server: Arc<Server>, key: SessionKey, will: Will) {
+    let message = Message::of_will(will, &key, server.now());
+    if own_tree(&key.device, &message.topic) == Some(Tree::Vitals) {
+        let (topic, payload) = (message.topic.clone(), Bytes::copy_from_slice(&message.payload));
+        let (inbound, receiver, bytes) = inbound(key.device, topic, payload);
+        let sent = timeout(DRAIN_TIMEOUT, send(Arc::clone(&server), inbound, receiver, bytes)).await;
+        let Some(answer) = sent.ok().flatten() else { return };
+        let verdict = timeout(LATE_VERDICT_TIMEOUT, answer.receiver).await.ok().and_then(Result::ok);
+        server.metrics.publishes.with_label_values(&[verdict_label(verdict)]).inc();
+        if verdict != Some(Verdict::Stored) {
+            return;
+        }
+    }
+    server.with_hub(|hub| hub.publish(&Arc::new(message), server.now()));
+}
+
+/// A publish for the pipeline, where its verdict comes, and the bytes it counts for.
+fn inbound(device: DeviceId, topic: String, payload: Bytes) -> (Inbound, oneshot::Receiver<Verdict>, u32) {
     let (verdict, receiver) = oneshot::channel();
-    let bytes = u32::try_from(cost(topic, payload)).unwrap_or(u32::MAX).min(OUTSTANDING_BYTES_MAX);
-    let inbound = Inbound {
-        device,
-        topic: topic.to_owned(),
-        payload: Bytes::copy_from_slice(payload),
-        received_us: unix_us(),
-        verdict,
-    };
+    let bytes = u32::try_from(cost(&topic, &payload)).unwrap_or(u32::MAX).min(OUTSTANDING_BYTES_MAX);
+    let inbound = Inbound { device, topic, payload, received_us: unix_us(), verdict };
     (inbound, receiver, bytes)
 }
 
@@ -356,9 +406,16 @@ async fn pending(sending: &mut Option<Sending>) -> Option<Answer> {
     }
 }
 
-async fn cancelled(token: Option<&CancellationToken>) {
-    match token {
-        Some(token) => token.cancelled().await,
+async fn taken_over(handle: Option<&Handle>) {
+    match handle {
+        Some(handle) => handle.taken_over.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn woken(handle: Option<&Handle>) {
+    match handle {
+        Some(handle) => handle.wake.notified().await,
         None => std::future::pending().await,
     }
 }

@@ -35,6 +35,10 @@ pub const PUBLISH_OVERHEAD_BYTES: usize = 256;
 /// hold sockets open can't take the slots of sensors.
 pub const HANDSHAKES_MAX: usize = 32;
 
+/// Connections that have ended and still take their last bytes, above those that are up: a second or two each, so half as many as a
+/// clinic's sensors that all come anew at once.
+pub const CLOSING_MAX: usize = 32;
+
 /// Outstanding bytes over all connections: with sockets and buffers this keeps the door under a third of the gateway's
 /// 48 MiB.
 pub const OUTSTANDING_BYTES_MAX: u32 = 8 * 1024 * 1024;
@@ -42,6 +46,54 @@ pub const OUTSTANDING_BYTES_MAX: u32 = 8 * 1024 * 1024;
 /// Connections of one device. A sensor needs one, a hub with a helper two; above it the device's oldest makes room, so
 /// that a sensor which lost its link often is never locked out by its own dead connections.
 pub const CONNECTIONS_PER_DEVICE: usize = 4;
+
+/// Sessions of one device, with and without connection: as many again as it may have connections.
+pub const SESSIONS_PER_DEVICE: usize = 8;
+
+/// Sessions in all: every connection twice over. A kept one costs a few hundred bytes and its queue.
+pub const SESSIONS_MAX: usize = 128;
+
+/// How long a session is kept without a connection, also where a client asks for more or for ever: a night, after which a
+/// display shows what is now.
+pub const SESSION_EXPIRY_MAX: Duration = Duration::from_secs(12 * 3600);
+
+/// Subscriptions of one session: as many as one SUBSCRIBE may have.
+pub const SUBSCRIPTIONS_PER_SESSION: usize = 64;
+
+/// Subscriptions in all. Each is held against each message: 1,024 cost some 30 µs.
+pub const SUBSCRIPTIONS_MAX: usize = 1_024;
+
+/// Messages that wait for one client: half a minute of a patient's vitals and waveforms.
+pub const OUTBOX_MESSAGES_MAX: usize = 1_000;
+
+/// Their bytes.
+pub const OUTBOX_BYTES_MAX: usize = 512 * 1024;
+
+/// Bytes that wait for all clients together, so that displays that are away can't take the gateway's memory.
+pub const OUTBOXES_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Messages at QoS 1 and 2 that a client is sent without its acknowledgement, also where its Receive Maximum is higher: what a
+/// home's network has on its way in 100 ms at 640 a second.
+pub const SENT_MAX: usize = 64;
+
+/// Topic aliases a connection may have, in each direction: a device has a dozen topics.
+pub const TOPIC_ALIASES_MAX: u16 = 16;
+
+/// Retained topics of one device: its status, its meta, and a metric each.
+pub const RETAINED_PER_DEVICE: usize = 64;
+
+/// Their bytes: numerics are a few hundred bytes each.
+pub const RETAINED_BYTES_PER_DEVICE: usize = 64 * 1024;
+
+/// Retained bytes in all: thirty devices that use all of theirs.
+pub const RETAINED_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Of these, kept free for the gateway's own messages.
+pub const RETAINED_BYTES_RESERVED: usize = RETAINED_BYTES_PER_DEVICE;
+
+/// QoS 2 messages of a client of 3.1.1, which knows no Receive Maximum, that may wait for PUBREL: clients have 20 to a few hundred on
+/// their way.
+pub const UNRELEASED_MAX: usize = 1_024;
 
 /// What an operator may set for the embedded server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -59,6 +111,9 @@ pub struct Limits {
     pub publishes_per_s: u32,
     /// Publishes that may come at once above that mean: a sensor's own backlog after an outage.
     pub publishes_burst: u32,
+    /// Longest keep-alive, in seconds, which a client of 5.0 that asks for a longer one or none is told (Server Keep Alive). 0: any. Ten minutes
+    /// are what TCP's own probes leave between them and a dead link at worst, many times over.
+    pub keep_alive_s_max: u16,
 }
 
 impl Default for Limits {
@@ -70,6 +125,7 @@ impl Default for Limits {
             inflight_bytes_max: 1024 * 1024,
             publishes_per_s: 5_000,
             publishes_burst: 20_000,
+            keep_alive_s_max: 600,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What the MQTT doors count. No label comes from a peer, so the number of series is fixed.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
-use rumqttc::mqttbytes::v4::Packet;
 
+use super::hub::Counts;
 use crate::ingest::Verdict;
 
 /// The counters of the embedded server.
@@ -20,9 +20,33 @@ pub struct ServerMetrics {
     pub publishes: IntCounterVec,
     /// Connections that ended, by reason.
     pub closes: IntCounterVec,
+    /// Sessions, with and without connection.
+    pub sessions: IntGauge,
+    /// Retained messages.
+    pub retained: IntGauge,
+    /// Messages sent to subscribers.
+    pub delivered: IntCounter,
+    /// Messages that did not reach a subscriber, by reason: `queue-full`, `expired`, `too-large`; and `retained`, which made room.
+    pub undelivered: IntCounterVec,
 }
 
 impl ServerMetrics {
+    /// Adds what the hub has counted.
+    pub(crate) fn count(&self, counts: Counts) {
+        if counts == Counts::default() {
+            return;
+        }
+        let Counts { queue_full, expired, too_large, retained } = counts;
+        for (reason, count) in [
+            ("queue-full", queue_full),
+            ("expired", expired),
+            ("too-large", too_large),
+            ("retained", retained),
+        ] {
+            self.undelivered.with_label_values(&[reason]).inc_by(count);
+        }
+    }
+
     /// Registers all of them.
     ///
     /// # Errors
@@ -37,9 +61,23 @@ impl ServerMetrics {
         registry.register(Box::new(accepted.clone()))?;
         let connections = IntGauge::new("caregate_mqtt_connections", "Clients connected")?;
         registry.register(Box::new(connections.clone()))?;
+        let sessions = IntGauge::new("caregate_mqtt_sessions", "Sessions, with and without connection")?;
+        registry.register(Box::new(sessions.clone()))?;
+        let retained = IntGauge::new("caregate_mqtt_retained", "Retained messages")?;
+        registry.register(Box::new(retained.clone()))?;
+        let delivered = IntCounter::new("caregate_mqtt_delivered_total", "Messages sent to subscribers")?;
+        registry.register(Box::new(delivered.clone()))?;
         Ok(Self {
             accepted,
             connections,
+            sessions,
+            retained,
+            delivered,
+            undelivered: vec(
+                "caregate_mqtt_undelivered_total",
+                "Messages not delivered, by reason",
+                "reason",
+            )?,
             refused: vec("caregate_mqtt_refused_total", "Connections refused, by reason", "reason")?,
             packets: vec("caregate_mqtt_packets_total", "MQTT packets taken in, by type", "type")?,
             publishes: vec("caregate_mqtt_publishes_total", "Publishes, by verdict", "verdict")?,
@@ -88,25 +126,5 @@ pub(crate) fn verdict_label(verdict: Option<Verdict>) -> &'static str {
         Some(Verdict::Quarantined) => "quarantined",
         Some(Verdict::Refused) => "refused",
         None => "unanswered",
-    }
-}
-
-/// The label of a packet's type.
-pub(crate) fn packet_label(packet: &Packet) -> &'static str {
-    match packet {
-        Packet::Connect(_) => "connect",
-        Packet::Publish(_) => "publish",
-        Packet::Subscribe(_) => "subscribe",
-        Packet::Unsubscribe(_) => "unsubscribe",
-        Packet::PingReq => "pingreq",
-        Packet::Disconnect => "disconnect",
-        Packet::ConnAck(_)
-        | Packet::PubAck(_)
-        | Packet::PubRec(_)
-        | Packet::PubRel(_)
-        | Packet::PubComp(_)
-        | Packet::SubAck(_)
-        | Packet::UnsubAck(_)
-        | Packet::PingResp => "other",
     }
 }

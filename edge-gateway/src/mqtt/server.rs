@@ -2,29 +2,38 @@
 //!
 //! Shut down the pipeline only after [`Server::serve`] has returned: until then it still answers outstanding publishes.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use caregate_protocol::id::DeviceId;
-use rumqttc::mqttbytes::v4::Connect;
+use caregate_protocol::policy::BoundDevice;
 use rustls::pki_types::CertificateDer;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use super::access::Access;
 use super::connection::{self, CLOSE_TIMEOUT, Peer};
+use super::conversation::ConnectRefusal;
 use super::credentials::Credentials;
-use super::limits::{CONNECT_TIMEOUT, DRAIN_TIMEOUT, HANDSHAKES_MAX, Limits, OUTSTANDING_BYTES_MAX};
+use super::hub::{ConnectionNumber, Effect, Hub};
+use super::limits::{
+    CLOSING_MAX, CONNECT_TIMEOUT, DRAIN_TIMEOUT, HANDSHAKES_MAX, Limits, OUTSTANDING_BYTES_MAX,
+};
 use super::metrics::ServerMetrics;
-use super::registry::{ConnectionNumber, Registry};
-use super::session::{Client, ConnectRefusal};
+use super::publisher::Publisher;
+use super::websocket;
+use super::wire::Connect;
 use crate::ingest::Inbound;
 
 /// Pause after `accept` failed: it fails when file descriptors have run out, and they come back as connections end.
@@ -64,13 +73,34 @@ impl fmt::Debug for TlsDoor {
     }
 }
 
+/// How the shell reaches a connection.
+#[derive(Clone, Default)]
+pub(super) struct Handle {
+    /// Something is to be sent.
+    pub(super) wake: Arc<Notify>,
+    /// Another takes its place.
+    pub(super) taken_over: CancellationToken,
+}
+
+/// What one lock guards.
+struct Shared {
+    hub: Hub,
+    handles: HashMap<ConnectionNumber, Handle>,
+}
+
 /// What all connections of all listeners share.
 pub struct Server {
     pub(super) limits: Limits,
     credentials: Credentials,
+    pub(super) access: Access,
     pub(super) inbound: mpsc::Sender<Inbound>,
     pub(super) metrics: ServerMetrics,
-    registry: Mutex<Registry<CancellationToken>>,
+    shared: Mutex<Shared>,
+    /// The hub's next deadline may be earlier.
+    timer: Notify,
+    keeps_time: AtomicBool,
+    /// Wills on their way through the pipeline.
+    wills: TaskTracker,
     /// Outstanding bytes over all connections.
     pub(super) memory: Arc<Semaphore>,
     /// Connections between accept and CONNECT.
@@ -92,6 +122,7 @@ impl Server {
     pub fn new(
         limits: Limits,
         credentials: Credentials,
+        access: Access,
         inbound: mpsc::Sender<Inbound>,
         metrics: ServerMetrics,
     ) -> Arc<Self> {
@@ -99,9 +130,13 @@ impl Server {
         Arc::new(Self {
             limits,
             credentials,
+            access,
             inbound,
             metrics,
-            registry: Mutex::new(Registry::new(limits.connections_max)),
+            shared: Mutex::new(Shared { hub: Hub::new(limits.connections_max), handles: HashMap::new() }),
+            timer: Notify::new(),
+            keeps_time: AtomicBool::new(false),
+            wills: TaskTracker::new(),
             memory: Arc::new(Semaphore::new(memory)),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             numbers: AtomicU64::new(0),
@@ -116,13 +151,35 @@ impl Server {
         tls: Option<TlsDoor>,
         shutdown: CancellationToken,
     ) {
+        self.accept(listener, Transport { tls, websocket: false }, shutdown).await;
+    }
+
+    /// [`Self::serve`] for clients that speak MQTT over WebSocket (§6).
+    pub async fn serve_websocket(
+        self: Arc<Self>,
+        listener: TcpListener,
+        tls: Option<TlsDoor>,
+        shutdown: CancellationToken,
+    ) {
+        self.accept(listener, Transport { tls, websocket: true }, shutdown).await;
+    }
+
+    async fn accept(
+        self: Arc<Self>,
+        listener: TcpListener,
+        transport: Transport,
+        shutdown: CancellationToken,
+    ) {
         let mut tasks = JoinSet::new();
+        if !self.keeps_time.swap(true, Ordering::Relaxed) {
+            tasks.spawn(Arc::clone(&self).keep_time(shutdown.clone()));
+        }
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(ended) = tasks.join_next() => self.note_ended(ended),
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => self.spawn(&mut tasks, stream, peer, tls.clone(), &shutdown),
+                    Ok((stream, peer)) => self.spawn(&mut tasks, stream, peer, transport.clone(), &shutdown),
                     Err(error) => {
                         tracing::warn!(%error, "MQTT listener can't accept");
                         self.metrics.refused.with_label_values(&["accept"]).inc();
@@ -136,6 +193,8 @@ impl Server {
             while let Some(ended) = tasks.join_next().await {
                 self.note_ended(ended);
             }
+            self.wills.close();
+            self.wills.wait().await;
         };
         if timeout(DRAIN_TIMEOUT + 3 * CLOSE_TIMEOUT, all_ended).await.is_err() {
             tracing::warn!(connections = tasks.len(), "MQTT connections cut off at shutdown");
@@ -158,7 +217,7 @@ impl Server {
         tasks: &mut JoinSet<()>,
         stream: TcpStream,
         address: SocketAddr,
-        tls: Option<TlsDoor>,
+        transport: Transport,
         shutdown: &CancellationToken,
     ) {
         let Ok(handshake) = Arc::clone(&self.handshakes).try_acquire_owned() else {
@@ -166,14 +225,14 @@ impl Server {
             return;
         };
         let (server, shutdown) = (Arc::clone(self), shutdown.clone());
-        tasks.spawn(async move { server.shake_hands(stream, address, tls, handshake, shutdown).await });
+        tasks.spawn(async move { server.shake_hands(stream, address, transport, handshake, shutdown).await });
     }
 
     async fn shake_hands(
         self: Arc<Self>,
         stream: TcpStream,
         address: SocketAddr,
-        tls: Option<TlsDoor>,
+        Transport { tls, websocket }: Transport,
         handshake: OwnedSemaphorePermit,
         shutdown: CancellationToken,
     ) {
@@ -183,14 +242,14 @@ impl Server {
         }
         let Some(door) = tls else {
             let peer = Peer { certified: None, opened, _handshake: handshake };
-            return connection::run(self, stream, peer, shutdown).await;
+            return self.run(stream, websocket, peer, shutdown).await;
         };
         match timeout(CONNECT_TIMEOUT, (door.acceptor)().accept(stream)).await {
             Ok(Ok(stream)) => {
                 let certificates = stream.get_ref().1.peer_certificates().filter(|chain| !chain.is_empty());
                 let certified = certificates.map(|chain| (door.device_of)(chain));
                 let peer = Peer { certified, opened, _handshake: handshake };
-                connection::run(self, stream, peer, shutdown).await;
+                self.run(stream, websocket, peer, shutdown).await;
             }
             Ok(Err(error)) => {
                 tracing::debug!(%address, %error, "TLS handshake");
@@ -198,6 +257,109 @@ impl Server {
             }
             Err(_elapsed) => self.metrics.refused.with_label_values(&["tls-timeout"]).inc(),
         }
+    }
+
+    async fn run<S>(self: Arc<Self>, stream: S, websocket: bool, peer: Peer, shutdown: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+    {
+        if !websocket {
+            return connection::run(self, stream, peer, shutdown).await;
+        }
+        match timeout(CONNECT_TIMEOUT, websocket::accept(stream, self.limits.packet_bytes_max)).await {
+            Ok(Ok(stream)) => connection::run(self, stream, peer, shutdown).await,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "WebSocket handshake");
+                self.metrics.refused.with_label_values(&["websocket"]).inc();
+            }
+            Err(_elapsed) => self.metrics.refused.with_label_values(&["websocket-timeout"]).inc(),
+        }
+    }
+
+    /// Runs one step with the hub, then does what it says.
+    pub(super) fn with_hub<R>(self: &Arc<Self>, step: impl FnOnce(&mut Hub) -> R) -> R {
+        let mut wills = Vec::new();
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = step(&mut shared.hub);
+        for effect in shared.hub.take_effects() {
+            match effect {
+                Effect::Wake(number) => {
+                    if let Some(handle) = shared.handles.get(&number) {
+                        handle.wake.notify_one();
+                    }
+                }
+                Effect::TakeOver(number) => {
+                    if let Some(handle) = shared.handles.get(&number) {
+                        handle.taken_over.cancel();
+                    }
+                }
+                Effect::Will(key, will) => wills.push((key, will)),
+                Effect::Timer => self.timer.notify_one(),
+            }
+        }
+        self.metrics.count(shared.hub.take_counts());
+        drop(shared);
+        for (key, will) in wills {
+            self.wills.spawn(connection::publish_will(Arc::clone(self), key, will));
+        }
+        result
+    }
+
+    /// Wakes the hub when a will is due or a session ends.
+    async fn keep_time(self: Arc<Self>, shutdown: CancellationToken) {
+        loop {
+            let deadline = self.with_hub(|hub| hub.next_deadline()).map(|at| self.instant(at));
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.timer.notified() => {}
+                () = sleep_until(deadline.unwrap_or(self.origin)), if deadline.is_some() => {
+                    self.with_hub(|hub| hub.tick(self.now()));
+                    self.observe();
+                }
+            }
+        }
+    }
+
+    /// From now on only bound devices may read more than their own topics, whatever the operator wrote down. Holds as soon as this
+    /// returns, and follows each change until `shutdown`.
+    pub fn bind(
+        self: &Arc<Self>,
+        mut bound: watch::Receiver<Arc<Vec<BoundDevice>>>,
+        shutdown: CancellationToken,
+    ) {
+        let server = Arc::clone(self);
+        server.take_bound(&mut bound);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    changed = bound.changed() => match changed {
+                        Ok(()) => server.take_bound(&mut bound),
+                        Err(_gone) => return,
+                    },
+                }
+            }
+        });
+    }
+
+    fn take_bound(self: &Arc<Self>, bound: &mut watch::Receiver<Arc<Vec<BoundDevice>>>) {
+        let devices = bound.borrow_and_update().iter().map(|bound| bound.device.clone()).collect();
+        self.with_hub(|hub| hub.bind(devices));
+    }
+
+    fn observe(&self) {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let (sessions, retained, _) = shared.hub.sizes();
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.connections.set(gauge(shared.hub.connections()));
+        self.metrics.sessions.set(gauge(sessions));
+        self.metrics.retained.set(gauge(retained));
+    }
+
+    /// A handle for the gateway's own messages.
+    #[must_use]
+    pub fn publisher(self: &Arc<Self>) -> Publisher {
+        Publisher::new(Arc::clone(self))
     }
 
     /// Time since this server's origin.
@@ -210,56 +372,68 @@ impl Server {
         self.origin + at
     }
 
-    /// Who this is, and a slot for it. The certificate decides where there is one; else the CONNECT's user name and secret.
+    /// Who this is. The certificate decides where there is one; else the CONNECT's user name and secret.
     pub(super) fn admit(
         self: &Arc<Self>,
         connect: &Connect,
         certified: Option<&Result<DeviceId, CertificateRefused>>,
-    ) -> Result<(Client, Admitted), ConnectRefusal> {
-        let device = match (certified, &connect.login) {
+    ) -> Result<Admitted, ConnectRefusal> {
+        let device = match (certified, &connect.username) {
             (Some(Ok(device)), _) => device,
             (Some(Err(refused)), _) => {
                 tracing::debug!(%refused, "client certificate");
                 return Err(ConnectRefusal::Certificate);
             }
-            (None, Some(login)) => self
-                .credentials
-                .device(&login.username, &login.password)
-                .ok_or(ConnectRefusal::BadCredentials)?,
+            (None, Some(username)) => {
+                // Our secrets are text; what isn't is nobody's.
+                let secret = connect.password.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok());
+                let device = secret.and_then(|secret| self.credentials.device(username, secret));
+                device.ok_or(ConnectRefusal::BadCredentials)?
+            }
             (None, None) => return Err(ConnectRefusal::Anonymous),
         };
-        let client = Client::new(device.clone(), connect)?;
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let taken_over = CancellationToken::new();
-        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        let displaced = registry
-            .admit(device, &connect.client_id, number, taken_over.clone())
-            .map_err(|_full| ConnectRefusal::Full)?;
-        self.metrics.connections.set(i64::try_from(registry.count()).unwrap_or(i64::MAX));
-        drop(registry);
-        if let Some(displaced) = displaced {
-            displaced.cancel();
+        let handle = Handle::default();
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        // Also those that are closing have one.
+        if shared.handles.len() >= self.limits.connections_max + CLOSING_MAX {
+            return Err(ConnectRefusal::Full);
         }
-        self.metrics.accepted.inc();
-        let admitted = Admitted { server: Arc::clone(self), device: device.clone(), number, taken_over };
-        Ok((client, admitted))
+        shared.handles.insert(number, handle.clone());
+        drop(shared);
+        Ok(Admitted { server: Arc::clone(self), device: device.clone(), number, handle })
     }
 }
 
-/// A slot in the registry, given back when dropped.
+/// How a listener's clients reach MQTT.
+#[derive(Clone)]
+struct Transport {
+    tls: Option<TlsDoor>,
+    websocket: bool,
+}
+
+/// A connection that has shown who it is; forgotten when dropped.
 pub(super) struct Admitted {
     server: Arc<Server>,
-    device: DeviceId,
-    number: ConnectionNumber,
-    /// Cancelled when another connection takes this one over.
-    pub(super) taken_over: CancellationToken,
+    pub(super) device: DeviceId,
+    pub(super) number: ConnectionNumber,
+    pub(super) handle: Handle,
+}
+
+impl Admitted {
+    /// It is up: counted.
+    pub(super) fn is_up(&self) {
+        self.server.metrics.accepted.inc();
+        self.server.observe();
+    }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let mut registry = self.server.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        registry.remove(&self.device, self.number);
-        self.server.metrics.connections.set(i64::try_from(registry.count()).unwrap_or(i64::MAX));
+        let mut shared = self.server.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.handles.remove(&self.number);
+        drop(shared);
+        self.server.observe();
     }
 }
 

@@ -4,7 +4,7 @@ use caregate_protocol::code;
 use caregate_protocol::id::{DataClass, PatientId};
 use caregate_protocol::payload::{self, Decoded};
 use caregate_protocol::policy::VerifiedPolicy;
-use caregate_protocol::reading::{Reading, Value};
+use caregate_protocol::reading::Reading;
 
 use crate::ingest::Inbound;
 
@@ -48,8 +48,6 @@ pub fn admit(inbound: &Inbound, policy: &VerifiedPolicy) -> Admission {
 }
 
 fn class_of(reading: &Reading) -> DataClass {
-    let (Value::Numeric { quantity, .. } | Value::Waveform { quantity, .. } | Value::Event { quantity }) =
-        reading.value;
     // The decoder takes quantities from the same table; one that is not in it is kept most closely.
-    code::by_number(quantity).map_or(DataClass::Sensitive, |row| row.class)
+    code::by_number(reading.value.quantity()).map_or(DataClass::Sensitive, |row| row.class)
 }

@@ -3,7 +3,9 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use caregate_protocol::id::{DataClass, DeviceId, Lane, PatientId, RecipientId};
+use caregate_host::kill_point;
+use caregate_protocol::alarm::Standing;
+use caregate_protocol::id::{DataClass, DeviceId, Lane, PatientId, RecipientId, StreamName};
 use caregate_protocol::policy::VerifiedPolicy;
 use caregate_protocol::reading::{self, Reading, Value};
 use caregate_protocol::record::Record;
@@ -21,6 +23,7 @@ use crate::keys::KeyStore;
 use crate::metrics::Metrics;
 use crate::policy::{Decider, Proposal};
 use crate::spool::{Log, SpoolError};
+use crate::watch::Tap;
 
 /// Most readings of one segment: what a busy patient sends within a group commit, with room.
 const SEGMENT_READINGS_MAX: usize = 512;
@@ -28,6 +31,11 @@ const SEGMENT_READINGS_MAX: usize = 512;
 const SEGMENT_PLAINTEXT_MAX: usize = 256 << 10;
 /// How fresh the inventory's "last heard" is kept: a person looks at it, and each note costs sled a write.
 const NOTE_EVERY_US: i64 = 5_000_000;
+/// What the gateway calls itself, and what its watch says, among devices and streams.
+const OWN_DEVICE: &str = "gateway";
+const OWN_STREAM: &str = "standing";
+/// The decoder's word for a value outside its plausible range.
+const IMPLAUSIBLE: &str = "implausible";
 /// Estimated CBOR bytes of a reading without its samples.
 const READING_BYTES: usize = 160;
 
@@ -75,6 +83,8 @@ pub struct Committer {
     pub random: SystemRandom,
     /// When each device was last noted in the inventory.
     pub noted: BTreeMap<DeviceId, i64>,
+    /// To the watch.
+    pub tap: Tap,
 }
 
 /// A reading on its way, and whose verdict depends on it.
@@ -119,8 +129,10 @@ impl Committer {
         policy: &VerifiedPolicy,
         now_us: i64,
     ) -> Result<Vec<Spooled>, CommitError> {
+        kill_point::pass("commit.gathered");
         let mut verdicts = vec![Verdict::Stored; batch.len()];
         let Sorted { groups, echoes } = self.sort(&batch, policy, &mut verdicts);
+        kill_point::pass("commit.sorted");
         let mut spooled = Vec::new();
         let bytes_max = SEGMENT_PLAINTEXT_MAX.min(self.log.limits().record_bytes_max() / 2);
         for ((_, class, patient), pending) in groups {
@@ -141,13 +153,46 @@ impl Committer {
             }
         }
         if !spooled.is_empty() {
+            kill_point::pass("commit.appended");
             let timer = self.metrics.sync_seconds.start_timer();
             self.log.sync()?;
+            kill_point::pass("commit.synced");
             timer.observe_duration();
             self.metrics.commits.inc();
         }
         self.metrics.batch_publishes.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
         answer(batch, &verdicts, &self.metrics);
+        kill_point::pass("commit.answered");
+        if self.log.rotation_due() {
+            self.rotate()?;
+        }
+        Ok(spooled)
+    }
+
+    /// Seals what the watch says, each by itself, and stores it.
+    ///
+    /// # Errors
+    /// [`CommitError`], as for [`Self::commit`].
+    pub fn commit_standings(
+        &mut self,
+        standings: Vec<(PatientId, Standing)>,
+        policy: &VerifiedPolicy,
+        now_us: i64,
+    ) -> Result<Vec<Spooled>, CommitError> {
+        let mut spooled = Vec::new();
+        for (patient, standing) in standings {
+            let recipients: Vec<_> = policy
+                .recipients(&patient, DataClass::Alarm, seconds(now_us))
+                .map(|r| (r.id, HpkePublicKey(r.hpke_public_key)))
+                .collect();
+            let pending = [Pending { inbound: 0, fingerprint: None, reading: own(standing) }];
+            // Where there is no room it is counted, and said again within a minute.
+            self.append(patient, DataClass::Alarm, &recipients, &pending, now_us, &mut spooled)?;
+        }
+        if !spooled.is_empty() {
+            self.log.sync()?;
+            self.metrics.commits.inc();
+        }
         if self.log.rotation_due() {
             self.rotate()?;
         }
@@ -156,8 +201,12 @@ impl Committer {
 
     /// Begins a new file. Returns whether there was room for one; without, the present file goes on.
     fn rotate(&mut self) -> Result<bool, CommitError> {
+        kill_point::pass("commit.rotating");
         match self.log.rotate(&self.state.encode()) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                kill_point::pass("commit.rotated");
+                Ok(true)
+            }
             Err(SpoolError::NoSpace { path, source }) => {
                 warn!(path = %path.display(), error = %source, "no room for another spool file");
                 self.metrics.refused.with_label_values(&["no_space"]).inc();
@@ -216,6 +265,7 @@ impl Committer {
                                 }
                             };
                         }
+                        self.tap.reading(patient, &reading);
                         let group = sorted.groups.entry((class.lane(), class, patient)).or_default();
                         group.push(Pending { inbound, fingerprint, reading });
                     }
@@ -226,6 +276,11 @@ impl Committer {
                 Admission::Quarantine(reason, detail) => {
                     self.metrics.quarantined.with_label_values(&[reason]).inc();
                     self.hints.quarantine(publish, reason, &detail);
+                    if reason == IMPLAUSIBLE
+                        && let Some(patient) = policy.patient_of(&publish.device)
+                    {
+                        self.tap.implausible(patient, &publish.device);
+                    }
                     verdicts[inbound] = Verdict::Quarantined;
                 }
             }
@@ -277,6 +332,7 @@ impl Committer {
                 return Ok(false);
             }
         };
+        kill_point::pass("commit.sealed");
         // Once an epoch, not with each segment of it.
         if (sealed.chain.generation, sealed.chain.epoch) != (chain.generation, chain.epoch) {
             self.note_unwrapped(&sealed);
@@ -286,8 +342,10 @@ impl Committer {
             // commit need not make them again.
             let Some(appended) = self.append_record(class.lane(), record)? else { return Ok(false) };
             spooled.push(appended);
+            kill_point::pass("commit.record-appended");
             if let Ok(Record::Wrap(wrap)) = Record::decode(record) {
                 self.state.replay_wrap(&wrap);
+                kill_point::pass("commit.wrap-appended");
             }
         }
         self.state.chains.insert((patient, class), sealed.chain);
@@ -321,6 +379,22 @@ fn close_epochs(
     metrics.policy.epochs_closed.inc_by(closed as u64);
 }
 
+/// A standing as a reading of the gateway's own.
+fn own(standing: Standing) -> Reading {
+    let (Ok(device), Ok(stream)) = (DeviceId::new(OWN_DEVICE), StreamName::new(OWN_STREAM)) else {
+        unreachable!("good names")
+    };
+    Reading {
+        device,
+        stream,
+        seq: None,
+        sensor_time_us: None,
+        gateway_time_us: standing.at_us,
+        flags: 0,
+        value: Value::Standing(Box::new(standing)),
+    }
+}
+
 /// Unix time in seconds; before 1970 it is 0.
 fn seconds(now_us: i64) -> u64 {
     u64::try_from(now_us / 1_000_000).unwrap_or(0)
@@ -333,7 +407,7 @@ fn chunks(pending: Vec<Pending>, bytes_max: usize) -> Vec<Vec<Pending>> {
     for p in pending {
         let samples = match &p.reading.value {
             Value::Waveform { samples, .. } => samples.len() * 2,
-            Value::Numeric { .. } | Value::Event { .. } => 0,
+            Value::Numeric { .. } | Value::Event { .. } | Value::Standing(_) => 0,
         };
         let size = READING_BYTES + samples;
         match chunks.last_mut() {
@@ -358,7 +432,9 @@ fn answer(batch: Vec<Inbound>, verdicts: &[Verdict], metrics: &Metrics) {
             Verdict::Refused => "refused",
         };
         metrics.publishes.with_label_values(&[label]).inc();
-        if publish.verdict.send(*verdict).is_err() {
+        let answered = publish.verdict.send(*verdict);
+        kill_point::pass("commit.answered-one");
+        if answered.is_err() {
             // The connection is gone; its client will send again and be recognised.
             metrics.publishes.with_label_values(&["unanswered"]).inc();
         }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use caregate_host::kill_point;
 use caregate_protocol::reading;
 use caregate_protocol::record::Record;
 use thiserror::Error;
@@ -32,11 +33,13 @@ pub enum RecoverError {
 /// [`RecoverError`].
 pub fn open(dir: &Path, limits: Limits, keys: &mut KeyStore) -> Result<(Log, State, Recovery), RecoverError> {
     let (mut log, mut recovery) = Log::open(dir, limits)?;
+    kill_point::pass("recover.opened");
     let hidden = hides_records(&recovery, log.stats().next);
     let mut state = recovery.checkpoint.as_deref().map(State::decode).transpose()?.unwrap_or_default();
     for record in std::mem::take(&mut recovery.records) {
         replay(&mut state, &record.payload, keys)?;
     }
+    kill_point::pass("recover.replayed");
     // A root that is gone is made anew, and recipients must not be thought to hold its keys because they held the old one's.
     for ((patient, _), chain) in &mut state.chains {
         if keys.existing_root(*patient)?.is_none() {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caregate_host::clock;
+use caregate_protocol::alarm::Standing;
+use caregate_protocol::id::PatientId;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +36,8 @@ pub struct Inputs {
     pub acked: mpsc::Receiver<RangeInclusive<u64>>,
     /// From the source of policy.
     pub proposals: mpsc::Receiver<Proposal>,
+    /// From the watch, to be sealed at once.
+    pub standings: mpsc::Receiver<(PatientId, Standing)>,
     /// How long to gather after the first PUBLISH of a commit.
     pub linger: Duration,
 }
@@ -59,6 +63,15 @@ pub async fn run(
             Some(proposal) = inputs.proposals.recv() => committer.decide(proposal, clock::now_us()),
             _ = ticks.tick() => committer.tick(clock::now_us()),
             Some(range) = inputs.acked.recv() => note_acked(range, &mut inputs, &mut committer)?,
+            Some(first) = inputs.standings.recv() => {
+                let mut standings = vec![first];
+                standings.extend(std::iter::from_fn(|| inputs.standings.try_recv().ok()));
+                let Some(policy) = committer.policy.policy().cloned() else { continue };
+                let spooled = committer.commit_standings(standings, &policy, clock::now_us())?;
+                uplink.spooled(&spooled);
+                uplink.observe(&committer.metrics);
+                committer.observe();
+            }
             first = inputs.inbound.recv() => {
                 let Some(first) = first else { break };
                 let batch = gather(first, &mut inputs).await;

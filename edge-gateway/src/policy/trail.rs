@@ -63,7 +63,7 @@ pub enum Ending {
     Replaced,
     /// Its own end.
     Expired,
-    /// The registrar suspended the grantee.
+    /// The governors suspended the grantee.
     Suspended,
     /// The policy is older than the grant allows.
     Stale,
@@ -139,6 +139,21 @@ pub enum Event {
         origin: Origin,
         /// How many, since the last such entry.
         times: u64,
+    },
+    /// Staff acted on the watch.
+    Commanded {
+        /// Whose.
+        patient: PatientId,
+        /// The relationship's label at that time; empty for an emergency.
+        label: String,
+        /// Which domain.
+        domain: RecipientId,
+        /// Who, by the domain's word.
+        clinician: String,
+        /// What they did.
+        action: String,
+        /// None where it was done; else why not.
+        refused: Option<String>,
     },
     /// The policy is too old for anybody new.
     StalenessEntered {
@@ -317,6 +332,20 @@ impl Event {
             Self::Refused { reason, origin, times } => {
                 let times = if *times > 1 { format!(", {times} times") } else { String::new() };
                 format!("Policy from the {} was refused: {reason}{times}", origin.as_str())
+            }
+            Self::Commanded { label, domain, clinician, action, refused, .. } => {
+                let domain = if label.is_empty() { domain.to_string() } else { label.clone() };
+                let did = match action.as_str() {
+                    "limits" => "set alarm limits",
+                    "acknowledge" => "acknowledged alarms",
+                    "pause" => "paused alarm tones",
+                    "oxygen" => "entered oxygen",
+                    "consciousness" => "entered consciousness",
+                    "profile" => "entered who the patient is",
+                    other => other,
+                };
+                let why = refused.as_ref().map_or_else(String::new, |word| format!(" (refused: {word})"));
+                format!("{domain}: {clinician} {did}{why}")
             }
             Self::StalenessEntered { .. } => {
                 "Nothing was heard of the ledger for too long: nobody new may open".into()

@@ -1,4 +1,5 @@
-//! The edge to the file system: every call that can fail, named with its path. Tests inject failures here.
+//! The edge to the file system: every call that can fail, named with its path. Tests inject failures here, and tell a disk that
+//! loses power (`caregate-crash`) of every step.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
@@ -7,10 +8,25 @@ use std::path::{Path, PathBuf};
 #[cfg(test)]
 use std::sync::Arc;
 
+use caregate_host::kill_point;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use super::SpoolError;
+
+/// A step that was done: a kill point, and the tests' disk is told.
+macro_rules! step {
+    ($disk:ident, $point:literal, $($call:tt)+) => {
+        #[cfg(test)]
+        $disk.faults.model(|model| model.$($call)+);
+        kill_point::pass(concat!("spool.", $point));
+    };
+    // One that is met only after an error or a change of limits.
+    ($disk:ident, _, $($call:tt)+) => {
+        #[cfg(test)]
+        $disk.faults.model(|model| model.$($call)+);
+    };
+}
 
 /// What a test makes fail: how many of the next calls, each with EIO or (room) ENOSPC.
 #[cfg(test)]
@@ -18,6 +34,22 @@ use super::SpoolError;
 pub(super) struct Faults {
     pub(super) syncs: std::sync::atomic::AtomicU32,
     pub(super) room: std::sync::atomic::AtomicU32,
+    /// The disk that loses power, if there is one.
+    pub(super) model: std::sync::Mutex<Option<caregate_crash::Disk>>,
+}
+
+#[cfg(test)]
+impl Faults {
+    fn model(&self, step: impl FnOnce(&mut caregate_crash::Disk)) {
+        if let Some(model) = self.model.lock().unwrap_or_else(std::sync::PoisonError::into_inner).as_mut() {
+            step(model);
+        }
+    }
+}
+
+#[cfg(test)]
+fn name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -53,6 +85,15 @@ fn at<T>(op: &'static str, path: &Path, result: io::Result<T>) -> Result<T, Spoo
 impl Disk {
     /// Creates the directory where it is missing, locks it, removes what an interrupted creation left.
     pub(super) fn open(dir: &Path) -> Result<Self, SpoolError> {
+        Self::open_with(
+            dir,
+            #[cfg(test)]
+            Arc::default(),
+        )
+    }
+
+    /// The same, with what tests make fail.
+    pub(super) fn open_with(dir: &Path, #[cfg(test)] faults: Arc<Faults>) -> Result<Self, SpoolError> {
         at("create", dir, fs::create_dir_all(dir))?;
         if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
             at("sync", parent, File::open(parent).and_then(|p| p.sync_all()))?;
@@ -71,11 +112,12 @@ impl Disk {
             handle,
             _lock: lock,
             #[cfg(test)]
-            faults: Arc::default(),
+            faults,
         };
         for name in disk.names()?.iter().filter(|n| n.ends_with(".tmp")) {
             let path = disk.dir.join(name);
             at("remove", &path, fs::remove_file(&path))?;
+            step!(disk, _, remove(name));
         }
         Ok(disk)
     }
@@ -124,11 +166,13 @@ impl Disk {
         let made = self.fill(&tmp, head, capacity).and_then(|made| {
             let path = self.path(serial);
             at("rename", &path, fs::rename(&tmp, &path))?;
+            step!(self, "renamed", rename(name(&tmp), name(&path)));
             self.sync_dir()?;
             Ok(made)
         });
         if made.is_err() && tmp.exists() {
             at("remove", &tmp, fs::remove_file(&tmp))?;
+            step!(self, _, remove(name(&tmp)));
         }
         made
     }
@@ -136,17 +180,24 @@ impl Disk {
     fn fill(&self, tmp: &Path, head: &[u8], capacity: u64) -> Result<(File, bool), SpoolError> {
         match fs::rename(self.spare(), tmp) {
             Err(source) if source.kind() == io::ErrorKind::NotFound => {}
-            result => at("rename", tmp, result)?,
+            result => {
+                at("rename", tmp, result)?;
+                step!(self, "spare-taken", rename(name(&self.spare()), name(tmp)));
+            }
         }
         let mut options = OpenOptions::new();
         let file = at("create", tmp, options.read(true).write(true).create(true).truncate(false).open(tmp))?;
+        step!(self, "made", create(name(tmp)));
         if at("stat", tmp, file.metadata())?.len() > capacity {
             at("truncate", tmp, file.set_len(capacity))?;
+            step!(self, _, set_len(name(tmp), capacity));
         }
         let reserved = self.allocate(tmp, &file, capacity)?;
         at("write", tmp, file.write_all_at(head, 0))?;
+        step!(self, "head-written", write(name(tmp), 0, head));
         self.check_sync(tmp)?;
         at("sync", tmp, file.sync_all())?;
+        step!(self, "head-synced", sync(name(tmp)));
         Ok((file, reserved))
     }
 
@@ -154,6 +205,7 @@ impl Disk {
     pub(super) fn allocate(&self, path: &Path, file: &File, capacity: u64) -> Result<bool, SpoolError> {
         #[cfg(test)]
         at("allocate", path, fail(&self.faults.room, Errno::NOSPC))?;
+        step!(self, "allocating", allocate(name(path), capacity));
         match fallocate(file, FallocateFlags::empty(), 0, capacity) {
             Ok(()) => Ok(true),
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
@@ -169,7 +221,12 @@ impl Disk {
     )]
     fn check_sync(&self, path: &Path) -> Result<(), SpoolError> {
         #[cfg(test)]
-        at("sync", path, fail(&self.faults.syncs, Errno::IO))?;
+        at(
+            "sync",
+            path,
+            fail(&self.faults.syncs, Errno::IO)
+                .inspect_err(|_| self.faults.model(|model| model.fail_sync(name(path)))),
+        )?;
         #[cfg(not(test))]
         let _unused = path;
         Ok(())
@@ -185,8 +242,11 @@ impl Disk {
     ) -> Result<(), SpoolError> {
         let path = self.path(serial);
         at("write", &path, file.write_all_at(bytes, offset))?;
+        step!(self, "written", write(name(&path), offset, bytes));
         self.check_sync(&path)?;
-        at("sync", &path, file.sync_data())
+        at("sync", &path, file.sync_data())?;
+        step!(self, "synced", sync(name(&path)));
+        Ok(())
     }
 
     /// Writes without waiting: for what is only a hint.
@@ -197,11 +257,17 @@ impl Disk {
         offset: u64,
         bytes: &[u8],
     ) -> Result<(), SpoolError> {
-        at("write", &self.path(serial), file.write_all_at(bytes, offset))
+        let path = self.path(serial);
+        at("write", &path, file.write_all_at(bytes, offset))?;
+        step!(self, "hint-written", write(name(&path), offset, bytes));
+        Ok(())
     }
 
     pub(super) fn set_len(&self, serial: u64, file: &File, len: u64) -> Result<(), SpoolError> {
-        at("truncate", &self.path(serial), file.set_len(len))
+        let path = self.path(serial);
+        at("truncate", &path, file.set_len(len))?;
+        step!(self, "room-given-back", set_len(name(&path), len));
+        Ok(())
     }
 
     fn spare(&self) -> PathBuf {
@@ -216,6 +282,7 @@ impl Disk {
             return self.remove(serial);
         }
         at("rename", &path, fs::rename(&path, &spare))?;
+        step!(self, "spare-kept", rename(name(&path), name(&spare)));
         // Under its old name the next file's bytes would look like damage.
         self.sync_dir()
     }
@@ -223,13 +290,18 @@ impl Disk {
     pub(super) fn remove(&self, serial: u64) -> Result<(), SpoolError> {
         let path = self.path(serial);
         match fs::remove_file(&path) {
-            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => at("remove", &path, result),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {}
+            result => at("remove", &path, result)?,
         }
+        step!(self, "removed", remove(name(&path)));
+        Ok(())
     }
 
     /// Makes names durable. Never [`SpoolError::NoSpace`]: after a rename nobody may go on as if nothing had happened.
     pub(super) fn sync_dir(&self) -> Result<(), SpoolError> {
-        self.handle.sync_all().map_err(|source| SpoolError::Io { op: "sync", path: self.dir.clone(), source })
+        let synced = self.handle.sync_all();
+        synced.map_err(|source| SpoolError::Io { op: "sync", path: self.dir.clone(), source })?;
+        step!(self, "names-synced", sync_names());
+        Ok(())
     }
 }

@@ -129,7 +129,15 @@ impl Head {
         if let Some(checkpoint) = checkpoint {
             group.frame(serial, end, first, Kind::Checkpoint, checkpoint);
         }
+        let mut expected = first;
         for record in carried {
+            // A torn write had left a hole among them. As long as its records were at least, as where it was: a reader takes no
+            // position that is further on than frames fit.
+            if let Some(torn) = record.position.checked_sub(expected).filter(|torn| *torn > 0) {
+                let zeroes = usize::try_from(torn - 1).unwrap_or(0) * FRAME_HEADER;
+                group.frame(serial, end, record.position, Kind::Hole, &vec![0; zeroes]);
+            }
+            expected = record.position + 1;
             let offset = u32::try_from(group.len()).unwrap_or(u32::MAX);
             let kind = Kind::Record(record.lane);
             group.frame(serial, end, record.position, kind, &record.payload);

@@ -396,7 +396,12 @@ pub(super) fn indexed(begun: &Current, head: &Head) -> FileIndex {
         entries: Vec::new(),
         unacked: [0; 4],
     };
-    head.records.iter().for_each(|found| file.push(Entry::new(found)));
+    for found in &head.records {
+        while file.end() < found.position {
+            file.push(Entry::LOST);
+        }
+        file.push(Entry::new(found));
+    }
     file
 }
 

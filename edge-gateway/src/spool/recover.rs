@@ -65,6 +65,17 @@ struct Span {
     positions: Range<u64>,
 }
 
+/// Where a file stands among the others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It is written to: its youngest group may be torn.
+    Newest,
+    /// A sync of it failed, and a newer file holds what was in doubt: behind its last position anything may be.
+    Replaced,
+    /// Whole.
+    Older,
+}
+
 /// What the steps of opening report.
 #[derive(Default)]
 struct Report {
@@ -88,6 +99,13 @@ pub(super) fn open(disk: Disk, limits: Limits) -> Result<(Log, Recovery), SpoolE
         return Ok((create(disk, limits)?, report.finish(Vec::new())));
     };
     let (spans, acks) = spans(&files);
+    let continued = |f: &&Scanned| matches!(f.scan.header, Ok(Header { state: State::Continued, .. }));
+    let replaced: Vec<u64> = files.iter().filter(continued).map(|f| f.serial - 1).collect();
+    let standing = |serial| match serial {
+        serial if serial == last => Standing::Newest,
+        serial if replaced.contains(&serial) => Standing::Replaced,
+        _ => Standing::Older,
+    };
     let mut index = Index::default();
     let mut kept = Vec::new();
     for span in &spans {
@@ -96,7 +114,7 @@ pub(super) fn open(disk: Disk, limits: Limits) -> Result<(Log, Recovery), SpoolE
             continue;
         };
         let found = files.remove(at);
-        inspect(&disk, &found, span, span.serial == last, &acks, &mut report);
+        inspect(&disk, &found, span, standing(span.serial), &acks, &mut report);
         index.files.push(file_index(&disk, &found, span, &acks)?);
         kept.push(found);
     }
@@ -157,7 +175,7 @@ fn missing(disk: &Disk, span: &Span, acks: &AckSet, report: &mut Report) {
 }
 
 /// Tells torn from damaged, and reports.
-fn inspect(disk: &Disk, f: &Scanned, span: &Span, newest: bool, acks: &AckSet, report: &mut Report) {
+fn inspect(disk: &Disk, f: &Scanned, span: &Span, standing: Standing, acks: &AckSet, report: &mut Report) {
     let damage = |what, bytes: Range<usize>, positions: Range<u64>| Damage {
         what,
         file: disk.path(f.serial),
@@ -172,17 +190,19 @@ fn inspect(disk: &Disk, f: &Scanned, span: &Span, newest: bool, acks: &AckSet, r
     let mut explained = f.scan.holes.clone();
     for bad in &f.scan.bad {
         let end = bad.end.unwrap_or(span.positions.end).min(span.positions.end);
-        if newest && !header_bad && is_torn(&f.scan, bad) {
+        // Behind the last record: a frame of the log's own, where another follows it.
+        let is_shown = bad.end.is_some() && standing != Standing::Replaced;
+        if standing == Standing::Newest && !header_bad && is_torn(&f.scan, bad) {
             let bytes = bad.bytes.start as u64..bad.bytes.end as u64;
             let torn =
                 report.torn.get_or_insert_with(|| Torn { file: disk.path(f.serial), bytes: bytes.clone() });
             torn.bytes.end = bytes.end;
             explained.push(bad.first..end);
-        } else if bad.first < span.positions.end || bad.end.is_some() || newest {
+        } else if bad.first < span.positions.end || standing == Standing::Newest || is_shown {
             let positions = bad.first.min(end)..end;
             explained.push(positions.clone());
             report.damaged.push(damage(Damaged::Frames, bad.bytes.clone(), positions));
-        } // else what a failed sync left behind; a newer file holds it
+        }
     }
     for gap in gaps(&f.scan.records, &span.positions) {
         if !explained.iter().any(|e| e.start <= gap.start && gap.end <= e.end) {

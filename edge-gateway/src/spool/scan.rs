@@ -48,6 +48,9 @@ pub(super) struct Scan {
     pub(super) end: usize,
     /// Where the last byte lies that is not zero, plus one.
     pub(super) written: usize,
+    /// The position after all that good frames tell of. More than the last record's where of a torn group only the acks behind its
+    /// records have come to the disk: recovery puts a hole in their place, and no later record may have a position in it.
+    pub(super) expected: u64,
     /// Where the youngest group commit began: what lies before it had been synced.
     pub(super) group: usize,
 }
@@ -70,12 +73,14 @@ pub(super) fn scan(bytes: &[u8], serial: u64) -> Scan {
         end: FILE_HEADER.min(bytes.len()),
         // Room that was never written is zeroes, and no good frame is all zeroes.
         written: bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1),
+        expected: 1,
         group: 0,
     };
     // Positions begin with 1, so zeroes never look like a frame.
     let mut expected = scan.first.unwrap_or(1).max(1);
     let mut at = FILE_HEADER;
     loop {
+        scan.expected = expected;
         if let Some(frame) = scan.good(bytes, at, serial, expected) {
             expected = scan.take(at, &frame, expected);
             at = scan.end;
@@ -146,6 +151,6 @@ impl Scan {
     pub(super) fn next(&self) -> u64 {
         let found = self.records.last().map_or(0, |r| r.position + 1);
         let torn = self.holes.last().map_or(0, |h| h.end);
-        found.max(torn).max(self.first.unwrap_or(1))
+        found.max(torn).max(self.first.unwrap_or(1)).max(self.expected)
     }
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use caregate_host::admin::Condition;
 use caregate_host::identity::{Identity, Role};
+use caregate_protocol::beat::BEAT_BYTES;
 use caregate_protocol::uplink::{self as wire, FrameError};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Endpoint, TransportConfig, VarInt};
 use thiserror::Error;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -90,6 +91,15 @@ pub(super) fn transport(error: impl std::fmt::Display) -> LinkError {
     LinkError::Transport(error.to_string())
 }
 
+/// What goes by the alarm lane's control stream: heartbeats up, staff's sealed commands down.
+#[derive(Debug, Clone)]
+pub struct Staff {
+    /// The newest heartbeat.
+    pub beats: watch::Receiver<Option<[u8; BEAT_BYTES]>>,
+    /// To the watch. What finds no room is sent again by whoever sent it.
+    pub commands: mpsc::Sender<Vec<u8>>,
+}
+
 /// What the uplink needs.
 #[derive(Clone)]
 pub struct Link {
@@ -109,6 +119,8 @@ pub struct Link {
     pub acked: mpsc::Sender<RangeInclusive<u64>>,
     /// Counters.
     pub metrics: Metrics,
+    /// What the watch sends and gets beside records; none where there is no watch.
+    pub staff: Option<Staff>,
     /// Readiness: every lane has its connection to the core.
     pub connected: Condition,
 }

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use caregate_host::kill_point;
+use caregate_protocol::beat::BEAT_BYTES;
 use caregate_protocol::id::Lane;
 use caregate_protocol::uplink::{self as wire, Frame, Framer};
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -36,11 +39,11 @@ pub(super) struct Line {
 impl Line {
     /// Holds a connection until it is lost. `Ok` only at shutdown.
     pub(super) async fn hold(&self, opened: Opened, shutdown: &CancellationToken) -> Result<(), LinkError> {
-        let Opened { connection, out, control } = opened;
+        let Opened { connection, mut out, control } = opened;
         info!(core = %connection.remote_address(), lane = self.part.as_str(), "connected to the core");
         self.connected(true);
         let mut senders = JoinSet::new();
-        let ended = self.serve(&connection, control, &mut senders, shutdown).await;
+        let ended = self.serve(&connection, (&mut out, control), &mut senders, shutdown).await;
         // Only when no sender runs any more: what one took now would count as sent on the next connection.
         senders.shutdown().await;
         self.connected(false);
@@ -57,6 +60,7 @@ impl Line {
         out.write_all(&Frame::Hello { version: wire::VERSION }.encode()).await.map_err(transport)?;
         let mut control = Control { stream: incoming, framer: Framer::new() };
         let Frame::Welcome { version } = control.next().await? else { return Err(LinkError::Unexpected) };
+        kill_point::pass("uplink.welcomed");
         if version == wire::VERSION {
             Ok(Opened { connection, out, control })
         } else {
@@ -72,13 +76,17 @@ impl Line {
     async fn serve(
         &self,
         connection: &Connection,
-        mut control: Control,
+        (out, mut control): (&mut SendStream, Control),
         senders: &mut JoinSet<Result<(), LinkError>>,
         shutdown: &CancellationToken,
     ) -> Result<(), LinkError> {
         for lane in self.part.lanes() {
             senders.spawn(self.clone().send_lane(connection.clone(), lane));
         }
+        let is_alarm = self.part == Part::Live(Lane::Alarm);
+        let mut beats = self.link.staff.as_ref().filter(|_| is_alarm).map(|staff| staff.beats.clone());
+        // The one that is there is as old as the connection before: it says nothing.
+        beats.iter_mut().for_each(watch::Receiver::mark_unchanged);
         let mut drained = None;
         loop {
             if drained.is_some() && self.link.uplink.waiting_on(self.part) == 0 {
@@ -92,6 +100,9 @@ impl Line {
             };
             tokio::select! {
                 frame = control.next() => self.answered(frame?).await?,
+                beat = next_beat(&mut beats) => {
+                    out.write_all(&Frame::Beat { bytes: beat.to_vec() }.encode()).await.map_err(transport)?;
+                }
                 Some(ended) = senders.join_next() => ended.map_err(transport)??,
                 () = shutdown.cancelled(), if drained.is_none() => {
                     drained = Some(tokio::time::Instant::now() + DRAIN_TIMEOUT);
@@ -104,9 +115,11 @@ impl Line {
     async fn answered(&self, frame: Frame) -> Result<(), LinkError> {
         match frame {
             Frame::Ack { ranges } => {
+                kill_point::pass("uplink.ack-read");
                 for (first, last) in ranges {
                     self.link.uplink.schedule().acked(first, last);
                     self.link.acked.send(first..=last).await.map_err(|_gone| LinkError::Stopping)?;
+                    kill_point::pass("uplink.ack-handed-over");
                 }
                 self.link.uplink.observe(&self.link.metrics);
                 Ok(())
@@ -117,7 +130,14 @@ impl Line {
                 warn!(position, refusal = refusal.as_str(), "the core refused a record");
                 Ok(())
             }
-            Frame::Hello { .. }
+            Frame::Command { bytes } => {
+                // Where nobody is to hear it, or the watch is busy, it is lost; its sender repeats it.
+                self.link.staff.as_ref().map(|staff| staff.commands.try_send(bytes).ok());
+                Ok(())
+            }
+            Frame::Beat { .. }
+            | Frame::Follow { .. }
+            | Frame::Hello { .. }
             | Frame::Welcome { .. }
             | Frame::Lane { .. }
             | Frame::Data { .. }
@@ -150,12 +170,14 @@ impl Line {
                     continue;
                 }
             };
+            kill_point::pass("uplink.record-read");
             let out = match &mut stream {
                 Some(out) => out,
                 none => none.insert(open_lane(&connection, lane, self.part).await?),
             };
             let frame = Frame::Data { position, record }.encode();
             out.write_all(&frame).await.map_err(transport)?;
+            kill_point::pass("uplink.record-sent");
             link.metrics.sent.with_label_values(&[lane.as_str(), self.part.kind()]).inc();
         }
     }
@@ -168,6 +190,18 @@ async fn open_lane(connection: &Connection, lane: Lane, part: Part) -> Result<Se
     let frame = Frame::Lane { lane, backlog: part == Part::Backlog };
     out.write_all(&frame.encode()).await.map_err(transport)?;
     Ok(out)
+}
+
+/// The next heartbeat; never where there is no watch, or on another lane's connection.
+async fn next_beat(beats: &mut Option<watch::Receiver<Option<[u8; BEAT_BYTES]>>>) -> [u8; BEAT_BYTES] {
+    if let Some(beats) = beats {
+        while beats.changed().await.is_ok() {
+            if let Some(beat) = *beats.borrow_and_update() {
+                return beat;
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 struct Control {

@@ -19,6 +19,7 @@ use edge_gateway::keys::KeyStore;
 use edge_gateway::local::{AccessCodeEntry, App, LocalMetrics, Login, Offers, router};
 use edge_gateway::metrics::Metrics;
 use edge_gateway::policy::{Decider, PolicyHandle, Proposal};
+use edge_gateway::watch::Standings;
 use ledger_client::fixture::{Hospital, Signer, Site};
 use ledger_client::revoke::{RevokeKeyEntry, RevokeKeyFile, RevokeKeys, RevokeSecret};
 use prometheus::Registry;
@@ -47,6 +48,7 @@ pub(crate) struct Gateway {
     pub(crate) inventory: Shared,
     pub(crate) hints: Hints,
     pub(crate) quarantined: watch::Sender<Arc<BTreeSet<Mac>>>,
+    pub(crate) views: watch::Sender<Arc<Standings>>,
     pub(crate) registry: Registry,
     pub(crate) stop: CancellationToken,
     _folder: TempDir,
@@ -95,6 +97,7 @@ impl Gateway {
         let inventory = Shared::new(Inventory::default(), InventoryMetrics::register(&registry).unwrap());
         let hints = Hints::open(&folder.path().join("hints")).unwrap();
         let (quarantined, quarantine) = watch::channel(Arc::default());
+        let (views, shown) = watch::channel(Arc::default());
         let stop = CancellationToken::new();
         tokio::spawn(follow(inventory.clone(), policy.bound_devices(), stop.clone()));
         let app = App {
@@ -105,6 +108,7 @@ impl Gateway {
             vendors: Vendors::read(&b"286FB9 Nokia Shanghai Bell\n"[..]).unwrap(),
             hints: hints.clone(),
             quarantined: quarantine,
+            views: shown,
             login: Login::new(&AccessCodeEntry::new(b"salt-of-the-test", CODE)).unwrap(),
             metrics: LocalMetrics::register(&registry).unwrap(),
             secure: false,
@@ -115,7 +119,20 @@ impl Gateway {
         let options = Options { connections_max: 32, tls: None };
         tokio::spawn(http::serve(listener, router(Arc::new(app)), options, stop.clone()));
         let _folder = folder;
-        Self { address, site, city, rescue, policy, inventory, hints, quarantined, registry, stop, _folder }
+        Self {
+            address,
+            site,
+            city,
+            rescue,
+            policy,
+            inventory,
+            hints,
+            quarantined,
+            views,
+            registry,
+            stop,
+            _folder,
+        }
     }
 
     /// Hands in the ledger as it is now.

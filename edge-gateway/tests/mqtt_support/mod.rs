@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use caregate_protocol::id::DeviceId;
 use edge_gateway::ingest::{Inbound, Verdict};
+use edge_gateway::mqtt::access::{Access, Reader};
 use edge_gateway::mqtt::credentials::{Credential, Credentials};
 use edge_gateway::mqtt::limits::Limits;
 use edge_gateway::mqtt::metrics::ServerMetrics;
+use edge_gateway::mqtt::publisher::Publisher;
 use edge_gateway::mqtt::server::{Server, TlsDoor};
 use prometheus::Registry;
 use prometheus::core::Collector;
@@ -47,6 +49,9 @@ pub(crate) struct Door {
     pub(crate) metrics: ServerMetrics,
     pub(crate) shutdown: CancellationToken,
     pub(crate) task: JoinHandle<()>,
+    /// The same server over WebSocket.
+    pub(crate) websocket: SocketAddr,
+    pub(crate) publisher: Publisher,
 }
 
 impl Door {
@@ -54,19 +59,28 @@ impl Door {
         Self::open_with(limits, None).await
     }
 
-    /// Devices `a` and `b` have the user names `user-a` and `user-b`.
+    /// Devices `a`, `b`, `display` and `display-2` have the user names `user-a`, …; the displays may read all readings, what the
+    /// gateway says and what `a` says locally, and `a` what a display asks.
     pub(crate) async fn open_with(limits: Limits, tls: Option<TlsDoor>) -> Self {
         let credential =
             |name: &str| Credential::new(device(name), &format!("user-{name}"), b"salt-of-the-test", SECRET);
-        let credentials = Credentials::new([credential("a"), credential("b")]).unwrap();
+        let credentials = Credentials::new(["a", "b", "display", "display-2"].map(credential)).unwrap();
+        let filters = ["vitals/v1/#", "gateway/v1/#", "local/v1/a/#"].map(str::to_owned).to_vec();
+        let reader = |name| Reader { device: device(name), filters: filters.clone() };
+        let sensor = Reader { device: device("a"), filters: vec!["local/v1/display/request/#".to_owned()] };
+        let access = Access::new([reader("display"), reader("display-2"), sensor]).unwrap();
         let metrics = ServerMetrics::register(&Registry::new()).unwrap();
         let (sender, inbound) = mpsc::channel(64);
-        let server = Server::new(limits, credentials, sender, metrics.clone());
+        let server = Server::new(limits, credentials, access, sender, metrics.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(Arc::clone(&server).serve(listener, tls, shutdown.clone()));
-        Self { address, inbound, metrics, shutdown, task }
+        let task = tokio::spawn(Arc::clone(&server).serve(listener, tls.clone(), shutdown.clone()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let websocket = listener.local_addr().unwrap();
+        tokio::spawn(Arc::clone(&server).serve_websocket(listener, tls, shutdown.clone()));
+        let publisher = server.publisher();
+        Self { address, inbound, metrics, shutdown, task, websocket, publisher }
     }
 
     /// The next publish that the pipeline gets.

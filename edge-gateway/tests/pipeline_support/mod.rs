@@ -27,9 +27,10 @@ use edge_gateway::pipeline::recover;
 use edge_gateway::pipeline::seal::Sealer;
 use edge_gateway::policy::Decider;
 use edge_gateway::spool::{Limits, Position, Recovery};
+use edge_gateway::watch::Tap;
 use ledger_client::fixture;
 use ledger_client::verify::Pins;
-use prometheus::Registry;
+use prometheus::{IntCounter, Registry};
 use ring::rand::SystemRandom;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -184,6 +185,7 @@ impl Gateway {
             metrics,
             random: SystemRandom::new(),
             noted: BTreeMap::new(),
+            tap: Tap::new(IntCounter::new("dropped", "dropped").unwrap()).0,
         };
         Self { committer, recovery, spooled: Vec::new() }
     }

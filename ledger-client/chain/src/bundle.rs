@@ -13,7 +13,7 @@ use alloy::sol_types::SolEvent as _;
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::policy::{
     BUNDLE_BYTES_MAX, CLAIMS_MAX, Claims, EMERGENCIES_MAX, NODES_MAX, ParticipantClaim, PolicyBundle,
-    RecipientStatus, Watch,
+    RecipientStatus, SUCCESSIONS_MAX, Watch,
 };
 use ledger_client::verify::rlp::{Items, RlpError, put_list, put_number};
 use ledger_client::verify::slots::{self, Slot};
@@ -51,6 +51,18 @@ fn alloy_rlp(header: &Header) -> Vec<u8> {
     alloy::rlp::encode(header)
 }
 
+/// Whom a QBFT header names as validators; none of any other header.
+pub(crate) fn named(header: &Header) -> Option<Vec<[u8; 20]>> {
+    let mut items = Items::of_list(&header.extra_data).ok()?;
+    items.fixed::<32>().ok()?;
+    let mut list = items.list().ok()?;
+    let mut named = Vec::new();
+    while !list.is_empty() {
+        named.push(list.fixed().ok()?);
+    }
+    Some(named)
+}
+
 /// QBFT's extra data with round 0 and an empty list of seals.
 fn without_seals(extra: &[u8]) -> Result<Vec<u8>, RlpError> {
     let mut items = Items::of_list(extra)?;
@@ -74,6 +86,7 @@ fn claims(index: &Index, watch: &Watch, time_s: u64) -> Claims {
     for consent in consents {
         claims.consents.extend(consent.grant.clone());
         claims.revocations.extend(consent.revocation.clone());
+        claims.successions.extend(consent.line.iter().flat_map(|line| line.keys.iter().cloned()));
     }
     claims.bindings = watch
         .bindings
@@ -126,6 +139,7 @@ fn claim(id: &RecipientId, entry: &crate::index::Participant) -> Option<Particip
 fn wanted(watch: &Watch, claims: &Claims) -> Vec<Slot> {
     let mut wanted = vec![slots::EPOCH];
     wanted.extend(watch.relationships.iter().flat_map(slots::consent));
+    wanted.extend(claims.successions.iter().flat_map(|one| slots::relationship_keys(&one.relationship)));
     wanted.extend(watch.bindings.iter().map(slots::binding));
     wanted.extend(claims.participants.iter().flat_map(|claim| slots::participant(&claim.id)));
     wanted.extend(
@@ -161,11 +175,16 @@ fn missing(watch: &Watch, claims: &Claims, proofs: &Proofs) -> Vec<(B256, B256)>
     let mut missing = Vec::new();
     for id in &watch.relationships {
         let [_, versions] = proofs.words(slots::consent(id));
+        let before = missing.len();
         if words::granted(&versions) > grants.get(id).copied().unwrap_or(0) {
             missing.push((Caregate::Granted::SIGNATURE_HASH, B256::from(id.0)));
         }
         if words::revoked(&versions) > revocations.get(id).copied().unwrap_or(0) {
             missing.push((Caregate::Revoked::SIGNATURE_HASH, B256::from(id.0)));
+        }
+        // What was missed may be signed by keys whose coming was missed as well.
+        if missing.len() > before {
+            missing.extend(HANDING_ON.map(|event| (event, B256::from(id.0))));
         }
     }
     for key in &watch.bindings {
@@ -178,6 +197,34 @@ fn missing(watch: &Watch, claims: &Claims, proofs: &Proofs) -> Vec<(B256, B256)>
         }
     }
     missing
+}
+
+/// Events that lead from a relationship's first keys to its newest.
+const HANDING_ON: [B256; 4] = [
+    Caregate::KeysRotated::SIGNATURE_HASH,
+    Caregate::CustodiansSet::SIGNATURE_HASH,
+    Caregate::RecoveryBegun::SIGNATURE_HASH,
+    Caregate::KeysRecovered::SIGNATURE_HASH,
+];
+
+/// Leaves out all of a relationship whose keys are not known to the newest, or that handed on more often than gateways follow: what they
+/// signed would have the whole bundle refused. That it is revoked is shown by its slot.
+fn keep_followed(claims: &mut Claims, proofs: &Proofs) {
+    let mut known: BTreeMap<_, u64> = BTreeMap::new();
+    for one in &claims.successions {
+        known.entry(one.relationship).and_modify(|newest| *newest = one.version).or_insert(one.version);
+    }
+    known.retain(|id, newest| {
+        let [first, _] = proofs.words(slots::relationship_keys(id));
+        words::keys_version(&first) != *newest || *newest > SUCCESSIONS_MAX as u64
+    });
+    if known.is_empty() {
+        return;
+    }
+    tracing::warn!(relationships = known.len(), "left out of a bundle: their keys can't be followed");
+    claims.successions.retain(|one| !known.contains_key(&one.relationship));
+    claims.consents.retain(|one| !known.contains_key(&one.grant.relationship));
+    claims.revocations.retain(|one| !known.contains_key(&one.revocation.relationship));
 }
 
 /// Keeps what the slots bear out. What they don't is a node's contradiction, and would spoil the rest.
@@ -238,14 +285,19 @@ impl Follower {
             // An event may name a participant whose slots were not asked for. What is missing now too is not to be had.
             (block, claims, proofs) = self.prove(watch).await?;
         }
+        keep_followed(&mut claims, &proofs);
         keep_borne_out(&mut claims, watch, &proofs);
         claims.epoch = words::number(&proofs.word(&slots::EPOCH)).unwrap_or_default();
         let nodes: BTreeSet<Vec<u8>> = proofs.nodes.into_iter().map(Vec::from).collect();
         if nodes.len() > NODES_MAX {
             return Err(ChainError::BundleFull { what: "trie nodes", len: nodes.len(), max: NODES_MAX });
         }
-        let bundle =
-            PolicyBundle { header: header_bytes(&block)?, nodes: nodes.into_iter().collect(), claims };
+        let bundle = PolicyBundle {
+            header: header_bytes(&block)?,
+            nodes: nodes.into_iter().collect(),
+            claims,
+            handovers: self.handovers(block.head.number),
+        };
         match bundle.encode().len() {
             len if len > BUNDLE_BYTES_MAX => {
                 Err(ChainError::BundleFull { what: "bytes", len, max: BUNDLE_BYTES_MAX })
@@ -270,11 +322,14 @@ impl Follower {
     }
 
     async fn fetch(&self, missing: &[(B256, B256)], to: u64) -> Result<(), ChainError> {
+        let mut events = Vec::new();
         for about in missing {
-            let events = self.chain().events_about(0, to, Some(*about)).await?;
-            let mut state = self.state();
-            events.iter().for_each(|event| state.index.insert(event));
+            events.extend(self.chain().events_about(0, to, Some(*about)).await?);
         }
+        // Keys that follow each other come in their order.
+        events.sort_by_key(|event| (event.block, event.index));
+        let mut state = self.state();
+        events.iter().for_each(|event| state.index.insert(event));
         Ok(())
     }
 }
@@ -285,6 +340,7 @@ fn bounded(claims: &Claims) -> Result<(), ChainError> {
         ("consents", claims.consents.len(), CLAIMS_MAX),
         ("revocations", claims.revocations.len(), CLAIMS_MAX),
         ("bindings", claims.bindings.len(), CLAIMS_MAX),
+        ("successions", claims.successions.len(), CLAIMS_MAX),
     ];
     match lists.into_iter().find(|(_, len, max)| len > max) {
         Some((what, len, max)) => Err(ChainError::BundleFull { what, len, max }),

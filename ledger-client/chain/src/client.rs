@@ -10,14 +10,14 @@ use alloy::rpc::types::{EIP1186AccountProofResponse, Filter, Log};
 use alloy::sol_types::SolCall;
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::policy::{Commitment, Pseudonym, RecipientKind, RecipientStatus, RelationshipId};
+use ledger_client::verify::Domain;
 use ledger_client::verify::slots::Slot;
-use ledger_client::verify::{Address, Domain};
 use serde_json::json;
 
 use crate::answer::in_order;
 use crate::config::ChainConfig;
 use crate::contract::Caregate;
-use crate::convert::{address, kind, status, word20};
+use crate::convert::{kind, status, word20};
 use crate::error::ChainError;
 use crate::event::LedgerEvent;
 use crate::transport::Http;
@@ -251,7 +251,7 @@ impl Chain {
         Ok(proofs)
     }
 
-    async fn view<C: SolCall>(&self, call: C) -> Result<C::Return, ChainError> {
+    pub(crate) async fn view<C: SolCall>(&self, call: C) -> Result<C::Return, ChainError> {
         let method = "eth_call";
         let request = json!({ "to": word20(&self.config.contract), "data": Bytes::from(call.abi_encode()) });
         let answer: Bytes = self.ask(method, (request, "latest")).await?;
@@ -264,14 +264,6 @@ impl Chain {
     /// No answer.
     pub async fn epoch(&self) -> Result<u64, ChainError> {
         self.view(Caregate::epochCall {}).await
-    }
-
-    /// Who says who takes part.
-    ///
-    /// # Errors
-    /// No answer.
-    pub async fn registrar(&self) -> Result<Address, ChainError> {
-        Ok(address(self.view(Caregate::registrarCall {}).await?))
     }
 
     /// A relationship as the contract has it; zeroes where it knows none.

@@ -6,7 +6,7 @@ use caregate_protocol::policy::{
     Commitment, EcdsaSignature, Emergency, Grant, Pseudonym, RecipientKind, RecipientStatus, RelationshipId,
     Revocation, SignedBinding, SignedEmergency, SignedGrant, SignedRevocation,
 };
-use ledger_client::verify::Address;
+use ledger_client::verify::{Address, Anchor, SignedAnchor};
 
 use crate::contract::Caregate;
 
@@ -18,12 +18,12 @@ pub(crate) fn address(word: Word20) -> Address {
     Address(word.into_array())
 }
 
-fn bytes(signature: &EcdsaSignature) -> Bytes {
+pub(crate) fn bytes(signature: &EcdsaSignature) -> Bytes {
     Bytes::copy_from_slice(&signature.0)
 }
 
 /// A signature has 65 bytes; the contract emits no other.
-fn signature(bytes: &Bytes) -> Option<EcdsaSignature> {
+pub(crate) fn signature(bytes: &Bytes) -> Option<EcdsaSignature> {
     bytes.as_ref().try_into().ok().map(EcdsaSignature)
 }
 
@@ -154,13 +154,9 @@ pub(crate) fn signed_emergency(e: &Caregate::Emergency, signed: &Bytes) -> Optio
     Some(SignedEmergency { emergency, signature: signature(signed)? })
 }
 
-/// The contract's number for a status; none for one who takes no part.
-pub(crate) fn status_number(status: Option<RecipientStatus>) -> u8 {
-    match status {
-        None => 0,
-        Some(RecipientStatus::Active) => 1,
-        Some(RecipientStatus::Suspended) => 2,
-    }
+pub(crate) fn signed_anchor(a: &Caregate::Anchor, signed: &Bytes) -> Option<SignedAnchor> {
+    let anchor = Anchor { log: address(a.log), first: a.first, last: a.last, root: a.root.0 };
+    Some(SignedAnchor { anchor, signature: signature(signed)? })
 }
 
 pub(crate) fn status(number: u8) -> Option<RecipientStatus> {
@@ -168,13 +164,6 @@ pub(crate) fn status(number: u8) -> Option<RecipientStatus> {
         1 => Some(RecipientStatus::Active),
         2 => Some(RecipientStatus::Suspended),
         _ => None,
-    }
-}
-
-pub(crate) fn kind_number(kind: RecipientKind) -> u8 {
-    match kind {
-        RecipientKind::Other => 0,
-        RecipientKind::Treating => 1,
     }
 }
 

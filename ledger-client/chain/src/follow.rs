@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::{Block, Chain, Head, LOG_BLOCKS_MAX};
 use crate::error::ChainError;
+use crate::handover::Handovers;
 use crate::index::Index;
 
 /// Pauses between attempts to reach a node that does not answer: the first, doubled up to the last.
@@ -34,11 +35,19 @@ pub(crate) struct State {
     pub(crate) next: u64,
     /// Of the newest block seen.
     pub(crate) latest: u64,
+    /// Who sealed until when.
+    pub(crate) handovers: Handovers,
 }
 
 impl State {
     fn new(index_max: usize) -> Self {
-        Self { index: Index::new(index_max), synced: None, next: 0, latest: 0 }
+        Self {
+            index: Index::new(index_max),
+            synced: None,
+            next: 0,
+            latest: 0,
+            handovers: Handovers::default(),
+        }
     }
 }
 
@@ -158,6 +167,7 @@ impl Follower {
             }
             state.next.max(self.chain.config.deployed_at)
         };
+        self.follow_validators(&latest).await?;
         self.catch_up(from, &latest).await?;
         self.heads.send_replace(Some(latest.head));
         Ok(())

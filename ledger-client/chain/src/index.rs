@@ -9,17 +9,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::policy::{
-    Commitment, Pseudonym, RecipientKind, RecipientStatus, RelationshipId, SignedBinding, SignedEmergency,
-    SignedGrant, SignedRevocation, Watch,
+    Commitment, Pseudonym, RecipientKind, RecipientStatus, RelationshipId, SUCCESSIONS_MAX, SignedBinding,
+    SignedEmergency, SignedGrant, SignedRevocation, Succession, Watch,
 };
 
 use crate::convert::SignedParticipantKey;
 use crate::event::{Event, LedgerEvent};
+use crate::succession::{Recovery, SignedCustody};
 
 /// Most relationships, and most bindings, each of which takes some 300 bytes: a region's patients in 80 MB. Whatever comes later is
 /// fetched when a gateway watches it.
 pub const ENTRIES_MAX: usize = 262_144;
-/// Most participants and emergencies: the registrar lets them in.
+/// Most participants and emergencies: the governors let them in.
 pub const PARTICIPANTS_MAX: usize = 16_384;
 
 /// A relationship's newest messages.
@@ -29,11 +30,36 @@ pub struct Consent {
     pub grant: Option<SignedGrant>,
     /// The revocation of the highest version.
     pub revocation: Option<SignedRevocation>,
+    /// Keys that followed the first ones; none where those hold, which is usual.
+    pub(crate) line: Option<Box<Line>>,
     /// Block of the last change.
     pub changed: u64,
 }
 
+/// A relationship's keys after the first ones. `keys` have the versions from 1 on, without a gap.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Line {
+    /// One more than [`SUCCESSIONS_MAX`] at most: a gateway follows no further.
+    pub(crate) keys: Vec<Succession>,
+    /// The newest.
+    custody: Option<SignedCustody>,
+    /// The newest, and its block.
+    recovery: Option<(Recovery, u64)>,
+}
+
 impl Consent {
+    fn line(&mut self) -> &mut Line {
+        self.line.get_or_insert_default()
+    }
+
+    fn succeed(&mut self, next: Succession, block: u64) {
+        let line = self.line();
+        if next.version == line.keys.len() as u64 + 1 && line.keys.len() <= SUCCESSIONS_MAX {
+            line.keys.push(next);
+            self.changed = self.changed.max(block);
+        }
+    }
+
     /// The newest grant, unless it is revoked.
     #[must_use]
     pub fn standing(&self) -> Option<&SignedGrant> {
@@ -42,7 +68,7 @@ impl Consent {
     }
 }
 
-/// A participant, by the registrar's word and its own.
+/// A participant, by the governors' word and its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Participant {
     /// None for one who takes no part.
@@ -176,7 +202,41 @@ impl Index {
                     replace(&mut self.emergencies, key, (signed.clone(), block), participants_max)?;
                 }
             }
-            Event::EmergencyReviewed { .. } => {}
+            Event::KeysRotated(signed) => {
+                let consent = place(&mut self.consents, signed.relationship, entries_max)?;
+                consent.succeed(signed.clone(), block);
+            }
+            Event::CustodiansSet(signed) => {
+                let consent = place(&mut self.consents, signed.relationship, entries_max)?;
+                let line = consent.line();
+                if line.custody.as_ref().is_none_or(|known| known.version < signed.version) {
+                    line.custody = Some(signed.clone());
+                }
+            }
+            Event::RecoveryBegun(recovery) => {
+                let consent = place(&mut self.consents, recovery.next.relationship, entries_max)?;
+                let line = consent.line();
+                if line.recovery.as_ref().is_none_or(|(_, known)| *known <= block) {
+                    line.recovery = Some((recovery.clone(), block));
+                }
+            }
+            Event::KeysRecovered(next) => {
+                let consent = place(&mut self.consents, next.relationship, entries_max)?;
+                // The contract let these custodians recover and no others, so the newest of both belong together.
+                let line = consent.line();
+                let asked = line.recovery.as_ref().filter(|(asked, _)| asked.next == *next);
+                let succession =
+                    asked.zip(line.custody.as_ref()).and_then(|((asked, _), named)| asked.succession(named));
+                if let Some(succession) = succession {
+                    consent.succeed(succession, block);
+                }
+            }
+            // Nothing that a bundle is made of.
+            Event::EmergencyReviewed { .. }
+            | Event::Anchored(_)
+            | Event::ChangeApproved { .. }
+            | Event::ChangeOpposed { .. }
+            | Event::CouncilSet(_) => {}
         }
         Some(())
     }

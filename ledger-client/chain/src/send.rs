@@ -11,20 +11,16 @@ use alloy::rpc::types::TransactionReceipt;
 use alloy::signers::SignerSync as _;
 use alloy::signers::local::PrivateKeySigner;
 use alloy::sol_types::SolCall;
-use caregate_protocol::id::RecipientId;
-use caregate_protocol::policy::{
-    RecipientKind, RecipientStatus, SignedBinding, SignedEmergency, SignedGrant, SignedRevocation,
-};
+use caregate_protocol::policy::{SignedBinding, SignedEmergency, SignedGrant, SignedRevocation};
 use ledger_client::verify::{Address, revocation_digest, signer, slots};
 use serde_json::json;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::client::Chain;
-use crate::contract::Caregate;
 use crate::convert::{
-    SignedParticipantKey, address, bind_call, emergency_call, grant_call, kind_number, participant_key_call,
-    revoke_call, status_number, word20,
+    SignedParticipantKey, address, bind_call, emergency_call, grant_call, participant_key_call, revoke_call,
+    word20,
 };
 use crate::error::{ChainError, Refusal};
 
@@ -147,27 +143,6 @@ impl Chain {
         self.send(&bind_call(signed), relay).await
     }
 
-    /// Says who takes part, and as what; `registrar` must be the contract's.
-    ///
-    /// # Errors
-    /// [`SendError`].
-    pub async fn set_participant(
-        &self,
-        participant: &RecipientId,
-        status: Option<RecipientStatus>,
-        kind: RecipientKind,
-        emergency: bool,
-        registrar: &RelayKey,
-    ) -> Result<Mined, SendError> {
-        let call = Caregate::setParticipantCall {
-            participant: participant.0.into(),
-            status: status_number(status),
-            kind: kind_number(kind),
-            emergency,
-        };
-        self.send(&call, registrar).await
-    }
-
     /// Gives a participant a new HPKE key.
     ///
     /// # Errors
@@ -192,7 +167,7 @@ impl Chain {
         self.send(&emergency_call(signed), relay).await
     }
 
-    async fn send<C: SolCall>(&self, call: &C, relay: &RelayKey) -> Result<Mined, SendError> {
+    pub(crate) async fn send<C: SolCall>(&self, call: &C, relay: &RelayKey) -> Result<Mined, SendError> {
         let input = Bytes::from(call.abi_encode());
         let (to, from) = (word20(&self.config.contract), relay.0.address());
         let request = json!({ "from": from, "to": to, "data": input });

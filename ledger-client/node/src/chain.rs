@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use alloy_consensus::Header;
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, keccak256};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::block::{Building, StoredTransaction};
-use crate::contract::{Artifact, ArtifactError};
+use crate::contract::{Artifact, ArtifactError, Council};
 use crate::evm::{self, BlockContext, Overlay};
 use crate::seal::{MIX_HASH, Sealer};
 use crate::state::{State, StateError};
@@ -26,12 +26,12 @@ pub struct Deployment {
     pub contract: Address,
     /// Who seals: one.
     pub validators: Vec<Address>,
-    /// Who says who takes part.
-    pub registrar: Address,
+    /// Who said at first who takes part.
+    pub council: Council,
     /// The first block's id.
     pub genesis: B256,
-    /// Keccak-256 of the contract's source.
-    pub contract_source_keccak256: B256,
+    /// Keccak-256 of the contract's creation code, without the council.
+    pub contract_code_keccak256: B256,
     /// Said wherever the chain is described.
     pub notice: String,
 }
@@ -40,12 +40,12 @@ pub struct Deployment {
 pub const NOTICE: &str = "one party seals this chain; whoever holds its key can rewrite it";
 
 /// What a configuration asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     /// EIP-155.
     pub chain_id: u64,
-    /// Who says who takes part.
-    pub registrar: Address,
+    /// Who says at first who takes part.
+    pub council: Council,
 }
 
 /// The chain can't be opened or read.
@@ -116,7 +116,7 @@ impl Chain {
     fn of(store: Store, sealer: Sealer, wanted: Wanted, now_s: u64) -> Result<Self, ChainError> {
         let reader = store.read()?;
         if reader.head()?.is_none() {
-            let write = genesis(&reader, &sealer, wanted, now_s)?;
+            let write = genesis(&reader, &sealer, &wanted, now_s)?;
             drop(reader);
             store.write(&write)?;
         }
@@ -126,7 +126,7 @@ impl Chain {
         let stored = reader.genesis()?.ok_or(ChainError::Damaged(0))?;
         let deployment: Deployment =
             serde_json::from_slice(&stored).map_err(|_source| ChainError::Damaged(0))?;
-        check(&deployment, &sealer, wanted)?;
+        check(&deployment, &sealer, &wanted)?;
         Ok(Self { store, sealer, deployment, head: Mutex::new(head) })
     }
 
@@ -209,12 +209,12 @@ pub fn transactions(reader: &Reader, number: u64) -> Result<Vec<StoredTransactio
 
 /// The first block: its state is the contract, made by its constructor, in the name of the sealing key. So the address differs from
 /// deployment to deployment, and a patient's signature for one is none for another.
-fn genesis(reader: &Reader, sealer: &Sealer, wanted: Wanted, now_s: u64) -> Result<BlockWrite, ChainError> {
+fn genesis(reader: &Reader, sealer: &Sealer, wanted: &Wanted, now_s: u64) -> Result<BlockWrite, ChainError> {
     let artifact = Artifact::embedded()?;
     let contract = sealer.address().create(0);
     let mut overlay = Overlay::new(State::new(reader, 0, EMPTY_ROOT));
     let context = context(wanted.chain_id, sealer, 0, now_s);
-    let creation = evm::creation(sealer.address(), artifact.creation(&wanted.registrar), wanted.chain_id);
+    let creation = evm::creation(sealer.address(), artifact.creation(&wanted.council), wanted.chain_id);
     let result =
         overlay.execute(&context, creation).map_err(|error| ChainError::Deploy(error.to_string()))?;
     if !result.is_success() || result.created_address() != Some(contract) {
@@ -225,22 +225,22 @@ fn genesis(reader: &Reader, sealer: &Sealer, wanted: Wanted, now_s: u64) -> Resu
         chain_id: wanted.chain_id,
         contract,
         validators: vec![sealer.address()],
-        registrar: wanted.registrar,
+        council: wanted.council.clone(),
         genesis: write.id,
-        contract_source_keccak256: artifact.source_keccak256,
+        contract_code_keccak256: keccak256(&artifact.bytecode),
         notice: NOTICE.to_owned(),
     };
     write.genesis = Some(serde_json::to_vec(&deployment).map_err(ArtifactError::from)?);
     Ok(write)
 }
 
-fn check(deployment: &Deployment, sealer: &Sealer, wanted: Wanted) -> Result<(), ChainError> {
+fn check(deployment: &Deployment, sealer: &Sealer, wanted: &Wanted) -> Result<(), ChainError> {
     let other = |what, stored: String, wanted: String| match stored == wanted {
         true => Ok(()),
         false => Err(ChainError::Other { what, stored, wanted }),
     };
     other("chain_id", deployment.chain_id.to_string(), wanted.chain_id.to_string())?;
-    other("registrar", deployment.registrar.to_string(), wanted.registrar.to_string())?;
+    other("council", deployment.council.to_string(), wanted.council.to_string())?;
     let validators: Vec<_> = deployment.validators.iter().map(ToString::to_string).collect();
     other("sealing key", validators.join(", "), sealer.address().to_string())
 }

@@ -30,7 +30,7 @@ struct Arguments {
     /// Check the configuration, the key and the chain, then exit; makes nothing
     #[arg(long)]
     check: bool,
-    /// Print contract, chain id, validators and registrar as JSON, then exit; makes the chain where there is none
+    /// Print contract, chain id, validators and council as JSON, then exit; makes the chain where there is none
     #[arg(long, conflicts_with = "check")]
     print_deployment: bool,
 }
@@ -64,7 +64,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     warn!("{NOTICE}");
     info!(
-        chain_id = deployment.chain_id, contract = %deployment.contract, registrar = %deployment.registrar,
+        chain_id = deployment.chain_id, contract = %deployment.contract, council = %deployment.council,
         sealer = ?deployment.validators, head = chain.head().header.number, "chain open"
     );
     serve(&file, chain).await

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use alloy_consensus::TxLegacy;
 use alloy_consensus::transaction::Recovered;
 use alloy_primitives::{Address, U256};
-use alloy_sol_types::SolCall as _;
+use ledger_client::verify::{self, Domain};
 use ledger_node::block::Refused;
 use ledger_node::chain::{Chain, SealedHeader, Wanted};
 use ledger_node::evm::GAS_LIMIT;
@@ -20,24 +20,24 @@ use ledger_node::state::{State, StateError};
 use ledger_node::store::HISTORY_BLOCKS;
 use ledger_node::{producer, request};
 use serde_json::{Value, json};
-use support::ledger::{Caregate, address, key, signed};
+use support::ledger::{council, key, key_call, signed};
 
 const CHAIN_ID: u64 = 4711;
 
 fn chain() -> Chain {
-    let wanted = Wanted { chain_id: CHAIN_ID, registrar: address(&key(1)) };
+    let wanted = Wanted { chain_id: CHAIN_ID, council: council(&[&key(1)], 1, 0) };
     Chain::in_memory(Sealer::from_bytes(&[7; 32]).unwrap(), wanted, 1_800_000_000).unwrap()
 }
 
 fn set(chain: &Chain, nonce: u64, number: u64) -> Recovered<alloy_consensus::TxEnvelope> {
-    let participant = address(&key(number));
-    let data =
-        Caregate::setParticipantCall { participant, status: 1, kind: 1, emergency: false }.abi_encode();
+    let contract = chain.deployment().contract;
+    let domain = Domain { chain_id: CHAIN_ID, verifying_contract: verify::Address(contract.into_array()) };
+    let data = key_call(&domain, number, nonce + 1);
     let tx = TxLegacy {
         chain_id: Some(CHAIN_ID),
         nonce,
         gas_limit: 500_000,
-        to: alloy_primitives::TxKind::Call(chain.deployment().contract),
+        to: alloy_primitives::TxKind::Call(contract),
         input: data.into(),
         ..TxLegacy::default()
     };

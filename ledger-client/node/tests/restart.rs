@@ -10,22 +10,19 @@ use std::time::Duration;
 
 use alloy_primitives::Bytes;
 use serde_json::{Value, json};
-use support::ledger::{Caregate, Ledger, address, key, signed};
+use support::ledger::{Ledger, address, key, key_call, signed};
 use support::process::Site;
 use support::{Rpc, number, until};
-
-use alloy_sol_types::SolCall;
 
 const ROUNDS: u64 = 12;
 
 fn ledger(site: &Site) -> Ledger {
     let contract = site.deployment()["contract"].as_str().unwrap().parse().unwrap();
-    Ledger { rpc: Rpc(site.rpc), contract, chain_id: 4711, registrar: key(1), relay: key(2) }
+    Ledger { rpc: Rpc(site.rpc), contract, chain_id: 4711, governor: key(1), relay: key(2) }
 }
 
-fn call(number: u64) -> Vec<u8> {
-    let participant = address(&key(10_000 + number));
-    Caregate::setParticipantCall { participant, status: 1, kind: 1, emergency: false }.abi_encode()
+fn call(ledger: &Ledger, number: u64) -> Vec<u8> {
+    key_call(&ledger.domain(), 10_000 + number, 1)
 }
 
 /// Sends one after the other until the node is gone; what was answered. The killer's moment is anywhere in this.
@@ -37,9 +34,9 @@ fn send_until_gone(ledger: &Ledger, sent: &mut u64, kill: impl FnOnce() + Send) 
             until("some are answered", || enough.load(Ordering::Relaxed).then_some(()));
             kill();
         });
-        let mut nonce = ledger.nonce(&ledger.registrar);
+        let mut nonce = ledger.nonce(&ledger.governor);
         loop {
-            let raw = Bytes::from(signed(ledger.legacy(nonce, call(*sent)), &ledger.registrar));
+            let raw = Bytes::from(signed(ledger.legacy(nonce, call(ledger, *sent)), &ledger.governor));
             *sent += 1;
             nonce += 1;
             match ledger.rpc.try_call("eth_sendRawTransaction", json!([raw])) {
@@ -97,11 +94,8 @@ fn a_killed_node_goes_on_where_it_was() {
     let (head, transactions) = check_chain(&ledger.rpc);
     assert!(transactions >= answered.len() as u64 && head >= transactions);
     // State and chain agree: each transaction raised the epoch by one and the nonce by one.
-    assert_eq!((ledger.epoch(), ledger.nonce(&ledger.registrar)), (transactions, transactions));
-    let _: Caregate::ParticipantSet = ledger.accepted(
-        &ledger.registrar,
-        Caregate::setParticipantCall { participant: address(&key(5)), status: 1, kind: 0, emergency: true },
-    );
+    assert_eq!((ledger.epoch(), ledger.nonce(&ledger.governor)), (transactions, transactions));
+    assert!(ledger.send(&ledger.governor, call(&ledger, sent)).success());
     node.stop();
     assert_eq!(check_chain_after_stop(&site), transactions + 1);
 }
@@ -113,19 +107,19 @@ fn check_chain_after_stop(site: &Site) -> u64 {
 
 #[test]
 fn another_chains_configuration_is_refused() {
-    let (registrar, other) = (address(&key(1)).to_string(), address(&key(3)).to_string());
-    let site = Site::new(&registrar);
+    let (governor, other) = (address(&key(1)).to_string(), address(&key(3)).to_string());
+    let site = Site::new(&governor);
     drop(site.start());
     let refused = |text: &str| {
         let output = site.command().arg("--check").stderr(Stdio::piped()).output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && error.contains(text), "{error}");
     };
-    site.configure(4712, &registrar);
+    site.configure(4712, &governor);
     refused("the chain in the data folder has chain_id 4711, the configuration says 4712");
     site.configure(4711, &other);
-    refused("the chain in the data folder has registrar");
-    site.configure(4711, &registrar);
+    refused("the chain in the data folder has council");
+    site.configure(4711, &governor);
     assert!(site.command().arg("--check").output().unwrap().status.success());
     let key_file = site.dir.path().join("sealing.key");
     std::fs::write(&key_file, "11".repeat(32)).unwrap();

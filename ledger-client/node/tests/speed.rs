@@ -5,13 +5,13 @@ mod support;
 use std::time::{Duration, Instant};
 
 use alloy_primitives::Bytes;
-use alloy_sol_types::SolCall as _;
+use ledger_client::verify::{self, Domain};
 use ledger_node::chain::{Chain, Wanted};
 use ledger_node::request;
 use ledger_node::seal::Sealer;
 use serde_json::json;
 use support::Rpc;
-use support::ledger::{Caregate, Ledger, address, key, signed};
+use support::ledger::{Ledger, address, council, key, key_call, signed};
 use support::process::Site;
 
 /// Of `revocation_ms` ≤ 1,000, what the ledger may take in the middle, on a machine that does other things as well.
@@ -24,9 +24,8 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     (result, began.elapsed())
 }
 
-fn set(number: u64) -> Vec<u8> {
-    let participant = address(&key(30_000 + number));
-    Caregate::setParticipantCall { participant, status: 1, kind: 1, emergency: false }.abi_encode()
+fn set(domain: &Domain, number: u64) -> Vec<u8> {
+    key_call(domain, 30_000 + number, 1)
 }
 
 fn percentiles(mut times: Vec<Duration>) -> [Duration; 3] {
@@ -39,9 +38,9 @@ fn a_transaction_is_durable_within_milliseconds() {
     let site = Site::new(&address(&key(1)).to_string());
     let _node = site.start();
     let contract = site.deployment()["contract"].as_str().unwrap().parse().unwrap();
-    let ledger = Ledger { rpc: Rpc(site.rpc), contract, chain_id: 4711, registrar: key(1), relay: key(2) };
+    let ledger = Ledger { rpc: Rpc(site.rpc), contract, chain_id: 4711, governor: key(1), relay: key(2) };
     let send = |nonce: u64| {
-        let raw = Bytes::from(signed(ledger.legacy(nonce, set(nonce)), &ledger.registrar));
+        let raw = Bytes::from(signed(ledger.legacy(nonce, set(&ledger.domain(), nonce)), &ledger.governor));
         timed(|| ledger.rpc.ask("eth_sendRawTransaction", json!([raw]))).1
     };
     let alone: Vec<_> = (0..200).map(send).collect();
@@ -54,7 +53,7 @@ fn a_transaction_is_durable_within_milliseconds() {
         let senders: Vec<_> = (0..16)
             .map(|sender| {
                 let (ledger, by) =
-                    (Ledger { registrar: key(1), relay: key(2), ..ledger }, key(40_000 + sender));
+                    (Ledger { governor: key(1), relay: key(2), ..ledger }, key(40_000 + sender));
                 std::thread::spawn(move || {
                     let send = |nonce: u64| {
                         let raw =
@@ -75,17 +74,18 @@ fn a_transaction_is_durable_within_milliseconds() {
 /// 10,000 participants are 10,000 slots; a block on top of them must not cost much more than one on an empty chain.
 #[test]
 fn a_large_state_costs_a_change_no_more() {
-    let wanted = Wanted { chain_id: 4711, registrar: address(&key(1)) };
+    let wanted = Wanted { chain_id: 4711, council: council(&[&key(1)], 1, 0) };
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let chain = Chain::open(dir.path(), Sealer::from_bytes(&[7; 32]).unwrap(), wanted, 1).unwrap();
     let contract = chain.deployment().contract;
+    let domain = Domain { chain_id: 4711, verifying_contract: verify::Address(contract.into_array()) };
     let tx = |nonce: u64| {
         let tx = alloy_consensus::TxLegacy {
             chain_id: Some(4711),
             nonce,
-            gas_limit: 100_000,
+            gas_limit: 200_000,
             to: contract.into(),
-            input: set(nonce).into(),
+            input: set(&domain, nonce).into(),
             ..alloy_consensus::TxLegacy::default()
         };
         request::transaction(&signed(tx, &key(1)), 4711).unwrap()

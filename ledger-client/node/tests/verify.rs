@@ -8,36 +8,16 @@ use alloy_primitives::{B256, keccak256};
 use caregate_protocol::policy::{RelationshipId, Revocation};
 use ledger_client::verify::{self, NodePool, rlp, slots, verify_header};
 use serde_json::{Value, json};
-use support::ledger::{Caregate, Ledger, address, key, sign};
+use support::ledger::{Caregate, ICaregate, Ledger, address, header_rlp, key, sign};
 use support::process::Site;
 use support::{Rpc, bytes, number};
 
-/// A header's RLP from an answer, as any client of Ethereum would make it again.
-fn header_rlp(block: &Value) -> Vec<u8> {
-    let mut payload = Vec::new();
-    for field in
-        ["parentHash", "sha3Uncles", "miner", "stateRoot", "transactionsRoot", "receiptsRoot", "logsBloom"]
-    {
-        rlp::put_bytes(&mut payload, &bytes(&block[field]));
-    }
-    for field in ["difficulty", "number", "gasLimit", "gasUsed", "timestamp"] {
-        rlp::put_number(&mut payload, number(&block[field]));
-    }
-    for field in ["extraData", "mixHash", "nonce"] {
-        rlp::put_bytes(&mut payload, &bytes(&block[field]));
-    }
-    rlp::put_number(&mut payload, number(&block["baseFeePerGas"]));
-    let mut out = Vec::new();
-    rlp::put_list(&mut out, &payload);
-    out
-}
-
 fn start() -> (Site, support::process::Process, Ledger) {
-    let registrar = key(1);
-    let site = Site::new(&address(&registrar).to_string());
+    let governor = key(1);
+    let site = Site::new(&address(&governor).to_string());
     let node = site.start();
     let contract = site.deployment()["contract"].as_str().unwrap().parse().unwrap();
-    let ledger = Ledger { rpc: Rpc(site.rpc), contract, chain_id: 4711, registrar, relay: key(2) };
+    let ledger = Ledger { rpc: Rpc(site.rpc), contract, chain_id: 4711, governor, relay: key(2) };
     (site, node, ledger)
 }
 
@@ -47,7 +27,7 @@ fn revoke(ledger: &Ledger, number: u64, version: u64) -> RelationshipId {
     let relationship = slots::relationship(&own(&grant), &own(&revoke));
     let digest = verify::revocation_digest(&Revocation { relationship, version }, &ledger.domain());
     let call = Caregate::revokeCall {
-        r: Caregate::Revocation { relationship: relationship.0.into(), version },
+        r: ICaregate::Revocation { relationship: relationship.0.into(), version },
         otherKey: address(&grant),
         byRevokeKey: true,
         signature: sign(&revoke, &digest),

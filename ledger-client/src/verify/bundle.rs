@@ -8,19 +8,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use caregate_protocol::policy::{
     Authentic, BoundDevice, Claims, EcdsaSignature, EmergencyAccess, Floors, Freshness, HeaderFloor,
     PolicyBundle, RecipientEntry, RecipientStatus, RelationshipId, Revocation, SignedRevocation, Station,
-    VerifiedPolicy,
+    Validator, ValidatorFloor, VerifiedPolicy,
 };
 
 use super::address::Address;
 use super::eip712::{
     binding_digest, emergency_digest, grant_digest, keccak256, participant_key_digest, revocation_digest,
 };
-use super::header::{VerifiedHeader, header_number, verify_header};
+use super::header::{VerifiedHeader, header_number, named_validators, verify_handover, verify_header};
 use super::pins::Pins;
 use super::refusal::{BundleRefusal, ClaimPath, ProofError, RevocationRefusal, SignerError};
 use super::rlp::{Items, RlpError};
 use super::signature::signer;
 use super::slots::{self, Slot};
+use super::succession::Keys;
 use super::trie::NodePool;
 use super::words::{self, Word};
 
@@ -38,6 +39,8 @@ pub struct VerifiedBundle {
     pub claims: Claims,
     /// Highest revoked version of each pinned relationship whose slot the nodes show, also where no claim is about it.
     pub revoked: BTreeMap<RelationshipId, u64>,
+    /// Who seals now, where it is no longer those who were pinned.
+    handed_on: Option<ValidatorFloor>,
     policy: VerifiedPolicy,
 }
 
@@ -64,8 +67,9 @@ pub fn verify_bundle(
     floors: &Floors,
     now_s: u64,
 ) -> Result<VerifiedBundle, BundleRefusal> {
-    let PolicyBundle { header, nodes, claims } = PolicyBundle::decode(bytes)?;
-    let header = verify_header(&header, &pins.validators)?;
+    let PolicyBundle { header, nodes, claims, handovers } = PolicyBundle::decode(bytes)?;
+    let validators = follow_validators(&handovers, pins, floors)?;
+    let header = verify_header(&header, &validators)?;
     not_older(&header, &floors.header)?;
     let now_s = now_s.max(floors.header.time_s);
     let ahead_s = header.time_s.saturating_sub(now_s);
@@ -78,12 +82,49 @@ pub fn verify_bundle(
         return Err(BundleRefusal::EpochWentBack { epoch: slots.epoch, floor: floors.epoch });
     }
     slots.hold(&claims)?;
-    check_signatures(&claims, pins)?;
+    let keys = Keys::follow(&claims, pins)?;
+    check_signatures(&claims, pins, &keys)?;
     check_pinned(&claims, pins)?;
     check_emergencies(&claims)?;
     let revoked = storage.revoked(pins);
     let policy = VerifiedPolicy::new(authentic(&claims, pins, &header, &revoked));
-    Ok(VerifiedBundle { header, claims, revoked, policy })
+    let sealing = |keys: &[Address]| keys.iter().map(|key| Validator(key.0)).collect();
+    let handed_on = (validators != pins.validators)
+        .then(|| ValidatorFloor { pinned: sealing(&pins.validators), now: sealing(&validators) });
+    Ok(VerifiedBundle { header, claims, revoked, handed_on, policy })
+}
+
+/// Who seals, from those that were pinned, or whom they had handed on to before, through the bundle's changes. Changes up to the newest
+/// verified header were followed already.
+fn follow_validators(
+    handovers: &[Vec<u8>],
+    pins: &Pins,
+    floors: &Floors,
+) -> Result<Vec<Address>, BundleRefusal> {
+    let kept = floors.validators.as_ref().filter(|floor| same(&floor.pinned, &pins.validators));
+    let mut validators = match kept {
+        Some(floor) => floor.now.iter().map(|one| Address(one.0)).collect(),
+        None => pins.validators.clone(),
+    };
+    // Up to where these came, or further where they went and came again.
+    let known = handovers.iter().rposition(|bytes| {
+        named_validators(bytes).is_some_and(|named| named == validators.iter().copied().collect())
+    });
+    let mut number = if kept.is_some() { floors.header.number } else { 0 };
+    for bytes in handovers.iter().skip(known.map_or(0, |nth| nth + 1)) {
+        if header_number(bytes).is_some_and(|its| its <= number) {
+            continue;
+        }
+        let (header, next) = verify_handover(bytes, &validators)?;
+        (number, validators) = (header.number, next);
+    }
+    Ok(validators)
+}
+
+fn same(floor: &[Validator], pinned: &[Address]) -> bool {
+    let (floor, pinned): (BTreeSet<_>, BTreeSet<_>) =
+        (floor.iter().map(|one| one.0).collect(), pinned.iter().map(|one| one.0).collect());
+    floor == pinned
 }
 
 /// The number of a bundle's block, for who says why it was refused; 0 where it can't be read. Nothing is verified.
@@ -130,6 +171,7 @@ impl VerifiedBundle {
         let (policy, mut risen) = self.policy.clone().admit(floors).map_err(BundleRefusal::Floors)?;
         let VerifiedHeader { number, time_s, hash, .. } = self.header;
         risen.header = HeaderFloor { number, time_s, hash };
+        risen.validators.clone_from(&self.handed_on);
         Ok((policy, risen))
     }
 }
@@ -225,6 +267,7 @@ struct Slots {
     /// None for a device that is not pinned: nobody knows whose home key its slot is under.
     bindings: Vec<Option<Word>>,
     emergencies: Vec<[Word; 3]>,
+    successions: Vec<[Word; 2]>,
 }
 
 impl Slots {
@@ -237,6 +280,7 @@ impl Slots {
             consents: Vec::new(),
             bindings: Vec::new(),
             emergencies: Vec::new(),
+            successions: Vec::new(),
         };
         for (nth, claim) in claims.participants.iter().enumerate() {
             let slots = slots::participant(&claim.id);
@@ -257,6 +301,10 @@ impl Slots {
         for (nth, signed) in claims.emergencies.iter().enumerate() {
             let slots = slots::emergency(&signed.emergency.pseudonym, &signed.emergency.domain);
             proven.emergencies.push(storage.words(&slots, at("emergencies", nth))?);
+        }
+        for (nth, claim) in claims.successions.iter().enumerate() {
+            let slots = slots::relationship_keys(&claim.relationship);
+            proven.successions.push(storage.words(&slots, at("successions", nth))?);
         }
         Ok(proven)
     }
@@ -281,6 +329,17 @@ impl Slots {
             let reviewed = words::reviewed(&shown[2]);
             same(words::emergency(&signed.emergency, reviewed) == *shown, at("emergencies", nth))?;
         }
+        // The ledger has the newest keys; those before are held by the signatures that lead there.
+        let newest: BTreeMap<_, _> = claims
+            .successions
+            .iter()
+            .enumerate()
+            .map(|(nth, claim)| (claim.relationship, (nth, claim)))
+            .collect();
+        for (nth, claim) in newest.into_values() {
+            let claimed = words::relationship_keys(&claim.grant_key, &claim.revoke_key, claim.version);
+            same(claimed == self.successions[nth], at("successions", nth))?;
+        }
         Ok(())
     }
 }
@@ -292,7 +351,7 @@ fn signed_by(digest: &[u8; 32], signature: &EcdsaSignature, keys: &[Address]) ->
 
 /// Every signature by the key that it needs. What is not pinned has no such key; [`check_pinned`] refuses it. A claim that comes again
 /// is what its slot holds like the first one, whose signature was good, so nobody makes work by repeating.
-fn check_signatures(claims: &Claims, pins: &Pins) -> Result<(), BundleRefusal> {
+fn check_signatures(claims: &Claims, pins: &Pins, keys: &Keys) -> Result<(), BundleRefusal> {
     let domain = &pins.domain;
     let mut seen = BTreeSet::new();
     for (nth, claim) in claims.participants.iter().enumerate() {
@@ -310,13 +369,15 @@ fn check_signatures(claims: &Claims, pins: &Pins) -> Result<(), BundleRefusal> {
             continue;
         }
         let path = at("consents", nth);
-        signed_by(&grant_digest(&signed.grant, domain), &signed.signature, &[pin.grant_key])
+        let keys = keys.granting(&signed.grant.relationship, &pin.grant_key);
+        signed_by(&grant_digest(&signed.grant, domain), &signed.signature, &keys)
             .map_err(|source| BundleRefusal::GrantSignature { path, source })?;
     }
     for (nth, signed) in claims.revocations.iter().enumerate() {
         let Some(pin) = pins.relationships.get(&signed.revocation.relationship) else { continue };
         let (path, digest) = (at("revocations", nth), revocation_digest(&signed.revocation, domain));
-        signed_by(&digest, &signed.signature, &[pin.grant_key, pin.revoke_key])
+        let keys = keys.revoking(&signed.revocation.relationship, [&pin.grant_key, &pin.revoke_key]);
+        signed_by(&digest, &signed.signature, &keys)
             .map_err(|source| BundleRefusal::RevocationSignature { path, source })?;
     }
     for (nth, signed) in claims.bindings.iter().enumerate() {
@@ -352,11 +413,13 @@ fn check_pinned(claims: &Claims, pins: &Pins) -> Result<(), BundleRefusal> {
         .emergencies
         .iter()
         .position(|signed| !pins.pseudonyms.contains_key(&signed.emergency.pseudonym));
+    let successions = claims.successions.iter().position(|claim| !relationship(&claim.relationship));
     let lists = [
         ("consents", consents),
         ("revocations", revocations),
         ("bindings", bindings),
         ("emergencies", emergencies),
+        ("successions", successions),
     ];
     match lists.into_iter().find_map(|(list, stranger)| Some(at(list, stranger?))) {
         Some(path) => Err(BundleRefusal::NotPinned(path)),

@@ -10,9 +10,12 @@
 //! ParticipantKey(address participant,bytes32 hpkeKey,uint64 version)
 //! Emergency(bytes32 pseudonym,address domain,bytes32 clinician,bytes32 reason,
 //!           uint64 from,uint64 until,uint64 number)
+//! StaffCommand(bytes16 patient,address domain,uint64 sequence,uint64 issuedMs,uint64 expiresMs,
+//!              bytes content)
 //! ```
 //! The patient's pseudonym is not signed: the relationship stands for it, and the gateway's pins tie the two.
 
+use caregate_protocol::command::Command;
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::policy::{Commitment, Emergency, Grant, Revocation};
 use serde::{Deserialize, Serialize};
@@ -35,7 +38,10 @@ const PARTICIPANT_KEY_TYPE: &str = "ParticipantKey(address participant,bytes32 h
 const EMERGENCY_TYPE: &str = "Emergency(bytes32 pseudonym,address domain,bytes32 clinician,bytes32 reason,\
 uint64 from,uint64 until,uint64 number)";
 
-type Word = [u8; 32];
+const COMMAND_TYPE: &str = "StaffCommand(bytes16 patient,address domain,uint64 sequence,uint64 issuedMs,\
+uint64 expiresMs,bytes content)";
+
+pub(super) type Word = [u8; 32];
 
 /// The ledger and contract for which a signature is meant; a grant signed for another one is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,19 +61,19 @@ pub(crate) fn keccak256(parts: &[&[u8]]) -> Word {
     hash.finalize().into()
 }
 
-fn number(value: u64) -> Word {
+pub(super) fn number(value: u64) -> Word {
     let mut word = [0; 32];
     word[24..].copy_from_slice(&value.to_be_bytes());
     word
 }
 
-fn address(value: &[u8; 20]) -> Word {
+pub(super) fn address(value: &[u8; 20]) -> Word {
     let mut word = [0; 32];
     word[12..].copy_from_slice(value);
     word
 }
 
-fn struct_hash(type_text: &str, words: &[Word]) -> Word {
+pub(super) fn struct_hash(type_text: &str, words: &[Word]) -> Word {
     let type_hash = keccak256(&[type_text.as_bytes()]);
     keccak256(&[&type_hash, words.as_flattened()])
 }
@@ -85,7 +91,7 @@ impl Domain {
         )
     }
 
-    fn digest(&self, struct_hash: &Word) -> Word {
+    pub(super) fn digest(&self, struct_hash: &Word) -> Word {
         keccak256(&[&[0x19, 0x01], &self.separator(), struct_hash])
     }
 }
@@ -146,6 +152,24 @@ pub fn emergency_digest(emergency: &Emergency, domain: &Domain) -> [u8; 32] {
             number(emergency.from),
             number(emergency.until),
             number(emergency.number),
+        ],
+    ))
+}
+
+/// The 32 bytes that a domain signs when its staff act on a gateway's watch.
+#[must_use]
+pub fn command_digest(command: &Command, domain: &Domain) -> [u8; 32] {
+    let mut patient = [0; 32];
+    patient[..16].copy_from_slice(&command.patient.0);
+    domain.digest(&struct_hash(
+        COMMAND_TYPE,
+        &[
+            patient,
+            address(&command.domain.0),
+            number(command.sequence),
+            number(command.issued_ms),
+            number(command.expires_ms),
+            keccak256(&[&command.content]),
         ],
     ))
 }

@@ -6,7 +6,8 @@
 //! sealed    = keccak256(header with extraData = RLP [ vanity, validators, vote, round, [] ])
 //! block id  = keccak256(header with extraData = RLP [ vanity, validators, vote, 0, [] ])
 //! ```
-//! The validators that count are the pinned ones; a header that names others is refused, whoever sealed it.
+//! The validators that count are the pinned ones, or those to whom they have handed on ([`verify_handover`]); a header that names others
+//! is refused, whoever sealed it.
 
 use std::collections::BTreeSet;
 
@@ -68,6 +69,14 @@ pub enum HeaderError {
         /// Needed.
         quorum: usize,
     },
+    /// Too few of the validators so far have sealed a header that names others.
+    #[error("{seals} seals of the validators so far, {needed} are needed to hand on")]
+    Handover {
+        /// Theirs.
+        seals: usize,
+        /// Needed.
+        needed: usize,
+    },
 }
 
 impl HeaderError {
@@ -81,6 +90,7 @@ impl HeaderError {
             Self::Twice(_) => "seal_duplicate",
             Self::Seal { .. } => "seal_signature",
             Self::Quorum { .. } => "quorum",
+            Self::Handover { .. } => "handover",
         }
     }
 }
@@ -152,38 +162,94 @@ impl<'a> Extra<'a> {
     }
 }
 
-/// Checks a header's seals against the pinned validators.
+/// Checks a header's seals against the validators that count.
 ///
 /// # Errors
 /// [`HeaderError`].
 pub fn verify_header(bytes: &[u8], pinned: &[Address]) -> Result<VerifiedHeader, HeaderError> {
-    if bytes.len() > HEADER_BYTES_MAX {
-        return Err(HeaderError::TooLarge(bytes.len()));
-    }
-    let fields = Items::of_list(bytes).map_err(HeaderError::Rlp)?;
-    let payload = fields.rest();
-    let header = Fields::decode(fields)?;
-    let extra = Extra::decode(header.extra).map_err(HeaderError::Extra)?;
-    let named: BTreeSet<_> = extra.validators.iter().copied().map(Address).collect();
-    if named.len() != extra.validators.len() || named != pinned.iter().copied().collect() {
+    let sealed = Sealed::decode(bytes)?;
+    if sealed.named != pinned.iter().copied().collect() {
         return Err(HeaderError::Validators);
     }
-    let with_round = |round| {
-        let mut with = payload[..header.extra_at].to_vec();
-        put_bytes(&mut with, &extra.encode(round));
-        with.extend_from_slice(&payload[header.extra_end..]);
-        let mut out = Vec::with_capacity(with.len() + 4);
-        put_list(&mut out, &with);
-        keccak256(&[&out])
-    };
-    check_seals(&with_round(extra.round), &extra.seals, &named)?;
-    let VerifiedHeader { number, time_s, state_root, .. } = header.values;
-    Ok(VerifiedHeader { number, time_s, state_root, hash: with_round(0) })
+    sealed.check_seals()?;
+    Ok(sealed.header)
+}
+
+/// More than a third of so many validators: among them is an honest one, as long as fewer than a third are not. An honest validator
+/// seals no header but the chain's, so its seal shows that the chain has other validators now.
+#[must_use]
+pub fn handover(validators: usize) -> usize {
+    validators.saturating_sub(1) / 3 + 1
+}
+
+/// Checks a header that names other validators than those so far: sealed by a quorum of those that it names, and among them by
+/// [`handover`] of those so far. Returns who seals from then on.
+///
+/// # Errors
+/// [`HeaderError`].
+pub fn verify_handover(
+    bytes: &[u8],
+    so_far: &[Address],
+) -> Result<(VerifiedHeader, Vec<Address>), HeaderError> {
+    let sealed = Sealed::decode(bytes)?;
+    if sealed.named.is_empty() {
+        return Err(HeaderError::Validators);
+    }
+    let sealers = sealed.check_seals()?;
+    let (seals, needed) = (so_far.iter().filter(|one| sealers.contains(one)).count(), handover(so_far.len()));
+    if seals < needed {
+        return Err(HeaderError::Handover { seals, needed });
+    }
+    Ok((sealed.header, sealed.named.into_iter().collect()))
+}
+
+/// A header that was read, and what its seals are about.
+struct Sealed {
+    header: VerifiedHeader,
+    named: BTreeSet<Address>,
+    digest: [u8; 32],
+    seals: Vec<[u8; 65]>,
+}
+
+impl Sealed {
+    fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
+        if bytes.len() > HEADER_BYTES_MAX {
+            return Err(HeaderError::TooLarge(bytes.len()));
+        }
+        let fields = Items::of_list(bytes).map_err(HeaderError::Rlp)?;
+        let payload = fields.rest();
+        let header = Fields::decode(fields)?;
+        let extra = Extra::decode(header.extra).map_err(HeaderError::Extra)?;
+        let named: BTreeSet<_> = extra.validators.iter().copied().map(Address).collect();
+        if named.len() != extra.validators.len() {
+            return Err(HeaderError::Validators);
+        }
+        let with_round = |round| {
+            let mut with = payload[..header.extra_at].to_vec();
+            put_bytes(&mut with, &extra.encode(round));
+            with.extend_from_slice(&payload[header.extra_end..]);
+            let mut out = Vec::with_capacity(with.len() + 4);
+            put_list(&mut out, &with);
+            keccak256(&[&out])
+        };
+        let header = VerifiedHeader { hash: with_round(0), ..header.values };
+        Ok(Self { header, named, digest: with_round(extra.round), seals: extra.seals })
+    }
+
+    fn check_seals(&self) -> Result<BTreeSet<Address>, HeaderError> {
+        check_seals(&self.digest, &self.seals, &self.named)
+    }
 }
 
 /// The number of a block whose header may be anything.
 pub(super) fn header_number(bytes: &[u8]) -> Option<u64> {
     Some(Fields::decode(Items::of_list(bytes).ok()?).ok()?.values.number)
+}
+
+/// Whom a header names, which may be anything.
+pub(super) fn named_validators(bytes: &[u8]) -> Option<BTreeSet<Address>> {
+    let header = Fields::decode(Items::of_list(bytes).ok()?).ok()?;
+    Some(Extra::decode(header.extra).ok()?.validators.into_iter().map(Address).collect())
 }
 
 struct Fields<'a> {
@@ -223,7 +289,11 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn check_seals(digest: &[u8; 32], seals: &[[u8; 65]], pinned: &BTreeSet<Address>) -> Result<(), HeaderError> {
+fn check_seals(
+    digest: &[u8; 32],
+    seals: &[[u8; 65]],
+    pinned: &BTreeSet<Address>,
+) -> Result<BTreeSet<Address>, HeaderError> {
     let mut seen = BTreeSet::new();
     for (index, seal) in seals.iter().enumerate() {
         let sealer =
@@ -239,7 +309,7 @@ fn check_seals(digest: &[u8; 32], seals: &[[u8; 65]], pinned: &BTreeSet<Address>
     if seen.len() < quorum || seen.is_empty() {
         return Err(HeaderError::Quorum { seals: seen.len(), quorum });
     }
-    Ok(())
+    Ok(seen)
 }
 
 /// Besu writes the recovery id as 0 or 1, wallets as 27 or 28.

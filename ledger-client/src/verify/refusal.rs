@@ -122,6 +122,17 @@ pub enum BundleRefusal {
         /// Why.
         source: SignerError,
     },
+    /// Keys that follow others are not the word of those before, nor of custodians whom they named.
+    #[error("{path}: {source}")]
+    SuccessionSignature {
+        /// Which claim.
+        path: ClaimPath,
+        /// Why.
+        source: SignerError,
+    },
+    /// Keys that don't follow those before by one, or too many of them.
+    #[error("{0} does not follow the keys before it")]
+    SuccessionOrder(ClaimPath),
     /// A binding is not the home key's.
     #[error("{path}: {source}")]
     BindingSignature {
@@ -154,7 +165,7 @@ pub enum BundleRefusal {
 
 impl BundleRefusal {
     /// Every reason's name: the labels of a counter, and what a verdict says.
-    pub const REASONS: [&str; 27] = [
+    pub const REASONS: [&str; 30] = [
         "too_large",
         "version",
         "truncated",
@@ -167,6 +178,7 @@ impl BundleRefusal {
         "seal_duplicate",
         "seal_signature",
         "quorum",
+        "handover",
         "header_older",
         "header_future",
         "account_proof",
@@ -176,6 +188,8 @@ impl BundleRefusal {
         "participant_signature",
         "grant_signature",
         "revocation_signature",
+        "succession_signature",
+        "succession_order",
         "binding_signature",
         "emergency_signature",
         "not_pinned",
@@ -199,6 +213,8 @@ impl BundleRefusal {
             Self::ParticipantSignature { .. } => "participant_signature",
             Self::GrantSignature { .. } => "grant_signature",
             Self::RevocationSignature { .. } => "revocation_signature",
+            Self::SuccessionSignature { .. } => "succession_signature",
+            Self::SuccessionOrder(_) => "succession_order",
             Self::BindingSignature { .. } => "binding_signature",
             Self::EmergencySignature { .. } => "emergency_signature",
             Self::NotPinned(_) => "not_pinned",

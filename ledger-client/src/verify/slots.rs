@@ -21,6 +21,7 @@ const PARTICIPANTS: u8 = 1;
 const CONSENTS: u8 = 2;
 const BINDINGS: u8 = 3;
 const EMERGENCIES: u8 = 4;
+const RELATIONSHIP_KEYS: u8 = 5;
 
 fn padded(address: &[u8; 20]) -> Slot {
     let mut word = [0; 32];
@@ -58,6 +59,13 @@ pub fn participant(id: &RecipientId) -> [Slot; 2] {
 #[must_use]
 pub fn consent(relationship: &RelationshipId) -> [Slot; 2] {
     let first = value_at(CONSENTS, &relationship.0);
+    [first, further(&first, 1)]
+}
+
+/// `relationshipKeys[relationship]`: grant key and version; revoke key. Zeroes until the first keys are replaced.
+#[must_use]
+pub fn relationship_keys(relationship: &RelationshipId) -> [Slot; 2] {
+    let first = value_at(RELATIONSHIP_KEYS, &relationship.0);
     [first, further(&first, 1)]
 }
 

@@ -66,6 +66,19 @@ pub fn consent(grant: &Grant, revoked: u64) -> [Word; 2] {
     [who.word, when.word]
 }
 
+/// `relationshipKeys[relationship]`: grant key, version; revoke key.
+#[must_use]
+pub fn relationship_keys(grant_key: &[u8; 20], revoke_key: &[u8; 20], version: u64) -> [Word; 2] {
+    let first = Packer::new().put(grant_key).put(&version.to_be_bytes());
+    [first.word, Packer::new().put(revoke_key).word]
+}
+
+/// The `version` of a relationship's keys, from their first word: 0 while the first ones hold.
+#[must_use]
+pub fn keys_version(first: &Word) -> u64 {
+    number_at(first, 20)
+}
+
 /// The `revoked` of a consent's second word: the highest version that is, 0 for none.
 #[must_use]
 pub fn revoked(second: &Word) -> u64 {

@@ -127,7 +127,10 @@ pub(super) fn object(payload: &[u8]) -> Result<Fields, DecodeError> {
 }
 
 /// Parses the whole payload; `expected` is what it must be, other than JSON.
-fn parse<'de, T: Deserialize<'de>>(payload: &'de [u8], expected: &'static str) -> Result<T, DecodeError> {
+pub(super) fn parse<'de, T: Deserialize<'de>>(
+    payload: &'de [u8],
+    expected: &'static str,
+) -> Result<T, DecodeError> {
     serde_json::from_slice(payload).map_err(|source| {
         if source.is_data() {
             DecodeError::Type { key: "payload", expected, at: None }

@@ -4,10 +4,13 @@
 //! error that names what and where but never a measured value, so that it can be logged. Keys that nobody defined
 //! are ignored: firmware gains fields, and a reading is worth more than a strict reader. Formats: `docs/payloads.md`.
 
+mod bridge;
 mod cbor;
 mod device;
 mod json;
+mod omh;
 mod senml;
+mod time;
 pub mod topic;
 mod wave;
 
@@ -32,7 +35,7 @@ pub const TIME_US_MAX: i64 = 253_402_300_799_999_999;
 /// What a PUBLISH said.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decoded {
-    /// One reading, or the one or more of a SenML pack.
+    /// One reading, or those of a SenML pack, a data point or a bridge's object; none of a sensor that is not worn.
     Readings(Vec<Reading>),
     /// What the device says of itself.
     Meta(Meta),
@@ -53,7 +56,7 @@ pub enum DecodeError {
     #[error("topic does not begin with {}", topic::PREFIX)]
     TopicPrefix,
     /// The topic has levels that the tree lacks.
-    #[error("topic is none of {{device}}/num/*, /wave/*, /event/*, /meta and /status")]
+    #[error("topic is none of {{device}}/num/*, /wave/*, /event/*, /meta, /status and /BTtoMQTT/*")]
     TopicShape,
     /// A device or stream name that is none.
     #[error(transparent)]
@@ -226,6 +229,8 @@ pub fn decode(topic: &str, payload: &[u8], received_us: i64) -> Result<Decoded, 
     let source = Source { device, received_us };
     Ok(match leaf {
         Leaf::Numeric(metric) => Decoded::Readings(decode_numeric(&source, metric, payload)?),
+        Leaf::DataPoint => Decoded::Readings(omh::decode(&source, payload)?),
+        Leaf::Bridge => Decoded::Readings(bridge::decode(&source, payload)?),
         Leaf::Waveform(channel) => Decoded::Readings(vec![wave::decode(&source, channel, payload)?]),
         Leaf::Event(kind) => Decoded::Readings(vec![json::decode_event(&source, kind, payload)?]),
         Leaf::Meta => Decoded::Meta(device::decode_meta(payload)?),

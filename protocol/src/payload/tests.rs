@@ -7,6 +7,8 @@ const RECEIVED_US: i64 = 1_790_000_000_500_000;
 const NUM: &str = "vitals/v1/hub-1/num/heart-rate";
 const PACK: &str = "vitals/v1/hub-1/num/senml";
 const WAVE: &str = "vitals/v1/hub-1/wave/ecg-ii";
+const POINT: &str = "vitals/v1/hub-1/num/omh";
+const BRIDGE: &str = "vitals/v1/hub-1/BTtoMQTT/A4C13800000";
 
 fn readings(topic: &str, payload: &[u8]) -> Result<Vec<Reading>, DecodeError> {
     decode(topic, payload, RECEIVED_US).map(|decoded| match decoded {
@@ -92,7 +94,7 @@ fn what_device_makers_read_is_decoded() {
         let payload = &examples.iter().filter(|(t, _)| t == topic).nth(nth).unwrap().1;
         decode(topic, payload, RECEIVED_US).unwrap_or_else(|error| panic!("{topic}: {error}"))
     };
-    assert_eq!(examples.len(), 8);
+    assert_eq!(examples.len(), 17);
     let reading = |stream: &str, seq, sensor_time_us, value| Reading {
         device: DeviceId::new("hub-1").unwrap(),
         stream: StreamName::new(stream).unwrap(),
@@ -134,6 +136,90 @@ fn what_device_makers_read_is_decoded() {
     };
     assert!((number(&temperature[0]) - 37.0).abs() < 1e-9);
     assert_eq!((temperature[0].seq, temperature[0].sensor_time_us), (None, None));
+}
+
+/// Metric, value and the device's time of each reading.
+fn told(topic: &str, payload: &[u8]) -> Vec<(String, f64, Option<i64>)> {
+    let readings = readings(topic, payload).unwrap_or_else(|error| panic!("{topic}: {error}"));
+    readings.iter().map(|r| (r.stream.to_string(), number(r), r.sensor_time_us)).collect()
+}
+
+#[test]
+fn data_points_and_bridges_are_read_as_documented() {
+    let examples = documented();
+    let t = Some(1_790_000_000_000_000);
+    let points: Vec<_> = examples.iter().filter(|(topic, _)| topic == POINT).collect();
+    assert_eq!(told(POINT, &points[0].1), [("heart-rate".to_owned(), 72.0, t)]);
+    let pressure = [("systolic".to_owned(), 121.0, t), ("diastolic".to_owned(), 79.0, t)];
+    assert_eq!(told(POINT, &points[1].1), pressure);
+    let bridge = |nth: u32| {
+        let topic = format!("{BRIDGE}{nth}");
+        let payload = &examples.iter().find(|(t, _)| *t == topic).unwrap().1;
+        told(&topic, payload).into_iter().map(|(metric, value, _)| (metric, value)).collect::<Vec<_>>()
+    };
+    let is = |metric: &str, value: f64| (metric.to_owned(), value);
+    assert_eq!(bridge(1), [is("spo2", 97.0), is("perfusion-index", 6.0), is("pulse-rate", 72.0)]);
+    assert_eq!(bridge(2), [is("pulse-rate", 77.0), is("steps", 2143.0)]);
+    assert_eq!(bridge(3), [is("temperature", 36.7)]);
+    assert_eq!(bridge(4), [is("pulse-rate", 66.0), is("systolic", 124.0), is("diastolic", 81.0)]);
+    assert_eq!(bridge(5), [is("weight", 71.4)]);
+    assert_eq!(bridge(7), [is("heart-rate", 64.0)]);
+    let glucose = bridge(6);
+    assert!(glucose[0].0 == "glucose" && (glucose[0].1 - 99.0858).abs() < 1e-9, "{glucose:?}");
+}
+
+#[test]
+fn every_unit_of_a_data_point_is_converted_and_others_are_refused() {
+    let point = |key: &str, value: f64, unit: &str| {
+        serde_json::json!({ "body": { key: { "value": value, "unit": unit } } }).to_string()
+    };
+    for (key, value, unit, expected) in [
+        ("oxygen_saturation", 97.0, "%", 97.0),
+        ("respiratory_rate", 15.0, "breaths/min", 15.0),
+        ("body_temperature", 98.6, "F", 37.0),
+        ("body_temperature", 36.6, "C", 36.6),
+        ("body_weight", 150.0, "lb", 68.038_855_5),
+        ("blood_glucose", 95.0, "mg/dL", 95.0),
+        ("blood_glucose", 5.5, "mmol/L", 99.0858),
+    ] {
+        let value = told(POINT, point(key, value, unit).as_bytes())[0].1;
+        assert!((value - expected).abs() < 1e-6, "{key} {unit}: {value}");
+    }
+    assert_eq!(refused(POINT, point("heart_rate", 72.0, "%")).reason(), "unit");
+    assert_eq!(refused(POINT, point("heart_rate", 999.0, "beats/min")).reason(), "implausible");
+    assert_eq!(refused(POINT, point("step_count", 999.0, "steps")), DecodeError::Missing { key: "body" });
+    assert_eq!(refused(POINT, "{}"), DecodeError::Missing { key: "body" });
+    assert_eq!(refused(POINT, r#"{"body":{"heart_rate":{"value":72}}}"#).reason(), "type");
+    let twice = r#"{"body":{"heart_rate":{"value":72,"value":73,"unit":"beats/min"}}}"#;
+    assert_eq!(refused(POINT, twice).reason(), "type");
+    let time =
+        r#"{"heart_rate":{"value":72,"unit":"beats/min"},"effective_time_frame":{"date_time":"yesterday"}}"#;
+    assert_eq!(
+        refused(POINT, time).to_string(),
+        "effective_time_frame must be a date and time as in RFC 3339"
+    );
+    let old = time.replace("yesterday", "1969-12-31T23:59:59Z");
+    assert_eq!(refused(POINT, old).reason(), "range");
+}
+
+#[test]
+fn a_bridge_that_has_no_value_of_a_person_gives_none() {
+    let topic = format!("{BRIDGE}1");
+    let bridge = |payload: &str| decode(&topic, payload.as_bytes(), RECEIVED_US);
+    let none = Ok(Decoded::Readings(Vec::new()));
+    assert_eq!(bridge(r#"{"spo2":255,"hr":65535,"worn":false}"#), none);
+    assert_eq!(bridge(r#"{"spo2":0,"hr":0,"worn":true,"calibrating":true}"#), none);
+    let reason = |payload: &str| bridge(payload).unwrap_err().reason();
+    assert_eq!(reason(r#"{"spo2":255,"worn":true}"#), "implausible");
+    assert_eq!(reason(r#"{"tempc":21.5,"hum":40}"#), "missing_key", "a room");
+    assert_eq!(reason(r#"{"tempc":36.5,"type":"THB"}"#), "missing_key", "a room");
+    assert_eq!(reason(r#"{"tempc":21.5}"#), "implausible", "hardly a body");
+    assert_eq!(reason(r#"{"weight":12,"weighing_mode":"object"}"#), "missing_key");
+    assert_eq!(reason(r#"{"glucose":5.5}"#), "unit", "in which?");
+    assert_eq!(reason(r#"{"rssi":-60}"#), "missing_key");
+    assert_eq!(reason(r#"{"hr":"72"}"#), "type");
+    assert_eq!(reason("[]"), "type");
+    assert_eq!(told(&topic, br#"{"tempf":98.6}"#)[0].0, "temperature");
 }
 
 #[test]
@@ -432,7 +518,9 @@ fn waveform_shapes() {
     assert_eq!(refused(WAVE, many), DecodeError::TooMany { what: "entries", max: 32 });
 }
 
-const TOPICS: [&str; 7] = [
+const TOPICS: [&str; 9] = [
+    POINT,
+    "vitals/v1/hub-1/BTtoMQTT/x",
     NUM,
     PACK,
     WAVE,
@@ -466,7 +554,7 @@ proptest! {
     }
 
     #[test]
-    fn changed_examples_never_panic(nth in 0usize..8, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+    fn changed_examples_never_panic(nth in 0usize..17, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let (topic, mut payload) = documented().swap_remove(nth);
         let at = at.index(payload.len());
         payload[at] = byte;

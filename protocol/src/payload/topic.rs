@@ -1,4 +1,5 @@
-//! The topic tree, version 1: `vitals/v1/{device}/num/{metric}`, `wave/{channel}`, `event/{type}`, `meta`, `status`.
+//! The topic tree, version 1: `vitals/v1/{device}/num/{metric}`, `wave/{channel}`, `event/{type}`, `meta`, `status`, and
+//! `BTtoMQTT/{MAC}` of a bridge whose base topic is `vitals/v1/{device}`.
 //!
 //! No patient is in a topic; the gateway knows which device is whose.
 
@@ -10,6 +11,10 @@ use crate::id::{DeviceId, StreamName};
 pub const PREFIX: &str = "vitals/v1/";
 /// In place of a metric: a SenML pack whose records name their own metrics.
 pub const PACK: &str = "senml";
+/// In place of a metric: an Open mHealth data point, which names its own.
+pub const DATA_POINT: &str = "omh";
+/// The level above a device's MAC in a bridge's topics (OpenMQTTGateway, Theengs).
+pub const BRIDGE: &str = "BTtoMQTT";
 
 /// A topic, taken apart.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +34,10 @@ pub enum Leaf {
     Waveform(&'static Quantity),
     /// `event/{type}`.
     Event(&'static Quantity),
+    /// `num/omh`.
+    DataPoint,
+    /// `BTtoMQTT/{MAC}`: what a bridge decoded.
+    Bridge,
     /// `meta`, retained: who made the device.
     Meta,
     /// `status`, retained, and the last will.
@@ -45,6 +54,8 @@ pub fn parse(topic: &str) -> Result<Topic, DecodeError> {
     let device = DeviceId::new(levels.next().unwrap_or_default())?;
     let leaf = match (levels.next(), levels.next(), levels.next()) {
         (Some("num"), Some(PACK), None) => Leaf::Numeric(None),
+        (Some("num"), Some(DATA_POINT), None) => Leaf::DataPoint,
+        (Some(BRIDGE), Some(_), None) => Leaf::Bridge,
         (Some("num"), Some(name), None) => Leaf::Numeric(Some(quantity(Kind::Numeric, name)?)),
         (Some("wave"), Some(name), None) => Leaf::Waveform(quantity(Kind::Waveform, name)?),
         (Some("event"), Some(name), None) => Leaf::Event(quantity(Kind::Event, name)?),
@@ -82,6 +93,8 @@ mod tests {
         let row = |name| code::by_name(name).unwrap();
         assert_eq!(leaf("vitals/v1/hub-1/num/spo2"), Ok(Leaf::Numeric(Some(row("spo2")))));
         assert_eq!(leaf("vitals/v1/hub-1/num/senml"), Ok(Leaf::Numeric(None)));
+        assert_eq!(leaf("vitals/v1/hub-1/num/omh"), Ok(Leaf::DataPoint));
+        assert_eq!(leaf("vitals/v1/hub-1/BTtoMQTT/A4C138000001"), Ok(Leaf::Bridge));
         assert_eq!(leaf("vitals/v1/hub-1/wave/ecg-ii"), Ok(Leaf::Waveform(row("ecg-ii"))));
         assert_eq!(leaf("vitals/v1/hub-1/event/fall"), Ok(Leaf::Event(row("fall"))));
         assert_eq!(leaf("vitals/v1/hub-1/meta"), Ok(Leaf::Meta));

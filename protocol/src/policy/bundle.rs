@@ -2,8 +2,10 @@
 //! whoever carries it. Nothing in a bundle counts by itself; `ledger-client`'s `verify` decides.
 //!
 //! ```text
-//! bundle      [1, header, [node, …], claims]
+//! bundle      [1, header, [node, …], claims]                   where no keys and no validators were handed on
+//!             [2, header, [node, …], claims, [header, …]]      the last list: each first header that other validators sealed
 //! claims      [epoch, [participant, …], [consent, …], [revocation, …], [binding, …], [emergency, …]]
+//!             in version 2 also [succession, …]
 //! participant [id(20), hpke key(32), key version, status, kind, emergency, signature(65)]
 //! consent     [relationship(32), grantee(20), classes, purposes, from, until, stale bound, version, signature(65)]
 //! revocation  [relationship(32), version, signature(65)]
@@ -19,11 +21,14 @@ use super::grant::{
     EcdsaSignature, Grant, RelationshipId, Revocation, SignedGrant, SignedRevocation, hex_bytes,
 };
 use super::recipient::{RecipientKind, RecipientStatus};
+use super::succession::Succession;
 use crate::cbor::{CborError, Cursor};
 use crate::id::RecipientId;
 
-/// The format that this release reads and writes.
+/// The format without what was handed on, which is the usual one.
 pub const BUNDLE_VERSION: u8 = 1;
+/// The format with it.
+pub const BUNDLE_VERSION_HANDED_ON: u8 = 2;
 /// Largest bundle: a ward of 256 patients with two grants each, whose proofs take some 1.2 kB apiece beyond the shared nodes.
 pub const BUNDLE_BYTES_MAX: usize = 1 << 20;
 /// Longest header: 64 validators and seals need 6 KiB.
@@ -34,6 +39,8 @@ pub const NODES_MAX: usize = 8192;
 pub const NODE_BYTES_MAX: usize = 640;
 /// Most participants, consents, revocations, bindings: each of 256 patients with four.
 pub const CLAIMS_MAX: usize = 1024;
+/// Most changes of validators that one bundle leads through. A gateway keeps where it has got to.
+pub const HANDOVERS_MAX: usize = 16;
 /// Most emergencies at once: more than a region has emergency domains that treat one gateway's patients.
 pub const EMERGENCIES_MAX: usize = 64;
 
@@ -56,11 +63,11 @@ pub struct ParticipantClaim {
     pub hpke_public_key: [u8; 32],
     /// Rises with each key.
     pub key_version: u64,
-    /// By the registrar.
+    /// By the governors.
     pub status: RecipientStatus,
-    /// By the registrar.
+    /// By the governors.
     pub kind: RecipientKind,
-    /// Whether it may break the glass; by the registrar.
+    /// Whether it may break the glass; by the governors.
     pub emergency: bool,
     /// By [`Self::id`], on `ParticipantKey(participant, hpkeKey, version)`.
     pub signature: EcdsaSignature,
@@ -122,6 +129,8 @@ pub struct Claims {
     pub bindings: Vec<SignedBinding>,
     /// At most [`EMERGENCIES_MAX`].
     pub emergencies: Vec<SignedEmergency>,
+    /// At most [`CLAIMS_MAX`], of each relationship in the order of their versions.
+    pub successions: Vec<Succession>,
 }
 
 /// A header, nodes and claims.
@@ -133,6 +142,8 @@ pub struct PolicyBundle {
     pub nodes: Vec<Vec<u8>>,
     /// What they prove.
     pub claims: Claims,
+    /// Of each change of validators the first header that the next ones sealed, oldest first; at most [`HANDOVERS_MAX`].
+    pub handovers: Vec<Vec<u8>>,
 }
 
 /// Why bytes are no bundle.
@@ -142,7 +153,7 @@ pub enum BundleError {
     #[error("bundle has {0} bytes, allowed are {BUNDLE_BYTES_MAX}")]
     TooLarge(usize),
     /// Another format version.
-    #[error("bundle version {0} is not {BUNDLE_VERSION}")]
+    #[error("bundle version {0} is neither {BUNDLE_VERSION} nor {BUNDLE_VERSION_HANDED_ON}")]
     Version(u8),
     /// Malformed.
     #[error("bundle: {0}")]
@@ -321,15 +332,23 @@ impl PolicyBundle {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let claims = &self.claims;
+        let is_usual = claims.successions.is_empty() && self.handovers.is_empty();
         encoded(|out| {
-            out.array(4)?.u8(BUNDLE_VERSION)?.bytes(&self.header)?;
+            let (version, fields, lists) =
+                if is_usual { (BUNDLE_VERSION, 4, 6) } else { (BUNDLE_VERSION_HANDED_ON, 5, 7) };
+            out.array(fields)?.u8(version)?.bytes(&self.header)?;
             put_list(out, &self.nodes, |out, node| out.bytes(node).map(|_| ()))?;
-            out.array(6)?.u64(claims.epoch)?;
+            out.array(lists)?.u64(claims.epoch)?;
             put_list(out, &claims.participants, ParticipantClaim::put)?;
             put_list(out, &claims.consents, put_grant)?;
             put_list(out, &claims.revocations, SignedRevocation::put)?;
             put_list(out, &claims.bindings, put_binding)?;
-            put_list(out, &claims.emergencies, put_emergency)
+            put_list(out, &claims.emergencies, put_emergency)?;
+            if is_usual {
+                return Ok(());
+            }
+            put_list(out, &claims.successions, Succession::put)?;
+            put_list(out, &self.handovers, |out, header| out.bytes(header).map(|_| ()))
         })
     }
 
@@ -342,25 +361,42 @@ impl PolicyBundle {
             return Err(BundleError::TooLarge(bytes.len()));
         }
         let mut cursor = Cursor::new(bytes);
-        cursor.array_of("bundle", 4)?;
-        match cursor.u8("version")? {
-            BUNDLE_VERSION => {}
-            other => return Err(BundleError::Version(other)),
-        }
+        let fields = cursor.array("bundle", 5)?;
+        let version = cursor.u8("version")?;
+        let is_usual = match (version, fields) {
+            (BUNDLE_VERSION, 4) => true,
+            (BUNDLE_VERSION_HANDED_ON, 5) => false,
+            (BUNDLE_VERSION | BUNDLE_VERSION_HANDED_ON, _) => {
+                return Err(CborError::Malformed { field: "bundle", at: 0 }.into());
+            }
+            (other, _) => return Err(BundleError::Version(other)),
+        };
         let header = cursor.bytes("header", HEADER_BYTES_MAX)?.to_vec();
         let nodes =
             cursor.list("nodes", NODES_MAX, |cursor| Ok(cursor.bytes("node", NODE_BYTES_MAX)?.to_vec()))?;
-        cursor.array_of("claims", 6)?;
-        let claims = Claims {
+        cursor.array_of("claims", if is_usual { 6 } else { 7 })?;
+        let mut claims = Claims {
             epoch: cursor.u64("epoch")?,
             participants: cursor.list("participants", CLAIMS_MAX, ParticipantClaim::take)?,
             consents: cursor.list("consents", CLAIMS_MAX, take_grant)?,
             revocations: cursor.list("revocations", CLAIMS_MAX, SignedRevocation::take)?,
             bindings: cursor.list("bindings", CLAIMS_MAX, take_binding)?,
             emergencies: cursor.list("emergencies", EMERGENCIES_MAX, take_emergency)?,
+            successions: Vec::new(),
         };
+        let mut handovers = Vec::new();
+        if !is_usual {
+            claims.successions = cursor.list("successions", CLAIMS_MAX, Succession::take)?;
+            handovers = cursor.list("handovers", HANDOVERS_MAX, |cursor| {
+                Ok(cursor.bytes("handover", HEADER_BYTES_MAX)?.to_vec())
+            })?;
+            // One spelling for each bundle.
+            if claims.successions.is_empty() && handovers.is_empty() {
+                return Err(BundleError::Version(version));
+            }
+        }
         cursor.finish()?;
-        Ok(Self { header, nodes, claims })
+        Ok(Self { header, nodes, claims, handovers })
     }
 }
 

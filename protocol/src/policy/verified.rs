@@ -86,7 +86,25 @@ pub struct Floors {
     pub header: HeaderFloor,
     /// Per relationship; at most [`FLOORS_MAX`].
     pub relationships: BTreeMap<RelationshipId, Floor>,
+    /// Who seals the ledger now, where those who were pinned have handed on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validators: Option<ValidatorFloor>,
 }
+
+/// To whom the pinned validators have handed on. It counts as long as those are pinned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValidatorFloor {
+    /// Who was pinned.
+    pub pinned: Vec<Validator>,
+    /// Who seals now.
+    pub now: Vec<Validator>,
+}
+
+/// The address of who seals a ledger's headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Validator(#[serde(with = "super::grant::hex_bytes")] pub [u8; 20]);
 
 /// Why a verified policy was not admitted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -172,7 +172,8 @@ fn enrol(dir: &Path, devices: &[&str], hpke_public_key: [u8; 32]) -> (RecipientI
 /// A daemon's binary, which the same build has put beside this test's.
 fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let path = test.ancestors().nth(2).unwrap().join(name);
+    let beside = || test.ancestors().nth(2).unwrap().to_owned();
+    let path = std::env::var_os("CAREGATE_BINARIES").map_or_else(beside, PathBuf::from).join(name);
     assert!(
         path.is_file(),
         "{} is not there; build first: cargo build --release -p edge-gateway -p core-cloud",
@@ -199,11 +200,23 @@ impl Daemon {
     }
 
     pub(crate) fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// With these environment variables.
+    pub(crate) fn start_with(&mut self, variables: &[(&str, &str)]) {
         assert!(self.process.is_none(), "it runs");
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let mut command = Command::new(&self.program);
-        command.arg("--config").arg(&self.config).stdin(Stdio::null());
+        command.arg("--config").arg(&self.config).stdin(Stdio::null()).envs(variables.iter().copied());
         self.process = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+    }
+
+    /// How it has ended by itself, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.process.as_mut()?.try_wait().unwrap()?;
+        self.process = None;
+        Some(status)
     }
 
     /// SIGKILL, at whatever it is doing. It must have been running.

@@ -93,6 +93,17 @@ impl Figures {
                 failures.push(format!("not seen: {what}"));
             }
         }
+        if let Some(watch) = &s.watch {
+            for (what, seen) in [
+                ("the alarm on the ward's page", watch.alarm_ms.is_some()),
+                ("the alarm on the gateway's own page", watch.at_home),
+                ("the alarm acknowledged", watch.acknowledged),
+            ] {
+                if !seen {
+                    failures.push(format!("not seen: {what}"));
+                }
+            }
+        }
         failures.extend(self.control_failures());
         failures
     }
@@ -155,6 +166,8 @@ impl Figures {
             "cut_seen": s.cut && s.returned,
             "kill_seen": s.killed,
             "recovery_seen": s.recovered,
+            "alarm_ms": s.watch.as_ref().and_then(|watch| watch.alarm_ms).map(tenths),
+            "alarm_acknowledged": s.watch.as_ref().map(|watch| watch.acknowledged),
             "readings_withheld": r.readings_withheld,
             "root": self.root,
         });

@@ -83,6 +83,25 @@ impl Pages {
         shown.with_context(|| format!("the page {name}"))
     }
 
+    /// Sends JSON from an open page, as its script would, and waits for a good answer.
+    pub(super) fn post(
+        &mut self,
+        name: &str,
+        path: &str,
+        body: &Value,
+        timeout: Duration,
+    ) -> anyhow::Result<()> {
+        let command = json!({"post": name, "path": path, "body": body, "timeout_ms": timeout.as_millis()});
+        self.perform(command, timeout + BROWSER_TIMEOUT)
+            .with_context(|| format!("{path} from the page {name}"))
+    }
+
+    /// Presses the first button with this text.
+    pub(super) fn click(&mut self, name: &str, button: &str) -> anyhow::Result<()> {
+        self.perform(json!({"click": name, "button": button}), BROWSER_TIMEOUT)
+            .with_context(|| format!("press {button} on the page {name}"))
+    }
+
     /// Saves a picture.
     pub(super) fn screenshot(&mut self, name: &str, file: &Path) -> anyhow::Result<()> {
         let path = std::path::absolute(file)?.display().to_string();

@@ -31,6 +31,12 @@ export function auditText(line: Audit, bedName: (patient: string) => string | nu
       return `Ledger: emergency ${line.count ?? ""} of this hospital for ${card}${until}`;
     case "suspended":
       return "Ledger: this hospital is suspended";
+    case "command":
+      return `${user} sends to ${bed}: ${line.text ?? ""}`;
+    case "command_done":
+      return `${bed} confirms to ${user}: ${line.text ?? ""}`;
+    case "command_failed":
+      return `${bed} did not do what ${user} sent: ${line.text ?? ""}`;
     case "reinstated":
       return "Ledger: this hospital is active again";
   }
@@ -38,5 +44,5 @@ export function auditText(line: Audit, bedName: (patient: string) => string | nu
 
 /** What is to be seen at a glance. */
 export function isNotable(line: Audit): boolean {
-  return line.what !== "login" && line.what !== "look" && line.what !== "granted";
+  return line.what !== "login" && line.what !== "look" && line.what !== "granted" && line.what !== "command" && line.what !== "command_done";
 }

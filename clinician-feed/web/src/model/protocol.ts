@@ -105,6 +105,62 @@ export interface Ledger {
   readonly breakGlass: "no_key" | "refused" | "ready";
 }
 
+/** The most urgent first. */
+export const PRIORITIES = ["high", "medium", "low"] as const;
+export type Priority = (typeof PRIORITIES)[number];
+export const ALARM_STATES = ["active", "acknowledged", "latched"] as const;
+export const CONSCIOUSNESS = ["alert", "confused", "voice", "pain", "unresponsive"] as const;
+export type Consciousness = (typeof CONSCIOUSNESS)[number];
+
+export interface AlarmEntry {
+  readonly number: number;
+  /** With its prefix, value and limit, as in `** SpO2 84 < 90`. */
+  readonly text: string;
+  readonly priority: Priority;
+  readonly technical: boolean;
+  readonly state: (typeof ALARM_STATES)[number];
+  /** Gateway clock, Unix ms. */
+  readonly sinceMs: number;
+}
+
+export interface LimitsEntry {
+  /** The row of the code table, for commands. */
+  readonly quantity: number;
+  readonly display: string;
+  readonly unit: string | null;
+  readonly low: number | null;
+  readonly high: number | null;
+  readonly extremeLow: number | null;
+  readonly extremeHigh: number | null;
+  readonly delayS: number;
+  readonly hysteresis: number;
+}
+
+export type ScoreEntry =
+  | { readonly is: "refused"; readonly why: (typeof SCORE_REFUSALS)[number] }
+  | { readonly is: "sum"; readonly total: number; readonly missing: readonly string[] };
+
+/** What the gateway's watch says of a patient, whole. */
+export interface Standing {
+  readonly type: "standing";
+  readonly patient: string;
+  readonly atMs: number;
+  readonly pausedUntilMs: number | null;
+  readonly alarms: readonly AlarmEntry[];
+  readonly score: ScoreEntry;
+  readonly category: Category | null;
+  readonly oxygen: boolean | null;
+  readonly consciousness: Consciousness | null;
+  readonly limits: readonly LimitsEntry[];
+}
+
+/** Whether the patient's gateway sent a heartbeat a moment ago. */
+export interface ContactEntry {
+  readonly type: "contact";
+  readonly patient: string;
+  readonly heard: boolean;
+}
+
 export const AUDIT_KINDS = [
   "login",
   "look",
@@ -118,6 +174,9 @@ export const AUDIT_KINDS = [
   "emergency_seen",
   "suspended",
   "reinstated",
+  "command",
+  "command_done",
+  "command_failed",
 ] as const;
 
 /** A line of the list of who looked and what changed. */
@@ -135,7 +194,7 @@ export interface Audit {
   readonly count: number | null;
 }
 
-export type Frame = Hello | Reading | Chain | Link | Access | Ledger | Audit;
+export type Frame = Hello | Reading | Chain | Link | Access | Ledger | Standing | ContactEntry | Audit;
 
 /** Why a frame was refused; `where` is a path into the object, never a value out of it. */
 export type FrameReason = "too-long" | "not-json" | "unknown-type" | "bad-field";
@@ -164,6 +223,13 @@ const AUDIT_CHARS_MAX = 1024;
 export const BEDS_MAX = 64;
 /** The value that stands for "no sample" in a waveform chunk. */
 const SAMPLE_MISSING = -32768;
+
+/** As `protocol::alarm::ALARMS_MAX`. */
+const ALARMS_MAX = 64;
+/** As `protocol::alarm::LIMITS_MAX`. */
+const LIMITS_MAX = 32;
+const SCORE_REFUSALS = ["category_unknown", "not_adult", "pregnant"] as const;
+const SCORE_MAX = 20;
 
 type Fields = Record<string, unknown>;
 
@@ -318,6 +384,73 @@ function parseLedger(object: Fields): Ledger {
   };
 }
 
+function list(value: unknown, where: string, max: number): readonly unknown[] {
+  if (!Array.isArray(value) || value.length > max) bad(where);
+  return value as readonly unknown[];
+}
+
+function parseAlarm(value: unknown, i: number): AlarmEntry {
+  const where = `alarms[${i}]`;
+  const alarm = fields(value, where);
+  return {
+    number: whole(alarm["number"], `${where}.number`),
+    text: text(alarm["text"], `${where}.text`, TEXT_CHARS_MAX),
+    priority: oneOf(alarm["priority"], `${where}.priority`, PRIORITIES),
+    technical: alarm["technical"] === true,
+    state: oneOf(alarm["state"], `${where}.state`, ALARM_STATES),
+    sinceMs: finite(alarm["since_ms"], `${where}.since_ms`),
+  };
+}
+
+function parseLimits(value: unknown, i: number): LimitsEntry {
+  const where = `limits[${i}]`;
+  const limits = fields(value, where);
+  const bound = (key: string): number | null => orNull(limits[key], (v) => finite(v, `${where}.${key}`));
+  return {
+    quantity: whole(limits["quantity"], `${where}.quantity`),
+    display: text(limits["display"], `${where}.display`, TEXT_CHARS_MAX),
+    unit: orNull(limits["unit"], (v) => text(v, `${where}.unit`, NAME_CHARS_MAX)),
+    low: bound("low"),
+    high: bound("high"),
+    extremeLow: bound("extreme_low"),
+    extremeHigh: bound("extreme_high"),
+    delayS: whole(limits["delay_s"], `${where}.delay_s`),
+    hysteresis: finite(limits["hysteresis"], `${where}.hysteresis`),
+  };
+}
+
+function parseScore(value: unknown): ScoreEntry {
+  const score = fields(value, "score");
+  if (score["refused"] !== undefined) return { is: "refused", why: oneOf(score["refused"], "score.refused", SCORE_REFUSALS) };
+  const total = whole(score["total"], "score.total");
+  if (total > SCORE_MAX) bad("score.total");
+  const missing = list(score["missing"], "score.missing", ALARMS_MAX).map((v, i) => text(v, `score.missing[${i}]`, NAME_CHARS_MAX));
+  return { is: "sum", total, missing };
+}
+
+function parseStanding(object: Fields): Standing {
+  const entered = (key: string): unknown => orNull(object[key], (value) => list(value, key, 2)[0]);
+  const oxygen = entered("oxygen");
+  if (oxygen !== null && typeof oxygen !== "boolean") bad("oxygen");
+  return {
+    type: "standing",
+    patient: patientId(object["patient"], "patient"),
+    atMs: finite(object["at_ms"], "at_ms"),
+    pausedUntilMs: orNull(object["paused_until_ms"], (v) => finite(v, "paused_until_ms")),
+    alarms: list(object["alarms"], "alarms", ALARMS_MAX).map(parseAlarm),
+    score: parseScore(object["score"]),
+    category: orNull(object["category"], (v) => oneOf(v, "category", CATEGORIES)),
+    oxygen: oxygen,
+    consciousness: orNull(entered("consciousness"), (v) => oneOf(v, "consciousness", CONSCIOUSNESS)),
+    limits: list(object["limits"], "limits", LIMITS_MAX).map(parseLimits),
+  };
+}
+
+function parseContact(object: Fields): ContactEntry {
+  if (typeof object["heard"] !== "boolean") bad("heard");
+  return { type: "contact", patient: patientId(object["patient"], "patient"), heard: object["heard"] };
+}
+
 function parseAudit(object: Fields): Audit {
   return {
     type: "audit",
@@ -356,6 +489,10 @@ export function parseFrame(frame: string): Frame {
       return { type: "access", patient: patientId(object["patient"], "patient"), basis: parseBasis(object) };
     case "ledger":
       return parseLedger(object);
+    case "standing":
+      return parseStanding(object);
+    case "contact":
+      return parseContact(object);
     case "audit":
       return parseAudit(object);
     default:

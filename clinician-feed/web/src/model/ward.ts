@@ -9,7 +9,22 @@ import { ClockOffset, Delays } from "./latency";
 import { NumericSeries, measuredAtMs } from "./numeric";
 import { Playout } from "./playout";
 import { BEDS_MAX, FrameError, parseFrame } from "./protocol";
-import type { Access, Audit, Basis, Category, Chain, DataClass, Frame, FrameReason, Hello, Ledger, Reading, Wave } from "./protocol";
+import type {
+  Access,
+  Audit,
+  Basis,
+  Category,
+  Chain,
+  ContactEntry,
+  DataClass,
+  Frame,
+  FrameReason,
+  Hello,
+  Ledger,
+  Reading,
+  Standing,
+  Wave,
+} from "./protocol";
 import { present } from "./quantity";
 import type { Presentation } from "./quantity";
 import { SWEEP_MS_MAX, SampleWindow } from "./samples";
@@ -75,6 +90,10 @@ export interface Bed {
   readonly delays: Delays;
   /** What access rests on; null where the feed follows no ledger. */
   access: Basis | null;
+  /** What the gateway's watch says; null until it has said something. */
+  standing: Standing | null;
+  /** Whether the gateway is heard; null until that is known. */
+  heard: boolean | null;
   /** When a live reading last came, page's clock; −∞ for never. */
   liveMs: number;
   /** When backlog last came, page's clock; −∞ for never. */
@@ -97,6 +116,8 @@ function newBed(patient: string, name: string, category: Category): Bed {
     chains: new Map(),
     delays: new Delays(),
     access: null,
+    standing: null,
+    heard: null,
     liveMs: -Infinity,
     backlogMs: -Infinity,
     revision: 0,
@@ -163,6 +184,12 @@ export class Ward {
         this.ledger = frame;
         this.revision += 1;
         return null;
+      case "standing":
+        this.acceptStanding(frame);
+        return null;
+      case "contact":
+        this.acceptContact(frame);
+        return null;
       case "audit":
         this.acceptAudit(frame);
         return null;
@@ -187,6 +214,7 @@ export class Ward {
       bed.name = entry.bed;
       bed.category = entry.category;
       bed.access = null;
+      bed.heard = null;
       bed.revision += 1;
       this.beds.set(entry.patient, bed);
     }
@@ -223,6 +251,22 @@ export class Ward {
     if (bed === null) return;
     bed.access = access.basis;
     if (bed.name === NO_BED && access.basis.basis === "emergency") bed.name = EMERGENCY_BED;
+    bed.revision += 1;
+  }
+
+  /** What the feed tells is the newest, whole: there is nothing to merge. */
+  private acceptStanding(standing: Standing): void {
+    const bed = this.bedOf(standing.patient);
+    if (bed === null) return;
+    bed.standing = standing;
+    if (bed.category === "unknown" && standing.category !== null) bed.category = standing.category;
+    bed.revision += 1;
+  }
+
+  private acceptContact(contact: ContactEntry): void {
+    const bed = this.bedOf(contact.patient);
+    if (bed === null) return;
+    bed.heard = contact.heard;
     bed.revision += 1;
   }
 

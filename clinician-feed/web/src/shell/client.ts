@@ -1,9 +1,13 @@
 /** Carries out what the connection's state machine says: fetch, WebSocket and the clock. */
+import { commandAnswer } from "../model/command";
+import type { Action as CommandAction, CommandAnswer } from "../model/command";
 import { ATTEMPT_MS_MAX, Contact, INITIAL, next } from "../model/connection";
 import type { Action, Event, State } from "../model/connection";
 import { answerOf } from "../model/emergency";
 import type { EmergencyAnswer, EmergencyRequest } from "../model/emergency";
+import { sounding } from "../model/tone";
 import { Ward } from "../model/ward";
+import { Tones } from "./tone";
 import { record } from "./trace";
 
 /** A quarter of the shortest pause would be finer than anyone sees; half of it keeps reconnection prompt. */
@@ -16,6 +20,9 @@ export function clockMs(): number {
 
 /** A transaction is in a block within 30 s or given up; and the way there and back. */
 const EMERGENCY_MS_MAX = 40_000;
+
+/** A command lives for 20 s; and the way there and back. */
+const COMMAND_MS_MAX = 25_000;
 
 export type LoginAnswer = "ok" | "wrong" | "too-many" | "no-answer";
 
@@ -35,6 +42,7 @@ async function sessionUser(): Promise<{ event: Event; user: string | null }> {
 export class Client {
   ward = new Ward();
   readonly contact = new Contact();
+  readonly tones = new Tones();
   user: string | null = null;
   /** Whether the login form is to be shown. */
   needsLogin = false;
@@ -53,8 +61,17 @@ export class Client {
   start(): void {
     setInterval(() => {
       this.handle({ is: "tick" });
+      this.sound();
     }, TICK_MS);
+    for (const touch of ["pointerdown", "keydown"]) window.addEventListener(touch, () => this.tones.wake());
     this.handle({ is: "start" });
+  }
+
+  /** What is not the present sounds nothing: NO CONTACT is said instead. */
+  private sound(): void {
+    const nowMs = clockMs();
+    const live = this.isOpen && this.ward.coreUp;
+    this.tones.look(live ? sounding(this.ward.beds.values(), this.ward.feedNowMs(nowMs)) : null, nowMs);
   }
 
   async login(user: string, password: string): Promise<LoginAnswer> {
@@ -88,6 +105,21 @@ export class Client {
       return answerOf(response.ok, await response.json());
     } catch {
       return { is: "refused", why: "The feed does not answer. Look at the list of who looked and what changed before trying again." };
+    }
+  }
+
+  /** Sends to a gateway's watch and waits for its word. */
+  async command(patient: string, action: CommandAction): Promise<CommandAnswer> {
+    try {
+      const response = await fetch("/api/command", {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ patient, action }),
+        signal: AbortSignal.timeout(COMMAND_MS_MAX),
+      });
+      return commandAnswer(response.ok, await response.json());
+    } catch {
+      return { is: "refused", why: "The feed does not answer; look whether it was done." };
     }
   }
 

@@ -60,6 +60,11 @@ function Header({ client, show }: { readonly client: Client; readonly show: (pan
           {refused} refused
         </span>
       )}
+      {client.tones.isSilent && (
+        <span class="warn" role="status" title="A browser plays nothing before somebody has touched the page">
+          tones off: touch the page
+        </span>
+      )}
       <LedgerState client={client} />
       <span class="spring" />
       {ward.ledger !== null && ward.ledger.breakGlass !== "no_key" && (
@@ -72,6 +77,9 @@ function Header({ client, show }: { readonly client: Client; readonly show: (pan
           Journal
         </button>
       )}
+      <button type="button" class="logout" title="Plays the tones of a medium alarm" onClick={() => client.tones.play("medium")}>
+        Speaker test
+      </button>
       <time class="top-clock">{new Date(ward.feedNowMs(clockMs())).toLocaleTimeString("en-GB")}</time>
       <span class="who" title="Logged in">
         {client.user}
@@ -142,6 +150,7 @@ export function App({ client }: { readonly client: Client }) {
             bed={bed}
             ward={ward}
             opened={openedBed !== undefined}
+            send={(patient, action) => client.command(patient, action)}
             toggle={() => {
               setOpened(openedBed === undefined ? bed.patient : null);
             }}

@@ -9,6 +9,8 @@ import { waveRank } from "../model/quantity";
 import { BACKLOG_SHOWN_MS } from "../model/ward";
 import type { Bed, BedEvent, Channel, ChainState, Ward } from "../model/ward";
 import { clockMs } from "../shell/client";
+import { AlarmBar } from "./alarms";
+import type { Send } from "./alarms";
 import { second, useWatched } from "./frames";
 import { Lane } from "./lane";
 import { TREND_ROWS_MAX, Trends } from "./trends";
@@ -89,6 +91,7 @@ export interface TileProps {
   readonly ward: Ward;
   readonly opened: boolean;
   readonly toggle: () => void;
+  readonly send: Send;
 }
 
 /** What the foot says, in short, for tiles too low to have one. */
@@ -156,8 +159,9 @@ export function Tile(props: TileProps) {
   const small = numerics.filter((cell) => !large.includes(cell));
   const rows = trendRows(bed, TREND_ROWS_MAX).length;
   return (
-    <article class={`tile access-of-${bed.access?.basis ?? "unknown"}`} aria-label={`${bed.name}, ${bed.category}`}>
+    <article class={`tile access-of-${bed.access?.basis ?? "unknown"}${bed.heard === false ? " is-unheard" : ""}`} aria-label={`${bed.name}, ${bed.category}`}>
       <Banner {...props} channels={shown} nowMs={nowMs} />
+      <AlarmBar bed={bed} opened={opened} feedNowMs={feedNowMs} send={props.send} />
       <div class="signals">
         <div class="lanes">
           {shown.map((channel) => (

@@ -7,7 +7,7 @@ const EVERY_MS = 1500;
 const SELDOM = 3;
 
 const CLASSES = {
-  alarm: 'Alarms: falls, call button',
+  alarm: 'Alarms: limits with their values, early-warning score, falls, call button',
   vitals: 'Vital signs: pulse, oxygen, blood pressure',
   waveform: 'Curves: ECG, pulse wave',
   activity: 'Movement and steps',
@@ -90,6 +90,49 @@ function alarm(state) {
     make('strong', '', 'Emergency access is open'),
     `${one.label ?? `The emergency service ${short(one.domain)}`} may see your data until `, at(one.until_s),
     `. They signed who looks and why.${whose(state, one)}`)));
+}
+
+const REFUSED = {
+  category_unknown: 'no early-warning score: nobody has entered the patient’s age group',
+  not_adult: 'no early-warning score below 16 years',
+  pregnant: 'no early-warning score in pregnancy',
+};
+
+// Each patient's alarms as this box knows them.
+function watch(state, patients) {
+  show('watch', patients, () => patients.length === 0
+    ? [make('p', 'card', 'No readings yet.')]
+    : patients.map((one) => {
+      const paused = one.paused_until_ms === null ? null
+        : make('p', 'status warn', 'Tones paused until ', at(one.paused_until_ms / 1000));
+      const { score } = one;
+      const scored = score.refused ? REFUSED[score.refused]
+        : `early-warning score (NEWS2) ${score.total}${score.missing.length ? `, partial: without ${score.missing.join(', ')}` : ''}`;
+      const said = { acknowledged: 'acknowledged', latched: 'over, not acknowledged', active: '' };
+      const alarms = one.alarms.map((alarm) => make('li', `alarm alarm-${alarm.priority} is-${alarm.state}`, make('div', 'row',
+        make('span', '', alarm.text), make('span', '', said[alarm.state])), make('p', '', 'since ', at(alarm.since_ms / 1000))));
+      const list = alarms.length === 0 ? make('p', 'status good', 'No alarm') : make('ul', 'list', ...alarms);
+      return make('article', 'card', state.patients > 1 ? make('h3', '', `Patient ${one.patient}`) : null, paused, list,
+        make('p', 'hint', scored));
+    }));
+}
+
+const printable = (hex) => hex.replace(/../g, (byte) => {
+  const code = parseInt(byte, 16);
+  return code >= 0x20 && code < 0x7f ? String.fromCharCode(code) : '·';
+});
+
+let kept = [];
+
+function quarantine() {
+  const wanted = byId('quarantine-filter').value.trim().toLowerCase();
+  const found = kept.filter((one) => `${one.device} ${one.topic} ${one.reason}`.toLowerCase().includes(wanted));
+  show('quarantine', found, () => found.length === 0
+    ? [make('li', '', wanted === '' ? 'Nothing.' : 'Nothing with that.')]
+    : found.map((one) => make('li', '',
+      make('div', 'row', make('span', '', `${one.device} → ${one.topic}`), make('span', 'status warn', one.reason)),
+      make('p', 'hint', at(one.received_us / 1e6), ` · ${one.detail} · ${one.bytes} bytes`),
+      make('code', '', printable(one.payload.slice(0, 400)) + (one.bytes > 200 ? '…' : '')))));
 }
 
 function access(state) {
@@ -212,6 +255,9 @@ async function look() {
     byId('lost').hidden = true;
     policy(state);
     alarm(state);
+    const alarms = await request('/api/alarms');
+    if (alarms === null) return;
+    if (alarms.ok) watch(state, await alarms.json());
     access(state);
     emergencies(state);
     sensors(state);
@@ -220,6 +266,7 @@ async function look() {
       if (devices === null || events === null) return;
       if (devices.ok) seen(state.now_s, await devices.json());
       if (events.ok) trail(await events.json());
+      if (byId('quarantine-details').open) await browse();
     }
     looks += 1;
   } catch (_failure) {
@@ -227,6 +274,14 @@ async function look() {
     byId('lost').hidden = false;
   }
   timer = setTimeout(look, EVERY_MS);
+}
+
+// Only while somebody looks at it: it is a walk through all that is kept.
+async function browse() {
+  const answer = await request('/api/quarantine');
+  if (answer === null || !answer.ok) return;
+  kept = await answer.json();
+  quarantine();
 }
 
 function ask(one) {
@@ -261,6 +316,8 @@ async function end() {
   look();
 }
 
+byId('quarantine-details').addEventListener('toggle', () => { if (byId('quarantine-details').open) browse().catch(() => null); });
+byId('quarantine-filter').addEventListener('input', quarantine);
 byId('keep').addEventListener('click', () => byId('confirm').close());
 byId('end').addEventListener('click', end);
 byId('logout').addEventListener('click', async () => {

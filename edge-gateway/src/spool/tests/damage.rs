@@ -145,6 +145,58 @@ fn a_flipped_bit_anywhere_costs_no_more_than_the_record_it_hits() {
     }
 }
 
+/// Where each good frame of a file ends.
+fn frame_ends(bytes: &[u8], serial: u64) -> Vec<usize> {
+    let next = |start: &usize| Some(start + decode_record(&bytes[*start..], serial).ok()?.frame_len());
+    std::iter::successors(Some(FILE_HEADER), next).collect()
+}
+
+#[test]
+fn a_file_cut_to_any_length_costs_what_was_behind_the_cut_and_says_so() {
+    let (dir, cut) = (directory(), directory());
+    small(dir.path());
+    for (nth, path) in files(dir.path()).into_iter().enumerate() {
+        let whole = fs::read(&path).unwrap();
+        let serial = nth as u64 + 1;
+        let ends = frame_ends(&whole, serial);
+        for len in 0..scan(&whole, serial).end {
+            copy(dir.path(), cut.path());
+            fs::write(cut.path().join(path.file_name().unwrap()), &whole[..len]).unwrap();
+            let (log, recovery) = open(cut.path());
+            let mut lost = 0;
+            for position in 1..=12 {
+                let found = read(&log, position);
+                let is_before = (0..len).any(|at| {
+                    let frame = frame_at(&whole, serial, at);
+                    frame.is_some_and(|(kind, p)| matches!(kind, Kind::Record(_)) && p == position)
+                        && ends.iter().any(|end| *end > at && *end <= len)
+                });
+                let is_here = (position - 1) / 4 == nth as u64;
+                match found {
+                    Some(found) => assert_eq!(found, (Lane::Vitals, payload(position))),
+                    None => lost += u64::from(position != 6),
+                }
+                assert!(
+                    read(&log, position).is_some() || is_here && !is_before,
+                    "file {serial} cut to {len}: position {position}"
+                );
+            }
+            // Where nothing is left of a frame, the newest file looks as if it had never been written: no log can tell, but
+            // readers can, by the chain.
+            let is_silent = nth == 2 && ends.contains(&len);
+            let reported = !recovery.damaged.is_empty() || recovery.torn.is_some();
+            assert!(
+                lost == 0 || reported || is_silent,
+                "file {serial} cut to {len}: {lost} lost, {recovery:?}"
+            );
+            drop(log);
+            let (mut log, again) = open(cut.path());
+            assert_eq!(again.torn, None, "file {serial} cut to {len}");
+            put(&mut log, Lane::Vitals, b"goes on");
+        }
+    }
+}
+
 #[test]
 fn good_records_of_a_torn_group_are_kept() {
     let dir = directory();
@@ -172,6 +224,33 @@ fn good_records_of_a_torn_group_are_kept() {
     let (log, recovery) = open(dir.path());
     assert!(recovery.torn.is_none() && recovery.damaged.is_empty(), "{recovery:?}");
     assert_eq!(unacked(&log), [1, 7, 8]);
+}
+
+#[test]
+fn no_position_is_used_that_a_torn_group_had() {
+    let dir = directory();
+    let (mut log, _) = open(dir.path());
+    put(&mut log, Lane::Vitals, b"synced");
+    let start = usize::try_from(log.stats().bytes).unwrap();
+    log.ack(1..=1).unwrap();
+    for _ in 0..3 {
+        log.append(Lane::Vitals, b"").unwrap();
+    }
+    log.sync().unwrap();
+    drop(log);
+    // Of the group only the acks behind its records have come to the disk, and they name the position after those.
+    let path = files(dir.path()).remove(0);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[start..start + 3 * 24].fill(0);
+    fs::write(&path, &bytes).unwrap();
+    let (mut log, recovery) = open(dir.path());
+    assert!(recovery.torn.is_some() && recovery.damaged.is_empty(), "{recovery:?}");
+    let position = put(&mut log, Lane::Alarm, b"acknowledged").0;
+    drop(log);
+    let (log, recovery) = open(dir.path());
+    assert!(recovery.torn.is_none() && recovery.damaged.is_empty(), "{recovery:?}");
+    assert_eq!(unacked(&log), [position]);
+    assert_eq!(read(&log, position), Some((Lane::Alarm, b"acknowledged".to_vec())));
 }
 
 #[test]

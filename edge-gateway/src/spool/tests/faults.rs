@@ -40,6 +40,39 @@ fn after_a_failed_sync_the_batch_is_in_a_new_file() {
 }
 
 #[test]
+fn records_behind_a_hole_are_carried_to_where_they_are_found() {
+    let dir = directory();
+    let (mut log, _) = open(dir.path());
+    put(&mut log, Lane::Vitals, b"synced");
+    let start = usize::try_from(log.stats().bytes).unwrap();
+    for _ in 0..30 {
+        log.append(Lane::Vitals, b"").unwrap();
+    }
+    log.sync().unwrap();
+    drop(log);
+    // Of the last group only its end has come to the disk: positions 2 to 29 are torn.
+    let path = files(dir.path()).remove(0);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[start..start + 28 * 24].fill(0);
+    std::fs::write(&path, &bytes).unwrap();
+    let (mut log, _) = open(dir.path());
+    log.append(Lane::Alarm, b"in doubt").unwrap();
+    log.disk.faults.syncs.store(1, Ordering::SeqCst);
+    log.sync().unwrap();
+    let check = |log: &crate::spool::Log| {
+        assert_eq!(unacked(log), [1, 30, 31, 32]);
+        assert_eq!(read(log, 1), Some((Lane::Vitals, b"synced".to_vec())));
+        assert_eq!(read(log, 31), Some((Lane::Vitals, Vec::new())));
+        assert_eq!(read(log, 32), Some((Lane::Alarm, b"in doubt".to_vec())));
+    };
+    check(&log);
+    drop(log);
+    let (log, recovery) = open(dir.path());
+    assert!(recovery.damaged.is_empty() && recovery.torn.is_none(), "{recovery:?}");
+    check(&log);
+}
+
+#[test]
 fn the_very_first_sync_may_fail() {
     let dir = directory();
     let (mut log, _) = open(dir.path());

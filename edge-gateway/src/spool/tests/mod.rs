@@ -4,6 +4,7 @@ mod budget;
 mod damage;
 mod faults;
 mod model;
+mod power;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -8,10 +8,12 @@ use caregate_protocol::id::DataClass;
 use caregate_protocol::policy::{
     Commitment, Emergency, Floors, RecipientKind, RecipientStatus, SignedRevocation, VerifiedPolicy,
 };
-use ledger_chain::{Chain, ChainConfig, ChainError, Event, RelayKey, SendError, Status};
+use ledger_chain::{
+    Chain, ChainConfig, ChainError, Custodians, Event, RelayKey, SendError, SignedCustody, Status,
+};
 use ledger_client::fixture::{Signer, Stranger, forgeries};
-use ledger_client::verify::{Address, Pins, verify_bundle};
-use ledger_client::wallet::DomainKey;
+use ledger_client::verify::{Address, NextKeys, ParticipantChange, Pins, verify_bundle};
+use ledger_client::wallet::{DomainKey, PatientKey};
 
 use support::{CHAIN_ID, Cast, Following, GATEWAY, LABEL, Node, until};
 
@@ -109,17 +111,9 @@ async fn an_emergency_is_in_the_bundle_while_it_lasts() {
     verify_bundle(&bundle.encode(), &pins, &Floors::default(), head.time_s).unwrap();
 
     // A domain that was suspended opens nothing, and its emergency would spoil the bundle.
-    let suspended = chain
-        .set_participant(
-            &clinic.id(),
-            Some(RecipientStatus::Suspended),
-            RecipientKind::Treating,
-            true,
-            &node.registrar_key(),
-        )
-        .await
-        .unwrap();
-    following.at(suspended.block).await;
+    let as_before = (RecipientKind::Treating, true);
+    let suspended = cast.govern(&node, &chain, &clinic, Some(RecipientStatus::Suspended), as_before).await;
+    following.at(suspended).await;
     let bundle = following.follower.bundle(&pins.watch()).await.unwrap();
     assert!(bundle.claims.emergencies.is_empty());
     verify_bundle(&bundle.encode(), &pins, &Floors::default(), head.time_s).unwrap();
@@ -134,10 +128,17 @@ async fn the_contracts_refusals_have_names() {
     let node = Node::start();
     let chain = node.chain().await;
     let mut cast = Cast::new(&node, &chain).await;
-    let active = Some(RecipientStatus::Active);
-    let stranger =
-        chain.set_participant(&cast.hospital.id(), active, RecipientKind::Other, true, &cast.relay).await;
-    assert_eq!(refusal(stranger.unwrap_err()), "NotRegistrar");
+    let version = chain.participant_version(&cast.hospital.id()).await.unwrap() + 1;
+    let change = ParticipantChange {
+        participant: cast.hospital.id(),
+        status: Some(RecipientStatus::Active),
+        kind: RecipientKind::Other,
+        emergency: true,
+        version,
+    };
+    let approval = cast.hospital.approve_participant(&change, &chain.domain());
+    let stranger = chain.approve_participant(&change, &approval, &cast.relay).await;
+    assert_eq!(refusal(stranger.unwrap_err()), "NotGovernor");
 
     cast.grant(&chain).await;
     let revoke_key = cast.wallet.keys(LABEL).unwrap().revoke.address();
@@ -252,9 +253,11 @@ async fn events_are_read_in_their_order() {
     cast.revoke(&chain).await;
     let events = chain.events(0, chain.head().await.unwrap().number).await.unwrap();
     let names: Vec<_> = events.iter().map(|event| event.event.name()).collect();
-    assert_eq!(names, ["ParticipantSet", "ParticipantKeySet", "Granted", "DeviceBound", "Revoked"]);
+    let expected =
+        ["ChangeApproved", "ParticipantSet", "ParticipantKeySet", "Granted", "DeviceBound", "Revoked"];
+    assert_eq!(names, expected);
     assert!(events.is_sorted_by_key(|event| event.block));
-    let Event::Granted(signed) = &events[2].event else { panic!("{:?}", events[2]) };
+    let Event::Granted(signed) = &events[3].event else { panic!("{:?}", events[3]) };
     assert_eq!(signed.grant.grantee, cast.hospital.id());
     let relay = RelayKey::random();
     assert!(!format!("{relay:?}").contains("Signer"), "{relay:?}");
@@ -284,4 +287,94 @@ async fn a_revocation_is_in_a_bundle_well_under_a_second() {
     println!("revocation to bundle: median {:?}, longest {:?}", took[took.len() / 2], took[took.len() - 1]);
     // The bound for the whole way is a second.
     assert!(took[took.len() / 2] < std::time::Duration::from_millis(500), "{took:?}");
+}
+
+/// The first keys hand on, then custodians do; each time a gateway that pinned the first ones takes what the next ones grant.
+#[tokio::test]
+async fn keys_that_hand_on_are_followed_to_the_gateway() {
+    let node = Node::start();
+    let chain = node.chain().await;
+    let mut cast = Cast::new(&node, &chain).await;
+    let following = Following::start(chain.clone());
+    let (pins, domain) = (cast.pins(), chain.domain());
+    let granted = cast.grant(&chain).await;
+    following.at(granted).await;
+    let keys = cast.wallet.keys(LABEL).unwrap();
+    let relationship = keys.relationship();
+    let [first, second] = [(); 2].map(|()| (PatientKey::generate(), PatientKey::generate()));
+    let next = |keys: &(PatientKey, PatientKey), version| NextKeys {
+        relationship,
+        grant_key: keys.0.address(),
+        revoke_key: keys.1.address(),
+        version,
+    };
+    let opens = async |following: &Following, version: u64| {
+        let bundle = following.follower.bundle(&pins.watch()).await.unwrap();
+        let now = following.follower.heads().borrow().unwrap().time_s;
+        verify_bundle(&bundle.encode(), &pins, &Floors::default(), now).unwrap();
+        assert_eq!(bundle.claims.consents.len(), 1);
+        assert_eq!(bundle.claims.consents[0].grant.version, version);
+        bundle.claims.successions.len()
+    };
+    assert_eq!(opens(&following, 1).await, 0);
+
+    let rotation = next(&first, 1);
+    let signed = keys.grant.sign_rotation(&rotation, &domain);
+    let revoke_key = keys.revoke.address();
+    let sent = chain.rotate_keys(&rotation, &revoke_key, &signed, &cast.relay).await.unwrap();
+    following.at(sent.block).await;
+    assert_eq!(opens(&following, 1).await, 1);
+    let mut grant = following
+        .follower
+        .with_index(|index| index.consent(&relationship).unwrap().grant.as_ref().unwrap().grant.clone());
+    grant.version = 2;
+    let old = keys.grant.sign_grant(&grant, &domain);
+    assert_eq!(refusal(chain.grant(&old, &revoke_key, &cast.relay).await.unwrap_err()), "WrongSigner");
+    let by_next = first.0.sign_grant(&grant, &domain);
+    let sent = chain.grant(&by_next, &first.1.address(), &cast.relay).await.unwrap();
+    following.at(sent.block).await;
+    assert_eq!(opens(&following, 2).await, 1);
+
+    let mut custodians: Vec<_> = (0..3).map(|_| PatientKey::generate()).collect();
+    custodians.sort_by_key(PatientKey::address);
+    let named = Custodians {
+        threshold: 2,
+        delay_s: 0,
+        salt: [9; 32],
+        keys: custodians.iter().map(PatientKey::address).collect(),
+    };
+    let signature = first.0.sign_custody(&relationship, &named.commitment(), 1, &domain);
+    let custody = SignedCustody { relationship, custodians: named.commitment(), version: 1, signature };
+    chain.set_custodians(&custody, &first.1.address(), &cast.relay).await.unwrap();
+    assert_eq!(chain.custody_version(&relationship).await.unwrap(), 1);
+    let recovery = next(&second, 2);
+    let mut signatures: Vec<_> =
+        custodians.iter().map(|key| Some(key.sign_recovery(&recovery, &domain))).collect();
+    signatures[1] = None;
+    let sent = chain.recover_keys(&recovery, &named, &signatures, &cast.relay).await.unwrap();
+    following.at(sent.block).await;
+    assert_eq!(chain.keys_version(&relationship).await.unwrap(), 2);
+    assert_eq!(opens(&following, 2).await, 2);
+    grant.version = 3;
+    let by_last = second.0.sign_grant(&grant, &domain);
+    let sent = chain.grant(&by_last, &second.1.address(), &cast.relay).await.unwrap();
+    following.at(sent.block).await;
+    assert_eq!(opens(&following, 3).await, 2);
+
+    // One that hears of it all at once, and one that has room for nothing and asks for each: the same.
+    let config = node.config().await;
+    for config in [config.clone(), ChainConfig { index_max: 0, ..config }] {
+        let late = Following::start(Chain::connect(config).await.unwrap());
+        late.at(sent.block).await;
+        assert_eq!(opens(&late, 3).await, 2);
+    }
+    // The gateway's button still has the first revoke-only key, and the ledger takes it.
+    let revocation = caregate_protocol::policy::Revocation { relationship, version: 3 };
+    let signed = keys.revoke.sign_revocation(&revocation, &domain);
+    let sent = chain.revoke(&signed, &keys.grant.address(), &cast.relay).await.unwrap();
+    following.at(sent.block).await;
+    let (policy, ..) = policy(&following, &pins).await;
+    let now = following.follower.heads().borrow().unwrap().time_s;
+    let patient = cast.wallet.home(GATEWAY).unwrap().patient;
+    assert_eq!(policy.recipients(&patient, DataClass::Vitals, now).count(), 0);
 }

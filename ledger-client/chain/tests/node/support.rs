@@ -10,7 +10,7 @@ use std::time::Duration;
 use caregate_protocol::id::DeviceId;
 use caregate_protocol::policy::{Mac, RecipientKind, RecipientStatus, Watch};
 use ledger_chain::{Chain, ChainConfig, Follower, RelayKey, SignedParticipantKey};
-use ledger_client::verify::{Address, Enrolment, LedgerPin, Pins};
+use ledger_client::verify::{Address, Enrolment, LedgerPin, ParticipantChange, Pins};
 use ledger_client::wallet::{DomainKey, Ledger, PatientSeed, Terms, Wallet};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -42,12 +42,12 @@ fn key_file(path: &Path, secret: &[u8]) {
     writeln!(file, "{}", alloy::hex::encode(secret)).unwrap();
 }
 
-/// The node, its folder and its registrar.
+/// The node, its folder and its governor.
 pub(crate) struct Node {
     pub(crate) dir: TempDir,
     port: u16,
     process: Option<Child>,
-    pub(crate) registrar: DomainKey,
+    pub(crate) governor: DomainKey,
 }
 
 impl Node {
@@ -55,17 +55,17 @@ impl Node {
         let dir = tempfile::tempdir().unwrap();
         let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (rpc, admin) = (port(), port());
-        let registrar = DomainKey::generate();
+        let governor = DomainKey::generate();
         let config = format!(
             "listen = \"127.0.0.1:{rpc}\"\nadmin = \"127.0.0.1:{admin}\"\ndata = {:?}\nsealing_key = {:?}\n\
-             chain_id = {CHAIN_ID}\nregistrar = \"0x{}\"\n",
+             chain_id = {CHAIN_ID}\ngovernors = [\"0x{}\"]\nthreshold = 1\ndelay_s = 0\n",
             dir.path().join("chain"),
             dir.path().join("sealing.key"),
-            registrar.id()
+            governor.id()
         );
         std::fs::write(dir.path().join("node.toml"), config).unwrap();
-        key_file(&dir.path().join("registrar.key"), registrar.secret().as_slice());
-        let mut node = Self { dir, port: rpc, process: None, registrar };
+        key_file(&dir.path().join("governor.key"), governor.secret().as_slice());
+        let mut node = Self { dir, port: rpc, process: None, governor };
         node.resume();
         node
     }
@@ -114,10 +114,6 @@ impl Node {
     pub(crate) async fn chain(&self) -> Chain {
         let config = self.config().await;
         until("the node answers", async || Chain::connect(config.clone()).await.ok()).await
-    }
-
-    pub(crate) fn registrar_key(&self) -> RelayKey {
-        RelayKey::from_bytes(&self.registrar.secret()).unwrap()
     }
 }
 
@@ -194,6 +190,22 @@ impl Cast {
         cast
     }
 
+    /// The governor says who takes part, and as what; the block.
+    pub(crate) async fn govern(
+        &self,
+        node: &Node,
+        chain: &Chain,
+        domain: &DomainKey,
+        status: Option<RecipientStatus>,
+        (kind, emergency): (RecipientKind, bool),
+    ) -> u64 {
+        let participant = domain.id();
+        let version = chain.participant_version(&participant).await.unwrap() + 1;
+        let change = ParticipantChange { participant, status, kind, emergency, version };
+        let approval = node.governor.approve_participant(&change, &chain.domain());
+        chain.approve_participant(&change, &approval, &self.relay).await.unwrap().block
+    }
+
     /// Registers a domain and gives it its key.
     pub(crate) async fn register(
         &self,
@@ -203,8 +215,7 @@ impl Cast {
         kind: RecipientKind,
         emergency: bool,
     ) {
-        let active = Some(RecipientStatus::Active);
-        chain.set_participant(&domain.id(), active, kind, emergency, &node.registrar_key()).await.unwrap();
+        self.govern(node, chain, domain, Some(RecipientStatus::Active), (kind, emergency)).await;
         let signature = domain.sign_hpke_key(&HPKE, 1, &chain.domain());
         let key =
             SignedParticipantKey { participant: domain.id(), hpke_public_key: HPKE, version: 1, signature };

@@ -8,7 +8,7 @@ use caregate_protocol::id::RecipientId;
 use k256::ecdsa::SigningKey;
 use ledger_client::verify::{self, slots};
 
-use super::ledger::{Caregate, Ledger, address, key, sign};
+use super::ledger::{Caregate, ICaregate, Ledger, address, key, sign};
 
 /// Half of the group order (EIP-2), and the group order.
 const S_MAX: &str = "7fffffffffffffffffffffffffffffff5d576e7357a4501ddfe92f46681b20a0";
@@ -19,7 +19,7 @@ const LONGEST_S: u64 = 4 * 3600;
 
 /// All of it.
 pub fn all(ledger: &Ledger) {
-    assert_eq!(ledger.view(Caregate::registrarCall {}), address(&ledger.registrar));
+    assert_eq!(ledger.view(Caregate::governorsCall {}), [address(&ledger.governor)]);
     assert_eq!(ledger.epoch(), 0);
     participants(ledger);
     participant_keys(ledger);
@@ -51,14 +51,23 @@ fn packed(fields: &[(u64, usize)]) -> [u8; 32] {
     out
 }
 
-fn set(participant: Address, status: u8, kind: u8, emergency: bool) -> Caregate::setParticipantCall {
-    Caregate::setParticipantCall { participant, status, kind, emergency }
+/// The governor's change of a participant, after as many as there were.
+fn set(
+    ledger: &Ledger,
+    by: &SigningKey,
+    participant: Address,
+    (status, kind, emergency): (u8, u8, bool),
+) -> Caregate::approveParticipantCall {
+    let version = ledger.view(Caregate::participantVersionsCall(participant)) + 1;
+    let c = ICaregate::ParticipantChange { participant, status, kind, emergency, version };
+    let digest = ledger.view(Caregate::participantChangeDigestCall { c: c.clone() });
+    Caregate::approveParticipantCall { c, signature: sign(by, &digest.0) }
 }
 
 fn participants(ledger: &Ledger) {
     let (hospital, stranger) = (key(10), key(11));
     let event: Caregate::ParticipantSet =
-        ledger.accepted(&ledger.registrar, set(address(&hospital), 1, 1, true));
+        ledger.accepted(&ledger.governor, set(ledger, &ledger.governor, address(&hospital), (1, 1, true)));
     assert_eq!(
         (event.participant, event.status, event.kind, event.emergency),
         (address(&hospital), 1, 1, true)
@@ -66,18 +75,21 @@ fn participants(ledger: &Ledger) {
     let [_, word] = slots::participant(&recipient(&hospital));
     assert_eq!(ledger.word(&word), packed(&[(1, 1), (1, 1), (1, 1), (0, 8)]));
     let event: Caregate::ParticipantSet =
-        ledger.accepted(&ledger.registrar, set(address(&hospital), 2, 0, false));
+        ledger.accepted(&ledger.governor, set(ledger, &ledger.governor, address(&hospital), (2, 0, false)));
     assert_eq!(event.status, 2);
     assert_eq!(ledger.word(&word), packed(&[(0, 1), (0, 1), (2, 1), (0, 8)]));
     assert_eq!(ledger.word(&slots::EPOCH), packed(&[(2, 8)]));
 
-    let error: Caregate::NotRegistrar = ledger.refused(&stranger, set(address(&stranger), 1, 1, true));
-    assert_eq!(error.sender, address(&stranger));
-    let _: Caregate::ZeroAddress = ledger.refused(&ledger.registrar, set(Address::ZERO, 1, 1, true));
+    let error: Caregate::NotGovernor =
+        ledger.refused(&ledger.governor, set(ledger, &stranger, address(&stranger), (1, 1, true)));
+    assert_eq!(error.who, address(&stranger));
+    let _: Caregate::ZeroAddress =
+        ledger.refused(&ledger.governor, set(ledger, &ledger.governor, Address::ZERO, (1, 1, true)));
     let error: Caregate::UnknownStatus =
-        ledger.refused(&ledger.registrar, set(address(&hospital), 3, 1, true));
+        ledger.refused(&ledger.governor, set(ledger, &ledger.governor, address(&hospital), (3, 1, true)));
     assert_eq!(error.status, 3);
-    let error: Caregate::UnknownKind = ledger.refused(&ledger.registrar, set(address(&hospital), 1, 2, true));
+    let error: Caregate::UnknownKind =
+        ledger.refused(&ledger.governor, set(ledger, &ledger.governor, address(&hospital), (1, 2, true)));
     assert_eq!(error.kind, 2);
 }
 
@@ -90,7 +102,7 @@ fn set_key(
 ) -> Caregate::setParticipantKeyCall {
     let hpke_key = [hpke; 32];
     let digest = verify::participant_key_digest(&recipient(of), &hpke_key, version, &ledger.domain());
-    let k = Caregate::ParticipantKey { participant: address(of), hpkeKey: hpke_key.into(), version };
+    let k = ICaregate::ParticipantKey { participant: address(of), hpkeKey: hpke_key.into(), version };
     assert_eq!(ledger.view(Caregate::participantKeyDigestCall { k: k.clone() }), B256::from(digest));
     Caregate::setParticipantKeyCall { k, signature: sign(by, &digest) }
 }
@@ -105,7 +117,7 @@ fn participant_keys(ledger: &Ledger) {
     assert_eq!(ledger.word(&hpke), [7; 32]);
     assert_eq!(ledger.word(&word), packed(&[(3, 8)]));
     let _: Caregate::ParticipantSet =
-        ledger.accepted(&ledger.registrar, set(address(&hospital), 1, 1, false));
+        ledger.accepted(&ledger.governor, set(ledger, &ledger.governor, address(&hospital), (1, 1, false)));
     assert_eq!(ledger.word(&word), packed(&[(0, 1), (1, 1), (1, 1), (3, 8)]));
     let stored = ledger.view(Caregate::participantsCall(address(&hospital)));
     assert_eq!((stored.hpkeKey, stored.keyVersion), ([7; 32].into(), 3));
@@ -118,10 +130,10 @@ fn participant_keys(ledger: &Ledger) {
     }
     let call = set_key(ledger, &hospital, &hospital, 0, 4);
     let _: Caregate::ZeroKey = ledger.refused(&ledger.relay, call);
-    // Neither a stranger nor the registrar puts a key in a hospital's place.
-    for by in [&stranger, &ledger.registrar] {
+    // Neither a stranger nor the governor puts a key in a hospital's place.
+    for by in [&stranger, &ledger.governor] {
         let call = set_key(ledger, by, &hospital, 9, 4);
-        let error: Caregate::WrongSigner = ledger.refused(&ledger.registrar, call);
+        let error: Caregate::WrongSigner = ledger.refused(&ledger.governor, call);
         assert_eq!(error.recovered, address(by));
     }
 }

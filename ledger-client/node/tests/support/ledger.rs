@@ -5,9 +5,10 @@ use alloy_consensus::{SignableTransaction, TxEip1559, TxEip2930, TxEnvelope, TxL
 use alloy_eips::Encodable2718;
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, keccak256};
 use alloy_sol_types::{SolCall, SolError, SolEvent, sol};
+use caregate_protocol::id::RecipientId;
 use k256::ecdsa::SigningKey;
-use ledger_client::verify::{self, Domain};
-use ledger_node::contract::Artifact;
+use ledger_client::verify::{self, Domain, participant_key_digest, rlp};
+use ledger_node::contract::{Artifact, Council};
 use serde_json::{Value, json};
 
 use super::{Rpc, bytes, number, until};
@@ -63,9 +64,10 @@ impl Receipt {
         number(&self.0["status"]) == 1
     }
 
-    /// The only event, as this one.
+    /// The only event of this kind.
     pub fn event<E: SolEvent>(&self) -> E {
-        let logs = self.0["logs"].as_array().unwrap();
+        let is_one = |log: &&Value| bytes(&log["topics"][0]) == E::SIGNATURE_HASH.0;
+        let logs: Vec<_> = self.0["logs"].as_array().unwrap().iter().filter(is_one).collect();
         assert_eq!(logs.len(), 1, "{}", self.0);
         let topics =
             logs[0]["topics"].as_array().unwrap().iter().map(|topic| B256::from_slice(&bytes(topic)));
@@ -77,12 +79,27 @@ impl Receipt {
     }
 }
 
+/// Governors of a contract.
+pub fn council(governors: &[&SigningKey], threshold: u8, delay_s: u64) -> Council {
+    Council { governors: governors.iter().map(|key| address(key)).collect(), threshold, delay_s }
+}
+
+/// Data of a call that anybody may send and that changes something: participant `number` sets its HPKE key.
+pub fn key_call(domain: &Domain, number: u64, version: u64) -> Vec<u8> {
+    let participant = key(number);
+    let id = RecipientId(address(&participant).into_array());
+    let signature = sign(&participant, &participant_key_digest(&id, &[7; 32], version, domain));
+    let k =
+        ICaregate::ParticipantKey { participant: address(&participant), hpkeKey: [7; 32].into(), version };
+    Caregate::setParticipantKeyCall { k, signature }.abi_encode()
+}
+
 /// The contract on a ledger.
 pub struct Ledger {
     pub rpc: Rpc,
     pub contract: Address,
     pub chain_id: u64,
-    pub registrar: SigningKey,
+    pub governor: SigningKey,
     /// Relays what others signed. It has neither ether nor a role.
     pub relay: SigningKey,
 }
@@ -93,13 +110,13 @@ impl Ledger {
     }
 
     /// Deploys the contract by a transaction, as on a chain that others run.
-    pub fn deploy(rpc: Rpc, chain_id: u64, registrar: SigningKey, relay: SigningKey) -> Self {
-        let code = Artifact::embedded().unwrap().creation(&address(&registrar));
+    pub fn deploy(rpc: Rpc, chain_id: u64, governor: SigningKey, relay: SigningKey) -> Self {
+        let code = Artifact::embedded().unwrap().creation(&council(&[&governor], 1, 0));
         let nonce = rpc.number("eth_getTransactionCount", json!([address(&relay), "latest"]));
         let tx = TxLegacy {
             chain_id: Some(chain_id),
             nonce,
-            gas_limit: 5_000_000,
+            gas_limit: 8_000_000,
             to: TxKind::Create,
             input: code,
             ..TxLegacy::default()
@@ -108,7 +125,7 @@ impl Ledger {
         let receipt = receipt(&rpc, &hash);
         assert!(receipt.success(), "{}", receipt.0);
         let contract = Address::from_slice(&bytes(&receipt.0["contractAddress"]));
-        Self { rpc, contract, chain_id, registrar, relay }
+        Self { rpc, contract, chain_id, governor, relay }
     }
 
     pub fn nonce(&self, key: &SigningKey) -> u64 {
@@ -200,6 +217,26 @@ impl Ledger {
     pub fn now_s(&self) -> u64 {
         number(&self.rpc.ask("eth_getBlockByNumber", json!(["latest", false]))["timestamp"])
     }
+}
+
+/// A header's RLP from an answer, as any client of Ethereum would make it again.
+pub fn header_rlp(block: &Value) -> Vec<u8> {
+    let mut payload = Vec::new();
+    for field in
+        ["parentHash", "sha3Uncles", "miner", "stateRoot", "transactionsRoot", "receiptsRoot", "logsBloom"]
+    {
+        rlp::put_bytes(&mut payload, &bytes(&block[field]));
+    }
+    for field in ["difficulty", "number", "gasLimit", "gasUsed", "timestamp"] {
+        rlp::put_number(&mut payload, number(&block[field]));
+    }
+    for field in ["extraData", "mixHash", "nonce"] {
+        rlp::put_bytes(&mut payload, &bytes(&block[field]));
+    }
+    rlp::put_number(&mut payload, number(&block["baseFeePerGas"]));
+    let mut out = Vec::new();
+    rlp::put_list(&mut out, &payload);
+    out
 }
 
 /// A transaction's receipt, once there is one.

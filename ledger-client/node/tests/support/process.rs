@@ -45,19 +45,19 @@ pub struct Site {
 }
 
 impl Site {
-    pub fn new(registrar: &str) -> Self {
+    pub fn new(governor: &str) -> Self {
         // On a disk that syncs, where /tmp may be none.
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let [rpc, admin] = [free_port(), free_port()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let site = Self { dir, rpc, admin };
-        site.configure(4711, registrar);
+        site.configure(4711, governor);
         site
     }
 
-    pub fn configure(&self, chain_id: u64, registrar: &str) {
+    pub fn configure(&self, chain_id: u64, governor: &str) {
         let (data, key) = (self.dir.path().join("data"), self.dir.path().join("sealing.key"));
         let text = format!(
-            "listen = \"{}\"\nadmin = \"{}\"\ndata = {data:?}\nsealing_key = {key:?}\nchain_id = {chain_id}\nregistrar = \"{registrar}\"\n",
+            "listen = \"{}\"\nadmin = \"{}\"\ndata = {data:?}\nsealing_key = {key:?}\nchain_id = {chain_id}\ngovernors = [\"{governor}\"]\nthreshold = 1\ndelay_s = 0\n",
             self.rpc, self.admin
         );
         std::fs::write(self.dir.path().join("node.toml"), text).unwrap();

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::succession::{CustodianWord, Succession, SuccessionAuthority};
 use super::*;
 
 fn signature(byte: u8) -> EcdsaSignature {
@@ -51,13 +52,42 @@ fn bundle() -> PolicyBundle {
                 signature: signature(4),
             }],
             emergencies: vec![SignedEmergency { emergency, signature: signature(5) }],
+            successions: Vec::new(),
         },
+        handovers: Vec::new(),
     }
+}
+
+/// As above, with both kinds of succession, and two changes of validators.
+fn handed_on() -> PolicyBundle {
+    let by_key = Succession {
+        relationship: RelationshipId([1; 32]),
+        grant_key: [7; 20],
+        revoke_key: [8; 20],
+        version: 1,
+        by: SuccessionAuthority::GrantKey(signature(6)),
+    };
+    let word = CustodianWord {
+        custody_version: 2,
+        custody_signature: signature(7),
+        threshold: 1,
+        delay_s: 86_400,
+        salt: [3; 32],
+        keys: vec![[4; 20], [5; 20]],
+        signatures: vec![None, Some(signature(8))],
+    };
+    let by_custodians =
+        Succession { version: 2, by: SuccessionAuthority::Custodians(Box::new(word)), ..by_key.clone() };
+    let mut bundle = bundle();
+    bundle.claims.successions = vec![by_key, by_custodians];
+    bundle.handovers = vec![vec![4; 600], vec![5; 700]];
+    bundle
 }
 
 #[test]
 fn a_bundle_is_read_as_it_was_written() {
     assert_eq!(PolicyBundle::decode(&bundle().encode()), Ok(bundle()));
+    assert_eq!(PolicyBundle::decode(&handed_on().encode()), Ok(handed_on()));
     let empty = PolicyBundle::default();
     assert_eq!(hex::encode(empty.encode()), "840140808600".to_owned() + "8080808080");
     assert_eq!(PolicyBundle::decode(&empty.encode()), Ok(empty));
@@ -68,9 +98,11 @@ fn a_bundle_is_read_as_it_was_written() {
 #[test]
 fn cut_anywhere_it_is_truncated() {
     let whole = bundle().encode();
-    for length in 0..whole.len() {
-        let cut = PolicyBundle::decode(&whole[..length]).unwrap_err();
-        assert_eq!(cut.reason(), "truncated", "{length}: {cut}");
+    for whole in [&whole, &handed_on().encode()] {
+        for length in 0..whole.len() {
+            let cut = PolicyBundle::decode(&whole[..length]).unwrap_err();
+            assert_eq!(cut.reason(), "truncated", "{length}: {cut}");
+        }
     }
     assert_eq!(PolicyBundle::decode(&[whole.as_slice(), &[0]].concat()).unwrap_err().reason(), "trailing");
 }
@@ -79,8 +111,20 @@ fn cut_anywhere_it_is_truncated() {
 fn faults_name_their_field() {
     let said = |bytes: &[u8]| PolicyBundle::decode(bytes).unwrap_err().to_string();
     let mut other = bundle().encode();
-    other[1] = 2;
-    assert_eq!(said(&other), "bundle version 2 is not 1");
+    other[1] = 3;
+    assert_eq!(said(&other), "bundle version 3 is neither 1 nor 2");
+    let (mut fewer, mut more) = (bundle().encode(), handed_on().encode());
+    (fewer[1], more[1]) = (2, 1);
+    assert!(said(&fewer).starts_with("bundle: bundle"), "{}", said(&fewer));
+    assert!(said(&more).starts_with("bundle: bundle"), "{}", said(&more));
+    // The longer form of a bundle in which nothing was handed on.
+    let mut longer = handed_on();
+    longer.claims.successions.clear();
+    longer.handovers.truncate(1);
+    let mut longer = longer.encode();
+    longer.truncate(longer.len() - 604);
+    longer.push(0x80);
+    assert!(said(&longer).starts_with("bundle version 2"), "{}", said(&longer));
     assert_eq!(said(&vec![0; BUNDLE_BYTES_MAX + 1]), "bundle has 1048577 bytes, allowed are 1048576");
     let mut large = bundle();
     large.nodes[1] = vec![0; NODE_BYTES_MAX + 1];
@@ -93,7 +137,7 @@ fn faults_name_their_field() {
 proptest! {
     #[test]
     fn arbitrary_changes_never_panic(at in any::<prop::sample::Index>(), byte: u8) {
-        let mut bytes = bundle().encode();
+        let mut bytes = if byte & 1 == 0 { bundle().encode() } else { handed_on().encode() };
         let place = at.index(bytes.len());
         bytes[place] = byte;
         if let Ok(read) = PolicyBundle::decode(&bytes) {

@@ -11,7 +11,7 @@ use caregate_protocol::id::{DataClass, DeviceId};
 use caregate_protocol::policy::delivery::{Anchor, Frame};
 use caregate_protocol::policy::{Floors, Mac, RecipientKind, RecipientStatus};
 use ledger_chain::{Chain, ChainConfig, RelayKey, SignedParticipantKey};
-use ledger_client::verify::{Enrolment, LedgerPin, VerifiedBundle};
+use ledger_client::verify::{Enrolment, LedgerPin, ParticipantChange, VerifiedBundle};
 use ledger_client::wallet::{DomainKey, Ledger, PatientSeed, Terms, Wallet};
 use sdn_controller::policy::Followed;
 use serde_json::Value;
@@ -40,7 +40,7 @@ fn binary() -> PathBuf {
 struct Node {
     folder: TempDir,
     process: Child,
-    registrar: DomainKey,
+    governor: DomainKey,
     rpc: String,
 }
 
@@ -48,13 +48,13 @@ impl Node {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let (rpc, admin, registrar) = (port(), port(), DomainKey::generate());
+        let (rpc, admin, governor) = (port(), port(), DomainKey::generate());
         let config = format!(
             "listen = \"127.0.0.1:{rpc}\"\nadmin = \"127.0.0.1:{admin}\"\ndata = {:?}\nsealing_key = {:?}\n\
-             chain_id = {CHAIN_ID}\nregistrar = \"0x{}\"\n",
+             chain_id = {CHAIN_ID}\ngovernors = [\"0x{}\"]\nthreshold = 1\ndelay_s = 0\n",
             folder.path().join("chain"),
             folder.path().join("sealing.key"),
-            registrar.id()
+            governor.id()
         );
         let path = folder.path().join("node.toml");
         fs::write(&path, config).unwrap();
@@ -63,7 +63,7 @@ impl Node {
         let mut command = Command::new(binary());
         command.arg("--config").arg(path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let process = command.spawn().unwrap();
-        Self { folder, process, registrar, rpc: format!("http://127.0.0.1:{rpc}") }
+        Self { folder, process, governor, rpc: format!("http://127.0.0.1:{rpc}") }
     }
 
     /// The chain, the address of who seals it, and how to reach it, once the node answers.
@@ -90,9 +90,15 @@ impl Drop for Node {
 }
 
 async fn register(node: &Node, chain: &Chain, hospital: &DomainKey) {
-    let registrar = RelayKey::from_bytes(&node.registrar.secret()).unwrap();
-    let active = Some(RecipientStatus::Active);
-    chain.set_participant(&hospital.id(), active, RecipientKind::Treating, false, &registrar).await.unwrap();
+    let change = ParticipantChange {
+        participant: hospital.id(),
+        status: Some(RecipientStatus::Active),
+        kind: RecipientKind::Treating,
+        emergency: false,
+        version: 1,
+    };
+    let approval = node.governor.approve_participant(&change, &chain.domain());
+    chain.approve_participant(&change, &approval, &RelayKey::random()).await.unwrap();
     let signature = hospital.sign_hpke_key(&[9; 32], 1, &chain.domain());
     let key =
         SignedParticipantKey { participant: hospital.id(), hpke_public_key: [9; 32], version: 1, signature };

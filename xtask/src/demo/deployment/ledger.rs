@@ -57,7 +57,7 @@ pub(in crate::demo) struct Ledger {
     pub(super) validators: Vec<String>,
     /// Its JSON-RPC.
     pub(in crate::demo) rpc: String,
-    registrar: PathBuf,
+    governor: PathBuf,
     /// Whom the patients trust.
     pub(in crate::demo) hospital: Domain,
     /// Whom nobody consented to; it may break the glass.
@@ -67,16 +67,16 @@ pub(in crate::demo) struct Ledger {
 impl Ledger {
     /// Makes the chain, and the domains' keys.
     pub(super) fn make(dir: &Path, network: &Network, ctl: Ctl<'_>, node: &Path) -> anyhow::Result<Self> {
-        let registrar = dir.join("registrar.key");
+        let governor = dir.join("governor.key");
         let made =
-            ctl.call(None, &["participant", "new", "--out", &registrar.display().to_string()])?.done()?;
+            ctl.call(None, &["participant", "new", "--out", &governor.display().to_string()])?.done()?;
         let config = format!(
             "listen = \"{listen}\"\nadmin = \"systemd:0\"\ndata = {data:?}\nsealing_key = {key:?}\n\
-             chain_id = {CHAIN_ID}\nregistrar = \"{registrar}\"\n",
+             chain_id = {CHAIN_ID}\ngovernors = [\"{governor}\"]\nthreshold = 1\ndelay_s = 0\n",
             listen = network.listen(Service::Rpc),
             data = dir.join("ledger"),
             key = dir.join("sealing.key"),
-            registrar = text(&made, "address")?,
+            governor = text(&made, "address")?,
         );
         let file = dir.join("ledger-node.toml");
         key_file::write(&file, config.as_bytes(), Existing::Keep)?;
@@ -86,7 +86,7 @@ impl Ledger {
             contract: printed.contract,
             validators: printed.validators,
             rpc: format!("http://{}", network.listen(Service::Rpc)),
-            registrar,
+            governor,
             hospital: Domain::make(dir, "hospital-1", ctl)?,
             clinic: Domain::make(dir, "clinic-1", ctl)?,
         })
@@ -94,9 +94,9 @@ impl Ledger {
 
     /// Registers both domains, the second with the right to break the glass, and their HPKE keys.
     pub(in crate::demo) fn register(&self, ctl: Ctl<'_>) -> anyhow::Result<()> {
-        let registrar = self.registrar.display().to_string();
+        let governor = self.governor.display().to_string();
         for (domain, emergency) in [(&self.hospital, false), (&self.clinic, true)] {
-            let mut words = vec!["--registrar-key", &registrar, "--participant", &domain.address];
+            let mut words = vec!["--governor-key", &governor, "--participant", &domain.address];
             words.extend(emergency.then_some("--emergency"));
             self.call(ctl, "register", &words)?;
             let key = domain.key.display().to_string();

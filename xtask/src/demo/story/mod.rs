@@ -4,6 +4,7 @@
 mod control;
 mod data;
 mod measure;
+mod watch;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -47,6 +48,8 @@ pub(super) struct Seen {
     pub(super) backlog_s: f64,
     pub(super) peak_rss_mib: f64,
     pub(super) control: control::Seen,
+    /// None where records are replayed, which may have no heart rate.
+    pub(super) watch: Option<watch::Seen>,
     /// Unix milliseconds that latencies leave out.
     exclude: Vec<(i64, i64)>,
 }
@@ -90,6 +93,10 @@ pub(super) fn play(system: &mut System<'_>, script: Script<'_>) -> anyhow::Resul
     data::kill(system, &mut seen)?;
     audience.open_patients_page(system)?;
     pause_until(system, at(0.35))?;
+    if script.records.is_empty() {
+        let watched = seen.watch.insert(watch::Seen::default());
+        watch::play(system, &mut audience.pages, watched)?;
+    }
     control::play(system, &mut audience.pages, script, &mut seen)?;
     pause_until(system, at(1.0))?;
     data::finish(system, &mut seen)?;

@@ -88,3 +88,46 @@ describe("parseFrame", () => {
     }
   });
 });
+
+describe("what a gateway's watch says", () => {
+  const standing = (over: Record<string, unknown> = {}): string =>
+    JSON.stringify({
+      type: "standing",
+      patient: PATIENT,
+      at_ms: T0,
+      paused_until_ms: null,
+      loudest: "medium",
+      alarms: [
+        { number: 3, text: "** SpO2 84 < 90", priority: "medium", kind: "low", technical: false, state: "active", since_ms: T0 },
+      ],
+      score: { total: 5, missing: ["temperature"] },
+      category: "adult",
+      pregnant: false,
+      scale: "one",
+      oxygen: [true, T0],
+      consciousness: null,
+      limits: [{ quantity: 3, metric: "spo2", display: "SpO2", unit: "%", low: 90, extreme_low: 80, delay_s: 10, hysteresis: 1 }],
+      ...over,
+    });
+
+  it("is read whole", () => {
+    expect(parseFrame(standing())).toMatchObject({
+      alarms: [{ number: 3, text: "** SpO2 84 < 90", priority: "medium", state: "active", sinceMs: T0 }],
+      score: { is: "sum", total: 5, missing: ["temperature"] },
+      oxygen: true,
+      consciousness: null,
+      limits: [{ quantity: 3, low: 90, high: null, extremeLow: 80, delayS: 10 }],
+    });
+    expect(parseFrame(standing({ score: { refused: "pregnant" } }))).toMatchObject({ score: { is: "refused", why: "pregnant" } });
+    expect(parseFrame(`{"type":"contact","patient":"${PATIENT}","heard":false}`)).toEqual({ type: "contact", patient: PATIENT, heard: false });
+  });
+
+  it("is refused where it is wrong", () => {
+    expect(refusal(standing({ alarms: [{ number: 3, text: "x", priority: "loud", state: "active", since_ms: 1 }] }))).toBe("bad-field at alarms[0].priority");
+    expect(refusal(standing({ alarms: Array(65).fill({}) }))).toBe("bad-field at alarms");
+    expect(refusal(standing({ score: { total: 21, missing: [] } }))).toBe("bad-field at score.total");
+    expect(refusal(standing({ oxygen: ["yes", 1] }))).toBe("bad-field at oxygen");
+    expect(refusal(standing({ consciousness: ["asleep", 1] }))).toBe("bad-field at consciousness");
+    expect(refusal(`{"type":"contact","patient":"${PATIENT}"}`)).toBe("bad-field at heard");
+  });
+});

@@ -6,7 +6,7 @@ use caregate_protocol::policy::{Commitment, Grant, RelationshipId, Revocation};
 use k256::ecdsa::SigningKey;
 use ledger_client::verify::{self, slots};
 
-use super::super::ledger::{Caregate, Ledger, address, key, sign};
+use super::super::ledger::{Caregate, ICaregate, Ledger, address, key, sign};
 use super::{own, packed};
 
 struct Keys {
@@ -30,7 +30,7 @@ impl Keys {
             classes: 0x0102_0304,
             purposes: 0x0506_0708,
             from: 0x1111_2222_3333_4444,
-            until: 0x5555_6666_7777_8888,
+            until: 0x1111_2222_3777_8888,
             stale_bound_s: 0x090a_0b0c,
             version,
         }
@@ -46,7 +46,7 @@ impl Keys {
     fn revoke(&self, ledger: &Ledger, version: u64, by_revoke_key: bool) -> Caregate::revokeCall {
         let revocation = Revocation { relationship: self.relationship(), version };
         let digest = verify::revocation_digest(&revocation, &ledger.domain());
-        let r = Caregate::Revocation { relationship: revocation.relationship.0.into(), version };
+        let r = ICaregate::Revocation { relationship: revocation.relationship.0.into(), version };
         assert_eq!(ledger.view(Caregate::revocationDigestCall { r: r.clone() }), B256::from(digest));
         let (by, other) =
             if by_revoke_key { (&self.revoke, &self.grant) } else { (&self.grant, &self.revoke) };
@@ -60,8 +60,8 @@ impl Keys {
     }
 }
 
-fn message(grant: &Grant) -> Caregate::Grant {
-    Caregate::Grant {
+fn message(grant: &Grant) -> ICaregate::Grant {
+    ICaregate::Grant {
         relationship: grant.relationship.0.into(),
         grantee: grant.grantee.0.into(),
         classes: grant.classes,
@@ -118,8 +118,11 @@ fn refused_terms(ledger: &Ledger, keys: &Keys) {
     let never = Grant { until: terms.from, ..terms };
     let error: Caregate::TimesReversed = ledger.refused(&ledger.relay, refuse(&never));
     assert_eq!((error.from, error.until), (terms.from, terms.from));
+    let forever = Grant { until: u64::MAX, ..terms };
+    let error: Caregate::GrantTooLong = ledger.refused(&ledger.relay, refuse(&forever));
+    assert_eq!(error.durationS, u64::MAX - terms.from);
     // The revoke-only key grants nothing, nor does anybody else, nor the grant key of another relationship.
-    for by in [&keys.revoke, &ledger.registrar, &key(1002)] {
+    for by in [&keys.revoke, &ledger.governor, &key(1002)] {
         let call = keys.grant(ledger, &terms, by);
         let error: Caregate::WrongSigner = ledger.refused(&ledger.relay, call);
         assert_eq!(error.recovered, address(by));
@@ -127,13 +130,13 @@ fn refused_terms(ledger: &Ledger, keys: &Keys) {
     // Changed on the way: each field is signed.
     let good = keys.grant(ledger, &terms, &keys.grant);
     let changed = [
-        Caregate::Grant { grantee: Address::repeat_byte(9), ..good.g.clone() },
-        Caregate::Grant { classes: 1, ..good.g.clone() },
-        Caregate::Grant { purposes: 1, ..good.g.clone() },
-        Caregate::Grant { from: 1, ..good.g.clone() },
-        Caregate::Grant { until: u64::MAX, ..good.g.clone() },
-        Caregate::Grant { staleBoundS: u32::MAX, ..good.g.clone() },
-        Caregate::Grant { version: 9, ..good.g },
+        ICaregate::Grant { grantee: Address::repeat_byte(9), ..good.g.clone() },
+        ICaregate::Grant { classes: 1, ..good.g.clone() },
+        ICaregate::Grant { purposes: 1, ..good.g.clone() },
+        ICaregate::Grant { from: 1, ..good.g.clone() },
+        ICaregate::Grant { until: u64::MAX, ..good.g.clone() },
+        ICaregate::Grant { staleBoundS: u32::MAX, ..good.g.clone() },
+        ICaregate::Grant { version: 9, ..good.g },
     ];
     for g in changed {
         let _: Caregate::WrongSigner =
@@ -184,7 +187,7 @@ pub(super) fn revocations(ledger: &Ledger) {
     let wrong = [
         Caregate::revokeCall { byRevokeKey: false, ..good.clone() },
         Caregate::revokeCall { otherKey: address(&keys.revoke), ..good.clone() },
-        Caregate::revokeCall { r: Caregate::Revocation { version: 10, ..good.r.clone() }, ..good },
+        Caregate::revokeCall { r: ICaregate::Revocation { version: 10, ..good.r.clone() }, ..good },
     ];
     for call in wrong {
         let _: Caregate::WrongSigner = ledger.refused(&ledger.relay, call);
@@ -198,7 +201,7 @@ fn encoded(call: &impl alloy_sol_types::SolCall) -> Vec<u8> {
 fn bind(ledger: &Ledger, home: &SigningKey, bound: bool, version: u64) -> Caregate::bindDeviceCall {
     let commitment = Commitment([0xc0; 32]);
     let digest = verify::binding_digest(&commitment, bound, version, &ledger.domain());
-    let b = Caregate::DeviceBinding { commitment: commitment.0.into(), bound, version };
+    let b = ICaregate::DeviceBinding { commitment: commitment.0.into(), bound, version };
     assert_eq!(ledger.view(Caregate::bindingDigestCall { b: b.clone() }), B256::from(digest));
     Caregate::bindDeviceCall { b, signature: sign(home, &digest) }
 }

@@ -5,7 +5,7 @@ use caregate_protocol::policy::{Commitment, Emergency, Pseudonym};
 use k256::ecdsa::SigningKey;
 use ledger_client::verify::{self, slots};
 
-use super::super::ledger::{Caregate, Ledger, address, key, sign};
+use super::super::ledger::{Caregate, ICaregate, Ledger, address, key, sign};
 use super::{LONGEST_S, packed, recipient, set};
 
 fn emergency(domain: &SigningKey, from: u64, until: u64, number: u64) -> Emergency {
@@ -22,7 +22,7 @@ fn emergency(domain: &SigningKey, from: u64, until: u64, number: u64) -> Emergen
 
 fn open(ledger: &Ledger, e: &Emergency, by: &SigningKey) -> Caregate::openEmergencyCall {
     let digest = verify::emergency_digest(e, &ledger.domain());
-    let message = Caregate::Emergency {
+    let message = ICaregate::Emergency {
         pseudonym: e.pseudonym.0.into(),
         domain: e.domain.0.into(),
         clinician: e.clinician.0.into(),
@@ -39,8 +39,8 @@ pub(super) fn emergencies(ledger: &Ledger) {
     let (domain, now) = (key(40), ledger.now_s());
     let call = open(ledger, &emergency(&domain, now, now + 60, 1), &domain);
     let refuse = |status, flag| {
-        let _: Caregate::ParticipantSet =
-            ledger.accepted(&ledger.registrar, set(address(&domain), status, 0, flag));
+        let _: Caregate::ParticipantSet = ledger
+            .accepted(&ledger.governor, set(ledger, &ledger.governor, address(&domain), (status, 0, flag)));
         let error: Caregate::NotEmergencyParticipant = ledger.refused(&ledger.relay, call.clone());
         assert_eq!(error.domain, address(&domain));
     };
@@ -51,7 +51,8 @@ pub(super) fn emergencies(ledger: &Ledger) {
     let unknown = open(ledger, &emergency(&stranger, now, now + 60, 1), &stranger);
     let _: Caregate::NotEmergencyParticipant = ledger.refused(&ledger.relay, unknown);
 
-    let _: Caregate::ParticipantSet = ledger.accepted(&ledger.registrar, set(address(&domain), 1, 0, true));
+    let _: Caregate::ParticipantSet =
+        ledger.accepted(&ledger.governor, set(ledger, &ledger.governor, address(&domain), (1, 0, true)));
     let longest = emergency(&domain, now, now + LONGEST_S, 2);
     let call = open(ledger, &longest, &domain);
     let event: Caregate::EmergencyOpened = ledger.accepted(&ledger.relay, call.clone());
@@ -91,25 +92,30 @@ fn refused_emergencies(ledger: &Ledger, domain: &SigningKey, now: u64) {
         let error: Caregate::VersionNotRaised = ledger.refused(&ledger.relay, refuse(&old));
         assert_eq!((error.version, error.known), (number, 2));
     }
-    let call = open(ledger, &emergency(domain, now, now + 60, 3), &ledger.registrar);
+    let call = open(ledger, &emergency(domain, now, now + 60, 3), &ledger.governor);
     let error: Caregate::WrongSigner = ledger.refused(&ledger.relay, call);
-    assert_eq!(error.recovered, address(&ledger.registrar));
+    assert_eq!(error.recovered, address(&ledger.governor));
 }
 
 pub(super) fn reviews(ledger: &Ledger) {
     let (domain, now) = (key(40), ledger.now_s());
-    let review = |number| Caregate::reviewEmergencyCall {
-        pseudonym: [0xe1; 32].into(),
-        domain: address(&domain),
-        number,
+    let review = |number, by: &SigningKey| {
+        let digest =
+            verify::review_digest(&Pseudonym([0xe1; 32]), &recipient(&domain), number, &ledger.domain());
+        let r = ICaregate::EmergencyReview { pseudonym: [0xe1; 32].into(), domain: address(&domain), number };
+        assert_eq!(ledger.view(Caregate::reviewDigestCall { r: r.clone() }), B256::from(digest));
+        Caregate::reviewEmergencyCall { r, signature: sign(by, &digest) }
     };
-    let error: Caregate::NotRegistrar = ledger.refused(&ledger.relay, review(3));
-    assert_eq!(error.sender, address(&ledger.relay));
+    for by in [&ledger.relay, &domain] {
+        let error: Caregate::NotGovernor = ledger.refused(&ledger.relay, review(3, by));
+        assert_eq!(error.who, address(by));
+    }
     for number in [0, 2, 4] {
-        let error: Caregate::NotThisEmergency = ledger.refused(&ledger.registrar, review(number));
+        let call = review(number, &ledger.governor);
+        let error: Caregate::NotThisEmergency = ledger.refused(&ledger.relay, call);
         assert_eq!((error.number, error.known), (number, 3));
     }
-    let event: Caregate::EmergencyReviewed = ledger.accepted(&ledger.registrar, review(3));
+    let event: Caregate::EmergencyReviewed = ledger.accepted(&ledger.relay, review(3, &ledger.governor));
     assert_eq!((event.domain, event.number), (address(&domain), 3));
     let e = emergency(&domain, now, now + 60, 4);
     let [_, _, times] = slots::emergency(&e.pseudonym, &e.domain);

@@ -1,0 +1,126 @@
+//! What gateways' watches say: each patient's newest standing, and whether the gateway that signed it is heard.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
+
+use caregate_protocol::alarm::Standing;
+use caregate_protocol::beat::{Beat, BeatError};
+use caregate_protocol::id::{PatientId, SignerId};
+use caregate_protocol::segment::signer_id;
+use ed25519_dalek::VerifyingKey;
+use tokio::sync::watch;
+
+use crate::contact::Contact;
+use crate::opener::Opened;
+
+/// What is known of one patient.
+#[derive(Debug, Clone)]
+struct Known {
+    /// Who signed the newest segment, and when it was sealed.
+    signer: (i64, SignerId),
+    /// With its segment's sequence, which orders them: a gateway's clock may go back.
+    standing: Option<(u64, Arc<Standing>)>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    gateways: HashMap<SignerId, (VerifyingKey, Contact)>,
+    patients: BTreeMap<PatientId, Known>,
+}
+
+/// All patients', for all readers.
+#[derive(Debug, Default)]
+pub struct Bedside {
+    inner: RwLock<Inner>,
+    changed: watch::Sender<u64>,
+}
+
+impl Bedside {
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gateways whose heartbeats count.
+    pub fn know(&self, keys: impl IntoIterator<Item = VerifyingKey>) {
+        let gateways = keys.into_iter().map(|key| (signer_id(&key), (key, Contact::default())));
+        self.write().gateways.extend(gateways);
+    }
+
+    /// Takes what a segment says, where nothing newer is known.
+    pub fn opened(&self, segment: &Opened) {
+        let mut inner = self.write();
+        let signer = (segment.sealed_us, segment.signer);
+        let known = inner.patients.entry(segment.patient).or_insert(Known { signer, standing: None });
+        if signer.0 >= known.signer.0 {
+            known.signer = signer;
+        }
+        let mut is_news = false;
+        for standing in &segment.standings {
+            if known.standing.as_ref().is_none_or(|(sequence, _)| *sequence < segment.sequence) {
+                known.standing = Some((segment.sequence, Arc::new(standing.clone())));
+                is_news = true;
+            }
+        }
+        drop(inner);
+        if is_news {
+            self.changed.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// Takes a heartbeat from a core that may be anybody. Returns whether it counts: of other hospitals' gateways there are many.
+    pub fn beat(&self, bytes: &[u8], now: Instant) -> bool {
+        self.try_beat(bytes, now).unwrap_or(false)
+    }
+
+    fn try_beat(&self, bytes: &[u8], now: Instant) -> Result<bool, BeatError> {
+        let beat = Beat::decode(bytes)?;
+        let key = self.read().gateways.get(&beat.signer).map(|(key, _)| *key);
+        beat.verify(&key.ok_or(BeatError::Signer)?)?;
+        let mut inner = self.write();
+        let contact = inner.gateways.get_mut(&beat.signer).map(|(_, contact)| contact);
+        Ok(contact.is_some_and(|contact| contact.take(&beat, now)))
+    }
+
+    /// Each patient's newest standing.
+    #[must_use]
+    pub fn standings(&self) -> BTreeMap<PatientId, Arc<Standing>> {
+        let known = &self.read().patients;
+        let standing = |known: &Known| known.standing.as_ref().map(|(_, standing)| Arc::clone(standing));
+        known.iter().filter_map(|(patient, known)| Some((*patient, standing(known)?))).collect()
+    }
+
+    /// One patient's newest standing.
+    #[must_use]
+    pub fn standing(&self, patient: &PatientId) -> Option<Arc<Standing>> {
+        self.read().patients.get(patient)?.standing.as_ref().map(|(_, standing)| Arc::clone(standing))
+    }
+
+    /// Whether each patient's gateway is heard.
+    #[must_use]
+    pub fn contacts(&self, now: Instant) -> BTreeMap<PatientId, bool> {
+        let inner = self.read();
+        let heard = |known: &Known| {
+            inner.gateways.get(&known.signer.1).is_some_and(|(_, contact)| contact.is_heard(now))
+        };
+        inner.patients.iter().map(|(patient, known)| (*patient, heard(known))).collect()
+    }
+
+    /// The key of the gateway that watches a patient.
+    #[must_use]
+    pub fn gateway(&self, patient: &PatientId) -> Option<VerifyingKey> {
+        let inner = self.read();
+        let signer = inner.patients.get(patient)?.signer.1;
+        inner.gateways.get(&signer).map(|(key, _)| *key)
+    }
+
+    /// Raised with each new standing.
+    #[must_use]
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}

@@ -1,0 +1,36 @@
+//! What a stream tells of gateways' watches: each patient's newest standing, and whether their gateway is heard.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use caregate_protocol::alarm::view::PatientView;
+use caregate_protocol::id::PatientId;
+
+use crate::bedside::Bedside;
+use crate::message::Message;
+
+/// What a reader was told last.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// When the newest standing that it knows was said.
+    standings: BTreeMap<PatientId, i64>,
+    contacts: BTreeMap<PatientId, bool>,
+}
+
+impl Told {
+    /// What the reader does not know yet.
+    pub(super) fn news(&mut self, bedside: &Bedside, now: Instant) -> Vec<Message<'static>> {
+        let mut news = Vec::new();
+        for (patient, standing) in bedside.standings() {
+            if self.standings.insert(patient, standing.at_us) != Some(standing.at_us) {
+                news.push(Message::Standing(Box::new(PatientView::new(patient, &standing))));
+            }
+        }
+        for (patient, heard) in bedside.contacts(now) {
+            if self.contacts.insert(patient, heard) != Some(heard) {
+                news.push(Message::Contact { patient, heard });
+            }
+        }
+        news
+    }
+}

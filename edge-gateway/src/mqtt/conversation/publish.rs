@@ -1,0 +1,214 @@
+//! What a client publishes: where it may go, in which order it is answered, and when others see it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Action, CloseReason, Conversation, Phase, Unanswered};
+use crate::ingest::Verdict;
+use crate::mqtt::access::{Tree, own_tree};
+use crate::mqtt::hub::{Exact, Hub, Message, SessionKey};
+use crate::mqtt::limits::{TOPIC_ALIASES_MAX, TOPIC_BYTES_MAX, UNRELEASED_MAX};
+use crate::mqtt::window::cost;
+use crate::mqtt::wire::{Ack, Packet, PacketId, Publish, QoS, Reason, Version};
+
+impl Conversation {
+    pub(super) fn handle_publish(
+        &mut self,
+        mut publish: Publish,
+        now: Duration,
+        hub: &mut Hub,
+        out: &mut Vec<Action>,
+    ) {
+        if let Err(reason) = self.resolve_alias(&mut publish) {
+            return self.close(reason, now, hub, out);
+        }
+        self.rate.take(now);
+        let Some(key) = self.client().map(|client| client.key.clone()) else { return };
+        let tree = own_tree(&key.device, &publish.topic);
+        let refusal = if publish.topic.len() > TOPIC_BYTES_MAX {
+            Some(CloseReason::TopicTooLong)
+        } else if tree.is_none() {
+            Some(CloseReason::ForeignTopic)
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            return self.refuse_publish(&publish, reason, now, hub, out);
+        }
+        if let (QoS::ExactlyOnce, Some(packet_id)) = (publish.qos, publish.packet_id)
+            && !self.is_new(packet_id, hub, out)
+        {
+            return;
+        }
+        if publish.qos != QoS::AtMostOnce && self.is_beyond_quota(&key, hub) {
+            if let (QoS::ExactlyOnce, Some(packet_id), Some(client)) =
+                (publish.qos, publish.packet_id, self.client())
+            {
+                hub.settle_exact(&key, packet_id, client.number, false);
+            }
+            return self.close(CloseReason::ReceiveMaximum, now, hub, out);
+        }
+        // A slice of the read buffer would keep the whole buffer for as long as the verdict takes.
+        publish.payload = Bytes::copy_from_slice(&publish.payload);
+        let (qos, packet_id) = (publish.qos, publish.packet_id);
+        let size = cost(&publish.topic, &publish.payload);
+        let message = Message::of_publish(publish, &key, now);
+        if tree == Some(Tree::Local) {
+            return self.deliver_at_once(qos, packet_id, message, now, hub, out);
+        }
+        out.push(Action::Forward(message.topic.clone(), message.payload.clone()));
+        self.acknowledgeable += usize::from(packet_id.is_some());
+        self.outstanding.push(size, Unanswered::Waits { qos, packet_id, message });
+    }
+
+    /// Whether the client has as many on their way as it may (§3.3.4): those without acknowledgement, and QoS 2 until PUBREL.
+    fn is_beyond_quota(&self, key: &SessionKey, hub: &Hub) -> bool {
+        let unreleased = hub.unreleased(key);
+        match self.version {
+            Version::V5 => self.acknowledgeable + unreleased >= self.limits.inflight_max,
+            Version::V4 => unreleased >= UNRELEASED_MAX,
+        }
+    }
+
+    /// Puts the topic for its alias, and notes a new one (§3.3.2.3.4).
+    fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), CloseReason> {
+        let Some(alias) = publish.properties.topic_alias else { return Ok(()) };
+        if alias > TOPIC_ALIASES_MAX {
+            return Err(CloseReason::TopicAlias);
+        }
+        if publish.topic.is_empty() {
+            publish.topic.clone_from(self.aliases.get(&alias).ok_or(CloseReason::TopicAlias)?);
+        } else if publish.topic.len() <= TOPIC_BYTES_MAX {
+            self.aliases.insert(alias, publish.topic.clone());
+        }
+        Ok(())
+    }
+
+    /// To a topic that is not the client's: 5.0 says so in the acknowledgement, otherwise the connection closes.
+    fn refuse_publish(
+        &mut self,
+        publish: &Publish,
+        reason: CloseReason,
+        now: Duration,
+        hub: &mut Hub,
+        out: &mut Vec<Action>,
+    ) {
+        match (self.version, publish.packet_id, reason.reason()) {
+            (Version::V5, Some(packet_id), Some(code)) => {
+                self.answer(acknowledgement(publish.qos, packet_id, code), out);
+            }
+            _ => self.close(reason, now, hub, out),
+        }
+    }
+
+    /// Whether a QoS 2 PUBLISH is to be handed on; if not, it is answered here (MQTT-4.3.3-10).
+    fn is_new(&mut self, packet_id: PacketId, hub: &mut Hub, out: &mut Vec<Action>) -> bool {
+        let Some(client) = self.client() else { return false };
+        match (hub.begin_exact(&client.key, packet_id, client.number), self.version) {
+            (Exact::New, _) => return true,
+            (Exact::Again, _) => self.answer(Packet::PubRec(Ack::new(packet_id, Reason::SUCCESS)), out),
+            (Exact::OnItsWay, Version::V5) => {
+                let ack = Ack::new(packet_id, Reason::PACKET_IDENTIFIER_IN_USE);
+                self.answer(Packet::PubRec(ack), out);
+            }
+            // The one PUBREC that is to come is for both.
+            (Exact::OnItsWay, Version::V4) => {}
+        }
+        false
+    }
+
+    /// Between clients in the home: nothing to store.
+    fn deliver_at_once(
+        &mut self,
+        qos: QoS,
+        packet_id: Option<PacketId>,
+        message: Message,
+        now: Duration,
+        hub: &mut Hub,
+        out: &mut Vec<Action>,
+    ) {
+        self.settle((qos, packet_id, message), Some(Verdict::Stored), now, hub);
+        if let Some(packet_id) = packet_id {
+            self.answer(acknowledgement(qos, packet_id, Reason::SUCCESS), out);
+        }
+    }
+
+    /// Sends an answer that is known, behind those that are not.
+    fn answer(&mut self, packet: Packet, out: &mut Vec<Action>) {
+        if self.outstanding.is_empty() {
+            return out.push(Action::Send(packet));
+        }
+        self.acknowledgeable += 1;
+        self.outstanding.push(crate::mqtt::limits::PUBLISH_OVERHEAD_BYTES, Unanswered::Known(packet));
+    }
+
+    /// Takes in the verdict on the oldest PUBLISH that waits for one; `None` where the pipeline went away without one, which counts as
+    /// refused. A refused QoS 0 PUBLISH is only lost, as QoS 0 allows (§4.3.1). Also after the connection has closed: others still
+    /// see what was stored.
+    pub fn handle_verdict(
+        &mut self,
+        verdict: Option<Verdict>,
+        now: Duration,
+        hub: &mut Hub,
+        out: &mut Vec<Action>,
+    ) {
+        if let Some(Unanswered::Waits { qos, packet_id, message }) = self.pop() {
+            let stored = self.settle((qos, packet_id, message), verdict, now, hub);
+            match (packet_id, stored, self.version) {
+                (Some(packet_id), true, _) => {
+                    self.say(acknowledgement(qos, packet_id, Reason::SUCCESS), out);
+                }
+                (Some(packet_id), false, Version::V5) => {
+                    self.say(acknowledgement(qos, packet_id, Reason::QUOTA_EXCEEDED), out);
+                }
+                (Some(_), false, Version::V4) => self.drain(CloseReason::Refused, now),
+                (None, _, _) => {}
+            }
+        }
+        while let Some(Unanswered::Known(_)) = self.outstanding.oldest_mut() {
+            if let Some(Unanswered::Known(packet)) = self.pop() {
+                self.say(packet, out);
+            }
+        }
+        self.close_if_drained(now, hub, out);
+    }
+
+    /// A PUBLISH has its verdict: those who subscribed see it if it was stored, at QoS 2 once. Returns whether it is acknowledged.
+    fn settle(
+        &self,
+        (qos, packet_id, message): (QoS, Option<PacketId>, Message),
+        verdict: Option<Verdict>,
+        now: Duration,
+        hub: &mut Hub,
+    ) -> bool {
+        let acknowledged = matches!(verdict, Some(Verdict::Stored | Verdict::Quarantined));
+        let mut first = true;
+        if let (QoS::ExactlyOnce, Some(packet_id), Some(client)) = (qos, packet_id, self.client()) {
+            first = hub.settle_exact(&client.key, packet_id, client.number, acknowledged);
+        }
+        if verdict == Some(Verdict::Stored) && first {
+            hub.publish(&Arc::new(message), now);
+        }
+        acknowledged
+    }
+
+    fn pop(&mut self) -> Option<Unanswered> {
+        let unanswered = self.outstanding.pop()?;
+        let counts = !matches!(unanswered, Unanswered::Waits { packet_id: None, .. });
+        self.acknowledgeable -= usize::from(counts);
+        Some(unanswered)
+    }
+
+    fn say(&self, packet: Packet, out: &mut Vec<Action>) {
+        if matches!(self.phase, Phase::Up { .. } | Phase::Draining { .. }) {
+            out.push(Action::Send(packet));
+        }
+    }
+}
+
+fn acknowledgement(qos: QoS, packet_id: PacketId, reason: Reason) -> Packet {
+    let ack = Ack::new(packet_id, reason);
+    if qos == QoS::ExactlyOnce { Packet::PubRec(ack) } else { Packet::PubAck(ack) }
+}

@@ -1,0 +1,151 @@
+//! Who is sent what: subscriptions, and messages to all that match.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use caregate_protocol::id::DeviceId;
+
+use super::message::{Delivery, Message, SessionKey};
+use super::session::{Match, Session};
+use super::{Effect, Hub};
+use crate::mqtt::access::{Access, is_own};
+use crate::mqtt::filter;
+use crate::mqtt::limits::{SUBSCRIPTIONS_MAX, SUBSCRIPTIONS_PER_SESSION};
+use crate::mqtt::wire::{Filter, QoS, Reason};
+
+impl Hub {
+    /// SUBSCRIBE (§3.8.4): a code for each filter, and retained messages on their way.
+    pub fn subscribe(
+        &mut self,
+        key: &SessionKey,
+        filters: &[Filter],
+        id: Option<u32>,
+        access: &Access,
+        now: Duration,
+    ) -> Vec<Reason> {
+        filters.iter().map(|filter| self.subscribe_one(key, filter, id, access, now)).collect()
+    }
+
+    fn subscribe_one(
+        &mut self,
+        key: &SessionKey,
+        filter: &Filter,
+        id: Option<u32>,
+        access: &Access,
+        now: Duration,
+    ) -> Reason {
+        let path = filter::shared(&filter.path).filter(|_| filter::is_shared(&filter.path));
+        let path = path.map_or(filter.path.as_str(), |(_, path)| path);
+        let bound = self.bound.as_ref().is_none_or(|bound| bound.contains(&key.device));
+        if !access.may_read(&key.device, path) || !(bound || is_own(&key.device, path)) {
+            return Reason::NOT_AUTHORIZED;
+        }
+        let all: usize = self.sessions.values().map(|session| session.subscriptions.len()).sum();
+        let Some(session) = self.sessions.get_mut(key) else { return Reason::UNSPECIFIED_ERROR };
+        let is_known = session.subscriptions.iter().any(|old| old.is(&filter.path));
+        let full = all >= SUBSCRIPTIONS_MAX || session.subscriptions.len() >= SUBSCRIPTIONS_PER_SESSION;
+        if full && !is_known {
+            return Reason::QUOTA_EXCEEDED;
+        }
+        let is_new = session.subscribe(filter, id);
+        if Session::wants_retained(filter, is_new) {
+            for message in self.retained.matching(path, now) {
+                let how = Match {
+                    qos: Some(filter.qos.min(message.qos)),
+                    retain: true,
+                    ids: id.into_iter().collect(),
+                };
+                self.enqueue(key, &message, how);
+            }
+        }
+        Reason(filter.qos.bits())
+    }
+
+    /// Only these devices may read more than their own from now on; the others lose it at once.
+    pub fn bind(&mut self, bound: BTreeSet<DeviceId>) {
+        for (key, session) in self.sessions.iter_mut().filter(|(key, _)| !bound.contains(&key.device)) {
+            session.subscriptions.retain(|subscription| is_own(&key.device, &subscription.path));
+            session.outbox.retain(|topic| is_own(&key.device, topic));
+        }
+        self.bound = Some(bound);
+    }
+
+    /// UNSUBSCRIBE (§3.10.4): a code for each filter.
+    pub fn unsubscribe(&mut self, key: &SessionKey, filters: &[String]) -> Vec<Reason> {
+        let Some(session) = self.sessions.get_mut(key) else { return Vec::new() };
+        let mut remove = |filter: &String| match session.subscriptions.iter().position(|old| old.is(filter)) {
+            Some(at) => {
+                session.subscriptions.remove(at);
+                Reason::SUCCESS
+            }
+            None => Reason::NO_SUBSCRIPTION_EXISTED,
+        };
+        filters.iter().map(&mut remove).collect()
+    }
+
+    /// Delivers a message to all who subscribed, and keeps it where it is to be retained.
+    pub fn publish(&mut self, message: &Arc<Message>, now: Duration) {
+        if message.retain {
+            self.counts.retained += self.retained.set(message, now);
+        }
+        let mut shares: BTreeMap<(String, String), Vec<(SessionKey, Match)>> = BTreeMap::new();
+        let mut own = Vec::new();
+        for (key, session) in self.sessions.iter().filter(|(_, session)| !session.subscriptions.is_empty()) {
+            let how = session.match_of(key, message);
+            if how.qos.is_some() {
+                own.push((key.clone(), how));
+            }
+            for (share, path, how) in session.shares_of(key, message) {
+                shares.entry((share.to_owned(), path.to_owned())).or_default().push((key.clone(), how));
+            }
+        }
+        for (key, how) in own {
+            self.enqueue(&key, message, how);
+        }
+        for (share, members) in shares {
+            if let Some((key, how)) = self.turn(&share, members) {
+                self.enqueue(&key, message, how);
+                self.turns.insert(share, key);
+            }
+        }
+    }
+
+    /// The member after the last one that is connected and has room; else the next at all.
+    fn turn(
+        &self,
+        share: &(String, String),
+        mut members: Vec<(SessionKey, Match)>,
+    ) -> Option<(SessionKey, Match)> {
+        if let Some(last) = self.turns.get(share) {
+            let after = members.partition_point(|(key, _)| key <= last);
+            let count = members.len().max(1);
+            members.rotate_left(after % count);
+        }
+        let is_ready = |key: &SessionKey| {
+            self.sessions
+                .get(key)
+                .is_some_and(|session| session.connection.is_some() && session.outbox.has_room())
+        };
+        let at = members.iter().position(|(key, _)| is_ready(key)).unwrap_or(0);
+        (at < members.len()).then(|| members.swap_remove(at))
+    }
+
+    fn enqueue(&mut self, key: &SessionKey, message: &Arc<Message>, how: Match) {
+        let all = self.outbox_bytes();
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let others = all - session.outbox.bytes();
+        let delivery = Delivery {
+            message: Arc::clone(message),
+            qos: how.qos.unwrap_or(QoS::AtMostOnce),
+            retain: how.retain,
+            subscription_ids: how.ids,
+        };
+        session.outbox.push(delivery, others, &mut self.counts);
+        if let Some(number) = session.connection
+            && self.effects.last() != Some(&Effect::Wake(number))
+        {
+            self.effects.push(Effect::Wake(number));
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! A session's state (§4.1): subscriptions, what is still to be sent, QoS 2 identifiers that are taken, and its will.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::mqtt::filter;
+use crate::mqtt::limits::UNRELEASED_MAX;
+use crate::mqtt::wire::{Filter, PacketId, QoS, RetainHandling, Will};
+
+use super::ConnectionNumber;
+use super::message::{Message, SessionKey};
+use super::outbox::Outbox;
+
+/// One subscription.
+#[derive(Debug, Clone)]
+pub(super) struct Subscription {
+    /// Without `$share/{name}/`.
+    pub(super) path: String,
+    /// The name of a shared one.
+    pub(super) share: Option<String>,
+    pub(super) qos: QoS,
+    no_local: bool,
+    retain_as_published: bool,
+    id: Option<u32>,
+}
+
+impl Subscription {
+    pub(super) fn new(filter: &Filter, id: Option<u32>) -> Self {
+        let (share, path) = match filter::shared(&filter.path).filter(|_| filter::is_shared(&filter.path)) {
+            Some((name, path)) => (Some(name.to_owned()), path),
+            None => (None, filter.path.as_str()),
+        };
+        Self {
+            path: path.to_owned(),
+            share,
+            qos: filter.qos,
+            no_local: filter.no_local,
+            retain_as_published: filter.retain_as_published,
+            id,
+        }
+    }
+
+    pub(super) fn is(&self, filter: &str) -> bool {
+        match &self.share {
+            None => self.path == filter,
+            Some(name) => filter::shared(filter).is_some_and(|(n, path)| n == name && path == self.path),
+        }
+    }
+
+    fn matches(&self, message: &Message, key: &SessionKey) -> bool {
+        filter::matches(&self.path, &message.topic)
+            && !(self.no_local && message.publisher.as_ref() == Some(key))
+    }
+}
+
+/// How a message goes to a session: one copy for all its subscriptions that match (§3.3.4).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Match {
+    pub(super) qos: Option<QoS>,
+    pub(super) retain: bool,
+    pub(super) ids: Vec<u32>,
+}
+
+impl Match {
+    fn add(&mut self, subscription: &Subscription, message: &Message) {
+        self.qos = self.qos.max(Some(subscription.qos.min(message.qos)));
+        self.retain |= message.retain && subscription.retain_as_published;
+        self.ids.extend(subscription.id);
+    }
+}
+
+/// A QoS 2 identifier of the client's that is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exactly {
+    /// The pipeline has it, by way of this connection.
+    Waits(ConnectionNumber),
+    /// Stored; PUBREC was sent or will be.
+    Received,
+}
+
+/// What a QoS 2 PUBLISH is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exact {
+    /// One to be handed on.
+    New,
+    /// The same is on its way over this very connection.
+    OnItsWay,
+    /// A repetition of one that is stored.
+    Again,
+}
+
+/// A will and when it is due.
+#[derive(Debug)]
+pub(super) struct Testament {
+    pub(super) will: Will,
+    pub(super) due: Option<Duration>,
+}
+
+/// One session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) connection: Option<ConnectionNumber>,
+    /// After the connection has gone.
+    pub(super) expiry: Duration,
+    /// While there is no connection.
+    pub(super) expires: Option<Duration>,
+    pub(super) subscriptions: Vec<Subscription>,
+    exactly: BTreeMap<PacketId, Exactly>,
+    pub(super) outbox: Outbox,
+    pub(super) testament: Option<Testament>,
+}
+
+impl Session {
+    pub(super) fn new() -> Self {
+        Self {
+            connection: None,
+            expiry: Duration::ZERO,
+            expires: None,
+            subscriptions: Vec::new(),
+            exactly: BTreeMap::new(),
+            outbox: Outbox::new(),
+            testament: None,
+        }
+    }
+
+    /// Makes or replaces a subscription (§3.8.4); returns whether it is new.
+    pub(super) fn subscribe(&mut self, filter: &Filter, id: Option<u32>) -> bool {
+        let subscription = Subscription::new(filter, id);
+        match self.subscriptions.iter_mut().find(|old| old.is(&filter.path)) {
+            Some(old) => {
+                *old = subscription;
+                false
+            }
+            None => {
+                self.subscriptions.push(subscription);
+                true
+            }
+        }
+    }
+
+    /// Whether a subscription brings retained messages.
+    pub(super) fn wants_retained(filter: &Filter, new: bool) -> bool {
+        !filter::is_shared(&filter.path)
+            && match filter.retain_handling {
+                RetainHandling::Send => true,
+                RetainHandling::SendIfNew => new,
+                RetainHandling::DontSend => false,
+            }
+    }
+
+    /// How the message goes to this session by its own subscriptions.
+    pub(super) fn match_of(&self, key: &SessionKey, message: &Message) -> Match {
+        let mut found = Match::default();
+        for subscription in self.subscriptions.iter().filter(|s| s.share.is_none() && s.matches(message, key))
+        {
+            found.add(subscription, message);
+        }
+        found
+    }
+
+    /// And by shared ones: name, filter and how.
+    pub(super) fn shares_of<'a>(
+        &'a self,
+        key: &'a SessionKey,
+        message: &'a Message,
+    ) -> impl Iterator<Item = (&'a str, &'a str, Match)> {
+        self.subscriptions.iter().filter_map(move |subscription| {
+            let share = subscription.share.as_deref().filter(|_| subscription.matches(message, key))?;
+            let mut found = Match::default();
+            found.add(subscription, message);
+            Some((share, subscription.path.as_str(), found))
+        })
+    }
+
+    /// A QoS 2 PUBLISH has come over `connection`.
+    pub(super) fn begin(&mut self, packet_id: PacketId, connection: ConnectionNumber) -> Exact {
+        match self.exactly.get(&packet_id) {
+            Some(Exactly::Received) => Exact::Again,
+            Some(Exactly::Waits(number)) if *number == connection => Exact::OnItsWay,
+            // What the pipeline makes of the older one no longer matters: it recognises the repetition.
+            Some(Exactly::Waits(_)) | None => {
+                if self.exactly.len() >= 2 * UNRELEASED_MAX {
+                    // Of connections that are gone, and whose verdicts never came.
+                    self.exactly
+                        .retain(|_, state| !matches!(state, Exactly::Waits(old) if *old != connection));
+                }
+                self.exactly.insert(packet_id, Exactly::Waits(connection));
+                Exact::New
+            }
+        }
+    }
+
+    /// Its verdict has come; whether the message is to be delivered.
+    pub(super) fn settle(&mut self, packet_id: PacketId, connection: ConnectionNumber, stored: bool) -> bool {
+        if self.exactly.get(&packet_id) != Some(&Exactly::Waits(connection)) {
+            return false;
+        }
+        if stored {
+            self.exactly.insert(packet_id, Exactly::Received);
+        } else {
+            self.exactly.remove(&packet_id);
+        }
+        stored
+    }
+
+    /// PUBREL; whether there was such a message.
+    pub(super) fn release(&mut self, packet_id: PacketId) -> bool {
+        let there = self.exactly.get(&packet_id) == Some(&Exactly::Received);
+        if there {
+            self.exactly.remove(&packet_id);
+        }
+        there
+    }
+
+    /// QoS 2 messages that are stored and wait for PUBREL.
+    pub(super) fn unreleased(&self) -> usize {
+        self.exactly.values().filter(|state| **state == Exactly::Received).count()
+    }
+}

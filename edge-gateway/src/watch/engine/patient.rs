@@ -1,0 +1,452 @@
+//! One patient's watch: series, conditions, alarms and score. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use caregate_protocol::alarm::{
+    ALARMS_MAX, Alarm, Category, HANDLED_MAX, Handled, Kind, Limits, Priority, Score, Settings, Standing,
+    State,
+};
+use caregate_protocol::code;
+use caregate_protocol::command::Action;
+use caregate_protocol::id::{DeviceId, RecipientId};
+
+use super::condition::{Condition, Side, Threshold};
+use super::defaults::{HEART_RATE, PULSE_RATE, limits_of};
+use super::inputs::Inputs;
+use super::rules::{is_continuous, priority, thresholds};
+use super::series::Series;
+use super::{Kept, Now, Observation, What};
+
+/// Series of one patient: 16 devices with four each. What comes beyond is not watched, and counted.
+pub const SERIES_MAX: usize = 64;
+/// How long a score lasts before it alarms: a nurse who turns a patient is no deterioration.
+const SCORE_DELAY: Duration = Duration::from_secs(30);
+/// Implausible values count as going on for so long after the last.
+const IMPLAUSIBLE_FOR: Duration = Duration::from_secs(30);
+/// A change of the score alone is told so often at most.
+const SCORE_TOLD_EVERY: Duration = Duration::from_secs(30);
+/// So often all is told again, for who joined meanwhile.
+pub const TOLD_EVERY: Duration = Duration::from_secs(60);
+/// After so long without a reading a patient without alarms is not told of any more.
+const QUIET_AFTER: Duration = Duration::from_secs(600);
+/// NEWS2's thresholds (emergency and urgent response).
+const SCORE_HIGH: u8 = 7;
+const SCORE_MEDIUM: u8 = 5;
+/// A single parameter that scores this much asks for a review.
+const SCORE_SINGLE: u8 = 3;
+
+/// What tells one alarm of a patient from another.
+type Key = (Kind, Option<u16>, Option<DeviceId>);
+/// The limit alarms of one series, by kind.
+type Guards = BTreeMap<Kind, Condition>;
+
+/// What is watched of one patient.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Patient {
+    kept: Kept,
+    series: BTreeMap<(DeviceId, u16), Series>,
+    guards: BTreeMap<(DeviceId, u16), Guards>,
+    scores: Guards,
+    inputs: Inputs,
+    leads_off: BTreeMap<DeviceId, Duration>,
+    implausible: BTreeMap<DeviceId, Duration>,
+    alarms: BTreeMap<Key, Alarm>,
+    score: Option<Score>,
+    score_told: Option<Duration>,
+    heard: Option<Duration>,
+    told: Option<Duration>,
+    told_us: i64,
+    changed: bool,
+    /// Alarms that found no room.
+    pub(super) crowded: u64,
+}
+
+impl Patient {
+    /// As it was kept; what latched is there again.
+    #[must_use]
+    pub(super) fn new(kept: Kept) -> Self {
+        let key = |alarm: &Alarm| (alarm.kind, alarm.quantity, alarm.device.clone());
+        let alarms = kept.latched.iter().map(|alarm| (key(alarm), alarm.clone())).collect();
+        Self { kept, alarms, changed: true, ..Self::default() }
+    }
+
+    /// What must survive a restart.
+    #[must_use]
+    pub(super) fn kept(&self) -> Kept {
+        let latched = self.alarms.values().filter(|a| a.kind.latches() && a.state != State::Acknowledged);
+        // A condition may have ended while nobody looked.
+        let latched = latched.map(|alarm| Alarm { state: State::Latched, ..alarm.clone() });
+        Kept { latched: latched.collect(), ..self.kept.clone() }
+    }
+
+    /// The limits in force: defaults, the site's, and what staff set, in this order.
+    #[must_use]
+    pub(super) fn limits(&self, site: &BTreeMap<u16, Limits>) -> BTreeMap<u16, Limits> {
+        let mut limits = limits_of(self.kept.settings.category.unwrap_or(Category::Adult));
+        limits.extend(site);
+        limits.extend(&self.kept.settings.limits);
+        limits
+    }
+
+    /// Notes a reading. Returns how many of its series' numbers are missing; none where the series is not watched.
+    pub(super) fn observe(
+        &mut self,
+        seen: &Observation,
+        site: &BTreeMap<u16, Limits>,
+        now: Now,
+    ) -> Option<u64> {
+        self.heard = Some(now.at);
+        if seen.what == What::Event {
+            self.event(seen, now);
+            return Some(0);
+        }
+        let key = (seen.device.clone(), seen.quantity);
+        if !self.series.contains_key(&key) && self.series.len() >= SERIES_MAX {
+            return None;
+        }
+        let series = self.series.entry(key.clone()).or_default();
+        let (is_now, missing) = series.note(seen.seq, seen.sensor_us, seen.received_us, now.at);
+        self.end(&(Kind::NoData, Some(seen.quantity), Some(seen.device.clone())));
+        if let (What::Numeric(value), true) = (seen.what, is_now) {
+            self.numeric(&key, value, site, now);
+        }
+        Some(missing)
+    }
+
+    fn numeric(&mut self, key: &(DeviceId, u16), value: f64, site: &BTreeMap<u16, Limits>, now: Now) {
+        let (device, quantity) = (&key.0, key.1);
+        if quantity == HEART_RATE && value > 0.0 && self.leads_off.remove(device).is_some() {
+            self.end(&(Kind::LeadsOff, None, Some(device.clone())));
+        }
+        self.inputs.note(quantity, value, now.at);
+        let limits = self.limits(site).get(&quantity).copied();
+        let guards = self.guards.entry(key.clone()).or_default();
+        for (kind, threshold) in thresholds(quantity, limits) {
+            guards.entry(kind).or_default().see(&threshold, value, now.at);
+        }
+        self.judge(key, limits, now);
+    }
+
+    /// Raises and ends the limit alarms of one series. Where an extreme one is there, the plain one is not.
+    fn judge(&mut self, (device, quantity): &(DeviceId, u16), limits: Option<Limits>, now: Now) {
+        let Some(guards) = self.guards.get(&(device.clone(), *quantity)) else { return };
+        // The heart's rate is watched where there is one, not both.
+        let is_second = *quantity == PULSE_RATE && self.has_heart_rate(now.at);
+        let value = |kind: Kind| guards.get(&kind).and_then(Condition::value).filter(|_| !is_second);
+        let covered = |kind: Kind| {
+            let by: &[Kind] = match kind {
+                Kind::Low => &[Kind::ExtremeLow, Kind::Asystole, Kind::Apnoea],
+                Kind::ExtremeLow => &[Kind::Asystole],
+                Kind::High => &[Kind::ExtremeHigh],
+                Kind::ExtremeHigh
+                | Kind::Asystole
+                | Kind::Apnoea
+                | Kind::Score
+                | Kind::Fall
+                | Kind::Button
+                | Kind::LeadsOff
+                | Kind::NoData
+                | Kind::Implausible => &[],
+            };
+            by.iter().any(|kind| value(*kind).is_some())
+        };
+        let verdicts: Vec<_> =
+            [Kind::Asystole, Kind::Apnoea, Kind::ExtremeLow, Kind::ExtremeHigh, Kind::Low, Kind::High]
+                .into_iter()
+                .map(|kind| (kind, value(kind).filter(|_| !covered(kind))))
+                .collect();
+        let limit = |kind| {
+            let all = thresholds(*quantity, limits);
+            all.into_iter().find(|(of, _)| *of == kind).map(|(_, threshold)| threshold.limit)
+        };
+        for (kind, value) in verdicts {
+            let key = (kind, Some(*quantity), Some(device.clone()));
+            match value {
+                Some(value) => self.raise(key, Some(value), limit(kind), now),
+                None => self.end(&key),
+            }
+        }
+    }
+
+    fn has_heart_rate(&self, now: Duration) -> bool {
+        self.series.iter().any(|((_, quantity), series)| *quantity == HEART_RATE && series.is_fresh(now))
+    }
+
+    fn event(&mut self, seen: &Observation, now: Now) {
+        let device = Some(seen.device.clone());
+        match code::by_number(seen.quantity).map(|row| row.name) {
+            Some("fall") => self.raise((Kind::Fall, Some(seen.quantity), device), None, None, now),
+            Some("button") => self.raise((Kind::Button, Some(seen.quantity), device), None, None, now),
+            Some("leads-off") => {
+                self.leads_off.insert(seen.device.clone(), now.at);
+                self.raise((Kind::LeadsOff, None, device), None, None, now);
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// Notes a value that nobody can have.
+    pub(super) fn implausible(&mut self, device: &DeviceId, now: Now) {
+        self.implausible.insert(device.clone(), now.at);
+        self.raise((Kind::Implausible, None, Some(device.clone())), None, None, now);
+    }
+
+    /// Looks at the clock.
+    pub(super) fn tick(&mut self, site: &BTreeMap<u16, Limits>, now: Now) {
+        if self.kept.settings.paused_until_us.is_some_and(|until| now.unix_us >= until) {
+            self.kept.settings.paused_until_us = None;
+            self.changed = true;
+        }
+        let limits = self.limits(site);
+        let keys: Vec<_> = self.guards.keys().cloned().collect();
+        for key in keys {
+            let of = limits.get(&key.1).copied();
+            let is_fresh = self.series.get(&key).is_some_and(|series| series.is_fresh(now.at));
+            if is_continuous(key.1) && !is_fresh {
+                // What is not measured any more has no value that could be beyond a limit.
+                self.guards.insert(key.clone(), Guards::new());
+            } else if let Some(guards) = self.guards.get_mut(&key) {
+                for (kind, threshold) in thresholds(key.1, of) {
+                    guards.entry(kind).or_default().pass(&threshold, now.at);
+                }
+            }
+            self.judge(&key, of, now);
+        }
+        self.miss(now);
+        let over = |at: &Duration| now.at.saturating_sub(*at) >= IMPLAUSIBLE_FOR;
+        let over: Vec<_> =
+            self.implausible.iter().filter(|(_, at)| over(at)).map(|(device, _)| device.clone()).collect();
+        for device in over {
+            self.implausible.remove(&device);
+            self.end(&(Kind::Implausible, None, Some(device)));
+        }
+        self.rate(now);
+    }
+
+    /// Series that should have come and did not.
+    fn miss(&mut self, now: Now) {
+        let lost = |((device, quantity), series): (&(DeviceId, u16), &Series)| {
+            let is_lost = series.is_lost(!is_continuous(*quantity), now.at);
+            is_lost.then(|| (Kind::NoData, Some(*quantity), Some(device.clone())))
+        };
+        let lost: Vec<Key> = self.series.iter().filter_map(lost).collect();
+        lost.into_iter().for_each(|key| self.raise(key, None, None, now));
+    }
+
+    /// The score, and its alarm.
+    fn rate(&mut self, now: Now) {
+        let score = self.inputs.score(&self.kept.settings, now.at, now.unix_us);
+        let (total, single) = match score {
+            Score::Refused(_) => (0, false),
+            Score::Sum { total, parts } => (total, parts.contains(&Some(SCORE_SINGLE))),
+        };
+        let levels = [
+            (Kind::ExtremeHigh, total >= SCORE_HIGH),
+            (Kind::High, total >= SCORE_MEDIUM),
+            (Kind::Score, single),
+        ];
+        let threshold = Threshold { side: Side::High, limit: 0.5, hysteresis: 0.0, delay: SCORE_DELAY };
+        for (level, is_there) in levels {
+            self.scores.entry(level).or_default().see(&threshold, f64::from(u8::from(is_there)), now.at);
+        }
+        let is_there = |kind| self.scores.get(&kind).and_then(Condition::value).is_some();
+        let found = if is_there(Kind::ExtremeHigh) {
+            Some((Priority::High, Some(SCORE_HIGH)))
+        } else if is_there(Kind::High) {
+            Some((Priority::Medium, Some(SCORE_MEDIUM)))
+        } else {
+            is_there(Kind::Score).then_some((Priority::Low, None))
+        };
+        let key = (Kind::Score, None, None);
+        let stands = self.alarms.get(&key).map(|alarm| alarm.priority);
+        if stands.is_some() && stands != found.map(|(priority, _)| priority) {
+            self.alarms.remove(&key);
+            self.changed = true;
+        }
+        if let Some((priority, limit)) = found {
+            self.raise_as(key, priority, Some(f64::from(total)), limit.map(f64::from), now);
+        }
+        let is_due = self.score_told.is_none_or(|told| now.at.saturating_sub(told) >= SCORE_TOLD_EVERY);
+        if self.score != Some(score) && is_due {
+            (self.score, self.score_told, self.changed) = (Some(score), Some(now.at), true);
+        }
+    }
+
+    fn raise(&mut self, key: Key, value: Option<f64>, limit: Option<f64>, now: Now) {
+        let priority = priority(key.0);
+        self.raise_as(key, priority, value, limit, now);
+    }
+
+    fn raise_as(&mut self, key: Key, priority: Priority, value: Option<f64>, limit: Option<f64>, now: Now) {
+        // One that latched is there again: a new alarm, which the old one's place goes to.
+        if self.alarms.get(&key).is_some_and(|alarm| alarm.state != State::Latched) {
+            return;
+        }
+        if !self.alarms.contains_key(&key) && self.alarms.len() >= ALARMS_MAX {
+            self.crowded += 1;
+            return;
+        }
+        self.kept.next_alarm += 1;
+        let (kind, quantity, device) = key.clone();
+        let alarm = Alarm {
+            number: self.kept.next_alarm,
+            kind,
+            priority,
+            state: State::Active,
+            quantity,
+            device,
+            value,
+            limit,
+            since_us: now.unix_us,
+        };
+        self.alarms.insert(key, alarm);
+        self.changed = true;
+    }
+
+    /// The condition has ended.
+    fn end(&mut self, key: &Key) {
+        let Some(alarm) = self.alarms.get_mut(key) else { return };
+        match alarm.state {
+            State::Latched => return,
+            State::Active if alarm.kind.latches() => alarm.state = State::Latched,
+            State::Active | State::Acknowledged => drop(self.alarms.remove(key)),
+        }
+        self.changed = true;
+    }
+
+    /// Somebody has seen it.
+    fn acknowledge(&mut self, key: &Key) {
+        let Some(alarm) = self.alarms.get_mut(key) else { return };
+        match (alarm.kind, alarm.state) {
+            // Nothing goes on that could end.
+            (Kind::Fall | Kind::Button, _) | (_, State::Latched) => drop(self.alarms.remove(key)),
+            (Kind::NoData, State::Active | State::Acknowledged) => {
+                self.alarms.remove(key);
+                if let (_, Some(quantity), Some(device)) = key
+                    && let Some(series) = self.series.get_mut(&(device.clone(), *quantity))
+                {
+                    series.let_go();
+                }
+            }
+            (_, State::Active | State::Acknowledged) => alarm.state = State::Acknowledged,
+        }
+        self.changed = true;
+    }
+
+    /// Does what a command says. It has been checked.
+    pub(super) fn act(&mut self, action: &Action, now: Now) {
+        use caregate_protocol::alarm::Entered;
+        let settings = &mut self.kept.settings;
+        match action {
+            Action::Limits { quantity, limits: Some(limits) } => {
+                settings.limits.insert(*quantity, *limits);
+                self.begin_anew(*quantity);
+            }
+            Action::Limits { quantity, limits: None } => {
+                settings.limits.remove(quantity);
+                self.begin_anew(*quantity);
+            }
+            Action::Acknowledge { alarms } => {
+                let meant = |alarm: &Alarm| alarms.is_empty() || alarms.contains(&alarm.number);
+                let keys: Vec<_> = self
+                    .alarms
+                    .iter()
+                    .filter(|(_, alarm)| meant(alarm))
+                    .map(|(key, _)| key.clone())
+                    .collect();
+                keys.iter().for_each(|key| self.acknowledge(key));
+            }
+            Action::Pause { seconds: 0 } => settings.paused_until_us = None,
+            Action::Pause { seconds } => {
+                settings.paused_until_us = Some(now.unix_us + i64::from(*seconds) * 1_000_000);
+            }
+            Action::Oxygen { given } => settings.oxygen = Some(Entered { value: *given, at_us: now.unix_us }),
+            Action::Consciousness { found } => {
+                settings.consciousness = Some(Entered { value: *found, at_us: now.unix_us });
+            }
+            Action::Profile { category, pregnant, scale } => {
+                (settings.category, settings.pregnant, settings.scale) = (Some(*category), *pregnant, *scale);
+            }
+        }
+        // Whoever enters something looks at the score next.
+        self.score_told = None;
+        self.changed = true;
+    }
+
+    /// Values are judged by new limits from the next one on: what was counted under the old ones ends.
+    fn begin_anew(&mut self, quantity: u16) {
+        let keys: Vec<_> = self.guards.keys().filter(|(_, of)| *of == quantity).cloned().collect();
+        for (device, quantity) in keys {
+            self.guards.remove(&(device.clone(), quantity));
+            for kind in [Kind::Low, Kind::High, Kind::ExtremeLow, Kind::ExtremeHigh] {
+                self.end(&(kind, Some(quantity), Some(device.clone())));
+            }
+        }
+    }
+
+    /// Notes what became of a command.
+    pub(super) fn handled(&mut self, domain: RecipientId, sequence: u64, refused: Option<&str>) {
+        self.kept.handled.retain(|other| other.domain != domain);
+        if self.kept.handled.len() >= HANDLED_MAX {
+            self.kept.handled.remove(0);
+        }
+        self.kept.handled.push(Handled { domain, sequence, refused: refused.map(str::to_owned) });
+        self.changed = true;
+    }
+
+    /// The number of the domain's last command.
+    #[must_use]
+    pub(super) fn last_of(&self, domain: &RecipientId) -> Option<u64> {
+        self.kept.handled.iter().find(|handled| handled.domain == *domain).map(|handled| handled.sequence)
+    }
+
+    /// Says a profile that the configuration gives, unless staff said another.
+    pub(super) fn introduce(&mut self, profile: &Settings) {
+        let settings = &mut self.kept.settings;
+        if settings.category.is_none() {
+            (settings.category, settings.pregnant, settings.scale) =
+                (profile.category, profile.pregnant, profile.scale);
+        }
+    }
+
+    /// Devices that are not worn any more are not missed.
+    pub(super) fn keep_devices(&mut self, worn: &BTreeSet<DeviceId>) {
+        self.series.retain(|(device, _), _| worn.contains(device));
+        self.guards.retain(|(device, _), _| worn.contains(device));
+        self.leads_off.retain(|device, _| worn.contains(device));
+        self.implausible.retain(|device, _| worn.contains(device));
+        let gone = |key: &&Key| key.2.as_ref().is_some_and(|device| !worn.contains(device));
+        let gone: Vec<_> = self.alarms.keys().filter(gone).cloned().collect();
+        gone.iter().for_each(|key| self.end(key));
+    }
+
+    /// The standing, where something changed or it is time to say it again.
+    pub(super) fn take(&mut self, site: &BTreeMap<u16, Limits>, now: Now) -> Option<Standing> {
+        let heard = self.heard.is_some_and(|heard| now.at.saturating_sub(heard) < QUIET_AFTER);
+        let is_due = self.told.is_none_or(|told| now.at.saturating_sub(told) >= TOLD_EVERY);
+        if !self.changed && !(is_due && (heard || !self.alarms.is_empty())) {
+            return None;
+        }
+        (self.changed, self.told) = (false, Some(now.at));
+        self.told_us = now.unix_us.max(self.told_us + 1);
+        Some(self.standing(site, now))
+    }
+
+    fn standing(&self, site: &BTreeMap<u16, Limits>, now: Now) -> Standing {
+        let mut alarms: Vec<_> = self.alarms.values().cloned().collect();
+        let rank = |alarm: &Alarm| {
+            (alarm.state == State::Acknowledged, std::cmp::Reverse(alarm.priority), alarm.number)
+        };
+        alarms.sort_by_key(rank);
+        let settings = Settings { limits: self.limits(site), ..self.kept.settings.clone() };
+        let score = self.score.unwrap_or_else(|| self.inputs.score(&self.kept.settings, now.at, now.unix_us));
+        Standing { at_us: self.told_us, alarms, settings, score, handled: self.kept.handled.clone() }
+    }
+
+    /// Numbers that never came, in all series.
+    #[must_use]
+    pub(super) fn missing(&self) -> u64 {
+        self.series.values().map(Series::missing).sum()
+    }
+}

@@ -1,0 +1,434 @@
+use caregate_protocol::alarm::{ALARMS_MAX, Category, Consciousness, Kind, Priority, Scale, Score, State};
+use proptest::prelude::*;
+
+use super::defaults::{HEART_RATE, PULSE_RATE, RESPIRATORY_RATE, SPO2, SYSTOLIC, TEMPERATURE};
+use super::*;
+
+const PATIENT: PatientId = PatientId([1; 16]);
+const DOMAIN: RecipientId = RecipientId([9; 20]);
+const FALL: u16 = 513;
+const BUTTON: u16 = 514;
+const LEADS_OFF: u16 = 515;
+const ECG_II: u16 = 258;
+const START_US: i64 = 1_790_000_000_000_000;
+
+/// An engine with its clock, and what it said last.
+struct Ward {
+    engine: Engine,
+    at: Duration,
+    standing: Option<Standing>,
+}
+
+fn device(name: &str) -> DeviceId {
+    DeviceId::new(name).unwrap()
+}
+
+impl Ward {
+    fn new() -> Self {
+        Self::with(Engine::default())
+    }
+
+    fn with(engine: Engine) -> Self {
+        Self { engine, at: Duration::ZERO, standing: None }
+    }
+
+    fn now(&self) -> Now {
+        Now { at: self.at, unix_us: START_US + i64::try_from(self.at.as_micros()).unwrap() }
+    }
+
+    fn look(&mut self) {
+        for told in self.engine.told(self.now()) {
+            assert_eq!(told.patient, PATIENT);
+            let before = self.standing.replace(told.standing.clone());
+            assert!(before.is_none_or(|before| before.at_us < told.standing.at_us));
+            assert_eq!(Standing::decode(&told.standing.encode()), Ok(told.standing));
+        }
+    }
+
+    fn see(&mut self, device: &str, quantity: u16, what: What) {
+        let seen = Observation {
+            patient: PATIENT,
+            device: DeviceId::new(device).unwrap(),
+            quantity,
+            what,
+            seq: None,
+            sensor_us: None,
+            received_us: self.now().unix_us,
+        };
+        self.engine.observe(&seen, self.now());
+        self.look();
+    }
+
+    fn value(&mut self, quantity: u16, value: f64) {
+        self.see("monitor-1", quantity, What::Numeric(value));
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.at += Duration::from_secs(1);
+            self.engine.tick(self.now());
+            self.look();
+        }
+    }
+
+    /// A value each second.
+    fn hold(&mut self, quantity: u16, value: f64, seconds: u64) {
+        for _ in 0..seconds {
+            self.value(quantity, value);
+            self.pass(1);
+        }
+    }
+
+    fn act(&mut self, sequence: u64, action: Action) -> Result<(), &'static str> {
+        let done = self.engine.command(PATIENT, (DOMAIN, sequence), &action, None, self.now());
+        self.look();
+        done
+    }
+
+    fn alarms(&self) -> Vec<(Kind, Priority, State)> {
+        let alarms = self.standing.iter().flat_map(|standing| &standing.alarms);
+        alarms.map(|alarm| (alarm.kind, alarm.priority, alarm.state)).collect()
+    }
+
+    fn texts(&self) -> Vec<String> {
+        self.standing.iter().flat_map(|standing| &standing.alarms).map(Alarm::text).collect()
+    }
+}
+
+#[test]
+fn a_limit_alarm_waits_is_acknowledged_and_ends() {
+    let mut ward = Ward::new();
+    ward.hold(SPO2, 96.0, 5);
+    ward.hold(SPO2, 85.0, 9);
+    assert!(ward.alarms().is_empty(), "10 s are not over");
+    ward.hold(SPO2, 85.0, 2);
+    assert_eq!(ward.texts(), ["** SpO2 85 < 90"]);
+    ward.act(1, Action::Acknowledge { alarms: vec![] }).unwrap();
+    assert_eq!(ward.alarms(), [(Kind::Low, Priority::Medium, State::Acknowledged)]);
+    ward.hold(SPO2, 90.5, 2);
+    assert_eq!(ward.alarms().len(), 1, "it has not come back by one");
+    ward.hold(SPO2, 92.0, 1);
+    assert!(ward.alarms().is_empty());
+    ward.hold(SPO2, 85.0, 12);
+    assert_eq!(
+        ward.alarms(),
+        [(Kind::Low, Priority::Medium, State::Active)],
+        "a new one, which nobody has seen"
+    );
+}
+
+#[test]
+fn an_extreme_takes_the_plain_ones_place_and_gives_it_back() {
+    let mut ward = Ward::new();
+    ward.hold(SPO2, 85.0, 12);
+    ward.hold(SPO2, 78.0, 12);
+    assert_eq!(ward.texts(), ["*** SpO2 78 < 80"]);
+    ward.hold(SPO2, 85.0, 2);
+    assert_eq!(ward.texts(), ["** SpO2 85 < 90"]);
+}
+
+#[test]
+fn asystole_latches_until_somebody_acknowledges_also_through_a_restart() {
+    let mut ward = Ward::new();
+    ward.hold(HEART_RATE, 70.0, 5);
+    ward.hold(HEART_RATE, 0.0, 6);
+    assert_eq!(ward.alarms(), [(Kind::Asystole, Priority::High, State::Active)]);
+    ward.hold(HEART_RATE, 70.0, 3);
+    assert_eq!(ward.alarms(), [(Kind::Asystole, Priority::High, State::Latched)]);
+    let kept = ward.engine.kept(&PATIENT).unwrap();
+    let kept: Kept = serde_json::from_slice(&serde_json::to_vec(&kept).unwrap()).unwrap();
+    let mut again = Ward::with(Engine::new(Site::default(), [(PATIENT, kept)]));
+    again.pass(1);
+    assert_eq!(again.alarms(), [(Kind::Asystole, Priority::High, State::Latched)]);
+    let number = again.standing.as_ref().unwrap().alarms[0].number;
+    again.act(1, Action::Acknowledge { alarms: vec![number + 1] }).unwrap();
+    assert_eq!(again.alarms().len(), 1, "another one was meant");
+    again.act(2, Action::Acknowledge { alarms: vec![number] }).unwrap();
+    assert!(again.alarms().is_empty());
+    again.hold(HEART_RATE, 0.0, 6);
+    assert!(again.standing.as_ref().unwrap().alarms[0].number > number, "a number is never used again");
+}
+
+#[test]
+fn what_happens_once_stays_until_it_is_seen() {
+    let mut ward = Ward::new();
+    ward.see("belt-1", FALL, What::Event);
+    ward.see("belt-1", FALL, What::Event);
+    ward.see("belt-1", BUTTON, What::Event);
+    ward.pass(100);
+    assert_eq!(ward.texts(), ["** FALL", "** CALL BUTTON"]);
+    ward.act(1, Action::Acknowledge { alarms: vec![] }).unwrap();
+    assert!(ward.alarms().is_empty());
+}
+
+#[test]
+fn signal_loss_is_told_within_ten_seconds_and_silences_the_limit() {
+    let mut ward = Ward::new();
+    ward.hold(SPO2, 96.0, 5);
+    ward.hold(SPO2, 85.0, 12);
+    assert_eq!(ward.alarms().len(), 1);
+    ward.pass(8);
+    assert_eq!(
+        ward.texts(),
+        ["** SpO2: no data (monitor-1)"],
+        "9 s since the newest value, which says nothing any more"
+    );
+    ward.act(1, Action::Acknowledge { alarms: vec![] }).unwrap();
+    ward.pass(100);
+    assert!(ward.alarms().is_empty(), "it was taken off, and somebody knows");
+    ward.hold(SPO2, 96.0, 5);
+    ward.pass(9);
+    assert_eq!(ward.alarms(), [(Kind::NoData, Priority::Medium, State::Active)]);
+    ward.value(SPO2, 96.0);
+    assert!(ward.alarms().is_empty(), "it is back");
+    let none = BTreeMap::from([(PATIENT, BTreeSet::new())]);
+    ward.pass(9);
+    assert_eq!(ward.alarms().len(), 1);
+    ward.engine.follow(&none);
+    ward.pass(1);
+    assert!(ward.alarms().is_empty(), "it is not worn any more");
+}
+
+#[test]
+fn leads_off_ends_with_a_heart_rate_and_implausible_values_after_a_while() {
+    let mut ward = Ward::new();
+    ward.see("monitor-1", LEADS_OFF, What::Event);
+    ward.see("monitor-1", ECG_II, What::Waveform);
+    ward.value(HEART_RATE, 0.0);
+    assert_eq!(ward.texts(), ["** Leads off (monitor-1)"]);
+    ward.value(HEART_RATE, 60.0);
+    assert!(ward.alarms().is_empty());
+    ward.engine.implausible(PATIENT, &device("monitor-1"), ward.now());
+    ward.pass(20);
+    ward.engine.implausible(PATIENT, &device("monitor-1"), ward.now());
+    ward.pass(29);
+    assert_eq!(ward.texts(), ["* Implausible values (monitor-1)"]);
+    ward.pass(1);
+    assert!(ward.alarms().is_empty());
+}
+
+#[test]
+fn the_pulse_is_watched_where_there_is_no_heart_rate() {
+    let mut ward = Ward::new();
+    for _ in 0..15 {
+        ward.value(HEART_RATE, 130.0);
+        ward.see("finger-1", PULSE_RATE, What::Numeric(131.0));
+        ward.pass(1);
+    }
+    assert_eq!(ward.texts(), ["** Heart rate 130 > 120"]);
+    for _ in 0..15 {
+        ward.see("finger-1", PULSE_RATE, What::Numeric(131.0));
+        ward.pass(1);
+    }
+    assert!(ward.texts().contains(&"** Pulse rate 131 > 120".to_owned()), "{:?}", ward.texts());
+}
+
+#[test]
+fn news2_needs_to_know_whom_it_scores_and_alarms_by_threshold() {
+    let mut ward = Ward::new();
+    ward.value(SYSTOLIC, 95.0);
+    ward.value(TEMPERATURE, 39.5);
+    ward.pass(1);
+    let score = |ward: &Ward| ward.standing.as_ref().unwrap().score;
+    assert!(matches!(score(&ward), Score::Refused(_)));
+    let adult = |pregnant| Action::Profile { category: Category::Adult, pregnant, scale: Scale::One };
+    ward.act(1, adult(false)).unwrap();
+    ward.pass(1);
+    let parts = [None, None, None, Some(2), None, None, Some(2)];
+    assert_eq!(score(&ward), Score::Sum { total: 4, parts }, "partial");
+    ward.act(2, Action::Oxygen { given: true }).unwrap();
+    ward.act(3, Action::Consciousness { found: Consciousness::Alert }).unwrap();
+    ward.pass(29);
+    assert!(ward.alarms().iter().all(|(kind, ..)| *kind != Kind::Score), "30 s are not over");
+    ward.pass(2);
+    assert!(ward.texts().contains(&"** NEWS2 6 ≥ 5".to_owned()), "{:?}", ward.texts());
+    ward.act(4, Action::Consciousness { found: Consciousness::Voice }).unwrap();
+    ward.pass(32);
+    assert!(ward.texts().contains(&"*** NEWS2 9 ≥ 7".to_owned()), "{:?}", ward.texts());
+    ward.act(5, adult(true)).unwrap();
+    ward.pass(2);
+    assert!(matches!(score(&ward), Score::Refused(_)));
+    assert!(ward.alarms().iter().all(|(kind, ..)| *kind != Kind::Score), "in pregnancy it says nothing");
+}
+
+#[test]
+fn commands_count_once_are_checked_and_are_confirmed() {
+    let mut ward = Ward::new();
+    ward.value(SPO2, 96.0);
+    let handled = |ward: &Ward| ward.standing.as_ref().unwrap().handled.clone();
+    let pause = |seconds| Action::Pause { seconds };
+    assert_eq!(ward.act(5, pause(60)), Ok(()));
+    assert_eq!(ward.act(5, pause(0)), Err("replayed"));
+    assert_eq!(ward.act(4, pause(0)), Err("replayed"));
+    let until = |ward: &Ward| ward.standing.as_ref().unwrap().settings.paused_until_us;
+    assert_eq!(until(&ward), Some(START_US + 60_000_000));
+    assert_eq!(handled(&ward), [Handled { domain: DOMAIN, sequence: 5, refused: None }]);
+    assert_eq!(ward.act(6, pause(601)), Err("pause"));
+    assert_eq!(handled(&ward), [Handled { domain: DOMAIN, sequence: 6, refused: Some("pause".into()) }]);
+    let limits = |quantity, low| Action::Limits {
+        quantity,
+        limits: Some(Limits { low: Some(low), ..Limits::default() }),
+    };
+    assert_eq!(
+        ward.act(7, limits(10, 60.0)),
+        Err("limits_sensitive"),
+        "glucose is nobody's who may see alarms"
+    );
+    assert_eq!(ward.act(8, limits(SPO2, 97.0)), Ok(()));
+    ward.value(SPO2, 96.0);
+    assert_eq!(ward.texts(), ["** SpO2 96 < 97"], "its delay is none now");
+    assert_eq!(ward.act(9, Action::Limits { quantity: SPO2, limits: None }), Ok(()));
+    assert!(ward.alarms().is_empty());
+    ward.value(SPO2, 96.0);
+    assert!(ward.alarms().is_empty(), "the default holds again");
+    ward.pass(60);
+    assert_eq!(until(&ward), None, "a pause ends by itself");
+    let other = (RecipientId([8; 20]), 1);
+    let refused = ward.engine.command(PATIENT, other, &pause(10), Some("expired"), ward.now());
+    assert_eq!(refused, Err("expired"));
+    ward.look();
+    assert_eq!(handled(&ward).len(), 2);
+    assert_eq!(until(&ward), None);
+}
+
+#[test]
+fn the_past_raises_nothing() {
+    let mut ward = Ward::new();
+    let seen = |sensor_s: i64, received_s: i64, value: f64| Observation {
+        patient: PATIENT,
+        device: device("hub-1"),
+        quantity: HEART_RATE,
+        what: What::Numeric(value),
+        seq: None,
+        sensor_us: Some(START_US + sensor_s * 1_000_000),
+        received_us: START_US + received_s * 1_000_000,
+    };
+    ward.engine.observe(&seen(0, 0, 70.0), ward.now());
+    ward.pass(120);
+    // A hub comes back with two minutes of a racing heart that is calm by now.
+    for second in 1..=80_i64 {
+        ward.engine.observe(&seen(second, 120 + second / 20, 200.0), ward.now());
+    }
+    ward.look();
+    ward.pass(1);
+    assert!(ward.alarms().iter().all(|(kind, ..)| kind.is_technical()), "{:?}", ward.texts());
+}
+
+#[test]
+fn what_changes_nothing_is_said_once_a_minute_and_a_silent_patient_no_more() {
+    let mut ward = Ward::new();
+    let mut said = 0;
+    for second in 0..1_000 {
+        if second < 300 {
+            let seen = Observation {
+                patient: PATIENT,
+                device: device("monitor-1"),
+                quantity: TEMPERATURE,
+                what: What::Numeric(37.0),
+                seq: None,
+                sensor_us: None,
+                received_us: 0,
+            };
+            ward.engine.observe(&seen, ward.now());
+        }
+        ward.at += Duration::from_secs(1);
+        ward.engine.tick(ward.now());
+        said += ward.engine.told(ward.now()).len();
+    }
+    // 900 s within ten minutes of the last reading; the loss of it and what follows are changes of their own.
+    assert!((15..=18).contains(&said), "{said}");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Value(u8, u16, f64),
+    Event(u8, u16),
+    Implausible(u8),
+    Pass(u64),
+    Acknowledge,
+    Pause(u16),
+    Limits(u16, f64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let quantity = prop_oneof![
+        Just(HEART_RATE),
+        Just(PULSE_RATE),
+        Just(SPO2),
+        Just(RESPIRATORY_RATE),
+        Just(SYSTOLIC),
+        Just(TEMPERATURE),
+        1_u16..13,
+    ];
+    prop_oneof![
+        6 => (0_u8..40, quantity.clone(), prop_oneof![Just(0.0), 0.0..300.0]).prop_map(|(d, q, v)| Step::Value(d, q, v)),
+        1 => (0_u8..40, 513_u16..517).prop_map(|(d, q)| Step::Event(d, q)),
+        1 => (0_u8..40).prop_map(Step::Implausible),
+        4 => (1_u64..20).prop_map(Step::Pass),
+        1 => Just(Step::Acknowledge),
+        1 => (0_u16..700).prop_map(Step::Pause),
+        1 => (quantity, 0.0..300.0).prop_map(|(q, v)| Step::Limits(q, v)),
+    ]
+}
+
+fn play(steps: &[Step]) -> Ward {
+    let mut ward = Ward::new();
+    for (sequence, step) in steps.iter().enumerate() {
+        let sequence = sequence as u64;
+        let latched = latched(&ward);
+        let acknowledges = matches!(step, Step::Acknowledge);
+        match step {
+            Step::Value(d, quantity, value) => ward.see(&format!("d{d}"), *quantity, What::Numeric(*value)),
+            Step::Event(d, quantity) => ward.see(&format!("d{d}"), *quantity, What::Event),
+            Step::Implausible(d) => ward.engine.implausible(PATIENT, &device(&format!("d{d}")), ward.now()),
+            Step::Pass(seconds) => ward.pass(*seconds),
+            Step::Acknowledge => drop(ward.act(sequence, Action::Acknowledge { alarms: vec![] })),
+            Step::Pause(seconds) => drop(ward.act(sequence, Action::Pause { seconds: *seconds })),
+            Step::Limits(quantity, low) => {
+                let limits = Limits { low: Some(*low), ..Limits::default() };
+                drop(ward.act(sequence, Action::Limits { quantity: *quantity, limits: Some(limits) }));
+            }
+        }
+        ward.look();
+        let standing = ward.standing.clone();
+        let alarms = standing.map(|standing| standing.alarms).unwrap_or_default();
+        assert!(alarms.len() <= ALARMS_MAX);
+        let keys: BTreeSet<_> = alarms.iter().map(|a| (a.kind, a.quantity, a.device.clone())).collect();
+        assert_eq!(keys.len(), alarms.len(), "one alarm of a kind");
+        let numbers: BTreeSet<_> = alarms.iter().map(|a| a.number).collect();
+        assert_eq!(numbers.len(), alarms.len());
+        // What latched is gone only where somebody acknowledged, or is there again.
+        for (kind, device) in latched {
+            let is_there = alarms.iter().any(|a| (a.kind, &a.device) == (kind, &device));
+            assert!(is_there || acknowledges, "{kind:?} went by itself");
+        }
+        if acknowledges {
+            assert!(alarms.iter().all(|alarm| alarm.state == State::Acknowledged));
+        }
+    }
+    ward
+}
+
+fn latched(ward: &Ward) -> Vec<(Kind, Option<DeviceId>)> {
+    let alarms = ward.standing.iter().flat_map(|standing| &standing.alarms);
+    let latched = alarms.filter(|alarm| alarm.kind.latches() && alarm.state != State::Acknowledged);
+    latched.map(|alarm| (alarm.kind, alarm.device.clone())).collect()
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_the_invariants_hold_and_a_replay_says_the_same(steps in prop::collection::vec(step(), 1..80)) {
+        let (once, again) = (play(&steps), play(&steps));
+        prop_assert_eq!(once.standing, again.standing);
+        prop_assert_eq!(once.engine.kept(&PATIENT), again.engine.kept(&PATIENT));
+    }
+
+    #[test]
+    fn what_is_kept_comes_back(steps in prop::collection::vec(step(), 1..40)) {
+        let ward = play(&steps);
+        if let Some(kept) = ward.engine.kept(&PATIENT) {
+            let again = Engine::new(Site::default(), [(PATIENT, kept.clone())]);
+            prop_assert_eq!(again.kept(&PATIENT), Some(kept));
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! The shell around the engine: its clock, its channels, and where what it says goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use caregate_host::clock;
+use caregate_protocol::alarm::view::AlarmView;
+use caregate_protocol::alarm::{Alarm, Priority, Standing, State};
+use caregate_protocol::beat::{BEAT_BYTES, BEAT_EVERY, Beat};
+use caregate_protocol::id::PatientId;
+use caregate_protocol::policy::{BoundDevice, VerifiedPolicy};
+use ed25519_dalek::SigningKey;
+use ledger_client::verify::Pins;
+use serde::Serialize;
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::Standings;
+use super::command::{Heard, hear};
+use super::engine::{Engine, Kept, Now, Told};
+use super::metrics::WatchMetrics;
+use super::store::WatchStore;
+use super::tap::Seen;
+use super::topic::{ALARMS_MAX, Payload, Publish, TOPIC, place};
+use super::webhook::{Webhook, Word};
+use crate::policy::trail::{Event, label_of};
+use crate::policy::{Changes, PolicyStore};
+
+/// How often the engine looks at the clock.
+const TICK: Duration = Duration::from_secs(1);
+/// Observations taken before what they changed is told: a group commit at its largest.
+const BATCH_MAX: usize = 512;
+/// Standings on their way to the commit thread.
+pub const STANDINGS_MAX: usize = 64;
+/// Commands that wait: a ward's, all at once. They come again where one finds no room.
+pub const COMMANDS_MAX: usize = 64;
+
+/// What the watch listens to.
+#[derive(Debug)]
+pub struct Inputs {
+    /// From the commit thread.
+    pub seen: mpsc::Receiver<Seen>,
+    /// Sealed commands, from the uplink.
+    pub commands: mpsc::Receiver<Vec<u8>>,
+    /// The policy in force.
+    pub policy: watch::Receiver<Arc<VerifiedPolicy>>,
+    /// Who wears what.
+    pub devices: watch::Receiver<Arc<Vec<BoundDevice>>>,
+}
+
+/// Where what it says goes.
+pub struct Outputs {
+    /// To the local page.
+    pub views: watch::Sender<Arc<Standings>>,
+    /// To displays in the home.
+    pub publisher: Option<Arc<dyn Publish>>,
+    /// To whoever was configured.
+    pub webhook: Option<Webhook>,
+    /// To the commit thread, to be sealed.
+    pub standings: mpsc::Sender<(PatientId, Standing)>,
+    /// To the uplink.
+    pub beats: watch::Sender<Option<[u8; BEAT_BYTES]>>,
+}
+
+/// The engine and all around it.
+pub struct Shell {
+    /// The engine.
+    pub engine: Engine,
+    /// What survives a restart.
+    pub store: WatchStore,
+    /// For the trail.
+    pub trail: PolicyStore,
+    /// Opens commands, and signs heartbeats.
+    pub device: SigningKey,
+    /// The ledger at which domains are registered, and who is enrolled: their places stand for them where pseudonyms must not be.
+    pub pins: Arc<Pins>,
+    /// Counters.
+    pub metrics: WatchMetrics,
+    /// Where what it says goes.
+    pub outputs: Outputs,
+    /// As it is on disk.
+    kept: BTreeMap<PatientId, Kept>,
+    /// What the commit thread had no room for: the newest of each patient.
+    waiting: BTreeMap<PatientId, Standing>,
+    counter: u64,
+    started: Instant,
+    /// Unix microseconds at the start. Heartbeats count from there by the monotonic clock: a clock that is set says nothing of life.
+    started_us: i64,
+}
+
+/// Why an alarm is spoken of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum News {
+    Raised,
+    Acknowledged,
+    Latched,
+    Ended,
+}
+
+#[derive(Serialize)]
+struct Spoken<'a> {
+    what: News,
+    patient: usize,
+    at_ms: i64,
+    alarm: &'a AlarmView,
+}
+
+/// The parts that a [`Shell`] is made of.
+pub struct Parts {
+    /// As in [`Shell`].
+    pub engine: Engine,
+    /// As in [`Shell`].
+    pub store: WatchStore,
+    /// As in [`Shell`].
+    pub trail: PolicyStore,
+    /// As in [`Shell`].
+    pub device: SigningKey,
+    /// As in [`Shell`].
+    pub pins: Arc<Pins>,
+    /// As in [`Shell`].
+    pub metrics: WatchMetrics,
+    /// As in [`Shell`].
+    pub outputs: Outputs,
+}
+
+impl Shell {
+    /// Nothing told yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { engine, store, trail, device, pins, metrics, outputs } = parts;
+        let (kept, waiting) = (BTreeMap::new(), BTreeMap::new());
+        let (started, started_us) = (clock::monotonic(), clock::now_us());
+        let counter = 0;
+        Self {
+            engine,
+            store,
+            trail,
+            device,
+            pins,
+            metrics,
+            outputs,
+            kept,
+            waiting,
+            counter,
+            started,
+            started_us,
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { at: clock::monotonic().duration_since(self.started), unix_us: clock::now_us() }
+    }
+
+    /// Runs until `stop`. Call on a thread of its own: it writes to disk.
+    pub async fn run(mut self, mut inputs: Inputs, stop: CancellationToken) {
+        let (mut ticks, mut beats) = (tokio::time::interval(TICK), tokio::time::interval(BEAT_EVERY));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        inputs.devices.mark_changed();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(first) = inputs.seen.recv() => {
+                    self.see(first);
+                    for _ in 1..BATCH_MAX {
+                        let Ok(next) = inputs.seen.try_recv() else { break };
+                        self.see(next);
+                    }
+                }
+                Some(bytes) = inputs.commands.recv() => {
+                    let policy = Arc::clone(&inputs.policy.borrow());
+                    self.command(&bytes, &policy);
+                }
+                Ok(()) = inputs.devices.changed() => {
+                    let devices = Arc::clone(&inputs.devices.borrow_and_update());
+                    self.follow(&devices);
+                }
+                _ = ticks.tick() => {
+                    let now = self.now();
+                    self.engine.tick(now);
+                    self.hand_over();
+                }
+                _ = beats.tick() => self.beat(),
+            }
+            self.tell();
+        }
+    }
+
+    fn see(&mut self, seen: Seen) {
+        let now = self.now();
+        match seen {
+            Seen::Reading(observation) => self.engine.observe(&observation, now),
+            Seen::Implausible { patient, device } => self.engine.implausible(patient, &device, now),
+        }
+    }
+
+    fn follow(&mut self, devices: &[BoundDevice]) {
+        let mut worn: BTreeMap<PatientId, BTreeSet<_>> = BTreeMap::new();
+        for bound in devices {
+            worn.entry(bound.patient).or_default().insert(bound.device.clone());
+        }
+        self.engine.follow(&worn);
+        self.outputs.views.send_if_modified(|views| {
+            let gone = views.keys().any(|patient| !worn.contains_key(patient));
+            if gone {
+                Arc::make_mut(views).retain(|patient, _| worn.contains_key(patient));
+            }
+            gone
+        });
+    }
+
+    fn beat(&mut self) {
+        let elapsed_us = i64::try_from(self.now().at.as_micros()).unwrap_or(i64::MAX);
+        let at_us = u64::try_from(self.started_us.saturating_add(elapsed_us)).unwrap_or(0);
+        let beat = Beat::sign(self.counter, at_us, &self.device);
+        self.counter += 1;
+        self.outputs.beats.send_replace(Some(beat));
+    }
+
+    /// Verifies a command, does it, and notes it. What it changed is told next.
+    fn command(&mut self, bytes: &[u8], policy: &VerifiedPolicy) {
+        let now_ms = u64::try_from(clock::now_ms()).unwrap_or(0);
+        let heard = match hear(bytes, &self.device, policy, &self.pins.domain, now_ms) {
+            Ok(heard) => heard,
+            Err(unheard) => {
+                self.metrics.commands.with_label_values(&["unheard", unheard.reason()]).inc();
+                warn!(reason = unheard.reason(), "a command was not heard: {unheard}");
+                return;
+            }
+        };
+        let Heard { patient, domain, sequence, clinician, action, refused } = heard;
+        let done = self.engine.command(patient, (domain, sequence), &action, refused, self.now());
+        let outcome = done.err().unwrap_or("done");
+        self.metrics.commands.with_label_values(&[action.as_str(), outcome]).inc();
+        if outcome == "replayed" {
+            // The feed repeats it until it has seen the standing.
+            return;
+        }
+        info!(action = action.as_str(), outcome, "a command of staff");
+        let refused = done.err().map(str::to_owned);
+        let mut grants = policy.standing();
+        let grant = grants.find(|(of, grant)| *of == patient && grant.grantee == domain);
+        let label =
+            grant.map(|(_, grant)| label_of(Some(&self.pins), &grant.relationship)).unwrap_or_default();
+        let action = action.as_str().into();
+        let event = Event::Commanded { patient, label, domain, clinician, action, refused };
+        let at_s = now_ms / 1000;
+        if let Err(failure) = self.trail.keep(&Changes { events: &[(at_s, event)], ..Changes::default() }) {
+            self.metrics.failures.with_label_values(&["trail"]).inc();
+            error!(%failure, "the audit trail could not be written");
+        }
+    }
+
+    fn tell(&mut self) {
+        let now = self.now();
+        for Told { patient, standing } in self.engine.told(now) {
+            self.keep(patient);
+            self.speak(patient, &standing);
+            let standing = Arc::new(standing);
+            self.outputs.views.send_modify(|views| {
+                Arc::make_mut(views).insert(patient, Arc::clone(&standing));
+            });
+            self.waiting.insert(patient, Arc::unwrap_or_clone(standing));
+        }
+        self.hand_over();
+        let losses = self.engine.take_losses();
+        self.metrics.missing.inc_by(losses.missing);
+        self.metrics.unwatched.inc_by(losses.unwatched);
+        self.metrics.crowded.inc_by(losses.crowded);
+    }
+
+    /// To the commit thread, as much as it has room for.
+    fn hand_over(&mut self) {
+        while let Some((patient, standing)) = self.waiting.pop_first() {
+            if let Err(mpsc::error::TrySendError::Full((patient, standing))) =
+                self.outputs.standings.try_send((patient, standing))
+            {
+                self.metrics.failures.with_label_values(&["standing"]).inc();
+                self.waiting.insert(patient, standing);
+                return;
+            }
+        }
+    }
+
+    /// Durable before it is told.
+    fn keep(&mut self, patient: PatientId) {
+        let Some(kept) = self.engine.kept(&patient) else { return };
+        if self.kept.get(&patient) == Some(&kept) {
+            return;
+        }
+        match self.store.keep(patient, &kept) {
+            Ok(()) => drop(self.kept.insert(patient, kept)),
+            Err(failure) => {
+                // It is told all the same: an alarm that is forgotten by a restart is better than one that is not told.
+                self.metrics.failures.with_label_values(&["store"]).inc();
+                error!(%failure, "what the watch must remember could not be written");
+            }
+        }
+    }
+
+    /// To MQTT, webhook and counters: what changed since the last standing.
+    fn speak(&self, patient: PatientId, standing: &Standing) {
+        let before = self.outputs.views.borrow().get(&patient).cloned();
+        let before = before.as_deref().map_or(&[][..], |standing| &standing.alarms);
+        let views: Vec<AlarmView> = standing.alarms.iter().map(AlarmView::from).collect();
+        let place = place(&self.pins.patients, &patient);
+        for (what, alarm) in news(before, &standing.alarms) {
+            if what == News::Raised {
+                self.metrics.raised.with_label_values(&[alarm.kind.as_str(), alarm.priority.as_str()]).inc();
+            }
+            let (Some(webhook), Some(place)) = (&self.outputs.webhook, place) else { continue };
+            let view = AlarmView::from(alarm);
+            let spoken = Spoken { what, patient: place, at_ms: standing.at_us / 1000, alarm: &view };
+            if let Ok(body) = serde_json::to_vec(&spoken) {
+                webhook.offer(Word { about: (place, alarm.number), priority: alarm.priority, body });
+            }
+        }
+        self.count(patient, standing);
+        let (Some(publisher), Some(place)) = (&self.outputs.publisher, place) else { return };
+        let payload = Payload {
+            at_ms: standing.at_us / 1000,
+            paused_until_ms: standing.settings.paused_until_us.map(|us| us / 1000),
+            loudest: standing.loudest().map(Priority::as_str),
+            alarms: views.get(..ALARMS_MAX).unwrap_or(&views),
+            more: views.len().saturating_sub(ALARMS_MAX),
+        };
+        if let Ok(payload) = serde_json::to_vec(&payload) {
+            publisher.publish(&format!("{TOPIC}{place}"), payload);
+        }
+    }
+
+    fn count(&self, patient: PatientId, standing: &Standing) {
+        let views = self.outputs.views.borrow();
+        let others = views.iter().filter(|(id, _)| **id != patient).map(|(_, standing)| &**standing);
+        let open: Vec<&Alarm> = others
+            .chain([standing])
+            .flat_map(|standing| &standing.alarms)
+            .filter(|alarm| alarm.state != State::Acknowledged)
+            .collect();
+        for priority in Priority::ALL {
+            let count = open.iter().filter(|alarm| alarm.priority == priority).count();
+            let gauge = self.metrics.alarms.with_label_values(&[priority.as_str()]);
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+/// What became of which alarm.
+fn news<'a>(before: &'a [Alarm], after: &'a [Alarm]) -> Vec<(News, &'a Alarm)> {
+    let state = |alarm: &Alarm| match alarm.state {
+        State::Active => News::Raised,
+        State::Acknowledged => News::Acknowledged,
+        State::Latched => News::Latched,
+    };
+    let known = |alarm: &Alarm| before.iter().find(|other| other.number == alarm.number);
+    let changed = after.iter().filter(|alarm| known(alarm).is_none_or(|before| before.state != alarm.state));
+    let mut news: Vec<_> = changed.map(|alarm| (state(alarm), alarm)).collect();
+    let ended = before.iter().filter(|alarm| after.iter().all(|other| other.number != alarm.number));
+    news.extend(ended.map(|alarm| (News::Ended, alarm)));
+    news
+}

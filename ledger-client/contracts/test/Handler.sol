@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {Caregate} from "../src/Caregate.sol";
+import {Site} from "./Site.sol";
+
+/// @dev Does what anybody may do, in whatever order: with right and wrong keys, versions and times. It keeps beside the contract what
+/// must be true of it by now. Calls of the contract that fail are looked into: what had to succeed is a broken promise.
+contract Handler is Site {
+    /// @dev Who may grant now, by the calls that went through.
+    uint256 public grantKey = GRANT_KEY;
+    uint256 public revokeKey = REVOKE_KEY;
+    /// @dev Highest version granted and revoked.
+    uint64 public granted;
+    uint64 public revoked;
+    /// @dev Policy changes so far.
+    uint64 public changes;
+    /// @dev The newest anchored entry, and how often one was anchored.
+    uint64 public anchored;
+    uint64 public anchors;
+    /// @dev Emergencies so far.
+    uint64 public emergencies;
+    /// @dev Whether somebody did what they may not, or could not do what they may.
+    string public broken;
+
+    constructor(Caregate ledger_) {
+        ledger = ledger_;
+    }
+
+    function keyOf(uint256 n) private pure returns (uint256) {
+        uint256[5] memory keys = [GRANT_KEY, REVOKE_KEY, NEXT_GRANT_KEY, NEXT_REVOKE_KEY, STRANGER_KEY];
+        return keys[n % 5];
+    }
+
+    function expect(bool done, bool wanted, string memory what) private {
+        if (done != wanted && bytes(broken).length == 0) broken = what;
+        if (done) changes++;
+    }
+
+    function send(bytes memory data) private returns (bool done) {
+        (done,) = address(ledger).call(data);
+    }
+
+    function grantBy(uint256 n, uint64 version, uint64 from, uint64 lasts) external {
+        uint256 key = keyOf(n);
+        Grant memory g = grantOf(version % 64);
+        (g.from, g.until) = (from, from > type(uint64).max - lasts ? type(uint64).max : from + lasts);
+        bytes memory signature = sign(key, ledger.grantDigest(g));
+        bool done = send(abi.encodeCall(ledger.grant, (g, vm.addr(revokeKey), signature)));
+        bool timed = g.from < g.until && g.until - g.from <= 3660 days;
+        expect(done, key == grantKey && timed && g.version > granted && g.version > revoked, "grant");
+        if (done) granted = g.version;
+    }
+
+    /// @dev By each of the keys that may; it must always go through.
+    function revokeBy(uint256 n, uint64 version) external {
+        Revocation memory r = Revocation(relationship(), 1 + version % 64);
+        bool first = n & 1 == 0;
+        bool byRevokeKey = n & 2 == 0;
+        uint256 grants = first ? GRANT_KEY : grantKey;
+        uint256 revokes = first ? REVOKE_KEY : revokeKey;
+        bytes memory signature = sign(byRevokeKey ? revokes : grants, ledger.revocationDigest(r));
+        address other = vm.addr(byRevokeKey ? grants : revokes);
+        bool done = send(abi.encodeCall(ledger.revoke, (r, other, byRevokeKey, signature)));
+        expect(done, true, "a revocation did not go through");
+        if (r.version > revoked) revoked = r.version;
+        else changes--; // It changed nothing.
+    }
+
+    function strangerRevokes(uint64 version) external {
+        Revocation memory r = Revocation(relationship(), version);
+        bytes memory signature = sign(STRANGER_KEY, ledger.revocationDigest(r));
+        expect(send(abi.encodeCall(ledger.revoke, (r, vm.addr(GRANT_KEY), true, signature))), false, "a stranger revoked");
+    }
+
+    function rotateBy(uint256 n, bool back) external {
+        (,uint64 version,) = ledger.relationshipKeys(relationship());
+        uint256 key = keyOf(n);
+        (uint256 grants, uint256 revokes) = back ? (GRANT_KEY, REVOKE_KEY) : (NEXT_GRANT_KEY, NEXT_REVOKE_KEY);
+        KeyRotation memory r = rotationTo(grants, revokes, version + 1);
+        bytes memory signature = sign(key, ledger.rotationDigest(r));
+        bool done = send(abi.encodeCall(ledger.rotateKeys, (r, vm.addr(revokeKey), signature)));
+        expect(done, key == grantKey, "rotation");
+        if (done) (grantKey, revokeKey) = (grants, revokes);
+    }
+
+    function nameCustodians(uint256 n, bool waits) external {
+        (, uint64 version) = ledger.custodianSets(relationship());
+        uint256 key = keyOf(n);
+        Custody memory c =
+            Custody(relationship(), ledger.custodiansCommitment(custodians(waits ? 1 days : 0)), version + 1);
+        bytes memory signature = sign(key, ledger.custodyDigest(c));
+        bool done = send(abi.encodeCall(ledger.setCustodians, (c, vm.addr(revokeKey), signature)));
+        expect(done, key == grantKey, "custodians");
+    }
+
+    function recover(uint256 signers, bool waits) external {
+        (,uint64 version,) = ledger.relationshipKeys(relationship());
+        KeyRecovery memory r =
+            KeyRecovery(relationship(), vm.addr(NEXT_GRANT_KEY), vm.addr(NEXT_REVOKE_KEY), version + 1);
+        bytes[] memory signatures = signaturesOf(r, signers % 4);
+        bool done = send(abi.encodeCall(ledger.recoverKeys, (r, custodians(waits ? 1 days : 0), signatures)));
+        if (done && signers % 4 < 2) broken = "too few custodians";
+        if (done) changes++;
+        note(done && !waits);
+    }
+
+    function complete() external {
+        (,uint64 version,) = ledger.relationshipKeys(relationship());
+        KeyRecovery memory r =
+            KeyRecovery(relationship(), vm.addr(NEXT_GRANT_KEY), vm.addr(NEXT_REVOKE_KEY), version + 1);
+        (, uint64 readyAt,) = ledger.pendingRecoveries(relationship());
+        bool done = send(abi.encodeCall(ledger.completeRecovery, (r)));
+        if (done && (readyAt == 0 || readyAt > block.timestamp)) broken = "a recovery did not wait";
+        if (done) changes++;
+        note(done);
+    }
+
+    function note(bool recovered) private {
+        if (recovered) (grantKey, revokeKey) = (NEXT_GRANT_KEY, NEXT_REVOKE_KEY);
+    }
+
+    function govern(uint256 seats, uint8 status, bool emergency) external {
+        uint64 version = ledger.participantVersions(vm.addr(HOSPITAL_KEY)) + 1;
+        ParticipantChange memory c = hospital(status % 3, emergency, version);
+        bytes32 change = ledger.participantChangeDigest(c);
+        for (uint256 seat = 0; seat < 5; seat++) {
+            if (seats >> seat & 1 == 0) continue;
+            bytes memory signature = sign(governorKeys[seat], change);
+            send(abi.encodeCall(ledger.approveParticipant, (c, signature)));
+            if (ledger.participantVersions(vm.addr(HOSPITAL_KEY)) == version) {
+                (uint16 approvals,,,) = ledger.pendingChanges(ledger.changeKey(change));
+                if (bits(approvals) < 3) broken = "too few governors";
+                changes++;
+                return;
+            }
+        }
+    }
+
+    function apply_(uint8 status, bool emergency) external {
+        uint64 version = ledger.participantVersions(vm.addr(HOSPITAL_KEY)) + 1;
+        ParticipantChange memory c = hospital(status % 3, emergency, version);
+        (uint16 approvals,, uint64 readyAt, bool closed) =
+            ledger.pendingChanges(ledger.changeKey(ledger.participantChangeDigest(c)));
+        bool ready = bits(approvals) >= 3 && readyAt <= block.timestamp && !closed;
+        expect(send(abi.encodeCall(ledger.applyParticipant, (c))), ready, "a governed change");
+    }
+
+    function bits(uint16 seats) private pure returns (uint256 n) {
+        for (; seats != 0; seats &= seats - 1) n++;
+    }
+
+    function breakGlass(uint64 from, uint64 lasts) external {
+        (,, uint8 status,, bool allowed) = ledger.participants(vm.addr(HOSPITAL_KEY));
+        Emergency memory e = emergencyOf(emergencies + 1);
+        from %= uint64(block.timestamp) + 10 minutes;
+        lasts %= 5 hours;
+        (e.from, e.until) = (from, from + lasts);
+        bytes memory signature = sign(HOSPITAL_KEY, ledger.emergencyDigest(e));
+        bool bounded = lasts != 0 && lasts <= 4 hours && from <= block.timestamp + 5 minutes;
+        bool done = send(abi.encodeCall(ledger.openEmergency, (e, signature)));
+        expect(done, status == 1 && allowed && bounded, "an emergency");
+        if (done) emergencies++;
+    }
+
+    function anchorBatch(uint64 first, uint8 entries) external {
+        Anchor memory a = Anchor(vm.addr(LOG_KEY), first % 512, first % 512 + entries, SALT);
+        bytes memory signature = sign(LOG_KEY, ledger.anchorDigest(a));
+        bool done = send(abi.encodeCall(ledger.anchor, (a, signature)));
+        if (done != (a.first == anchored + 1)) broken = "an anchor";
+        if (done) (anchored, anchors) = (a.last, anchors + 1);
+    }
+
+    function anchorNext(uint8 entries) external {
+        this.anchorBatch(anchored + 1 <= 511 ? anchored + 1 : 0, entries);
+    }
+
+    function wait_(uint32 seconds_) external {
+        vm.warp(block.timestamp + seconds_ % 3 days);
+    }
+}

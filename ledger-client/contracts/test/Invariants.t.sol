@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {Handler} from "./Handler.sol";
+import {SiteTest} from "./Site.sol";
+
+/// @dev What holds whatever anybody does, in any order.
+contract InvariantsTest is SiteTest {
+    Handler private handler;
+
+    function setUp() public override {
+        super.setUp();
+        handler = new Handler(ledger);
+    }
+
+    /// @dev forge asks: only the handler is called.
+    function targetContracts() external view returns (address[] memory list) {
+        list = new address[](1);
+        list[0] = address(handler);
+    }
+
+    function invariant_whatever_anybody_does() public view {
+        nobody_does_what_they_may_not();
+        the_epoch_counts_every_change();
+        versions_are_the_highest_that_were_signed();
+        what_is_revoked_never_holds();
+        every_grant_ends();
+        the_keys_are_those_that_were_handed_on();
+        an_emergency_is_bounded();
+        anchors_have_no_gap();
+        the_council_can_decide();
+    }
+
+    function nobody_does_what_they_may_not() private view {
+        require(bytes(handler.broken()).length == 0, handler.broken());
+    }
+
+    function the_epoch_counts_every_change() private view {
+        equal(ledger.epoch(), handler.changes(), "epoch");
+    }
+
+    function versions_are_the_highest_that_were_signed() private view {
+        (,,,,,, uint64 version, uint64 revoked) = ledger.consents(relationship());
+        equal(version, handler.granted(), "granted");
+        equal(revoked, handler.revoked(), "revoked");
+    }
+
+    function what_is_revoked_never_holds() private view {
+        (,,,,,, uint64 version, uint64 revoked) = ledger.consents(relationship());
+        require(version > revoked || !ledger.consentHolds(relationship(), uint64(block.timestamp)));
+    }
+
+    function every_grant_ends() private view {
+        (address grantee, uint32 classes, uint32 purposes,, uint64 from, uint64 until, uint64 version,) =
+            ledger.consents(relationship());
+        if (version == 0) return;
+        require(from < until && until - from <= 3660 days && grantee != address(0) && classes != 0 && purposes != 0);
+    }
+
+    function the_keys_are_those_that_were_handed_on() private view {
+        (address grantKey, uint64 version, address revokeKey) = ledger.relationshipKeys(relationship());
+        if (version == 0) return;
+        require(grantKey == vm.addr(handler.grantKey()) && revokeKey == vm.addr(handler.revokeKey()), "keys");
+    }
+
+    function an_emergency_is_bounded() private view {
+        bytes32 key = ledger.emergencyKey(keccak256("pseudonym"), vm.addr(HOSPITAL_KEY));
+        (,, uint64 from, uint64 until, uint64 number,) = ledger.emergencies(key);
+        equal(number, handler.emergencies(), "emergencies");
+        require(number == 0 || (from < until && until - from <= 4 hours), "times");
+    }
+
+    function anchors_have_no_gap() private view {
+        (bytes32 root, uint64 last, uint64 anchors) = ledger.auditLogs(vm.addr(LOG_KEY));
+        require(last == handler.anchored() && anchors == handler.anchors() && (last == 0) == (root == 0), "the log");
+    }
+
+    function the_council_can_decide() private view {
+        (, uint64 delayS, uint8 threshold) = ledger.council();
+        address[] memory list = ledger.governors();
+        require(threshold != 0 && threshold <= list.length && delayS <= 30 days, "council");
+        for (uint256 i = 0; i < list.length; i++) {
+            equal(ledger.governorSeats(list[i]), i + 1, "seat");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! `cargo xtask chaos`: that what was acknowledged is never lost, doubled or changed, whenever the process or the power dies.
+//!
+//! Three parts, each a test of its own: kills (-9) of gateway and core at every named point, with sensors, on real processes
+//! (`tests/tests/chaos`); power cuts of the spool and of the core's store, on a disk that loses whatever no sync has covered
+//! (`tests/crash`), and the same with the syncs taken out, which must lose data or the test proves nothing.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use crate::{build, say};
+
+/// The cargo feature of the daemons that die when told to.
+const FEATURE: &str = "kill-points";
+/// The daemons that have it.
+const PACKAGES: [&str; 2] = ["edge-gateway", "core-cloud"];
+/// Power cuts of each store for each kill at every named point: a cut takes milliseconds, a kill a second.
+const CUTS_PER_KILL: u64 = 1000;
+/// How the tests begin the line with their figures.
+const MARK: &str = "chaos: ";
+
+/// Kill the gateway and the core (-9) at every named point, and cut their disks' power at any step: counts what was lost.
+#[derive(Debug, Args)]
+pub(crate) struct ChaosArgs {
+    /// Power cuts of the spool, and as many of the core's store. Every named point is killed at once, and once more for each
+    /// further thousand
+    #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
+    rounds: u64,
+    /// Print one JSON object as the last line
+    #[arg(long)]
+    json: bool,
+    /// Use the binaries that are there instead of building them first
+    #[arg(long)]
+    no_build: bool,
+}
+
+/// Runs all three parts.
+///
+/// # Errors
+/// That something was lost, doubled or changed, that a named point was not reached, or what could not be run.
+pub(crate) fn run(args: &ChaosArgs) -> anyhow::Result<()> {
+    let programs = programs(!args.no_build)?;
+    let mut failed = Vec::new();
+    let mut total: BTreeMap<&str, u64> = FIELDS.map(|field| (field, 0)).into();
+    let parts: [(&str, &[&str]); 3] = [
+        ("power cuts of the spool", &["--package", "edge-gateway", "--lib", "spool::tests::power"]),
+        ("power cuts of the core's store", &["--package", "core-cloud", "--lib", "store::tests::power"]),
+        ("kills", &["--package", "caregate-tests", "--test", "chaos"]),
+    ];
+    for (name, arguments) in parts {
+        say(&format!("chaos: {name}"));
+        match part(arguments, args.rounds, &programs) {
+            Ok(figures) => {
+                for (field, sum) in &mut total {
+                    *sum += figures.get(*field).and_then(Value::as_u64).unwrap_or(0);
+                }
+                if figures.get("lost_without_sync").and_then(Value::as_u64) == Some(0) {
+                    failed.push(format!("{name}: nothing was lost without syncs, so it proves nothing"));
+                }
+            }
+            Err(error) => failed.push(format!("{name}: {error:#}")),
+        }
+    }
+    let bad = ["lost", "duplicated", "undetected_corruptions"];
+    failed.extend(
+        bad.iter().filter(|field| total[**field] > 0).map(|field| format!("{field}: {}", total[field])),
+    );
+    let text = json!(total);
+    let text = if args.json { text.to_string() } else { serde_json::to_string_pretty(&text)? };
+    writeln!(std::io::stdout(), "{text}").context("standard output")?;
+    if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("; ")) }
+}
+
+/// What is summed over the parts.
+const FIELDS: [&str; 7] =
+    ["acked", "lost", "duplicated", "undetected_corruptions", "kills", "power_cuts", "lost_without_sync"];
+
+/// Runs one test and returns the figures that it told, also where it failed after that.
+fn part(arguments: &[&str], rounds: u64, programs: &Path) -> anyhow::Result<Map<String, Value>> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["test", "--release"]).args(arguments).current_dir(build::root()?);
+    if !arguments.contains(&"--test") {
+        cargo.arg("--");
+    } else {
+        cargo.args(["--", "--test-threads=1"]);
+    }
+    cargo.arg("--nocapture");
+    cargo.env("CAREGATE_CHAOS_ROUNDS", rounds.to_string()).env("CAREGATE_BINARIES", programs);
+    cargo.env("CAREGATE_CHAOS_KILLS", rounds.div_ceil(CUTS_PER_KILL).to_string());
+    let mut told = None;
+    let outcome = build::run_seen(&mut cargo, |line| {
+        // The test's harness may have begun the line.
+        if let Some((_, figures)) = line.split_once(MARK) {
+            told = serde_json::from_str(figures).ok();
+        }
+    });
+    outcome?;
+    told.context("the test told no figures")
+}
+
+/// The daemons that die when told to, built first if so asked: into `kill-points/` beside the usual ones, which are removed, so that
+/// none is taken for one.
+fn programs(is_to_build: bool) -> anyhow::Result<PathBuf> {
+    let beside = build::binaries()?;
+    let folder = beside.join(FEATURE);
+    if !is_to_build {
+        return Ok(folder);
+    }
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    say("chaos: building gateway and core with kill points");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--release", "--bins", "--features", FEATURE]).current_dir(build::root()?);
+    cargo.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
+    build::run(&mut cargo)?;
+    for program in PACKAGES {
+        let (from, to) = (beside.join(program), folder.join(program));
+        std::fs::copy(&from, &to).with_context(|| from.display().to_string())?;
+        std::fs::remove_file(&from).with_context(|| from.display().to_string())?;
+    }
+    // And the usual ones again: the gate goes on with them.
+    build::cargo(&PACKAGES)?;
+    Ok(folder)
+}
