@@ -3,7 +3,7 @@
 //!
 //! Some seconds; `CAREGATE_LONG=1` a minute. `CAREGATE_SEED` repeats a run's choices.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test's own helpers may panic")]
+#![expect(clippy::unwrap_used, reason = "a test's own helpers may panic")]
 
 mod mqtt_support;
 

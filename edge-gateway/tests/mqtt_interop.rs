@@ -255,12 +255,8 @@ async fn rumqttc_5() {
     let mut filter = Filter::new("vitals/v1/a/#", QoS::ExactlyOnce);
     filter.preserve_retain = true;
     display.client.subscribe_many_with_properties([filter], subscription).await.unwrap();
-    match display.packet().await {
-        Packet::SubAck(ack) => {
-            assert_eq!(ack.return_codes, [SubscribeReasonCode::Success(QoS::ExactlyOnce)]);
-        }
-        other => panic!("expected SUBACK, got {other:?}"),
-    }
+    let Packet::SubAck(ack) = display.packet().await else { panic!("not a SUBACK") };
+    assert_eq!(ack.return_codes, [SubscribeReasonCode::Success(QoS::ExactlyOnce)]);
 
     let mut sensor = options(&servers.plain, "a", "sensor");
     let delay = LastWillProperties {

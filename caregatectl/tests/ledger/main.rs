@@ -11,7 +11,7 @@ use caregate_protocol::policy::{Floors, SignedRevocation};
 use ledger_chain::{Chain, ChainConfig, Follower};
 use ledger_client::revoke::{RevokeKeyFile, RevokeKeys};
 use ledger_client::verify::{Enrolment, verify_bundle, verify_revocation};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use support::{Node, Wallet, call, call_at_once};
@@ -228,7 +228,7 @@ fn an_emergency_keeps_what_opens_it_and_the_audit_shows_it() {
     let events: Vec<_> = lines.iter().filter_map(|line| line["event"].as_str()).collect();
     assert_eq!(events, ["ChangeApproved", "ParticipantSet", "ParticipantKeySet", "EmergencyOpened"]);
     let event = &lines[3];
-    assert_eq!((&event["domain"], &event["pseudonym"]), (&clinic.into(), &pseudonym.into()));
+    assert_eq!((&event["domain"], &event["pseudonym"]), (&json!(clinic), &json!(pseudonym)));
     assert_eq!(audit.json()["events"], 4, "the last line says how many");
     // The commitment is opened by what was kept, and by nothing else.
     let kept: Value = serde_json::from_slice(&std::fs::read(&opening).unwrap()).unwrap();

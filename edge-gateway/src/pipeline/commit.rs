@@ -285,6 +285,7 @@ impl Committer {
                 }
             }
         }
+        self.tap.flush();
         sorted
     }
 

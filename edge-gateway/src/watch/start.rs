@@ -29,7 +29,7 @@ pub struct Material {
     engine: Engine,
     store: WatchStore,
     device: SigningKey,
-    seen: mpsc::Receiver<Seen>,
+    seen: mpsc::Receiver<Vec<Seen>>,
     target: Option<Target>,
     metrics: WatchMetrics,
 }

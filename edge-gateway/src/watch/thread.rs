@@ -31,8 +31,6 @@ use crate::policy::{Changes, PolicyStore};
 
 /// How often the engine looks at the clock.
 const TICK: Duration = Duration::from_secs(1);
-/// Observations taken before what they changed is told: a group commit at its largest.
-const BATCH_MAX: usize = 512;
 /// Standings on their way to the commit thread.
 pub const STANDINGS_MAX: usize = 64;
 /// Commands that wait: a ward's, all at once. They come again where one finds no room.
@@ -42,7 +40,7 @@ pub const COMMANDS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Inputs {
     /// From the commit thread.
-    pub seen: mpsc::Receiver<Seen>,
+    pub seen: mpsc::Receiver<Vec<Seen>>,
     /// Sealed commands, from the uplink.
     pub commands: mpsc::Receiver<Vec<u8>>,
     /// The policy in force.
@@ -164,13 +162,7 @@ impl Shell {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(first) = inputs.seen.recv() => {
-                    self.see(first);
-                    for _ in 1..BATCH_MAX {
-                        let Ok(next) = inputs.seen.try_recv() else { break };
-                        self.see(next);
-                    }
-                }
+                Some(batch) = inputs.seen.recv() => batch.into_iter().for_each(|seen| self.see(seen)),
                 Some(bytes) = inputs.commands.recv() => {
                     let policy = Arc::clone(&inputs.policy.borrow());
                     self.command(&bytes, &policy);

@@ -146,7 +146,11 @@ impl Event {
             CaregateEvents::RecoveryBegun(event) => Self::RecoveryBegun(recovery(event)?),
             CaregateEvents::KeysRecovered(event) => Self::KeysRecovered(next_keys(&event.r)),
             CaregateEvents::Anchored(event) => Self::Anchored(signed_anchor(&event.a, &event.signature)?),
-            unsigned => Self::of_unsigned(unsigned)?,
+            unsigned @ (CaregateEvents::ParticipantSet(_)
+            | CaregateEvents::EmergencyReviewed(_)
+            | CaregateEvents::ChangeApproved(_)
+            | CaregateEvents::ChangeOpposed(_)
+            | CaregateEvents::CouncilSet(_)) => Self::of_unsigned(unsigned)?,
         })
     }
 

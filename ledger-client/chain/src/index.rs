@@ -202,6 +202,25 @@ impl Index {
                     replace(&mut self.emergencies, key, (signed.clone(), block), participants_max)?;
                 }
             }
+            Event::KeysRotated(_)
+            | Event::CustodiansSet(_)
+            | Event::RecoveryBegun(_)
+            | Event::KeysRecovered(_) => self.hand_on(event, entries_max)?,
+            // Nothing that a bundle is made of.
+            Event::EmergencyReviewed { .. }
+            | Event::Anchored(_)
+            | Event::ChangeApproved { .. }
+            | Event::ChangeOpposed { .. }
+            | Event::CouncilSet(_) => {}
+        }
+        Some(())
+    }
+
+    /// As [`Self::take`], of keys that follow others.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "`take` has the others")]
+    fn hand_on(&mut self, event: &LedgerEvent, entries_max: usize) -> Option<()> {
+        let block = event.block;
+        match &event.event {
             Event::KeysRotated(signed) => {
                 let consent = place(&mut self.consents, signed.relationship, entries_max)?;
                 consent.succeed(signed.clone(), block);
@@ -231,12 +250,7 @@ impl Index {
                     consent.succeed(succession, block);
                 }
             }
-            // Nothing that a bundle is made of.
-            Event::EmergencyReviewed { .. }
-            | Event::Anchored(_)
-            | Event::ChangeApproved { .. }
-            | Event::ChangeOpposed { .. }
-            | Event::CouncilSet(_) => {}
+            _ => {}
         }
         Some(())
     }

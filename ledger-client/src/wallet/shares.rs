@@ -296,7 +296,7 @@ mod tests {
             let seed = PatientSeed::from_bytes(bytes);
             let shares = split(&seed, threshold, 6).unwrap();
             let read: Vec<_> = shares.iter().map(|one| Share::decode(one.encode().as_slice()).unwrap()).collect();
-            prop_assert_eq!(combine(&read).unwrap().as_bytes(), &bytes);
+            prop_assert_eq!(*combine(&read).unwrap().as_bytes(), bytes);
             prop_assert_eq!(Share::decode(&shares[0].encode()[1..]).map(|_| ()), Err(ShareError::Form));
         }
     }

@@ -102,10 +102,9 @@ impl Home {
     }
 
     fn next_at(&mut self, key: &SessionKey, number: u64, now: Duration) -> Option<Publish> {
-        match self.hub.next_packet(key, number, now)? {
-            Packet::Publish(publish) => Some(publish),
-            other => panic!("expected a PUBLISH, got {other:?}"),
-        }
+        let packet = self.hub.next_packet(key, number, now)?;
+        let Packet::Publish(publish) = packet else { panic!("expected a PUBLISH, got {packet:?}") };
+        Some(publish)
     }
 
     fn wills(&mut self) -> Vec<SessionKey> {
@@ -376,20 +375,20 @@ fn wills_wait_for_their_delay_or_the_sessions_end_and_not_for_one_who_came_back(
         number
     };
     lose(&mut home, None, 60);
-    assert_eq!(home.wills(), [sensor.clone()], "at once");
+    assert_eq!(home.wills(), std::slice::from_ref(&sensor), "at once");
     lose(&mut home, Some(10), 0);
-    assert_eq!(home.wills(), [sensor.clone()], "the session has ended");
+    assert_eq!(home.wills(), std::slice::from_ref(&sensor), "the session has ended");
     lose(&mut home, Some(10), 60);
     assert_eq!((home.wills(), home.hub.next_deadline()), (vec![], Some(at(10))));
     home.hub.tick(at(9));
     assert_eq!(home.wills(), []);
     home.hub.tick(at(10));
-    assert_eq!(home.wills(), [sensor.clone()]);
+    assert_eq!(home.wills(), std::slice::from_ref(&sensor));
     home.hub.tick(at(60));
     assert_eq!(home.wills(), [], "once");
     lose(&mut home, Some(100), 60);
     home.hub.tick(at(60));
-    assert_eq!(home.wills(), [sensor.clone()], "with the session's end");
+    assert_eq!(home.wills(), std::slice::from_ref(&sensor), "with the session's end");
     lose(&mut home, Some(10), 60);
     home.join(&sensor, false, HOUR, at(5));
     home.hub.tick(at(100));
@@ -397,7 +396,7 @@ fn wills_wait_for_their_delay_or_the_sessions_end_and_not_for_one_who_came_back(
     home.hub.leave(&sensor, home.numbers, true, None, at(5));
     lose(&mut home, Some(10), 60);
     home.join(&sensor, true, HOUR, at(5));
-    assert_eq!(home.wills(), [sensor.clone()], "a clean start ends the session");
+    assert_eq!(home.wills(), std::slice::from_ref(&sensor), "a clean start ends the session");
     let (number, _) = home.join_with(&sensor, true, HOUR, Some(will(None)), capacity(), T0);
     home.wills();
     home.hub.leave(&sensor, number, false, None, T0);

@@ -109,7 +109,9 @@ mod tests {
 
     fn coming_every(ms: u64, times: u64) -> Series {
         let mut series = Series::default();
-        (0..times).for_each(|n| drop(series.note(None, None, 0, Duration::from_millis(n * ms))));
+        for n in 0..times {
+            series.note(None, None, 0, Duration::from_millis(n * ms));
+        }
         series
     }
 
@@ -128,7 +130,7 @@ mod tests {
         series.let_go();
         assert_eq!(lost_at(&series, false), None);
         series = coming_every(1_000, 9);
-        drop(series.note(None, None, 0, Duration::from_secs(9)));
+        series.note(None, None, 0, Duration::from_secs(9));
         assert!(series.is_fresh(Duration::from_secs(17)) && !series.is_fresh(Duration::from_secs(18)));
     }
 

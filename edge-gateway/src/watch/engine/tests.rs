@@ -382,11 +382,15 @@ fn play(steps: &[Step]) -> Ward {
             Step::Event(d, quantity) => ward.see(&format!("d{d}"), *quantity, What::Event),
             Step::Implausible(d) => ward.engine.implausible(PATIENT, &device(&format!("d{d}")), ward.now()),
             Step::Pass(seconds) => ward.pass(*seconds),
-            Step::Acknowledge => drop(ward.act(sequence, Action::Acknowledge { alarms: vec![] })),
-            Step::Pause(seconds) => drop(ward.act(sequence, Action::Pause { seconds: *seconds })),
+            Step::Acknowledge => ward.act(sequence, Action::Acknowledge { alarms: vec![] }).unwrap(),
+            Step::Pause(seconds) => {
+                let done = ward.act(sequence, Action::Pause { seconds: *seconds });
+                assert_eq!(done.err(), (*seconds > 600).then_some("pause"));
+            }
             Step::Limits(quantity, low) => {
                 let limits = Limits { low: Some(*low), ..Limits::default() };
-                drop(ward.act(sequence, Action::Limits { quantity: *quantity, limits: Some(limits) }));
+                let action = Action::Limits { quantity: *quantity, limits: Some(limits) };
+                assert_ne!(ward.act(sequence, action), Err("replayed"));
             }
         }
         ward.look();

@@ -94,7 +94,9 @@ mod tests {
     fn the_most_urgent_goes_first_and_the_least_urgent_makes_room() {
         let mut queue = Queue::default();
         (0..60).for_each(|n| assert_eq!(queue.put(word(n, Priority::Low)), 0));
-        (60..70).for_each(|n| drop(queue.put(word(n, Priority::High))));
+        for n in 60..70 {
+            queue.put(word(n, Priority::High));
+        }
         assert_eq!((queue.waiting.len(), queue.next().unwrap().about), (WAITING_MAX, (1, 60)));
         queue.sent(&word(60, Priority::High));
         (61..70).for_each(|n| queue.sent(&word(n, Priority::High)));

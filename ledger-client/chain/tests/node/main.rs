@@ -291,6 +291,7 @@ async fn a_revocation_is_in_a_bundle_well_under_a_second() {
 
 /// The first keys hand on, then custodians do; each time a gateway that pinned the first ones takes what the next ones grant.
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story, each step of which stands on the one before")]
 async fn keys_that_hand_on_are_followed_to_the_gateway() {
     let node = Node::start();
     let chain = node.chain().await;

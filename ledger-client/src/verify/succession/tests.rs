@@ -238,7 +238,7 @@ fn validators_hand_on_by_proof_and_the_gateway_remembers() {
     let refused = verify_bundle(&site.bytes(NOW_S + 4), &pins, &Floors::default(), NOW_S + 4).unwrap_err();
     assert_eq!(refused, BundleRefusal::Header(crate::verify::HeaderError::Handover { seals: 1, needed: 2 }));
     // Who is enrolled anew begins with whom that enrolment names, whatever was before.
-    let mut other = pins.clone();
+    let mut other = pins;
     other.validators = site.validators.iter().map(Signer::address).collect();
     assert!(verify_bundle(&site.bytes(NOW_S + 5), &other, &floors, NOW_S + 5).is_ok());
 }
