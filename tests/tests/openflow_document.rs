@@ -29,10 +29,11 @@ fn each_test_that_is_named_is_there() {
     assert!(files.len() > 30, "{:?}", files.keys());
     for line in document.lines() {
         for (word, name) in quoted(line).filter_map(|token| token.split_once("::")) {
+            // By its name, or by what the names of several begin with.
             let Some((text, uses)) = files.get_mut(word) else {
                 panic!("no file is said for {word}::{name}")
             };
-            assert!(text.contains(&format!("fn {name}(")), "{word}::{name} is not there");
+            assert!(text.contains(&format!("fn {name}")), "{word}::{name} is not there");
             *uses += 1;
         }
     }

@@ -65,6 +65,11 @@ impl Host {
         run("ip", &[&["-n", &self.name][..], arguments].concat());
     }
 
+    /// Whether the driver gathers frames; only then does a veth's other end take redirected ones.
+    fn offload(&self, value: &str) {
+        run("ip", &["netns", "exec", &self.name, "ethtool", "-K", "eth", "gro", value]);
+    }
+
     /// Whether the host on port `other` answers.
     fn reaches(&self, other: u32) -> bool {
         let address = format!("10.8.0.{other}");
@@ -190,10 +195,7 @@ fn frames_go_where_flows_say_and_go_on_while_the_helper_is_away() {
 fn programs_run_in_the_driver_while_every_port_sends_what_is_redirected() {
     let place = Place::new();
     let hosts = [1, 2, 3].map(Host::on);
-    let offload = |host: &Host, value: &str| {
-        run("ip", &["netns", "exec", &host.name, "ethtool", "-K", "eth", "gro", value]);
-    };
-    hosts.iter().for_each(|host| offload(host, "on"));
+    hosts.iter().for_each(|host| host.offload("on"));
     let helper = Helper::start(&place.configure(SWITCH));
     let mut client = ready(&place);
     let modes = |client: &Client| client.welcome.ports.iter().map(|port| port.mode).collect::<Vec<_>>();
@@ -201,7 +203,7 @@ fn programs_run_in_the_driver_while_every_port_sends_what_is_redirected() {
     change(&mut client, vec![from_port(1, 1, vec![output(2)]), from_port(2, 2, vec![output(1)])]);
     assert!(hosts[0].reaches(2) && !hosts[0].reaches(3));
     // One whose driver drops them takes all into the stack, with what they know.
-    offload(&hosts[1], "off");
+    hosts[1].offload("off");
     wait(&mut client, |port| port.mode == Mode::Generic);
     assert!(hosts[0].reaches(2) && !hosts[0].reaches(3));
     drop((client, helper));
@@ -283,12 +285,29 @@ fn punted(client: &mut Client) -> Punt {
     })
 }
 
-#[test]
-fn the_gateways_stack_has_its_copy_beside_others() {
-    let place = Place::new();
+/// Three hosts whose ports have their programs in the driver, or in the stack.
+fn hosts_in(mode: Mode) -> [Host; 3] {
     let hosts = [1, 2, 3].map(Host::on);
+    hosts.iter().for_each(|host| host.offload(if mode == Mode::Native { "on" } else { "off" }));
+    hosts
+}
+
+#[test]
+fn the_gateways_stack_has_its_copy_beside_others_from_the_driver() {
+    the_stack_has_its_copy(Mode::Native);
+}
+
+#[test]
+fn the_gateways_stack_has_its_copy_beside_others_from_the_stack() {
+    the_stack_has_its_copy(Mode::Generic);
+}
+
+fn the_stack_has_its_copy(mode: Mode) {
+    let place = Place::new();
+    let hosts = hosts_in(mode);
     let helper = Helper::start(&place.configure(SWITCH));
     let mut client = ready(&place);
+    assert!(client.welcome.ports.iter().all(|port| port.mode == mode));
     let buckets = [output(3), output(port::LOCAL)].map(|action| GroupBucket {
         weight: 0,
         watch_port: port::ANY,
@@ -312,11 +331,21 @@ fn the_gateways_stack_has_its_copy_beside_others() {
 }
 
 #[test]
-fn a_frame_that_a_tag_off_makes_too_short_arrives_padded() {
+fn a_frame_that_a_tag_off_makes_too_short_is_padded_in_the_driver() {
+    a_short_frame_is_padded(Mode::Native);
+}
+
+#[test]
+fn a_frame_that_a_tag_off_makes_too_short_is_padded_in_the_stack() {
+    a_short_frame_is_padded(Mode::Generic);
+}
+
+fn a_short_frame_is_padded(mode: Mode) {
     let place = Place::new();
-    let hosts = [1, 2, 3].map(Host::on);
+    let hosts = hosts_in(mode);
     let helper = Helper::start(&place.configure(SWITCH));
     let mut client = ready(&place);
+    assert!(client.welcome.ports.iter().all(|port| port.mode == mode));
     change(&mut client, vec![from_port(1, 1, vec![FlowAction::PopVlan, output(2)])]);
     let [mut sender, mut second] = [0, 1].map(|host: usize| hosts[host].wire(Duration::from_millis(500)));
     let mut tagged = frame(1);

@@ -1,7 +1,5 @@
 //! Each action by itself, on a frame of each kind, in the running kernel and in a plain pipeline: the same fate, and the same bytes. Needs root.
 
-#![expect(clippy::unwrap_used, reason = "what a test can't set up fails it")]
-
 mod switch_rig;
 
 use caregate_protocol::datapath::switch::{FlowAction, FlowInstructions};
