@@ -187,16 +187,22 @@ fn refused(error: &OpenError, metrics: &Metrics) {
 }
 
 fn take(taken: Taken, opener: &Opener, feed: &Feed, metrics: &Metrics) {
-    let Taken { opened, refused: errors } = taken;
+    let Taken { opened, head, refused: errors } = taken;
     metrics.waiting_bytes.set(gauge(opener.waiting_bytes()));
     errors.iter().for_each(|error| refused(error, metrics));
     // A wrap that opened some of what waited for it, and not all, is not whole.
     let outcome = match (errors.is_empty(), opened.is_empty()) {
         (false, _) => "refused",
+        (true, true) if head.is_some() => "head",
         (true, true) => "kept",
         (true, false) => "opened",
     };
     metrics.records.with_label_values(&[outcome]).inc();
+    if let Some(key) = head
+        && let Some(state) = opener.chain(key.0, key.1)
+    {
+        feed.append(Vec::new(), [(key, state)].into(), 0);
+    }
     if !opened.is_empty() {
         show(opened, opener, feed, metrics);
     }

@@ -103,6 +103,8 @@ pub struct Opened {
 pub struct Taken {
     /// The segments that it opened.
     pub opened: Vec<Opened>,
+    /// The chain of which it was a head.
+    pub head: Option<(PatientId, DataClass)>,
     /// One for each segment, or for the record, that was not taken.
     pub refused: Vec<OpenError>,
 }
@@ -182,6 +184,16 @@ impl Opener {
             Record::Wrap(wrap) => {
                 wrap.verify(&gateway)?;
                 self.take_wrap(&wrap, taken)
+            }
+            Record::Head(signed) => {
+                signed.verify(&gateway).map_err(RecordError::from)?;
+                let chain = self.chains.entry((signed.head.patient, signed.head.class)).or_default();
+                if chain.end(signed.head.next, signed.head.last, signed.head.made_us) {
+                    taken.head = Some((signed.head.patient, signed.head.class));
+                    Ok(())
+                } else {
+                    Err(OpenError::BrokenChain)
+                }
             }
             Record::Segment(segment) => {
                 segment.verify(&gateway)?;
@@ -288,6 +300,7 @@ fn apart(readings: Vec<Reading>) -> (Vec<Reading>, Vec<Standing>) {
 
 #[cfg(test)]
 mod tests {
+    use caregate_protocol::head::Head;
     use caregate_protocol::key::{PatientRoot, TREE_DEPTH};
     use caregate_protocol::segment::{Cipher, Header, SegmentHash};
     use caregate_protocol::wrap::{WrapScope, generate_keypair};
@@ -411,6 +424,29 @@ mod tests {
         let state = world.opener.chain(PatientId([1; 16]), DataClass::Vitals).unwrap();
         assert_eq!(state, ChainState { verified: 1, gap: None });
         assert_eq!(world.refused(&miscounted), ["count"]);
+    }
+
+    #[test]
+    fn a_head_shows_the_tail_that_is_missing() {
+        let mut world = world();
+        let wrap = world.wrap.clone();
+        world.opened(&wrap);
+        let (zero, hash) = world.segment(0, SegmentHash::NONE);
+        let (one, last) = world.segment(1, hash);
+        world.opened(&zero);
+        let head = |next, last, made_us| {
+            let (class, patient) = (DataClass::Vitals, PatientId([1; 16]));
+            Head { class, patient, generation: 0, epoch: EPOCH, made_us, next, last }
+        };
+        let device = world.device.clone();
+        assert!(world.opened(&head(2, last, 10).sign(&device)).is_empty());
+        let state = |world: &World| world.opener.chain(PatientId([1; 16]), DataClass::Vitals).unwrap();
+        assert_eq!(state(&world), ChainState { verified: 0, gap: Some((1, 1)) });
+        assert_eq!(world.opened(&one).len(), 1);
+        assert_eq!(state(&world), ChainState { verified: 1, gap: None });
+        assert_eq!(world.refused(&head(2, hash, 20).sign(&device)), ["chain"]);
+        let stranger = SigningKey::from_bytes(&[4; 32]);
+        assert_eq!(world.refused(&head(9, last, 20).sign(&stranger)), ["signer"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! segments  patient 16 ‖ class 1 ‖ sequence 8            → index 8 ‖ hash 32     exactly-once, forks
 //! epochs    patient ‖ class ‖ generation 4 ‖ epoch 4 ‖ sequence 8 → index        which segments a late wrap opens
 //! wraps     patient ‖ class ‖ generation ‖ epoch ‖ depth 1 ‖ recipient 20 → index  who can open a segment
+//! heads     patient ‖ class                              → next 8 ‖ made 8 ‖ hash 32   the newest head of each chain
 //! delivery  recipient 20 ‖ number 8                      → index                 each recipient's queue
 //! ```
 //! A segment enters the queues of the recipients that hold a wrap for its epoch; a wrap that comes later brings the
@@ -14,6 +15,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use caregate_host::kill_point;
+use caregate_protocol::head::Head;
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::record::Record;
 use caregate_protocol::segment::{Header, SegmentHash};
@@ -25,6 +27,7 @@ use thiserror::Error;
 const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
 const SEGMENTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("segments");
 const EPOCHS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("epochs");
+const HEADS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("heads");
 const WRAPS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("wraps");
 const DELIVERY: TableDefinition<'_, &[u8], u64> = TableDefinition::new("delivery");
 
@@ -106,7 +109,9 @@ impl Store {
         for table in [EPOCHS, WRAPS, DELIVERY] {
             txn.open_table(table).map_err(failed("open an index"))?;
         }
-        txn.open_table(SEGMENTS).map_err(failed("open segments"))?;
+        for table in [SEGMENTS, HEADS] {
+            txn.open_table(table).map_err(failed("open a table of chains"))?;
+        }
         kill_point::pass("store.tables-made");
         txn.commit().map_err(failed("commit"))?;
         kill_point::pass("store.prepared");
@@ -188,6 +193,7 @@ struct Tables<'t> {
     segments: Table<'t, &'static [u8], &'static [u8]>,
     epochs: Table<'t, &'static [u8], u64>,
     wraps: Table<'t, &'static [u8], u64>,
+    heads: Table<'t, &'static [u8], &'static [u8]>,
     delivery: Table<'t, &'static [u8], u64>,
 }
 
@@ -198,6 +204,7 @@ impl<'t> Tables<'t> {
             segments: txn.open_table(SEGMENTS).map_err(failed("open segments"))?,
             epochs: txn.open_table(EPOCHS).map_err(failed("open epochs"))?,
             wraps: txn.open_table(WRAPS).map_err(failed("open wraps"))?,
+            heads: txn.open_table(HEADS).map_err(failed("open heads"))?,
             delivery: txn.open_table(DELIVERY).map_err(failed("open delivery"))?,
         })
     }
@@ -206,6 +213,7 @@ impl<'t> Tables<'t> {
         match Record::decode(bytes) {
             Ok(Record::Segment(segment)) => self.put_segment(&segment.header, segment.hash(), bytes),
             Ok(Record::Wrap(wrap)) => self.put_wrap(&wrap, bytes),
+            Ok(Record::Head(signed)) => self.put_head(&signed.head, bytes),
             Err(_) => Ok(Outcome::Refused(Refusal::Malformed)),
         }
     }
@@ -266,6 +274,32 @@ impl<'t> Tables<'t> {
         Ok(Outcome::Stored)
     }
 
+    /// A head goes to those that can open its chain's last segment. One that is not the newest is known: a newer one says more.
+    fn put_head(&mut self, head: &Head, bytes: &[u8]) -> Result<Outcome, StoreError> {
+        let chain = [head.patient.0.as_slice(), &[head.class as u8]].concat();
+        let last = [chain.as_slice(), &(head.next - 1).to_be_bytes()].concat();
+        if let Some(stored) = self.segments.get(last.as_slice()).map_err(failed("read segments"))?
+            && stored.value().get(8..) != Some(head.last.0.as_slice())
+        {
+            return Ok(Outcome::Refused(Refusal::Fork));
+        }
+        let newest = {
+            let stored = self.heads.get(chain.as_slice()).map_err(failed("read heads"))?;
+            stored.and_then(|stored| stored.value().first_chunk::<16>().copied())
+        };
+        if newest.is_some_and(|newest| newest >= age_of(head)) {
+            return Ok(Outcome::Known);
+        }
+        let index = self.append(bytes)?;
+        let value = [age_of(head).as_slice(), &head.last.0].concat();
+        self.heads.insert(chain.as_slice(), value.as_slice()).map_err(failed("write heads"))?;
+        let scope = scope_key(head.patient.0, head.class as u8, head.generation);
+        for recipient in self.holders(&scope, head.epoch)? {
+            self.deliver(recipient, index)?;
+        }
+        Ok(Outcome::Stored)
+    }
+
     /// The recipients that hold a wrap of any node above `epoch`.
     fn holders(&self, scope: &[u8], epoch: u32) -> Result<BTreeSet<RecipientId>, StoreError> {
         let mut holders = BTreeSet::new();
@@ -298,6 +332,12 @@ impl<'t> Tables<'t> {
         self.delivery.insert(key.as_slice(), index).map_err(failed("write delivery"))?;
         Ok(())
     }
+}
+
+/// Of two heads the newer has the greater: by how far it goes, then by when it was made.
+fn age_of(head: &Head) -> [u8; 16] {
+    let made = u64::try_from(head.made_us).unwrap_or(0);
+    (u128::from(head.next) << 64 | u128::from(made)).to_be_bytes()
 }
 
 fn scope_key(patient: [u8; 16], class: u8, generation: u32) -> Vec<u8> {

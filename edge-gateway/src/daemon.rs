@@ -41,6 +41,7 @@ use crate::mqtt::server::{CertificateRefused, Server, TlsDoor};
 use crate::network::{self, Network};
 use crate::openflow::start::Surroundings;
 use crate::pipeline::commit::Committer;
+use crate::pipeline::heads::Heads;
 use crate::pipeline::recover;
 use crate::pipeline::seal::Sealer;
 use crate::pipeline::thread::{self, ACKED_MAX, INBOUND_MAX, Inputs};
@@ -114,9 +115,20 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
     let device = SigningKey::from_bytes(&seed);
     let (tap, watch) = watch::start::open(&file.watch, keys.watch(), device, &registry)?;
     let random = SystemRandom::new();
-    let noted = BTreeMap::new();
-    let committer =
-        Committer { log, state, sealer, keys, policy, hints, metrics: metrics.clone(), random, noted, tap };
+    let (heads, noted) = (Heads::default(), BTreeMap::new());
+    let committer = Committer {
+        log,
+        state,
+        sealer,
+        keys,
+        policy,
+        hints,
+        metrics: metrics.clone(),
+        random,
+        heads,
+        noted,
+        tap,
+    };
     Ok(Parts { identity, committer, pins, local, watch, registry, metrics })
 }
 

@@ -4,6 +4,7 @@ use caregate_protocol::alarm::Standing;
 use caregate_protocol::beat::Beat;
 use caregate_protocol::command::{Content, SignedCommand};
 use caregate_protocol::datapath;
+use caregate_protocol::head::SignedHead;
 use caregate_protocol::openflow;
 use caregate_protocol::payload::{self, Decoded};
 use caregate_protocol::policy::{PolicyBundle, delivery};
@@ -35,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     ("datapath", datapath),
     ("standing", standing),
     ("beat", beat),
+    ("head", head),
     ("command", command),
 ];
 
@@ -97,6 +99,16 @@ pub fn standing(data: &[u8]) {
             assert!(standing.alarms.iter().all(|alarm| alarm.text().starts_with('*')));
         }
         Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// Heads of chains.
+pub fn head(data: &[u8]) {
+    let key = SigningKey::from_bytes(&[3; 32]).verifying_key();
+    match SignedHead::decode(data) {
+        // Nobody signs with this key but the seed.
+        Ok(signed) => assert!(signed.verify(&key).is_err() || signed.head.next == 7),
+        Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
     }
 }
 

@@ -1,7 +1,8 @@
-//! A record: what the spool keeps, the uplink carries and the core stores — a segment or a wrap, told apart by their magic.
+//! A record: what the spool keeps, the uplink carries and the core stores — a segment, a wrap or a head, told apart by their magic.
 
 use thiserror::Error;
 
+use crate::head::{self, HeadError, SignedHead};
 use crate::id::{DataClass, PatientId, SignerId};
 use crate::segment::{self, Segment, SegmentError};
 use crate::wrap::{self, Wrap, WrapError};
@@ -12,8 +13,8 @@ pub const RECORD_BYTES_MAX: usize = segment::SEGMENT_BYTES_MAX;
 /// Why bytes are no record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RecordError {
-    /// Neither magic.
-    #[error("record: neither a segment nor a wrap")]
+    /// No such magic.
+    #[error("record: neither a segment, a wrap nor a head")]
     Magic,
     /// A segment that does not parse or verify.
     #[error(transparent)]
@@ -21,6 +22,9 @@ pub enum RecordError {
     /// A wrap that does not parse or verify.
     #[error(transparent)]
     Wrap(#[from] WrapError),
+    /// A head that does not parse or verify.
+    #[error(transparent)]
+    Head(#[from] HeadError),
 }
 
 impl RecordError {
@@ -31,17 +35,20 @@ impl RecordError {
             Self::Magic => "magic",
             Self::Segment(e) => e.reason(),
             Self::Wrap(e) => e.reason(),
+            Self::Head(e) => e.reason(),
         }
     }
 }
 
-/// A segment or a wrap.
+/// A segment, a wrap or a head.
 #[derive(Debug, Clone)]
 pub enum Record<'a> {
     /// Sealed readings.
     Segment(Segment<'a>),
     /// A key for one recipient.
     Wrap(Wrap),
+    /// How far a chain goes.
+    Head(SignedHead),
 }
 
 impl<'a> Record<'a> {
@@ -54,6 +61,8 @@ impl<'a> Record<'a> {
             Ok(Self::Segment(Segment::decode(bytes)?))
         } else if bytes.starts_with(&wrap::MAGIC) {
             Ok(Self::Wrap(Wrap::decode(bytes)?))
+        } else if bytes.starts_with(&head::MAGIC) {
+            Ok(Self::Head(SignedHead::decode(bytes)?))
         } else {
             Err(RecordError::Magic)
         }
@@ -65,6 +74,7 @@ impl<'a> Record<'a> {
         match self {
             Self::Segment(s) => s.header.patient,
             Self::Wrap(w) => w.patient,
+            Self::Head(h) => h.head.patient,
         }
     }
 
@@ -74,6 +84,7 @@ impl<'a> Record<'a> {
         match self {
             Self::Segment(s) => s.header.class,
             Self::Wrap(w) => w.class,
+            Self::Head(h) => h.head.class,
         }
     }
 
@@ -83,6 +94,7 @@ impl<'a> Record<'a> {
         match self {
             Self::Segment(s) => s.header.signer,
             Self::Wrap(w) => w.signer,
+            Self::Head(h) => h.signer,
         }
     }
 }

@@ -54,16 +54,16 @@ pub(crate) fn run(args: &ChaosArgs) -> anyhow::Result<()> {
     ];
     for (name, arguments) in parts {
         say(&format!("chaos: {name}"));
-        match part(arguments, args.rounds, &programs) {
-            Ok(figures) => {
-                for (field, sum) in &mut total {
-                    *sum += figures.get(*field).and_then(Value::as_u64).unwrap_or(0);
-                }
-                if figures.get("lost_without_sync").and_then(Value::as_u64) == Some(0) {
-                    failed.push(format!("{name}: nothing was lost without syncs, so it proves nothing"));
-                }
-            }
-            Err(error) => failed.push(format!("{name}: {error:#}")),
+        let (figures, outcome) = part(arguments, args.rounds, &programs)?;
+        for (field, sum) in &mut total {
+            *sum += figures.get(*field).and_then(Value::as_u64).unwrap_or(0);
+        }
+        failed.extend(outcome.err().map(|error| format!("{name}: {error:#}")));
+        if figures.is_empty() {
+            failed.push(format!("{name}: told no figures"));
+        }
+        if figures.get("lost_without_sync").and_then(Value::as_u64) == Some(0) {
+            failed.push(format!("{name}: nothing was lost without syncs, so it proves nothing"));
         }
     }
     let bad = ["lost", "duplicated", "undetected_corruptions"];
@@ -80,27 +80,24 @@ pub(crate) fn run(args: &ChaosArgs) -> anyhow::Result<()> {
 const FIELDS: [&str; 7] =
     ["acked", "lost", "duplicated", "undetected_corruptions", "kills", "power_cuts", "lost_without_sync"];
 
-/// Runs one test and returns the figures that it told, also where it failed after that.
-fn part(arguments: &[&str], rounds: u64, programs: &Path) -> anyhow::Result<Map<String, Value>> {
+/// The figures that a test told, none where it came to none; and how it ended.
+type Told = (Map<String, Value>, anyhow::Result<()>);
+
+/// Runs one test.
+fn part(arguments: &[&str], rounds: u64, programs: &Path) -> anyhow::Result<Told> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["test", "--release"]).args(arguments).current_dir(build::root()?);
-    if !arguments.contains(&"--test") {
-        cargo.arg("--");
-    } else {
-        cargo.args(["--", "--test-threads=1"]);
-    }
-    cargo.arg("--nocapture");
+    cargo.args(["--", "--test-threads=1", "--nocapture"]);
     cargo.env("CAREGATE_CHAOS_ROUNDS", rounds.to_string()).env("CAREGATE_BINARIES", programs);
     cargo.env("CAREGATE_CHAOS_KILLS", rounds.div_ceil(CUTS_PER_KILL).to_string());
-    let mut told = None;
+    let mut told = Map::new();
     let outcome = build::run_seen(&mut cargo, |line| {
         // The test's harness may have begun the line.
         if let Some((_, figures)) = line.split_once(MARK) {
-            told = serde_json::from_str(figures).ok();
+            told = serde_json::from_str(figures).unwrap_or_default();
         }
     });
-    outcome?;
-    told.context("the test told no figures")
+    Ok((told, outcome))
 }
 
 /// The daemons that die when told to, built first if so asked: into `kill-points/` beside the usual ones, which are removed, so that

@@ -301,6 +301,32 @@ fn a_file_that_is_no_store_is_refused_and_left_alone() {
     assert_eq!(std::fs::read(&path).unwrap(), vec![0x5a; 8192]);
 }
 
+fn head(next: u64, last: SegmentHash, made_us: i64) -> Vec<u8> {
+    let (class, patient) = (DataClass::Vitals, PatientId([1; 16]));
+    Head { class, patient, generation: 0, epoch: EPOCH, made_us, next, last }.sign(&device()).to_vec()
+}
+
+#[test]
+fn a_newer_head_goes_to_those_that_can_open_its_chain_and_an_older_one_to_nobody() {
+    let world = World::new();
+    let segment = segment(EPOCH, 0);
+    let Record::Segment(decoded) = Record::decode(&segment).unwrap() else { panic!("a segment") };
+    let hash = decoded.hash();
+    world.put(&wrap(EPOCH, 1));
+    world.put(&wrap(EPOCH + 1, 2));
+    world.put(&segment);
+    let (older, newer) = (head(1, hash, 5), head(1, hash, 10));
+    assert_eq!((world.put(&newer), world.put(&older)), (Outcome::Stored, Outcome::Known));
+    let world = world.reopened();
+    assert_eq!(world.put(&newer), Outcome::Known);
+    assert_eq!(world.put(&head(1, SegmentHash([9; 32]), 20)), Outcome::Refused(Refusal::Fork));
+    // One that names a segment which has not come yet: those behind it may be on their way.
+    let ahead = head(7, SegmentHash([9; 32]), 15);
+    assert_eq!(world.put(&ahead), Outcome::Stored);
+    assert_eq!(world.queue(1)[2..], [newer, ahead]);
+    assert_eq!(world.queue(2).len(), 1, "who can't open the chain's end hears nothing of it");
+}
+
 /// A file system that fails from some write on, so that a commit can fail in the middle.
 #[derive(Debug)]
 struct Failing {

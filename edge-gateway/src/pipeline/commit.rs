@@ -16,6 +16,7 @@ use tracing::{error, warn};
 
 use super::admit::{About, Admission, admit};
 use super::chains::{CHAINS_MAX, State};
+use super::heads::Heads;
 use super::seal::{Batch, Sealed, Sealer};
 use crate::hints::Hints;
 use crate::ingest::{Inbound, Verdict};
@@ -81,6 +82,8 @@ pub struct Committer {
     pub metrics: Metrics,
     /// Salts.
     pub random: SystemRandom,
+    /// When each chain's head was last signed.
+    pub heads: Heads,
     /// When each device was last noted in the inventory.
     pub noted: BTreeMap<DeviceId, i64>,
     /// To the watch.
@@ -117,6 +120,27 @@ impl Committer {
     pub fn tick(&mut self, now_us: i64) {
         self.policy.tick(seconds(now_us));
         close_epochs(&mut self.state, &self.policy, &BTreeSet::new(), now_us, &self.metrics);
+    }
+
+    /// Signs and stores the heads that are due. Call about every second.
+    ///
+    /// # Errors
+    /// [`CommitError`], as for [`Self::commit`].
+    pub fn commit_heads(&mut self, now_us: i64) -> Result<Vec<Spooled>, CommitError> {
+        let mut spooled = Vec::new();
+        for head in self.heads.due(&self.state.chains, now_us) {
+            let record = head.sign(&self.sealer.device);
+            // Where there is no room, the next one says as much.
+            spooled.extend(self.append_record(head.class.lane(), &record)?);
+        }
+        if !spooled.is_empty() {
+            self.log.sync()?;
+            self.metrics.commits.inc();
+            if self.log.rotation_due() {
+                self.rotate()?;
+            }
+        }
+        Ok(spooled)
     }
 
     /// Stores a batch: after it returns, each PUBLISH has its verdict, and those that say `Stored` are durable.

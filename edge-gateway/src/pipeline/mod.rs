@@ -7,6 +7,7 @@ pub mod admit;
 pub mod chains;
 pub mod commit;
 pub mod duplicates;
+pub mod heads;
 pub mod recover;
 pub mod seal;
 pub mod thread;

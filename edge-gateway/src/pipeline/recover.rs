@@ -71,6 +71,8 @@ fn hides_records(recovery: &Recovery, next: Position) -> bool {
 fn replay(state: &mut State, bytes: &[u8], keys: &mut KeyStore) -> Result<(), RecoverError> {
     match Record::decode(bytes) {
         Ok(Record::Wrap(wrap)) => state.replay_wrap(&wrap),
+        // It says what the segments before it have said.
+        Ok(Record::Head(_)) => {}
         Ok(Record::Segment(segment)) => {
             let h = &segment.header;
             let opened = keys

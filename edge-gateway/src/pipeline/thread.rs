@@ -61,7 +61,11 @@ pub async fn run(
         // Not biased: a core that acknowledges without end must not keep sensors waiting, nor the other way round.
         tokio::select! {
             Some(proposal) = inputs.proposals.recv() => committer.decide(proposal, clock::now_us()),
-            _ = ticks.tick() => committer.tick(clock::now_us()),
+            _ = ticks.tick() => {
+                committer.tick(clock::now_us());
+                let spooled = committer.commit_heads(clock::now_us())?;
+                uplink.spooled(&spooled);
+            }
             Some(range) = inputs.acked.recv() => note_acked(range, &mut inputs, &mut committer)?,
             Some(first) = inputs.standings.recv() => {
                 let mut standings = vec![first];

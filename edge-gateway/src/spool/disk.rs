@@ -28,12 +28,14 @@ macro_rules! step {
     };
 }
 
-/// What a test makes fail: how many of the next calls, each with EIO or (room) ENOSPC.
+/// What a test makes fail: how many of the next calls, each with EIO or (room, writes) ENOSPC.
 #[cfg(test)]
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     pub(super) syncs: std::sync::atomic::AtomicU32,
     pub(super) room: std::sync::atomic::AtomicU32,
+    /// Of group commits, as on a file system that can't reserve room.
+    pub(super) writes: std::sync::atomic::AtomicU32,
     /// The disk that loses power, if there is one.
     pub(super) model: std::sync::Mutex<Option<caregate_crash::Disk>>,
 }
@@ -241,6 +243,8 @@ impl Disk {
         bytes: &[u8],
     ) -> Result<(), SpoolError> {
         let path = self.path(serial);
+        #[cfg(test)]
+        at("write", &path, fail(&self.faults.writes, Errno::NOSPC))?;
         at("write", &path, file.write_all_at(bytes, offset))?;
         step!(self, "written", write(name(&path), offset, bytes));
         self.check_sync(&path)?;

@@ -184,6 +184,7 @@ impl Gateway {
             hints: Hints::open(&dir.join("hints")).unwrap(),
             metrics,
             random: SystemRandom::new(),
+            heads: edge_gateway::pipeline::heads::Heads::default(),
             noted: BTreeMap::new(),
             tap: Tap::new(IntCounter::new("dropped", "dropped").unwrap()).0,
         };
@@ -314,7 +315,7 @@ impl Gateway {
             .iter()
             .filter_map(|(_, _, bytes)| match Record::decode(bytes).unwrap() {
                 Record::Wrap(wrap) => wrap.open(&key.private).ok(),
-                Record::Segment(_) => None,
+                Record::Segment(_) | Record::Head(_) => None,
             })
             .collect();
         let mut seqs = Vec::new();

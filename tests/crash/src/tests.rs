@@ -1,7 +1,5 @@
 //! That the model does lose what a disk may lose, and nothing else.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Disk, Image, Random, Syncs};

@@ -108,6 +108,29 @@ fn two_failed_syncs_stop_the_log_and_what_was_synced_stays() {
 }
 
 #[test]
+fn a_disk_that_is_full_at_the_write_itself_costs_nothing_that_was_acknowledged() {
+    let dir = directory();
+    let (mut log, _) = open(dir.path());
+    put(&mut log, Lane::Vitals, b"safe");
+    log.append(Lane::Alarm, b"elsewhere").unwrap();
+    log.disk.faults.writes.store(1, Ordering::SeqCst);
+    log.sync().unwrap();
+    assert_eq!((files(dir.path()).len(), log.stats().syncs_failed), (2, 1));
+    assert_eq!(read(&log, 2), Some((Lane::Alarm, b"elsewhere".to_vec())));
+    // No room for another file either: nothing of the batch may be acknowledged.
+    log.append(Lane::Alarm, b"nowhere").unwrap();
+    log.disk.faults.writes.store(1, Ordering::SeqCst);
+    log.disk.faults.room.store(1, Ordering::SeqCst);
+    assert!(matches!(log.sync(), Err(SpoolError::SyncFailed { .. })));
+    assert!(matches!(log.append(Lane::Alarm, b""), Err(SpoolError::Stopped)));
+    drop(log);
+    let (mut log, recovery) = open(dir.path());
+    assert!(recovery.damaged.is_empty(), "{:?}", recovery.damaged);
+    assert_eq!(unacked(&log), [1, 2]);
+    put(&mut log, Lane::Alarm, b"there is room again");
+}
+
+#[test]
 fn a_rotation_whose_sync_fails_stops_the_log_and_loses_nothing() {
     let dir = directory();
     let (mut log, _) = open(dir.path());
