@@ -109,7 +109,9 @@ pub fn mqtt_websocket(data: &[u8]) {
     };
     // Neither end ever makes it wait.
     let mut context = Context::from_waker(Waker::noop());
-    let Poll::Ready(bytes) = std::pin::pin!(read).poll(&mut context) else { panic!("it waits for what is there") };
+    let Poll::Ready(bytes) = std::pin::pin!(read).poll(&mut context) else {
+        panic!("it waits for what is there")
+    };
     assert!(bytes.len() <= data.len());
     mqtt(&bytes);
 }

@@ -221,10 +221,10 @@ impl Daemon {
 
     /// SIGKILL, at whatever it is doing. It must have been running.
     pub(crate) fn kill(&mut self) {
-        let mut process = self.process.take().unwrap();
-        if let Some(status) = process.try_wait().unwrap() {
+        if let Some(status) = self.ended() {
             panic!("{} ended by itself: {status}\n{}", self.program.display(), self.tail());
         }
+        let mut process = self.process.take().unwrap();
         process.kill().unwrap();
         process.wait().unwrap();
     }

@@ -77,7 +77,7 @@ fn handed_on() -> PolicyBundle {
         signatures: vec![None, Some(signature(8))],
     };
     let by_custodians =
-        Succession { version: 2, by: SuccessionAuthority::Custodians(Box::new(word)), ..by_key.clone() };
+        Succession { version: 2, by: SuccessionAuthority::Custodians(Box::new(word)), ..by_key };
     let mut bundle = bundle();
     bundle.claims.successions = vec![by_key, by_custodians];
     bundle.handovers = vec![vec![4; 600], vec![5; 700]];
