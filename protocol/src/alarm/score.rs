@@ -64,7 +64,7 @@ pub enum Parameter {
     Spo2(f64, Scale, Option<bool>),
     /// Whether oxygen is given.
     Oxygen(bool),
-    /// mm[Hg].
+    /// `mm[Hg]`.
     Systolic(f64),
     /// Beats a minute.
     Pulse(f64),

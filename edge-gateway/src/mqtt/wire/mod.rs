@@ -1,6 +1,6 @@
 //! MQTT 3.1.1 and 5.0 on the wire: bytes to packets that a client may send, and packets to bytes. No I/O.
 //!
-//! [`decode`] refuses by type, flags and length before a packet's body has arrived, and refuses everything that the standard
+//! [`decode()`] refuses by type, flags and length before a packet's body has arrived, and refuses everything that the standard
 //! calls malformed or a protocol error of one packet. What depends on packets before it is the connection's to judge.
 //!
 //! ```text

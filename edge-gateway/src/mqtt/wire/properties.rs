@@ -253,7 +253,7 @@ impl Properties {
         **self == NONE
     }
 
-    /// Bytes of [`Self::write`], roughly and never less, for what a message costs in memory.
+    /// Bytes of what is written, roughly and never less, for what a message costs in memory.
     #[must_use]
     pub fn cost(&self) -> usize {
         let Some(fields) = self.0.as_deref() else { return 1 };

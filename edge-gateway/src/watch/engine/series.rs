@@ -9,7 +9,7 @@ use super::lag::Lag;
 const GAPS: usize = 8;
 /// Four readings come before a series is expected to go on.
 const GAPS_MIN: usize = 3;
-/// A series is lost when nothing came for so long, or for [`MISSED`] usual intervals where that is longer. With the engine's tick of a
+/// A series is lost when nothing came for so long, or for `MISSED` usual intervals where that is longer. With the engine's tick of a
 /// second the alarm is there within 10 s.
 pub const LOST_AFTER: Duration = Duration::from_secs(9);
 /// Usual intervals after which one that comes more rarely is lost.
