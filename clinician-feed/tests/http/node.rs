@@ -136,7 +136,8 @@ impl Patient {
             grantee,
             classes: class_bit(DataClass::Vitals),
             purposes: Purpose::Treatment.bit(),
-            from: 1_000,
+            // A day: the contract takes no grant of decades.
+            from: until.saturating_sub(24 * 3600),
             until,
             stale_bound_s: 600,
             version,

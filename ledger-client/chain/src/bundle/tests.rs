@@ -177,11 +177,9 @@ fn what_only_the_slots_know_is_asked_for() {
     proofs.values.insert(slots::binding(&Commitment([6; 32])), words::binding(1, true));
     let asked = missing(&watch(), &claimed, &proofs);
     let events: Vec<_> = asked.iter().map(|(event, _)| *event).collect();
-    let wanted = [
-        Caregate::Granted::SIGNATURE_HASH,
-        Caregate::Revoked::SIGNATURE_HASH,
-        Caregate::DeviceBound::SIGNATURE_HASH,
-    ];
+    let consent = [Caregate::Granted::SIGNATURE_HASH, Caregate::Revoked::SIGNATURE_HASH];
+    // And the keys that may have signed them.
+    let wanted = [&consent[..], &HANDING_ON, &[Caregate::DeviceBound::SIGNATURE_HASH]].concat();
     assert_eq!(events, wanted);
 }
 
