@@ -12,7 +12,7 @@ use caregate_host::clock;
 use tracing::info;
 
 use crate::emergency::{Checked, EmergencyError, Opened, Request};
-use crate::server::{App, Peer, body_of_ours, problem, refused};
+use crate::server::{App, Peer, asked, problem};
 
 /// The route.
 pub(crate) async fn open(
@@ -21,17 +21,9 @@ pub(crate) async fn open(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let body = match body_of_ours(&headers, body) {
-        Ok(body) => body,
+    let (access, request) = match asked::<Request>(&app, peer, &headers, body).await {
+        Ok(asked) => asked,
         Err(refusal) => return refusal,
-    };
-    let access = match app.access(&headers, peer).await {
-        Ok(access) => access,
-        Err(error) => return refused(error),
-    };
-    let request: Request = match serde_json::from_slice(&body) {
-        Ok(request) => request,
-        Err(error) => return problem(StatusCode::BAD_REQUEST, format!("body: {error}")),
     };
     let metrics = app.metrics.clone();
     // Runs to its end also when the request is dropped: what was sent is noted.

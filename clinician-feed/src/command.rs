@@ -24,7 +24,7 @@ use tracing::info;
 use crate::feed::Feed;
 use crate::journal::{JournalError, What};
 use crate::record::Recorder;
-use crate::server::{App, Peer, body_of_ours, problem, refused};
+use crate::server::{App, Peer, asked, problem};
 
 /// How long a command lives: whoever sent it waits before the page.
 const LIFE: Duration = Duration::from_secs(20);
@@ -232,17 +232,9 @@ pub(crate) async fn post(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let body = match body_of_ours(&headers, body) {
-        Ok(body) => body,
+    let (access, Request { patient, action }) = match asked(&app, peer, &headers, body).await {
+        Ok(asked) => asked,
         Err(refusal) => return refusal,
-    };
-    let access = match app.access(&headers, peer).await {
-        Ok(access) => access,
-        Err(error) => return refused(error),
-    };
-    let Request { patient, action } = match serde_json::from_slice(&body) {
-        Ok(request) => request,
-        Err(error) => return problem(StatusCode::BAD_REQUEST, format!("body: {error}")),
     };
     let what = action.as_str();
     let metrics = app.metrics.clone();

@@ -15,6 +15,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use caregate_host::origin;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -184,10 +185,7 @@ struct Credentials {
 
 /// The body of a request that our own page sent, or a program: a form of another page can't send JSON.
 #[expect(clippy::result_large_err, reason = "the error is the answer, and is sent")]
-pub(crate) fn body_of_ours(
-    headers: &HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Bytes, Response> {
+fn body_of_ours(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Bytes, Response> {
     if !origin::is_own(headers) {
         return Err(problem(StatusCode::FORBIDDEN, "Origin is another page than ours"));
     }
@@ -196,6 +194,20 @@ pub(crate) fn body_of_ours(
         return Err(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json"));
     }
     body.map_err(|rejection| problem(rejection.status(), rejection.body_text()))
+}
+
+/// What somebody who is logged in asks for by a body that is ours, and who it is.
+pub(crate) async fn asked<T: DeserializeOwned>(
+    app: &App,
+    peer: SocketAddr,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<(Access, T), Response> {
+    let body = body_of_ours(headers, body)?;
+    let access = app.access(headers, peer).await.map_err(refused)?;
+    let request = serde_json::from_slice(&body)
+        .map_err(|error| problem(StatusCode::BAD_REQUEST, format!("body: {error}")))?;
+    Ok((access, request))
 }
 
 async fn log_in(

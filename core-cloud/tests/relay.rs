@@ -10,7 +10,7 @@ use caregate_protocol::id::{PatientId, RecipientId};
 use caregate_protocol::policy::EcdsaSignature;
 use caregate_protocol::uplink::{Frame, VERSION};
 use ed25519_dalek::SigningKey;
-use support::{Core, Frames, Site, close_reason, within};
+use support::{Core, Frames, Site, close_reason, until, within};
 
 /// Of the gateway called gateway-1.
 fn device() -> SigningKey {
@@ -31,12 +31,7 @@ fn sealed(to: &SigningKey, sequence: u64) -> Vec<u8> {
 
 async fn until_counted(core: &Core, outcome: &str, count: u64) {
     let counter = core.metrics.commands.with_label_values(&[outcome]);
-    within(outcome, async {
-        while counter.get() < count {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    until(outcome, || counter.get() >= count).await;
     assert_eq!(counter.get(), count, "{outcome}");
 }
 
@@ -75,20 +70,11 @@ async fn heartbeats_reach_every_feed_and_commands_the_gateway_that_they_name() {
     // Heartbeats that come too fast are passed over, and a flood of commands too.
     gateway.control.write_all(&Frame::Beat { bytes: beat.clone() }.encode()).await.unwrap();
     let too_often = core.metrics.beats.with_label_values(&["too_often"]);
-    within("the second heartbeat", async {
-        while too_often.get() < 1 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    until("the second heartbeat", || too_often.get() >= 1).await;
     let flood = command(sealed(&SigningKey::from_bytes(&[99; 32]), 3)).repeat(200);
     followers[0].1.write_all(&flood).await.unwrap();
-    within("the flood", async {
-        while core.metrics.commands.with_label_values(&["too_often"]).get() < 100 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    let passed_over = core.metrics.commands.with_label_values(&["too_often"]);
+    until("the flood", || passed_over.get() >= 100).await;
 
     // A gateway that is gone takes nothing.
     gateway.connection.close(0_u32.into(), b"");

@@ -83,8 +83,12 @@ async fn what_is_acknowledged_survives_a_kill_at_every_point() {
     let sensors = Sensors::start(&site);
     sensors.acknowledges(100).await;
     let mut targets = [Target::new(gateway, &GATEWAY, times), Target::new(core, &CORE, times)];
-    // Each has its turn, whether or not one before it goes on.
-    while targets.iter_mut().filter_map(|target| target.poll(&mut random).then_some(())).count() > 0 {
+    loop {
+        // Each has its turn, whether or not one before it goes on.
+        let go_on = targets.each_mut().map(|target| target.poll(&mut random));
+        if !go_on.contains(&true) {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let [mut gateway, mut core] = targets;
