@@ -4,6 +4,7 @@ use caregate_protocol::alarm::Standing;
 use caregate_protocol::beat::Beat;
 use caregate_protocol::command::{Content, SignedCommand};
 use caregate_protocol::datapath;
+use caregate_protocol::erasure::{Receipt, SignedErasure};
 use caregate_protocol::head::SignedHead;
 use caregate_protocol::openflow;
 use caregate_protocol::payload::{self, Decoded};
@@ -37,6 +38,7 @@ pub const TARGETS: &[Target] = &[
     ("standing", standing),
     ("beat", beat),
     ("head", head),
+    ("erasure", erasure),
     ("command", command),
 ];
 
@@ -108,6 +110,20 @@ pub fn head(data: &[u8]) {
     match SignedHead::decode(data) {
         // Nobody signs with this key but the seed.
         Ok(signed) => assert!(signed.verify(&key).is_err() || signed.head.next == 7),
+        Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
+    }
+}
+
+/// Requests for erasure and their receipts.
+pub fn erasure(data: &[u8]) {
+    let key = SigningKey::from_bytes(&[3; 32]).verifying_key();
+    match SignedErasure::decode(data) {
+        // Nobody signs with this key but the seed.
+        Ok(signed) => assert!(signed.verify(&key).is_err() || signed.erasure.made_us == 7),
+        Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
+    }
+    match Receipt::verify(data) {
+        Ok((receipt, issuer)) => assert!(issuer != key || receipt.erased_us == 8),
         Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
     }
 }

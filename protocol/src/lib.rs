@@ -8,6 +8,7 @@ pub mod cbor;
 pub mod code;
 pub mod command;
 pub mod datapath;
+pub mod erasure;
 pub mod head;
 pub mod id;
 pub mod key;

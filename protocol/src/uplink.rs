@@ -16,6 +16,9 @@
 //! | 6 | [`Frame::Refuse`] | core → gateway | control |
 //! | 7 | [`Frame::Beat`] | gateway → core → feed | control of the alarm lane; following |
 //! | 8 | [`Frame::Command`] | feed → core → gateway | following; control of the alarm lane |
+//! | 9 | [`Frame::Erase`] | gateway → core | control |
+//! | 10 | [`Frame::Erased`] | feed → core → gateway | following; control |
+//! | 11 | [`Frame::EraseRefused`] | core → gateway | control |
 //! | 16 | [`Frame::Subscribe`] | feed → core | subscription |
 //! | 17 | [`Frame::Subscribed`] | core → feed | subscription |
 //! | 18 | [`Frame::Delivery`] | core → feed | subscription |
@@ -25,6 +28,7 @@ use thiserror::Error;
 
 use crate::beat::BEAT_BYTES;
 use crate::command::COMMAND_BYTES_MAX;
+use crate::erasure::{ERASURE_BYTES, RECEIPT_BYTES, RequestHash};
 use crate::id::{Lane, RecipientId};
 use crate::record::RECORD_BYTES_MAX;
 use crate::wire::{Reader, WireError};
@@ -48,13 +52,50 @@ pub enum Refusal {
     Signature = 2,
     /// Another segment with this (patient, class, sequence) is stored already.
     Fork = 3,
+    /// The pseudonym was erased here, for good.
+    Erased = 4,
+}
+
+/// Why the core did not erase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum EraseRefusal {
+    /// Not a request by its form.
+    Malformed = 1,
+    /// Signed by a key that the core does not know for this gateway, or the signature does not hold.
+    Signature = 2,
+    /// What the core holds of this pseudonym came from other gateways alone.
+    Stranger = 3,
+    /// More requests than a gateway may make; ask again later.
+    TooOften = 4,
+}
+
+impl EraseRefusal {
+    /// The refusal with this number, if there is one.
+    #[must_use]
+    pub fn from_u8(number: u8) -> Option<Self> {
+        [Self::Malformed, Self::Signature, Self::Stranger, Self::TooOften]
+            .into_iter()
+            .find(|r| *r as u8 == number)
+    }
+
+    /// A label for counters.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Signature => "signature",
+            Self::Stranger => "stranger",
+            Self::TooOften => "too_often",
+        }
+    }
 }
 
 impl Refusal {
     /// The refusal with this number, if there is one.
     #[must_use]
     pub fn from_u8(number: u8) -> Option<Self> {
-        [Self::Malformed, Self::Signature, Self::Fork].into_iter().find(|r| *r as u8 == number)
+        [Self::Malformed, Self::Signature, Self::Fork, Self::Erased].into_iter().find(|r| *r as u8 == number)
     }
 
     /// A label for counters.
@@ -64,6 +105,7 @@ impl Refusal {
             Self::Malformed => "malformed",
             Self::Signature => "signature",
             Self::Fork => "fork",
+            Self::Erased => "erased",
         }
     }
 }
@@ -156,6 +198,23 @@ pub enum Frame {
         /// At most [`COMMAND_BYTES_MAX`]; sealed.
         bytes: Vec<u8>,
     },
+    /// Erase a pseudonym (`crate::erasure`). The gateway says it again on each connection until it has the receipts that it wants.
+    Erase {
+        /// [`ERASURE_BYTES`] of them: the request.
+        request: Vec<u8>,
+    },
+    /// It is erased, durably: a receipt, the core's own or one of a feed's that the core has. One frame each.
+    Erased {
+        /// [`RECEIPT_BYTES`] of them.
+        receipt: Vec<u8>,
+    },
+    /// It is not.
+    EraseRefused {
+        /// Which request.
+        request: RequestHash,
+        /// Why.
+        refusal: EraseRefusal,
+    },
     /// The feed's first word where it wants heartbeats and sends commands.
     Follow {
         /// [`VERSION`].
@@ -210,6 +269,9 @@ impl Frame {
             }
             Self::Beat { bytes } => put(&mut out, 7, &[bytes]),
             Self::Command { bytes } => put(&mut out, 8, &[bytes]),
+            Self::Erase { request } => put(&mut out, 9, &[request]),
+            Self::Erased { receipt } => put(&mut out, 10, &[receipt]),
+            Self::EraseRefused { request, refusal } => put(&mut out, 11, &[&request.0, &[*refusal as u8]]),
             Self::Follow { version } => put(&mut out, 19, &[&version.to_be_bytes()]),
             Self::Subscribe { version, recipient, from, until } => put(
                 &mut out,
@@ -265,6 +327,14 @@ impl Frame {
                     return Err(FrameError::Length(bytes.len()));
                 }
                 Self::Command { bytes }
+            }
+            9 => Self::Erase { request: r.take("request", ERASURE_BYTES)?.to_vec() },
+            10 => Self::Erased { receipt: r.take("receipt", RECEIPT_BYTES)?.to_vec() },
+            11 => {
+                let (request, number) = (RequestHash(r.array("request")?), r.u8("refusal")?);
+                let refusal = EraseRefusal::from_u8(number)
+                    .ok_or_else(|| FrameError::Value { field: "refusal", value: u64::from(number) })?;
+                Self::EraseRefused { request, refusal }
             }
             19 => Self::Follow { version: r.u16("version")? },
             16 => Self::Subscribe {
@@ -378,7 +448,7 @@ mod tests {
             proptest::collection::vec((any::<u32>(), any::<u32>()), 0..20).prop_map(|r| Frame::Ack {
                 ranges: r.into_iter().map(|(a, b)| (u64::from(a), u64::from(a) + u64::from(b))).collect()
             }),
-            (any::<u64>(), 1_u8..4)
+            (any::<u64>(), 1_u8..5)
                 .prop_map(|(position, r)| Frame::Refuse { position, refusal: Refusal::from_u8(r).unwrap() }),
             (any::<[u8; 20]>(), any::<u64>(), any::<u64>()).prop_map(|(id, from, until)| Frame::Subscribe {
                 version: 1,
@@ -389,6 +459,12 @@ mod tests {
             any::<u64>().prop_map(|next| Frame::Subscribed { version: 1, next }),
             any::<u8>().prop_map(|byte| Frame::Beat { bytes: vec![byte; BEAT_BYTES] }),
             record.clone().prop_map(|bytes| Frame::Command { bytes }),
+            any::<u8>().prop_map(|byte| Frame::Erase { request: vec![byte; ERASURE_BYTES] }),
+            any::<u8>().prop_map(|byte| Frame::Erased { receipt: vec![byte; RECEIPT_BYTES] }),
+            (any::<[u8; 32]>(), 1_u8..5).prop_map(|(request, r)| Frame::EraseRefused {
+                request: RequestHash(request),
+                refusal: EraseRefusal::from_u8(r).unwrap(),
+            }),
             any::<u16>().prop_map(|version| Frame::Follow { version }),
             (any::<u64>(), record).prop_map(|(number, record)| Frame::Delivery { number, record }),
         ]
