@@ -143,7 +143,10 @@ impl Line {
             | Frame::Data { .. }
             | Frame::Subscribe { .. }
             | Frame::Subscribed { .. }
-            | Frame::Delivery { .. } => Err(LinkError::Unexpected),
+            | Frame::Delivery { .. }
+            | Frame::Erase { .. }
+            | Frame::Erased { .. }
+            | Frame::EraseRefused { .. } => Err(LinkError::Unexpected),
         }
     }
 
