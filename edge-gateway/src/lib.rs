@@ -19,9 +19,7 @@ pub mod switch;
 pub mod uplink;
 pub mod watch;
 
-/// Whether table 0 and sensor ports are kept from the controller. False in builds with the cargo feature `conformance` alone, for
-/// suites that need a switch without guard; those run as `edge-gateway switch` and as nothing else.
-pub const GUARDED: bool = !cfg!(feature = "conformance");
+pub use caregate_switch::GUARDED;
 
 /// The version; of a build without guard, or of one that can be told to die, it says so, so that it can be refused by name.
 pub const VERSION: &str = if !GUARDED {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use caregate_host::{config, exit, log};
+use caregate_host::{config, exit, log, memory};
 use clap::{Args, Parser, Subcommand};
 use edge_gateway::config::{ConfigFile, SwitchFile};
 use edge_gateway::{daemon, switch};
@@ -39,10 +39,15 @@ struct SwitchArguments {
     check: bool,
 }
 
+fn main() -> ExitCode {
+    memory::one_heap();
+    exit::code(start(Arguments::parse()))
+}
+
 // Two threads serve a home's sensors and the uplink; a thread per core of a large machine would only cost memory.
 #[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
-    exit::code(run(Arguments::parse()).await)
+async fn start(arguments: Arguments) -> anyhow::Result<()> {
+    run(arguments).await
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {

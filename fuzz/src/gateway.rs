@@ -230,16 +230,22 @@ fn narrows(flow: &FlowEntry) -> bool {
         })
 }
 
+fn assert_narrows(change: &Change) {
+    assert!(!matches!(change, Change::PutFlow(flow) if !narrows(flow)), "{change:?}");
+}
+
 /// Does what the switch says; its helper refuses now and then.
 fn obey(agent: &mut Agent, mut actions: Vec<Action>, turn: usize) {
     let now = std::time::Duration::from_secs(turn as u64);
     while let Some(action) = actions.pop() {
         let result = if turn % 5 == 4 { Err(HelperRefused) } else { Ok(()) };
         actions.extend(match action {
-            Action::Install { kept, changes } => {
-                for change in &changes {
-                    assert!(!matches!(change, Change::PutFlow(flow) if !narrows(flow)), "{change:?}");
-                }
+            Action::Prepare { changes, .. } => {
+                changes.iter().for_each(assert_narrows);
+                Vec::new()
+            }
+            Action::Install { kept, changes, .. } => {
+                changes.iter().for_each(assert_narrows);
                 assert!(agent.tables().flows().len() <= FLOWS_MAX);
                 if let Some(kept) = kept {
                     assert_eq!(store::decode(&store::encode(&kept)), Some(kept));

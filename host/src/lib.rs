@@ -15,6 +15,7 @@ pub mod identity;
 pub mod key_file;
 pub mod kill_point;
 pub mod log;
+pub mod memory;
 pub mod net;
 pub mod origin;
 mod process;

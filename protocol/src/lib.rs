@@ -1,4 +1,5 @@
-//! Every byte that crosses a boundary in Caregate: codecs and types, no I/O, no async and no clock.
+//! Every byte that crosses a boundary in Caregate: codecs and types, no I/O, no async and no clock. And the pure rules that several of its
+//! ends go by.
 //!
 //! Each decoder takes a bounded slice, rejects trailing bytes, and names what was wrong and where.
 
@@ -15,6 +16,7 @@ pub mod key;
 pub mod openflow;
 pub mod payload;
 pub mod policy;
+pub mod rate;
 pub mod reading;
 pub mod record;
 pub mod segment;

@@ -74,7 +74,7 @@ fn main() {
     measure(&mut ebpf, "unbound source, dropped", &frame([2, 0, 0, 0, 0, 0x66], false));
     measure(&mut ebpf, "stranger's ARP, above the meters", &frame([2, 0, 0, 0, 0, 0x66], true));
     for count in [0, 16, 64, 1024] {
-        switch.change(&mut Series::Closed, &flows(count), false, 1).unwrap();
+        switch.change(&mut Series::Closed, flows(count), false, 1).unwrap();
         measure(&mut ebpf, &format!("bound sensor, {count} flows, none matches"), &frame(SENSOR, false));
     }
     let sensor = object::sensor(&mut ebpf).unwrap().info().unwrap().verified_instruction_count();

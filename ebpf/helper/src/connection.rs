@@ -146,7 +146,7 @@ impl Connection {
                 return Ok((Reply::Counters(counters.map_err(failed)?), None));
             }
             (Request::Change { changes, more }, Some(session)) => {
-                self.shared.change(&mut self.series, &changes, more, session)?;
+                self.shared.change(&mut self.series, changes, more, session)?;
             }
             (Request::SwitchCounters, _) => {
                 return Ok((Reply::SwitchCounters(self.shared.switch_counters()?), None));

@@ -233,7 +233,7 @@ impl Shared {
     pub fn change(
         &self,
         series: &mut Series,
-        changes: &[Change],
+        changes: Vec<Change>,
         more: bool,
         session: u64,
     ) -> Result<bool, Refused> {

@@ -38,14 +38,14 @@ impl Mirror {
     }
 }
 
-/// The series of requests that is these changes.
-pub(super) fn series(changes: &[Change]) -> impl Iterator<Item = Request> {
-    let count = changes.len().div_ceil(CHANGES_MAX);
-    let part = move |(number, part): (usize, &[Change])| Request::Change {
-        changes: part.to_vec(),
-        more: number + 1 < count,
-    };
-    changes.chunks(CHANGES_MAX).enumerate().map(part)
+/// The series of requests that is these changes, one at least; with `more` it goes on afterwards.
+pub(super) fn series(changes: &[Change], more: bool) -> impl Iterator<Item = Request> {
+    let count = changes.len().div_ceil(CHANGES_MAX).max(1);
+    (0..count).map(move |number| {
+        let rest = changes.get(number * CHANGES_MAX..).unwrap_or_default();
+        let part = rest.get(..CHANGES_MAX).unwrap_or(rest);
+        Request::Change { changes: part.to_vec(), more: more || number + 1 < count }
+    })
 }
 
 #[cfg(test)]
@@ -55,16 +55,17 @@ mod tests {
     #[test]
     fn a_series_is_cut_where_a_frame_is_full_and_ends_with_its_last() {
         let removes = |count: u64| (0..count).map(Change::RemoveFlow).collect::<Vec<_>>();
-        let sizes = |count| {
+        let sizes = |count, more| {
             let of = |request| {
                 let Request::Change { changes, more } = request else { panic!("{request:?}") };
                 (changes.len(), more)
             };
-            series(&removes(count)).map(of).collect::<Vec<_>>()
+            series(&removes(count), more).map(of).collect::<Vec<_>>()
         };
-        assert_eq!(sizes(1), [(1, false)]);
-        assert_eq!(sizes(128), [(128, false)]);
-        assert_eq!(sizes(300), [(128, true), (128, true), (44, false)]);
+        assert_eq!(sizes(0, false), [(0, false)], "the end of a series that had parts");
+        assert_eq!(sizes(1, false), [(1, false)]);
+        assert_eq!(sizes(128, true), [(128, true)]);
+        assert_eq!(sizes(300, false), [(128, true), (128, true), (44, false)]);
     }
 
     #[test]

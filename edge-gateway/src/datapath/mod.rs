@@ -31,7 +31,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::openflow::agent::HelperRefused;
+use crate::openflow::agent::{HelperRefused, Part};
 use crate::openflow::helper::{Helper, HelperEvent};
 use task::Task;
 
@@ -82,6 +82,8 @@ type Answer = Result<(Reply, Option<OwnedFd>), DatapathError>;
 /// A request and where its answer goes.
 struct Call {
     request: Request,
+    /// Of a [`Request::Change`]: which of its batch it is.
+    part: Part,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -134,13 +136,17 @@ impl Datapath {
     }
 
     async fn call(&self, request: Request) -> Answer {
+        self.call_part(Part::WHOLE, request).await
+    }
+
+    async fn call_part(&self, part: Part, request: Request) -> Answer {
         let (answer, answered) = oneshot::channel();
-        self.calls.send(Call { request, answer }).await.map_err(|_gone| DatapathError::Away)?;
+        self.calls.send(Call { request, part, answer }).await.map_err(|_gone| DatapathError::Away)?;
         answered.await.map_err(|_gone| DatapathError::Away)?
     }
 
-    async fn done(&self, request: Request) -> Result<(), DatapathError> {
-        match self.call(request).await? {
+    async fn done(&self, part: Part, request: Request) -> Result<(), DatapathError> {
+        match self.call_part(part, request).await? {
             (Reply::Done, None) => Ok(()),
             _ => Err(DatapathError::Unexpected),
         }
@@ -151,16 +157,24 @@ impl Datapath {
     /// # Errors
     /// [`DatapathError`].
     pub async fn set_policy(&self, policy: Policy) -> Result<(), DatapathError> {
-        self.done(Request::SetPolicy(policy)).await
+        self.done(Part::WHOLE, Request::SetPolicy(policy)).await
     }
 
-    /// Changes the switch's tables, groups and meters in one step. Once it is in force the helper is told again what is there, whenever it
-    /// was away.
+    /// Has the helper make ready for a part of a batch; [`change`](Self::change) ends it.
     ///
     /// # Errors
-    /// [`DatapathError`]; then it is neither in force nor told again.
-    pub async fn change(&self, changes: Vec<Change>) -> Result<(), DatapathError> {
-        self.done(Request::Change { changes, more: false }).await
+    /// [`DatapathError`]; then the end will be refused as well.
+    pub async fn prepare(&self, part: Part, changes: Vec<Change>) -> Result<(), DatapathError> {
+        self.done(part, Request::Change { changes, more: true }).await
+    }
+
+    /// Changes the switch's tables, groups and meters in one step, with what was prepared of the same batch. Once it is in force the helper
+    /// is told again what is there, whenever it was away.
+    ///
+    /// # Errors
+    /// [`DatapathError`]; then nothing of the batch is in force or told again. So it is where the connection was lost since a part of it.
+    pub async fn change(&self, part: Part, changes: Vec<Change>) -> Result<(), DatapathError> {
+        self.done(part, Request::Change { changes, more: false }).await
     }
 
     /// What tables, flows, groups and meters counted.
@@ -216,8 +230,12 @@ fn refused(error: DatapathError) -> HelperRefused {
 }
 
 impl Helper for Datapath {
-    async fn change(&self, changes: Vec<Change>) -> Result<(), HelperRefused> {
-        Self::change(self, changes).await.map_err(refused)
+    async fn prepare(&self, part: Part, changes: Vec<Change>) -> Result<(), HelperRefused> {
+        Self::prepare(self, part, changes).await.map_err(refused)
+    }
+
+    async fn change(&self, part: Part, changes: Vec<Change>) -> Result<(), HelperRefused> {
+        Self::change(self, part, changes).await.map_err(refused)
     }
 
     async fn switch_counters(&self) -> Result<SwitchCounters, HelperRefused> {

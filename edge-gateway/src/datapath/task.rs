@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use caregate_protocol::datapath::{Event, Policy, Reply, Request, Welcome};
+use caregate_protocol::datapath::switch::Change;
+use caregate_protocol::datapath::{Event, Policy, Reason, Refused, Reply, Request, Welcome};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,7 @@ use tracing::{info, warn};
 use super::connection::Connection;
 use super::mirror::{self, Mirror};
 use super::{Call, DatapathError, Listeners};
+use crate::openflow::agent::Part;
 use crate::openflow::helper::HelperEvent;
 
 /// Between attempts: a helper that restarts is back within a few tenths of a second, and an attempt costs next to nothing.
@@ -25,6 +27,16 @@ struct Told {
     policy: Option<Policy>,
 }
 
+/// A batch that has begun on this connection.
+#[derive(Debug)]
+struct Open {
+    batch: u64,
+    /// How many parts of it the helper was told.
+    parts: u32,
+    /// All of them.
+    changes: Vec<Change>,
+}
+
 pub(super) struct Task {
     path: PathBuf,
     session: u64,
@@ -32,6 +44,7 @@ pub(super) struct Task {
     welcome: watch::Sender<Option<Welcome>>,
     listeners: Listeners,
     told: Told,
+    open: Option<Open>,
     connection: Option<Connection>,
 }
 
@@ -52,6 +65,7 @@ impl Task {
             welcome,
             listeners,
             told: Told::default(),
+            open: None,
             connection: Some(connection),
         };
         Ok((task, watched))
@@ -92,6 +106,7 @@ impl Task {
             }
         };
         warn!(reason = %lost, "the datapath helper is away; what is in force stays in force");
+        self.open = None;
         self.welcome.send_replace(None);
         self.listeners.tell(&HelperEvent::Down);
         Some(())
@@ -99,18 +114,19 @@ impl Task {
 
     /// An error is one of the connection.
     async fn ask(&mut self, connection: &mut Connection, call: Call) -> Result<(), DatapathError> {
-        let Call { request, answer: to } = call;
-        let said = &mut |event| tell(&self.welcome, &self.listeners, event);
+        let Call { request, part, answer: to } = call;
         let mut changed = None;
-        let answer = if let Request::Change { changes, .. } = request {
-            // The whole series; where a part of it is refused, the helper refuses its end, and all is as if it had not been asked.
-            let done = connection.call_all(mirror::series(&changes), said).await;
-            changed = done.is_ok().then_some(changes);
-            done.map(|()| (Reply::Done, None))
+        let answer = if let Request::Change { changes, more } = request {
+            let done = self.change(connection, part, changes, more).await;
+            done.map(|in_force| {
+                changed = in_force;
+                (Reply::Done, None)
+            })
         } else {
             if let Request::SetPolicy(policy) = &request {
                 self.told.policy = Some(policy.clone());
             }
+            let said = &mut |event| tell(&self.welcome, &self.listeners, event);
             connection.call(request, said).await
         };
         let (answer, lost) = match answer {
@@ -125,6 +141,40 @@ impl Task {
             self.told.switch.get_or_insert_default().take(changes);
         }
         lost.map_or(Ok(()), Err)
+    }
+
+    /// Tells a part of a batch, as the series of requests that it is; where it is the last, returns the batch. Where the helper refuses a
+    /// part it refuses the end as well, and all is as if it had not been asked.
+    async fn change(
+        &mut self,
+        connection: &mut Connection,
+        part: Part,
+        changes: Vec<Change>,
+        more: bool,
+    ) -> Result<Option<Vec<Change>>, DatapathError> {
+        let begun = match &self.open {
+            Some(open) if part.before == 0 || open.batch != part.batch => {
+                // It lacks its end, and the helper would take this for that.
+                return Err(DatapathError::Unexpected);
+            }
+            open => open.as_ref().map_or(0, |open| open.parts),
+        };
+        if begun != part.before {
+            // An earlier connection had the rest.
+            return Err(Refused { reason: Reason::Order, detail: "the batch began elsewhere".into() }.into());
+        }
+        let said = &mut |event| tell(&self.welcome, &self.listeners, event);
+        let done = connection.call_all(mirror::series(&changes, more), said).await;
+        if !more {
+            let mut all = self.open.take().map(|open| open.changes).unwrap_or_default();
+            all.extend(changes);
+            return done.map(|()| Some(all));
+        }
+        let new = || Open { batch: part.batch, parts: 0, changes: Vec::new() };
+        let open = self.open.get_or_insert_with(new);
+        open.parts += 1;
+        open.changes.extend(changes);
+        done.map(|()| None)
     }
 
     /// Until there is a connection that knows all that it has to; none when nobody can ask any more.
@@ -162,10 +212,11 @@ impl Task {
 
     async fn attempt(&self) -> Result<(Connection, Welcome), DatapathError> {
         let (mut connection, mut welcome) = Connection::open(&self.path, self.session).await?;
-        let changes = self.told.switch.as_ref().map(Mirror::everything).unwrap_or_default();
+        let changes = self.told.switch.as_ref().map(Mirror::everything);
         let policy = self.told.policy.clone().map(Request::SetPolicy);
         // Whoever is shut out is so before policy admits anybody.
-        let requests = mirror::series(&changes).chain(policy);
+        let series = changes.iter().flat_map(|changes| mirror::series(changes, false));
+        let requests = series.chain(policy);
         connection.call_all(requests, &mut |event| note(&mut welcome, &event)).await?;
         Ok((connection, welcome))
     }

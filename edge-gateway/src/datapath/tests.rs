@@ -126,7 +126,7 @@ async fn requests_are_answered_and_events_come_in_between() {
         peer.reply(asked.number, Ok(Reply::Counters(Counters::default()))).await;
     };
     let ask = async {
-        assert!(matches!(datapath.change(changes()).await, Err(DatapathError::Refused(_))));
+        assert!(matches!(datapath.change(Part::WHOLE, changes()).await, Err(DatapathError::Refused(_))));
         datapath.set_policy(bound(1)).await.unwrap();
         assert_eq!(datapath.counters().await.unwrap(), Counters::default());
     };
@@ -142,14 +142,14 @@ async fn a_helper_that_comes_back_is_told_what_is_in_force_and_then_policy() {
     let (datapath, mut peer, _stop) = helper.connected().await;
     let mut events = datapath.events();
     assert!(matches!(next(&mut events).await, HelperEvent::Up(_)));
-    let (changed, _) = tokio::join!(datapath.change(changes()), peer.done());
+    let (changed, _) = tokio::join!(datapath.change(Part::WHOLE, changes()), peer.done());
     changed.unwrap();
     drop(peer);
     assert_eq!(next(&mut events).await, HelperEvent::Down);
     assert!(datapath.ports().is_empty());
     // What is said meanwhile is answered at once; a policy is kept for later, changes are not.
     assert!(matches!(datapath.set_policy(bound(2)).await, Err(DatapathError::Away)));
-    assert!(matches!(datapath.change(vec![Change::Clear]).await, Err(DatapathError::Away)));
+    assert!(matches!(datapath.change(Part::WHOLE, vec![Change::Clear]).await, Err(DatapathError::Away)));
     let mut peer = helper.accept().await;
     let again = [vec![Change::Clear], changes()].concat();
     assert_eq!(peer.done().await, Request::Change { changes: again, more: false });
@@ -175,11 +175,82 @@ async fn a_series_that_is_refused_in_the_middle_goes_to_its_end_and_the_next_is_
         assert_eq!(peer.done().await, Request::Change { changes: removes(129)[128..].to_vec(), more: false });
     };
     let ask = async {
-        let refused = datapath.change(removes(300)).await.unwrap_err();
+        let refused = datapath.change(Part::WHOLE, removes(300)).await.unwrap_err();
         assert!(matches!(refused, DatapathError::Refused(refused) if refused.detail == "flow 1"));
-        datapath.change(removes(129)).await.unwrap();
+        datapath.change(Part::WHOLE, removes(129)).await.unwrap();
     };
     tokio::join!(serve, ask);
+}
+
+fn removes(ids: std::ops::Range<u64>) -> Vec<Change> {
+    ids.map(Change::RemoveFlow).collect()
+}
+
+#[tokio::test]
+async fn a_batch_that_comes_in_parts_is_one_series_and_is_told_again_as_a_whole() {
+    let helper = Scripted::new();
+    let (datapath, mut peer, _stop) = helper.connected().await;
+    let part = |before| Part { batch: 7, before };
+    let serve = async {
+        assert_eq!(peer.done().await, Request::Change { changes: changes(), more: true });
+        assert_eq!(peer.done().await, Request::Change { changes: removes(0..2), more: true });
+        assert_eq!(peer.done().await, Request::Change { changes: Vec::new(), more: false });
+        drop(peer);
+        let mut peer = helper.accept().await;
+        // Removed flows leave nothing to be told.
+        let all = [vec![Change::Clear], changes()].concat();
+        assert_eq!(peer.done().await, Request::Change { changes: all, more: false });
+    };
+    let ask = async {
+        datapath.prepare(part(0), changes()).await.unwrap();
+        datapath.prepare(part(1), removes(0..2)).await.unwrap();
+        datapath.change(part(2), Vec::new()).await.unwrap();
+    };
+    tokio::join!(serve, ask);
+}
+
+#[tokio::test]
+async fn a_batch_whose_beginning_another_connection_had_is_refused_and_the_helper_sees_none_of_it() {
+    let helper = Scripted::new();
+    let (datapath, mut peer, _stop) = helper.connected().await;
+    let mut events = datapath.events();
+    let part = |before| Part { batch: 7, before };
+    let (begun, _) = tokio::join!(datapath.prepare(part(0), removes(0..2)), peer.done());
+    begun.unwrap();
+    drop(peer);
+    let mut peer = helper.accept().await;
+    for wanted in ["up", "down", "up"] {
+        let event = next(&mut events).await;
+        assert_eq!(if matches!(event, HelperEvent::Up(_)) { "up" } else { "down" }, wanted);
+    }
+    let order =
+        |refused: DatapathError| matches!(refused, DatapathError::Refused(no) if no.reason == Reason::Order);
+    assert!(order(datapath.prepare(part(1), removes(2..3)).await.unwrap_err()));
+    assert!(order(datapath.change(part(2), Vec::new()).await.unwrap_err()));
+    let next_batch = datapath.change(Part { batch: 8, before: 0 }, removes(5..6));
+    let (changed, seen) = tokio::join!(next_batch, peer.done());
+    changed.unwrap();
+    assert_eq!(seen, Request::Change { changes: removes(5..6), more: false });
+}
+
+#[tokio::test]
+async fn a_batch_that_never_ends_is_not_taken_for_the_beginning_of_the_next() {
+    let helper = Scripted::new();
+    let (datapath, mut peer, _stop) = helper.connected().await;
+    let begun = datapath.prepare(Part { batch: 7, before: 0 }, removes(0..2));
+    let (begun, _) = tokio::join!(begun, peer.done());
+    begun.unwrap();
+    let next_batch = datapath.change(Part { batch: 8, before: 0 }, removes(5..6)).await;
+    assert!(matches!(next_batch, Err(DatapathError::Away)), "{next_batch:?}");
+    // The helper forgets with the connection.
+    let mut peer = helper.accept().await;
+    let mut welcome = datapath.welcome();
+    let is_back = welcome.wait_for(Option::is_some);
+    timeout(Duration::from_secs(10), is_back).await.unwrap().unwrap();
+    let (changed, seen) =
+        tokio::join!(datapath.change(Part { batch: 9, before: 0 }, removes(5..6)), peer.done());
+    changed.unwrap();
+    assert_eq!(seen, Request::Change { changes: removes(5..6), more: false });
 }
 
 #[tokio::test]
@@ -233,7 +304,7 @@ async fn what_is_no_answer_ends_the_connection_and_a_new_one_is_made() {
         peer.reply(asked.number + 1, Ok(Reply::Done)).await;
         helper.accept().await
     };
-    let (asked, _peer) = tokio::join!(datapath.change(changes()), serve);
+    let (asked, _peer) = tokio::join!(datapath.change(Part::WHOLE, changes()), serve);
     assert!(matches!(asked, Err(DatapathError::Away)));
 }
 

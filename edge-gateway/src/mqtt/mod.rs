@@ -22,7 +22,6 @@ pub mod hub;
 pub mod limits;
 pub mod metrics;
 pub mod publisher;
-pub(crate) mod rate;
 mod reason;
 pub mod server;
 pub mod topic;

@@ -7,13 +7,23 @@ use caregate_protocol::datapath::PACKET_OUTS_MAX;
 use caregate_protocol::datapath::switch::{Change, SwitchCounters};
 use caregate_protocol::datapath::{Counters, PacketOut, Port, Punt, Welcome};
 
-use super::agent::HelperRefused;
+use super::agent::{HelperRefused, Part};
 
 /// Requests, each answered when the helper has done it. A helper that is away answers [`HelperRefused`] at once or within a
 /// few seconds, and comes back by [`HelperEvent::Up`].
 pub trait Helper: Send + 'static {
-    /// Changes tables, groups and meters, in one step.
-    fn change(&self, changes: Vec<Change>) -> impl Future<Output = Result<(), HelperRefused>> + Send;
+    /// Makes ready for changes that [`change`](Self::change) will put in force with its own, in one step. Where this is refused, so is that.
+    fn prepare(
+        &self,
+        part: Part,
+        changes: Vec<Change>,
+    ) -> impl Future<Output = Result<(), HelperRefused>> + Send;
+    /// Changes tables, groups and meters, in one step with what was prepared of the batch: nothing is changed where not all of it was.
+    fn change(
+        &self,
+        part: Part,
+        changes: Vec<Change>,
+    ) -> impl Future<Output = Result<(), HelperRefused>> + Send;
     /// Sends frames, none of them to a sensor port, at most [`PACKET_OUTS_MAX`]; says which of them were sent.
     fn packet_outs(
         &self,

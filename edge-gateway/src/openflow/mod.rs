@@ -10,26 +10,19 @@
 //! What makes it other than a common switch: table 0 is policy's, and the controller may only *narrow* what a sensor may do. A flow
 //! that covers a sensor port's frames drops them or leaves them to `LOCAL`, and nothing else, so that no controller can mirror,
 //! redirect or rewrite a patient's traffic.
+//!
+//! All that is pure of it is a crate of its own, `caregate-switch`; here are its connections, its disk and its clock.
 
-pub mod agent;
-mod check;
 mod dial;
-pub mod flow;
-pub mod groups;
 pub mod helper;
 mod line;
-pub mod meters;
 pub mod metrics;
-pub mod pattern;
-pub mod ports;
-pub mod quarantine;
-pub mod slow;
 pub mod start;
 pub mod store;
 pub mod switch;
-pub mod table;
-pub mod tables;
-pub mod translate;
 mod worker;
 
 pub use caregate_protocol::openflow::port;
+pub use caregate_switch::{
+    agent, flow, groups, meters, pattern, ports, quarantine, slow, table, tables, translate,
+};

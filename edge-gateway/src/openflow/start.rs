@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::agent::Settings;
+use super::agent::{Part, Settings};
 use super::metrics::Metrics;
 use super::ports::Guard;
 use super::store::FlowStore;
@@ -48,7 +48,7 @@ pub async fn start(
         (Some(entry), Some(datapath)) => (entry, datapath),
         (None, Some(datapath)) => {
             datapath
-                .change(vec![Change::Clear])
+                .change(Part::WHOLE, vec![Change::Clear])
                 .await
                 .context("the flows of a controller that is no more")?;
             return Ok(watched);

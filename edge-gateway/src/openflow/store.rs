@@ -11,44 +11,14 @@
 use std::path::{Path, PathBuf};
 
 use caregate_host::key_file::{self, Existing, KeyFileError};
-use caregate_protocol::openflow::{FlowMod, Framer, GroupMod, Message, MeterMod};
+use caregate_protocol::openflow::{Framer, Message};
+pub use caregate_switch::kept::Kept;
 use thiserror::Error;
 
 /// Of the file's first bytes.
 const MAGIC: &[u8] = b"caregate flows 1\n";
 /// Longest file: 4,096 flows of 64 actions each have 8 MB, 256 groups of 32 buckets as much.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
-
-/// What is kept, as messages that add it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Kept {
-    /// First, because flows name them.
-    pub meters: Vec<MeterMod>,
-    /// Then these, for the same reason.
-    pub groups: Vec<GroupMod>,
-    /// In the order in which a frame meets them.
-    pub flows: Vec<FlowMod>,
-}
-
-impl Kept {
-    /// Flows, groups and meters.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.meters.len() + self.groups.len() + self.flows.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl From<Vec<FlowMod>> for Kept {
-    fn from(flows: Vec<FlowMod>) -> Self {
-        Self { flows, ..Self::default() }
-    }
-}
 
 /// The flows can't be read or kept.
 #[derive(Debug, Error)]
@@ -154,7 +124,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use caregate_protocol::openflow::{
-        Action, Band, BandAction, Bucket, Command, GroupCommand, GroupType, Match, MeterCommand,
+        Action, Band, BandAction, Bucket, Command, FlowMod, GroupCommand, GroupMod, GroupType, Match,
+        MeterCommand, MeterMod,
     };
 
     use super::*;

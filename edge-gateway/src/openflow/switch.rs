@@ -70,8 +70,8 @@ impl<H: Helper> Switch<H> {
         let (mut agent, actions, lost) =
             Agent::new(self.settings.clone(), &welcome, &self.kept, Duration::ZERO);
         for action in actions {
-            if let Action::Install { changes, .. } = action {
-                let installed = self.helper.change(changes).await;
+            if let Action::Install { part, changes, .. } = action {
+                let installed = self.helper.change(part, changes).await;
                 installed.map_err(|_refused| {
                     anyhow::anyhow!("the datapath helper does not take the kept flows")
                 })?;
@@ -335,7 +335,14 @@ impl Shell {
                         open.send(&bytes);
                     }
                 }
-                Action::Install { kept, changes } => self.give(Task::Install { kept, changes }).await,
+                Action::Prepare { part, changes } => {
+                    self.give(Task::Prepare { part, changes }).await;
+                    // The runtime wakes the worker on this thread: let another take over here.
+                    tokio::task::yield_now().await;
+                }
+                Action::Install { kept, part, changes } => {
+                    self.give(Task::Install { kept, part, changes }).await;
+                }
                 Action::Keep(kept) => self.give(Task::Keep(kept)).await,
                 // Gathered.
                 Action::PacketOut { .. } => {}

@@ -3,20 +3,22 @@
 use std::time::{Duration, Instant};
 
 use caregate_host::clock;
-use caregate_protocol::datapath::switch::Change;
+use caregate_protocol::datapath::switch::{CHANGES_MAX, Change, FLOWS_MAX};
 use caregate_protocol::datapath::{self, PacketOut};
+use caregate_protocol::rate::TokenBucket;
 use tokio::sync::mpsc;
-use tracing::error;
+use tracing::{debug, error};
 
-use super::agent::{HelperRefused, PACKET_OUTS_MAX, PUNTS_MAX, Readings};
+use super::agent::{HelperRefused, PACKET_OUTS_MAX, PUNTS_MAX, Part, Readings};
 use super::helper::Helper;
 use super::metrics::Metrics;
 use super::slow::OUTPUTS_MAX;
 use super::store::{FlowStore, Kept, encode};
-use crate::mqtt::rate::TokenBucket;
 
-/// Jobs that wait: frames of packet-outs and of punts, with the other copies of the last of each, and one each of the others.
-pub(super) const JOBS_MAX: usize = PACKET_OUTS_MAX + PUNTS_MAX + 2 * OUTPUTS_MAX + 8;
+/// Jobs that wait: frames of packet-outs and of punts, with the other copies of the last of each, the parts of a batch, and one each of
+/// the others.
+pub(super) const JOBS_MAX: usize =
+    PACKET_OUTS_MAX + PUNTS_MAX + 2 * OUTPUTS_MAX + FLOWS_MAX / CHANGES_MAX + 8;
 /// Changes of the file at once, and a second after that: an operator at work, and no controller that wears the flash out.
 const KEEPS_BURST: u32 = 64;
 const KEEPS_PER_S: u32 = 1;
@@ -24,8 +26,13 @@ const KEEPS_PER_S: u32 = 1;
 /// What is to be done.
 #[derive(Debug)]
 pub(super) enum Task {
+    Prepare {
+        part: Part,
+        changes: Vec<Change>,
+    },
     Install {
         kept: Option<Kept>,
+        part: Part,
         changes: Vec<Change>,
     },
     Keep(Kept),
@@ -96,7 +103,16 @@ impl<H: Helper> Worker<H> {
             };
             let Some(Numbered { absence, what }) = next else { break };
             let what = match what {
-                Task::Install { kept, changes } => Outcome::Installed(self.install(kept, changes).await),
+                Task::Prepare { part, changes } => {
+                    // The last part is refused as well then.
+                    if self.helper.prepare(part, changes).await.is_err() {
+                        debug!("a part of a batch is refused");
+                    }
+                    continue;
+                }
+                Task::Install { kept, part, changes } => {
+                    Outcome::Installed(self.install(kept, part, changes).await)
+                }
                 Task::Keep(kept) => {
                     self.keep(&kept).await;
                     continue;
@@ -127,15 +143,22 @@ impl<H: Helper> Worker<H> {
     }
 
     /// First on disk, then in the kernel: after a power cut, what a barrier confirmed of sensors is there.
-    async fn install(&mut self, kept: Option<Kept>, changes: Vec<Change>) -> Result<(), HelperRefused> {
+    async fn install(
+        &mut self,
+        kept: Option<Kept>,
+        part: Part,
+        changes: Vec<Change>,
+    ) -> Result<(), HelperRefused> {
         let begun = clock::monotonic();
         let is_kept = match &kept {
             Some(kept) => self.keep(kept).await,
             None => true,
         };
+        let is_any = part.before > 0 || !changes.is_empty();
         let result = if !is_kept {
+            // The helper's client sees by the next batch that this one has no end.
             "store"
-        } else if !changes.is_empty() && self.helper.change(changes).await.is_err() {
+        } else if is_any && self.helper.change(part, changes).await.is_err() {
             "helper"
         } else {
             "done"

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use caregate_host::identity::{Identity, Role};
 use caregate_protocol::datapath::switch::{Change, FlowEntry, SwitchCounters};
 use caregate_protocol::datapath::{self, Counters, Mode, PacketOut, Port, Welcome};
-use edge_gateway::openflow::agent::{HelperRefused, Settings};
+use edge_gateway::openflow::agent::{HelperRefused, Part, Settings};
 use edge_gateway::openflow::helper::{Helper, HelperEvent};
 use edge_gateway::openflow::metrics::Metrics;
 use edge_gateway::openflow::ports::Guard;
@@ -25,6 +25,8 @@ use super::pki::Pki;
 struct State {
     flows: Option<BTreeMap<u64, FlowEntry>>,
     changed: u64,
+    /// Of a batch that has not ended, and how many parts that is.
+    prepared: (u32, Vec<Change>),
     sent: Vec<(u32, Vec<u8>)>,
     is_held: bool,
     refuses: bool,
@@ -76,11 +78,21 @@ impl Place {
 }
 
 impl Helper for Place {
-    async fn change(&self, changes: Vec<Change>) -> Result<(), HelperRefused> {
+    async fn prepare(&self, part: Part, changes: Vec<Change>) -> Result<(), HelperRefused> {
+        self.answer(|state| {
+            assert_eq!(part.before, state.prepared.0, "a part is missing");
+            state.prepared.0 += 1;
+            state.prepared.1.extend(changes);
+        })
+    }
+
+    async fn change(&self, part: Part, changes: Vec<Change>) -> Result<(), HelperRefused> {
         self.answer(|state| {
             state.changed += 1;
+            let (parts, prepared) = std::mem::take(&mut state.prepared);
+            assert_eq!(part.before, parts, "a part is missing");
             let flows = state.flows.get_or_insert_default();
-            for change in changes {
+            for change in prepared.into_iter().chain(changes) {
                 match change {
                     Change::Clear => flows.clear(),
                     Change::PutFlow(flow) => drop(flows.insert(flow.id, flow)),

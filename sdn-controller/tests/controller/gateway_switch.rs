@@ -8,7 +8,7 @@ use caregate_host::identity::{Identity, Role};
 use caregate_protocol::datapath::switch::{Change, FLOWS_MAX, FlowAction, FlowEntry, SwitchCounters};
 use caregate_protocol::datapath::{self, Counters, Mode, PORT_LOCAL, PacketOut, Port, Welcome};
 use caregate_protocol::openflow::{Command, FlowMod, Match, MatchField};
-use edge_gateway::openflow::agent::{HelperRefused, Settings};
+use edge_gateway::openflow::agent::{HelperRefused, Part, Settings};
 use edge_gateway::openflow::helper::{Helper, HelperEvent};
 use edge_gateway::openflow::metrics::Metrics;
 use edge_gateway::openflow::ports::Guard;
@@ -38,7 +38,12 @@ impl Place {
 }
 
 impl Helper for Place {
-    async fn change(&self, changes: Vec<Change>) -> Result<(), HelperRefused> {
+    /// The controller's intents here are few; none fills a part.
+    async fn prepare(&self, _part: Part, _changes: Vec<Change>) -> Result<(), HelperRefused> {
+        Err(HelperRefused)
+    }
+
+    async fn change(&self, _part: Part, changes: Vec<Change>) -> Result<(), HelperRefused> {
         let mut flows = self.0.lock().unwrap();
         for change in changes {
             match change {

@@ -53,7 +53,7 @@ pub(crate) fn test(report: &mut Report) -> anyhow::Result<()> {
     attach::uplink(object::uplink(&mut ebpf)?, uplink, &pins)?;
     switch.set_device(PORT_UPLINK, uplink.index)?;
     switch.set_live(1 << PORT_UPLINK | 1 << PORT_SWITCH)?;
-    switch.change(&mut Series::default(), &flows::all(), false, SESSION)?;
+    switch.change(&mut Series::default(), flows::all(), false, SESSION)?;
     report.loaded = true;
     for loopback in [PORT_GUARDED, PORT_SWITCH] {
         set_ports(&mut kernel, loopback, port, uplink)?;

@@ -58,7 +58,7 @@ impl Ours {
         let mut series = Series::default();
         let frames = changes.len().div_ceil(CHANGES_MAX);
         for (number, changes) in (1..).zip(changes.chunks(CHANGES_MAX)) {
-            let is_in_force = switch.change(&mut series, changes, number < frames, SESSION)?;
+            let is_in_force = switch.change(&mut series, changes.to_vec(), number < frames, SESSION)?;
             ensure!(is_in_force == (number == frames), "the switch waits for more changes");
         }
         let last = u64::try_from(flows.len())?;

@@ -1,6 +1,5 @@
 //! A blob from the flows, groups and meters that are to be in force. Pure.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use caregate_ebpf_common::switch::blob::{
@@ -17,6 +16,8 @@ use caregate_ebpf_common::switch::{Op, set_field};
 use caregate_protocol::datapath::switch::{
     BandKind, FlowAction, FlowInstructions, GroupBucket, GroupEntry, MeterBand, MeterEntry,
 };
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::check::ChangeError;
 use super::chunks::{self, Chunk, Pattern};
@@ -57,7 +58,7 @@ impl ChosenTable {
 /// Where a list of actions lies, by its words.
 #[derive(Default)]
 struct Lists {
-    known: HashMap<Vec<OpWords>, u64>,
+    known: FxHashMap<Vec<OpWords>, u64>,
     ops: Vec<OpWords>,
 }
 
@@ -90,7 +91,7 @@ impl Lists {
 pub fn write(
     mirror: &Mirror,
     places: &Places,
-    fresh: &HashSet<u32>,
+    fresh: &FxHashSet<u32>,
     chosen: &mut Chosen,
     words: &mut [u64],
 ) -> Result<(), ChangeError> {
@@ -109,7 +110,7 @@ pub fn write(
 fn write_tables(
     mirror: &Mirror,
     places: &Places,
-    fresh: &HashSet<u32>,
+    fresh: &FxHashSet<u32>,
     chosen: &mut Chosen,
     lists: &mut Lists,
     words: &mut [u64],

@@ -1,13 +1,15 @@
 //! The flows, groups and meters that the daemon has asked for, by id. Pure.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use caregate_ebpf_common::switch::{KEY_BYTES, KEY_WORDS, Key};
 use caregate_protocol::datapath::switch::{
     Change, FlowAction, FlowEntry, GroupEntry, MATCH_BYTES, MeterEntry, TABLES,
 };
+
+use rustc_hash::FxHashMap;
 
 use super::check::{self, ChangeError, Guard, Subject};
 use super::chunks::Pattern;
@@ -33,7 +35,7 @@ pub struct Mirror {
     /// Of the daemon; with another one no id means what it meant.
     session: u64,
     flows: BTreeMap<Order, Arc<Flow>>,
-    orders: HashMap<u64, Order>,
+    orders: FxHashMap<u64, Order>,
     groups: BTreeMap<u32, Arc<GroupEntry>>,
     meters: BTreeMap<u32, Arc<MeterEntry>>,
     /// Put since this was last put in force; their buckets become full.
@@ -111,31 +113,31 @@ impl Mirror {
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub fn apply(&mut self, change: &Change, guard: &Guard) -> Result<(), ChangeError> {
+    pub fn apply(&mut self, change: Change, guard: &Guard) -> Result<(), ChangeError> {
         match change {
             Change::Clear => *self = Self { session: self.session, ..Self::default() },
             Change::PutFlow(flow) => self.put_flow(flow, guard)?,
             Change::RemoveFlow(id) => {
-                if let Some(order) = self.orders.remove(id) {
+                if let Some(order) = self.orders.remove(&id) {
                     self.flows.remove(&order);
                 }
             }
             Change::PutGroup(group) => {
-                check::group(group, guard)?;
-                self.groups.insert(group.id, Arc::new(group.clone()));
+                check::group(&group, guard)?;
+                self.groups.insert(group.id, Arc::new(group));
             }
-            Change::RemoveGroup(id) => drop(self.groups.remove(id)),
+            Change::RemoveGroup(id) => drop(self.groups.remove(&id)),
             Change::PutMeter(meter) => {
-                self.meters.insert(meter.id, Arc::new(meter.clone()));
                 self.refilled.insert(meter.id);
+                self.meters.insert(meter.id, Arc::new(meter));
             }
-            Change::RemoveMeter(id) => drop(self.meters.remove(id)),
+            Change::RemoveMeter(id) => drop(self.meters.remove(&id)),
         }
         Ok(())
     }
 
-    fn put_flow(&mut self, flow: &FlowEntry, guard: &Guard) -> Result<(), ChangeError> {
-        check::flow(flow, guard)?;
+    fn put_flow(&mut self, flow: FlowEntry, guard: &Guard) -> Result<(), ChangeError> {
+        check::flow(&flow, guard)?;
         let order = (flow.table, Reverse(flow.priority), flow.id);
         let pattern = Pattern { value: words(&flow.value), mask: words(&flow.mask) };
         let is_other = |old: &Arc<Flow>| old.pattern != pattern;
@@ -144,7 +146,7 @@ impl Mirror {
                 Err(ChangeError::Match(flow.id))
             }
             Some(_) | None => {
-                self.flows.insert(order, Arc::new(Flow { entry: flow.clone(), pattern }));
+                self.flows.insert(order, Arc::new(Flow { entry: flow, pattern }));
                 Ok(())
             }
         }

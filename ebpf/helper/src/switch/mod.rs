@@ -13,7 +13,6 @@ pub mod maps;
 pub mod mirror;
 pub mod places;
 
-use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
@@ -25,6 +24,7 @@ use caregate_ebpf_common::switch::map::{
 };
 use caregate_protocol::datapath::Traffic;
 use caregate_protocol::datapath::switch::{Change, SwitchCounters};
+use rustc_hash::FxHashSet;
 use thiserror::Error;
 
 use crate::error::DatapathError;
@@ -114,7 +114,7 @@ impl Switch {
     pub fn change(
         &mut self,
         series: &mut Series,
-        changes: &[Change],
+        changes: Vec<Change>,
         more: bool,
         session: u64,
     ) -> Result<bool, SwitchError> {
@@ -126,7 +126,7 @@ impl Switch {
                 return Err(ChangeError::Broken.into());
             }
         };
-        if let Err(error) = changes.iter().try_for_each(|change| mirror.apply(change, &self.guard)) {
+        if let Err(error) = changes.into_iter().try_for_each(|change| mirror.apply(change, &self.guard)) {
             *series = if more { Series::Broken } else { Series::Closed };
             return Err(error.into());
         }
@@ -143,7 +143,7 @@ impl Switch {
         mirror.check_references(&self.guard)?;
         let (places, mut fresh) = self.places.next(&mirror)?;
         let epoch = self.epoch + 1;
-        let slots: HashSet<u32> = fresh.flows.iter().copied().collect();
+        let slots: FxHashSet<u32> = fresh.flows.iter().copied().collect();
         let words = self.maps.blobs.copy_mut(epoch);
         build::write(&mirror, &places, &slots, &mut self.chosen, words)?;
         words[WORD_EPOCH] = epoch;

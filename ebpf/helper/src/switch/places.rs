@@ -1,11 +1,13 @@
 //! Where counters are: the slot of each flow, the places of groups, buckets and meters. What stays in force keeps its place, and with
 //! it what it counted; what is new gets a place that nothing in force has, since frames still meet that one. Pure.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 
 use caregate_ebpf_common::switch::blob::{self, BUCKET_PLACES, GROUP_PLACES, METER_PLACES, USED};
 use caregate_ebpf_common::switch::map::FLOW_ENTRIES;
 use caregate_ebpf_common::switch::record::{GROUP_WORDS, RULE_HEAD, RULE_WORDS};
+
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use super::check::ChangeError;
 use super::mirror::Mirror;
@@ -27,7 +29,7 @@ pub struct Places {
     /// Of the daemon that asked for it.
     pub session: u64,
     /// Slots of flows by their ids.
-    pub flows: HashMap<u64, u32>,
+    pub flows: FxHashMap<u64, u32>,
     /// By number.
     pub groups: BTreeMap<u32, GroupPlace>,
     /// By number.
@@ -49,7 +51,7 @@ pub struct Fresh {
 
 /// Numbers that are taken, and the next one that may be free.
 struct Free {
-    taken: HashSet<u32>,
+    taken: FxHashSet<u32>,
     next: u32,
     most: u32,
 }
@@ -120,6 +122,8 @@ impl Places {
     ) -> Result<(), ChangeError> {
         let most = usize::try_from(FLOW_ENTRIES).unwrap_or(usize::MAX);
         let mut free = Free::new(self.flows.values().copied(), most);
+        // A daemon that chose ids that collide would wait for itself, and for no more steps than there are flows.
+        next.flows = FxHashMap::with_capacity_and_hasher(mirror.sizes().0, FxBuildHasher);
         for flow in mirror.flows() {
             let slot = match known.flows.get(&flow.entry.id) {
                 Some(slot) => *slot,

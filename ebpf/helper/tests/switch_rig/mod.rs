@@ -6,8 +6,6 @@
 pub(crate) mod frames;
 pub(crate) mod reference;
 
-use std::collections::HashSet;
-
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{TestRun, TestRunOptions};
@@ -174,14 +172,14 @@ impl Rig {
     pub(crate) fn change(&mut self, changes: Vec<Change>) {
         let guard = Guard { sensor_ports: 0, is_on: false };
         for change in &changes {
-            self.mirror.apply(change, &guard).unwrap();
+            self.mirror.apply(change.clone(), &guard).unwrap();
         }
         self.mirror.check_references(&guard).unwrap();
         let (places, _fresh) = self.places.next(&self.mirror).unwrap();
         self.epoch += 1;
         let chosen = &mut self.chosen[usize::try_from(self.epoch & 1).unwrap()];
         let words = self.blobs.copy_mut(self.epoch);
-        build::write(&self.mirror, &places, &HashSet::new(), chosen, words).unwrap();
+        build::write(&self.mirror, &places, &rustc_hash::FxHashSet::default(), chosen, words).unwrap();
         self.places = places;
         self.state.set(map::STATE_EPOCH, self.epoch, 0).unwrap();
     }

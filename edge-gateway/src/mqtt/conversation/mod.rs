@@ -20,11 +20,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use caregate_protocol::id::DeviceId;
+use caregate_protocol::rate::TokenBucket;
 
 use super::access::Access;
 use super::hub::{ConnectionNumber, Hub, Message, SessionKey};
 use super::limits::{CONNECT_TIMEOUT, DRAIN_TIMEOUT, Limits};
-use super::rate::TokenBucket;
 pub use super::reason::{CloseReason, ConnectRefusal};
 use super::window::Window;
 use super::wire::{

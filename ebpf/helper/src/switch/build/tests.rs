@@ -27,7 +27,7 @@ impl Built {
 
     fn change(&mut self, changes: &[Change]) -> Result<usize, ChangeError> {
         let mut mirror = self.mirror.clone();
-        changes.iter().try_for_each(|change| mirror.apply(change, &OPEN))?;
+        changes.iter().try_for_each(|change| mirror.apply(change.clone(), &OPEN))?;
         mirror.check_references(&OPEN)?;
         let (places, fresh) = self.places.next(&mirror)?;
         let slots = fresh.flows.iter().copied().collect();

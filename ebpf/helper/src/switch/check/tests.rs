@@ -68,10 +68,10 @@ fn no_meter_remarks_what_sensors_send() {
     let mut flow = entry(None, &[]);
     flow.instructions.meter = Some(3);
     for change in [Change::PutMeter(drops), Change::PutFlow(flow)] {
-        mirror.apply(&change, &GUARD).unwrap();
+        mirror.apply(change, &GUARD).unwrap();
     }
     assert_eq!(mirror.check_references(&GUARD), Ok(()));
-    mirror.apply(&Change::PutMeter(remarks), &GUARD).unwrap();
+    mirror.apply(Change::PutMeter(remarks), &GUARD).unwrap();
     assert_eq!(mirror.check_references(&GUARD), Err(ChangeError::Widens(5)));
 }
 

@@ -6,13 +6,14 @@
 
 use std::time::Duration;
 
+use caregate_protocol::datapath::switch::{CHANGES_MAX, FLOWS_MAX};
 use caregate_protocol::openflow::{ErrorMessage, Message};
 
 use super::super::flow::Removed;
 use super::super::tables::Outcome;
 use super::super::translate;
 use super::conversation::Conversation;
-use super::{Action, Agent, HelperRefused, POLL_INTERVAL};
+use super::{Action, Agent, HelperRefused, POLL_INTERVAL, Part};
 
 /// Messages that are installed together: all tables' flows. Each is one that may have to be told of a refusal.
 pub const BATCH_MAX: usize = 4096;
@@ -42,8 +43,21 @@ pub(super) struct Batch {
     pub(super) is_installing: bool,
     /// All of it is, or is to be, on disk.
     is_kept: bool,
+    /// Its number, and how many parts the helper was told.
+    number: u64,
+    parts: u32,
+    /// Changes in these parts.
+    prepared: usize,
     began: Duration,
     grew: Duration,
+}
+
+impl Batch {
+    pub(super) fn next_part(&mut self) -> Part {
+        let part = Part { batch: self.number, before: self.parts };
+        self.parts += 1;
+        part
+    }
 }
 
 impl Agent {
@@ -57,6 +71,9 @@ impl Agent {
             removed: Vec::new(),
             is_installing: false,
             is_kept: true,
+            number: take_number(&mut self.next_ticket),
+            parts: 0,
+            prepared: 0,
             began: now,
             grew: now,
         });
@@ -85,12 +102,25 @@ impl Agent {
         }
     }
 
+    /// Tells the helper of the flows that it does not know, once they fill a frame to it. In all of a batch no more than there can be
+    /// flows: a controller that changes the same ones again and again has them told at the end.
+    pub(super) fn prepare_if_many(&mut self, actions: &mut Vec<Action>) {
+        let untold = self.tables.untold();
+        let Some(batch) = self.batch.as_mut().filter(|batch| !batch.is_installing) else { return };
+        if untold < CHANGES_MAX || batch.prepared + untold > FLOWS_MAX || !self.is_helper_there {
+            return;
+        }
+        batch.prepared += untold;
+        let part = batch.next_part();
+        actions.push(Action::Prepare { part, changes: self.tables.tell_flows() });
+    }
+
     pub(super) fn flush_batch(&mut self, actions: &mut Vec<Action>) {
         let Some(batch) = self.batch.as_mut().filter(|batch| !batch.is_installing) else { return };
         batch.is_installing = true;
         batch.is_kept = self.tables.touches_sensors();
         let kept = batch.is_kept.then(|| self.tables.kept());
-        actions.push(Action::Install { kept, changes: self.tables.changes() });
+        actions.push(Action::Install { kept, part: batch.next_part(), changes: self.tables.changes() });
     }
 
     /// Takes what came of [`Action::Install`].
@@ -143,4 +173,11 @@ impl Agent {
         }
         actions
     }
+}
+
+/// The next number that nothing else has.
+pub(super) fn take_number(next: &mut u64) -> u64 {
+    let number = *next;
+    *next += 1;
+    number
 }

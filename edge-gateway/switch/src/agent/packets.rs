@@ -12,7 +12,7 @@ use caregate_protocol::openflow::{
 use super::super::check::Headers;
 use super::super::flow::{Flow, FlowId};
 use super::super::{slow, translate};
-use super::batch::Request;
+use super::batch::{Request, take_number};
 use super::{Action, Agent, HelperRefused, PUNTS_MAX, Sending};
 
 impl Agent {
@@ -110,8 +110,7 @@ impl Agent {
         if self.tables.ports().is_sensor(packet.port) {
             return actions.push(Action::Refused("sensor-port"));
         }
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
+        let ticket = take_number(&mut self.next_ticket);
         let sending = asked.map_or(Sending::Punt, |request| Sending::Asked(request.clone()));
         self.packet_outs.insert(ticket, sending);
         actions.push(Action::PacketOut { ticket, packet });

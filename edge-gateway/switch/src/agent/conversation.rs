@@ -8,10 +8,10 @@ use caregate_protocol::openflow::{
     FrameError, Hello, HelloFailed, Message, PacketInReason, PortReason, RemovedReason, Role,
     RoleRequestFailed, SwitchConfig, SwitchConfigFailed, VERSION,
 };
+use caregate_protocol::rate::TokenBucket;
 use thiserror::Error;
 
 use super::{Action, Agent, PACKET_INS_PER_S, Sending};
-use crate::mqtt::rate::TokenBucket;
 
 /// From the connection to the controller's hello.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -396,6 +396,7 @@ impl Agent {
             }
         }
         self.flush_if_full(actions);
+        self.prepare_if_many(actions);
         self.proceed(now, actions);
     }
 

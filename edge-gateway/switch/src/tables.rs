@@ -20,7 +20,7 @@ use super::groups::{Group, Groups};
 use super::meters::{Meter, Meters};
 use super::ports::Ports;
 use super::table::FlowTable;
-use journal::Journal;
+use journal::{Journal, Noted};
 
 /// What followed from a change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -108,6 +108,7 @@ impl Tables {
 
     fn put_flow(&mut self, flow: Flow) {
         self.revision += 1;
+        self.journal.touches_sensors |= self.ports.covers_sensors(&flow.pattern);
         self.journal.note_flow(flow.id, || self.flows.get(flow.id).cloned());
         self.flows.put(flow);
     }
@@ -115,6 +116,7 @@ impl Tables {
     fn take_flow(&mut self, id: FlowId) -> Option<Flow> {
         self.revision += 1;
         let flow = self.flows.remove(id)?;
+        self.journal.touches_sensors |= self.ports.covers_sensors(&flow.pattern);
         self.journal.note_flow(id, || Some(flow.clone()));
         Some(flow)
     }
@@ -189,16 +191,14 @@ impl Tables {
     /// Whether what was changed decides which of the sensors' frames come through.
     #[must_use]
     pub fn touches_sensors(&self) -> bool {
-        let before = self.journal.flows.values().flatten().map(Box::as_ref);
-        let after = self.journal.flows.keys().filter_map(|id| self.flows.get(*id));
-        self.ports.has_sensors() && before.chain(after).any(|flow| self.ports.covers_sensors(&flow.pattern))
+        self.journal.touches_sensors
     }
 
-    /// What has to be told to a helper that knows how it was at the last [`commit`](Self::commit). What a flow names is there before it,
-    /// and goes after it.
+    /// What has to be told to a helper that knows how it was at the last [`commit`](Self::commit), and what it was told since. What a flow
+    /// names is there before it, and goes after it.
     #[must_use]
     pub fn changes(&self) -> Vec<Change> {
-        let Journal { flows, groups, meters } = &self.journal;
+        let Journal { groups, meters, .. } = &self.journal;
         let mut changes = Vec::new();
         for (id, before) in meters {
             let meter = self.meters.get(id).filter(|meter| before.as_ref() != Some(meter));
@@ -208,17 +208,42 @@ impl Tables {
             let group = self.groups.get(id).filter(|group| before.as_ref() != Some(group));
             changes.extend(group.map(|group| Change::PutGroup(group.entry.clone())));
         }
-        let gone = flows.iter().filter(|(id, before)| before.is_some() && self.flows.get(**id).is_none());
-        changes.extend(gone.map(|(id, _)| Change::RemoveFlow(id.0)));
-        for (id, before) in flows {
-            let flow =
-                self.flows.get(*id).filter(|flow| before.as_ref().is_none_or(|old| !old.acts_as(flow)));
-            changes.extend(flow.map(|flow| Change::PutFlow(flow.entry())));
-        }
+        changes.append(&mut self.changes_of_flows());
         let gone = groups.iter().filter(|(id, before)| before.is_some() && !self.groups.contains_key(id));
         changes.extend(gone.map(|(id, _)| Change::RemoveGroup(*id)));
         let gone = meters.iter().filter(|(id, before)| before.is_some() && !self.meters.contains_key(id));
         changes.extend(gone.map(|(id, _)| Change::RemoveMeter(*id)));
+        changes
+    }
+
+    /// The flows among them: those that go, then those that come.
+    fn changes_of_flows(&self) -> Vec<Change> {
+        let untold = self.journal.untold();
+        let (mut gone, mut put) = (Vec::new(), Vec::with_capacity(untold.len()));
+        for id in untold {
+            let Some(Noted { before, is_told, .. }) = self.journal.flows.get(id) else { continue };
+            match self.flows.get(*id) {
+                Some(flow) if *is_told || before.as_ref().is_none_or(|old| !old.acts_as(flow)) => {
+                    put.push(Change::PutFlow(flow.entry()));
+                }
+                None if *is_told || before.is_some() => gone.push(Change::RemoveFlow(id.0)),
+                Some(_) | None => {}
+            }
+        }
+        gone.append(&mut put);
+        gone
+    }
+
+    /// As many flows as the helper has yet to be told of.
+    #[must_use]
+    pub fn untold(&self) -> usize {
+        self.journal.untold().len()
+    }
+
+    /// Says what has to be told of flows, and counts it as told.
+    pub fn tell_flows(&mut self) -> Vec<Change> {
+        let changes = self.changes_of_flows();
+        self.journal.flows_told();
         changes
     }
 
@@ -238,12 +263,12 @@ impl Tables {
 
     /// Takes back what was changed since the last [`commit`](Self::commit).
     pub fn roll_back(&mut self) {
-        let Journal { flows, groups, meters } = std::mem::take(&mut self.journal);
+        let Journal { flows, groups, meters, .. } = std::mem::take(&mut self.journal);
         self.revision += 1;
         for id in flows.keys() {
             drop(self.flows.remove(*id));
         }
-        for flow in flows.into_values().flatten() {
+        for flow in flows.into_values().filter_map(|noted| noted.before) {
             self.flows.put(*flow);
         }
         for (id, before) in groups {

@@ -7,7 +7,8 @@
 //! Pure: each call is given `now`, a span since an instant of the caller's choice that never goes back, and returns what to do.
 //!
 //! **What a controller changes is gathered and installed together** (`batch`): when nothing follows for [`FLUSH_IDLE`], when much
-//! waits, or when something is asked whose answer depends on it (a barrier, statistics). Until the helper has confirmed, no further
+//! waits, or when something is asked whose answer depends on it (a barrier, statistics). The helper is told of it part by part, so that it
+//! works while the controller writes. Until it has confirmed the last, no further
 //! frame is taken: [`Agent::is_waiting`] says so and the shell leaves the socket alone. So a barrier's reply means that the kernel judges
 //! by all that came before it (§7.3.8), there is no queue to bound, and a refusal by the helper is told to each message that it
 //! concerned, under its transaction id, with the tables as they were before.
@@ -26,8 +27,8 @@ use caregate_protocol::datapath::switch::{Change, SwitchCounters};
 use caregate_protocol::datapath::{self, Counters, Welcome};
 use caregate_protocol::openflow::{Message, PortReason, PortStatus};
 
+use super::kept::Kept;
 use super::ports::{Guard, PortEntry, Ports};
-use super::store::Kept;
 use super::tables::Tables;
 pub use batch::{BATCH_MAX, FLUSH_IDLE, FLUSH_MAX, KEEP_INTERVAL};
 use batch::{Batch, Request};
@@ -57,15 +58,40 @@ pub struct Settings {
     pub guard: Guard,
 }
 
+/// A part of a batch of changes: parts are told to the helper while the controller still writes, so that it need not be told all at
+/// the end. They come into force together, with the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Of the batch; another for each.
+    pub batch: u64,
+    /// Parts of it that were told before this one.
+    pub before: u32,
+}
+
+impl Part {
+    /// Of changes that are told all at once.
+    pub const WHOLE: Self = Self { batch: 0, before: 0 };
+}
+
 /// What to do, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Send these bytes, one whole message.
     Send(Vec<u8>),
+    /// Have the helper make itself ready for these changes; none of them is in force before the batch is installed. Nothing is to be
+    /// called: where this fails, so does [`Action::Install`].
+    Prepare {
+        /// Which of its batch.
+        part: Part,
+        /// What is other than before.
+        changes: Vec<Change>,
+    },
     /// Make durable what is to be, then have the helper change its tables in one step, then call [`Agent::handle_installed`].
     Install {
         /// All that there is; none where it may be lost with the power.
         kept: Option<Kept>,
+        /// The last of its batch.
+        part: Part,
         /// What is other than before.
         changes: Vec<Change>,
     },
@@ -164,8 +190,10 @@ impl Agent {
             next_ticket: 1,
         };
         let lost = agent.tables.restore(kept, now);
-        agent.begin_batch(now).is_installing = true;
-        let install = Action::Install { kept: Some(agent.tables.kept()), changes: agent.tables.everything() };
+        let batch = agent.begin_batch(now);
+        batch.is_installing = true;
+        let (part, changes) = (batch.next_part(), agent.tables.everything());
+        let install = Action::Install { kept: Some(agent.tables.kept()), part, changes };
         (agent, vec![install], lost)
     }
 

@@ -7,7 +7,7 @@ const PARTS: u64 = 1_000_000;
 
 /// Lets a burst through and then a steady rate.
 #[derive(Debug)]
-pub(crate) struct TokenBucket {
+pub struct TokenBucket {
     per_s: u64,
     parts_max: u64,
     parts: u64,
@@ -16,7 +16,7 @@ pub(crate) struct TokenBucket {
 
 impl TokenBucket {
     /// A full bucket of `burst` tokens that gains `per_s` a second; both at least 1.
-    pub(crate) fn new(per_s: u32, burst: u32, now: Duration) -> Self {
+    pub fn new(per_s: u32, burst: u32, now: Duration) -> Self {
         let parts_max = u64::from(burst.max(1)) * PARTS;
         Self { per_s: u64::from(per_s.max(1)), parts_max, parts: parts_max, filled_at: now }
     }
@@ -29,19 +29,19 @@ impl TokenBucket {
     }
 
     /// Whether a token is there.
-    pub(crate) fn is_ready(&mut self, now: Duration) -> bool {
+    pub fn is_ready(&mut self, now: Duration) -> bool {
         self.fill(now);
         self.parts >= PARTS
     }
 
     /// Takes one token, if there is one.
-    pub(crate) fn take(&mut self, now: Duration) {
+    pub fn take(&mut self, now: Duration) {
         self.fill(now);
         self.parts = self.parts.saturating_sub(PARTS);
     }
 
     /// When the next token is there; `None` where one is there already.
-    pub(crate) fn ready_at(&self) -> Option<Duration> {
+    pub fn ready_at(&self) -> Option<Duration> {
         let missing = PARTS.checked_sub(self.parts).filter(|parts| *parts > 0)?;
         Some(self.filled_at + Duration::from_micros(missing.div_ceil(self.per_s)))
     }

@@ -78,7 +78,7 @@ impl Done {
     /// What the helper is told, and whether it is kept first.
     fn install(&self) -> Option<(&[Change], bool)> {
         let installs = self.rest.iter().filter_map(|action| {
-            let Action::Install { kept, changes } = action else { return None };
+            let Action::Install { kept, changes, .. } = action else { return None };
             Some((&changes[..], kept.is_some()))
         });
         let installs: Vec<_> = installs.collect();
@@ -263,7 +263,9 @@ fn what_decides_over_sensors_is_on_disk_before_it_is_in_force_and_other_flows_la
     bench.add(lan(6));
     bench.flow_mod(1, quarantine(1));
     let done = bench.flush();
-    let Some(Action::Install { kept: Some(kept), changes }) = done.rest.last() else { panic!("{done:?}") };
+    let Some(Action::Install { kept: Some(kept), changes, .. }) = done.rest.last() else {
+        panic!("{done:?}")
+    };
     assert_eq!((kept.flows.len(), changes.len()), (4, 1), "with all that there is");
     bench.installed(Ok(()));
     assert_eq!(bench.agent.handle_shutdown(), []);
@@ -439,6 +441,7 @@ proptest! {
                         bench.agent.handle_counters(result.map(|()| Readings::default()), bench.now)
                     }
                     Action::Send(_)
+                    | Action::Prepare { .. }
                     | Action::Keep(_)
                     | Action::Established
                     | Action::Refused(_)

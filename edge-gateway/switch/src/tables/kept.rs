@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::super::groups::Group;
+use super::super::kept::Kept;
 use super::super::meters::Meter;
-use super::super::store::Kept;
 use super::super::translate;
 use super::Tables;
 
