@@ -92,7 +92,7 @@ impl Loaded {
     /// These and nothing else.
     fn change(&mut self, changes: Vec<Change>) {
         let changes: Vec<Change> = std::iter::once(Change::Clear).chain(changes).collect();
-        assert!(self.switch.change(&mut Series::Closed, changes.clone(), false, 1).unwrap());
+        assert!(self.switch.change(&mut Series::Closed, changes, false, 1).unwrap());
     }
 }
 

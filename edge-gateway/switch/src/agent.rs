@@ -161,6 +161,7 @@ pub struct Agent {
     /// Of a master or slave, whichever connection it came by (§6.3.5).
     generation: Option<u64>,
     next_ticket: u64,
+    next_batch: u64,
 }
 
 impl Agent {
@@ -188,6 +189,7 @@ impl Agent {
             conversation: None,
             generation: None,
             next_ticket: 1,
+            next_batch: 1,
         };
         let lost = agent.tables.restore(kept, now);
         let batch = agent.begin_batch(now);

@@ -71,7 +71,7 @@ impl Agent {
             removed: Vec::new(),
             is_installing: false,
             is_kept: true,
-            number: take_number(&mut self.next_ticket),
+            number: take_number(&mut self.next_batch),
             parts: 0,
             prepared: 0,
             began: now,

@@ -75,6 +75,15 @@ impl Done {
         self.sent.iter().filter_map(error).collect()
     }
 
+    /// What the helper is told before the rest of its batch: of each part, how many were told before, and how many changes it has.
+    fn prepared(&self) -> Vec<(u32, usize)> {
+        let part = |action: &Action| {
+            let Action::Prepare { part, changes } = action else { return None };
+            Some((part.before, changes.len()))
+        };
+        self.rest.iter().filter_map(part).collect()
+    }
+
     /// What the helper is told, and whether it is kept first.
     fn install(&self) -> Option<(&[Change], bool)> {
         let installs = self.rest.iter().filter_map(|action| {

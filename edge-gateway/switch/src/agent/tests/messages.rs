@@ -240,10 +240,15 @@ fn four_thousand_flows_are_shown_in_parts() {
             ..with_actions(pattern.udp_dst(7), vec![openflow::Action::output(3)])
         }
     };
+    let mut prepared = Vec::new();
     for n in 0..4095 {
-        assert_eq!(bench.flow_mod(n, flow(n)), Done::default());
+        let done = bench.flow_mod(n, flow(n));
+        assert_eq!((done.sent.len(), done.rest.len()), (0, done.prepared().len()));
+        prepared.extend(done.prepared());
     }
-    assert_eq!(bench.flow_mod(4095, flow(4095)).puts_and_removes(), (4096, 0));
+    let parts: Vec<_> = (0..31).map(|before| (before, 128)).collect();
+    assert_eq!(prepared, parts, "the helper is told while more is to come");
+    assert_eq!(bench.flow_mod(4095, flow(4095)).puts_and_removes(), (128, 0));
     bench.installed(Ok(()));
     assert_eq!(bench.flow_mod(1, flow(4096)).errors(), [(1, "OFPFMFC_TABLE_FULL")]);
     bench.give(2, &ask(RequestBody::Flow(FlowStatsRequest::all())));
