@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use caregate_host::identity::{IdentityError, Role, SpiffeId};
 use caregate_host::key_file::{self, Existing};
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::policy::{RecipientKind, RecipientStatus};
 use clap::{Args, Subcommand, ValueEnum};
-use ledger_chain::SignedParticipantKey;
+use ledger_chain::{SignedParticipantKey, gateway_id};
 use ledger_client::verify::ParticipantChange;
 use ledger_client::wallet::DomainKey;
 use serde_json::json;
@@ -47,9 +48,8 @@ enum Command {
     Show {
         #[command(flatten)]
         ledger: LedgerArgs,
-        /// Its address
-        #[arg(long, value_name = "ADDRESS")]
-        participant: RecipientId,
+        #[command(flatten)]
+        who: Who,
     },
 }
 
@@ -63,6 +63,33 @@ enum Status {
     Unknown,
 }
 
+/// Whom it is about
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Who {
+    /// The participant's address
+    #[arg(long, value_name = "ADDRESS")]
+    participant: Option<RecipientId>,
+    /// A gateway, by the SPIFFE id in its certificate; suspended, core and controller refuse it
+    #[arg(long, value_name = "SPIFFE", value_parser = gateway)]
+    gateway: Option<RecipientId>,
+}
+
+impl Who {
+    fn id(&self) -> anyhow::Result<RecipientId> {
+        self.participant.or(self.gateway).context("--participant or --gateway")
+    }
+}
+
+/// The participant as which a gateway stands on the ledger.
+fn gateway(text: &str) -> Result<RecipientId, String> {
+    let id: SpiffeId = text.parse().map_err(|error: IdentityError| error.to_string())?;
+    if id.peer().role != Role::Gateway {
+        return Err(format!("{text} is no gateway's"));
+    }
+    Ok(gateway_id(text))
+}
+
 /// Say who takes part, and as what; by governors
 ///
 /// Each governor approves the same change, from wherever they are. What widens waits as long as the ledger says; the same command,
@@ -74,9 +101,8 @@ struct RegisterArgs {
     /// File with a governor's key (mode 0600); repeated for several, none where the change has waited
     #[arg(long, value_name = "FILE")]
     governor_key: Vec<PathBuf>,
-    /// The participant's address
-    #[arg(long, value_name = "ADDRESS")]
-    participant: RecipientId,
+    #[command(flatten)]
+    who: Who,
     /// Whether it takes part
     #[arg(long, value_enum, default_value = "active")]
     status: Status,
@@ -113,7 +139,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
         }
         Command::Register(arguments) => register(&arguments).await,
         Command::Key(arguments) => set_key(&arguments).await,
-        Command::Show { ledger, participant } => show(&ledger, &participant).await,
+        Command::Show { ledger, who } => show(&ledger, &who.id()?).await,
     }
 }
 
@@ -138,7 +164,8 @@ async fn register(arguments: &RegisterArgs) -> Outcome {
         Status::Suspended => Some(RecipientStatus::Suspended),
         Status::Unknown => None,
     };
-    let RegisterArgs { participant, kind, emergency, ledger, .. } = arguments;
+    let RegisterArgs { kind, emergency, ledger, .. } = arguments;
+    let participant = &arguments.who.id()?;
     let known = chain.participant_version(participant).await?;
     let version = known.checked_add(1).context("no change of this participant is left")?;
     let change =

@@ -8,6 +8,7 @@ use caregate_host::identity::IdentityFiles;
 use caregate_host::log::LogFormat;
 use caregate_protocol::id::RecipientId;
 use ed25519_dalek::VerifyingKey;
+use ledger_chain::ChainConfig;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -26,6 +27,8 @@ pub struct ConfigFile {
     /// `text` (default) or `json`.
     #[serde(default)]
     pub log: LogFormat,
+    /// The ledger, by whose word gateways are revoked; leave it out where there is none.
+    pub ledger: Option<ChainConfig>,
     /// The gateways that may store.
     #[serde(default, rename = "gateway")]
     pub gateways: Vec<GatewayEntry>,

@@ -40,6 +40,9 @@ pub enum SessionError {
     /// A name or a recipient that the configuration does not allow this peer.
     #[error("{0} is not configured")]
     NotConfigured(&'static str),
+    /// The governors have revoked this gateway.
+    #[error("the ledger has revoked this gateway")]
+    Revoked,
     /// More connections than a gateway may have.
     #[error("too many connections of this gateway")]
     TooMany,
@@ -65,6 +68,7 @@ impl SessionError {
             Self::Frame(e) => e.reason(),
             Self::Unexpected(_) => "unexpected",
             Self::NotConfigured(_) => "not_configured",
+            Self::Revoked => "revoked",
             Self::TooMany => "too_many_of_gateway",
             Self::Version(_) => "protocol_version",
             Self::Silent => "silent",

@@ -14,7 +14,9 @@ use core_cloud::metrics::Metrics;
 use core_cloud::server::{self, Shared};
 use core_cloud::store::Store;
 use core_cloud::writer;
+use ledger_chain::{Chain, Follower, RevokedGateways};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// How often certificate files are looked at for rotation.
@@ -43,6 +45,18 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     exit::code(run(Arguments::parse()).await)
+}
+
+/// Gateways that the ledger has revoked; none where there is no ledger.
+fn revoked(
+    file: &ConfigFile,
+    identity: &Identity,
+    stop: &CancellationToken,
+) -> anyhow::Result<RevokedGateways> {
+    let Some(config) = &file.ledger else { return Ok(RevokedGateways::none()) };
+    let follower = Follower::start(Chain::new(config.clone()).context("ledger")?, stop.clone());
+    RevokedGateways::follow(follower, identity.id().domain(), &file.data, stop.clone())
+        .with_context(|| file.data.display().to_string())
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -84,7 +98,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         })?
     };
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
-    let shared = Shared { peers: Arc::new(peers), store, writer, stored, metrics };
+    let revoked = revoked(&file, &identity, &stop)?;
+    let shared = Shared { peers: Arc::new(peers), revoked, store, writer, stored, metrics };
     server::serve(endpoint, shared, stop).await;
     tokio::task::spawn_blocking(move || thread.join())
         .await?

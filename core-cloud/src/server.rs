@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use caregate_host::identity::{Identity, PeerId, Role, peer_id};
 use caregate_protocol::uplink::ALPN;
+use ledger_chain::RevokedGateways;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
@@ -61,6 +62,8 @@ pub enum ServeError {
 pub struct Shared {
     /// Who may do what.
     pub peers: Arc<Peers>,
+    /// Gateways that may not any more, by the ledger's word.
+    pub revoked: RevokedGateways,
     /// The store.
     pub store: Arc<Store>,
     /// To the writer thread.
@@ -189,7 +192,15 @@ async fn by_role(
                 relay,
                 metrics: shared.metrics,
             };
-            session.run(connection).await
+            tokio::select! {
+                // Before a session may begin.
+                biased;
+                () = shared.revoked.is_revoked(&peer.name) => {
+                    connection.close(4_u32.into(), b"revoked");
+                    Err(SessionError::Revoked)
+                }
+                ended = session.run(connection.clone()) => ended,
+            }
         }
         Role::Feed => {
             let Some(recipients) = shared.peers.feeds.get(&peer.name) else {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use caregate_host::identity::IdentityFiles;
 use caregate_host::log::LogFormat;
@@ -34,6 +34,9 @@ pub struct ConfigFile {
     pub device_key: PathBuf,
     /// The core.
     pub core: CoreEntry,
+    /// How patients' roots are kept.
+    #[serde(default)]
+    pub keys: KeysEntry,
     /// Where policy comes from and whom it must be signed by.
     pub policy: PolicyEntry,
     /// The embedded MQTT server.
@@ -74,6 +77,52 @@ pub struct SwitchFile {
     pub datapath: DatapathEntry,
     /// Whose switch this is.
     pub controller: SwitchEntry,
+}
+
+/// How patients' roots are kept.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeysEntry {
+    /// `auto` (default): sealed to the TPM where there is `/dev/tpmrm0`; `off`; or another device or socket of a TPM 2.0.
+    pub tpm: TpmEntry,
+}
+
+/// The TPM to which roots are sealed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub enum TpmEntry {
+    /// The kernel's, where there is one.
+    #[default]
+    Auto,
+    /// None.
+    Off,
+    /// Behind this device or Unix socket.
+    Device(PathBuf),
+}
+
+/// Where Linux gives a TPM to several programs at once.
+const TPM_DEVICE: &str = "/dev/tpmrm0";
+
+impl From<String> for TpmEntry {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "auto" => Self::Auto,
+            "off" => Self::Off,
+            _ => Self::Device(text.into()),
+        }
+    }
+}
+
+impl TpmEntry {
+    /// The device, where there is one.
+    #[must_use]
+    pub fn device(&self) -> Option<&Path> {
+        match self {
+            Self::Auto => Some(Path::new(TPM_DEVICE)).filter(|device| device.exists()),
+            Self::Off => None,
+            Self::Device(path) => Some(path),
+        }
+    }
 }
 
 /// The core.

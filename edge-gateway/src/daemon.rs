@@ -95,7 +95,9 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
     let seed = key_file::read_hex::<32>(&file.device_key)?;
     let sealer = Sealer { device: SigningKey::from_bytes(&seed), cipher: cipher() };
     dir::create_private(&file.data)?;
-    let mut keys = KeyStore::open(&file.data).with_context(|| file.data.display().to_string())?;
+    let mut keys = KeyStore::open_with(&file.data, file.keys.tpm.device())
+        .with_context(|| file.data.display().to_string())?;
+    info!(sealed = keys.is_sealed(), "patients' roots");
     // In a build with kill points, files so small that each life of it meets rotations and deletions.
     let limits = if kill_point::ARMABLE {
         warn!("THIS BUILD DIES WHEN TOLD TO (cargo feature `kill-points`): it is for tests, and for no home");

@@ -14,6 +14,7 @@ pub mod network;
 pub mod openflow;
 pub mod pipeline;
 pub mod policy;
+pub mod root;
 pub mod spool;
 pub mod switch;
 pub mod uplink;

@@ -1,12 +1,14 @@
 //! `edge-gateway`: the appliance's daemon. `edge-gateway --help` says how to run it.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use caregate_host::{config, exit, log, memory};
 use clap::{Args, Parser, Subcommand};
 use edge_gateway::config::{ConfigFile, SwitchFile};
-use edge_gateway::{daemon, switch};
+use edge_gateway::{daemon, root, switch};
 
 /// Takes readings from body sensors over MQTT, seals each for the people whom the patient's consent names, spools it so that
 /// nothing acknowledged is lost, and forwards it to a core that can't read it.
@@ -26,6 +28,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Switch(SwitchArguments),
+    Root(root::Arguments),
 }
 
 /// Be an OpenFlow switch and nothing else: no sensors, no patients, no spool
@@ -51,8 +54,13 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    if let Some(Command::Switch(arguments)) = arguments.command {
-        return run_switch(arguments).await;
+    match arguments.command {
+        Some(Command::Switch(arguments)) => return run_switch(arguments).await,
+        Some(Command::Root(arguments)) => {
+            let said = root::run(&arguments)?;
+            return writeln!(std::io::stdout(), "{said}").context("standard output");
+        }
+        None => {}
     }
     let file: ConfigFile = config::load(&arguments.config)?;
     log::init(file.log)?;

@@ -1,6 +1,6 @@
 //! What a patient's wallet keeps, and what a ledger's node answers. Included by `caregatectl/tests/fuzz_regressions.rs` as well.
 
-use ledger_client::wallet::shares::{SHARE_BYTES, Share, combine};
+use ledger_client::shares::{Of, ROOT_SHARE_BYTES, SHARE_BYTES, Share, combine};
 use ledger_client::wallet::{Wallet, keystore};
 
 use super::Target;
@@ -25,16 +25,18 @@ pub fn wallet(data: &[u8]) {
     }
 }
 
-/// Shares one after the other: each is encoded as it was read; together they make a seed or say why not.
+/// Shares one after the other: each is encoded as it was read; together they make a secret or say why not.
 pub fn wallet_share(data: &[u8]) {
     let read = |bytes: &[u8]| {
         let share = Share::decode(bytes).ok()?;
         assert_eq!(share.encode().as_slice(), bytes);
         Some(share)
     };
-    let shares: Option<Vec<_>> = data.chunks(SHARE_BYTES).map(read).collect();
-    if let Some(shares) = shares {
-        drop(combine(&shares));
+    for length in [SHARE_BYTES, ROOT_SHARE_BYTES] {
+        let shares: Option<Vec<_>> = data.chunks(length).map(read).collect();
+        if let Some(shares) = shares {
+            drop(combine(shares.first().map_or(Of::Seed, Share::of), &shares));
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use caregate_protocol::policy::{PolicyBundle, delivery};
 use caregate_protocol::reading;
 use caregate_protocol::record::Record;
 use caregate_protocol::segment::Segment;
+use caregate_protocol::tpm;
 use caregate_protocol::uplink::{Frame, Framer};
 use caregate_protocol::wrap::Wrap;
 use ed25519_dalek::SigningKey;
@@ -40,7 +41,22 @@ pub const TARGETS: &[Target] = &[
     ("head", head),
     ("erasure", erasure),
     ("command", command),
+    ("tpm", tpm),
 ];
+
+/// What a TPM answers, and what is kept of it.
+pub fn tpm(data: &[u8]) {
+    if let Some(Ok(length)) = data.first_chunk().map(tpm::response_length) {
+        assert!(length <= tpm::MESSAGE_BYTES_MAX);
+    }
+    drop((tpm::loaded(data), tpm::unsealed(data), tpm::flushed(data)));
+    if let Ok(sealed) = tpm::created(data) {
+        assert_eq!(tpm::Sealed::decode(&sealed.encode()), Ok(sealed));
+    }
+    if let Ok(sealed) = tpm::Sealed::decode(data) {
+        assert_eq!(sealed.encode(), data);
+    }
+}
 
 /// When the gateway received it, in Unix microseconds.
 const RECEIVED_US: i64 = 1_790_000_000_000_000;

@@ -8,6 +8,8 @@
 pub mod fixture;
 #[cfg(any(test, feature = "revoke"))]
 pub mod revoke;
+#[cfg(any(test, feature = "shares"))]
+pub mod shares;
 pub mod verify;
 #[cfg(any(test, feature = "wallet"))]
 pub mod wallet;

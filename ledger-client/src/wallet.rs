@@ -18,8 +18,6 @@
 #[cfg(any(test, feature = "keystore"))]
 pub mod keystore;
 #[cfg(any(test, feature = "keystore"))]
-pub mod shares;
-#[cfg(any(test, feature = "keystore"))]
 mod state;
 
 use std::fmt;

@@ -20,6 +20,7 @@ pub mod rate;
 pub mod reading;
 pub mod record;
 pub mod segment;
+pub mod tpm;
 pub mod uplink;
 pub mod wire;
 pub mod wrap;

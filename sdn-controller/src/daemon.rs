@@ -8,6 +8,7 @@ use anyhow::Context;
 use caregate_host::identity::Identity;
 use caregate_host::{admin, config, dir, http, log, net, shutdown};
 use caregate_protocol::openflow::session::Timing;
+use ledger_chain::RevokedGateways;
 use prometheus::Registry;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -76,16 +77,20 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
         lane_ports: file.lanes.ports,
         found: Arc::default(),
     };
+    let mut revoked = RevokedGateways::none();
     let policy = match &file.ledger {
         Some(config) => {
             let ledger = Followed::start(config.clone(), &stop)?;
+            let id = identity.id();
+            revoked = RevokedGateways::follow(ledger.follower(), id.domain(), &file.data, stop.clone())
+                .with_context(|| file.data.display().to_string())?;
             let waiting = Waiting::open(&file.data).with_context(|| file.data.display().to_string())?;
             Some(Policy::start(ledger, waiting, shared.metrics.clone(), shared.events.clone(), &stop))
         }
         None => None,
     };
     let app = App { shared, store, policy };
-    serve(&file, &identity, app, registry, stop).await?;
+    serve(&file, &identity, app, revoked, registry, stop).await?;
     info!("stopped");
     Ok(())
 }
@@ -95,6 +100,7 @@ async fn serve(
     file: &ConfigFile,
     identity: &Identity,
     app: App,
+    revoked: RevokedGateways,
     registry: Registry,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -130,10 +136,10 @@ async fn serve(
         tasks.spawn(http::serve(listener, dashboard::router(app.clone()), options, stop.clone()));
     }
     if let (Some(endpoint), Some(policy)) = (endpoint, app.policy.clone()) {
-        tasks.spawn(policy::serve(endpoint, policy, stop.clone()));
+        tasks.spawn(policy::serve(endpoint, policy, revoked.clone(), stop.clone()));
     }
     listening.set(true);
-    server::serve(switches, identity, app.shared.clone(), stop.clone()).await;
+    server::serve(switches, identity, app.shared.clone(), revoked, stop.clone()).await;
     // A part that ended by itself would have ended the others too.
     while let Some(ended) = tasks.join_next().await {
         ended?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caregate_host::identity::{Identity, PeerId, Role, peer_id};
+use ledger_chain::RevokedGateways;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -27,8 +28,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// For all sessions to close after shutdown began; each takes a second at most.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves until `shutdown`, then closes every session and waits for them.
-pub async fn serve(listener: TcpListener, identity: &Identity, shared: Shared, shutdown: CancellationToken) {
+/// Serves until `shutdown`, then closes every session and waits for them. Gateways that are `revoked` are no switches of ours.
+pub async fn serve(
+    listener: TcpListener,
+    identity: &Identity,
+    shared: Shared,
+    revoked: RevokedGateways,
+    shutdown: CancellationToken,
+) {
     let acceptor = TlsAcceptor::from(Arc::new(identity.server_config(&[Role::Gateway], &[])));
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let sessions = Arc::new(Semaphore::new(SESSIONS_MAX));
@@ -53,7 +60,7 @@ pub async fn serve(listener: TcpListener, identity: &Identity, shared: Shared, s
             }
         };
         let (acceptor, sessions) = (acceptor.clone(), Arc::clone(&sessions));
-        let (shared, shutdown) = (shared.clone(), shutdown.clone());
+        let (shared, revoked, shutdown) = (shared.clone(), revoked.clone(), shutdown.clone());
         tasks.spawn(async move {
             let greeted = tokio::select! {
                 greeted = handshake(stream, address, &acceptor, &sessions, &shared) => greeted,
@@ -61,7 +68,15 @@ pub async fn serve(listener: TcpListener, identity: &Identity, shared: Shared, s
             };
             drop(place);
             if let Some((stream, peer, session)) = greeted {
-                connection::serve(stream, &peer.name, &shared, &shutdown).await;
+                tokio::select! {
+                    // Before a session may begin.
+                    biased;
+                    () = revoked.is_revoked(&peer.name) => {
+                        shared.metrics.connections_refused.with_label_values(&["revoked"]).inc();
+                        warn!(gateway = peer.name, "switch refused: the ledger has revoked this gateway");
+                    }
+                    () = connection::serve(stream, &peer.name, &shared, &shutdown) => {}
+                }
                 drop(session);
             }
         });

@@ -49,6 +49,7 @@ pub(crate) const TESTS: &[Tool] = &[
     tool("ping", "iputils-ping"),
     tool("tc", "iproute2"),
     tool("mount", "mount"),
+    tool("swtpm", "swtpm"),
 ];
 /// For conformance suites: the switch beside ours, and what runs the suite.
 pub(crate) const CONFORM: &[Tool] = &[

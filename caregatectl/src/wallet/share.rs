@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use caregate_host::key_file::{self, Existing};
 use clap::Args;
+use ledger_client::shares::{self, Of, SHARE_BYTES, Share};
 use ledger_client::wallet::keystore::Cost;
-use ledger_client::wallet::shares::{self, SHARE_BYTES, Share};
 use ledger_client::wallet::{PatientSeed, Wallet};
 use serde_json::json;
 
@@ -51,7 +51,8 @@ pub(super) fn share(arguments: &ShareArgs) -> Outcome {
     let ShareArgs { keystore, threshold, out } = arguments;
     let count = u8::try_from(out.len()).unwrap_or(u8::MAX);
     let open = keystore.open()?;
-    let shares = shares::split(&open.wallet.seed, *threshold, count).map_err(anyhow::Error::from)?;
+    let shares = shares::split(Of::Seed, open.wallet.seed.as_bytes(), *threshold, count)
+        .map_err(anyhow::Error::from)?;
     for (path, share) in out.iter().zip(&shares) {
         key_file::write_hex(path, share.encode().as_slice(), Existing::Keep)?;
     }
@@ -69,8 +70,8 @@ fn read(path: &Path) -> anyhow::Result<Share> {
 pub(super) fn recover(arguments: &RecoverArgs) -> Outcome {
     let RecoverArgs { keystore, share, memory_mib, passes } = arguments;
     let shares = share.iter().map(|path| read(path)).collect::<anyhow::Result<Vec<_>>>()?;
-    let seed: PatientSeed = shares::combine(&shares).map_err(anyhow::Error::from)?;
-    let wallet = Wallet::new(seed);
+    let seed = shares::combine(Of::Seed, &shares).map_err(anyhow::Error::from)?;
+    let wallet = Wallet::new(PatientSeed::from_bytes(*seed));
     let cost = Cost { memory_kib: memory_mib * 1024, passes: *passes, ..Cost::default() };
     keystore.create(&wallet, cost)?;
     let (path, pseudonym) = (keystore.path().display().to_string(), hex::encode(wallet.seed.pseudonym(0).0));

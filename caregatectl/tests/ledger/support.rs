@@ -64,7 +64,7 @@ impl Called {
 }
 
 fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_caregatectl"));
+    let mut command = Command::new(binary("caregatectl"));
     command.arg("--json").args(arguments).stdin(Stdio::null());
     command
 }

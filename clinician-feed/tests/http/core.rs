@@ -92,6 +92,7 @@ impl Core {
         let feeds = HashMap::from([("hospital-1".to_owned(), vec![recipient])]);
         let (queue, _no_gateways_here) = writer::queue();
         let shared = Shared {
+            revoked: ledger_chain::RevokedGateways::none(),
             peers: Arc::new(Peers { gateways: HashMap::new(), feeds }),
             store: Arc::clone(&store),
             writer: queue,

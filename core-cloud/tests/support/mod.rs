@@ -124,6 +124,7 @@ impl Core {
         let (queue, incoming) = writer::queue();
         let (stored_out, stored) = watch::channel(0);
         let shared = Shared {
+            revoked: ledger_chain::RevokedGateways::none(),
             peers: Arc::new(Site::peers()),
             store: Arc::clone(&store),
             writer: queue,

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use caregate_protocol::id::{DataClass, DeviceId, PatientId, RecipientId, StreamName};
+use caregate_protocol::key::epoch_of;
 use caregate_protocol::policy::{EMERGENCIES_MAX, GRANTS_MAX, VerifiedPolicy};
 use caregate_protocol::segment::{Header, SegmentHash};
 use caregate_protocol::wrap::Wrap;
@@ -55,9 +56,34 @@ impl Chain {
     }
 }
 
+/// Where the chains of a patient begin whose root was restored here: beyond all that another gateway has sealed under it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Beginning {
+    /// Number of the first segment.
+    pub next: u64,
+    /// First generation.
+    pub generation: u32,
+}
+
+/// Binary places of the sequence numbers that a second of a restored gateway's life has: no gateway seals 16 million segments a second,
+/// so two that were restored one after the other never meet, and 2^63 holds 17,000 years of them.
+const SEQUENCE_PLACES: u32 = 24;
+
+impl Beginning {
+    /// For a root that is restored at `now_us`, Unix time in microseconds. As long as no chain rises by more than a generation a minute
+    /// over its life, none of the other gateway's is met either.
+    #[must_use]
+    pub fn at(now_us: i64) -> Self {
+        let now_s = u64::try_from(now_us / 1_000_000).unwrap_or(0);
+        Self { next: now_s << SEQUENCE_PLACES, generation: epoch_of(now_us) }
+    }
+}
+
 /// What survives in the spool's checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
+    /// Of restored roots; not in the checkpoint, but in the key store.
+    pub beginnings: BTreeMap<PatientId, Beginning>,
     /// By patient and class.
     pub chains: BTreeMap<(PatientId, DataClass), Chain>,
     /// What was stored already.
@@ -76,12 +102,13 @@ impl State {
     /// The head of a chain, also of one that does not exist yet.
     #[must_use]
     pub fn chain(&self, patient: PatientId, class: DataClass) -> Chain {
-        self.chains.get(&(patient, class)).cloned().unwrap_or_else(|| self.beginning())
+        self.chains.get(&(patient, class)).cloned().unwrap_or_else(|| self.beginning(patient))
     }
 
-    fn beginning(&self) -> Chain {
-        let next = u64::from(self.damages) * SEQUENCE_SKIP;
-        Chain { next, generation: self.damages, ..Chain::default() }
+    fn beginning(&self, patient: PatientId) -> Chain {
+        let Beginning { next, generation } = self.beginnings.get(&patient).copied().unwrap_or_default();
+        let next = next + u64::from(self.damages) * SEQUENCE_SKIP;
+        Chain { next, generation: generation.saturating_add(self.damages), ..Chain::default() }
     }
 
     /// Notes a segment found in the spool after the checkpoint.
@@ -99,7 +126,7 @@ impl State {
 
     /// Notes a wrap found in the spool after the checkpoint. A wrap opens an epoch before the first segment of it.
     pub fn replay_wrap(&mut self, wrap: &Wrap) {
-        let beginning = self.beginning();
+        let beginning = self.beginning(wrap.patient);
         let chain = self.chains.entry((wrap.patient, wrap.class)).or_insert(beginning);
         if chain.generation != wrap.generation || chain.epoch != wrap.epoch {
             chain.generation = wrap.generation;

@@ -36,6 +36,7 @@ pub fn open(dir: &Path, limits: Limits, keys: &mut KeyStore) -> Result<(Log, Sta
     kill_point::pass("recover.opened");
     let hidden = hides_records(&recovery, log.stats().next);
     let mut state = recovery.checkpoint.as_deref().map(State::decode).transpose()?.unwrap_or_default();
+    state.beginnings = keys.beginnings()?;
     for record in std::mem::take(&mut recovery.records) {
         replay(&mut state, &record.payload, keys)?;
     }

@@ -155,6 +155,20 @@ pub enum Event {
         /// None where it was done; else why not.
         refused: Option<String>,
     },
+    /// A patient's root was split into shares.
+    RootShared {
+        /// Whose.
+        patient: PatientId,
+        /// How many it takes.
+        threshold: u8,
+        /// Of how many.
+        shares: u8,
+    },
+    /// A patient's root was put together from shares, here.
+    RootRestored {
+        /// Whose.
+        patient: PatientId,
+    },
     /// The policy is too old for anybody new.
     StalenessEntered {
         /// The newest header's time, Unix seconds.
@@ -347,6 +361,12 @@ impl Event {
                 let why = refused.as_ref().map_or_else(String::new, |word| format!(" (refused: {word})"));
                 format!("{domain}: {clinician} {did}{why}")
             }
+            Self::RootShared { threshold, shares, .. } => {
+                format!(
+                    "Your root key was split into {shares} shares; any {threshold} of them open your history"
+                )
+            }
+            Self::RootRestored { .. } => "Your root key was put together from its shares, on this box".into(),
             Self::StalenessEntered { .. } => {
                 "Nothing was heard of the ledger for too long: nobody new may open".into()
             }

@@ -87,6 +87,12 @@ impl Followed {
         });
         Ok(Arc::new(Self { follower, heads, status }))
     }
+
+    /// What follows the chain.
+    #[must_use]
+    pub fn follower(&self) -> Arc<Follower> {
+        Arc::clone(&self.follower)
+    }
 }
 
 /// The same in other words, for as long as there is one.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use caregate_host::identity::{Identity, Role, peer_id};
 use caregate_host::net::{self, ListenError};
 use caregate_protocol::policy::delivery::ALPN;
+use ledger_chain::RevokedGateways;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
     Connection, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt,
@@ -63,8 +64,13 @@ pub fn bind(address: &str, identity: &Identity) -> Result<Endpoint, ServeError> 
     Ok(Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))?)
 }
 
-/// Serves until `shutdown`, then closes all connections and waits until they have drained.
-pub async fn serve(endpoint: Endpoint, policy: Policy, shutdown: CancellationToken) {
+/// Serves until `shutdown`, then closes all connections and waits until they have drained. Gateways that are `revoked` get nothing.
+pub async fn serve(
+    endpoint: Endpoint,
+    policy: Policy,
+    revoked: RevokedGateways,
+    shutdown: CancellationToken,
+) {
     let mut sessions = JoinSet::new();
     loop {
         tokio::select! {
@@ -74,7 +80,7 @@ pub async fn serve(endpoint: Endpoint, policy: Policy, shutdown: CancellationTok
                     incoming.refuse();
                 }
                 Some(incoming) => {
-                    drop(sessions.spawn(serve_one(incoming, policy.clone(), shutdown.clone())));
+                    drop(sessions.spawn(serve_one(incoming, policy.clone(), revoked.clone(), shutdown.clone())));
                 }
                 None => break,
             },
@@ -87,7 +93,12 @@ pub async fn serve(endpoint: Endpoint, policy: Policy, shutdown: CancellationTok
     endpoint.wait_idle().await;
 }
 
-async fn serve_one(incoming: Incoming, policy: Policy, shutdown: CancellationToken) {
+async fn serve_one(
+    incoming: Incoming,
+    policy: Policy,
+    revoked: RevokedGateways,
+    shutdown: CancellationToken,
+) {
     let address = incoming.remote_address();
     let refused = |reason: &str| policy.metrics.policy_refused.with_label_values(&[reason]).inc();
     let connected = tokio::select! {
@@ -102,7 +113,17 @@ async fn serve_one(incoming: Incoming, policy: Policy, shutdown: CancellationTok
         }
     };
     let Some(name) = name_of(&connection, address) else { return refused("certificate") };
-    match session::run(&policy, &name, &connection, &shutdown).await {
+    let ended = tokio::select! {
+        // Before a session may begin.
+        biased;
+        () = revoked.is_revoked(&name) => {
+            warn!(gateway = name, "policy connection refused: the ledger has revoked this gateway");
+            connection.close(VarInt::from_u32(4), b"revoked");
+            return refused("revoked");
+        }
+        ended = session::run(&policy, &name, &connection, &shutdown) => ended,
+    };
+    match ended {
         Ok(()) | Err(SessionError::Transport(_)) => info!(gateway = name, "policy connection closed"),
         Err(error) => {
             warn!(gateway = name, %error, "policy connection closed");

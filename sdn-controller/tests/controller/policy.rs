@@ -11,6 +11,7 @@ use caregate_host::clock;
 use caregate_host::identity::{Identity, Role};
 use caregate_protocol::policy::delivery::{Anchor, Frame};
 use caregate_protocol::policy::{RecipientKind, RecipientStatus, RelationshipId};
+use ledger_chain::RevokedGateways;
 use ledger_client::fixture::{Hospital, Site};
 use sdn_controller::events::Events;
 use sdn_controller::metrics::Metrics;
@@ -53,7 +54,8 @@ impl Delivering {
         let policy = Policy::start(ledger(&stop), waiting, metrics.clone(), events.clone(), &stop);
         let endpoint = policy::bind("127.0.0.1:0", &identity).unwrap();
         let port = endpoint.local_addr().unwrap().port();
-        let serving = tokio::spawn(policy::serve(endpoint, policy.clone(), stop.clone()));
+        let serving =
+            tokio::spawn(policy::serve(endpoint, policy.clone(), RevokedGateways::none(), stop.clone()));
         Self { policy, metrics, events, port, stop, serving }
     }
 

@@ -1,0 +1,388 @@
+//! What must never be lost, in redb with its default (immediate) durability: patient roots. What must never go back lies in the same
+//! file: [`PolicyStore`].
+//!
+//! Where the gateway has a TPM, roots are encrypted under a key that the TPM has sealed; else the file's mode is what protects them. A
+//! root that is gone, or whose TPM is, comes again from shares ([`crate::root`], ADR 28).
+
+mod envelope;
+mod tpm;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use caregate_protocol::id::PatientId;
+use caregate_protocol::key::PatientRoot;
+use caregate_protocol::tpm::Sealed;
+use envelope::{RootKey, Stored};
+use redb::backends::FileBackend;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use ring::rand::{SecureRandom, SystemRandom};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::pipeline::chains::Beginning;
+use crate::policy::PolicyStore;
+use crate::watch::store::WatchStore;
+
+pub use tpm::TpmFailure;
+
+const ROOTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("roots");
+/// Where chains of a restored root begin: sequence 8, generation 4.
+const BEGINNINGS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("beginnings");
+/// The key under which roots are encrypted, as the TPM has sealed it.
+const SEALED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sealed");
+const ROOT_KEY: &str = "root key";
+/// redb's page cache: a few hundred roots fit many times over, and the newest policy bundle of a home.
+const CACHE_BYTES: usize = 1 << 20;
+
+/// The key store failed.
+#[derive(Debug, Error)]
+pub enum KeyStoreError {
+    /// The database.
+    #[error("{doing}: {source}")]
+    Database {
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        source: Box<redb::Error>,
+    },
+    /// Another process has it open.
+    #[error("keys.redb is in use: stop the gateway first")]
+    InUse,
+    /// A stored value has the wrong shape: the file was changed from outside.
+    #[error("stored {0} has the wrong shape")]
+    Shape(&'static str),
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes")]
+    Random,
+    /// The TPM does not open the key of the roots: another TPM, a cleared or a broken one.
+    #[error(
+        "the patients' roots are sealed, and this TPM does not open them ({0}); on another board, or after its TPM was cleared, bring them \
+         back from the patients' shares: edge-gateway root restore"
+    )]
+    Tpm(#[from] TpmFailure),
+    /// Roots are sealed, and there is no TPM.
+    #[error(
+        "the patients' roots are sealed to a TPM, and there is none (`[keys] tpm`); bring them back from the patients' shares: \
+         edge-gateway root restore"
+    )]
+    NoTpm,
+    /// One root is under another TPM's key.
+    #[error(
+        "a patient's root is sealed to another TPM than this one; bring it back from the patient's shares: edge-gateway root restore"
+    )]
+    Elsewhere,
+    /// There is another root of this patient.
+    #[error(
+        "this gateway holds another root of that patient, and has sealed under it; restore into a gateway that has not begun (an empty `data`)"
+    )]
+    OtherRoot,
+}
+
+pub(crate) fn failed<E: Into<redb::Error>>(doing: &'static str) -> impl FnOnce(E) -> KeyStoreError {
+    move |source| KeyStoreError::Database { doing, source: Box::new(source.into()) }
+}
+
+/// What to do where the TPM does not open the roots' key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unopened {
+    Refuse,
+    /// Roots come from shares now, and what is sealed here is for nobody any more.
+    MakeAnew,
+}
+
+/// Patient roots.
+pub struct KeyStore {
+    db: Arc<Database>,
+    key: Option<RootKey>,
+    cache: HashMap<PatientId, PatientRoot>,
+    random: SystemRandom,
+}
+
+impl std::fmt::Debug for KeyStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyStore").field("patients", &self.cache.len()).finish_non_exhaustive()
+    }
+}
+
+impl KeyStore {
+    /// Opens or makes `keys.redb` in `dir`, readable by its owner alone, of a gateway without a TPM.
+    ///
+    /// # Errors
+    /// [`KeyStoreError`].
+    pub fn open(dir: &Path) -> Result<Self, KeyStoreError> {
+        Self::open_with(dir, None)
+    }
+
+    /// As [`Self::open`], where roots are sealed to the TPM behind this device. Those that were not yet, are.
+    ///
+    /// # Errors
+    /// [`KeyStoreError`].
+    pub fn open_with(dir: &Path, tpm: Option<&Path>) -> Result<Self, KeyStoreError> {
+        Self::open_or(dir, tpm, Unopened::Refuse)
+    }
+
+    /// As [`Self::open_with`], to take roots from shares: where the TPM does not open what is sealed, roots are sealed to it anew.
+    ///
+    /// # Errors
+    /// [`KeyStoreError`].
+    pub fn open_to_restore(dir: &Path, tpm: Option<&Path>) -> Result<Self, KeyStoreError> {
+        Self::open_or(dir, tpm, Unopened::MakeAnew)
+    }
+
+    fn open_or(dir: &Path, tpm: Option<&Path>, unopened: Unopened) -> Result<Self, KeyStoreError> {
+        let db = Arc::new(open_database(dir)?);
+        let txn = db.begin_write().map_err(failed("begin"))?;
+        txn.open_table(ROOTS).map_err(failed("open roots"))?;
+        txn.open_table(BEGINNINGS).map_err(failed("open beginnings"))?;
+        PolicyStore::make_tables(&txn)?;
+        WatchStore::make_table(&txn)?;
+        let random = SystemRandom::new();
+        let key = root_key(&txn, tpm, unopened, &random)?;
+        txn.commit().map_err(failed("commit"))?;
+        // The name too: a root that vanished in a power cut would be made anew, under segments that name the old one.
+        std::fs::File::open(dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|e| failed("sync the folder of keys.redb")(redb::StorageError::Io(e)))?;
+        Ok(Self { db, key, cache: HashMap::new(), random })
+    }
+
+    /// Whether roots are sealed to a TPM.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// What is kept of policy.
+    #[must_use]
+    pub fn policy(&self) -> PolicyStore {
+        PolicyStore::new(Arc::clone(&self.db))
+    }
+
+    /// What the watch keeps.
+    #[must_use]
+    pub fn watch(&self) -> WatchStore {
+        WatchStore::new(Arc::clone(&self.db))
+    }
+
+    /// The patient's root, if there is one.
+    ///
+    /// # Errors
+    /// [`KeyStoreError`].
+    pub fn existing_root(&mut self, patient: PatientId) -> Result<Option<PatientRoot>, KeyStoreError> {
+        if let Some(root) = self.cache.get(&patient) {
+            return Ok(Some(root.clone()));
+        }
+        match self.stored(patient)? {
+            None => Ok(None),
+            Some(Stored::Elsewhere) => Err(KeyStoreError::Elsewhere),
+            Some(Stored::Root(root)) => {
+                self.cache.insert(patient, root.clone());
+                Ok(Some(root))
+            }
+        }
+    }
+
+    fn stored(&self, patient: PatientId) -> Result<Option<Stored>, KeyStoreError> {
+        let txn = self.db.begin_read().map_err(failed("begin"))?;
+        let roots = txn.open_table(ROOTS).map_err(failed("open roots"))?;
+        let stored = roots.get(patient.0.as_slice()).map_err(failed("read a root"))?;
+        stored.map(|stored| envelope::open(self.key.as_ref(), patient, stored.value())).transpose()
+    }
+
+    /// The patient's root; made, and durable before it is returned, where there was none.
+    ///
+    /// # Errors
+    /// [`KeyStoreError`].
+    pub fn root(&mut self, patient: PatientId) -> Result<PatientRoot, KeyStoreError> {
+        if let Some(root) = self.existing_root(patient)? {
+            return Ok(root);
+        }
+        let mut bytes = Zeroizing::new([0; 32]);
+        self.random.fill(bytes.as_mut_slice()).map_err(|_unspecified| KeyStoreError::Random)?;
+        let root = PatientRoot::from_bytes(*bytes);
+        self.keep(patient, &root, None)?;
+        Ok(root)
+    }
+
+    /// Takes a root that was put together from shares; false where it is here already. On a gateway that has sealed nothing for the
+    /// patient yet, its chains begin at `beginning`.
+    ///
+    /// # Errors
+    /// [`KeyStoreError::OtherRoot`], or another [`KeyStoreError`].
+    pub fn restore(
+        &mut self,
+        patient: PatientId,
+        root: &PatientRoot,
+        beginning: Beginning,
+    ) -> Result<bool, KeyStoreError> {
+        match self.stored(patient)? {
+            Some(Stored::Root(known)) if known.as_bytes() == root.as_bytes() => Ok(false),
+            Some(Stored::Root(_)) => Err(KeyStoreError::OtherRoot),
+            // Of this gateway on another board: its own spool says where the chains are.
+            Some(Stored::Elsewhere) => self.keep(patient, root, None).map(|()| true),
+            None => self.keep(patient, root, Some(beginning)).map(|()| true),
+        }
+    }
+
+    fn keep(
+        &mut self,
+        patient: PatientId,
+        root: &PatientRoot,
+        beginning: Option<Beginning>,
+    ) -> Result<(), KeyStoreError> {
+        let sealed = envelope::seal(self.key.as_ref(), patient, root, &self.random)?;
+        let txn = self.db.begin_write().map_err(failed("begin"))?;
+        {
+            let mut roots = txn.open_table(ROOTS).map_err(failed("open roots"))?;
+            roots.insert(patient.0.as_slice(), sealed.as_slice()).map_err(failed("write a root"))?;
+            if let Some(Beginning { next, generation }) = beginning {
+                let mut table = txn.open_table(BEGINNINGS).map_err(failed("open beginnings"))?;
+                let value = [next.to_be_bytes().as_slice(), &generation.to_be_bytes()].concat();
+                table.insert(patient.0.as_slice(), value.as_slice()).map_err(failed("write a beginning"))?;
+            }
+        }
+        txn.commit().map_err(failed("commit"))?;
+        self.cache.insert(patient, root.clone());
+        Ok(())
+    }
+
+    /// Where chains of restored roots begin.
+    ///
+    /// # Errors
+    /// [`KeyStoreError`].
+    pub fn beginnings(&self) -> Result<BTreeMap<PatientId, Beginning>, KeyStoreError> {
+        let txn = self.db.begin_read().map_err(failed("begin"))?;
+        let table = txn.open_table(BEGINNINGS).map_err(failed("open beginnings"))?;
+        let mut beginnings = BTreeMap::new();
+        for entry in table.iter().map_err(failed("read beginnings"))? {
+            let (patient, value) = entry.map_err(failed("read beginnings"))?;
+            let shape = || KeyStoreError::Shape("beginning");
+            let patient = patient.value().try_into().map_err(|_length| shape())?;
+            let (next, generation) = value.value().split_first_chunk::<8>().ok_or_else(shape)?;
+            let generation = generation.try_into().map_err(|_length| shape())?;
+            let (next, generation) = (u64::from_be_bytes(*next), u32::from_be_bytes(generation));
+            beginnings.insert(PatientId(patient), Beginning { next, generation });
+        }
+        Ok(beginnings)
+    }
+
+    /// The patients whose roots are here, and whether each can be opened.
+    ///
+    /// # Errors
+    /// [`KeyStoreError`].
+    pub fn patients(&self) -> Result<Vec<(PatientId, bool)>, KeyStoreError> {
+        let txn = self.db.begin_read().map_err(failed("begin"))?;
+        let roots = txn.open_table(ROOTS).map_err(failed("open roots"))?;
+        let mut patients = Vec::new();
+        for entry in roots.iter().map_err(failed("read roots"))? {
+            let (patient, stored) = entry.map_err(failed("read roots"))?;
+            let shape = |_length| KeyStoreError::Shape("patient");
+            let patient = PatientId(patient.value().try_into().map_err(shape)?);
+            let opened = envelope::open(self.key.as_ref(), patient, stored.value())?;
+            patients.push((patient, matches!(opened, Stored::Root(_))));
+        }
+        Ok(patients)
+    }
+}
+
+fn open_database(dir: &Path) -> Result<Database, KeyStoreError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(dir.join("keys.redb"))
+        .map_err(|e| failed("open keys.redb")(redb::StorageError::Io(e)))?;
+    let in_use = |error| {
+        let is_in_use = matches!(error, redb::DatabaseError::DatabaseAlreadyOpen);
+        if is_in_use { KeyStoreError::InUse } else { failed("open keys.redb")(error) }
+    };
+    redb::Builder::new()
+        .set_cache_size(CACHE_BYTES)
+        .create_with_backend(FileBackend::new(file).map_err(in_use)?)
+        .map_err(in_use)
+}
+
+/// The key of the roots: opened by the TPM, or made and sealed to it, and then the roots that lay open with it.
+fn root_key(
+    txn: &WriteTransaction,
+    tpm: Option<&Path>,
+    unopened: Unopened,
+    random: &SystemRandom,
+) -> Result<Option<RootKey>, KeyStoreError> {
+    let mut table = txn.open_table(SEALED).map_err(failed("open sealed"))?;
+    let kept = table.get(ROOT_KEY).map_err(failed("read the sealed key"))?.map(|kept| kept.value().to_vec());
+    let Some(path) = tpm else {
+        return match (kept, unopened) {
+            (None, _) => Ok(None),
+            (Some(_), Unopened::Refuse) => Err(KeyStoreError::NoTpm),
+            (Some(_), Unopened::MakeAnew) => {
+                table.remove(ROOT_KEY).map_err(failed("remove the sealed key"))?;
+                Ok(None)
+            }
+        };
+    };
+    let mut tpm = tpm::Tpm::open(path)?;
+    if let Some(kept) = kept {
+        let sealed = Sealed::decode(&kept).map_err(|_wire| KeyStoreError::Shape("sealed key"))?;
+        match (tpm.unseal(&sealed), unopened) {
+            (Ok(secret), _) => return RootKey::new(&secret, &sealed).map(Some),
+            (Err(failure), Unopened::Refuse) => return Err(failure.into()),
+            (Err(_), Unopened::MakeAnew) => {}
+        }
+    }
+    let mut secret = Zeroizing::new([0; 32]);
+    random.fill(secret.as_mut_slice()).map_err(|_unspecified| KeyStoreError::Random)?;
+    let sealed = tpm.seal(&secret)?;
+    table.insert(ROOT_KEY, sealed.encode().as_slice()).map_err(failed("write the sealed key"))?;
+    let key = RootKey::new(secret.as_slice(), &sealed)?;
+    seal_open_roots(txn, &key, random)?;
+    Ok(Some(key))
+}
+
+fn seal_open_roots(
+    txn: &WriteTransaction,
+    key: &RootKey,
+    random: &SystemRandom,
+) -> Result<(), KeyStoreError> {
+    let mut roots = txn.open_table(ROOTS).map_err(failed("open roots"))?;
+    let mut open = Vec::new();
+    for entry in roots.iter().map_err(failed("read roots"))? {
+        let (patient, stored) = entry.map_err(failed("read roots"))?;
+        if envelope::is_plain(stored.value()) {
+            let shape = |_length| KeyStoreError::Shape("patient");
+            let patient = PatientId(patient.value().try_into().map_err(shape)?);
+            if let Stored::Root(root) = envelope::open(None, patient, stored.value())? {
+                open.push((patient, root));
+            }
+        }
+    }
+    for (patient, root) in open {
+        let sealed = envelope::seal(Some(key), patient, &root, random)?;
+        roots.insert(patient.0.as_slice(), sealed.as_slice()).map_err(failed("write a root"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_root_survives_and_the_file_is_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let patient = PatientId([4; 16]);
+        let made = *KeyStore::open(dir.path()).unwrap().root(patient).unwrap().as_bytes();
+        let mut again = KeyStore::open(dir.path()).unwrap();
+        assert_eq!(*again.existing_root(patient).unwrap().unwrap().as_bytes(), made);
+        assert!(again.existing_root(PatientId([5; 16])).unwrap().is_none());
+        let mode = std::fs::metadata(dir.path().join("keys.redb")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

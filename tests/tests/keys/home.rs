@@ -1,0 +1,352 @@
+//! One deployment on loopback, all of it processes: ledger, core, controller, and gateways of one home.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use caregate_host::identity::{IdentityFiles, Role};
+use caregate_protocol::id::{DeviceId, RecipientId};
+use caregate_protocol::wrap::{HpkePrivateKey, generate_keypair};
+use clinician_feed::opener::Opener;
+use core_cloud::store::Store;
+use ed25519_dalek::SigningKey;
+use edge_gateway::mqtt::credentials::Credential;
+
+use crate::called::{Called, Node, Wallet, binary, call, until, write_private};
+use crate::pki::Ca;
+
+const SECRET: &str = "000102030405060708090a0b0c0d0e0f";
+const DEVICE: &str = "ecg-1";
+
+fn free_tcp() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn free_udp() -> SocketAddr {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn identity(files: &IdentityFiles) -> String {
+    let IdentityFiles { certificate, key, ca } = files;
+    format!("identity = {{ certificate = {certificate:?}, key = {key:?}, ca = {ca:?} }}\n")
+}
+
+/// The ledger, a hospital, a patient who grants everything to it, and where the daemons are.
+pub(crate) struct Home {
+    pub(crate) node: Node,
+    pub(crate) recipient: RecipientId,
+    pub(crate) hospital: HpkePrivateKey,
+    ca: Ca,
+    core: SocketAddr,
+    core_admin: SocketAddr,
+    policy: SocketAddr,
+    controller_admin: SocketAddr,
+}
+
+impl Home {
+    /// With gateways of these names, whose device keys core and feed know.
+    pub(crate) fn new(gateways: &[&str]) -> Self {
+        let node = Node::start();
+        let address = node.hospital("hospital", &[]);
+        let (hospital, public) = generate_keypair();
+        let (key, public) = (node.path("hospital.key"), hex::encode(public.0));
+        node.ledger("participant key", &["--key", &key, "--hpke-public-key", &public]).done();
+        let home = Self {
+            recipient: address.parse().unwrap(),
+            hospital,
+            ca: Ca::new(),
+            core: free_udp(),
+            core_admin: free_tcp(),
+            policy: free_udp(),
+            controller_admin: free_tcp(),
+            node,
+        };
+        home.configure_core(gateways);
+        home.configure_controller();
+        home
+    }
+
+    fn ledger(&self) -> String {
+        let Node { rpc, contract, .. } = &self.node;
+        format!("[ledger]\nrpc = {rpc:?}\nchain_id = 4711\ncontract = {contract:?}\n")
+    }
+
+    fn configure_core(&self, gateways: &[&str]) {
+        let dir = self.node.dir.path();
+        let mut text = format!(
+            "listen = \"{}\"\nadmin = \"{}\"\ndata = {:?}\n{}{}",
+            self.core,
+            self.core_admin,
+            dir.join("core"),
+            identity(&self.ca.issue(dir, Role::Core, "core-1")),
+            self.ledger(),
+        );
+        for name in gateways {
+            let key = hex::encode(device_key(name).verifying_key().as_bytes());
+            text.push_str(&format!("[[gateway]]\nname = \"{name}\"\ndevice_keys = [\"{key}\"]\n"));
+        }
+        fs::write(dir.join("core.toml"), text).unwrap();
+    }
+
+    fn configure_controller(&self) {
+        let dir = self.node.dir.path();
+        let text = format!(
+            "listen = \"127.0.0.1:0\"\nadmin = \"{}\"\ndata = {:?}\n{}[policy]\nlisten = \"{}\"\n{}",
+            self.controller_admin,
+            dir.join("controller"),
+            identity(&self.ca.issue(dir, Role::Controller, "controller-1")),
+            self.policy,
+            self.ledger(),
+        );
+        fs::write(dir.join("controller.toml"), text).unwrap();
+    }
+
+    pub(crate) fn core(&self) -> Daemon {
+        Daemon::start("core-cloud", self.node.dir.path(), "core", self.core_admin)
+    }
+
+    pub(crate) fn controller(&self) -> Daemon {
+        Daemon::start("sdn-controller", self.node.dir.path(), "controller", self.controller_admin)
+    }
+
+    /// A patient with one device at the gateway of this name, who grants all to the hospital.
+    pub(crate) fn patient(&self, gateway: &str) -> Wallet<'_> {
+        let wallet = self.node.wallet("ann");
+        let grantee = self.recipient.to_string();
+        wallet.call("relationship", &["--label", "City", "--grantee", &grantee]).done();
+        self.enrol(&wallet, gateway, &[]);
+        wallet.call("grant", &["--label", "City"]).done();
+        wallet
+    }
+
+    /// Binds the device at a gateway and writes its enrolment; the patient's pseudonym there.
+    pub(crate) fn enrol(&self, wallet: &Wallet<'_>, gateway: &str, more: &[&str]) -> String {
+        let device = ["--home", gateway, "--device", DEVICE, "--mac", "02:00:00:00:00:01"];
+        wallet.call("bind", &device).done();
+        let out = self.node.path(&format!("{gateway}-enrolment.toml"));
+        let mut arguments = vec!["--home", gateway, "--out", &out];
+        arguments.extend(more);
+        wallet.call("enrol", &arguments).done()["patient"].as_str().unwrap().to_owned()
+    }
+
+    /// Writes a gateway's configuration; `keys` is its table of that name.
+    pub(crate) fn configure_gateway(&self, name: &str, data: &str, keys: &str) -> Gateway {
+        let dir = self.node.dir.path();
+        let (admin, mqtt) = (free_tcp(), free_tcp());
+        let path = dir.join(format!("{name}-device.key"));
+        write_private(&path, &hex::encode(device_key(name).as_bytes()));
+        let device = DeviceId::new(DEVICE).unwrap();
+        let Credential { device, username, salt, sha256 } =
+            Credential::new(device, DEVICE, b"salt-of-the-test", SECRET);
+        let text = format!(
+            "data = {:?}\nadmin = \"{admin}\"\ndatapath = \"off\"\ndevice_key = {path:?}\n{}\
+             [core]\naddress = \"{}\"\n[policy]\nenrolment = {:?}\ncontroller = {{ address = \"{}\" }}\n\
+             [keys]\n{keys}\n[mqtt]\nlisten = \"{mqtt}\"\n\
+             [[mqtt.credential]]\ndevice = \"{device}\"\nusername = \"{username}\"\nsalt = \"{salt}\"\nsha256 = \"{sha256}\"\n",
+            dir.join(data),
+            identity(&self.ca.issue(dir, Role::Gateway, name)),
+            self.core,
+            dir.join(format!("{name}-enrolment.toml")),
+            self.policy,
+        );
+        let config = dir.join(format!("{name}.toml"));
+        fs::write(&config, text).unwrap();
+        Gateway { name: name.to_owned(), dir: dir.to_owned(), config, admin, mqtt }
+    }
+
+    /// The governors' word on a gateway.
+    pub(crate) fn register_gateway(&self, name: &str, status: &str) -> Called {
+        let governor = self.node.path("governor.key");
+        let id = format!("spiffe://test.example/gateway/{name}");
+        let arguments = ["--governor-key", &governor, "--gateway", &id, "--status", status];
+        self.node.ledger("participant register", &arguments)
+    }
+
+    /// What the hospital finds in the core's store, which no daemon may hold: heart rates, and what it refused.
+    pub(crate) fn found(&self, gateways: &[&str]) -> (Vec<u64>, Vec<String>) {
+        let keys = gateways.iter().map(|name| device_key(name).verifying_key());
+        let mut opener = Opener::new(self.recipient, self.hospital.clone(), keys);
+        let (mut rates, mut refused) = (Vec::new(), Vec::new());
+        for record in self.records() {
+            let taken = opener.take(&record);
+            refused.extend(taken.refused.iter().map(|refused| format!("{refused:?}")));
+            let readings = taken.opened.into_iter().flat_map(|opened| opened.readings);
+            rates.extend(readings.filter_map(|reading| reading.seq));
+        }
+        (rates, refused)
+    }
+
+    /// The hospital's queue at the core.
+    pub(crate) fn records(&self) -> Vec<Vec<u8>> {
+        let store = Store::open(&self.node.dir.path().join("core")).unwrap();
+        let (mut records, mut at) = (Vec::new(), 0);
+        loop {
+            let page = store.page(self.recipient, at, u64::MAX, 1 << 20).unwrap();
+            if page.records.is_empty() {
+                return records;
+            }
+            records.extend(page.records.into_iter().map(|(_, record)| record));
+            at = page.next;
+        }
+    }
+}
+
+/// Each gateway's own, by its name.
+pub(crate) fn device_key(name: &str) -> SigningKey {
+    let mut seed = [3; 32];
+    seed[..name.len()].copy_from_slice(name.as_bytes());
+    SigningKey::from_bytes(&seed)
+}
+
+/// A gateway that may be started.
+pub(crate) struct Gateway {
+    name: String,
+    dir: PathBuf,
+    config: PathBuf,
+    admin: SocketAddr,
+    mqtt: SocketAddr,
+}
+
+impl Gateway {
+    pub(crate) fn start(&self) -> Daemon {
+        Daemon::start("edge-gateway", &self.dir, &self.name, self.admin)
+    }
+
+    /// `edge-gateway root …`: whether it was done, and what it said.
+    pub(crate) fn root(&self, verb: &str, arguments: &[&str]) -> (bool, String) {
+        let mut command = Command::new(binary("edge-gateway"));
+        command.args(["root", verb, "--config"]).arg(&self.config).args(arguments);
+        said(&command.stdin(Stdio::null()).output().unwrap())
+    }
+
+    /// `edge-gateway --check`.
+    pub(crate) fn check(&self) -> (bool, String) {
+        let mut command = Command::new(binary("edge-gateway"));
+        command.arg("--check").arg("--config").arg(&self.config);
+        said(&command.stdin(Stdio::null()).output().unwrap())
+    }
+
+    /// Publishes heart rates at QoS 1 with these numbers, and waits for each PUBACK; policy must be there by then.
+    pub(crate) fn publish(&self, numbers: std::ops::Range<u64>) {
+        let mut stream = until("the gateway admits the device", || self.connect());
+        for number in numbers {
+            let payload = format!(r#"{{"v":72,"seq":{number},"t":{}}}"#, 1_790_000_000_000 + number);
+            until("a reading is acknowledged", || {
+                let done = publish(&mut stream, &payload);
+                if done.is_none() {
+                    stream = until("the gateway admits the device", || self.connect());
+                }
+                done
+            });
+        }
+    }
+
+    fn connect(&self) -> Option<TcpStream> {
+        let mut stream = TcpStream::connect(self.mqtt).ok()?;
+        let mut body = b"\0\x04MQTT\x04\xc2\0\x3c".to_vec();
+        for text in [DEVICE, DEVICE, SECRET] {
+            body.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+            body.extend(text.as_bytes());
+        }
+        stream.write_all(&[&[0x10, u8::try_from(body.len()).unwrap()], body.as_slice()].concat()).ok()?;
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer).ok()?;
+        (answer == [0x20, 2, 0, 0]).then_some(stream)
+    }
+}
+
+/// One PUBLISH, with the packet identifier 1.
+fn publish(stream: &mut TcpStream, payload: &str) -> Option<()> {
+    let topic = format!("vitals/v1/{DEVICE}/num/heart-rate");
+    let length = u8::try_from(2 + topic.len() + 2 + payload.len()).unwrap();
+    assert!(length < 128, "one byte of length");
+    let head = [&[0x32, length, 0, u8::try_from(topic.len()).unwrap()], topic.as_bytes(), &[0, 1]].concat();
+    stream.write_all(&[head.as_slice(), payload.as_bytes()].concat()).ok()?;
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).ok()?;
+    assert_eq!(answer, [0x40, 2, 0, 1]);
+    Some(())
+}
+
+fn said(output: &Output) -> (bool, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+}
+
+/// A daemon; ended on drop.
+pub(crate) struct Daemon {
+    log: PathBuf,
+    admin: SocketAddr,
+    process: Child,
+}
+
+impl Daemon {
+    fn start(program: &str, dir: &Path, name: &str, admin: SocketAddr) -> Self {
+        let log = dir.join(format!("{name}.log"));
+        let out = File::options().create(true).append(true).open(&log).unwrap();
+        let mut command = Command::new(binary(program));
+        command.arg("--config").arg(dir.join(format!("{name}.toml"))).stdin(Stdio::null());
+        let process = command.stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
+        Self { log, admin, process }
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// SIGTERM.
+    pub(crate) fn stop(mut self) {
+        let id = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        let ended = self.process.wait().unwrap();
+        assert!(ended.success(), "{ended}\n{}", self.tail());
+    }
+
+    fn tail(&self) -> String {
+        let text = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&text[text.len().saturating_sub(4000)..]).into_owned()
+    }
+
+    /// The sum of a metric's series whose line begins with `series`; none while the daemon does not answer.
+    pub(crate) fn metric(&self, series: &str) -> Option<f64> {
+        let mut stream = TcpStream::connect(self.admin).ok()?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        let values = text.lines().filter(|line| line.starts_with(series));
+        Some(values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    /// Waits until the core has all that this gateway has spooled.
+    pub(crate) fn delivers(&self) {
+        until("the core has it all", || {
+            let waiting = self.metric("caregate_gateway_spool_waiting ")?;
+            let next = self.metric("caregate_gateway_spool_next ")?;
+            (waiting < 1.0 && next > 0.0).then_some(())
+        });
+    }
+
+    /// Waits until a metric has reached this.
+    pub(crate) fn reaches(&self, series: &str, least: f64) {
+        until(series, || self.metric(series).filter(|value| *value >= least));
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+        if std::thread::panicking() {
+            println!("--- {}\n{}", self.log.display(), self.tail());
+        }
+    }
+}
+
+/// So that this module's user needs one import.
+pub(crate) fn ctl(arguments: &[&str]) -> Called {
+    call(arguments)
+}

@@ -1,0 +1,128 @@
+//! A gateway is destroyed; the patient's root comes again on another from shares, and the old one's identity is revoked.
+
+use std::fs;
+
+use caregate_host::key_file;
+use caregate_protocol::key::PatientRoot;
+use caregate_protocol::record::Record;
+use ledger_client::shares::{self, Of, ROOT_SHARE_BYTES, Share};
+
+use crate::called::write_private;
+use crate::home::{Gateway, Home};
+
+/// Two of three shares of the patient's root, and of another splitting.
+fn split(home: &Home, gateway: &Gateway, patient: &str, names: [&str; 3]) -> [String; 3] {
+    let files = names.map(|name| home.node.path(name));
+    let mut arguments = vec!["--patient", patient, "--threshold", "2"];
+    files.iter().for_each(|file| arguments.extend(["--out", file]));
+    let (done, said) = gateway.root("share", &arguments);
+    assert!(done && said.contains("3 shares, of which 2"), "{said}");
+    files
+}
+
+fn restore(gateway: &Gateway, files: &[&str]) -> (bool, String) {
+    let arguments: Vec<_> = files.iter().flat_map(|file| ["--share", file]).collect();
+    gateway.root("restore", &arguments)
+}
+
+/// The root that the gateway holds, by shares of its own.
+fn root_of(files: &[String]) -> PatientRoot {
+    let read = |file: &String| key_file::read_hex::<ROOT_SHARE_BYTES>(file.as_ref()).unwrap();
+    let shares: Vec<_> = files.iter().map(|file| Share::decode(read(file).as_slice()).unwrap()).collect();
+    PatientRoot::from_bytes(*shares::combine(shares[0].of(), &shares).unwrap())
+}
+
+/// Each way in which shares can be wrong is told by its own sentence, and changes nothing.
+fn wrong_shares_are_named(home: &Home, gateway: &Gateway, first: &[String; 3], second: &[String; 3]) {
+    let [one, two, three] = first.each_ref().map(String::as_str);
+    let mut text = fs::read_to_string(two).unwrap();
+    let digit = if &text[40..41] == "0" { "1" } else { "0" };
+    text.replace_range(40..41, digit);
+    let changed = home.node.path("changed.share");
+    write_private(changed.as_ref(), &text);
+    let other = shares::split(
+        Of::Root(home.recipient.0[..16].try_into().map(caregate_protocol::id::PatientId).unwrap()),
+        &[9; 32],
+        2,
+        2,
+    )
+    .unwrap();
+    let others = home.node.path("other.share");
+    write_private(others.as_ref(), &hex::encode(other[0].encode().as_slice()));
+    for (files, sentence) in [
+        (vec![one], "1 shares, 2 are needed"),
+        (vec![one, one], "share 1 is there twice"),
+        (vec![one, &second[1]], "the shares are not of one splitting"),
+        (vec![one, &changed], "one of them was changed"),
+        (vec![one, &changed, three], "one of them was changed"),
+        (vec![one, &others], "a share of something else"),
+        (vec![&gateway_file(home)], "bytes in hexadecimal"),
+    ] {
+        let (done, said) = restore(gateway, &files);
+        assert!(!done && said.contains(sentence), "{sentence}: {said}");
+    }
+}
+
+/// A file that is no share.
+fn gateway_file(home: &Home) -> String {
+    home.node.path("governor.key")
+}
+
+#[test]
+fn history_outlives_its_gateway_and_the_old_one_is_refused() {
+    let home = Home::new(&["g-1", "g-2"]);
+    home.register_gateway("g-1", "active").done();
+    home.register_gateway("g-2", "active").done();
+    let wallet = home.patient("g-1");
+    let patient = home.enrol(&wallet, "g-1", &[]);
+    let (core, controller) = (home.core(), home.controller());
+    let old = home.configure_gateway("g-1", "old", "");
+    let running = old.start();
+    old.publish(0..20);
+    running.delivers();
+    let (done, said) =
+        old.root("share", &["--patient", &patient, "--threshold", "2", "--out", "x", "--out", "y"]);
+    assert!(!done && said.contains("stop the gateway first"), "{said}");
+    running.stop();
+    let first = split(&home, &old, &patient, ["a.share", "b.share", "c.share"]);
+    let second = split(&home, &old, &patient, ["d.share", "e.share", "f.share"]);
+    let lost = root_of(&first[..2]);
+    // It burns; what a thief may have of it is its certificate and its device key.
+    fs::remove_dir_all(home.node.dir.path().join("old")).unwrap();
+    let suspended = home.register_gateway("g-1", "suspended").done();
+    assert!(suspended["in_force"] == true, "{suspended}");
+
+    home.enrol(&wallet, "g-2", &["--patient", &patient]);
+    let new = home.configure_gateway("g-2", "new", "");
+    wrong_shares_are_named(&home, &new, &first, &second);
+    let (done, said) = restore(&new, &[&first[2], &first[0]]);
+    assert!(done && said.contains("opens what was sealed under it"), "{said}");
+    let (done, said) = restore(&new, &[&first[1], &first[0]]);
+    assert!(done && said.contains("here already"), "{said}");
+    let running = new.start();
+    new.publish(100..120);
+    running.delivers();
+
+    // The thief comes: with another data folder, for the old one is gone.
+    let thief = home.configure_gateway("g-1", "thief", "").start();
+    core.reaches("caregate_core_connections_refused_total{reason=\"revoked\"}", 1.0);
+    controller.reaches("caregate_controller_policy_refused_total{reason=\"revoked\"}", 1.0);
+    assert!(thief.metric("caregate_gateway_lane_connected").unwrap() < 1.0);
+    thief.kill();
+    running.stop();
+    core.stop();
+
+    let (rates, refused) = home.found(&["g-1", "g-2"]);
+    assert!(refused.is_empty(), "{refused:?}");
+    assert_eq!(rates, (0..20).chain(100..120).collect::<Vec<_>>());
+    let again = split(&home, &new, &patient, ["g.share", "h.share", "i.share"]);
+    let root = root_of(&again[1..]);
+    assert_eq!(root.as_bytes(), lost.as_bytes());
+    for record in home.records() {
+        if let Ok(Record::Segment(segment)) = Record::decode(&record) {
+            let h = &segment.header;
+            let key = root.class_key(h.class, h.generation).epoch_key(h.epoch).unwrap();
+            assert!(segment.open(&key).is_ok(), "the restored root opens what either gateway has sealed");
+        }
+    }
+}
