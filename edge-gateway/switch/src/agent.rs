@@ -363,7 +363,7 @@ impl Agent {
 
     fn tell_error(&self, request: Request, actions: &mut Vec<Action>) {
         if let Some(talk) = &self.conversation {
-            talk.answer(request.xid, &Message::Error(request.error), actions);
+            talk.answer(request.xid, &Message::Error(request.error()), actions);
         }
     }
 }

@@ -2,7 +2,7 @@
 //! which a frame meets them, and by when they end.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,9 +79,9 @@ type Identity = (u8, u16, Arc<Pattern>);
 /// [`FLOWS_MAX`] can.
 #[derive(Debug)]
 pub struct FlowTable {
-    flows: BTreeMap<Rank, Flow>,
-    /// Of each flow its rank.
-    ranks: FxHashMap<FlowId, Rank>,
+    flows: FxHashMap<FlowId, Flow>,
+    /// Of each flow its rank: the order in which frames meet them.
+    order: BTreeSet<Rank>,
     /// Of each flow its id.
     identities: FxHashMap<Identity, FlowId>,
     /// Of each flow that ends of itself, when.
@@ -94,8 +94,8 @@ impl Default for FlowTable {
     /// None, and room for all that there can be: tables that grow while a controller fills them are hashed anew at each doubling.
     fn default() -> Self {
         Self {
-            flows: BTreeMap::new(),
-            ranks: FxHashMap::with_capacity_and_hasher(FLOWS_MAX, FxBuildHasher),
+            flows: FxHashMap::with_capacity_and_hasher(FLOWS_MAX, FxBuildHasher),
+            order: BTreeSet::new(),
             identities: FxHashMap::with_capacity_and_hasher(FLOWS_MAX, FxBuildHasher),
             deadlines: BTreeSet::new(),
             idle: 0,
@@ -124,14 +124,18 @@ impl FlowTable {
 
     /// All flows: table by table, in the order in which a frame meets them.
     pub fn iter(&self) -> impl Iterator<Item = &Flow> {
-        self.flows.values()
+        self.order.iter().filter_map(|rank| self.flows.get(&rank.id))
     }
 
     /// The flows of one table, in the order in which a frame meets them.
     pub fn of_table(&self, table: u8) -> impl Iterator<Item = &Flow> {
         let first = Rank { table, priority: Reverse(u16::MAX), id: FlowId(0) };
         let last = Rank { table, priority: Reverse(0), id: FlowId(u64::MAX) };
-        self.flows.range(first..=last).map(|(_, flow)| flow)
+        self.between(first, last)
+    }
+
+    fn between(&self, first: Rank, last: Rank) -> impl Iterator<Item = &Flow> {
+        self.order.range(first..=last).filter_map(|rank| self.flows.get(&rank.id))
     }
 
     /// The flows of one table and priority.
@@ -139,13 +143,13 @@ impl FlowTable {
         let priority = Reverse(priority);
         let first = Rank { table, priority, id: FlowId(0) };
         let last = Rank { table, priority, id: FlowId(u64::MAX) };
-        self.flows.range(first..=last).map(|(_, flow)| flow)
+        self.between(first, last)
     }
 
     /// The flow of this id.
     #[must_use]
     pub fn get(&self, id: FlowId) -> Option<&Flow> {
-        self.flows.get(self.ranks.get(&id)?)
+        self.flows.get(&id)
     }
 
     /// The flow of this table and priority with exactly this pattern.
@@ -172,17 +176,16 @@ impl FlowTable {
     /// Takes a flow, in place of the one with its id.
     pub(super) fn put(&mut self, flow: Flow) {
         drop(self.remove(flow.id));
-        let rank = Rank::of(&flow);
-        self.ranks.insert(flow.id, rank);
+        self.order.insert(Rank::of(&flow));
         self.identities.insert((flow.table, flow.priority, Arc::clone(&flow.pattern)), flow.id);
         self.await_end(&flow);
         self.idle += usize::from(flow.idle_timeout_s > 0);
-        self.flows.insert(rank, flow);
+        self.flows.insert(flow.id, flow);
     }
 
     pub(super) fn remove(&mut self, id: FlowId) -> Option<Flow> {
-        let rank = self.ranks.remove(&id)?;
-        let flow = self.flows.remove(&rank)?;
+        let flow = self.flows.remove(&id)?;
+        self.order.remove(&Rank::of(&flow));
         self.identities.remove(&(flow.table, flow.priority, Arc::clone(&flow.pattern)));
         self.forget_end(&flow);
         self.idle -= usize::from(flow.idle_timeout_s > 0);
@@ -205,8 +208,7 @@ impl FlowTable {
     /// An id that is gone means nothing.
     pub fn observe(&mut self, counted: &[FlowCounters], now: Duration) {
         for FlowCounters { id, traffic } in counted {
-            let Some(rank) = self.ranks.get(&FlowId(*id)) else { continue };
-            let Some(flow) = self.flows.get_mut(rank) else { continue };
+            let Some(flow) = self.flows.get_mut(&FlowId(*id)) else { continue };
             let traffic = (*traffic).into();
             if flow.seen == traffic {
                 continue;

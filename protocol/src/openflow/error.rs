@@ -4,7 +4,7 @@ use super::message::Fault;
 use crate::wire::Reader;
 
 /// Bytes of the refused message that an error carries: the standard asks for at least 64 where there are so many.
-const QUOTED_BYTES: usize = 64;
+pub const QUOTED_BYTES: usize = 64;
 
 /// `OFPET_EXPERIMENTER`.
 const TYPE_EXPERIMENTER: u16 = 0xffff;

@@ -42,8 +42,8 @@ pub use action::{Action, ActionType, CONTROLLER_MAX_LEN, CONTROLLER_MAX_LEN_NO_B
 pub use async_config::AsyncConfig;
 pub use error::{
     BadAction, BadInstruction, BadMatch, BadRequest, ErrorKind, ErrorMessage, FlowModFailed, GroupModFailed,
-    HelloFailed, MeterModFailed, PortModFailed, QueueOpFailed, RoleRequestFailed, SwitchConfigFailed,
-    TableFeaturesFailed, TableModFailed,
+    HelloFailed, MeterModFailed, PortModFailed, QUOTED_BYTES, QueueOpFailed, RoleRequestFailed,
+    SwitchConfigFailed, TableFeaturesFailed, TableModFailed,
 };
 pub use experimenter::Experimenter;
 pub use flow::{Command, FlowMod, FlowRemoved, Lasted, NO_BUFFER, RemovedReason, TABLE_ALL, flags};
@@ -55,8 +55,8 @@ pub use message::{DecodeError, EncodeError, Header, Message, MessageType};
 pub use meter::{Band, BandAction, MeterCommand, MeterMod};
 pub use multipart::{MultipartReply, MultipartRequest, MultipartType};
 pub use oxm::{
-    CLASS_BASIC, CLASS_EXPERIMENTER, Masked, Match, MatchField, Oxm, OxmError, Prerequisite, VLAN_VID_NONE,
-    VLAN_VID_PRESENT, eth_type, ip_proto,
+    CLASS_BASIC, CLASS_EXPERIMENTER, Checked, Masked, Match, MatchField, Oxm, OxmError, Prerequisite,
+    VLAN_VID_NONE, VLAN_VID_PRESENT, eth_type, ip_proto,
 };
 pub use packet::{PacketIn, PacketInReason, PacketOut};
 pub use port::{Port, PortMod, PortReason, PortStatus};

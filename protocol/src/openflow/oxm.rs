@@ -15,6 +15,7 @@ mod pattern;
 
 use std::fmt;
 
+pub use check::Checked;
 pub use field::{MatchField, Prerequisite, VLAN_VID_NONE, VLAN_VID_PRESENT, eth_type, ip_proto};
 pub use pattern::Match;
 use smallvec::SmallVec;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use caregate_protocol::datapath::switch::{CHANGES_MAX, FLOWS_MAX};
-use caregate_protocol::openflow::{ErrorMessage, Message};
+use caregate_protocol::openflow::{ErrorKind, ErrorMessage, Message, QUOTED_BYTES};
 
 use super::super::flow::Removed;
 use super::super::tables::Outcome;
@@ -22,6 +22,8 @@ pub const BATCH_MAX: usize = 4096;
 pub const FLUSH_IDLE: Duration = Duration::from_millis(2);
 /// And no longer than this in all.
 pub const FLUSH_MAX: Duration = Duration::from_millis(200);
+/// Flows that the helper is told together before a batch ends: two frames to it, so that whoever tells it is woken half as often.
+const PART_FLOWS: usize = 2 * CHANGES_MAX;
 /// How long what need not be on disk at once is not: at a megabyte for full tables, 3 GB a day at most.
 pub const KEEP_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -29,7 +31,25 @@ pub const KEEP_INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub(super) struct Request {
     pub(super) xid: u32,
-    pub(super) error: ErrorMessage,
+    kind: ErrorKind,
+    /// What the error quotes of it.
+    quoted: [u8; QUOTED_BYTES],
+    length: usize,
+}
+
+impl Request {
+    /// The message in `frame`, which is answered with `kind`.
+    pub(super) fn new(xid: u32, kind: ErrorKind, frame: &[u8]) -> Self {
+        let length = frame.len().min(QUOTED_BYTES);
+        let mut quoted = [0; QUOTED_BYTES];
+        quoted[..length].copy_from_slice(&frame[..length]);
+        Self { xid, kind, quoted, length }
+    }
+
+    /// What it is answered with.
+    pub(super) fn error(&self) -> ErrorMessage {
+        ErrorMessage::about(self.kind, &self.quoted[..self.length])
+    }
 }
 
 /// Changes of the tables that the helper has not confirmed.
@@ -107,7 +127,7 @@ impl Agent {
     pub(super) fn prepare_if_many(&mut self, actions: &mut Vec<Action>) {
         let untold = self.tables.untold();
         let Some(batch) = self.batch.as_mut().filter(|batch| !batch.is_installing) else { return };
-        if untold < CHANGES_MAX || batch.prepared + untold > FLOWS_MAX || !self.is_helper_there {
+        if untold < PART_FLOWS || batch.prepared + untold > FLOWS_MAX || !self.is_helper_there {
             return;
         }
         batch.prepared += untold;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use caregate_protocol::datapath::switch::FlowAction;
 use caregate_protocol::datapath::{self, PACKET_BYTES_MAX, PACKET_BYTES_MIN};
 use caregate_protocol::openflow::{
-    BadAction, BadRequest, ErrorKind, ErrorMessage, Match, MatchField, Message, NO_BUFFER, Oxm, PacketIn,
-    PacketInReason, PacketOut, port,
+    BadAction, BadRequest, ErrorKind, Match, MatchField, Message, NO_BUFFER, Oxm, PacketIn, PacketInReason,
+    PacketOut, port,
 };
 
 use super::super::check::Headers;
@@ -40,7 +40,7 @@ impl Agent {
         if !self.is_helper_there && !wanted.is_empty() {
             return Err(lost);
         }
-        let request = Request { xid, error: ErrorMessage::about(lost, frame) };
+        let request = Request::new(xid, lost, frame);
         let made = slow::execute_actions(&self.tables, slow::Frame::new(in_port, &data), &wanted);
         self.carry_out(made, Some(&request), now, actions);
         Ok(())

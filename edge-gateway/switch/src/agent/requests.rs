@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use caregate_protocol::datapath::switch::TABLES;
 use caregate_protocol::openflow::{
-    BadRequest, ErrorKind, ErrorMessage, FlowMod, FlowModFailed, GroupMod, GroupModFailed, MeterMod,
-    MeterModFailed, PortMod, PortModFailed, PortReason, TABLE_ALL, TableMod, TableModFailed, port,
+    BadRequest, ErrorKind, FlowMod, FlowModFailed, GroupMod, GroupModFailed, MeterMod, MeterModFailed,
+    PortMod, PortModFailed, PortReason, TABLE_ALL, TableMod, TableModFailed, port,
 };
 
 use super::super::tables::{Outcome, Tables};
@@ -64,7 +64,7 @@ impl Agent {
             return Err(unknown);
         }
         let outcome = apply(&mut self.tables)?;
-        self.gather(outcome, Request { xid, error: ErrorMessage::about(unknown, frame) }, now);
+        self.gather(outcome, Request::new(xid, unknown, frame), now);
         Ok(())
     }
 

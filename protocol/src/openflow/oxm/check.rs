@@ -1,5 +1,7 @@
 //! Whether a match is one that the standard allows (§7.2.3.5 to §7.2.3.8), and if not, which error it is.
 
+use smallvec::SmallVec;
+
 use super::super::error::BadMatch;
 use super::super::port;
 use super::field::{MatchField, Prerequisite, VLAN_VID_NONE, VLAN_VID_PRESENT};
@@ -36,6 +38,9 @@ impl Oxm {
     }
 }
 
+/// Fields that were checked, the usual number of them in place.
+pub type Checked = SmallVec<[(MatchField, Masked); 8]>;
+
 /// Whether the field can hold the value at all.
 fn is_allowed(field: MatchField, Masked { value, mask }: Masked) -> bool {
     if value & !field.ones() != 0 {
@@ -68,8 +73,8 @@ impl Match {
     ///
     /// # Errors
     /// As [`check`](Self::check).
-    pub fn checked(&self) -> Result<Vec<(MatchField, Masked)>, BadMatch> {
-        let mut known: Vec<(MatchField, Masked)> = Vec::with_capacity(self.fields.len());
+    pub fn checked(&self) -> Result<Checked, BadMatch> {
+        let mut known = Checked::new();
         for oxm in &self.fields {
             let (field, masked) = oxm.check()?;
             if known.iter().any(|(other, _)| *other == field) {

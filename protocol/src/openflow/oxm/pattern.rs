@@ -10,6 +10,8 @@ use crate::wire::Reader;
 
 /// `OFPMT_OXM` (§7.2.3.1).
 const MATCH_TYPE_OXM: u16 = 1;
+/// Fields of a match that room is made for at first.
+const FIELDS_USUAL: usize = 8;
 /// Bytes of a match's type and length, which its length includes.
 const MATCH_HEADER_BYTES: u16 = 4;
 
@@ -144,7 +146,8 @@ impl Match {
         let bytes = length.checked_sub(MATCH_HEADER_BYTES).ok_or(Fault::Standard(bad_length))?;
         let mut inner = Reader::new(reader.take("match fields", bytes.into()).map_err(fault)?);
         reader.take("match padding", padding(length.into())).map_err(fault)?;
-        let mut fields = Vec::new();
+        // A field takes five bytes at least; most matches have a few.
+        let mut fields = Vec::with_capacity(usize::from(bytes / 5).min(FIELDS_USUAL));
         while inner.finish().is_err() {
             fields.push(Oxm::decode(&mut inner, bad_length)?);
         }

@@ -246,9 +246,9 @@ fn four_thousand_flows_are_shown_in_parts() {
         assert_eq!((done.sent.len(), done.rest.len()), (0, done.prepared().len()));
         prepared.extend(done.prepared());
     }
-    let parts: Vec<_> = (0..31).map(|before| (before, 128)).collect();
+    let parts: Vec<_> = (0..15).map(|before| (before, 256)).collect();
     assert_eq!(prepared, parts, "the helper is told while more is to come");
-    assert_eq!(bench.flow_mod(4095, flow(4095)).puts_and_removes(), (128, 0));
+    assert_eq!(bench.flow_mod(4095, flow(4095)).puts_and_removes(), (256, 0));
     bench.installed(Ok(()));
     assert_eq!(bench.flow_mod(1, flow(4096)).errors(), [(1, "OFPFMFC_TABLE_FULL")]);
     bench.give(2, &ask(RequestBody::Flow(FlowStatsRequest::all())));
