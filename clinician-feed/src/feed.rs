@@ -187,18 +187,24 @@ fn refused(error: &OpenError, metrics: &Metrics) {
 }
 
 fn take(taken: Taken, opener: &Opener, feed: &Feed, metrics: &Metrics) {
-    let Taken { opened, head, refused: errors } = taken;
+    let Taken { opened, head, gap, refused: errors } = taken;
     metrics.waiting_bytes.set(gauge(opener.waiting_bytes()));
     errors.iter().for_each(|error| refused(error, metrics));
     // A wrap that opened some of what waited for it, and not all, is not whole.
     let outcome = match (errors.is_empty(), opened.is_empty()) {
         (false, _) => "refused",
         (true, true) if head.is_some() => "head",
+        (true, true) if gap.is_some() => "gap",
         (true, true) => "kept",
         (true, false) => "opened",
     };
     metrics.records.with_label_values(&[outcome]).inc();
-    if let Some(key) = head
+    if let Some((_, missing)) = gap {
+        let segments = missing.last - missing.first + 1;
+        metrics.missing.with_label_values(&[missing.why.as_str()]).inc_by(segments);
+        info!(why = missing.why.as_str(), segments, "a gateway tells that segments are missing");
+    }
+    if let Some(key) = head.or(gap.map(|(key, _)| key))
         && let Some(state) = opener.chain(key.0, key.1)
     {
         feed.append(Vec::new(), [(key, state)].into(), 0);

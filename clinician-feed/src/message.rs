@@ -2,6 +2,7 @@
 
 use caregate_protocol::alarm::view::PatientView;
 use caregate_protocol::code::by_number;
+use caregate_protocol::gap::Missing;
 use caregate_protocol::id::{DataClass, DeviceId, PatientId, StreamName};
 use caregate_protocol::policy::RelationshipId;
 use caregate_protocol::reading::Value;
@@ -63,8 +64,10 @@ pub enum Message<'a> {
         class: DataClass,
         /// Highest verified sequence.
         verified: u64,
-        /// Lowest missing range, inclusive.
+        /// Lowest missing range of which the gateway has said nothing, inclusive.
         gap: Option<(u64, u64)>,
+        /// The newest range of which it said that it is missing.
+        told: Option<ToldMessage>,
     },
     /// Whether the core is connected.
     Link {
@@ -100,6 +103,25 @@ pub enum Message<'a> {
     },
     /// A line of the list of who looked and what changed.
     Audit(&'a Line),
+}
+
+/// Segments that the gateway itself said are missing.
+#[derive(Debug, Serialize)]
+pub struct ToldMessage {
+    why: &'static str,
+    first: u64,
+    last: u64,
+    /// When they were sealed, Unix milliseconds; none where that isn't known.
+    from_ms: Option<i64>,
+    to_ms: Option<i64>,
+}
+
+impl From<Missing> for ToldMessage {
+    fn from(missing: Missing) -> Self {
+        let Missing { why, first, last, from_us, to_us, .. } = missing;
+        let ms = |us: i64| (us != 0).then(|| us.div_euclid(1000));
+        Self { why: why.as_str(), first, last, from_ms: ms(from_us), to_ms: ms(to_us) }
+    }
 }
 
 /// An opened reading.
@@ -195,7 +217,8 @@ impl Message<'_> {
     /// How a chain stands.
     #[must_use]
     pub fn chain((patient, class): (PatientId, DataClass), state: ChainState) -> Self {
-        Self::Chain { patient, class, verified: state.verified, gap: state.gap }
+        let ChainState { verified, gap, told } = state;
+        Self::Chain { patient, class, verified, gap, told: told.map(ToldMessage::from) }
     }
 
     /// Whether the core is connected.
@@ -231,6 +254,8 @@ impl Message<'_> {
 
 #[cfg(test)]
 mod tests {
+    use caregate_protocol::gap;
+    use caregate_protocol::segment::SegmentHash;
     use serde_json::{Value as Json, json};
 
     use super::*;
@@ -260,10 +285,18 @@ mod tests {
                 "flags":0,"opened_ms":1_790_000_000_012_i64,"numeric":72.0,
                 "code":{"name":"heart-rate","loinc":"8867-4","mdc":147_842,"display":"Heart rate","unit":"/min"}})
         );
-        let state = ChainState { verified: 45, gap: Some((3, 4)) };
+        let state = ChainState { verified: 45, gap: Some((3, 4)), told: None };
         assert_eq!(
             parsed(&Message::chain((patient, DataClass::Vitals), state)),
-            json!({"type":"chain","patient":hex,"class":"vitals","verified":45,"gap":[3,4]})
+            json!({"type":"chain","patient":hex,"class":"vitals","verified":45,"gap":[3,4],"told":null})
+        );
+        let hash = SegmentHash::NONE;
+        let missing =
+            Missing { why: gap::Why::Expired, first: 5, last: 9, from_us: 7_000_999, to_us: 0, hash };
+        let state = ChainState { verified: 45, gap: None, told: Some(missing) };
+        assert_eq!(
+            parsed(&Message::chain((patient, DataClass::Vitals), state))["told"],
+            json!({"why":"expired","first":5,"last":9,"from_ms":7000,"to_ms":null})
         );
         assert_eq!(parsed(&Message::link(true)), json!({"type":"link","core":"up"}));
     }

@@ -13,6 +13,8 @@ pub struct Metrics {
     pub records: IntCounterVec,
     /// `caregate_feed_refused_total{reason}`: records, and segments that had waited, which could not be opened.
     pub refused: IntCounterVec,
+    /// `caregate_feed_missing_total{reason}`: segments of which a gateway said that they may be missing, `expired` or `damaged`.
+    pub missing: IntCounterVec,
     /// `caregate_feed_readings_total{class}`.
     pub readings: IntCounterVec,
     /// `caregate_feed_delay_seconds`: from the gateway's clock to ours; a cut's backlog is in it.
@@ -80,6 +82,11 @@ impl Metrics {
         Ok(Self {
             records: counters("caregate_feed_records_total", "Records of the queue by outcome", "outcome")?,
             refused: counters("caregate_feed_refused_total", "Records not opened, by reason", "reason")?,
+            missing: counters(
+                "caregate_feed_missing_total",
+                "Segments that gateways said are missing",
+                "reason",
+            )?,
             readings: counters("caregate_feed_readings_total", "Readings opened by class", "class")?,
             delay,
             link_up: gauge("caregate_feed_link_up", "1 while the core is connected")?,

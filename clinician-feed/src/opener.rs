@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use caregate_protocol::alarm::Standing;
+use caregate_protocol::gap::Missing;
 use caregate_protocol::id::{DataClass, PatientId, RecipientId, SignerId};
 use caregate_protocol::key::TreeNode;
 use caregate_protocol::reading::{self, Reading, Value};
@@ -105,6 +106,8 @@ pub struct Taken {
     pub opened: Vec<Opened>,
     /// The chain of which it was a head.
     pub head: Option<(PatientId, DataClass)>,
+    /// The chain of which it told a gap, and which.
+    pub gap: Option<((PatientId, DataClass), Missing)>,
     /// One for each segment, or for the record, that was not taken.
     pub refused: Vec<OpenError>,
 }
@@ -123,8 +126,10 @@ impl Taken {
 pub struct ChainState {
     /// Highest verified sequence.
     pub verified: u64,
-    /// Lowest missing range.
+    /// Lowest missing range of which the gateway has said nothing.
     pub gap: Option<(u64, u64)>,
+    /// The newest range of which it said that it is missing.
+    pub told: Option<Missing>,
 }
 
 type NodeKey = (PatientId, DataClass, u32);
@@ -190,6 +195,16 @@ impl Opener {
                 let chain = self.chains.entry((signed.head.patient, signed.head.class)).or_default();
                 if chain.end(signed.head.next, signed.head.last, signed.head.made_us) {
                     taken.head = Some((signed.head.patient, signed.head.class));
+                    Ok(())
+                } else {
+                    Err(OpenError::BrokenChain)
+                }
+            }
+            Record::Gap(signed) => {
+                signed.verify(&gateway).map_err(RecordError::from)?;
+                let key = (signed.gap.patient, signed.gap.class);
+                if self.chains.entry(key).or_default().tell(signed.gap.missing) {
+                    taken.gap = Some((key, signed.gap.missing));
                     Ok(())
                 } else {
                     Err(OpenError::BrokenChain)
@@ -275,7 +290,7 @@ impl Opener {
     #[must_use]
     pub fn chain(&self, patient: PatientId, class: DataClass) -> Option<ChainState> {
         let chain = self.chains.get(&(patient, class))?;
-        Some(ChainState { verified: chain.verified()?, gap: chain.gap() })
+        Some(ChainState { verified: chain.verified()?, gap: chain.gap(), told: chain.told() })
     }
 
     /// Segments that wait for their wrap, in bytes.
@@ -300,6 +315,7 @@ fn apart(readings: Vec<Reading>) -> (Vec<Reading>, Vec<Standing>) {
 
 #[cfg(test)]
 mod tests {
+    use caregate_protocol::gap::{Gap, Why};
     use caregate_protocol::head::Head;
     use caregate_protocol::key::{PatientRoot, TREE_DEPTH};
     use caregate_protocol::segment::{Cipher, Header, SegmentHash};
@@ -396,7 +412,7 @@ mod tests {
         let (fork, _) = world.segment(1, SegmentHash([9; 32]));
         assert_eq!(world.opened(&zero).len() + world.opened(&two).len(), 2);
         let state = world.opener.chain(PatientId([1; 16]), DataClass::Vitals).unwrap();
-        assert_eq!(state, ChainState { verified: 2, gap: Some((1, 1)) });
+        assert_eq!(state, ChainState { verified: 2, gap: Some((1, 1)), told: None });
         assert_eq!(world.refused(&fork), ["chain"]);
         let (one, _) = world.segment(1, hash);
         assert_eq!(world.refused(&one), ["chain"], "two names another hash than one has");
@@ -422,7 +438,7 @@ mod tests {
         assert_eq!(reasons, ["readings", "count", "chain"]);
         assert_eq!(world.opener.waiting_bytes(), 0);
         let state = world.opener.chain(PatientId([1; 16]), DataClass::Vitals).unwrap();
-        assert_eq!(state, ChainState { verified: 1, gap: None });
+        assert_eq!(state, ChainState { verified: 1, gap: None, told: None });
         assert_eq!(world.refused(&miscounted), ["count"]);
     }
 
@@ -441,12 +457,38 @@ mod tests {
         let device = world.device.clone();
         assert!(world.opened(&head(2, last, 10).sign(&device)).is_empty());
         let state = |world: &World| world.opener.chain(PatientId([1; 16]), DataClass::Vitals).unwrap();
-        assert_eq!(state(&world), ChainState { verified: 0, gap: Some((1, 1)) });
+        assert_eq!(state(&world), ChainState { verified: 0, gap: Some((1, 1)), told: None });
         assert_eq!(world.opened(&one).len(), 1);
-        assert_eq!(state(&world), ChainState { verified: 1, gap: None });
+        assert_eq!(state(&world), ChainState { verified: 1, gap: None, told: None });
         assert_eq!(world.refused(&head(2, hash, 20).sign(&device)), ["chain"]);
         let stranger = SigningKey::from_bytes(&[4; 32]);
         assert_eq!(world.refused(&head(9, last, 20).sign(&stranger)), ["signer"]);
+    }
+
+    #[test]
+    fn a_gap_that_is_told_is_no_gap_unless_it_contradicts_the_chain() {
+        let mut world = world();
+        let wrap = world.wrap.clone();
+        world.opened(&wrap);
+        let (zero, hash) = world.segment(0, SegmentHash::NONE);
+        let (one, last) = world.segment(1, hash);
+        let (two, _) = world.segment(2, last);
+        world.opened(&zero);
+        world.opened(&two);
+        let told = |hash| {
+            let missing = Missing { why: Why::Expired, first: 1, last: 1, from_us: 0, to_us: 0, hash };
+            let (class, patient) = (DataClass::Vitals, PatientId([1; 16]));
+            Gap { class, patient, generation: 0, epoch: EPOCH, made_us: 9, missing }
+        };
+        let device = world.device.clone();
+        assert_eq!(world.refused(&told(hash).sign(&device)), ["chain"]);
+        assert_eq!(world.refused(&told(last).sign(&SigningKey::from_bytes(&[4; 32]))), ["signer"]);
+        let state = |world: &World| world.opener.chain(PatientId([1; 16]), DataClass::Vitals).unwrap();
+        assert_eq!(state(&world), ChainState { verified: 2, gap: Some((1, 1)), told: None });
+        assert!(world.opened(&told(last).sign(&device)).is_empty());
+        assert_eq!(state(&world), ChainState { verified: 2, gap: None, told: Some(told(last).missing) });
+        assert_eq!(world.opened(&one).len(), 1);
+        assert_eq!(state(&world), ChainState { verified: 2, gap: None, told: None });
     }
 
     #[test]

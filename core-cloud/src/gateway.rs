@@ -207,6 +207,7 @@ fn check(record: &[u8], keys: &[VerifyingKey]) -> Result<(), (Refusal, &'static 
         Record::Segment(segment) => segment.verify(key).map(drop).map_err(RecordError::from),
         Record::Wrap(wrap) => wrap.verify(key).map_err(RecordError::from),
         Record::Head(head) => head.verify(key).map_err(RecordError::from),
+        Record::Gap(gap) => gap.verify(key).map_err(RecordError::from),
     };
     verified.map_err(|e| (Refusal::Signature, e.reason()))
 }

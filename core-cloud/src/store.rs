@@ -3,9 +3,10 @@
 //! ```text
 //! records   index                                       → bytes of the segment or wrap
 //! segments  patient 16 ‖ class 1 ‖ sequence 8            → index 8 ‖ hash 32     exactly-once, forks
-//! epochs    patient ‖ class ‖ generation 4 ‖ epoch 4 ‖ sequence 8 → index        which segments a late wrap opens
+//! epochs    patient ‖ class ‖ generation 4 ‖ epoch 4 ‖ sequence 8 → index        which segments a late wrap opens, and gaps (first, last, why)
 //! wraps     patient ‖ class ‖ generation ‖ epoch ‖ depth 1 ‖ recipient 20 → index  who can open a segment
 //! heads     patient ‖ class                              → next 8 ‖ made 8 ‖ hash 32   the newest head of each chain
+//! gaps      patient ‖ class ‖ first 8 ‖ last 8 ‖ why 1 → index                what may be missing
 //! delivery  recipient 20 ‖ number 8                      → index                 each recipient's queue
 //! ```
 //! A segment enters the queues of the recipients that hold a wrap for its epoch; a wrap that comes later brings the
@@ -15,6 +16,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use caregate_host::kill_point;
+use caregate_protocol::gap::{Gap, Missing};
 use caregate_protocol::head::Head;
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::record::Record;
@@ -27,6 +29,7 @@ use thiserror::Error;
 const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
 const SEGMENTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("segments");
 const EPOCHS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("epochs");
+const GAPS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("gaps");
 const HEADS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("heads");
 const WRAPS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("wraps");
 const DELIVERY: TableDefinition<'_, &[u8], u64> = TableDefinition::new("delivery");
@@ -106,7 +109,7 @@ impl Store {
     fn prepare(db: Database, sync_names: impl FnOnce() -> std::io::Result<()>) -> Result<Self, StoreError> {
         let txn = db.begin_write().map_err(failed("begin"))?;
         txn.open_table(RECORDS).map_err(failed("open records"))?;
-        for table in [EPOCHS, WRAPS, DELIVERY] {
+        for table in [EPOCHS, WRAPS, GAPS, DELIVERY] {
             txn.open_table(table).map_err(failed("open an index"))?;
         }
         for table in [SEGMENTS, HEADS] {
@@ -194,6 +197,7 @@ struct Tables<'t> {
     epochs: Table<'t, &'static [u8], u64>,
     wraps: Table<'t, &'static [u8], u64>,
     heads: Table<'t, &'static [u8], &'static [u8]>,
+    gaps: Table<'t, &'static [u8], u64>,
     delivery: Table<'t, &'static [u8], u64>,
 }
 
@@ -205,6 +209,7 @@ impl<'t> Tables<'t> {
             epochs: txn.open_table(EPOCHS).map_err(failed("open epochs"))?,
             wraps: txn.open_table(WRAPS).map_err(failed("open wraps"))?,
             heads: txn.open_table(HEADS).map_err(failed("open heads"))?,
+            gaps: txn.open_table(GAPS).map_err(failed("open gaps"))?,
             delivery: txn.open_table(DELIVERY).map_err(failed("open delivery"))?,
         })
     }
@@ -214,6 +219,7 @@ impl<'t> Tables<'t> {
             Ok(Record::Segment(segment)) => self.put_segment(&segment.header, segment.hash(), bytes),
             Ok(Record::Wrap(wrap)) => self.put_wrap(&wrap, bytes),
             Ok(Record::Head(signed)) => self.put_head(&signed.head, bytes),
+            Ok(Record::Gap(signed)) => self.put_gap(&signed.gap, bytes),
             Err(_) => Ok(Outcome::Refused(Refusal::Malformed)),
         }
     }
@@ -295,6 +301,27 @@ impl<'t> Tables<'t> {
         self.heads.insert(chain.as_slice(), value.as_slice()).map_err(failed("write heads"))?;
         let scope = scope_key(head.patient.0, head.class as u8, head.generation);
         for recipient in self.holders(&scope, head.epoch)? {
+            self.deliver(recipient, index)?;
+        }
+        Ok(Outcome::Stored)
+    }
+
+    /// A gap goes to those that hold its epoch's wrap, also to those whose wrap comes after it: it is told once, unlike a head.
+    fn put_gap(&mut self, gap: &Gap, bytes: &[u8]) -> Result<Outcome, StoreError> {
+        let Missing { why, first, last, .. } = gap.missing;
+        let (first, last) = (first.to_be_bytes(), last.to_be_bytes());
+        let class = gap.class as u8;
+        let key = [gap.patient.0.as_slice(), &[class], &first, &last, &[why as u8]].concat();
+        if self.gaps.get(key.as_slice()).map_err(failed("read gaps"))?.is_some() {
+            return Ok(Outcome::Known);
+        }
+        let index = self.append(bytes)?;
+        self.gaps.insert(key.as_slice(), index).map_err(failed("write gaps"))?;
+        let scope = scope_key(gap.patient.0, class, gap.generation);
+        // Longer than a segment's key, so that the two never meet.
+        let epoch_key = [scope.as_slice(), &gap.epoch.to_be_bytes(), &first, &last, &[why as u8]].concat();
+        self.epochs.insert(epoch_key.as_slice(), index).map_err(failed("write epochs"))?;
+        for recipient in self.holders(&scope, gap.epoch)? {
             self.deliver(recipient, index)?;
         }
         Ok(Outcome::Stored)

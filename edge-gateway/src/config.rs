@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use caregate_host::identity::IdentityFiles;
 use caregate_host::log::LogFormat;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 use crate::local::LocalEntry;
 use crate::mqtt::access::Reader;
 use crate::mqtt::credentials::Credential;
+use crate::pipeline::expiry::AGE_LIMIT_MIN;
 use crate::uplink::ports::LanePorts;
 use crate::watch::WatchEntry;
 
@@ -240,13 +242,32 @@ pub struct SpoolEntry {
     pub bytes_max: u64,
     /// Milliseconds to gather after the first PUBLISH of a group commit: more means fewer syncs, and later PUBACKs.
     pub linger_ms: u64,
+    /// Seconds after which what the core has not acknowledged is let go, and told as a gap; at least 60. Nothing is let go where nothing is said.
+    pub age_limit_s: Option<AgeLimit>,
 }
 
 impl Default for SpoolEntry {
     fn default() -> Self {
         // 1 GiB holds some days of one patient's waveforms and fits a router's flash; 5 ms of gathering made syncs four
         // times rarer at 1,000 PUBLISHes a second and can't be felt.
-        Self { bytes_max: 1 << 30, linger_ms: 5 }
+        Self { bytes_max: 1 << 30, linger_ms: 5, age_limit_s: None }
+    }
+}
+
+/// Seconds, not fewer than [`AGE_LIMIT_MIN`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u32")]
+pub struct AgeLimit(pub Duration);
+
+impl TryFrom<u32> for AgeLimit {
+    type Error = String;
+
+    fn try_from(seconds: u32) -> Result<Self, String> {
+        let limit = Duration::from_secs(seconds.into());
+        let min = AGE_LIMIT_MIN;
+        (limit >= min)
+            .then_some(Self(limit))
+            .ok_or_else(|| format!("an age limit has {} s at least", min.as_secs()))
     }
 }
 

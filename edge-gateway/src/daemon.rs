@@ -41,6 +41,7 @@ use crate::mqtt::server::{CertificateRefused, Server, TlsDoor};
 use crate::network::{self, Network};
 use crate::openflow::start::Surroundings;
 use crate::pipeline::commit::Committer;
+use crate::pipeline::expiry::Expiry;
 use crate::pipeline::heads::Heads;
 use crate::pipeline::recover;
 use crate::pipeline::seal::Sealer;
@@ -118,6 +119,9 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
     let (tap, watch) = watch::start::open(&file.watch, keys.watch(), device, &registry)?;
     let random = SystemRandom::new();
     let (heads, noted) = (Heads::default(), BTreeMap::new());
+    let next = log.stats().next.0;
+    let expiry =
+        file.spool.age_limit_s.map(|limit| Expiry::new(limit.0, next, clock::now_us(), clock::monotonic()));
     let committer = Committer {
         log,
         state,
@@ -130,6 +134,7 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
         heads,
         noted,
         tap,
+        expiry,
     };
     Ok(Parts { identity, committer, pins, local, watch, registry, metrics })
 }
@@ -155,7 +160,7 @@ fn report(recovery: &Recovery) {
             file = %damage.file.display(),
             bytes = ?damage.bytes,
             lost = damage.lost,
-            "the spool is damaged; sequence numbers move on and readers will see the gap"
+            "the spool is damaged; sequence numbers move on and readers are told of the gap"
         );
     }
 }

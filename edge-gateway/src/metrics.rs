@@ -22,6 +22,10 @@ pub struct Metrics {
     pub quarantined: IntCounterVec,
     /// `caregate_gateway_refused_total{reason}`.
     pub refused: IntCounterVec,
+    /// `caregate_gateway_expired_total{class}`: segments let go by the age limit, undelivered.
+    pub expired: IntCounterVec,
+    /// `caregate_gateway_gaps_total{reason}`: gap records signed, `expired` or `damaged`.
+    pub gaps: IntCounterVec,
     /// `caregate_gateway_batch_publishes`: PUBLISHes per group commit.
     pub batch_publishes: Histogram,
     /// `caregate_gateway_commits_total`: group commits that were synced.
@@ -97,6 +101,12 @@ impl Metrics {
                 &["reason"],
             )?,
             refused: m.vec("caregate_gateway_refused_total", "Readings not taken, by reason", &["reason"])?,
+            expired: m.vec(
+                "caregate_gateway_expired_total",
+                "Segments let go by the age limit",
+                &["class"],
+            )?,
+            gaps: m.vec("caregate_gateway_gaps_total", "Gap records signed, by reason", &["reason"])?,
             batch_publishes: m.histogram(
                 "caregate_gateway_batch_publishes",
                 "PUBLISHes per group commit",

@@ -5,6 +5,7 @@ use caregate_protocol::beat::Beat;
 use caregate_protocol::command::{Content, SignedCommand};
 use caregate_protocol::datapath;
 use caregate_protocol::erasure::{Receipt, SignedErasure};
+use caregate_protocol::gap::SignedGap;
 use caregate_protocol::head::SignedHead;
 use caregate_protocol::openflow;
 use caregate_protocol::payload::{self, Decoded};
@@ -38,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     ("datapath", datapath),
     ("standing", standing),
     ("beat", beat),
+    ("gap", gap),
     ("head", head),
     ("erasure", erasure),
     ("command", command),
@@ -117,6 +119,18 @@ pub fn standing(data: &[u8]) {
             assert!(standing.alarms.iter().all(|alarm| alarm.text().starts_with('*')));
         }
         Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// Gaps that are told.
+pub fn gap(data: &[u8]) {
+    let key = SigningKey::from_bytes(&[3; 32]).verifying_key();
+    match SignedGap::decode(data) {
+        Ok(signed) => {
+            assert!(signed.verify(&key).is_err(), "nobody signs with this key");
+            assert!(signed.gap.missing.first <= signed.gap.missing.last);
+        }
+        Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
     }
 }
 

@@ -10,6 +10,7 @@ pub mod code;
 pub mod command;
 pub mod datapath;
 pub mod erasure;
+pub mod gap;
 pub mod head;
 pub mod id;
 pub mod key;

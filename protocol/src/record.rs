@@ -1,7 +1,8 @@
-//! A record: what the spool keeps, the uplink carries and the core stores — a segment, a wrap or a head, told apart by their magic.
+//! A record: what the spool keeps, the uplink carries and the core stores — a segment, a wrap, a head or a gap, told apart by their magic.
 
 use thiserror::Error;
 
+use crate::gap::{self, GapError, SignedGap};
 use crate::head::{self, HeadError, SignedHead};
 use crate::id::{DataClass, PatientId, SignerId};
 use crate::segment::{self, Segment, SegmentError};
@@ -14,7 +15,7 @@ pub const RECORD_BYTES_MAX: usize = segment::SEGMENT_BYTES_MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RecordError {
     /// No such magic.
-    #[error("record: neither a segment, a wrap nor a head")]
+    #[error("record: neither a segment, a wrap, a head nor a gap")]
     Magic,
     /// A segment that does not parse or verify.
     #[error(transparent)]
@@ -25,6 +26,9 @@ pub enum RecordError {
     /// A head that does not parse or verify.
     #[error(transparent)]
     Head(#[from] HeadError),
+    /// A gap that does not parse or verify.
+    #[error(transparent)]
+    Gap(#[from] GapError),
 }
 
 impl RecordError {
@@ -36,11 +40,12 @@ impl RecordError {
             Self::Segment(e) => e.reason(),
             Self::Wrap(e) => e.reason(),
             Self::Head(e) => e.reason(),
+            Self::Gap(e) => e.reason(),
         }
     }
 }
 
-/// A segment, a wrap or a head.
+/// A segment, a wrap, a head or a gap.
 #[derive(Debug, Clone)]
 pub enum Record<'a> {
     /// Sealed readings.
@@ -49,6 +54,8 @@ pub enum Record<'a> {
     Wrap(Wrap),
     /// How far a chain goes.
     Head(SignedHead),
+    /// What may be missing in a chain.
+    Gap(SignedGap),
 }
 
 impl<'a> Record<'a> {
@@ -63,6 +70,8 @@ impl<'a> Record<'a> {
             Ok(Self::Wrap(Wrap::decode(bytes)?))
         } else if bytes.starts_with(&head::MAGIC) {
             Ok(Self::Head(SignedHead::decode(bytes)?))
+        } else if bytes.starts_with(&gap::MAGIC) {
+            Ok(Self::Gap(SignedGap::decode(bytes)?))
         } else {
             Err(RecordError::Magic)
         }
@@ -75,6 +84,7 @@ impl<'a> Record<'a> {
             Self::Segment(s) => s.header.patient,
             Self::Wrap(w) => w.patient,
             Self::Head(h) => h.head.patient,
+            Self::Gap(g) => g.gap.patient,
         }
     }
 
@@ -85,6 +95,7 @@ impl<'a> Record<'a> {
             Self::Segment(s) => s.header.class,
             Self::Wrap(w) => w.class,
             Self::Head(h) => h.head.class,
+            Self::Gap(g) => g.gap.class,
         }
     }
 
@@ -95,6 +106,7 @@ impl<'a> Record<'a> {
             Self::Segment(s) => s.header.signer,
             Self::Wrap(w) => w.signer,
             Self::Head(h) => h.signer,
+            Self::Gap(g) => g.signer,
         }
     }
 }

@@ -116,7 +116,8 @@ impl Site {
         readings: Vec<Reading>,
         standings: Vec<Standing>,
     ) {
-        let states = Chains::from([((PATIENT, class), ChainState { verified: sequence, gap: None })]);
+        let states =
+            Chains::from([((PATIENT, class), ChainState { verified: sequence, gap: None, told: None })]);
         let signer = signer_id(&gateway_key().verifying_key());
         let sealed_us = T0_US + i64::try_from(sequence).unwrap();
         let opened = Opened { patient: PATIENT, class, sequence, readings, standings, signer, sealed_us };

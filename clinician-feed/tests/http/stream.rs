@@ -70,7 +70,7 @@ async fn the_link_and_the_chains_are_told() {
     assert_eq!(next_of(&mut socket, "link").await["core"], "down");
     site.feed.set_link(true);
     assert_eq!(next_of(&mut socket, "link").await["core"], "up");
-    let gap = ChainState { verified: 9, gap: Some((3, 4)) };
+    let gap = ChainState { verified: 9, gap: Some((3, 4)), told: None };
     site.feed.append(Vec::new(), Chains::from([((PATIENT, DataClass::Alarm), gap)]), 0);
     let chain = next_of(&mut socket, "chain").await;
     assert_eq!((&chain["class"], &chain["gap"]), (&"alarm".into(), &serde_json::json!([3, 4])));

@@ -1,5 +1,6 @@
 //! The store's promises, with records as gateways make them.
 
+use caregate_protocol::gap::Why;
 use caregate_protocol::id::{DataClass, PatientId};
 use caregate_protocol::key::{PatientRoot, TreeNode};
 use caregate_protocol::segment::{Cipher, signer_id};
@@ -325,6 +326,29 @@ fn a_newer_head_goes_to_those_that_can_open_its_chain_and_an_older_one_to_nobody
     assert_eq!(world.put(&ahead), Outcome::Stored);
     assert_eq!(world.queue(1)[2..], [newer, ahead]);
     assert_eq!(world.queue(2).len(), 1, "who can't open the chain's end hears nothing of it");
+}
+
+#[test]
+fn a_gap_goes_once_to_those_that_hold_its_epochs_wrap_whenever_that_comes() {
+    let world = World::new();
+    let gap = |epoch, last| {
+        let hash = SegmentHash::NONE;
+        let missing = Missing { why: Why::Expired, first: 3, last, from_us: 0, to_us: 0, hash };
+        let (class, patient) = (DataClass::Vitals, PatientId([1; 16]));
+        Gap { class, patient, generation: 0, epoch, made_us: 5, missing }.sign(&device()).to_vec()
+    };
+    world.put(&wrap(EPOCH, 1));
+    world.put(&wrap(EPOCH + 1, 2));
+    let told = gap(EPOCH, 7);
+    assert_eq!((world.put(&told), world.put(&told)), (Outcome::Stored, Outcome::Known));
+    assert_eq!(world.put(&gap(EPOCH + 1, 7)), Outcome::Known, "told again after a kill");
+    let world = world.reopened();
+    assert_eq!(world.put(&told), Outcome::Known);
+    assert_eq!(world.queue(1)[1..], [told.clone()]);
+    assert_eq!(world.queue(2).len(), 1, "who can't open the class's present hears nothing of it");
+    let late = wrap(EPOCH, 3);
+    world.put(&late);
+    assert_eq!(world.queue(3), [late, told]);
 }
 
 /// A file system that fails from some write on, so that a commit can fail in the middle.

@@ -19,7 +19,13 @@ pub const CHAINS_MAX: usize = 1280;
 const RECIPIENTS_MAX: u64 = (GRANTS_MAX + EMERGENCIES_MAX) as u64;
 /// By how much a chain's sequence is moved on when damage hides how far it had come: more than one spool file can hold.
 const SEQUENCE_SKIP: u64 = 1 << 20;
-const VERSION: u8 = 3;
+/// Ranges of one chain that are still to be told; more are joined with the one before.
+const UNTOLD_MAX: usize = 8;
+/// Damages of the spool that are remembered, so that each is told once. Each takes a sector of the flash at least.
+pub const DAMAGES_MAX: usize = 1024;
+const VERSION: u8 = 4;
+/// As written before gaps were told.
+const VERSION_UNTOLD: u8 = 3;
 /// As written before [`Chain::used`] was kept.
 const VERSION_BEFORE: u8 = 2;
 
@@ -91,6 +97,10 @@ pub struct State {
     /// How often damage hid records. A chain that is not known here may have been among them, so it begins beyond all that
     /// one file can have held.
     pub damages: u32,
+    /// What damage took and no gap record has told yet, by chain: first and last number.
+    pub untold: BTreeMap<(PatientId, DataClass), Vec<(u64, u64)>>,
+    /// The damages (positions) of which [`Self::untold`] knows or knew.
+    pub known_damage: BTreeSet<(u64, u64)>,
 }
 
 /// A checkpoint that does not parse: the spool's checksum held, so another version wrote it.
@@ -103,6 +113,31 @@ impl State {
     #[must_use]
     pub fn chain(&self, patient: PatientId, class: DataClass) -> Chain {
         self.chains.get(&(patient, class)).cloned().unwrap_or_else(|| self.beginning(patient))
+    }
+
+    /// Notes that damage may have taken segments `first` to `last` of a chain.
+    pub fn lost(&mut self, key: (PatientId, DataClass), first: u64, last: u64) {
+        let ranges = self.untold.entry(key).or_default();
+        ranges.push((first, last));
+        ranges.sort_unstable();
+        let mut joined: Vec<(u64, u64)> = Vec::new();
+        for (first, last) in ranges.drain(..) {
+            let full = joined.len() == UNTOLD_MAX;
+            match joined.last_mut() {
+                Some(before) if full || first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+                _ => joined.push((first, last)),
+            }
+        }
+        *ranges = joined;
+    }
+
+    /// Of a chain that begins now: the numbers under which damage may have hidden all of it, if there was any.
+    #[must_use]
+    pub fn hidden(&self, patient: PatientId, class: DataClass) -> Option<(u64, u64)> {
+        let skipped = u64::from(self.damages) * SEQUENCE_SKIP;
+        let begins = skipped > 0 && !self.chains.contains_key(&(patient, class));
+        let next = self.beginning(patient).next;
+        begins.then(|| (next.saturating_sub(skipped), next.saturating_sub(1)))
     }
 
     fn beginning(&self, patient: PatientId) -> Chain {
@@ -159,8 +194,22 @@ impl State {
         closed
     }
 
-    /// Moves every chain on after damage hid records: no sequence number is used twice, and readers see the gap.
+    /// Notes that a gap record told a range.
+    pub fn told(&mut self, key: (PatientId, DataClass), first: u64, last: u64) {
+        if let Some(ranges) = self.untold.get_mut(&key) {
+            ranges.retain(|range| range.0 < first || last < range.1);
+            if ranges.is_empty() {
+                self.untold.remove(&key);
+            }
+        }
+    }
+
+    /// Moves every chain on after damage hid records: no sequence number is used twice, and readers are told of the gap.
     pub fn skip_after_damage(&mut self) {
+        let keys: Vec<_> = self.chains.iter().map(|(key, chain)| (*key, chain.next)).collect();
+        for (key, next) in keys {
+            self.lost(key, next, next + SEQUENCE_SKIP - 1);
+        }
         for chain in self.chains.values_mut() {
             chain.next += SEQUENCE_SKIP;
             chain.prev = SegmentHash::NONE;
@@ -183,7 +232,7 @@ impl State {
         &self,
         e: &mut Encoder<Vec<u8>>,
     ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
-        e.array(4)?.u8(VERSION)?.u32(self.damages)?.array(self.chains.len() as u64)?;
+        e.array(6)?.u8(VERSION)?.u32(self.damages)?.array(self.chains.len() as u64)?;
         for ((patient, class), chain) in &self.chains {
             e.array(8)?.bytes(&patient.0)?.u8(*class as u8)?.u64(chain.next)?.bytes(&chain.prev.0)?;
             e.u32(chain.generation)?.u32(chain.epoch)?.bool(chain.used)?.array(chain.holders.len() as u64)?;
@@ -197,6 +246,17 @@ impl State {
             for fingerprint in window {
                 e.u64(fingerprint)?;
             }
+        }
+        let untold: usize = self.untold.values().map(Vec::len).sum();
+        e.array(untold as u64)?;
+        for ((patient, class), ranges) in &self.untold {
+            for (first, last) in ranges {
+                e.array(4)?.bytes(&patient.0)?.u8(*class as u8)?.u64(*first)?.u64(*last)?;
+            }
+        }
+        e.array(self.known_damage.len() as u64)?;
+        for (start, end) in &self.known_damage {
+            e.array(2)?.u64(*start)?.u64(*end)?;
         }
         Ok(())
     }
@@ -217,12 +277,13 @@ impl State {
     fn decode_from(d: &mut Decoder<'_>) -> Result<Self, minicbor::decode::Error> {
         use minicbor::decode::Error;
         let mut state = Self::default();
-        length(d, 4, 4)?;
+        let parts = length(d, 4, 6)?;
         let version = d.u8()?;
-        if version != VERSION && version != VERSION_BEFORE {
-            return Err(Error::message("version is not known"));
-        }
-        let fields = if version == VERSION { 8 } else { 7 };
+        let fields = match (version, parts) {
+            (VERSION, 6) | (VERSION_UNTOLD, 4) => 8,
+            (VERSION_BEFORE, 4) => 7,
+            _ => return Err(Error::message("version is not known")),
+        };
         state.damages = d.u32()?;
         for _ in 0..length(d, 0, CHAINS_MAX as u64)? {
             length(d, fields, fields)?;
@@ -249,7 +310,29 @@ impl State {
                 state.duplicates.insert(&device, &stream, d.u64()?);
             }
         }
+        if version == VERSION {
+            state.decode_gaps(d)?;
+        }
         Ok(state)
+    }
+
+    fn decode_gaps(&mut self, d: &mut Decoder<'_>) -> Result<(), minicbor::decode::Error> {
+        use minicbor::decode::Error;
+        for _ in 0..length(d, 0, (CHAINS_MAX * UNTOLD_MAX) as u64)? {
+            length(d, 4, 4)?;
+            let patient = PatientId(fixed(d)?);
+            let class = DataClass::from_u8(d.u8()?).ok_or_else(|| Error::message("class is not known"))?;
+            let (first, last) = (d.u64()?, d.u64()?);
+            if first > last || last == u64::MAX {
+                return Err(Error::message("a range ends before it begins"));
+            }
+            self.lost((patient, class), first, last);
+        }
+        for _ in 0..length(d, 0, DAMAGES_MAX as u64)? {
+            length(d, 2, 2)?;
+            self.known_damage.insert((d.u64()?, d.u64()?));
+        }
+        Ok(())
     }
 }
 
@@ -283,6 +366,8 @@ mod tests {
             used: true,
         };
         state.chains.insert((PatientId([1; 16]), DataClass::Waveform), chain);
+        state.lost((PatientId([1; 16]), DataClass::Waveform), 2, 4);
+        state.known_damage.insert((5, 6));
         let stream = StreamName::new("ecg-ii").unwrap();
         for fingerprint in [9, 8, 7] {
             state.duplicates.insert(&DeviceId::new("monitor-1").unwrap(), &stream, fingerprint);
@@ -294,16 +379,24 @@ mod tests {
     fn a_checkpoint_comes_back_whole() {
         let decoded = State::decode(&state().encode()).unwrap();
         assert_eq!((decoded.damages, &decoded.chains), (3, &state().chains));
+        assert_eq!((&decoded.untold, &decoded.known_damage), (&state().untold, &state().known_damage));
         let windows =
             |s: &State| -> Vec<Vec<u64>> { s.duplicates.iter().map(|(_, _, w)| w.collect()).collect() };
         assert_eq!(windows(&decoded), windows(&state()));
     }
 
     #[test]
-    fn a_checkpoint_of_the_version_before_is_read() {
-        let mut bytes = state().encode();
-        // [version, damages, [[patient, class, next, prev, generation, epoch, used, holders]]]
-        assert_eq!(bytes[..5], [0x84, 3, 3, 0x81, 0x88]);
+    fn checkpoints_of_the_versions_before_are_read() {
+        let plain = State { untold: BTreeMap::new(), known_damage: BTreeSet::new(), ..state() };
+        let mut bytes = plain.encode();
+        // [version, damages, [[patient, class, next, prev, generation, epoch, used, holders]], …, [], []]
+        assert_eq!(
+            (&bytes[..5], &bytes[bytes.len() - 2..]),
+            (&[0x86, 4, 3, 0x81, 0x88][..], &[0x80, 0x80][..])
+        );
+        bytes.truncate(bytes.len() - 2);
+        (bytes[0], bytes[1]) = (0x84, 3);
+        assert_eq!(State::decode(&bytes).unwrap().chains, plain.chains);
         let used = bytes.iter().position(|byte| *byte == 0xf5).unwrap();
         (bytes[1], bytes[4]) = (2, 0x87);
         bytes.remove(used);
@@ -327,6 +420,16 @@ mod tests {
         let chain = state.chains.values().next().unwrap();
         assert_eq!((chain.next, chain.generation), (7 + SEQUENCE_SKIP, 2));
         assert_eq!(chain.prev, SegmentHash::NONE);
+        let key = (PatientId([1; 16]), DataClass::Waveform);
+        assert_eq!(state.untold[&key], [(2, 4), (7, 6 + SEQUENCE_SKIP)]);
+        state.told(key, 2, 5);
+        assert_eq!(state.untold[&key], [(7, 6 + SEQUENCE_SKIP)]);
+        for n in 0..3 * UNTOLD_MAX as u64 {
+            state.lost(key, 2 * SEQUENCE_SKIP + 3 * n, 2 * SEQUENCE_SKIP + 3 * n);
+        }
+        let ranges = &state.untold[&key];
+        let end = 2 * SEQUENCE_SKIP + 3 * (3 * UNTOLD_MAX as u64 - 1);
+        assert_eq!((ranges.len(), ranges.last().map(|range| range.1)), (UNTOLD_MAX, Some(end)));
         // One that the damage may have hidden whole begins beyond what it can have held, three damages before this one.
         let hidden = state.chain(PatientId([9; 16]), DataClass::Alarm);
         assert_eq!((hidden.next, hidden.generation), (4 * SEQUENCE_SKIP, 4));
@@ -344,6 +447,11 @@ mod tests {
             let patient = PatientId((n as u128 / 5).to_be_bytes());
             state.chains.insert((patient, DataClass::ALL[n % 5]), chain);
         }
+        for key in state.chains.keys().copied().collect::<Vec<_>>() {
+            (0..UNTOLD_MAX as u64)
+                .for_each(|n| state.lost(key, u64::MAX - 100 + 4 * n, u64::MAX - 99 + 4 * n));
+        }
+        state.known_damage = (0..DAMAGES_MAX as u64).map(|n| (u64::MAX - n, u64::MAX)).collect();
         let name = |n: usize| format!("{n:_<64}");
         for n in 0..STREAMS_MAX {
             for fingerprint in 0..WINDOW as u64 {

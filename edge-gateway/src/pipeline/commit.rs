@@ -16,6 +16,7 @@ use tracing::{error, warn};
 
 use super::admit::{About, Admission, admit};
 use super::chains::{CHAINS_MAX, State};
+use super::expiry::Expiry;
 use super::heads::Heads;
 use super::seal::{Batch, Sealed, Sealer};
 use crate::hints::Hints;
@@ -88,6 +89,8 @@ pub struct Committer {
     pub noted: BTreeMap<DeviceId, i64>,
     /// To the watch.
     pub tap: Tap,
+    /// The operator's age limit, where there is one.
+    pub expiry: Option<Expiry>,
 }
 
 /// A reading on its way, and whose verdict depends on it.
@@ -131,7 +134,7 @@ impl Committer {
         for head in self.heads.due(&self.state.chains, now_us) {
             let record = head.sign(&self.sealer.device);
             // Where there is no room, the next one says as much.
-            spooled.extend(self.append_record(head.class.lane(), &record)?);
+            spooled.extend(self.append_record(head.class.lane(), &record, false)?);
         }
         if !spooled.is_empty() {
             self.log.sync()?;
@@ -224,7 +227,7 @@ impl Committer {
     }
 
     /// Begins a new file. Returns whether there was room for one; without, the present file goes on.
-    fn rotate(&mut self) -> Result<bool, CommitError> {
+    pub(super) fn rotate(&mut self) -> Result<bool, CommitError> {
         kill_point::pass("commit.rotating");
         match self.log.rotate(&self.state.encode()) {
             Ok(()) => {
@@ -240,15 +243,22 @@ impl Committer {
         }
     }
 
-    /// Appends a record; begins a new file where the batch has outgrown the present one. `None` where there is no room.
-    fn append_record(&mut self, lane: Lane, record: &[u8]) -> Result<Option<Spooled>, CommitError> {
-        let mut appended = self.log.append(lane, record);
+    /// Appends a record; begins a new file where the batch has outgrown the present one. `None` where there is no room. What tells a gap
+    /// (`telling`) has room also where the spool is full, since it makes room.
+    pub(super) fn append_record(
+        &mut self,
+        lane: Lane,
+        record: &[u8],
+        telling: bool,
+    ) -> Result<Option<Spooled>, CommitError> {
+        let append = if telling { Log::append_telling } else { Log::append };
+        let mut appended = append(&mut self.log, lane, record);
         if matches!(appended, Err(SpoolError::BatchFull)) {
             self.log.sync()?;
             if !self.rotate()? {
                 return Ok(None);
             }
-            appended = self.log.append(lane, record);
+            appended = append(&mut self.log, lane, record);
         }
         match appended {
             Ok(position) => Ok(Some(Spooled { position: position.0, lane })),
@@ -349,6 +359,9 @@ impl Committer {
         let readings: Vec<Reading> = chunk.iter().map(|p| p.reading.clone()).collect();
         let batch = Batch { patient, class, readings: &readings, recipients, now_us, salt };
         let chain = self.state.chain(patient, class);
+        if let Some((first, last)) = self.state.hidden(patient, class) {
+            self.state.lost((patient, class), first, last);
+        }
         let sealed = match self.sealer.seal(&root, &chain, &batch) {
             Ok(sealed) => sealed,
             Err(failure) => {
@@ -365,7 +378,7 @@ impl Committer {
         for record in &sealed.records {
             // Wraps that fitted before a segment that did not are in the log as good as any: they go up, and the next
             // commit need not make them again.
-            let Some(appended) = self.append_record(class.lane(), record)? else { return Ok(false) };
+            let Some(appended) = self.append_record(class.lane(), record, false)? else { return Ok(false) };
             spooled.push(appended);
             kill_point::pass("commit.record-appended");
             if let Ok(Record::Wrap(wrap)) = Record::decode(record) {
@@ -421,7 +434,7 @@ fn own(standing: Standing) -> Reading {
 }
 
 /// Unix time in seconds; before 1970 it is 0.
-fn seconds(now_us: i64) -> u64 {
+pub(super) fn seconds(now_us: i64) -> u64 {
     u64::try_from(now_us / 1_000_000).unwrap_or(0)
 }
 

@@ -1,5 +1,6 @@
 //! State from the spool alone: the newest checkpoint, completed by the records after it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use caregate_host::kill_point;
@@ -8,7 +9,8 @@ use caregate_protocol::record::Record;
 use thiserror::Error;
 use tracing::{error, warn};
 
-use super::chains::{CheckpointError, State};
+use super::chains::{CheckpointError, DAMAGES_MAX, State};
+use super::losses::Losses;
 use crate::keys::{KeyStore, KeyStoreError};
 use crate::spool::{Damaged, Limits, Log, Position, Recovery, SpoolError};
 
@@ -41,6 +43,7 @@ pub fn open(dir: &Path, limits: Limits, keys: &mut KeyStore) -> Result<(Log, Sta
         replay(&mut state, &record.payload, keys)?;
     }
     kill_point::pass("recover.replayed");
+    let found_damage = note_damage(&mut state, &recovery, &log);
     // A root that is gone is made anew, and recipients must not be thought to hold its keys because they held the old one's.
     for ((patient, _), chain) in &mut state.chains {
         if keys.existing_root(*patient)?.is_none() {
@@ -50,6 +53,8 @@ pub fn open(dir: &Path, limits: Limits, keys: &mut KeyStore) -> Result<(Log, Sta
     }
     if hidden {
         state.skip_after_damage();
+    }
+    if hidden || found_damage {
         // So that the damage lies before the newest checkpoint, and the next start does not move the chains on again.
         match log.rotate(&state.encode()) {
             Ok(()) | Err(SpoolError::NoSpace { .. }) => {}
@@ -69,11 +74,44 @@ fn hides_records(recovery: &Recovery, next: Position) -> bool {
     })
 }
 
+/// Notes for each chain what damage may have taken that was not known before; true if there was any. All that is still in the spool is
+/// read for it, once.
+fn note_damage(state: &mut State, recovery: &Recovery, log: &Log) -> bool {
+    let lossy = recovery.damaged.iter().filter(|damage| damage.lost > 0);
+    let all: Vec<_> = lossy.map(|damage| (damage.positions.clone(), damage.lost)).collect();
+    let new: Vec<_> = all.iter().filter(|(p, _)| !state.known_damage.contains(&(p.start, p.end))).collect();
+    if new.is_empty() {
+        return false;
+    }
+    let mut losses = Losses::new(new.into_iter().cloned().collect());
+    let reader = log.reader();
+    let (first, end) = (reader.oldest().unwrap_or_default(), log.stats().next);
+    for position in first.0..end.0 {
+        // What can't be read is what was lost.
+        let Ok(Some((_, bytes))) = reader.read(Position(position)) else { continue };
+        if let Ok(Record::Segment(segment)) = Record::decode(&bytes) {
+            let h = &segment.header;
+            losses.segment(position, (h.patient, h.class), h.sequence);
+        }
+    }
+    let chains: Vec<_> = state.chains.iter().map(|(key, chain)| (*key, chain.next)).collect();
+    for (key, first, last) in losses.finish(chains) {
+        state.lost(key, first, last);
+    }
+    let known: BTreeSet<_> = all.into_iter().map(|(p, _)| (p.start, p.end)).take(DAMAGES_MAX).collect();
+    state.known_damage = known;
+    true
+}
+
 fn replay(state: &mut State, bytes: &[u8], keys: &mut KeyStore) -> Result<(), RecoverError> {
     match Record::decode(bytes) {
         Ok(Record::Wrap(wrap)) => state.replay_wrap(&wrap),
         // It says what the segments before it have said.
         Ok(Record::Head(_)) => {}
+        Ok(Record::Gap(signed)) => {
+            let gap = &signed.gap;
+            state.told((gap.patient, gap.class), gap.missing.first, gap.missing.last);
+        }
         Ok(Record::Segment(segment)) => {
             let h = &segment.header;
             let opened = keys

@@ -1,6 +1,7 @@
 //! Sealing one group commit: readings of one patient and class become one segment, preceded by a wrap for each recipient
 //! that does not hold the epoch's key yet. Pure: time, salt and recipients are given.
 
+use caregate_protocol::gap::{Gap, Missing};
 use caregate_protocol::id::{DataClass, PatientId, RecipientId};
 use caregate_protocol::key::{PatientRoot, TREE_DEPTH, TreeNode, epoch_of};
 use caregate_protocol::reading::{self, Reading};
@@ -76,23 +77,9 @@ impl Sealer {
     /// # Errors
     /// [`SealError`].
     pub fn seal(&self, root: &PatientRoot, chain: &Chain, batch: &Batch<'_>) -> Result<Sealed, SealError> {
-        let mut chain = chain.clone();
-        let epoch = epoch_of(batch.now_us).max(chain.epoch);
-        if chain.holders.iter().any(|holder| !batch.recipients.iter().any(|(id, _)| id == holder)) {
-            chain.renew();
-        }
-        if epoch != chain.epoch {
-            chain.holders.clear();
-            chain.used = false;
-        }
-        chain.epoch = epoch;
-        let mut opened = self.open_epoch(root, &mut chain, batch)?;
-        if chain.used && !opened.records.is_empty() {
-            chain.renew();
-            opened = self.open_epoch(root, &mut chain, batch)?;
-        }
+        let (mut chain, opened) = self.prepare(root, chain, batch)?;
         let Opened { leaf, mut records, unwrapped } = opened;
-        let key = leaf.epoch_key(epoch).ok_or(SealError::Epoch(epoch))?;
+        let key = leaf.epoch_key(chain.epoch).ok_or(SealError::Epoch(chain.epoch))?;
         let header = Header {
             class: batch.class,
             cipher: self.cipher,
@@ -112,6 +99,56 @@ impl Sealer {
         chain.prev = hash;
         chain.used = true;
         Ok(Sealed { records, chain, unwrapped })
+    }
+
+    /// Signs that segments of the chain are missing, for those who may open what is sealed now: they get this epoch's wrap, if they
+    /// don't hold it, by which the core knows them. Of the batch's readings nothing is sealed.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn tell(
+        &self,
+        root: &PatientRoot,
+        chain: &Chain,
+        batch: &Batch<'_>,
+        missing: Missing,
+    ) -> Result<Sealed, SealError> {
+        let (chain, Opened { mut records, unwrapped, .. }) = self.prepare(root, chain, batch)?;
+        let gap = Gap {
+            class: batch.class,
+            patient: batch.patient,
+            generation: chain.generation,
+            epoch: chain.epoch,
+            made_us: batch.now_us,
+            missing,
+        };
+        records.push(gap.sign(&self.device).to_vec());
+        Ok(Sealed { records, chain, unwrapped })
+    }
+
+    /// The chain in the epoch of now, with a wrap for each recipient that does not hold its key.
+    fn prepare(
+        &self,
+        root: &PatientRoot,
+        chain: &Chain,
+        batch: &Batch<'_>,
+    ) -> Result<(Chain, Opened), SealError> {
+        let mut chain = chain.clone();
+        let epoch = epoch_of(batch.now_us).max(chain.epoch);
+        if chain.holders.iter().any(|holder| !batch.recipients.iter().any(|(id, _)| id == holder)) {
+            chain.renew();
+        }
+        if epoch != chain.epoch {
+            chain.holders.clear();
+            chain.used = false;
+        }
+        chain.epoch = epoch;
+        let mut opened = self.open_epoch(root, &mut chain, batch)?;
+        if chain.used && !opened.records.is_empty() {
+            chain.renew();
+            opened = self.open_epoch(root, &mut chain, batch)?;
+        }
+        Ok((chain, opened))
     }
 
     /// Wraps the key of the chain's generation and epoch for each recipient that does not hold it.

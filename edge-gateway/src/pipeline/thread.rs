@@ -65,6 +65,12 @@ pub async fn run(
                 committer.tick(clock::now_us());
                 let spooled = committer.commit_heads(clock::now_us())?;
                 uplink.spooled(&spooled);
+                if let Some(policy) = committer.policy.policy().cloned() {
+                    uplink.spooled(&committer.tell_losses(&policy, clock::now_us())?);
+                    let expired = committer.expire(&policy, clock::now_us(), clock::monotonic())?;
+                    uplink.spooled(&expired.spooled);
+                    uplink.expired(&expired.gone);
+                }
             }
             Some(range) = inputs.acked.recv() => note_acked(range, &mut inputs, &mut committer)?,
             Some(first) = inputs.standings.recv() => {

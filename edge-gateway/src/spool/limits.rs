@@ -91,6 +91,12 @@ impl Limits {
         self.soft_end(capacity) + self.reserve_bytes + ACKS_ROOM
     }
 
+    /// Where a file of `capacity` bytes ends for what tells of segments that are let go: half of the acks' room, which is more than
+    /// the acks of 800 files.
+    pub(super) fn telling_end(&self, capacity: u64) -> u64 {
+        self.soft_end(capacity) + self.reserve_bytes + ACKS_ROOM / 2
+    }
+
     /// From where on a file is to be rotated.
     pub(super) fn rotate_from(&self, capacity: u64) -> u64 {
         self.soft_end(capacity).saturating_sub(self.batch_room())

@@ -93,6 +93,27 @@ impl Log {
     /// [`SpoolError::Full`] is the refusal; [`SpoolError::BatchFull`] wants [`Self::sync`] and [`Self::rotate`] first and can't
     /// occur while batches keep to [`Limits::batch_bytes_max`]; [`SpoolError::Oversized`]; [`SpoolError::Stopped`].
     pub fn append(&mut self, lane: Lane, payload: &[u8]) -> Result<Position, SpoolError> {
+        self.append_below(lane, payload, self.limits.lane_bytes_max[lane as usize], 0)
+    }
+
+    /// The same for a record that tells what is to be let go: where the spool is full it may use half of the room for acks, else
+    /// nothing could ever be let go.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn append_telling(&mut self, lane: Lane, payload: &[u8]) -> Result<Position, SpoolError> {
+        let extra = if self.is_blocked() { self.limits.telling_end(self.current.capacity) } else { 0 };
+        self.append_below(lane, payload, u64::MAX, extra)
+    }
+
+    /// Appends below `bytes_max` in all, and below the lane's end in the file or `end_min`, whichever is further.
+    fn append_below(
+        &mut self,
+        lane: Lane,
+        payload: &[u8],
+        bytes_max: u64,
+        end_min: u64,
+    ) -> Result<Position, SpoolError> {
         if self.stopped {
             return Err(SpoolError::Stopped);
         }
@@ -103,12 +124,11 @@ impl Log {
         let frame = (FRAME_HEADER + payload.len()) as u64;
         let end = self.current.end + self.pending.len() + frame;
         let blocked = self.is_blocked();
-        if end > self.limits.file_end(lane, self.current.capacity, blocked) && !blocked {
+        let file_end = self.limits.file_end(lane, self.current.capacity, blocked).max(end_min);
+        if end > file_end && !blocked {
             return Err(SpoolError::BatchFull);
         }
-        if end > self.limits.file_end(lane, self.current.capacity, blocked)
-            || self.closed_bytes + end > self.limits.lane_bytes_max[lane as usize]
-        {
+        if end > file_end || self.closed_bytes + end > bytes_max {
             self.full_for = self.full_for.saturating_sub(1);
             return Err(SpoolError::Full { lane });
         }

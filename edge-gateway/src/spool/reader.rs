@@ -43,6 +43,12 @@ impl Reader {
         Ok(None)
     }
 
+    /// The lowest position that may still be read.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Position> {
+        lock(&self.index).files.first().map(|file| Position(file.first))
+    }
+
     /// The lowest position at or after `from` in `lane` that the core has not acknowledged. A sender keeps one cursor per lane.
     #[must_use]
     pub fn next_unacked(&self, lane: Lane, from: Position) -> Option<Position> {

@@ -51,6 +51,13 @@ impl Uplink {
         self.wake.notify_waiters();
     }
 
+    /// Records are let go without the core's word.
+    pub fn expired(&self, positions: &[u64]) {
+        if !positions.is_empty() {
+            self.schedule().expired(&positions.iter().copied().collect());
+        }
+    }
+
     /// A connection is up or gone. `told` learns, in the order in which it happens, whether every lane has its connection.
     fn connected(&self, part: Part, up: bool, told: impl FnOnce(bool)) {
         {

@@ -5,7 +5,7 @@
 //!
 //! A position is in one place at a time: in its lane's live queue, in its lane's backlog, or sent on one connection.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use caregate_protocol::id::Lane;
@@ -197,6 +197,19 @@ impl Schedule {
             if let Some(after) = last.checked_add(1) {
                 sent.append(&mut tail.split_off(&after));
             }
+        }
+    }
+
+    /// These positions need not be sent any more, wherever they are.
+    pub fn expired(&mut self, gone: &BTreeSet<u64>) {
+        for lane in &mut self.live {
+            lane.retain(|(position, _)| !gone.contains(position));
+        }
+        for lane in &mut self.backlog {
+            lane.retain(|position| !gone.contains(position));
+        }
+        for sent in &mut self.sent {
+            sent.retain(|position, _| !gone.contains(position));
         }
     }
 

@@ -187,6 +187,7 @@ impl Gateway {
             heads: edge_gateway::pipeline::heads::Heads::default(),
             noted: BTreeMap::new(),
             tap: Tap::new(IntCounter::new("dropped", "dropped").unwrap()).0,
+            expiry: None,
         };
         Self { committer, recovery, spooled: Vec::new() }
     }
@@ -315,7 +316,7 @@ impl Gateway {
             .iter()
             .filter_map(|(_, _, bytes)| match Record::decode(bytes).unwrap() {
                 Record::Wrap(wrap) => wrap.open(&key.private).ok(),
-                Record::Segment(_) | Record::Head(_) => None,
+                Record::Segment(_) | Record::Head(_) | Record::Gap(_) => None,
             })
             .collect();
         let mut seqs = Vec::new();

@@ -71,8 +71,19 @@ export interface Chain {
   readonly dataClass: DataClass;
   /** Highest sequence up to which the chain is verified without a gap; null before the first. */
   readonly verified: number | null;
-  /** Lowest missing range, inclusive. */
+  /** Lowest missing range of which the gateway has said nothing, inclusive. */
   readonly gap: readonly [number, number] | null;
+  /** The newest range of which the gateway said that it is missing. */
+  readonly told: Told | null;
+}
+
+/** Segments that the gateway itself said are missing; times are Unix ms, null where they aren't known. */
+export interface Told {
+  readonly why: "expired" | "damaged";
+  readonly first: number;
+  readonly last: number;
+  readonly fromMs: number | null;
+  readonly toMs: number | null;
 }
 
 export interface Link {
@@ -342,6 +353,19 @@ function parseReading(object: Fields): Reading {
   };
 }
 
+function parseTold(value: unknown): Told {
+  const told = fields(value, "told");
+  const [first, last] = [whole(told["first"], "told.first"), whole(told["last"], "told.last")];
+  if (first > last) bad("told");
+  return {
+    why: oneOf(told["why"], "told.why", ["expired", "damaged"] as const),
+    first,
+    last,
+    fromMs: orNull(told["from_ms"], (v) => finite(v, "told.from_ms")),
+    toMs: orNull(told["to_ms"], (v) => finite(v, "told.to_ms")),
+  };
+}
+
 function parseChain(object: Fields): Chain {
   const gap = orNull(object["gap"], (value): readonly [number, number] => {
     if (!Array.isArray(value) || value.length !== 2) bad("gap");
@@ -355,6 +379,7 @@ function parseChain(object: Fields): Chain {
     dataClass: oneOf(object["class"], "class", DATA_CLASSES),
     verified: orNull(object["verified"], (v) => whole(v, "verified")),
     gap,
+    told: orNull(object["told"], parseTold),
   };
 }
 

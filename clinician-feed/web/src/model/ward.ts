@@ -23,6 +23,7 @@ import type {
   Ledger,
   Reading,
   Standing,
+  Told,
   Wave,
 } from "./protocol";
 import { present } from "./quantity";
@@ -75,6 +76,7 @@ export interface BedEvent {
 export interface ChainState {
   readonly verified: number | null;
   readonly gap: readonly [number, number] | null;
+  readonly told: Told | null;
 }
 
 export interface Bed {
@@ -242,7 +244,7 @@ export class Ward {
   private acceptChain(chain: Chain): void {
     const bed = this.bedOf(chain.patient);
     if (bed === null) return;
-    bed.chains.set(chain.dataClass, { verified: chain.verified, gap: chain.gap });
+    bed.chains.set(chain.dataClass, { verified: chain.verified, gap: chain.gap, told: chain.told });
     bed.revision += 1;
   }
 

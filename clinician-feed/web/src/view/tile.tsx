@@ -4,7 +4,7 @@ import { cells, trendRows } from "../model/cells";
 import type { Cell } from "../model/cells";
 import { LOST_MS, printAge } from "../model/numeric";
 import { DATA_CLASSES } from "../model/protocol";
-import type { DataClass } from "../model/protocol";
+import type { DataClass, Told } from "../model/protocol";
 import { waveRank } from "../model/quantity";
 import { BACKLOG_SHOWN_MS } from "../model/ward";
 import type { Bed, BedEvent, Channel, ChainState, Ward } from "../model/ward";
@@ -44,14 +44,22 @@ function Numeric({ cell, large }: { readonly cell: Cell; readonly large: boolean
   );
 }
 
+/** What the gateway let go, or its disk lost, in words. */
+function toldText({ why, first, last, fromMs, toMs }: Told): string {
+  const [from, to] = [fromMs === null ? null : clockTime(fromMs), toMs === null ? null : clockTime(toMs)];
+  const when = from === null || to === null ? (first === last ? `#${first}` : `#${first}–${last}`) : from === to ? from : `${from}–${to}`;
+  return why === "expired" ? `let go undelivered ${when}` : `lost by the gateway's disk ${when}`;
+}
+
 function ChainBadge({ dataClass, chain }: { readonly dataClass: DataClass; readonly chain: ChainState }) {
-  const { verified, gap } = chain;
+  const { verified, gap, told } = chain;
   const missing = gap === null ? null : gap[0] === gap[1] ? `#${gap[0]}` : `#${gap[0]}–${gap[1]}`;
   return (
     <li class={missing === null ? "chain" : "chain chain-gap"}>
       <span class="chain-class">{dataClass}</span>{" "}
       {verified === null ? "not verified yet" : `verified to #${verified}`}
       {missing !== null && <strong> missing {missing}</strong>}
+      {told !== null && <span class="chain-told"> {toldText(told)}</span>}
     </li>
   );
 }

@@ -157,7 +157,7 @@ proptest! {
         let mut now = start();
         let mut schedule = Schedule::default();
         let mut up = [false; 5];
-        let (mut next, mut unacked) = (0_u64, std::collections::BTreeSet::new());
+        let (mut next, mut unacked) = (0_u64, BTreeSet::new());
         let mut sent: Vec<(usize, u64)> = Vec::new();
         for (step, number, lane) in steps {
             let (part, lane) = (Part::ALL[number], Lane::ALL[lane]);

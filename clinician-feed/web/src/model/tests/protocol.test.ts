@@ -67,6 +67,12 @@ describe("parseFrame", () => {
     expect(refusalWith({ event: true })).toBe("bad-field at numeric|wave|event");
     expect(refusalWith({ numeric: undefined })).toBe("bad-field at numeric|wave|event");
     expect(refusal(`{"type":"chain","patient":"${PATIENT}","class":"vitals","verified":1,"gap":[9,3]}`)).toBe("bad-field at gap");
+    const told = (fields: string): string => `{"type":"chain","patient":"${PATIENT}","class":"vitals","verified":1,"gap":null,"told":{${fields}}}`;
+    expect(parseFrame(told(`"why":"expired","first":2,"last":9,"from_ms":7,"to_ms":null`))).toMatchObject({
+      told: { why: "expired", first: 2, last: 9, fromMs: 7, toMs: null },
+    });
+    expect(refusal(told(`"why":"stolen","first":2,"last":9`))).toBe("bad-field at told.why");
+    expect(refusal(told(`"why":"expired","first":9,"last":2`))).toBe("bad-field at told");
   });
 
   it("bounds a chunk", () => {

@@ -190,7 +190,7 @@ describe("Ward: beds, chains, link, events", () => {
   it("keeps chain and link", () => {
     const ward = started();
     ward.receive(`{"type":"chain","patient":"${PATIENT}","class":"vitals","verified":45,"gap":[46,50]}`, T0);
-    expect(bedOf(ward).chains.get("vitals")).toEqual({ verified: 45, gap: [46, 50] });
+    expect(bedOf(ward).chains.get("vitals")).toEqual({ verified: 45, gap: [46, 50], told: null });
     ward.receive('{"type":"link","core":"down"}', T0);
     expect(ward.coreUp).toBe(false);
   });

@@ -1,0 +1,310 @@
+//! What the gateway lets go or has lost is told first: gap records, signed, in the spool like any other, before their segments leave it.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use caregate_protocol::gap::{Missing, Why};
+use caregate_protocol::id::{DataClass, Lane, PatientId};
+use caregate_protocol::key::EPOCH_S;
+use caregate_protocol::policy::VerifiedPolicy;
+use caregate_protocol::record::Record;
+use caregate_protocol::segment::SegmentHash;
+use caregate_protocol::wrap::HpkePublicKey;
+use tracing::{error, warn};
+
+use super::commit::{CommitError, Committer, Spooled, seconds};
+use super::expiry::{Expiry, WRAP_GRACE};
+use super::seal::Batch;
+use crate::spool::{Position, Reader};
+
+/// Records looked at in one run: some 100 ms of a router's flash, and sensors wait no longer. What is left is for the next second.
+const LOOKED_MAX: usize = 2048;
+
+type Key = (PatientId, DataClass);
+
+/// What a run let go.
+#[derive(Debug, Default)]
+pub struct Expired {
+    /// The gap records, and the wraps that go with them.
+    pub spooled: Vec<Spooled>,
+    /// Positions that need not be sent any more.
+    pub gone: Vec<u64>,
+}
+
+/// What of one chain is older than the limit.
+#[derive(Debug, Default)]
+struct Due {
+    /// Ascending by number.
+    missing: Vec<Missing>,
+    /// The positions of segments, and of gap records that are told anew.
+    positions: Vec<u64>,
+    /// Wraps and heads, which nobody needs then.
+    others: Vec<u64>,
+    segments: u64,
+}
+
+impl Due {
+    fn add(&mut self, missing: Missing) {
+        match self.missing.last_mut() {
+            Some(before) if before.why == missing.why && before.last + 1 == missing.first => {
+                *before = Missing { first: before.first, from_us: before.from_us, ..missing };
+            }
+            _ => self.missing.push(missing),
+        }
+    }
+}
+
+impl Committer {
+    /// Tells what damage took, as far as it is not told yet. Call about every second.
+    ///
+    /// # Errors
+    /// [`CommitError`], as for [`Self::commit`].
+    pub fn tell_losses(&mut self, policy: &VerifiedPolicy, now_us: i64) -> Result<Vec<Spooled>, CommitError> {
+        let mut spooled = Vec::new();
+        let mut told = Vec::new();
+        for (key, ranges) in self.state.untold.clone() {
+            for (first, last) in ranges {
+                let hash = SegmentHash::NONE;
+                let missing = Missing { why: Why::Damaged, first, last, from_us: 0, to_us: 0, hash };
+                if self.tell(key, missing, policy, now_us, &mut spooled)?.is_some() {
+                    told.push((key, first, last));
+                }
+            }
+        }
+        self.settle(&spooled)?;
+        for (key, first, last) in told {
+            self.state.told(key, first, last);
+        }
+        Ok(spooled)
+    }
+
+    /// Lets go what is older than the age limit, if there is one: first the gap records are durable, then it goes. Call about every
+    /// second.
+    ///
+    /// # Errors
+    /// [`CommitError`], as for [`Self::commit`].
+    pub fn expire(
+        &mut self,
+        policy: &VerifiedPolicy,
+        now_us: i64,
+        now: Instant,
+    ) -> Result<Expired, CommitError> {
+        let next = self.log.stats().next.0;
+        if !self.expiry.as_mut().is_some_and(|expiry| expiry.tick(next, now)) {
+            return Ok(Expired::default());
+        }
+        let Some(expiry) = &self.expiry else { return Ok(Expired::default()) };
+        let reader = self.log.reader();
+        let mut looked = 0;
+        let mut due: BTreeMap<Key, Due> = BTreeMap::new();
+        for lane in Lane::ALL {
+            looked += look(&reader, lane, LOOKED_MAX - looked, |position, record| {
+                self.judge(expiry, position, record, now, &mut due)
+            });
+        }
+        let mut expired = Expired::default();
+        let mut waiting = Vec::new();
+        for (key, due) in due {
+            self.let_go(key, due, policy, now_us, &mut expired, &mut waiting)?;
+        }
+        self.settle(&expired.spooled)?;
+        for range in ranges(&mut expired.gone) {
+            self.log.ack(range)?;
+        }
+        if let Some(expiry) = &mut self.expiry {
+            expiry.told.extend(waiting);
+            expiry.looked(looked < LOOKED_MAX, now);
+        }
+        Ok(expired)
+    }
+
+    /// Sorts a record in if it is due. False where no later one of its lane can be.
+    fn judge(
+        &self,
+        expiry: &Expiry,
+        position: u64,
+        record: &[u8],
+        now: Instant,
+        all: &mut BTreeMap<Key, Due>,
+    ) -> bool {
+        let Ok(record) = Record::decode(record) else { return true };
+        let key = (record.patient(), record.class());
+        let is_due = |dated_us, grace| expiry.is_due(position, dated_us, grace, now);
+        match record {
+            Record::Segment(segment) => {
+                let (number, at) = (segment.header.sequence, segment.header.sealed_us);
+                if !is_due(at, Duration::ZERO) {
+                    return false;
+                }
+                let hash = segment.hash();
+                let due = all.entry(key).or_default();
+                due.segments += 1;
+                due.positions.push(position);
+                due.add(Missing {
+                    why: Why::Expired,
+                    first: number,
+                    last: number,
+                    from_us: at,
+                    to_us: at,
+                    hash,
+                });
+            }
+            // What is sealed in the chain's own epoch needs its wrap.
+            Record::Wrap(wrap) => {
+                let here = self.state.chains.get(&key).map(|chain| (chain.generation, chain.epoch));
+                let dated_us = i64::from(wrap.epoch) * EPOCH_S * 1_000_000;
+                if here != Some((wrap.generation, wrap.epoch)) && is_due(dated_us, WRAP_GRACE) {
+                    all.entry(key).or_default().others.push(position);
+                }
+            }
+            Record::Head(head) => {
+                if is_due(head.head.made_us, Duration::ZERO) {
+                    all.entry(key).or_default().others.push(position);
+                }
+            }
+            // It is told anew, so that what was let go is never let go without a word.
+            Record::Gap(gap) => {
+                if is_due(gap.gap.made_us, Duration::ZERO) {
+                    let due = all.entry(key).or_default();
+                    due.positions.push(position);
+                    due.add(gap.gap.missing);
+                }
+            }
+        }
+        true
+    }
+
+    /// Tells what is missing of one chain; what was told goes. `waiting` takes the newest gap record of the chain.
+    fn let_go(
+        &mut self,
+        key: Key,
+        mut due: Due,
+        policy: &VerifiedPolicy,
+        now_us: i64,
+        expired: &mut Expired,
+        waiting: &mut Vec<(Key, (Missing, u64))>,
+    ) -> Result<(), CommitError> {
+        due.missing.sort_unstable_by_key(|missing| missing.first);
+        // The one before, if it still waits and this one goes on where it ended.
+        let before = self.expiry.as_ref().and_then(|expiry| expiry.told.get(&key)).copied();
+        if let (Some((told, position)), Some(first)) = (before, due.missing.first_mut())
+            && told.why == first.why
+            && told.last + 1 == first.first
+            && self.waits(position)
+        {
+            *first = Missing { first: told.first, from_us: told.from_us, ..*first };
+            due.positions.push(position);
+        }
+        for missing in due.missing {
+            let Some(position) = self.tell(key, missing, policy, now_us, &mut expired.spooled)? else {
+                return Ok(());
+            };
+            waiting.push((key, (missing, position)));
+        }
+        expired.gone.extend(due.positions);
+        expired.gone.extend(due.others);
+        self.metrics.expired.with_label_values(&[key.1.as_str()]).inc_by(due.segments);
+        Ok(())
+    }
+
+    /// Whether the core has not acknowledged a position.
+    fn waits(&self, position: u64) -> bool {
+        let reader = self.log.reader();
+        Lane::ALL
+            .iter()
+            .any(|lane| reader.next_unacked(*lane, Position(position)) == Some(Position(position)))
+    }
+
+    /// Appends a gap record with the wraps that it needs. The gap record's position; `None` where there is no room for it.
+    fn tell(
+        &mut self,
+        (patient, class): Key,
+        missing: Missing,
+        policy: &VerifiedPolicy,
+        now_us: i64,
+        spooled: &mut Vec<Spooled>,
+    ) -> Result<Option<u64>, CommitError> {
+        let recipients: Vec<_> = policy
+            .recipients(&patient, class, seconds(now_us))
+            .map(|r| (r.id, HpkePublicKey(r.hpke_public_key)))
+            .collect();
+        let root = self.keys.root(patient)?;
+        let chain = self.state.chain(patient, class);
+        let batch = Batch { patient, class, readings: &[], recipients: &recipients, now_us, salt: [0; 16] };
+        let sealed = match self.sealer.tell(&root, &chain, &batch, missing) {
+            Ok(sealed) => sealed,
+            Err(failure) => {
+                error!(%failure, "a gap could not be told");
+                self.metrics.refused.with_label_values(&["seal"]).inc();
+                return Ok(None);
+            }
+        };
+        let mut position = None;
+        for record in &sealed.records {
+            let Some(appended) = self.append_record(class.lane(), record, true)? else { return Ok(None) };
+            spooled.push(appended);
+            position = Some(appended.position);
+            if let Ok(Record::Wrap(wrap)) = Record::decode(record) {
+                self.state.replay_wrap(&wrap);
+            }
+        }
+        self.state.chains.insert((patient, class), sealed.chain);
+        let Missing { why, first, last, .. } = missing;
+        warn!(why = why.as_str(), class = class.as_str(), segments = last - first + 1, "a gap is told");
+        self.metrics.gaps.with_label_values(&[why.as_str()]).inc();
+        Ok(position)
+    }
+
+    /// Makes durable what was appended.
+    fn settle(&mut self, spooled: &[Spooled]) -> Result<(), CommitError> {
+        if !spooled.is_empty() {
+            self.log.sync()?;
+            self.metrics.commits.inc();
+        }
+        if self.log.rotation_due() {
+            self.rotate()?;
+        }
+        Ok(())
+    }
+}
+
+/// Shows `judge` what a lane holds that is not acknowledged, oldest first, until it says that the rest is younger. Returns how many.
+fn look(reader: &Reader, lane: Lane, most: usize, mut judge: impl FnMut(u64, &[u8]) -> bool) -> usize {
+    let mut from = Position(0);
+    for looked in 0..most {
+        let Some(position) = reader.next_unacked(lane, from) else { return looked };
+        // One that can't be read stays, and is found as damage at the next start.
+        if let Ok(Some((_, record))) = reader.read(position)
+            && !judge(position.0, &record)
+        {
+            return looked;
+        }
+        from = Position(position.0 + 1);
+    }
+    most
+}
+
+/// As ranges, ascending.
+fn ranges(positions: &mut [u64]) -> Vec<RangeInclusive<u64>> {
+    positions.sort_unstable();
+    let mut ranges: Vec<RangeInclusive<u64>> = Vec::new();
+    for position in positions {
+        match ranges.last_mut() {
+            Some(last) if *last.end() + 1 >= *position => *last = *last.start()..=*position,
+            _ => ranges.push(*position..=*position),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_become_ranges() {
+        assert_eq!(ranges(&mut [5, 1, 2, 3, 7, 8, 8]), [1..=3, 5..=5, 7..=8]);
+        assert_eq!(ranges(&mut []), []);
+    }
+}
