@@ -18,6 +18,8 @@ use thiserror::Error;
 pub struct ConfigFile {
     /// UDP address of the QUIC listener.
     pub listen: SocketAddr,
+    /// TCP address for gateways from where UDP does not get through, or `systemd:N`; leave it out where there are none.
+    pub listen_tcp: Option<String>,
     /// TCP address of `/metrics`, `/healthz` and `/readyz`, or `systemd:N`.
     pub admin: String,
     /// Folder of the store.

@@ -1,5 +1,6 @@
 //! One connection of a gateway: control stream, lanes in, acknowledgements out. A gateway has five, one for each lane and
-//! one for the backlog; each is a session of its own on the same store, and none knows of the others.
+//! one for the backlog; each is a session of its own on the same store, and none knows of the others. By TCP, where UDP does not get
+//! through, the frames of all streams come one after the other on one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use caregate_protocol::uplink::{self, Frame, FrameError, Framer, Refusal};
 use ed25519_dalek::VerifyingKey;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::debug;
@@ -166,27 +168,84 @@ impl GatewaySession {
             let Frame::Data { position, record } = frame else {
                 return Err(SessionError::Unexpected("lane"));
             };
-            kill_point::pass("session.record-read");
-            let answer = answer.clone().reserve_owned().await.map_err(transport)?;
-            match check(&record, &self.device_keys) {
-                Ok(()) => {
-                    kill_point::pass("session.record-checked");
-                    self.writer.put(position, record, answer).await?;
-                    kill_point::pass("session.record-handed-over");
-                }
-                Err((refusal, reason)) => {
-                    self.metrics.refused.with_label_values(&[reason]).inc();
-                    answer.send(Answer::Refuse(position, refusal));
-                }
+            self.data(position, record, &answer).await?;
+        }
+        Ok(())
+    }
+
+    async fn data(
+        &self,
+        position: u64,
+        record: Vec<u8>,
+        answer: &mpsc::Sender<Answer>,
+    ) -> Result<(), SessionError> {
+        kill_point::pass("session.record-read");
+        let answer = answer.clone().reserve_owned().await.map_err(transport)?;
+        match check(&record, &self.device_keys) {
+            Ok(()) => {
+                kill_point::pass("session.record-checked");
+                self.writer.put(position, record, answer).await?;
+                kill_point::pass("session.record-handed-over");
+            }
+            Err((refusal, reason)) => {
+                self.metrics.refused.with_label_values(&[reason]).inc();
+                answer.send(Answer::Refuse(position, refusal));
             }
         }
         Ok(())
+    }
+
+    /// Serves a connection by TCP until it ends.
+    ///
+    /// # Errors
+    /// [`SessionError`] names why it ended; an orderly close by the peer is `Ok`.
+    pub async fn run_tcp(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    ) -> Result<(), SessionError> {
+        let (incoming, mut out) = tokio::io::split(stream);
+        let mut frames = FrameStream::new(Bytes { stream: incoming, buffer: vec![0; READ_BYTES].into() });
+        match tokio::time::timeout(HELLO_TIMEOUT, greet(&mut out, &mut frames)).await {
+            Ok(greeted) => greeted?,
+            Err(_elapsed) => return Err(SessionError::Silent),
+        }
+        let (answer, answers) = mpsc::channel(ANSWERS_MAX);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(send_answers(out, answers));
+        let signers: Vec<_> = self.device_keys.iter().map(signer_id).collect();
+        let mut line: Option<RelayLine> = None;
+        let mut in_lane = false;
+        loop {
+            let frame = tokio::select! {
+                frame = frames.next() => frame?,
+                Some(ended) = tasks.join_next() => return ended.map_err(transport)?,
+            };
+            match frame {
+                None => return Ok(()),
+                Some(Frame::Lane { .. }) => in_lane = true,
+                Some(Frame::Data { position, record }) if in_lane => {
+                    self.data(position, record, &answer).await?;
+                }
+                Some(Frame::Beat { bytes }) => {
+                    line.get_or_insert_with(|| self.relay.line(signers.clone(), &answer)).beat(bytes);
+                }
+                Some(_) => return Err(SessionError::Unexpected("tcp")),
+            }
+        }
     }
 }
 
 async fn hello(connection: &Connection) -> Result<(SendStream, FrameStream), SessionError> {
     let (mut out, incoming) = connection.accept_bi().await.map_err(transport)?;
     let mut frames = FrameStream::new(incoming);
+    greet(&mut out, &mut frames).await?;
+    Ok((out, frames))
+}
+
+async fn greet<S: Source>(
+    out: &mut (impl AsyncWrite + Unpin),
+    frames: &mut FrameStream<S>,
+) -> Result<(), SessionError> {
     match frames.next().await? {
         Some(Frame::Hello { version: uplink::VERSION }) => {}
         Some(Frame::Hello { version }) => return Err(SessionError::Version(version)),
@@ -194,8 +253,9 @@ async fn hello(connection: &Connection) -> Result<(SendStream, FrameStream), Ses
     }
     let welcome = Frame::Welcome { version: uplink::VERSION }.encode();
     out.write_all(&welcome).await.map_err(transport)?;
+    out.flush().await.map_err(transport)?;
     kill_point::pass("session.welcomed");
-    Ok((out, frames))
+    Ok(())
 }
 
 /// Parses a record and checks its signature against the gateway's keys.
@@ -212,7 +272,10 @@ fn check(record: &[u8], keys: &[VerifyingKey]) -> Result<(), (Refusal, &'static 
     verified.map_err(|e| (Refusal::Signature, e.reason()))
 }
 
-async fn send_answers(mut out: SendStream, mut answers: mpsc::Receiver<Answer>) -> Result<(), SessionError> {
+async fn send_answers(
+    mut out: impl AsyncWrite + Unpin,
+    mut answers: mpsc::Receiver<Answer>,
+) -> Result<(), SessionError> {
     let mut batch = Vec::new();
     while answers.recv_many(&mut batch, ANSWERS_MAX).await > 0 {
         let mut positions = Vec::new();
@@ -230,19 +293,48 @@ async fn send_answers(mut out: SendStream, mut answers: mpsc::Receiver<Answer>) 
             out.write_all(&frame.encode()).await.map_err(transport)?;
             kill_point::pass("session.answered");
         }
+        out.flush().await.map_err(transport)?;
     }
     Ok(())
 }
 
+/// Where frames come from.
+pub(crate) trait Source {
+    /// Waits for more bytes; false at the end. Cancel-safe.
+    fn read_into(&mut self, framer: &mut Framer) -> impl Future<Output = Result<bool, SessionError>> + Send;
+}
+
+impl Source for RecvStream {
+    async fn read_into(&mut self, framer: &mut Framer) -> Result<bool, SessionError> {
+        let chunk = self.read_chunk(READ_BYTES, true).await.map_err(transport)?;
+        chunk.as_ref().inspect(|chunk| framer.push(&chunk.bytes));
+        Ok(chunk.is_some())
+    }
+}
+
+/// A stream of bytes, as TCP has it.
+struct Bytes<S> {
+    stream: ReadHalf<S>,
+    buffer: Box<[u8]>,
+}
+
+impl<S: AsyncRead + Send> Source for Bytes<S> {
+    async fn read_into(&mut self, framer: &mut Framer) -> Result<bool, SessionError> {
+        let read = self.stream.read(&mut self.buffer).await.map_err(transport)?;
+        framer.push(&self.buffer[..read]);
+        Ok(read > 0)
+    }
+}
+
 /// Frames of one receiving stream.
 #[derive(Debug)]
-pub(crate) struct FrameStream {
-    stream: RecvStream,
+pub(crate) struct FrameStream<S = RecvStream> {
+    stream: S,
     framer: Framer,
 }
 
-impl FrameStream {
-    pub(crate) fn new(stream: RecvStream) -> Self {
+impl<S: Source> FrameStream<S> {
+    pub(crate) fn new(stream: S) -> Self {
         Self { stream, framer: Framer::new() }
     }
 
@@ -252,9 +344,8 @@ impl FrameStream {
             if let Some(frame) = self.framer.next_frame()? {
                 return Ok(Some(frame));
             }
-            match self.stream.read_chunk(READ_BYTES, true).await.map_err(transport)? {
-                Some(chunk) => self.framer.push(&chunk.bytes),
-                None => return Ok(None),
+            if !self.stream.read_into(&mut self.framer).await? {
+                return Ok(None);
             }
         }
     }

@@ -10,4 +10,5 @@ pub mod relay;
 pub mod server;
 pub mod store;
 pub mod subscriber;
+pub mod tcp;
 pub mod writer;

@@ -13,6 +13,7 @@ use core_cloud::config::{ConfigFile, Peers};
 use core_cloud::metrics::Metrics;
 use core_cloud::server::{self, Shared};
 use core_cloud::store::Store;
+use core_cloud::tcp::TcpDoor;
 use core_cloud::writer;
 use ledger_chain::{Chain, Follower, RevokedGateways};
 use tokio::sync::watch;
@@ -81,6 +82,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let health = admin::Health::new();
     let storing = health.condition("store");
     let endpoint = server::bind(file.listen, &identity)?;
+    let door = file.listen_tcp.as_deref().map(net::listen).transpose()?;
+    let door = door.map(|listener| TcpDoor::new(listener, &identity));
     let admin_listener = net::listen(&file.admin)?;
     info!(quic = %endpoint.local_addr()?, admin = %admin_listener.local_addr()?, "listening");
     let (writer, incoming) = writer::queue();
@@ -100,7 +103,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
     let revoked = revoked(&file, &identity, &stop)?;
     let shared = Shared { peers: Arc::new(peers), revoked, store, writer, stored, metrics };
-    server::serve(endpoint, shared, stop).await;
+    server::serve(endpoint, door, shared, stop).await;
     tokio::task::spawn_blocking(move || thread.join())
         .await?
         .map_err(|_panic| anyhow::anyhow!("the writer panicked"))?

@@ -1,6 +1,6 @@
 //! Counters of the core. None names a patient.
 
-use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// All counters; cheap to clone.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub struct Metrics {
     pub delivered: IntCounter,
     /// `caregate_core_connections{role}`.
     pub connections: IntGaugeVec,
+    /// `caregate_core_tcp_connections`: gateways' connections by TCP; not among the above.
+    pub tcp_connections: IntGauge,
     /// `caregate_core_connections_refused_total{reason}`.
     pub connections_refused: IntCounterVec,
     /// `caregate_core_heartbeats_total{outcome}`: `carried`, `too_often`.
@@ -44,6 +46,8 @@ impl Metrics {
         let connections =
             IntGaugeVec::new(Opts::new("caregate_core_connections", "Open connections by role"), &["role"])?;
         registry.register(Box::new(connections.clone()))?;
+        let tcp_connections = IntGauge::new("caregate_core_tcp_connections", "Gateways' connections by TCP")?;
+        registry.register(Box::new(tcp_connections.clone()))?;
         Ok(Self {
             records: counters("caregate_core_records_total", "Records received by outcome", "outcome")?,
             refused: counters("caregate_core_refused_total", "Records refused by reason", "reason")?,
@@ -53,6 +57,7 @@ impl Metrics {
             beats: counters("caregate_core_heartbeats_total", "Gateways' heartbeats", "outcome")?,
             commands: counters("caregate_core_commands_total", "Staff's sealed commands", "outcome")?,
             connections,
+            tcp_connections,
             connections_refused: counters(
                 "caregate_core_connections_refused_total",
                 "Connections closed by the core, by reason",

@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::store::Store;
 use crate::subscriber::FeedSession;
+use crate::tcp::{self, TcpDoor};
 use crate::writer::Queue;
 
 /// Connections at once: a site's gateways and a few hospitals, with room; each costs some 100 kB.
@@ -94,8 +95,8 @@ pub fn bind(address: SocketAddr, identity: &Identity) -> Result<Endpoint, ServeE
         .map_err(|source| ServeError::Bind { address, source })
 }
 
-/// Serves until `shutdown`, then closes all connections and waits until they have drained.
-pub async fn serve(endpoint: Endpoint, shared: Shared, shutdown: CancellationToken) {
+/// Serves until `shutdown`, then closes all connections and waits until they have drained. `door` is for gateways by TCP.
+pub async fn serve(endpoint: Endpoint, door: Option<TcpDoor>, shared: Shared, shutdown: CancellationToken) {
     let mut sessions = JoinSet::new();
     let places = Places::new(&shared.peers);
     let relay = Relay::new(shared.metrics.clone());
@@ -109,6 +110,14 @@ pub async fn serve(endpoint: Endpoint, shared: Shared, shutdown: CancellationTok
                 Some(incoming) => drop(sessions.spawn(session(incoming, shared.clone(), places.clone(), relay.clone()))),
                 None => break,
             },
+            stream = tcp::accept(door.as_ref()) => {
+                let Some(door) = door.as_ref().filter(|_| sessions.len() < CONNECTIONS_MAX) else {
+                    shared.metrics.connections_refused.with_label_values(&["too_many"]).inc();
+                    continue;
+                };
+                let (tls, shutdown) = (door.tls.clone(), shutdown.clone());
+                sessions.spawn(tcp::session(stream, tls, shared.clone(), places.clone(), relay.clone(), shutdown));
+            }
             Some(_) = sessions.join_next() => {}
             () = shutdown.cancelled() => break,
         }
@@ -120,7 +129,7 @@ pub async fn serve(endpoint: Endpoint, shared: Shared, shutdown: CancellationTok
 
 /// The places of each gateway that is configured.
 #[derive(Debug, Clone)]
-struct Places(Arc<HashMap<String, Arc<Semaphore>>>);
+pub(crate) struct Places(Arc<HashMap<String, Arc<Semaphore>>>);
 
 impl Places {
     fn new(peers: &Peers) -> Self {
@@ -155,6 +164,11 @@ async fn session(incoming: Incoming, shared: Shared, places: Places, relay: Rela
             return;
         }
     };
+    self::ended(ended, &metrics);
+}
+
+/// Notes how a connection ended.
+pub(crate) fn ended(ended: Result<(), SessionError>, metrics: &Metrics) {
     match ended {
         Ok(()) | Err(SessionError::Transport(_)) => {}
         Err(error) => {
@@ -162,6 +176,25 @@ async fn session(incoming: Incoming, shared: Shared, places: Places, relay: Rela
             warn!(%error, "connection closed");
         }
     }
+}
+
+/// The session of a gateway that is configured and has a place.
+pub(crate) fn gateway(
+    peer: &PeerId,
+    shared: Shared,
+    places: &Places,
+    relay: Relay,
+) -> Result<(GatewaySession, OwnedSemaphorePermit), SessionError> {
+    let keys = shared.peers.gateways.get(&peer.name).filter(|_| peer.role == Role::Gateway);
+    let keys = keys.ok_or(SessionError::NotConfigured("gateway"))?;
+    let place = places.take(&peer.name).ok_or(SessionError::TooMany)?;
+    let session = GatewaySession {
+        device_keys: keys.as_slice().into(),
+        writer: shared.writer,
+        relay,
+        metrics: shared.metrics,
+    };
+    Ok((session, place))
 }
 
 fn identify(connection: &quinn::Connection) -> Option<PeerId> {
@@ -178,24 +211,17 @@ async fn by_role(
 ) -> Result<(), SessionError> {
     match peer.role {
         Role::Gateway => {
-            let Some(keys) = shared.peers.gateways.get(&peer.name) else {
-                connection.close(2_u32.into(), b"unknown gateway");
-                return Err(SessionError::NotConfigured("gateway"));
-            };
-            let Some(_place) = places.take(&peer.name) else {
-                connection.close(3_u32.into(), b"too many connections");
-                return Err(SessionError::TooMany);
-            };
-            let session = GatewaySession {
-                device_keys: keys.as_slice().into(),
-                writer: shared.writer,
-                relay,
-                metrics: shared.metrics,
-            };
+            let revoked = shared.revoked.clone();
+            let (session, _place) = gateway(peer, shared, places, relay).inspect_err(|error| {
+                let is_full = matches!(error, SessionError::TooMany);
+                let (code, reason): (u32, &[u8]) =
+                    if is_full { (3, b"too many connections") } else { (2, b"unknown gateway") };
+                connection.close(code.into(), reason);
+            })?;
             tokio::select! {
                 // Before a session may begin.
                 biased;
-                () = shared.revoked.is_revoked(&peer.name) => {
+                () = revoked.is_revoked(&peer.name) => {
                     connection.close(4_u32.into(), b"revoked");
                     Err(SessionError::Revoked)
                 }

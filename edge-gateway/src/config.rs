@@ -133,6 +133,8 @@ impl TpmEntry {
 pub struct CoreEntry {
     /// Its UDP address.
     pub address: SocketAddr,
+    /// Its TCP address (`listen_tcp` there), for where UDP does not get through; leave it out where there is none.
+    pub tcp_address: Option<SocketAddr>,
     /// The name that its certificate must carry; any name of role `core` where none is given.
     pub name: Option<String>,
     /// First of the five UDP ports that the lanes' connections come from, for rules that tell them apart; any ports where

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::{BrokerEntry, ConfigFile, MqttEntry, PolicyEntry};
-use crate::datapath::policy::{Fixed, UDP};
+use crate::datapath::policy::{Fixed, TCP, UDP};
 use crate::datapath::{self, Datapath};
 use crate::hints::Hints;
 use crate::ingest::Inbound;
@@ -197,6 +197,7 @@ pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
     let link = Link {
         staff: Some(Staff { beats, commands }),
         core: file.core.address,
+        core_tcp: file.core.tcp_address,
         core_name: file.core.name.clone(),
         lane_ports: file.core.lane_ports,
         identity: Arc::clone(&identity),
@@ -249,6 +250,9 @@ fn admit(
     let mut fixed = Fixed::default();
     mqtt_ports.iter().for_each(|port| fixed.open_tcp(*port));
     fixed.keep(UDP, file.core.address);
+    if let Some(address) = file.core.tcp_address {
+        fixed.keep(TCP, address);
+    }
     if let Some(controller) = &file.policy.controller {
         fixed.keep(UDP, controller.address);
     }

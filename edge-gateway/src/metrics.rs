@@ -44,6 +44,10 @@ pub struct Metrics {
     pub sent: IntCounterVec,
     /// `caregate_gateway_lane_connected{lane}`: 1 while the lane's connection to the core stands; `backlog` for the backlog's.
     pub lane_connected: IntGaugeVec,
+    /// `caregate_gateway_lane_congested{lane}`: 1 while its records wait for each other, since the way is congested.
+    pub lane_congested: IntGaugeVec,
+    /// `caregate_gateway_lane_tcp{lane}`: 1 while it goes by TCP, since UDP does not get through.
+    pub lane_tcp: IntGaugeVec,
     /// `caregate_gateway_uplink_refused_total{reason}`: by the core; `unreadable` by our own disk.
     pub uplink_refused: IntCounterVec,
     /// `caregate_gateway_uplink_failures_total{reason}`.
@@ -133,6 +137,14 @@ impl Metrics {
                     "caregate_gateway_lane_connected",
                     "1 while the lane's connection to the core stands",
                 ),
+                &["lane"],
+            )?)?,
+            lane_congested: m.keep(IntGaugeVec::new(
+                Opts::new("caregate_gateway_lane_congested", "1 while the lane's way is congested"),
+                &["lane"],
+            )?)?,
+            lane_tcp: m.keep(IntGaugeVec::new(
+                Opts::new("caregate_gateway_lane_tcp", "1 while the lane goes by TCP"),
                 &["lane"],
             )?)?,
             uplink_refused: m.vec(

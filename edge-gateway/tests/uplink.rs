@@ -259,6 +259,7 @@ impl Gateway {
         let (acked_out, acked) = mpsc::channel(1024);
         let connected = Health::new().condition("core");
         let link = Link {
+            core_tcp: None,
             core,
             core_name: Some("core-1".into()),
             lane_ports,

@@ -100,7 +100,7 @@ impl Core {
             metrics: Metrics::register(&prometheus::Registry::new()).unwrap(),
         };
         let stop = CancellationToken::new();
-        tokio::spawn(server::serve(endpoint, shared, stop.clone()));
+        tokio::spawn(server::serve(endpoint, None, shared, stop.clone()));
         let (private_key, public_key) = generate_keypair();
         let device = SigningKey::from_bytes(&[3; 32]);
         let stored = stored_out;

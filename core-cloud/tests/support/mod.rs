@@ -12,12 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caregate_host::identity::{Identity, Role};
+use caregate_host::net;
 use caregate_protocol::id::{Lane, RecipientId};
 use caregate_protocol::uplink::{ALPN, Frame, Framer, VERSION};
 use core_cloud::config::Peers;
 use core_cloud::metrics::Metrics;
 use core_cloud::server::{self, Shared};
 use core_cloud::store::Store;
+use core_cloud::tcp::TcpDoor;
 use core_cloud::writer::{self, Incoming};
 use prometheus::Registry;
 use quinn::crypto::rustls::QuicClientConfig;
@@ -106,6 +108,7 @@ impl Site {
 /// A running core.
 pub(crate) struct Core {
     pub(crate) address: SocketAddr,
+    pub(crate) tcp: SocketAddr,
     pub(crate) store: Arc<Store>,
     pub(crate) metrics: Metrics,
     stop: CancellationToken,
@@ -121,6 +124,9 @@ impl Core {
         let endpoint =
             server::bind("127.0.0.1:0".parse().unwrap(), &ca.identity(Role::Core, "core-1")).unwrap();
         let address = endpoint.local_addr().unwrap();
+        let listener = net::listen("127.0.0.1:0").unwrap();
+        let tcp = listener.local_addr().unwrap();
+        let door = TcpDoor::new(listener, &ca.identity(Role::Core, "core-1"));
         let (queue, incoming) = writer::queue();
         let (stored_out, stored) = watch::channel(0);
         let shared = Shared {
@@ -132,8 +138,17 @@ impl Core {
             metrics: metrics.clone(),
         };
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(server::serve(endpoint, shared, stop.clone()));
-        Self { address, store, metrics, stop, serving, waiting: Some((incoming, stored_out)), writer: None }
+        let serving = tokio::spawn(server::serve(endpoint, Some(door), shared, stop.clone()));
+        Self {
+            address,
+            tcp,
+            store,
+            metrics,
+            stop,
+            serving,
+            waiting: Some((incoming, stored_out)),
+            writer: None,
+        }
     }
 
     pub(crate) fn start_writer(&mut self) {

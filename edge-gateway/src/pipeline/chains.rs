@@ -20,7 +20,7 @@ const RECIPIENTS_MAX: u64 = (GRANTS_MAX + EMERGENCIES_MAX) as u64;
 /// By how much a chain's sequence is moved on when damage hides how far it had come: more than one spool file can hold.
 const SEQUENCE_SKIP: u64 = 1 << 20;
 /// Ranges of one chain that are still to be told; more are joined with the one before.
-const UNTOLD_MAX: usize = 8;
+const UNTOLD_MAX: usize = 4;
 /// Damages of the spool that are remembered, so that each is told once. Each takes a sector of the flash at least.
 pub const DAMAGES_MAX: usize = 1024;
 const VERSION: u8 = 4;

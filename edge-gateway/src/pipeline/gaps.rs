@@ -35,7 +35,6 @@ pub struct Expired {
 /// What of one chain is older than the limit.
 #[derive(Debug, Default)]
 struct Due {
-    /// Ascending by number.
     missing: Vec<Missing>,
     /// The positions of segments, and of gap records that are told anew.
     positions: Vec<u64>,
@@ -44,15 +43,21 @@ struct Due {
     segments: u64,
 }
 
-impl Due {
-    fn add(&mut self, missing: Missing) {
-        match self.missing.last_mut() {
-            Some(before) if before.why == missing.why && before.last + 1 == missing.first => {
-                *before = Missing { first: before.first, from_us: before.from_us, ..missing };
+/// With those joined that overlap or go on where another ends.
+fn joined(mut missing: Vec<Missing>) -> Vec<Missing> {
+    missing.sort_unstable_by_key(|missing| (missing.why, missing.first));
+    let mut joined: Vec<Missing> = Vec::new();
+    for next in missing {
+        match joined.last_mut() {
+            Some(before) if before.why == next.why && next.first <= before.last + 1 => {
+                if next.last > before.last {
+                    *before = Missing { first: before.first, from_us: before.from_us, ..next };
+                }
             }
-            _ => self.missing.push(missing),
+            _ => joined.push(next),
         }
     }
+    joined
 }
 
 impl Committer {
@@ -141,7 +146,7 @@ impl Committer {
                 let due = all.entry(key).or_default();
                 due.segments += 1;
                 due.positions.push(position);
-                due.add(Missing {
+                due.missing.push(Missing {
                     why: Why::Expired,
                     first: number,
                     last: number,
@@ -168,7 +173,7 @@ impl Committer {
                 if is_due(gap.gap.made_us, Duration::ZERO) {
                     let due = all.entry(key).or_default();
                     due.positions.push(position);
-                    due.add(gap.gap.missing);
+                    due.missing.push(gap.gap.missing);
                 }
             }
         }
@@ -185,18 +190,17 @@ impl Committer {
         expired: &mut Expired,
         waiting: &mut Vec<(Key, (Missing, u64))>,
     ) -> Result<(), CommitError> {
-        due.missing.sort_unstable_by_key(|missing| missing.first);
+        let mut missing = joined(due.missing);
         // The one before, if it still waits and this one goes on where it ended.
         let before = self.expiry.as_ref().and_then(|expiry| expiry.told.get(&key)).copied();
-        if let (Some((told, position)), Some(first)) = (before, due.missing.first_mut())
-            && told.why == first.why
-            && told.last + 1 == first.first
-            && self.waits(position)
-        {
-            *first = Missing { first: told.first, from_us: told.from_us, ..*first };
-            due.positions.push(position);
+        if let Some((told, position)) = before.filter(|(_, position)| self.waits(*position)) {
+            let both = joined([&missing[..], &[told]].concat());
+            if both.len() == missing.len() {
+                missing = both;
+                due.positions.push(position);
+            }
         }
-        for missing in due.missing {
+        for missing in missing {
             let Some(position) = self.tell(key, missing, policy, now_us, &mut expired.spooled)? else {
                 return Ok(());
             };
@@ -306,5 +310,28 @@ mod tests {
     fn positions_become_ranges() {
         assert_eq!(ranges(&mut [5, 1, 2, 3, 7, 8, 8]), [1..=3, 5..=5, 7..=8]);
         assert_eq!(ranges(&mut []), []);
+    }
+
+    #[test]
+    fn what_overlaps_or_goes_on_is_told_in_one() {
+        let gap = |why, first, last| Missing {
+            why,
+            first,
+            last,
+            from_us: i64::try_from(first).unwrap(),
+            to_us: i64::try_from(last).unwrap(),
+            hash: SegmentHash([u8::try_from(last).unwrap(); 32]),
+        };
+        let (e, d) = (Why::Expired, Why::Damaged);
+        let all = vec![
+            gap(e, 31, 60),
+            gap(e, 10, 40),
+            gap(d, 61, 61),
+            gap(e, 10, 30),
+            gap(e, 63, 64),
+            gap(e, 61, 61),
+        ];
+        assert_eq!(joined(all), [gap(e, 10, 61), gap(e, 63, 64), gap(d, 61, 61)]);
+        assert_eq!(joined(Vec::new()), []);
     }
 }

@@ -1,5 +1,6 @@
 //! The connections to the core: one for each lane and one for the backlog, each from a UDP port of its own, so that the
-//! network can tell them apart (`docs/control-path.md`, "Lanes on the wire"). Each is lost and made again by itself.
+//! network can tell them apart (`docs/control-path.md`, "Lanes on the wire"). Each is lost and made again by itself; where UDP does
+//! not get through, by TCP ([`Path`]).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caregate_host::admin::Condition;
+use caregate_host::clock;
 use caregate_host::identity::{Identity, Role};
 use caregate_protocol::beat::BEAT_BYTES;
 use caregate_protocol::uplink::{self as wire, FrameError};
@@ -19,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::Uplink;
-use super::line::Line;
+use super::line::{Line, Opened};
+use super::path::{Path, Way};
 use super::ports::LanePorts;
 use super::schedule::Part;
 use crate::metrics::Metrics;
@@ -70,6 +73,9 @@ pub enum LinkError {
     /// The committer is gone: the process is stopping.
     #[error("stopping")]
     Stopping,
+    /// QUIC gets through again: the TCP connection is left for it.
+    #[error("QUIC gets through again")]
+    Better,
 }
 
 impl LinkError {
@@ -83,6 +89,7 @@ impl LinkError {
             Self::Unexpected => "unexpected",
             Self::Version(_) => "version",
             Self::Stopping => "stopping",
+            Self::Better => "better",
         }
     }
 }
@@ -105,6 +112,8 @@ pub struct Staff {
 pub struct Link {
     /// The core's UDP address.
     pub core: SocketAddr,
+    /// Its TCP address, for where UDP does not get through.
+    pub core_tcp: Option<SocketAddr>,
     /// The name that the core's certificate must carry, if one is required.
     pub core_name: Option<String>,
     /// The UDP ports to send from; any where none are given.
@@ -160,9 +169,14 @@ impl Link {
         Endpoint::client((any, port).into()).map_err(taken)
     }
 
+    /// The same for both ways.
+    pub(super) fn tls(&self) -> Arc<rustls::ClientConfig> {
+        Arc::new(self.identity.client_config(Role::Core, self.core_name.as_deref(), &[wire::ALPN]))
+    }
+
     fn client_config(&self) -> Result<ClientConfig, LinkError> {
-        let tls = self.identity.client_config(Role::Core, self.core_name.as_deref(), &[wire::ALPN]);
-        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).map_err(transport)?));
+        let tls = QuicClientConfig::try_from(self.tls()).map_err(transport)?;
+        let mut config = ClientConfig::new(Arc::new(tls));
         let mut parameters = TransportConfig::default();
         parameters
             .keep_alive_interval(Some(KEEP_ALIVE))
@@ -176,26 +190,39 @@ impl Link {
 /// One connection after the other. `path` tells the others that one has come up, so that there is a path.
 async fn keep(line: Line, endpoint: Endpoint, path: Arc<Notify>, shutdown: CancellationToken) {
     let mut backoff = BACKOFF_MIN;
+    let mut ways = Path::new(line.link.core_tcp.is_some());
+    let mut found = None;
     while !shutdown.is_cancelled() {
-        let stale = async {
-            tokio::time::sleep(ATTEMPT_STALE).await;
-            path.notified().await;
+        let (way, opened) = match found.take() {
+            Some(opened) => (Way::Quic, Ok(opened)),
+            None => {
+                let way = ways.next(clock::monotonic());
+                let stale = async {
+                    tokio::time::sleep(ATTEMPT_STALE).await;
+                    path.notified().await;
+                };
+                tokio::select! {
+                    opened = open(&line, &endpoint, way) => (way, opened),
+                    () = stale => continue,
+                    () = shutdown.cancelled() => break,
+                }
+            }
         };
-        let opened = tokio::select! {
-            opened = tokio::time::timeout(HANDSHAKE_TIMEOUT, line.open(&endpoint)) => opened,
-            () = stale => continue,
-            () = shutdown.cancelled() => break,
-        };
-        let ended = match opened.map_err(transport) {
-            Ok(Ok(opened)) => {
+        let ended = match opened {
+            Ok(opened) => {
                 backoff = BACKOFF_MIN;
                 path.notify_waiters();
-                line.hold(opened, &shutdown).await
+                ways.stands(way, clock::monotonic());
+                let (ended, better) = hold(&line, opened, &endpoint, &mut ways, &shutdown).await;
+                ways.lost(way, clock::monotonic());
+                found = better;
+                ended
             }
-            Ok(Err(error)) | Err(error) => Err(error),
+            Err(error) => Err(error),
         };
         match ended {
             Ok(()) => break,
+            Err(LinkError::Better) => continue,
             Err(error) => {
                 line.link.metrics.uplink_failures.with_label_values(&[error.reason()]).inc();
                 info!(%error, lane = line.part.as_str(), "no connection to the core");
@@ -209,4 +236,42 @@ async fn keep(line: Line, endpoint: Endpoint, path: Arc<Notify>, shutdown: Cance
     }
     endpoint.close(VarInt::from_u32(0), b"shutdown");
     endpoint.wait_idle().await;
+}
+
+async fn open(line: &Line, endpoint: &Endpoint, way: Way) -> Result<Opened, LinkError> {
+    tokio::time::timeout(HANDSHAKE_TIMEOUT, line.open(endpoint, way)).await.map_err(transport)?
+}
+
+/// Holds a connection; by TCP, QUIC is tried beside it, and found it takes over.
+async fn hold(
+    line: &Line,
+    opened: Opened,
+    endpoint: &Endpoint,
+    ways: &mut Path,
+    shutdown: &CancellationToken,
+) -> (Result<(), LinkError>, Option<Opened>) {
+    let better = CancellationToken::new();
+    let holding = line.hold(opened, shutdown, &better);
+    tokio::pin!(holding);
+    let mut found = None;
+    loop {
+        let at = ways.probe_at();
+        let probing = async {
+            match at {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+            open(line, endpoint, Way::Quic).await
+        };
+        tokio::select! {
+            ended = &mut holding => return (ended, found),
+            probed = probing, if found.is_none() => {
+                ways.probed(clock::monotonic());
+                found = probed.ok();
+                if found.is_some() {
+                    better.cancel();
+                }
+            }
+        }
+    }
 }

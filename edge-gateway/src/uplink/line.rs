@@ -1,32 +1,36 @@
-//! One QUIC connection to the core, from handshake to loss: its control stream and the streams of what it carries.
+//! One connection to the core, from handshake to loss: its control stream and the streams of what it carries.
 
 use std::time::Duration;
 
-use caregate_host::kill_point;
+use caregate_host::{clock, kill_point};
 use caregate_protocol::beat::BEAT_BYTES;
 use caregate_protocol::id::Lane;
-use caregate_protocol::uplink::{self as wire, Frame, Framer};
-use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
+use caregate_protocol::uplink::{self as wire, Frame};
+use quinn::Endpoint;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::carrier::{self, Carrier, ControlIn, ControlOut, LaneOut, Made, Writer};
+use super::congestion::Congestion;
 use super::connection::{Link, LinkError, transport};
+use super::path::Way;
 use super::schedule::Part;
 use crate::spool::Position;
 
-/// Bytes read from the control stream at once.
-const READ_BYTES: usize = 64 << 10;
+/// How often it is looked at whether the way is congested: a few times within the longest time for which records wait for each other.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 /// Time for records in flight to be acknowledged when the gateway stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A connection that the core has welcomed.
 pub(super) struct Opened {
-    connection: Connection,
-    /// Stays open as long as the connection: its end would tell the core that we are done.
-    out: SendStream,
-    control: Control,
+    carrier: Carrier,
+    out: ControlOut,
+    control: ControlIn,
+    writer: Option<Writer>,
 }
 
 /// One of the connections.
@@ -37,35 +41,62 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Holds a connection until it is lost. `Ok` only at shutdown.
-    pub(super) async fn hold(&self, opened: Opened, shutdown: &CancellationToken) -> Result<(), LinkError> {
-        let Opened { connection, mut out, control } = opened;
-        info!(core = %connection.remote_address(), lane = self.part.as_str(), "connected to the core");
+    /// Holds a connection until it is lost, or `better` says that there is a better one. `Ok` only at shutdown.
+    pub(super) async fn hold(
+        &self,
+        opened: Opened,
+        shutdown: &CancellationToken,
+        better: &CancellationToken,
+    ) -> Result<(), LinkError> {
+        let Opened { carrier, mut out, control, writer } = opened;
+        info!(way = carrier.way(), lane = self.part.as_str(), "connected to the core");
+        self.by_tcp(carrier.is_tcp());
         self.connected(true);
         let mut senders = JoinSet::new();
-        let ended = self.serve(&connection, (&mut out, control), &mut senders, shutdown).await;
+        writer.map(|writer| senders.spawn(writer.run()));
+        let serving = self.serve(&carrier, (&mut out, control), &mut senders, shutdown);
+        let ended = tokio::select! {
+            ended = serving => ended,
+            () = better.cancelled() => Err(LinkError::Better),
+        };
         // Only when no sender runs any more: what one took now would count as sent on the next connection.
         senders.shutdown().await;
         self.connected(false);
-        connection.close(VarInt::from_u32(u32::from(ended.is_err())), b"");
+        self.by_tcp(false);
+        self.congested(false);
+        carrier.close(ended.is_err());
         drop(out);
         ended
     }
 
     /// Handshake and greeting.
-    pub(super) async fn open(&self, endpoint: &Endpoint) -> Result<Opened, LinkError> {
-        let connection =
-            endpoint.connect(self.link.core, "core").map_err(transport)?.await.map_err(transport)?;
-        let (mut out, incoming) = connection.open_bi().await.map_err(transport)?;
-        out.write_all(&Frame::Hello { version: wire::VERSION }.encode()).await.map_err(transport)?;
-        let mut control = Control { stream: incoming, framer: Framer::new() };
+    pub(super) async fn open(&self, endpoint: &Endpoint, way: Way) -> Result<Opened, LinkError> {
+        let made = match (way, self.link.core_tcp) {
+            (Way::Tcp, Some(core)) => carrier::tcp(self.link.tls(), core).await?,
+            (Way::Quic | Way::Tcp, _) => carrier::quic(endpoint, self.link.core).await?,
+        };
+        let Made { carrier, mut out, mut control, writer } = made;
+        out.say(&Frame::Hello { version: wire::VERSION }).await?;
+        let writer = match writer {
+            Some(writer) => Some(writer.first().await?),
+            None => None,
+        };
         let Frame::Welcome { version } = control.next().await? else { return Err(LinkError::Unexpected) };
         kill_point::pass("uplink.welcomed");
         if version == wire::VERSION {
-            Ok(Opened { connection, out, control })
+            Ok(Opened { carrier, out, control, writer })
         } else {
             Err(LinkError::Version(version))
         }
+    }
+
+    fn congested(&self, congested: bool) {
+        self.link.metrics.lane_congested.with_label_values(&[self.part.as_str()]).set(i64::from(congested));
+        self.link.uplink.congested(self.part, congested);
+    }
+
+    fn by_tcp(&self, tcp: bool) {
+        self.link.metrics.lane_tcp.with_label_values(&[self.part.as_str()]).set(i64::from(tcp));
     }
 
     fn connected(&self, up: bool) {
@@ -75,18 +106,21 @@ impl Line {
 
     async fn serve(
         &self,
-        connection: &Connection,
-        (out, mut control): (&mut SendStream, Control),
+        carrier: &Carrier,
+        (out, mut control): (&mut ControlOut, ControlIn),
         senders: &mut JoinSet<Result<(), LinkError>>,
         shutdown: &CancellationToken,
     ) -> Result<(), LinkError> {
         for lane in self.part.lanes() {
-            senders.spawn(self.clone().send_lane(connection.clone(), lane));
+            senders.spawn(self.clone().send_lane(LaneOut::new(carrier.clone(), lane, self.part), lane));
         }
         let is_alarm = self.part == Part::Live(Lane::Alarm);
         let mut beats = self.link.staff.as_ref().filter(|_| is_alarm).map(|staff| staff.beats.clone());
         // The one that is there is as old as the connection before: it says nothing.
         beats.iter_mut().for_each(watch::Receiver::mark_unchanged);
+        let mut samples = tokio::time::interval(SAMPLE_INTERVAL);
+        samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut way = Congestion::default();
         let mut drained = None;
         loop {
             if drained.is_some() && self.link.uplink.waiting_on(self.part) == 0 {
@@ -101,7 +135,11 @@ impl Line {
             tokio::select! {
                 frame = control.next() => self.answered(frame?).await?,
                 beat = next_beat(&mut beats) => {
-                    out.write_all(&Frame::Beat { bytes: beat.to_vec() }.encode()).await.map_err(transport)?;
+                    out.say(&Frame::Beat { bytes: beat.to_vec() }).await?;
+                }
+                _ = samples.tick(), if !carrier.is_tcp() => {
+                    let congested = carrier.sample().is_some_and(|s| way.take(s, clock::monotonic()));
+                    self.congested(congested);
                 }
                 Some(ended) = senders.join_next() => ended.map_err(transport)??,
                 () = shutdown.cancelled(), if drained.is_none() => {
@@ -151,9 +189,8 @@ impl Line {
     }
 
     /// Sends one lane's records for as long as the connection lasts.
-    async fn send_lane(self, connection: Connection, lane: Lane) -> Result<(), LinkError> {
+    async fn send_lane(self, mut out: LaneOut, lane: Lane) -> Result<(), LinkError> {
         let link = &self.link;
-        let mut stream: Option<SendStream> = None;
         loop {
             let position = link.uplink.next_position(self.part, lane).await;
             let reader = link.reader.clone();
@@ -174,25 +211,11 @@ impl Line {
                 }
             };
             kill_point::pass("uplink.record-read");
-            let out = match &mut stream {
-                Some(out) => out,
-                none => none.insert(open_lane(&connection, lane, self.part).await?),
-            };
-            let frame = Frame::Data { position, record }.encode();
-            out.write_all(&frame).await.map_err(transport)?;
+            out.send(&Frame::Data { position, record }).await?;
             kill_point::pass("uplink.record-sent");
             link.metrics.sent.with_label_values(&[lane.as_str(), self.part.kind()]).inc();
         }
     }
-}
-
-/// Each stream says what it carries; on the backlog's connection the lanes share by priority.
-async fn open_lane(connection: &Connection, lane: Lane, part: Part) -> Result<SendStream, LinkError> {
-    let mut out = connection.open_uni().await.map_err(transport)?;
-    out.set_priority(-i32::from(lane as u8)).map_err(transport)?;
-    let frame = Frame::Lane { lane, backlog: part == Part::Backlog };
-    out.write_all(&frame.encode()).await.map_err(transport)?;
-    Ok(out)
 }
 
 /// The next heartbeat; never where there is no watch, or on another lane's connection.
@@ -205,24 +228,4 @@ async fn next_beat(beats: &mut Option<watch::Receiver<Option<[u8; BEAT_BYTES]>>>
         }
     }
     std::future::pending().await
-}
-
-struct Control {
-    stream: RecvStream,
-    framer: Framer,
-}
-
-impl Control {
-    /// The next frame. Cancel-safe: what was read stays in the framer.
-    async fn next(&mut self) -> Result<Frame, LinkError> {
-        loop {
-            if let Some(frame) = self.framer.next_frame()? {
-                return Ok(frame);
-            }
-            match self.stream.read_chunk(READ_BYTES, true).await.map_err(transport)? {
-                Some(chunk) => self.framer.push(&chunk.bytes),
-                None => return Err(transport("the core closed the control stream")),
-            }
-        }
-    }
 }

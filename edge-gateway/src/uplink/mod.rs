@@ -1,8 +1,11 @@
-//! The way to the core: a QUIC connection per lane and one for the backlog, live before backlog, and the core's
+//! The way to the core: a connection per lane and one for the backlog (QUIC, or TCP where UDP does not get through), live before backlog, and the core's
 //! acknowledgements back to the spool.
 
+mod carrier;
+pub mod congestion;
 pub mod connection;
 mod line;
+pub mod path;
 pub mod ports;
 pub mod schedule;
 
@@ -49,6 +52,11 @@ impl Uplink {
             }
         }
         self.wake.notify_waiters();
+    }
+
+    /// Whether a connection's way is congested.
+    fn congested(&self, part: Part, congested: bool) {
+        self.schedule().congested(part, congested);
     }
 
     /// Records are let go without the core's word.

@@ -3,12 +3,16 @@
 //! Live first: a record spooled while its lane's connection is up goes on its lane's live queue; what was there before, and
 //! what could not be sent within [`LIVE_AGE_MAX`], is backlog. So after an outage the present is never behind the past.
 //!
+//! While a lane's way is congested its live records wait for each other ([`window`]), and go together.
+//!
 //! A position is in one place at a time: in its lane's live queue, in its lane's backlog, or sent on one connection.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use caregate_protocol::id::Lane;
+
+use super::congestion::window;
 
 /// How long a live record may wait for its turn before it becomes backlog: the sweep on a clinician's page spans some
 /// seconds, and what is older is no longer the present.
@@ -94,6 +98,10 @@ pub struct Schedule {
     sent: [BTreeMap<u64, Lane>; 5],
     next: u64,
     connected: [bool; 5],
+    /// By lane: its live connection's way.
+    congested: [bool; 4],
+    /// By lane: live records below this position have waited for each other.
+    released: [u64; 4],
 }
 
 impl Schedule {
@@ -117,6 +125,7 @@ impl Schedule {
     pub fn disconnected(&mut self, part: Part) {
         let number = usize::from(part.number());
         self.connected[number] = false;
+        self.congested(part, false);
         for (position, lane) in std::mem::take(&mut self.sent[number]) {
             self.backlog[lane as usize].push_back(position);
         }
@@ -127,6 +136,13 @@ impl Schedule {
                 backlog.extend(live.into_iter().map(|(position, _)| position));
             }
             backlog.make_contiguous().sort_unstable();
+        }
+    }
+
+    /// Whether a connection's way is congested. The backlog's records go together anyway: there is always a next one.
+    pub fn congested(&mut self, part: Part, congested: bool) {
+        if let Part::Live(lane) = part {
+            self.congested[lane as usize] = congested;
         }
     }
 
@@ -155,7 +171,14 @@ impl Schedule {
             Part::Backlog if self.backlog[lane as usize].is_empty() => {
                 return live.map_or(Turn::Idle, |spooled| Turn::Yield(spooled + LIVE_AGE_MAX));
             }
-            Part::Live(_) | Part::Backlog => {}
+            Part::Live(_) => {
+                if let Some(until) = self.held(lane, now) {
+                    return Turn::Yield(until);
+                }
+                let newest = self.live[lane as usize].back().map_or(0, |(position, _)| position + 1);
+                self.released[lane as usize] = self.released[lane as usize].max(newest);
+            }
+            Part::Backlog => {}
         }
         if let Some(until) = self.more_urgent(part, now) {
             return Turn::Yield(until);
@@ -170,11 +193,20 @@ impl Schedule {
         })
     }
 
+    /// Until when a lane's live records wait for more to go with them, if they do.
+    fn held(&self, lane: Lane, now: Instant) -> Option<Instant> {
+        let (oldest, spooled) = self.live[lane as usize].front()?;
+        let waits = self.congested[lane as usize] && *oldest >= self.released[lane as usize];
+        Some(*spooled + window(lane)).filter(|until| waits && *until > now)
+    }
+
     /// Until when a part waits for live records that are more urgent, if there are any.
     fn more_urgent(&self, part: Part, now: Instant) -> Option<Instant> {
-        let above = self.live.iter().take(usize::from(part.number()));
+        let above = Lane::ALL.into_iter().take(usize::from(part.number()));
         above
-            .filter_map(|queue| queue.front().map(|(_, spooled)| *spooled + YIELD_MAX))
+            // Those that wait for each other wait for no sender.
+            .filter(|lane| self.held(*lane, now).is_none())
+            .filter_map(|lane| self.live[lane as usize].front().map(|(_, spooled)| *spooled + YIELD_MAX))
             .filter(|at| *at > now)
             .max()
     }

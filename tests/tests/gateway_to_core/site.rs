@@ -1,5 +1,6 @@
 //! One home and one core on loopback: authority, keys, policy and configuration files, and the two daemons as processes.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -38,8 +39,24 @@ pub(crate) struct Site {
     pub(crate) mqtt: SocketAddr,
     gateway_admin: SocketAddr,
     core_admin: SocketAddr,
+    core_prefix: Vec<String>,
     door: SocketAddr,
     bundle: Vec<u8>,
+}
+
+/// Where the core is.
+pub(crate) struct Surroundings {
+    pub(crate) core: SocketAddr,
+    pub(crate) core_tcp: Option<SocketAddr>,
+    pub(crate) core_admin: SocketAddr,
+    /// What the core's command line begins with, where it is in another network.
+    pub(crate) core_prefix: Vec<String>,
+}
+
+impl Surroundings {
+    fn loopback() -> Self {
+        Self { core: free_udp(), core_tcp: None, core_admin: free_tcp(), core_prefix: Vec::new() }
+    }
 }
 
 /// An address that was free a moment ago.
@@ -68,6 +85,11 @@ fn identity(files: &IdentityFiles) -> String {
 impl Site {
     /// `devices` are worn by one patient, who grants everything to one hospital.
     pub(crate) fn new(devices: &[&str]) -> Self {
+        Self::within(devices, &Surroundings::loopback())
+    }
+
+    /// The same with the core elsewhere.
+    pub(crate) fn within(devices: &[&str], around: &Surroundings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let ca = Ca::new();
@@ -75,17 +97,20 @@ impl Site {
         key_file::write_hex(&path("device.key"), device_key.as_bytes(), Existing::Keep).unwrap();
         let (hospital, public) = generate_keypair();
         let (recipient, bundle) = enrol(dir.path(), devices, public.0);
-        let (mqtt, core, gateway_admin, core_admin) = (free_tcp(), free_udp(), free_tcp(), free_tcp());
+        let (mqtt, gateway_admin) = (free_tcp(), free_tcp());
+        let Surroundings { core, core_tcp, core_admin, core_prefix } = around;
+        let tcp = |key: &str| core_tcp.map(|address| format!("{key} = \"{address}\"\n")).unwrap_or_default();
         let door = free_tcp();
         let AccessCodeEntry { salt, sha256 } = AccessCodeEntry::new(b"salt-of-the-test", SECRET);
         let mut gateway = format!(
             "data = {:?}\nadmin = \"{gateway_admin}\"\nlog = \"text\"\ndatapath = \"off\"\ndevice_key = {:?}\n{}\
-             [core]\naddress = \"{core}\"\nname = \"core-1\"\nlane_ports = {}\n\
+             [core]\naddress = \"{core}\"\n{}name = \"core-1\"\nlane_ports = {}\n\
              [policy]\nenrolment = {:?}\n[local]\nlisten = \"{door}\"\n\
              access_code = {{ salt = \"{salt}\", sha256 = \"{sha256}\" }}\n[mqtt]\nlisten = \"{mqtt}\"\n",
             path("gateway"),
             path("device.key"),
             identity(&ca.issue(dir.path(), Role::Gateway, "gateway-1")),
+            tcp("tcp_address"),
             free_lane_ports(),
             path("enrolment.toml"),
         );
@@ -99,19 +124,32 @@ impl Site {
         }
         fs::write(path("gateway.toml"), gateway).unwrap();
         let core = format!(
-            "listen = \"{core}\"\nadmin = \"{core_admin}\"\ndata = {:?}\n{}\
+            "listen = \"{core}\"\n{}admin = \"{core_admin}\"\ndata = {:?}\n{}\
              [[gateway]]\nname = \"gateway-1\"\ndevice_keys = [\"{}\"]\n",
+            tcp("listen_tcp"),
             path("core"),
             identity(&ca.issue(dir.path(), Role::Core, "core-1")),
             hex::encode(device_key.verifying_key().as_bytes()),
         );
         fs::write(path("core.toml"), core).unwrap();
-        Self { dir, recipient, hospital, device_key, mqtt, gateway_admin, core_admin, door, bundle }
+        let (core_admin, core_prefix) = (*core_admin, core_prefix.clone());
+        Self {
+            dir,
+            recipient,
+            hospital,
+            device_key,
+            mqtt,
+            gateway_admin,
+            core_admin,
+            core_prefix,
+            door,
+            bundle,
+        }
     }
 
     /// The gateway, with its policy handed in. It keeps that: no later life of it is given any.
     pub(crate) fn gateway(&self) -> Daemon {
-        let daemon = Daemon::new("edge-gateway", self.dir.path(), "gateway", self.gateway_admin);
+        let daemon = Daemon::new("edge-gateway", self.dir.path(), "gateway", self.gateway_admin, &[]);
         let begun = caregate_host::clock::monotonic();
         let answer = loop {
             match self.hand_in() {
@@ -140,7 +178,7 @@ impl Site {
     }
 
     pub(crate) fn core(&self) -> Daemon {
-        Daemon::new("core-cloud", self.dir.path(), "core", self.core_admin)
+        Daemon::new("core-cloud", self.dir.path(), "core", self.core_admin, &self.core_prefix)
     }
 
     /// The folder of the core's store.
@@ -184,6 +222,7 @@ fn binary(name: &str) -> PathBuf {
 
 /// A daemon that may be killed and started again.
 pub(crate) struct Daemon {
+    prefix: Vec<String>,
     program: PathBuf,
     config: PathBuf,
     log: PathBuf,
@@ -192,9 +231,10 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    fn new(program: &str, dir: &Path, name: &str, admin: SocketAddr) -> Self {
+    fn new(program: &str, dir: &Path, name: &str, admin: SocketAddr, prefix: &[String]) -> Self {
         let (config, log) = (dir.join(format!("{name}.toml")), dir.join(format!("{name}.log")));
-        let mut daemon = Self { program: binary(program), config, log, admin, process: None };
+        let prefix = prefix.to_vec();
+        let mut daemon = Self { prefix, program: binary(program), config, log, admin, process: None };
         daemon.start();
         daemon
     }
@@ -207,8 +247,14 @@ impl Daemon {
     pub(crate) fn start_with(&mut self, variables: &[(&str, &str)]) {
         assert!(self.process.is_none(), "it runs");
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
-        let mut command = Command::new(&self.program);
-        command.arg("--config").arg(&self.config).stdin(Stdio::null()).envs(variables.iter().copied());
+        let mut words = self.prefix.iter().map(OsStr::new).chain([self.program.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap());
+        command
+            .args(words)
+            .arg("--config")
+            .arg(&self.config)
+            .stdin(Stdio::null())
+            .envs(variables.iter().copied());
         self.process = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
     }
 

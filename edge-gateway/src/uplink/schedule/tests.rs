@@ -189,3 +189,54 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn on_a_congested_way_records_go_together_and_an_alarm_at_once() {
+    let now = start();
+    let (alarm, waveform) = (Part::Live(Lane::Alarm), Part::Live(Lane::Waveform));
+    let mut schedule = connected(&[alarm, VITALS, waveform, Part::Backlog]);
+    for part in Part::ALL {
+        schedule.congested(part, true);
+    }
+    let at = |ms: u64| now + Duration::from_millis(ms);
+    schedule.spooled(0, Lane::Vitals, now);
+    assert_eq!(schedule.turn(VITALS, Lane::Vitals, now), Turn::Yield(at(50)));
+    schedule.spooled(1, Lane::Waveform, now);
+    schedule.spooled(2, Lane::Vitals, at(30));
+    schedule.spooled(3, Lane::Alarm, at(30));
+    assert_eq!(drain(&mut schedule, alarm, Lane::Alarm, at(30)), [3]);
+    assert!(drain(&mut schedule, VITALS, Lane::Vitals, at(49)).is_empty());
+    // The oldest's time is over, and all that came meanwhile goes with it.
+    assert_eq!(drain(&mut schedule, VITALS, Lane::Vitals, at(50)), [0, 2]);
+    schedule.spooled(4, Lane::Vitals, at(51));
+    assert_eq!(schedule.turn(VITALS, Lane::Vitals, at(51)), Turn::Yield(at(101)));
+    // Who waits for company holds up nobody: neither does it make those below it wait.
+    assert_eq!(schedule.turn(waveform, Lane::Waveform, at(100)), Turn::Yield(at(250)));
+    assert_eq!(schedule.turn(Part::Backlog, Lane::Activity, at(100)), Turn::Idle);
+    schedule.congested(VITALS, false);
+    assert_eq!(drain(&mut schedule, VITALS, Lane::Vitals, at(60)), [4], "at once where nothing is congested");
+    assert_eq!(drain(&mut schedule, waveform, Lane::Waveform, at(250)), [1]);
+}
+
+#[test]
+fn the_backlog_does_not_wait_for_records_that_wait_for_company() {
+    let now = start();
+    let mut schedule = Schedule::new([(0, Lane::Activity)]);
+    [VITALS, Part::Backlog].into_iter().for_each(|part| schedule.connected(part));
+    schedule.congested(VITALS, true);
+    schedule.spooled(1, Lane::Vitals, now);
+    assert_eq!(backlog(&mut schedule, Lane::Activity, now), [0]);
+}
+
+#[test]
+fn what_is_let_go_is_sent_nowhere() {
+    let now = start();
+    let mut schedule = Schedule::new([(0, Lane::Vitals), (1, Lane::Vitals)]);
+    [VITALS, Part::Backlog].into_iter().for_each(|part| schedule.connected(part));
+    (2..5).for_each(|position| schedule.spooled(position, Lane::Vitals, now));
+    assert_eq!(schedule.turn(VITALS, Lane::Vitals, now), Turn::Send(2));
+    schedule.expired(&[0, 2, 3].into());
+    assert_eq!((schedule.waiting(), schedule.oldest_waiting()), (2, 1));
+    assert_eq!(drain(&mut schedule, VITALS, Lane::Vitals, now), [4]);
+    assert_eq!(backlog(&mut schedule, Lane::Vitals, now), [1]);
+}
