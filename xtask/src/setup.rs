@@ -47,6 +47,7 @@ pub(crate) const TESTS: &[Tool] = &[
     tool("/usr/lib/python3/dist-packages/os_ken", "python3-os-ken"),
     tool("ethtool", "ethtool"),
     tool("ping", "iputils-ping"),
+    tool("nft", "nftables"),
     tool("tc", "iproute2"),
     tool("mount", "mount"),
     tool("swtpm", "swtpm"),
