@@ -204,7 +204,7 @@ fn take(taken: Taken, opener: &Opener, feed: &Feed, metrics: &Metrics) {
         metrics.missing.with_label_values(&[missing.why.as_str()]).inc_by(segments);
         info!(why = missing.why.as_str(), segments, "a gateway tells that segments are missing");
     }
-    if let Some(key) = head.or(gap.map(|(key, _)| key))
+    if let Some(key) = head.or_else(|| gap.map(|(key, _)| key))
         && let Some(state) = opener.chain(key.0, key.1)
     {
         feed.append(Vec::new(), [(key, state)].into(), 0);

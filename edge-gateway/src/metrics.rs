@@ -79,6 +79,10 @@ impl Maker<'_> {
         self.keep(IntGauge::new(name, help)?)
     }
 
+    fn lanes(&self, name: &str, help: &str) -> Result<IntGaugeVec, prometheus::Error> {
+        self.keep(IntGaugeVec::new(Opts::new(name, help), &["lane"])?)
+    }
+
     fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Result<Histogram, prometheus::Error> {
         self.keep(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
     }
@@ -132,21 +136,13 @@ impl Metrics {
                 "The oldest position that the core has not acknowledged",
             )?,
             sent: m.vec("caregate_gateway_sent_total", "Records sent to the core", &["lane", "part"])?,
-            lane_connected: m.keep(IntGaugeVec::new(
-                Opts::new(
-                    "caregate_gateway_lane_connected",
-                    "1 while the lane's connection to the core stands",
-                ),
-                &["lane"],
-            )?)?,
-            lane_congested: m.keep(IntGaugeVec::new(
-                Opts::new("caregate_gateway_lane_congested", "1 while the lane's way is congested"),
-                &["lane"],
-            )?)?,
-            lane_tcp: m.keep(IntGaugeVec::new(
-                Opts::new("caregate_gateway_lane_tcp", "1 while the lane goes by TCP"),
-                &["lane"],
-            )?)?,
+            lane_connected: m.lanes(
+                "caregate_gateway_lane_connected",
+                "1 while the lane's connection to the core stands",
+            )?,
+            lane_congested: m
+                .lanes("caregate_gateway_lane_congested", "1 while the lane's way is congested")?,
+            lane_tcp: m.lanes("caregate_gateway_lane_tcp", "1 while the lane goes by TCP")?,
             uplink_refused: m.vec(
                 "caregate_gateway_uplink_refused_total",
                 "Records that the core refused",
