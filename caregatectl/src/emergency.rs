@@ -12,8 +12,9 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::json;
 
 use crate::args::{address, now_s, parse_pseudonym, utc};
+use crate::door::DoorArgs;
 use crate::ledger::{LedgerArgs, mined};
-use crate::outcome::{Done, Outcome};
+use crate::outcome::{Done, Failure, Outcome};
 use crate::participant::domain_key;
 
 /// Longest clinician's name or reason: two sentences.
@@ -54,11 +55,14 @@ struct ReviewArgs {
 /// Break the glass: the gateway that watches the pseudonym opens live readings to the domain until the time is over
 ///
 /// The patient sees it, and the ledger keeps it. Clinician and reason go there as salted commitments; what they open with goes into
-/// a file that the domain keeps.
+/// a file that the domain keeps. With --gateway it goes straight to the gateway, where it holds at once, ledger or not; the gateway sees
+/// that the ledger gets it.
 #[derive(Debug, Args)]
 struct OpenArgs {
     #[command(flatten)]
     ledger: LedgerArgs,
+    #[command(flatten)]
+    door: DoorArgs,
     /// File with the domain's ledger key (mode 0600)
     #[arg(long, value_name = "FILE")]
     domain_key: PathBuf,
@@ -100,10 +104,8 @@ async fn open(arguments: &OpenArgs) -> Outcome {
         }
     }
     let key = domain_key(&arguments.domain_key)?;
-    let chain = arguments.ledger.connect().await?;
-    let known = chain.emergency_number(pseudonym, &key.id()).await?;
+    let (from, number) = begin(arguments, &key.id()).await?;
     let (clinician_salt, reason_salt) = (salt()?, salt()?);
-    let from = chain.head().await?.time_s.max(now_s());
     let emergency = Emergency {
         pseudonym: *pseudonym,
         domain: key.id(),
@@ -111,7 +113,7 @@ async fn open(arguments: &OpenArgs) -> Outcome {
         reason: commitment(&reason_salt, reason),
         from,
         until: from + arguments.minutes * 60,
-        number: known.checked_add(1).context("no number is left")?,
+        number,
     };
     let opens = json!({
         "pseudonym": hex::encode(pseudonym.0), "number": emergency.number,
@@ -121,20 +123,32 @@ async fn open(arguments: &OpenArgs) -> Outcome {
     // Before it is sent: an emergency whose reason nobody can show any more would be one without.
     key_file::write(opening, format!("{opens}\n").as_bytes(), Existing::Keep)?;
     let signed = key.sign_emergency(&emergency, &arguments.ledger.domain());
-    let sent = chain.open_emergency(&signed, &arguments.ledger.node.relay()?).await?;
     let until = emergency.until;
-    Ok(Done::new(
-        format!(
-            "the glass is broken until {} (number {}, block {})",
-            utc(until),
-            emergency.number,
-            sent.block
-        ),
-        json!({
-            "domain": address(&key.id()), "number": emergency.number, "from": from, "until": until,
-            "opening": opening, "ledger": mined(&sent),
-        }),
-    ))
+    let mut done = json!({
+        "domain": address(&key.id()), "number": number, "from": from, "until": until, "opening": opening,
+    });
+    let place = if let Some(url) = &arguments.door.gateway {
+        done["gateway"] = arguments.door.hand_over(url, "emergency", signed.encode()).await?;
+        "at the gateway".to_owned()
+    } else {
+        let chain = arguments.ledger.connect().await?;
+        let sent = chain.open_emergency(&signed, &arguments.ledger.node.relay()?).await?;
+        done["ledger"] = mined(&sent);
+        format!("block {}", sent.block)
+    };
+    Ok(Done::new(format!("the glass is broken until {} (number {number}, {place})", utc(until)), done))
+}
+
+/// From when, and its number: one more than the ledger's newest. For a gateway nobody is asked; the time in seconds is above every number
+/// that counts emergencies.
+async fn begin(arguments: &OpenArgs, domain: &RecipientId) -> Result<(u64, u64), Failure> {
+    if arguments.door.gateway.is_some() {
+        return Ok((now_s(), now_s()));
+    }
+    let chain = arguments.ledger.connect().await?;
+    let known = chain.emergency_number(&arguments.pseudonym, domain).await?;
+    let from = chain.head().await?.time_s.max(now_s());
+    Ok((from, known.checked_add(1).context("no number is left")?))
 }
 
 async fn review(arguments: &ReviewArgs) -> Outcome {

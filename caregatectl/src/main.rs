@@ -5,6 +5,7 @@ mod audit;
 mod consent;
 mod controller;
 mod devices;
+mod door;
 mod emergency;
 mod governance;
 mod http;

@@ -10,7 +10,7 @@ use caregate_protocol::alarm::{Alarm, Kind, Priority, Score, Settings, Standing,
 use caregate_protocol::id::DataClass;
 use caregate_protocol::policy::{BUNDLE_BYTES_MAX, Mac, class_bit};
 use edge_gateway::inventory::frame::{Means, Sighting};
-use edge_gateway::local::{BODY_BYTES_MAX, REVOCATION_BYTES_MAX, SESSIONS_MAX};
+use edge_gateway::local::{BODY_BYTES_MAX, MESSAGE_BYTES_MAX, SESSIONS_MAX};
 use ledger_client::fixture::Site;
 use local_support::{CODE, Gateway, now_s, request, stranger};
 use serde_json::json;
@@ -258,10 +258,30 @@ async fn a_signed_revocation_from_anywhere_is_in_force_at_once() {
     assert_eq!(status(&gateway).await, "revoked");
     let garbage = gateway.post("/policy/revocation", &[], b"\x83\x00").await;
     assert_eq!(garbage.status, 400, "{}", garbage.text());
-    let long = gateway.post("/policy/revocation", &[], &[0; REVOCATION_BYTES_MAX + 1]).await;
+    let long = gateway.post("/policy/revocation", &[], &[0; MESSAGE_BYTES_MAX + 1]).await;
     assert_eq!(long.status, 413);
     assert_eq!(gateway.counted(OFFERS, &["revocation", "in_force"]), 1.0);
     assert_eq!(gateway.counted(OFFERS, &["revocation", "revocation_signature"]), 1.0);
+}
+
+#[tokio::test]
+async fn an_emergency_from_anywhere_is_in_force_at_once_and_the_patient_sees_it() {
+    let mut gateway = Gateway::start().await;
+    gateway.deliver().await;
+    let session = gateway.log_in().await;
+    let (rescue, city) = (gateway.rescue.clone(), gateway.city.clone());
+    let stranger = gateway.site.signed_emergency(&city, now_s(), now_s() + 60, 1);
+    let answer = gateway.post("/policy/emergency", &[], &stranger.encode()).await;
+    assert_eq!((answer.status, &answer.json()["refused"]), (422, &json!("emergency_stranger")));
+    let signed = gateway.site.signed_emergency(&rescue, now_s(), now_s() + 3600, 1);
+    let answer = gateway.post("/policy/emergency", &[], &signed.encode()).await;
+    assert_eq!((answer.status, &answer.json()["refused"]), (200, &json!(null)), "{}", answer.text());
+    let shown = &gateway.state(&session).await["emergencies"][0];
+    assert_eq!((&shown["is_running"], &shown["number"]), (&json!(true), &json!(1)), "{shown}");
+    let garbage = gateway.post("/policy/emergency", &[], b"\x83\x00").await;
+    assert_eq!(garbage.status, 400, "{}", garbage.text());
+    assert_eq!(gateway.counted(OFFERS, &["emergency", "in_force"]), 1.0);
+    assert_eq!(gateway.counted(OFFERS, &["emergency", "emergency_stranger"]), 1.0);
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use edge_gateway::metrics::Metrics;
 use edge_gateway::policy::trail::{Ending, Event, Origin, RevokedBy};
 use edge_gateway::policy::{Change, Decider, PolicyHandle, Proposal};
 use ledger_client::fixture::{Hospital, Signer, Site, Stranger, forgeries};
-use ledger_client::verify::{BundleRefusal, verify_bundle};
+use ledger_client::verify::{BundleRefusal, revocation_digest, verify_bundle};
 use prometheus::Registry;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -334,6 +334,7 @@ async fn the_disk_is_written_to_when_something_changes_or_time_has_passed() {
     let running = home.start_at(Arc::clone(&clock));
     let first = home.site.bytes(start);
     accepted(&running.offer(first.clone()).await);
+    clock.store(start + 120, Ordering::SeqCst);
     accepted(&running.offer(home.site.bytes(start + 119)).await);
     running.stop().await;
     assert_eq!(kept(&home), first);
@@ -408,4 +409,115 @@ async fn a_bundle_that_was_overtaken_while_it_was_verified_is_refused() {
     let (proposal, decided) = Proposal::new(change);
     running.proposals.send(Told::Proposal(proposal)).await.ok().unwrap();
     assert_eq!(decided.await.unwrap().unwrap_err().reason(), "header_older");
+}
+
+/// A ledger that is heard of no more: its last header is an hour old.
+async fn stale() -> (Home, Running) {
+    let mut home = Home::new();
+    home.site.revoke(0, 1);
+    let running = home.start();
+    accepted(&running.offer(home.site.bytes(now_s() - 3600)).await);
+    running.tick().await;
+    assert!(!running.fresh.holds() && running.may_open() == 0);
+    (home, running)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emergency_handed_over_under_a_stale_policy_opens_and_waits_for_the_ledger() {
+    let (mut home, running) = stale().await;
+    let rescue = home.rescue.clone();
+    // On the ledger, which nobody can be shown, it would be nothing: it began after the policy had become stale.
+    let signed = home.site.signed_emergency(&rescue, now_s() - 1, now_s() + 3600, 1);
+    accepted(&running.handle.offer_emergency(signed.clone(), Origin::Door).await);
+    assert_eq!(running.may_open(), 1);
+    assert!(matches!(running.trail().last(), Some(Event::EmergencyBegan(_))), "{:?}", running.trail());
+    let mut waiting = running.handle.emergencies();
+    assert_eq!(*waiting.borrow_and_update().as_slice(), *std::slice::from_ref(&signed));
+    // Again, as a sender does that got no answer.
+    accepted(&running.handle.offer_emergency(signed.clone(), Origin::Door).await);
+    let refused = async |signed| running.handle.offer_emergency(signed, Origin::Door).await.refused.unwrap();
+    let city = home.city.clone();
+    let mut number = home.site.signed_emergency(&rescue, now_s(), now_s() + 60, 1);
+    assert_eq!(refused(number.clone()).await, "emergency_number");
+    number.emergency.number = 2;
+    assert_eq!(refused(number).await, "emergency_signature");
+    let stranger = home.site.signed_emergency(&city, now_s(), now_s() + 60, 1);
+    assert_eq!(refused(stranger).await, "emergency_stranger");
+    let long = home.site.signed_emergency(&rescue, now_s(), now_s() + 4 * 3600 + 1, 2);
+    assert_eq!(refused(long).await, "emergency_too_long");
+    let over = home.site.signed_emergency(&rescue, now_s() - 60, now_s() - 1, 2);
+    assert_eq!(refused(over).await, "emergency_not_now");
+    let before = running.metrics.policy_refused.with_label_values(&["emergency_stranger"]).get();
+    assert_eq!((before, waiting.has_changed().unwrap()), (1, false));
+    running.stop().await;
+
+    // It is still in force after a restart, and under a bundle that does not have it.
+    let running = home.start();
+    assert_eq!((running.may_open(), running.handle.emergencies().borrow().len()), (1, 1));
+    accepted(&running.offer(home.site.bytes(now_s())).await);
+    assert_eq!((running.may_open(), running.handle.emergencies().borrow().len()), (1, 1));
+    // The ledger shows it: nothing waits any more, and it goes on as any other.
+    home.site.put_emergency(signed);
+    accepted(&running.offer(home.site.bytes(now_s())).await);
+    assert_eq!((running.may_open(), running.handle.emergencies().borrow().len()), (1, 0));
+    running.stop().await;
+    let running = home.start();
+    assert_eq!((running.may_open(), running.handle.emergencies().borrow().len()), (1, 0));
+    let began = running.trail().iter().filter(|event| matches!(event, Event::EmergencyBegan(_))).count();
+    assert_eq!(began, 1);
+    // A domain that the governors suspend has nothing by it.
+    home.site.register(&rescue, RecipientStatus::Suspended, RecipientKind::Treating, true);
+    home.site.claims.emergencies.clear();
+    accepted(&running.offer(home.site.bytes(now_s())).await);
+    assert_eq!(running.may_open(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_set_back_opens_nothing_until_a_new_header_gives_the_time() {
+    let mut home = Home::new();
+    let clock = Arc::new(AtomicU64::new(now_s()));
+    let running = home.start_at(Arc::clone(&clock));
+    accepted(&running.offer(home.site.bytes(now_s())).await);
+    running.tick().await;
+    let may_open = |running: &Running, now_s| {
+        running.policy().recipients(&Site::PATIENT, DataClass::Vitals, now_s).count()
+    };
+    assert!(running.fresh.holds() && may_open(&running, now_s()) == 1);
+    // Set back by a day, and no header comes any more: whoever did both keeps no revocation from being noticed.
+    let back = now_s() - 86_400;
+    clock.store(back, Ordering::SeqCst);
+    running.tick().await;
+    assert!(!running.fresh.holds() && may_open(&running, back) == 0);
+    assert_eq!(running.trail().iter().filter(|e| matches!(e, Event::StalenessEntered { .. })).count(), 1);
+    running.stop().await;
+    // Begun with that clock, it is the same.
+    let running = home.start_at(clock);
+    assert!(!running.fresh.holds() && may_open(&running, back) == 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_by_keys_that_followed_counts_once_a_bundle_has_shown_them() {
+    let mut home = Home::new();
+    let running = home.start();
+    accepted(&running.offer(home.site.bytes(now_s())).await);
+    let [grant, revoke] = [Signer::of(0x80), Signer::of(0x90)];
+    let by = |key: &Signer, site: &Site| {
+        let mut signed = site.signed_revocation(0, 1);
+        let domain = site.enrolment.pins().unwrap().domain;
+        signed.signature = key.sign(&revocation_digest(&signed.revocation, &domain));
+        signed
+    };
+    let early = running.handle.offer_revocation(by(&revoke, &home.site), Origin::Door).await;
+    assert_eq!(early.refused.as_deref(), Some("revocation_signature"));
+    home.site.rotate(0, 1, [&grant, &revoke], &Site::grant_key(0));
+    accepted(&running.offer(home.site.bytes(now_s())).await);
+    assert_eq!(running.may_open(), 1);
+    accepted(&running.handle.offer_revocation(by(&revoke, &home.site), Origin::Door).await);
+    assert_eq!(running.may_open(), 0);
+    running.stop().await;
+    // It is not forgotten, nor whose key it was.
+    let running = home.start();
+    let waiting = Arc::clone(&running.handle.anchors().borrow());
+    assert_eq!((running.may_open(), waiting.len()), (0, 1));
+    assert_eq!(waiting[0].other_key, grant.address().0, "the new revoke-only key signed");
 }

@@ -16,7 +16,7 @@ use edge_gateway::policy::{Change, PolicyHandle, Proposal};
 use edge_gateway::spool::Limits;
 use edge_gateway::uplink::Uplink;
 use ledger_client::fixture::{self, Site};
-use ledger_client::verify::{verify_bundle, verify_revocation};
+use ledger_client::verify::{NewestKeys, verify_bundle, verify_revocation};
 use pipeline_support::{Gateway, Home, Hospital, NOW_US, Publish, assert_whole};
 use proptest::prelude::*;
 use tokio::sync::{mpsc, oneshot};
@@ -84,7 +84,8 @@ impl Place {
     /// A revocation that no ledger has seen.
     fn hand_over(&mut self, relation: u8, version: u64) {
         let signed = self.site.signed_revocation(relation, version);
-        let by = verify_revocation(&signed, &self.site.enrolment.pins().unwrap()).unwrap();
+        let by =
+            verify_revocation(&signed, &self.site.enrolment.pins().unwrap(), &NewestKeys::default()).unwrap();
         self.decide(Change::Revocation { signed, by });
     }
 

@@ -166,7 +166,7 @@ impl Session {
             match self.next().await {
                 Frame::Verdict(verdict) => return (verdict, anchors),
                 Frame::Anchor(anchor) => anchors.push(anchor),
-                other @ (Frame::Watch(_) | Frame::Bundle(_) | Frame::Revocation(_)) => {
+                other @ (Frame::Watch(_) | Frame::Bundle(_) | Frame::Revocation(_) | Frame::Emergency(_)) => {
                     panic!("{other:?} is not a gateway's")
                 }
             }

@@ -8,6 +8,7 @@ mod address;
 mod anchor;
 mod bundle;
 mod eip712;
+mod emergency;
 mod governed;
 mod header;
 mod pins;
@@ -22,13 +23,14 @@ pub mod words;
 pub use address::{Address, AddressError};
 pub use anchor::{Anchor, SignedAnchor};
 pub use bundle::{
-    EMERGENCY_MAX_S, HEADER_AHEAD_MAX_S, RevocationSigner, VerifiedBundle, bundle_number, verify_bundle,
-    verify_revocation,
+    EMERGENCY_MAX_S, HEADER_AHEAD_MAX_S, RevocationSigner, RevokedWith, VerifiedBundle, bundle_number,
+    emergency_numbers, verify_bundle, verify_revocation,
 };
 pub use eip712::{
     DOMAIN_NAME, DOMAIN_VERSION, Domain, binding_digest, command_digest, emergency_digest, grant_digest,
     participant_key_digest, revocation_digest,
 };
+pub use emergency::{EMERGENCY_AHEAD_MAX_S, EmergencyRefusal, verify_emergency};
 pub use governed::{
     CouncilChange, GOVERNORS_MAX, ParticipantChange, kind_number, objection_digest, review_digest,
     status_number,
@@ -43,7 +45,7 @@ pub use pins::{
 };
 pub use refusal::{BundleRefusal, ClaimPath, ProofError, RevocationRefusal, SignerError};
 pub use signature::{SignatureError, signer};
-pub use succession::{NextKeys, custodians_commitment, custody_digest};
+pub use succession::{NewestKeys, NextKeys, custodians_commitment, custody_digest};
 pub use trie::{EMPTY_ROOT, NODE_BYTES_MAX, NODES_MAX, NodePool, TrieError};
 
 #[cfg(any(test, feature = "fixture"))]

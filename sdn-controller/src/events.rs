@@ -43,6 +43,8 @@ pub enum Kind {
     Verdict,
     /// A revocation was relayed.
     Revocation,
+    /// An emergency that a gateway took was relayed.
+    Emergency,
     /// The ledger answers again, or no more.
     Ledger,
 }

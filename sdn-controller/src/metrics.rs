@@ -44,6 +44,8 @@ pub struct Metrics {
     pub verdicts: IntCounterVec,
     /// `caregate_controller_revocations_total{outcome}`
     pub revocations: IntCounterVec,
+    /// `caregate_controller_emergencies_total{outcome}`
+    pub emergencies: IntCounterVec,
 }
 
 impl Metrics {
@@ -120,6 +122,7 @@ impl Metrics {
             bundles: counters("bundles_total", "Policy bundles sent, or why there was none.", "outcome")?,
             verdicts: counters("verdicts_total", "What gateways said of bundles.", "reason")?,
             revocations: counters("revocations_total", "Revocations relayed, by outcome.", "outcome")?,
+            emergencies: counters("emergencies_total", "Emergencies relayed, by outcome.", "outcome")?,
         })
     }
 }

@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use caregate_host::clock;
 use caregate_protocol::policy::delivery::{Anchor, Watch};
-use caregate_protocol::policy::{PolicyBundle, SignedRevocation};
-use ledger_client::verify::{Address, Domain, revocation_digest, signer, slots};
+use caregate_protocol::policy::{PolicyBundle, SignedEmergency, SignedRevocation};
+use ledger_client::verify::{Address, emergency_digest, revocation_digest, signer, slots};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -34,7 +34,7 @@ use crate::metrics::Metrics;
 pub use gateways::{GATEWAYS_MAX, Gateways};
 pub use ledger::{Failure, Followed, Head, Ledger, LedgerFuture, Status};
 pub use relay::{PENDING_MAX, RelayError};
-pub use schedule::{BUNDLE_INTERVAL, Schedule};
+pub use schedule::{BUNDLE_INTERVAL, Schedule, moment};
 pub use server::{ServeError, bind, serve};
 use waiting::KeepError;
 pub use waiting::Waiting;
@@ -42,6 +42,10 @@ pub use waiting::Waiting;
 /// Bundles that are made at once: each asks the ledger for up to some hundred proofs, and gateways that all come back at once, or
 /// one that comes again and again, must leave it time for others.
 const MAKING_MAX: usize = 8;
+/// Of those, bundles that only say that nothing has changed: a gateway for which something has need not wait for a thousand of them.
+const QUIET_MAX: usize = 6;
+/// Emergencies on their way to the ledger at once; gateways repeat what finds no place.
+const ANCHORING_MAX: usize = 4;
 /// Between two looks at how old the gateways' policy is.
 const AGE_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -53,6 +57,8 @@ pub struct Policy {
     relay: mpsc::Sender<Anchor>,
     waiting: Arc<Waiting>,
     making: Arc<Semaphore>,
+    quiet: Arc<Semaphore>,
+    anchoring: Arc<Semaphore>,
     metrics: Metrics,
     events: Events,
 }
@@ -69,8 +75,10 @@ impl Policy {
     ) -> Self {
         let (relay, anchors) = mpsc::channel(PENDING_MAX);
         let making = Arc::new(Semaphore::new(MAKING_MAX));
+        let (quiet, anchoring) =
+            (Arc::new(Semaphore::new(QUIET_MAX)), Arc::new(Semaphore::new(ANCHORING_MAX)));
         let (gateways, waiting) = (Arc::default(), Arc::new(waiting));
-        let policy = Self { ledger, gateways, relay, waiting, making, metrics, events };
+        let policy = Self { ledger, gateways, relay, waiting, making, quiet, anchoring, metrics, events };
         tokio::spawn(relay::run(policy.clone(), anchors, shutdown.clone()));
         tokio::spawn(policy.clone().watch_ledger(shutdown.clone()));
         policy
@@ -103,9 +111,10 @@ impl Policy {
         }
     }
 
-    /// A bundle of the newest block for who watches this, when it is its turn.
-    pub(crate) async fn bundle(&self, watch: &Watch) -> Result<PolicyBundle, Failure> {
-        // The semaphore is never closed.
+    /// A bundle of the newest block for who watches this, when it is its turn: at once where something of it has changed.
+    pub(crate) async fn bundle(&self, watch: &Watch, is_changed: bool) -> Result<PolicyBundle, Failure> {
+        // The semaphores are never closed.
+        let _quiet = if is_changed { None } else { Some(self.quiet.acquire().await) };
         let _turn = self.making.acquire().await;
         self.ledger.bundle(watch).await
     }
@@ -122,7 +131,7 @@ impl Policy {
     /// As [`Self::relay`], from the gateway of this name, which has it.
     pub(crate) async fn take(&self, anchor: Anchor, from: Option<&str>) -> Result<usize, RelayError> {
         let counted = |outcome: &str| self.metrics.revocations.with_label_values(&[outcome]).inc();
-        if !is_signed(&anchor, &self.ledger.domain()) {
+        if !self.is_signed(&anchor) {
             counted("signature");
             return Err(RelayError::Signature);
         }
@@ -139,6 +148,46 @@ impl Policy {
             self.events.push(Kind::Revocation, "revocation", format!("taken, handed to {reached} gateways"));
         }
         Ok(reached)
+    }
+
+    /// Whether a key of the relationship signed: the signer and the other key make up its name, or the ledger says that it handed on to the
+    /// signer.
+    fn is_signed(&self, anchor: &Anchor) -> bool {
+        let Anchor { revocation, other_key } = anchor;
+        let (relationship, other) = (revocation.revocation.relationship, Address(*other_key));
+        let digest = revocation_digest(&revocation.revocation, &self.ledger.domain());
+        signer(&digest, &revocation.signature).is_ok_and(|signer| {
+            slots::relationship(&signer, &other) == relationship
+                || slots::relationship(&other, &signer) == relationship
+                || self.ledger.has_handed_on_to(&relationship, &signer)
+        })
+    }
+
+    /// An emergency that a gateway took, for the ledger. Nothing is kept here: the gateway repeats it until a bundle shows it.
+    pub(crate) fn take_emergency(&self, signed: SignedEmergency) {
+        let counted = |outcome: &str| self.metrics.emergencies.with_label_values(&[outcome]).inc();
+        let digest = emergency_digest(&signed.emergency, &self.ledger.domain());
+        let domain = Address(signed.emergency.domain.0);
+        if signer(&digest, &signed.signature) != Ok(domain) {
+            return counted("signature");
+        }
+        let Ok(turn) = Arc::clone(&self.anchoring).try_acquire_owned() else { return counted("busy") };
+        let policy = self.clone();
+        tokio::spawn(async move {
+            let sent = policy.ledger.open_emergency(&signed).await;
+            drop(turn);
+            let outcome = sent.as_ref().map_or_else(|failure| failure.reason, |()| "anchored");
+            policy.metrics.emergencies.with_label_values(&[outcome]).inc();
+            match sent {
+                Ok(()) => policy.events.push(Kind::Emergency, "emergency", "is on the ledger"),
+                Err(failure) => {
+                    tracing::warn!(error = failure.text, "an emergency is not on the ledger");
+                    if failure.is_final {
+                        policy.events.push(Kind::Emergency, "emergency", failure.text);
+                    }
+                }
+            }
+        });
     }
 
     async fn keep(&self, anchor: &Anchor) -> Result<(), RelayError> {
@@ -191,15 +240,4 @@ impl Policy {
             },
         })
     }
-}
-
-/// Whether a key of the relationship signed: the signer and the other key make up its name.
-fn is_signed(anchor: &Anchor, domain: &Domain) -> bool {
-    let Anchor { revocation, other_key } = anchor;
-    let (relationship, other) = (revocation.revocation.relationship, Address(*other_key));
-    let digest = revocation_digest(&revocation.revocation, domain);
-    signer(&digest, &revocation.signature).is_ok_and(|signer| {
-        slots::relationship(&signer, &other) == relationship
-            || slots::relationship(&other, &signer) == relationship
-    })
 }

@@ -48,7 +48,8 @@ enum Name {
     Datapath,
     /// Of `datapath`, flows taken per second alone: our switch and Open vSwitch.
     FlowMods,
-    /// Policy: a grant's proof at a gateway, a wrap, grants per second into the embedded ledger, its restart with 100,000 consents.
+    /// Policy: a grant's proof at a gateway, a wrap, grants per second into the embedded ledger, its restart with 100,000 consents,
+    /// revocations among 1, 100 and 1,000 gateways, the verifier's size.
     Policy,
     /// What sensors feel of a flood on their port: with our filter, with nftables, with none.
     Flood,
@@ -84,12 +85,24 @@ fn spool(json: bool) -> anyhow::Result<()> {
     measured(json, "edge-gateway", "spool")
 }
 
+/// The ledger and one grant; then revocations among gateways, with the ledger as a process; then the verifier's size.
 fn policy(json: bool) -> anyhow::Result<()> {
-    measured(json, "ledger-node", "policy")
+    build::cargo(&["ledger-node"])?;
+    let mut out = measure("ledger-node", "policy")?;
+    for part in [measure("sdn-controller", "revocation")?, verifier_bytes()?] {
+        for (field, value) in part.as_object().into_iter().flatten() {
+            out[field] = value.clone();
+        }
+    }
+    print(json, &out)
 }
 
 /// A bench of a package, which prints one JSON object last.
 fn measured(json: bool, package: &str, bench: &str) -> anyhow::Result<()> {
+    print(json, &measure(package, bench)?)
+}
+
+fn measure(package: &str, bench: &str) -> anyhow::Result<Value> {
     say("bench: building, then measuring for some minutes");
     let output = cargo()
         .args(["bench", "--package", package, "--bench", bench])
@@ -101,7 +114,20 @@ fn measured(json: bool, package: &str, bench: &str) -> anyhow::Result<()> {
         bail!("the bench ended with {}: {text}", output.status);
     }
     let last = text.lines().last().context("the bench said nothing")?;
-    print(json, &serde_json::from_str(last).with_context(|| format!("not JSON: {last}"))?)
+    serde_json::from_str(last).with_context(|| format!("not JSON: {last}"))
+}
+
+/// Two programs of the gateway's profile, which differ by the verifier alone.
+fn verifier_bytes() -> anyhow::Result<Value> {
+    const WITH: &str = "size_with_verifier";
+    const WITHOUT: &str = "size_without_verifier";
+    say("bench: two programs, with the verifier and without");
+    let mut command = cargo();
+    command.args(["build", "--release", "--package", "ledger-client", "--example", WITH, "--example", WITHOUT]);
+    build::run(command.current_dir(build::root()?))?;
+    let examples = build::binaries()?.join("examples");
+    let bytes = |name: &str| std::fs::metadata(examples.join(name)).map(|file| file.len());
+    Ok(json!({ "verifier_bytes": bytes(WITH)?.saturating_sub(bytes(WITHOUT)?) }))
 }
 
 /// Packages of the switch, and of what measures it.

@@ -121,6 +121,7 @@ fn steps() -> Vec<Step> {
         }),
         step("FHIR validator: packages", || build::npm_packages("tests/fhir").map(drop)),
         step("MQTT clients: packages", interop::mqtt_clients),
+        step("other cryptography: packages", interop::key_peers),
         step("lints", || {
             in_root(cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
             // Not among all targets, since it is not run unasked.

@@ -1,5 +1,5 @@
-//! `cargo xtask interop`: controllers that others wrote drive our switch, and MQTT clients that others wrote our MQTT server
-//! (`tests/interop/README.md`).
+//! `cargo xtask interop`: controllers that others wrote drive our switch, MQTT clients that others wrote our MQTT server, and cryptography
+//! that others wrote opens what we seal (`tests/interop/README.md`).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +14,8 @@ const ENVIRONMENTS: [&str; 2] = ["os-ken", "faucet"];
 
 /// Folder of the MQTT clients' scripts and of what pins their packages.
 const MQTT_FOLDER: &str = "tests/interop/mqtt";
+/// As [`MQTT_FOLDER`], of other implementations of what seals.
+const KEYS_FOLDER: &str = "tests/interop/keys";
 
 /// Run controllers that others wrote (os-ken, Faucet) against our switch and Open vSwitch, with hosts that talk across it.
 ///
@@ -23,6 +25,9 @@ pub(crate) struct InteropArgs {
     /// Run MQTT clients (paho, MQTT.js, mosquitto, rumqttc) against our MQTT server instead; needs no root.
     #[arg(long)]
     mqtt: bool,
+    /// Hold keys, segments and wraps against Python's cryptography and npm's @hpke/core instead; needs no root.
+    #[arg(long, conflicts_with = "mqtt")]
+    keys: bool,
     /// Only cases that have this in their name.
     only: Option<String>,
 }
@@ -34,6 +39,9 @@ pub(crate) struct InteropArgs {
 pub(crate) fn run(args: &InteropArgs) -> anyhow::Result<()> {
     if args.mqtt {
         return run_mqtt(args);
+    }
+    if args.keys {
+        return run_keys(args);
     }
     setup::ensure_tools(&[setup::INTEROP])?;
     let folder = environments()?;
@@ -56,6 +64,23 @@ fn run_mqtt(args: &InteropArgs) -> anyhow::Result<()> {
     test.args(["test", "--release", "--package", "edge-gateway", "--test", "mqtt_interop", "--"]);
     test.args(["--nocapture"]).args(&args.only).current_dir(build::root()?);
     build::run(&mut test)
+}
+
+fn run_keys(args: &InteropArgs) -> anyhow::Result<()> {
+    setup::ensure(&[setup::TESTS])?;
+    key_peers()?;
+    let mut test = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    test.args(["test", "--release", "--package", "caregate-protocol", "--test", "keys_foreign", "--"]);
+    build::run(test.args(&args.only).current_dir(build::root()?))
+}
+
+/// Installs cryptography (PyPI, by hash) and @hpke/core (npm, by its lock file), where they have changed since they were.
+///
+/// # Errors
+/// What can't be installed.
+pub(crate) fn key_peers() -> anyhow::Result<()> {
+    install(&environments()?.join("keys"), &build::root()?.join(KEYS_FOLDER).join("cryptography.txt"))?;
+    build::npm_packages(KEYS_FOLDER).map(drop)
 }
 
 /// Installs paho (PyPI, by hash) and MQTT.js (npm, by its lock file), where they have changed since they were.

@@ -1,20 +1,17 @@
 //! `wallet grant`, `wallet revoke`, `wallet sign-revocation`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use anyhow::Context as _;
 use caregate_host::key_file::{self, Existing};
 use caregate_protocol::policy::SignedRevocation;
 use clap::{Args, ValueEnum};
-use hyper::{Method, StatusCode};
 use ledger_chain::Chain;
 use ledger_client::wallet::{RelationshipKeys, Terms};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::file::{KeystoreArgs, Open};
 use crate::args::{class_names, hex0x, now_s, parse_classes, parse_purposes, purpose_names, utc};
-use crate::http::{Ask, Server};
+use crate::door::DoorArgs;
 use crate::ledger::{NodeArgs, mined};
 use crate::outcome::{Done, Failure, Outcome, say};
 
@@ -73,17 +70,6 @@ pub(super) struct RevokeArgs {
     /// End the relationship: no later grant of it counts either, and a new one needs `wallet relationship` with another label
     #[arg(long)]
     for_good: bool,
-}
-
-/// A gateway's local door.
-#[derive(Debug, Args)]
-struct DoorArgs {
-    /// The gateway's local door: http://… or https://…
-    #[arg(long, value_name = "URL")]
-    gateway: Option<String>,
-    /// The CAs that an https:// door's certificate may come from (PEM)
-    #[arg(long, value_name = "FILE")]
-    gateway_ca: Option<PathBuf>,
 }
 
 /// Sign a revocation of every grant so far into a file, for whoever carries it
@@ -197,7 +183,7 @@ pub(super) async fn revoke(arguments: &RevokeArgs) -> Outcome {
     });
     let mut text = format!("revoked: every grant to {} {}", arguments.label, up_to(version));
     if let Some(url) = &arguments.door.gateway {
-        let verdict = hand_over(url, &arguments.door, &signed).await?;
+        let verdict = arguments.door.hand_over(url, "revocation", signed.encode()).await?;
         text.push_str("; in force at the gateway");
         done["gateway"] = verdict;
     }
@@ -227,33 +213,6 @@ pub(super) async fn revoke(arguments: &RevokeArgs) -> Outcome {
 
 fn up_to(version: u64) -> String {
     if version == u64::MAX { "for good".to_owned() } else { format!("up to version {version}") }
-}
-
-/// Hands a revocation to a gateway's local door.
-async fn hand_over(url: &str, door: &DoorArgs, signed: &SignedRevocation) -> Result<Value, Failure> {
-    let server = Server::new(url, || door_tls(door))?;
-    let body = Some(("application/cbor", signed.encode()));
-    let ask = Ask { method: Method::POST, path: "/policy/revocation", body, ..Ask::default() };
-    let answer = server.exchange(ask).await?;
-    let verdict = answer.json();
-    match (answer.status, verdict["refused"].as_str()) {
-        (StatusCode::OK, None) => Ok(verdict),
-        (_, Some(reason)) => {
-            Err(Failure::refused(format_args!("the gateway refuses the revocation: {reason}"), reason))
-        }
-        (status, None) => {
-            let detail = verdict["error"].as_str().unwrap_or("no reason given");
-            Err(Failure::refused(
-                format_args!("the gateway answers with status {status}: {detail}"),
-                status.as_u16(),
-            ))
-        }
-    }
-}
-
-fn door_tls(door: &DoorArgs) -> anyhow::Result<Arc<rustls::ClientConfig>> {
-    let ca = door.gateway_ca.as_deref().context("an https:// door needs --gateway-ca")?;
-    crate::http::with_ca(ca)
 }
 
 pub(super) fn sign_revocation(arguments: &SignRevocationArgs) -> Outcome {

@@ -157,6 +157,60 @@ async fn a_revocation_handed_to_the_gateway_holds_without_the_ledger() {
     assert_eq!(refused.refused(), "not_pinned");
 }
 
+#[tokio::test]
+async fn an_emergency_handed_to_the_gateway_holds_without_the_ledger() {
+    let node = Node::start();
+    let wallet = patient(&node);
+    let rescue = node.hospital("rescue", &["--emergency"]);
+    let pseudonym = wallet.call("show", &[]).done()["pseudonym"].as_str().unwrap().to_owned();
+    let gateway = Gateway::start(&node);
+    let open = |name: &str, minutes: &str| {
+        let (key, opening) =
+            (node.path(&format!("{name}.key")), node.path(&format!("{name}-{minutes}.json")));
+        let rpc = "http://127.0.0.1:1";
+        let words = [
+            "emergency",
+            "open",
+            "--rpc",
+            rpc,
+            "--chain-id",
+            "4711",
+            "--contract",
+            &node.contract,
+            "--domain-key",
+            &key,
+            "--pseudonym",
+            &pseudonym,
+            "--clinician",
+            "Dr Example",
+            "--reason",
+            "found unconscious at home",
+            "--minutes",
+            minutes,
+            "--opening",
+            &opening,
+            "--gateway",
+            &gateway.door,
+        ];
+        call(&words)
+    };
+    assert_eq!(open("rescue", "1").refused(), "emergency_stranger", "no header has said who may");
+    let config = ChainConfig::new(&node.rpc, 4711, node.contract.parse().unwrap());
+    let follower = Follower::start(Chain::connect(config).await.unwrap(), CancellationToken::new());
+    follower.heads().wait_for(Option::is_some).await.unwrap();
+    let bundle = follower.bundle(&watch(&node.dir.path().join("enrolment.toml"))).await.unwrap();
+    assert_eq!(gateway.offer(&bundle.encode())["refused"], Value::Null);
+
+    let opened = open("rescue", "30").done();
+    assert_eq!((&opened["domain"], &opened["gateway"]["refused"]), (&rescue.as_str().into(), &Value::Null));
+    assert!(opened.get("ledger").is_none() && Path::new(opened["opening"].as_str().unwrap()).is_file());
+    assert!(!node.ledger("audit", &[]).stdout.contains("EmergencyOpened"));
+    // The hospital treats, and may not break the glass.
+    assert_eq!(open("hospital", "30").refused(), "emergency_stranger");
+    let log = std::fs::read_to_string(node.path("gateway.log")).unwrap();
+    assert!(!log.contains(&pseudonym) && !log.contains("unconscious"), "{log}");
+}
+
 #[test]
 fn the_inventory_is_shown_to_who_has_the_code() {
     let node = Node::start();

@@ -10,7 +10,7 @@ use caregate_protocol::id::{DataClass, PatientId};
 use caregate_protocol::policy::{Floors, SignedRevocation};
 use ledger_chain::{Chain, ChainConfig, Follower};
 use ledger_client::revoke::{RevokeKeyFile, RevokeKeys};
-use ledger_client::verify::{Enrolment, verify_bundle, verify_revocation};
+use ledger_client::verify::{Enrolment, NewestKeys, verify_bundle, verify_revocation};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -156,7 +156,7 @@ fn a_signed_revocation_is_what_a_gateway_takes() {
     let signed = wallet.call("sign-revocation", &["--label", "City", "--out", &cbor]).done();
     let revocation = SignedRevocation::decode(&std::fs::read(&cbor).unwrap()).unwrap();
     let pins = enrolment(&node).pins().unwrap();
-    verify_revocation(&revocation, &pins).unwrap();
+    verify_revocation(&revocation, &pins, &NewestKeys::default()).unwrap();
     assert_eq!(signed["version"], 1);
     wallet.call("sign-revocation", &["--label", "City", "--out", &json, "--format", "json"]).done();
     let file: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();

@@ -17,7 +17,9 @@ use axum::{Extension, Router};
 use caregate_host::{clock, origin};
 use caregate_protocol::alarm::view::PatientView;
 use caregate_protocol::policy::delivery::Verdict;
-use caregate_protocol::policy::{Mac, RelationshipId, Revocation, SignedRevocation, VerifiedPolicy};
+use caregate_protocol::policy::{
+    Mac, RelationshipId, Revocation, SignedEmergency, SignedRevocation, VerifiedPolicy,
+};
 use ledger_client::revoke::RevokeKeys;
 use ledger_client::verify::Pins;
 use serde::de::DeserializeOwned;
@@ -60,6 +62,8 @@ pub trait PolicySide: Send + Sync + 'static {
     fn offer_bundle(&self, bytes: Vec<u8>) -> impl Future<Output = Verdict> + Send;
     /// Holds a revocation against the pins, puts it in force, and sees that the ledger gets it.
     fn offer_revocation(&self, signed: SignedRevocation) -> impl Future<Output = Verdict> + Send;
+    /// Holds an emergency against the pins and the policy in force, puts it in force, and sees that the ledger gets it.
+    fn offer_emergency(&self, signed: SignedEmergency) -> impl Future<Output = Verdict> + Send;
     /// What came into force and what was refused, the newest first.
     fn trail(&self) -> Vec<TrailLine>;
 }
@@ -100,6 +104,7 @@ type Shelf<P> = State<Arc<App<P>>>;
 pub fn router<P: PolicySide>(app: Arc<App<P>>) -> Router {
     let offers = Router::new()
         .route("/policy/bundle", post(offers::bundle::<P>))
+        .route("/policy/emergency", post(offers::emergency::<P>))
         .route("/policy/revocation", post(offers::revocation::<P>));
     Router::new()
         .route("/", get(page::index))

@@ -21,5 +21,5 @@ pub use login::{
     AGE_MAX, AccessCodeEntry, AccessCodeError, COOKIE, IDLE_MAX, Login, LoginError, SESSIONS_MAX,
 };
 pub use metrics::LocalMetrics;
-pub use offers::{OFFERS_MAX, Offers, REVOCATION_BYTES_MAX};
+pub use offers::{MESSAGE_BYTES_MAX, OFFERS_MAX, Offers};
 pub use start::{Behind, LocalEntry, Material, open};

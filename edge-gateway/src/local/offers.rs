@@ -1,5 +1,5 @@
-//! `POST /policy/bundle` and `POST /policy/revocation`: policy by any path. No login: both carry their own authority, and whoever
-//! hands them in learns only whether they count.
+//! `POST /policy/bundle`, `/policy/revocation` and `/policy/emergency`: policy by any path. No login: each carries its own authority, and
+//! whoever hands it in learns only whether it counts.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -12,8 +12,9 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use caregate_host::clock;
-use caregate_protocol::policy::delivery::Verdict;
-use caregate_protocol::policy::{BUNDLE_BYTES_MAX, SignedRevocation};
+use caregate_protocol::cbor::CborError;
+use caregate_protocol::policy::delivery::{EMERGENCY_BYTES_MAX, Verdict};
+use caregate_protocol::policy::{BUNDLE_BYTES_MAX, SignedEmergency, SignedRevocation};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::door::{App, json, problem, too_often};
@@ -21,20 +22,20 @@ use super::pace::{self, Pace};
 
 /// Bundles being read or verified at once: each takes a MiB, and a processor for up to 300 ms.
 pub const OFFERS_MAX: usize = 4;
-/// Longest revocation: its CBOR has 112 bytes.
-pub const REVOCATION_BYTES_MAX: usize = 256;
+/// Longest message alone: a revocation's CBOR has 112 bytes, an emergency's 260 at most.
+pub const MESSAGE_BYTES_MAX: usize = EMERGENCY_BYTES_MAX;
 /// Time in which a body must be here: a MiB over a bad link.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bundles of one address at once, and then one in so long: a controller has one each ten seconds.
 const BUNDLES: (u32, Duration) = (5, Duration::from_secs(2));
-/// Revocations of one address at once, and then one in so long: a wallet ends all of a patient's relationships in one go.
-const REVOCATIONS: (u32, Duration) = (64, Duration::from_millis(250));
+/// Revocations and emergencies of one address at once, and then one in so long: a wallet ends all of a patient's relationships in one go.
+const MESSAGES: (u32, Duration) = (64, Duration::from_millis(250));
 
-/// What bounds the two routes.
+/// What bounds the routes.
 #[derive(Debug)]
 pub struct Offers {
     bundles: Mutex<Pace>,
-    revocations: Mutex<Pace>,
+    messages: Mutex<Pace>,
     places: Arc<Semaphore>,
     /// Addresses with a bundle under way: one each, so that a slow sender holds one place and not all.
     senders: Arc<Mutex<HashSet<IpAddr>>>,
@@ -44,7 +45,7 @@ impl Default for Offers {
     fn default() -> Self {
         Self {
             bundles: Mutex::new(Pace::new(BUNDLES.0, BUNDLES.1)),
-            revocations: Mutex::new(Pace::new(REVOCATIONS.0, REVOCATIONS.1)),
+            messages: Mutex::new(Pace::new(MESSAGES.0, MESSAGES.1)),
             places: Arc::new(Semaphore::new(OFFERS_MAX)),
             senders: Arc::default(),
         }
@@ -133,26 +134,48 @@ pub(super) async fn revocation<P: super::PolicySide>(
     Extension(ConnectInfo(peer)): Extension<ConnectInfo<SocketAddr>>,
     body: Body,
 ) -> Response {
-    let count = |outcome: &str| app.metrics.offers.with_label_values(&["revocation", outcome]).inc();
-    if let Err(left) = take(&app.offers.revocations, peer.ip()) {
-        count("too_often");
-        return too_often(left);
+    match message(&app, "revocation", peer.ip(), body, SignedRevocation::decode).await {
+        Ok(signed) => said(&app, "revocation", &app.policy.offer_revocation(signed).await),
+        Err(response) => *response,
     }
-    let bytes = match read(body, REVOCATION_BYTES_MAX).await {
-        Ok(bytes) => bytes,
-        Err((status, reason)) => {
-            count(reason);
-            return refused("revocation", status, reason);
-        }
-    };
-    let signed = match SignedRevocation::decode(&bytes) {
-        Ok(signed) => signed,
-        Err(error) => {
-            count(error.reason());
-            return problem(StatusCode::BAD_REQUEST, format!("revocation: {error}"));
-        }
-    };
-    let verdict = app.policy.offer_revocation(signed).await;
-    count(verdict.refused.as_deref().unwrap_or("in_force"));
-    answered(&verdict)
+}
+
+pub(super) async fn emergency<P: super::PolicySide>(
+    State(app): State<Arc<App<P>>>,
+    Extension(ConnectInfo(peer)): Extension<ConnectInfo<SocketAddr>>,
+    body: Body,
+) -> Response {
+    match message(&app, "emergency", peer.ip(), body, SignedEmergency::decode).await {
+        Ok(signed) => said(&app, "emergency", &app.policy.offer_emergency(signed).await),
+        Err(response) => *response,
+    }
+}
+
+/// Reads a signed message alone, at its pace.
+async fn message<P, T>(
+    app: &App<P>,
+    kind: &'static str,
+    peer: IpAddr,
+    body: Body,
+    decode: impl FnOnce(&[u8]) -> Result<T, CborError>,
+) -> Result<T, Box<Response>> {
+    let count = |outcome: &str| app.metrics.offers.with_label_values(&[kind, outcome]).inc();
+    if let Err(left) = take(&app.offers.messages, peer) {
+        count("too_often");
+        return Err(Box::new(too_often(left)));
+    }
+    let bytes = read(body, MESSAGE_BYTES_MAX).await.map_err(|(status, reason)| {
+        count(reason);
+        Box::new(refused(kind, status, reason))
+    })?;
+    decode(&bytes).map_err(|error| {
+        count(error.reason());
+        Box::new(problem(StatusCode::BAD_REQUEST, format!("{kind}: {error}")))
+    })
+}
+
+/// What became of it.
+fn said<P>(app: &App<P>, kind: &'static str, verdict: &Verdict) -> Response {
+    app.metrics.offers.with_label_values(&[kind, verdict.refused.as_deref().unwrap_or("in_force")]).inc();
+    answered(verdict)
 }

@@ -241,7 +241,7 @@ impl Facts<'_> {
                 patient: self.number_of(&access.patient),
                 domain: emergency.domain,
                 label: self.label_of(&access.patient, &emergency.domain),
-                is_running: self.policy.emergency_holds(emergency, now_s),
+                is_running: self.policy.emergency_holds(access, now_s),
                 from_s: emergency.from,
                 until_s: emergency.until,
                 number: emergency.number,

@@ -4,6 +4,8 @@
 //! A bundle of the same claims and epoch as the one on disk, under a younger header, is not written each time: it would say the same
 //! after a restart, and flash wears out.
 
+mod direct;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -11,11 +13,12 @@ use caregate_host::admin::Condition;
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::policy::delivery::Anchor;
 use caregate_protocol::policy::{
-    AdmissionError, BoundDevice, Claims, Floors, Freshness, HeaderFloor, RelationshipId, SignedRevocation,
-    VerifiedPolicy,
+    AdmissionError, BoundDevice, Claims, EmergencyAccess, Floors, Freshness, HeaderFloor, Pseudonym,
+    RelationshipId, SignedEmergency, SignedRevocation, VerifiedPolicy,
 };
 use ledger_client::verify::{
-    BundleRefusal, Pins, RevocationSigner, VerifiedBundle, verify_bundle, verify_revocation,
+    BundleRefusal, EmergencyRefusal, NewestKeys, Pins, RevokedWith, VerifiedBundle, verify_bundle,
+    verify_revocation,
 };
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
@@ -29,6 +32,8 @@ use crate::metrics::Metrics;
 /// A policy that is otherwise unchanged is written again when it has become younger by this part of the age at which it is stale:
 /// after a restart without a controller most of that time is still ahead, and a flash is written to every two minutes at most.
 const KEPT_PARTS: u64 = 5;
+/// Emergencies that wait for the ledger: as many as one bundle has, of each of a few patients at once.
+pub const DIRECT_MAX: usize = 256;
 
 /// Why a proposal was refused; the policy before stays in force.
 #[derive(Debug, Error)]
@@ -39,6 +44,12 @@ pub enum DecisionError {
     /// A bundle would.
     #[error(transparent)]
     Bundle(#[from] BundleRefusal),
+    /// A later one of its domain came in between.
+    #[error(transparent)]
+    Emergency(#[from] EmergencyRefusal),
+    /// More emergencies wait for the ledger than [`DIRECT_MAX`].
+    #[error("{DIRECT_MAX} emergencies wait for the ledger already")]
+    TooMany,
     /// It could not be kept.
     #[error("keys: {0}")]
     Keys(#[from] KeyStoreError),
@@ -54,6 +65,8 @@ impl DecisionError {
         match self {
             Self::Admission(_) => "went_back",
             Self::Bundle(refusal) => refusal.reason(),
+            Self::Emergency(refusal) => refusal.reason(),
+            Self::TooMany => "too_many",
             Self::Keys(_) => "keys",
             Self::Stopping => "stopping",
         }
@@ -77,7 +90,14 @@ pub enum Change {
         /// What was signed.
         signed: SignedRevocation,
         /// With which key.
-        by: RevocationSigner,
+        by: RevokedWith,
+    },
+    /// An emergency alone.
+    Emergency {
+        /// What was signed.
+        signed: Box<SignedEmergency>,
+        /// Whose.
+        access: Box<EmergencyAccess>,
     },
 }
 
@@ -119,6 +139,10 @@ pub struct Outputs {
     pub floors: watch::Receiver<Arc<Floors>>,
     /// Revocations that the ledger has yet to get.
     pub anchors: watch::Receiver<Arc<Vec<Anchor>>>,
+    /// Emergencies that the ledger has yet to get.
+    pub emergencies: watch::Receiver<Arc<Vec<SignedEmergency>>>,
+    /// Newest keys of relationships that have handed on.
+    pub keys: watch::Receiver<Arc<NewestKeys>>,
     /// Bound devices; changes only when the set does.
     pub devices: watch::Receiver<Arc<Vec<BoundDevice>>>,
 }
@@ -128,6 +152,8 @@ struct Senders {
     policy: watch::Sender<Arc<VerifiedPolicy>>,
     floors: watch::Sender<Arc<Floors>>,
     anchors: watch::Sender<Arc<Vec<Anchor>>>,
+    emergencies: watch::Sender<Arc<Vec<SignedEmergency>>>,
+    keys: watch::Sender<Arc<NewestKeys>>,
     devices: watch::Sender<Arc<Vec<BoundDevice>>>,
 }
 
@@ -144,6 +170,9 @@ pub struct Decider {
     /// The header floor on disk: that of the bundle there, which must not be behind it.
     header_kept: HeaderFloor,
     anchors: BTreeMap<RelationshipId, Anchor>,
+    /// Emergencies that were handed over here and that the ledger has not shown, whether they hold or not; at most [`DIRECT_MAX`].
+    direct: BTreeMap<(Pseudonym, RecipientId), SignedEmergency>,
+    keys: Arc<NewestKeys>,
     /// Highest revoked versions that the ledger has shown.
     shown: BTreeMap<RelationshipId, u64>,
     snapshot: Snapshot,
@@ -169,6 +198,8 @@ impl Decider {
             policy: watch::Sender::new(Arc::new(VerifiedPolicy::none())),
             floors: watch::Sender::new(Arc::clone(&floors)),
             anchors: watch::Sender::new(Arc::default()),
+            emergencies: watch::Sender::new(Arc::default()),
+            keys: watch::Sender::new(Arc::default()),
             devices: watch::Sender::new(Arc::default()),
         };
         let mut decider = Self {
@@ -180,6 +211,8 @@ impl Decider {
             policy: None,
             kept: None,
             anchors: BTreeMap::new(),
+            direct: BTreeMap::new(),
+            keys: Arc::default(),
             shown: BTreeMap::new(),
             snapshot: Snapshot::default(),
             senders,
@@ -193,23 +226,17 @@ impl Decider {
 
     /// What the store held at the end of the process before.
     fn take_up(&mut self, pins: &Pins, now_s: u64) -> Result<(), KeyStoreError> {
-        for (relationship, signed) in self.store.anchors()? {
-            match verify_revocation(&signed, pins) {
-                Ok(by) => {
-                    self.anchors.insert(relationship, anchor(signed, by, pins));
-                }
-                Err(refusal) => {
-                    warn!(%refusal, "a revocation on its way to the ledger is not of a patient here any more")
-                }
-            }
-        }
+        self.take_up_emergencies(pins)?;
         if let Some(bytes) = self.store.bundle()? {
             match verify_bundle(&bytes, pins, &self.floors, now_s)
                 .and_then(|bundle| Ok((bundle.admit(&self.floors)?.0, bundle)))
             {
                 Ok((policy, bundle)) => {
+                    let policy = policy.with_direct(self.direct_access(pins));
+                    self.keys = Arc::new(bundle.keys.clone());
                     // As it was when it came: what ended since is noted at the first look at the clock.
-                    self.snapshot = Snapshot::of(&policy, Some(pins), bundle.header.time_s);
+                    self.snapshot =
+                        Snapshot::of(&policy, Some(pins), bundle.header.time_s).with_direct(&policy, now_s);
                     info!(
                         epoch = policy.epoch(),
                         header = bundle.header.number,
@@ -231,7 +258,23 @@ impl Decider {
                 }
             }
         }
+        self.take_up_anchors(pins)?;
         self.publish();
+        Ok(())
+    }
+
+    /// After the bundle, which says whose keys have handed on to whom.
+    fn take_up_anchors(&mut self, pins: &Pins) -> Result<(), KeyStoreError> {
+        for (relationship, signed) in self.store.anchors()? {
+            match verify_revocation(&signed, pins, &self.keys) {
+                Ok(by) => {
+                    self.anchors.insert(relationship, anchor(signed, by));
+                }
+                Err(refusal) => {
+                    warn!(%refusal, "a revocation on its way to the ledger is not of a patient here any more");
+                }
+            }
+        }
         Ok(())
     }
 
@@ -247,6 +290,8 @@ impl Decider {
             policy: self.senders.policy.subscribe(),
             floors: self.senders.floors.subscribe(),
             anchors: self.senders.anchors.subscribe(),
+            emergencies: self.senders.emergencies.subscribe(),
+            keys: self.senders.keys.subscribe(),
             devices: self.senders.devices.subscribe(),
         }
     }
@@ -273,6 +318,7 @@ impl Decider {
         let decided = match change {
             Change::Bundle { bundle, bytes, origin } => self.bundle(&bundle, &bytes, origin, now_s),
             Change::Revocation { signed, by } => self.revocation(&signed, by, now_s),
+            Change::Emergency { signed, access } => self.emergency(&signed, *access, now_s),
         };
         self.publish();
         self.observe(now_s);
@@ -317,6 +363,9 @@ impl Decider {
         now_s: u64,
     ) -> Result<(), DecisionError> {
         let (policy, floors) = bundle.admit(&self.floors)?;
+        let shown = self.shown_emergencies(bundle, bytes);
+        let direct = self.pins.as_ref().map_or_else(Vec::new, |pins| self.direct_access(pins));
+        let policy = self.timed(policy.with_direct(direct), bundle);
         let mut events = self.epoch_event(&policy, bundle.header.number, origin);
         let is_new = !events.is_empty();
         events.extend(self.revoked_by(bundle, &floors));
@@ -327,12 +376,13 @@ impl Decider {
         }));
         let (next, happened) = self.happened(&policy, &floors, now_s);
         events.extend(happened);
-        if !events.is_empty() || self.is_due(bundle, &floors) {
+        if !events.is_empty() || !shown.is_empty() || self.is_due(bundle, &floors) {
             let events = stamped(events, now_s);
             self.store.keep(&Changes {
                 floors: Some(&floors),
                 bundle: Some(bytes),
                 anchored: &anchored,
+                shown: &shown,
                 events: &events,
                 ..Changes::default()
             })?;
@@ -345,9 +395,22 @@ impl Decider {
         for relationship in &anchored {
             self.anchors.remove(relationship);
         }
+        for key in &shown {
+            self.direct.remove(key);
+        }
         self.shown.clone_from(&bundle.revoked);
+        if *self.keys != bundle.keys {
+            self.keys = Arc::new(bundle.keys.clone());
+        }
         (self.floors, self.policy, self.snapshot) = (Arc::new(floors), Some(Arc::new(policy)), next);
         Ok(())
+    }
+
+    /// The same header again says nothing new about the clock: what the first one said goes on.
+    fn timed(&self, policy: VerifiedPolicy, bundle: &VerifiedBundle) -> VerifiedPolicy {
+        let before = self.policy.as_ref().filter(|_| bundle.header.number == self.floors.header.number);
+        let behind_s = before.map_or(0, |before| before.clock_behind_s()).max(policy.clock_behind_s());
+        policy.with_clock_behind(behind_s)
     }
 
     /// Whether the bundle says anything that the one on disk does not, or is younger by enough.
@@ -377,9 +440,9 @@ impl Decider {
             let mut alone = bundle.claims.revocations.iter().filter(|signed| {
                 (&signed.revocation.relationship, signed.revocation.version) == (relationship, version)
             });
-            let signed = alone.find_map(|signed| verify_revocation(signed, pins).ok());
+            let signed = alone.find_map(|signed| verify_revocation(signed, pins, &bundle.keys).ok());
             let by = match signed {
-                Some(signer) if !shown => signer.into(),
+                Some(by) if !shown => by.signer.into(),
                 Some(_) | None => RevokedBy::Ledger,
             };
             Some(Event::Revoked { patient: pin.patient, label: pin.label.clone(), version, by })
@@ -400,7 +463,7 @@ impl Decider {
     fn revocation(
         &mut self,
         signed: &SignedRevocation,
-        by: RevocationSigner,
+        by: RevokedWith,
         now_s: u64,
     ) -> Result<(), DecisionError> {
         let Some(pins) = self.pins.clone() else { return Err(DecisionError::Stopping) };
@@ -417,7 +480,7 @@ impl Decider {
             floors.relationships.entry(relationship).or_default().revoked = Some(version);
             let label = label_of(Some(&pins), &relationship);
             if let Some(pin) = pins.relationships.get(&relationship) {
-                events.push(Event::Revoked { patient: pin.patient, label, version, by: by.into() });
+                events.push(Event::Revoked { patient: pin.patient, label, version, by: by.signer.into() });
             }
             if let Some(policy) = self.policy.take() {
                 let policy = policy.under(&floors);
@@ -431,7 +494,7 @@ impl Decider {
             return Ok(());
         }
         if !on_ledger && !on_its_way {
-            self.anchors.insert(relationship, anchor(signed.clone(), by, &pins));
+            self.anchors.insert(relationship, anchor(signed.clone(), by));
         }
         let floors = Floors { header: self.header_kept, ..Floors::clone(&self.floors) };
         self.store.keep(&Changes {
@@ -461,6 +524,15 @@ impl Decider {
             }
             changed
         });
+        let emergencies: Vec<_> = self.direct.values().cloned().collect();
+        self.senders.emergencies.send_if_modified(|known| {
+            let changed = **known != emergencies;
+            if changed {
+                *known = Arc::new(emergencies);
+            }
+            changed
+        });
+        self.senders.keys.send_replace(Arc::clone(&self.keys));
         self.senders.floors.send_replace(Arc::clone(&self.floors));
         self.senders.policy.send_replace(policy);
     }
@@ -469,7 +541,7 @@ impl Decider {
     fn observe(&self, now_s: u64) {
         let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let metrics = &self.metrics;
-        metrics.policy.anchors_waiting.set(gauge(self.anchors.len() as u64));
+        metrics.policy.anchors_waiting.set(gauge((self.anchors.len() + self.direct.len()) as u64));
         let Some(policy) = &self.policy else { return };
         metrics.policy_epoch.set(gauge(policy.epoch()));
         metrics.policy.emergencies.set(gauge(self.snapshot.emergencies() as u64));
@@ -491,13 +563,8 @@ fn stamped(events: Vec<Event>, now_s: u64) -> Vec<(u64, Event)> {
 }
 
 /// For the ledger, which knows a relationship by the hash of both its keys.
-fn anchor(signed: SignedRevocation, by: RevocationSigner, pins: &Pins) -> Anchor {
-    let pin = pins.relationships.get(&signed.revocation.relationship);
-    let other = pin.map(|pin| match by {
-        RevocationSigner::GrantKey => pin.revoke_key.0,
-        RevocationSigner::RevokeKey => pin.grant_key.0,
-    });
-    Anchor { revocation: signed, other_key: other.unwrap_or_default() }
+fn anchor(signed: SignedRevocation, by: RevokedWith) -> Anchor {
+    Anchor { revocation: signed, other_key: by.other_key.0 }
 }
 
 /// Recipients of both policies whose HPKE key is another now.

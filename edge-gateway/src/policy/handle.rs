@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use caregate_host::clock;
 use caregate_protocol::policy::delivery::{Anchor, Verdict};
-use caregate_protocol::policy::{BoundDevice, SignedRevocation, VerifiedPolicy};
-use ledger_client::verify::{Pins, bundle_number, verify_bundle, verify_revocation};
+use caregate_protocol::policy::{BoundDevice, SignedEmergency, SignedRevocation, VerifiedPolicy};
+use ledger_client::verify::{Pins, bundle_number, verify_bundle, verify_emergency, verify_revocation};
 use tokio::sync::{Mutex, mpsc, watch};
 use tracing::warn;
 
@@ -91,6 +91,12 @@ impl PolicyHandle {
         self.inner.outputs.anchors.clone()
     }
 
+    /// Emergencies in force here that the ledger has not shown, from now on.
+    #[must_use]
+    pub fn emergencies(&self) -> watch::Receiver<Arc<Vec<SignedEmergency>>> {
+        self.inner.outputs.emergencies.clone()
+    }
+
     /// Figures of the policy connection are here.
     pub(super) fn metrics(&self) -> &Metrics {
         &self.inner.metrics
@@ -134,9 +140,27 @@ impl PolicyHandle {
         decided.map(|()| number).map_err(|failure| (number, failure.reason()))
     }
 
+    /// Verifies an emergency and puts it in force. The answer comes when it holds for everything sealed afterwards, and is durable.
+    pub async fn offer_emergency(&self, signed: SignedEmergency, origin: Origin) -> Verdict {
+        let policy = Arc::clone(&self.inner.outputs.policy.borrow());
+        let reason = match verify_emergency(&signed, &self.inner.pins, &policy, now_s()) {
+            Err(refusal) => {
+                warn!(reason = refusal.reason(), "an emergency was refused: {refusal}");
+                Some(refusal.reason())
+            }
+            Ok(access) => {
+                let change = Change::Emergency { signed: Box::new(signed), access: Box::new(access) };
+                self.propose(change).await.err().map(|failure| failure.reason())
+            }
+        };
+        let number = self.inner.outputs.floors.borrow().header.number;
+        self.verdict(number, reason, origin).await
+    }
+
     /// Verifies a revocation and puts it in force. The answer comes when it holds for everything sealed afterwards, and is durable.
     pub async fn offer_revocation(&self, signed: SignedRevocation, origin: Origin) -> Verdict {
-        let reason = match verify_revocation(&signed, &self.inner.pins) {
+        let keys = Arc::clone(&self.inner.outputs.keys.borrow());
+        let reason = match verify_revocation(&signed, &self.inner.pins, &keys) {
             Err(refusal) => Some(refusal.reason()),
             Ok(by) => {
                 let decided = self.propose(Change::Revocation { signed, by }).await;
@@ -197,6 +221,10 @@ impl PolicySide for PolicyHandle {
 
     async fn offer_revocation(&self, signed: SignedRevocation) -> Verdict {
         Self::offer_revocation(self, signed, Origin::Door).await
+    }
+
+    async fn offer_emergency(&self, signed: SignedEmergency) -> Verdict {
+        Self::offer_emergency(self, signed, Origin::Door).await
     }
 
     fn trail(&self) -> Vec<TrailLine> {

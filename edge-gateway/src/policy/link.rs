@@ -182,8 +182,9 @@ impl ControllerLink {
         pace: &mut Pace,
     ) -> Result<std::convert::Infallible, LinkError> {
         send(&mut out, &Frame::Watch(self.policy.pins().watch())).await?;
-        let mut anchors = self.policy.anchors();
+        let (mut anchors, mut emergencies) = (self.policy.anchors(), self.policy.emergencies());
         anchors.mark_changed();
+        emergencies.mark_changed();
         loop {
             tokio::select! {
                 frame = timeout(SILENCE_MAX, incoming.next()) => {
@@ -191,6 +192,13 @@ impl ControllerLink {
                     pace.wait().await;
                     if self.handle(frame, &mut out).await? {
                         anchors.mark_changed();
+                        emergencies.mark_changed();
+                    }
+                }
+                Ok(()) = emergencies.changed() => {
+                    let waiting = Arc::clone(&emergencies.borrow_and_update());
+                    for signed in waiting.iter() {
+                        send(&mut out, &Frame::Emergency(signed.clone())).await?;
                     }
                 }
                 Ok(()) = anchors.changed() => {
@@ -215,6 +223,13 @@ impl ControllerLink {
                 let verdict = self.policy.offer_revocation(signed, Origin::Controller).await;
                 if let Some(reason) = verdict.refused {
                     warn!(reason, "a revocation from the controller was refused");
+                }
+                Ok(false)
+            }
+            Frame::Emergency(signed) => {
+                let verdict = self.policy.offer_emergency(signed, Origin::Controller).await;
+                if let Some(reason) = verdict.refused {
+                    warn!(reason, "an emergency from the controller was refused");
                 }
                 Ok(false)
             }

@@ -15,7 +15,7 @@ mod metrics;
 mod store;
 pub mod trail;
 
-pub use decide::{Change, Decider, DecisionError, Outputs, Proposal};
+pub use decide::{Change, DIRECT_MAX, Decider, DecisionError, Outputs, Proposal};
 pub use handle::PolicyHandle;
 pub use link::{ControllerLink, LinkError};
 pub use metrics::PolicyMetrics;

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use caregate_protocol::policy::{Floors, RelationshipId, SignedRevocation};
+use caregate_protocol::id::RecipientId;
+use caregate_protocol::policy::{Floors, Pseudonym, RelationshipId, SignedEmergency, SignedRevocation};
 use redb::{
     Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
 };
@@ -16,6 +17,8 @@ const POLICY: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("policy");
 const FLOORS: &str = "floors";
 const BUNDLE: &str = "bundle";
 const ANCHORS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("anchors");
+/// Pseudonym ‖ domain → emergency, as it came.
+const EMERGENCIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("emergencies");
 const TRAIL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("trail");
 const REFUSALS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("trail_refusals");
 
@@ -35,6 +38,10 @@ pub struct Changes<'a> {
     pub anchor: Option<&'a SignedRevocation>,
     /// Relationships whose revocation the ledger has shown.
     pub anchored: &'a [RelationshipId],
+    /// An emergency that the ledger has yet to get; in place of an earlier one of its pseudonym and domain.
+    pub emergency: Option<&'a SignedEmergency>,
+    /// Emergencies that the ledger has shown.
+    pub shown: &'a [(Pseudonym, RecipientId)],
     /// For the trail, with the time of each in Unix seconds.
     pub events: &'a [(u64, Event)],
 }
@@ -53,6 +60,7 @@ impl PolicyStore {
     pub(crate) fn make_tables(txn: &WriteTransaction) -> Result<(), KeyStoreError> {
         txn.open_table(POLICY).map_err(failed("open policy"))?;
         txn.open_table(ANCHORS).map_err(failed("open anchors"))?;
+        txn.open_table(EMERGENCIES).map_err(failed("open emergencies"))?;
         txn.open_table(TRAIL).map_err(failed("open trail"))?;
         txn.open_table(REFUSALS).map_err(failed("open trail"))?;
         Ok(())
@@ -101,6 +109,22 @@ impl PolicyStore {
         Ok(anchors)
     }
 
+    /// The emergencies that were handed over here and that the ledger has yet to get.
+    ///
+    /// # Errors
+    /// [`KeyStoreError`].
+    pub fn emergencies(&self) -> Result<Vec<SignedEmergency>, KeyStoreError> {
+        let txn = self.db.begin_read().map_err(failed("begin"))?;
+        let table = txn.open_table(EMERGENCIES).map_err(failed("open emergencies"))?;
+        let mut emergencies = Vec::new();
+        for entry in table.iter().map_err(failed("read emergencies"))? {
+            let (_, bytes) = entry.map_err(failed("read emergencies"))?;
+            let shape = |_cbor| KeyStoreError::Shape("emergency");
+            emergencies.push(SignedEmergency::decode(bytes.value()).map_err(shape)?);
+        }
+        Ok(emergencies)
+    }
+
     /// The trail's newest entries, newest first, at most `most`.
     ///
     /// # Errors
@@ -146,9 +170,24 @@ impl PolicyStore {
                 anchors.remove(relationship.0.as_slice()).map_err(failed("remove an anchor"))?;
             }
         }
+        keep_emergencies(&txn, changes)?;
         append(&txn, changes.events)?;
         txn.commit().map_err(failed("commit"))
     }
+}
+
+fn keep_emergencies(txn: &WriteTransaction, changes: &Changes<'_>) -> Result<(), KeyStoreError> {
+    let mut emergencies = txn.open_table(EMERGENCIES).map_err(failed("open emergencies"))?;
+    let key = |pseudonym: &Pseudonym, domain: &RecipientId| [&pseudonym.0[..], &domain.0].concat();
+    if let Some(signed) = changes.emergency {
+        let (key, bytes) = (key(&signed.emergency.pseudonym, &signed.emergency.domain), signed.encode());
+        emergencies.insert(key.as_slice(), bytes.as_slice()).map_err(failed("write an emergency"))?;
+    }
+    for (pseudonym, domain) in changes.shown {
+        let key = key(pseudonym, domain);
+        emergencies.remove(key.as_slice()).map_err(failed("remove an emergency"))?;
+    }
+    Ok(())
 }
 
 /// Appends to the trail; the oldest entries make room, refusals for refusals.

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use caregate_protocol::id::{PatientId, RecipientId};
-use caregate_protocol::policy::{Freshness, Grant, RecipientStatus, RelationshipId, VerifiedPolicy};
+use caregate_protocol::policy::{
+    EmergencyAccess, Freshness, Grant, RecipientStatus, RelationshipId, VerifiedPolicy,
+};
 use ledger_client::verify::{Pins, RevocationSigner};
 use serde::{Deserialize, Serialize};
 
@@ -214,23 +216,23 @@ impl Snapshot {
             };
             ((grant.relationship, grant.version), access)
         });
-        let open = policy.emergencies().iter().filter(|open| policy.emergency_holds(&open.emergency, now_s));
-        let emergencies = open.map(|open| {
-            let (patient, emergency) = (open.patient, &open.emergency);
-            let access = Access {
-                patient,
-                label: String::new(),
-                recipient: emergency.domain,
-                version: emergency.number,
-                until: emergency.until,
-            };
-            ((patient, emergency.domain, emergency.number), access)
-        });
+        let open = policy.emergencies().iter().filter(|open| policy.emergency_holds(open, now_s));
+        let emergencies = open.map(emergency_access);
         let stale = match policy.freshness() {
             Freshness::Proven { as_of, .. } if policy.is_stale(now_s) => Some(as_of),
             Freshness::Proven { .. } | Freshness::Unproven => None,
         };
         Self { grants: grants.collect(), emergencies: emergencies.collect(), stale }
+    }
+
+    /// With emergencies that were handed over here and had begun before `now_s`, whatever the policy's own time: they are in the trail
+    /// already.
+    #[must_use]
+    pub fn with_direct(mut self, policy: &VerifiedPolicy, now_s: u64) -> Self {
+        let direct =
+            policy.emergencies().iter().filter(|open| open.is_direct && open.emergency.from <= now_s);
+        self.emergencies.extend(direct.map(emergency_access));
+        self
     }
 
     /// How many emergencies hold.
@@ -280,6 +282,18 @@ impl Snapshot {
         events.extend(next.emergencies.iter().filter_map(new));
         events
     }
+}
+
+fn emergency_access(open: &EmergencyAccess) -> ((PatientId, RecipientId, u64), Access) {
+    let (patient, emergency) = (open.patient, &open.emergency);
+    let access = Access {
+        patient,
+        label: String::new(),
+        recipient: emergency.domain,
+        version: emergency.number,
+        until: emergency.until,
+    };
+    ((patient, emergency.domain, emergency.number), access)
 }
 
 /// Why a grant that is not revoked opens no more.

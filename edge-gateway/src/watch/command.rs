@@ -81,7 +81,7 @@ pub fn hear(
     let in_emergency = policy.emergencies().iter().any(|access| {
         access.patient == patient
             && access.emergency.domain == domain
-            && policy.emergency_holds(&access.emergency, now_s)
+            && policy.emergency_holds(access, now_s)
     });
     if !treats && !in_emergency {
         return Err(Unheard::NotTreating);

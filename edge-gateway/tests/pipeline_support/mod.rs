@@ -101,6 +101,7 @@ pub(crate) fn policy(hospitals: &[&Hospital], grants: &[Grant], revoked: &[Revoc
                 hpke_public_key: h.public,
                 status: RecipientStatus::Active,
                 kind: RecipientKind::Treating,
+                emergency: false,
             })
             .collect(),
         devices: ["monitor-1", "belt-1"]

@@ -115,7 +115,9 @@ fn claims(index: &Index, watch: &Watch, time_s: u64) -> Claims {
     }
     let grantees = claims.consents.iter().map(|signed| signed.grant.grantee);
     let domains = claims.emergencies.iter().map(|signed| signed.emergency.domain);
-    let named: BTreeSet<_> = grantees.chain(domains).collect();
+    // Who may break the glass is known to a gateway before anybody does: it may have to decide without a ledger.
+    let may = (!watch.pseudonyms.is_empty()).then(|| index.emergency_domains().copied());
+    let named: BTreeSet<_> = grantees.chain(domains).chain(may.into_iter().flatten()).collect();
     claims.participants =
         named.iter().filter_map(|id| index.participant(id).and_then(|entry| claim(id, entry))).collect();
     claims
@@ -135,8 +137,18 @@ fn claim(id: &RecipientId, entry: &crate::index::Participant) -> Option<Particip
     })
 }
 
+/// The newest emergencies of who watches their pseudonyms, also those that are over: one that was handed to the gateway itself is recognised
+/// by its slot. As many as a bundle claims at most.
+fn opened(index: &Index, watch: &Watch) -> Vec<[Slot; 3]> {
+    let mut all: Vec<_> =
+        watch.pseudonyms.iter().flat_map(|pseudonym| index.emergencies_of(pseudonym)).collect();
+    all.sort_by_key(|signed| std::cmp::Reverse(signed.emergency.from));
+    all.truncate(EMERGENCIES_MAX);
+    all.iter().map(|signed| slots::emergency(&signed.emergency.pseudonym, &signed.emergency.domain)).collect()
+}
+
 /// Every slot that a verifier asks for, also of what is watched and isn't there: that shows that it isn't.
-fn wanted(watch: &Watch, claims: &Claims) -> Vec<Slot> {
+fn wanted(watch: &Watch, claims: &Claims, opened: &[[Slot; 3]]) -> Vec<Slot> {
     let mut wanted = vec![slots::EPOCH];
     wanted.extend(watch.relationships.iter().flat_map(slots::consent));
     wanted.extend(claims.successions.iter().flat_map(|one| slots::relationship_keys(&one.relationship)));
@@ -148,6 +160,7 @@ fn wanted(watch: &Watch, claims: &Claims) -> Vec<Slot> {
             .iter()
             .flat_map(|signed| slots::emergency(&signed.emergency.pseudonym, &signed.emergency.domain)),
     );
+    wanted.extend(opened.iter().flatten());
     let mut seen = HashSet::new();
     wanted.retain(|slot| seen.insert(*slot));
     wanted
@@ -308,16 +321,16 @@ impl Follower {
 
     /// The newest block of which all is known, what the index claims then, and proofs of it.
     async fn prove(&self, watch: &Watch) -> Result<(Block, Claims, Proofs), ChainError> {
-        let (block, claims) = {
+        let (block, claims, opened) = {
             let state = self.state();
             let Some(block) = state.synced.clone() else {
                 return Err(ChainError::CatchingUp { at: state.next, head: state.latest });
             };
             let claims = claims(&state.index, watch, block.head.time_s);
-            (block, claims)
+            (block, claims, opened(&state.index, watch))
         };
         bounded(&claims)?;
-        let proofs = self.chain().proofs(&wanted(watch, &claims), block.head.number).await?;
+        let proofs = self.chain().proofs(&wanted(watch, &claims, &opened), block.head.number).await?;
         Ok((block, claims, proofs))
     }
 

@@ -13,6 +13,8 @@ use caregate_protocol::policy::{
     SignedEmergency, SignedGrant, SignedRevocation, Succession, Watch,
 };
 
+use ledger_client::verify::Address;
+
 use crate::convert::SignedParticipantKey;
 use crate::event::{Event, LedgerEvent};
 use crate::succession::{Recovery, SignedCustody};
@@ -22,6 +24,8 @@ use crate::succession::{Recovery, SignedCustody};
 pub const ENTRIES_MAX: usize = 262_144;
 /// Most participants and emergencies: the governors let them in.
 pub const PARTICIPANTS_MAX: usize = 16_384;
+/// Domains that may break the glass in each bundle for who watches a pseudonym: a region's; each costs a bundle some 1.4 kB.
+pub(crate) const EMERGENCY_DOMAINS_MAX: usize = 64;
 
 /// A relationship's newest messages.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -98,6 +102,8 @@ pub struct Index {
     pub(crate) participants: BTreeMap<RecipientId, Participant>,
     pub(crate) emergencies: BTreeMap<(Pseudonym, RecipientId), (SignedEmergency, u64)>,
     by_grantee: BTreeMap<RecipientId, BTreeSet<RelationshipId>>,
+    /// Block of the last change of who may break the glass.
+    domains_changed: u64,
     /// Block of the last change of something that had no place.
     left_out: Option<u64>,
 }
@@ -132,6 +138,7 @@ impl Index {
             participants: BTreeMap::new(),
             emergencies: BTreeMap::new(),
             by_grantee: BTreeMap::new(),
+            domains_changed: 0,
             left_out: None,
         }
     }
@@ -184,8 +191,12 @@ impl Index {
             Event::ParticipantSet { participant, status, kind, emergency } => {
                 let entry = place(&mut self.participants, *participant, participants_max)?;
                 if block >= entry.changed {
+                    let concerns = entry.emergency || *emergency;
                     (entry.status, entry.kind, entry.emergency) = (*status, *kind, *emergency);
                     entry.changed = block;
+                    if concerns {
+                        self.domains_changed = self.domains_changed.max(block);
+                    }
                 }
             }
             Event::ParticipantKeySet(signed) => {
@@ -193,6 +204,9 @@ impl Index {
                 if entry.key.as_ref().is_none_or(|known| known.version < signed.version) {
                     entry.key = Some(signed.clone());
                     entry.changed = entry.changed.max(block);
+                    if entry.emergency {
+                        self.domains_changed = self.domains_changed.max(block);
+                    }
                 }
             }
             Event::EmergencyOpened(signed) => {
@@ -255,6 +269,20 @@ impl Index {
         Some(())
     }
 
+    /// Grant key and revoke-only key of a relationship that has handed on; none of one whose first keys hold, or that is not known.
+    #[must_use]
+    pub fn newest_keys(&self, id: &RelationshipId) -> Option<[Address; 2]> {
+        let newest = self.consents.get(id)?.line.as_ref()?.keys.last()?;
+        Some([Address(newest.grant_key), Address(newest.revoke_key)])
+    }
+
+    /// The domains that may break the glass at present, at most [`EMERGENCY_DOMAINS_MAX`].
+    pub(crate) fn emergency_domains(&self) -> impl Iterator<Item = &RecipientId> {
+        let may = |entry: &Participant| entry.emergency && entry.status == Some(RecipientStatus::Active);
+        let domains = self.participants.iter().filter(move |(_, entry)| may(entry) && entry.key.is_some());
+        domains.map(|(id, _)| id).take(EMERGENCY_DOMAINS_MAX)
+    }
+
     /// A relationship.
     #[must_use]
     pub fn consent(&self, id: &RelationshipId) -> Option<&Consent> {
@@ -291,7 +319,7 @@ impl Index {
             .filter(move |signed| signed.emergency.domain == *domain)
     }
 
-    /// The block of the last change of what is watched, of the participants that it names included. At or above the truth: what has
+    /// The block of the last change of what is watched, of the participants that it names and of who may break the glass included. At or above the truth: what has
     /// no place in the index counts as changed.
     #[must_use]
     pub fn last_change(&self, watch: &Watch) -> u64 {
@@ -312,7 +340,8 @@ impl Index {
                 (*changed).max(self.participants.get(domain).map_or(0, |domain| domain.changed))
             })
         });
-        consents.chain(bindings).chain(emergencies).max().unwrap_or(0)
+        let domains = (!watch.pseudonyms.is_empty()).then_some(self.domains_changed);
+        consents.chain(bindings).chain(emergencies).chain(domains).max().unwrap_or(0)
     }
 }
 

@@ -130,7 +130,13 @@ impl Chain {
         } else if slots::relationship(other_key, &signer) == signed.revocation.relationship {
             true
         } else {
-            return Err(SendError::Signer);
+            // By keys that followed the first ones.
+            let keys = self.newest_keys(&signed.revocation.relationship).await?;
+            let [grant_key, revoke_key] = keys.ok_or(SendError::Signer)?;
+            if signer != grant_key && signer != revoke_key {
+                return Err(SendError::Signer);
+            }
+            signer == revoke_key
         };
         self.send(&revoke_call(signed, other_key, by_revoke_key), relay).await
     }

@@ -147,6 +147,15 @@ impl Chain {
         Ok(self.view(call).await?.version)
     }
 
+    /// Grant key and revoke-only key of a relationship that has handed on; none where its first keys hold.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn newest_keys(&self, id: &RelationshipId) -> Result<Option<[Address; 2]>, ChainError> {
+        let keys = self.view(Caregate::relationshipKeysCall(B256::from(id.0))).await?;
+        Ok((keys.version > 0).then(|| [address(keys.grantKey), address(keys.revokeKey)]))
+    }
+
     /// Version of the newest custody of a relationship; 0 for none.
     ///
     /// # Errors

@@ -44,7 +44,7 @@ const GRANT_KEYS: u64 = 1_000_000_000;
 const REVOKE_KEYS: u64 = 2_000_000_000;
 const SENDERS: u64 = 3_000_000_000;
 /// Clients at once, each with one transaction under way.
-const CLIENTS: u64 = 16;
+const CLIENTS: u64 = 64;
 const RESTARTS: usize = 5;
 /// A verification takes milliseconds, a wrap some 0.1.
 const VERIFICATIONS: usize = 400;

@@ -7,6 +7,7 @@ use alloy_consensus::Header;
 use alloy_primitives::{Address, B256, keccak256};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tokio::sync::watch;
 
 use crate::block::{Building, StoredTransaction};
 use crate::contract::{Artifact, ArtifactError, Council};
@@ -94,6 +95,7 @@ pub struct Chain {
     sealer: Sealer,
     deployment: Deployment,
     head: Mutex<SealedHeader>,
+    heads: watch::Sender<u64>,
 }
 
 impl Chain {
@@ -127,7 +129,7 @@ impl Chain {
         let deployment: Deployment =
             serde_json::from_slice(&stored).map_err(|_source| ChainError::Damaged(0))?;
         check(&deployment, &sealer, &wanted)?;
-        Ok(Self { store, sealer, deployment, head: Mutex::new(head) })
+        Ok(Self { store, sealer, deployment, head: Mutex::new(head), heads: watch::Sender::new(number) })
     }
 
     /// What the chain is.
@@ -140,6 +142,12 @@ impl Chain {
     #[must_use]
     pub fn head(&self) -> SealedHeader {
         self.head.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The newest durable block's number, and its changes.
+    #[must_use]
+    pub fn heads(&self) -> watch::Receiver<u64> {
+        self.heads.subscribe()
     }
 
     /// A consistent look at the chain.
@@ -174,6 +182,7 @@ impl Chain {
         self.store.write(&write)?;
         let head = SealedHeader { id: write.id, header };
         self.head.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&head);
+        self.heads.send_replace(head.header.number);
         Ok(head)
     }
 

@@ -1,10 +1,13 @@
-//! JSON-RPC over HTTP/1.1: one route, bounded in connections, bytes, calls under way and time.
+//! JSON-RPC over HTTP/1.1: one route, bounded in connections, bytes, calls under way and time. A WebSocket is opened there by who
+//! subscribes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -16,6 +19,7 @@ use crate::chain::NOTICE;
 use crate::error::{Reason, RpcError};
 use crate::request::REQUEST_BYTES_MAX;
 use crate::rpc::{Rpc, client_version};
+use crate::socket::{self, SOCKETS_MAX};
 
 /// Connections at once: a controller, feeds, wallets and a few people, with room.
 pub const CONNECTIONS_MAX: usize = 128;
@@ -27,20 +31,50 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 struct Shared {
     rpc: Rpc,
     places: Arc<Semaphore>,
+    sockets: Arc<Semaphore>,
 }
 
 /// The route.
 pub fn router(rpc: Rpc) -> Router {
-    let shared = Arc::new(Shared { rpc, places: Arc::new(Semaphore::new(REQUESTS_MAX)) });
+    let shared = Arc::new(Shared {
+        rpc,
+        places: Arc::new(Semaphore::new(REQUESTS_MAX)),
+        sockets: Arc::new(Semaphore::new(SOCKETS_MAX)),
+    });
     Router::new()
-        .route("/", post(serve).get(banner))
+        .route("/", post(serve).get(open))
         // axum's own limit answers 413 before the body is read.
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
         .with_state(shared)
 }
 
-async fn banner() -> String {
-    format!("{}\nCaregate ledger node: {NOTICE}. JSON-RPC by POST.\n", client_version())
+/// A WebSocket where one is asked for, and else what this is. A page in a browser names itself in `Origin`, and has no business here.
+async fn open(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    let Ok(upgrade) = upgrade else {
+        let banner = format!(
+            "{}\nCaregate ledger node: {NOTICE}. JSON-RPC by POST, or by WebSocket.\n",
+            client_version()
+        );
+        return banner.into_response();
+    };
+    let counted = |reason: &str| shared.rpc.metrics().refused.with_label_values(&[reason]).inc();
+    if headers.contains_key(header::ORIGIN) {
+        counted("origin");
+        return (StatusCode::FORBIDDEN, "not for pages in browsers\n").into_response();
+    }
+    let Ok(place) = Arc::clone(&shared.sockets).try_acquire_owned() else {
+        counted("too_many_sockets");
+        return (StatusCode::SERVICE_UNAVAILABLE, "as many WebSockets as can be are open\n").into_response();
+    };
+    let (rpc, work) = (shared.rpc.clone(), Arc::clone(&shared.places));
+    upgrade
+        .max_message_size(REQUEST_BYTES_MAX)
+        .max_frame_size(REQUEST_BYTES_MAX)
+        .on_upgrade(move |socket| socket::run(socket, rpc, work, place))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

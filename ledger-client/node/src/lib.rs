@@ -21,6 +21,7 @@ pub mod producer;
 pub mod request;
 pub mod rpc;
 pub mod seal;
+mod socket;
 pub mod state;
 pub mod store;
 pub mod trie;

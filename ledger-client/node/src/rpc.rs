@@ -6,6 +6,7 @@ mod fees;
 mod filters;
 mod logs;
 mod state;
+mod subscriptions;
 mod transactions;
 
 use std::sync::{Arc, Mutex};
@@ -22,6 +23,7 @@ use crate::producer::Queue;
 use crate::request::{Call, Failed, Params, Request};
 use crate::store::Reader;
 use filters::Filters;
+pub use subscriptions::{SUBSCRIPTIONS_MAX, Subscriptions};
 
 /// Most bytes of the answers of one batch: a hundred blocks with their transactions.
 pub const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -41,7 +43,7 @@ pub struct Rpc {
 type Answer = Result<Value, RpcError>;
 
 /// Every method, so that a caller can't make up labels for the metrics.
-const METHODS: [&str; 35] = [
+const METHODS: [&str; 37] = [
     "eth_accounts",
     "eth_blockNumber",
     "eth_call",
@@ -69,8 +71,10 @@ const METHODS: [&str; 35] = [
     "eth_newBlockFilter",
     "eth_newFilter",
     "eth_sendRawTransaction",
+    "eth_subscribe",
     "eth_syncing",
     "eth_uninstallFilter",
+    "eth_unsubscribe",
     "net_listening",
     "net_version",
     "qbft_getValidatorsByBlockHash",
@@ -197,6 +201,9 @@ impl Rpc {
             "eth_newFilter" => self.new_log_filter(params),
             "eth_getFilterChanges" => self.filter_changes(params),
             "eth_uninstallFilter" => self.uninstall_filter(params),
+            "eth_subscribe" | "eth_unsubscribe" => {
+                Err(RpcError::new(Reason::Method, format!("{method} needs a WebSocket, and is in no batch")))
+            }
             _ => Err(RpcError::new(Reason::Method, unknown_method(method))),
         }
     }

@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use caregate_protocol::id::RecipientId;
 use caregate_protocol::policy::{
     Authentic, BoundDevice, Claims, EcdsaSignature, EmergencyAccess, Floors, Freshness, HeaderFloor,
-    PolicyBundle, RecipientEntry, RecipientStatus, RelationshipId, Revocation, SignedRevocation, Station,
-    Validator, ValidatorFloor, VerifiedPolicy,
+    PolicyBundle, Pseudonym, RecipientEntry, RecipientStatus, RelationshipId, Revocation, SignedRevocation,
+    Station, Validator, ValidatorFloor, VerifiedPolicy,
 };
 
 use super::address::Address;
@@ -21,7 +22,7 @@ use super::refusal::{BundleRefusal, ClaimPath, ProofError, RevocationRefusal, Si
 use super::rlp::{Items, RlpError};
 use super::signature::signer;
 use super::slots::{self, Slot};
-use super::succession::Keys;
+use super::succession::{Keys, NewestKeys};
 use super::trie::NodePool;
 use super::words::{self, Word};
 
@@ -39,9 +40,20 @@ pub struct VerifiedBundle {
     pub claims: Claims,
     /// Highest revoked version of each pinned relationship whose slot the nodes show, also where no claim is about it.
     pub revoked: BTreeMap<RelationshipId, u64>,
+    /// The newest keys of relationships that have handed on.
+    pub keys: NewestKeys,
     /// Who seals now, where it is no longer those who were pinned.
     handed_on: Option<ValidatorFloor>,
     policy: VerifiedPolicy,
+}
+
+/// A revocation that counts: which key signed it, and the address of the relationship's key that did not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RevokedWith {
+    /// Which.
+    pub signer: RevocationSigner,
+    /// For whoever relays it: the contract knows a relationship by the hash of its first two keys.
+    pub other_key: Address,
 }
 
 /// Which of a relationship's keys signed a revocation.
@@ -71,6 +83,9 @@ pub fn verify_bundle(
     let validators = follow_validators(&handovers, pins, floors)?;
     let header = verify_header(&header, &validators)?;
     not_older(&header, &floors.header)?;
+    // What is known already says nothing about this clock: it may have been kept for that.
+    let clock_behind_s =
+        if header.number > floors.header.number { header.time_s.saturating_sub(now_s) } else { 0 };
     let now_s = now_s.max(floors.header.time_s);
     let ahead_s = header.time_s.saturating_sub(now_s);
     if ahead_s > HEADER_AHEAD_MAX_S {
@@ -88,10 +103,11 @@ pub fn verify_bundle(
     check_emergencies(&claims)?;
     let revoked = storage.revoked(pins);
     let policy = VerifiedPolicy::new(authentic(&claims, pins, &header, &revoked));
+    let policy = policy.with_clock_behind(clock_behind_s);
     let sealing = |keys: &[Address]| keys.iter().map(|key| Validator(key.0)).collect();
     let handed_on = (validators != pins.validators)
         .then(|| ValidatorFloor { pinned: sealing(&pins.validators), now: sealing(&validators) });
-    Ok(VerifiedBundle { header, claims, revoked, handed_on, policy })
+    Ok(VerifiedBundle { header, claims, revoked, keys: keys.newest(), handed_on, policy })
 }
 
 /// Who seals, from those that were pinned, or whom they had handed on to before, through the bundle's changes. Changes up to the newest
@@ -133,27 +149,53 @@ pub fn bundle_number(bytes: &[u8]) -> u64 {
     PolicyBundle::decode(bytes).ok().and_then(|bundle| header_number(&bundle.header)).unwrap_or(0)
 }
 
-/// Checks a revocation that came alone, by whatever path.
+/// Checks a revocation that came alone, by whatever path: by one of the keys that were pinned, or of the newest that have followed them.
+/// Those in between count no more, as in the contract.
 ///
 /// # Errors
 /// [`RevocationRefusal`].
 pub fn verify_revocation(
     signed: &SignedRevocation,
     pins: &Pins,
-) -> Result<RevocationSigner, RevocationRefusal> {
-    let pin = pins.relationships.get(&signed.revocation.relationship).ok_or(RevocationRefusal::NotPinned)?;
+    keys: &NewestKeys,
+) -> Result<RevokedWith, RevocationRefusal> {
+    let relationship = &signed.revocation.relationship;
+    let pin = pins.relationships.get(relationship).ok_or(RevocationRefusal::NotPinned)?;
     if signed.revocation.version == 0 {
         return Err(RevocationRefusal::Version);
     }
     let digest = revocation_digest(&signed.revocation, &pins.domain);
     let by = signer(&digest, &signed.signature).map_err(SignerError::Form)?;
-    if by == pin.grant_key {
-        Ok(RevocationSigner::GrantKey)
-    } else if by == pin.revoke_key {
-        Ok(RevocationSigner::RevokeKey)
-    } else {
-        Err(SignerError::Other.into())
+    let first = (pin.grant_key, pin.revoke_key);
+    for (grant_key, revoke_key) in [Some(first), keys.of(relationship)].into_iter().flatten() {
+        if by == grant_key {
+            return Ok(RevokedWith { signer: RevocationSigner::GrantKey, other_key: revoke_key });
+        }
+        if by == revoke_key {
+            return Ok(RevokedWith { signer: RevocationSigner::RevokeKey, other_key: grant_key });
+        }
     }
+    Err(SignerError::Other.into())
+}
+
+/// The numbers of the newest emergencies of these pseudonyms and domains that a verified bundle's nodes show; nothing of those whose slot
+/// they don't lead to. `bytes` are those that `header` was verified from.
+#[must_use]
+pub fn emergency_numbers(
+    bytes: &[u8],
+    header: &VerifiedHeader,
+    pins: &Pins,
+    wanted: impl IntoIterator<Item = (Pseudonym, RecipientId)>,
+) -> BTreeMap<(Pseudonym, RecipientId), u64> {
+    let Ok(PolicyBundle { nodes, .. }) = PolicyBundle::decode(bytes) else { return BTreeMap::new() };
+    let Ok(storage) = Storage::of(&nodes, header, &pins.domain.verifying_contract) else {
+        return BTreeMap::new();
+    };
+    let number = |(pseudonym, domain): (Pseudonym, RecipientId)| {
+        let [_, _, third] = slots::emergency(&pseudonym, &domain);
+        Some(((pseudonym, domain), words::emergency_number(&storage.word(&third).ok()?)))
+    };
+    wanted.into_iter().filter_map(number).collect()
 }
 
 impl VerifiedBundle {
@@ -465,13 +507,14 @@ fn authentic(
     });
     let emergencies = claims.emergencies.iter().filter_map(|signed| {
         let patient = *pins.pseudonyms.get(&signed.emergency.pseudonym)?;
-        Some(EmergencyAccess { patient, emergency: signed.emergency.clone() })
+        Some(EmergencyAccess { patient, emergency: signed.emergency.clone(), is_direct: false })
     });
     let recipients = claims.participants.iter().map(|claim| RecipientEntry {
         id: claim.id,
         hpke_public_key: claim.hpke_public_key,
         status: claim.status,
         kind: claim.kind,
+        emergency: claim.emergency,
     });
     Authentic {
         epoch: claims.epoch,

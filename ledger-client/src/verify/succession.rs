@@ -83,6 +83,18 @@ pub fn custody_digest(
     domain.digest(&struct_hash(CUSTODY_TYPE, &[relationship.0, *custodians, number(version)]))
 }
 
+/// The newest keys of relationships that have handed on, as a verified bundle shows them: who signs revocations that are handed over
+/// alone, beside those who were pinned. The contract takes these and the first ones, and none in between.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NewestKeys(BTreeMap<RelationshipId, (Address, Address)>);
+
+impl NewestKeys {
+    /// Grant key and revoke-only key.
+    pub(super) fn of(&self, relationship: &RelationshipId) -> Option<(Address, Address)> {
+        self.0.get(relationship).copied()
+    }
+}
+
 /// The keys that each relationship has had, the pinned ones first.
 pub(super) struct Keys(BTreeMap<RelationshipId, Vec<(Address, Address)>>);
 
@@ -103,6 +115,11 @@ impl Keys {
             chain.push((Address(claim.grant_key), Address(claim.revoke_key)));
         }
         Ok(keys)
+    }
+
+    /// The last of each.
+    pub(super) fn newest(&self) -> NewestKeys {
+        NewestKeys(self.0.iter().filter_map(|(id, chain)| Some((*id, *chain.last()?))).collect())
     }
 
     /// Who may have signed a relationship's grants: the contract took each from the key of its time.

@@ -114,6 +114,12 @@ pub fn reviewed(third: &Word) -> bool {
     third[7] != 0
 }
 
+/// The `number` of an emergency's third word; 0 where there was none.
+#[must_use]
+pub fn emergency_number(third: &Word) -> u64 {
+    number_at(third, 16)
+}
+
 /// A word that holds one u64 and nothing else, as `epoch` does.
 #[must_use]
 pub fn number(word: &Word) -> Option<u64> {

@@ -319,6 +319,25 @@ fn take_emergency(cursor: &mut Cursor<'_>) -> Result<SignedEmergency, CborError>
     Ok(SignedEmergency { emergency, signature: EcdsaSignature(cursor.fixed("emergency.signature")?) })
 }
 
+impl SignedEmergency {
+    /// One alone, as CBOR: what is handed straight to a gateway.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        encoded(|out| put_emergency(out, self))
+    }
+
+    /// Reads one alone.
+    ///
+    /// # Errors
+    /// [`CborError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, CborError> {
+        let mut cursor = Cursor::new(bytes);
+        let signed = take_emergency(&mut cursor)?;
+        cursor.finish()?;
+        Ok(signed)
+    }
+}
+
 fn encoded(put: impl FnOnce(&mut Out<'_>) -> Written) -> Vec<u8> {
     let mut bytes = Vec::new();
     match put(&mut Encoder::new(&mut bytes)) {

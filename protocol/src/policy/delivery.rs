@@ -8,12 +8,12 @@
 //!   +--------+--------------------+
 //! ```
 //! One bidirectional stream that the gateway opens: [`Frame::Watch`] first, once; then [`Frame::Bundle`] and
-//! [`Frame::Revocation`] one way, [`Frame::Verdict`] and [`Frame::Anchor`] the other.
+//! [`Frame::Revocation`] one way, [`Frame::Verdict`] and [`Frame::Anchor`] the other, and [`Frame::Emergency`] both ways.
 
 use minicbor::Encoder;
 use thiserror::Error;
 
-use super::bundle::{BUNDLE_BYTES_MAX, Commitment, Pseudonym};
+use super::bundle::{BUNDLE_BYTES_MAX, Commitment, Pseudonym, SignedEmergency};
 use super::grant::{EcdsaSignature, RelationshipId, Revocation, SignedRevocation};
 use crate::cbor::{CborError, Cursor};
 
@@ -71,7 +71,13 @@ pub enum Frame {
     Anchor(Anchor),
     /// Controller to gateway: one that it watches, ahead of the bundle that will show it. It carries its own authority.
     Revocation(SignedRevocation),
+    /// Controller to gateway: one that no header shows yet. Gateway to controller: one that was handed to it, for the ledger; repeated
+    /// until a bundle shows it. It carries its own authority.
+    Emergency(SignedEmergency),
 }
+
+/// Longest emergency, as CBOR: its fields take 260 bytes at most.
+pub const EMERGENCY_BYTES_MAX: usize = 320;
 
 /// Why bytes are no frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -166,6 +172,9 @@ impl Frame {
                 out.bytes(other_key)?;
             }
             Self::Revocation(revocation) => put_revocation(out.array(4)?.u8(5)?, revocation)?,
+            Self::Emergency(emergency) => {
+                out.array(2)?.u8(6)?.bytes(&emergency.encode())?;
+            }
         }
         Ok(())
     }
@@ -202,6 +211,9 @@ impl Frame {
                 other_key: cursor.fixed("other_key")?,
             }),
             (5, 4) => Self::Revocation(take_revocation(&mut cursor)?),
+            (6, 2) => {
+                Self::Emergency(SignedEmergency::decode(cursor.bytes("emergency", EMERGENCY_BYTES_MAX)?)?)
+            }
             _ => return Err(FrameError::Type(kind)),
         };
         cursor.finish()?;
@@ -213,7 +225,9 @@ impl Frame {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::bundle::Emergency;
     use super::*;
+    use crate::id::RecipientId;
 
     fn whole(frame: &Frame) -> Result<Frame, FrameError> {
         let bytes = frame.encode();
@@ -225,6 +239,26 @@ mod tests {
     fn revocation() -> SignedRevocation {
         let revocation = Revocation { relationship: RelationshipId([4; 32]), version: 300 };
         SignedRevocation { revocation, signature: EcdsaSignature([5; 65]) }
+    }
+
+    fn emergency(number: u64) -> SignedEmergency {
+        let emergency = Emergency {
+            pseudonym: Pseudonym([0xe1; 32]),
+            domain: RecipientId([0xb2; 20]),
+            clinician: Commitment([1; 32]),
+            reason: Commitment([2; 32]),
+            from: number,
+            until: number,
+            number,
+        };
+        SignedEmergency { emergency, signature: EcdsaSignature([5; 65]) }
+    }
+
+    #[test]
+    fn the_longest_emergency_fits() {
+        assert!(emergency(u64::MAX).encode().len() <= EMERGENCY_BYTES_MAX);
+        let body = [&[0x82, 6, 0x59, 1, 0x41][..], &[0; 0x141]].concat();
+        assert_eq!(Frame::decode(&body).unwrap_err().reason(), "too_many");
     }
 
     #[test]
@@ -245,6 +279,7 @@ mod tests {
             verdict(Some("quorum")),
             anchor,
             Frame::Revocation(revocation()),
+            Frame::Emergency(emergency(u64::MAX)),
         ] {
             assert_eq!(whole(&frame), Ok(frame.clone()));
         }
@@ -265,7 +300,7 @@ mod tests {
     fn bounds_and_types() {
         assert_eq!(frame_length([0; 4]), Err(FrameError::Length(0)));
         assert_eq!(frame_length([0, 0x20, 0, 0]), Err(FrameError::Length(0x20_0000)));
-        assert_eq!(Frame::decode(&[0x82, 6, 0x40]), Err(FrameError::Type(6)));
+        assert_eq!(Frame::decode(&[0x82, 7, 0x40]), Err(FrameError::Type(7)));
         assert_eq!(Frame::decode(&[0x84, 4, 0x40]), Err(FrameError::Type(4)));
         assert_eq!(Frame::decode(&[0x82, 1, 0x40]), Err(FrameError::Type(1)));
         assert_eq!(

@@ -42,4 +42,6 @@ pub struct RecipientEntry {
     pub status: RecipientStatus,
     /// What it is to its patients.
     pub kind: RecipientKind,
+    /// Whether it may break the glass.
+    pub emergency: bool,
 }

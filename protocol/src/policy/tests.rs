@@ -19,6 +19,7 @@ fn clinic() -> RecipientEntry {
         hpke_public_key: [0xd4; 32],
         status: RecipientStatus::Active,
         kind: RecipientKind::Treating,
+        emergency: true,
     }
 }
 
@@ -194,7 +195,7 @@ fn a_clock_that_is_behind_the_proof_is_not_believed() {
     let ended = policy_with(proven, &[grant(1)], &[]);
     assert!(!opens_now(&ended), "the header proves that the grant's end has passed");
     let open = policy_with(Freshness::Proven { as_of: UNTIL - 1, staleness_max_s: 600 }, &[grant(1)], &[]);
-    assert!(opens(&open, DataClass::Vitals, 0));
+    assert!(opens(&open, DataClass::Vitals, UNTIL - 1 - CLOCK_BEHIND_MAX_S));
 }
 
 const PRESENT: u64 = FROM + 1000;
@@ -212,7 +213,7 @@ fn with_emergency(from: u64, until: u64, status: RecipientStatus, grants: &[Gran
     let proven = Freshness::Proven { as_of: PRESENT, staleness_max_s: STALENESS_MAX_S };
     let mut found = authentic(proven, grants, &[]);
     found.recipients[0].status = status;
-    found.emergencies = vec![EmergencyAccess { patient: PATIENT, emergency }];
+    found.emergencies = vec![EmergencyAccess { patient: PATIENT, emergency, is_direct: false }];
     VerifiedPolicy::new(found)
 }
 
@@ -302,4 +303,55 @@ fn floors_are_bounded() {
         .admit(&Floors { relationships, ..Floors::default() })
         .expect_err("one too many");
     assert_eq!(refused, AdmissionError::TooManyFloors { len: FLOORS_MAX + 1 });
+}
+
+#[test]
+fn a_clock_that_was_set_back_leaves_no_time_and_opens_nothing() {
+    let proven = Freshness::Proven { as_of: PRESENT, staleness_max_s: STALENESS_MAX_S };
+    let policy = policy_with(proven, &[grant(1)], &[]);
+    let opens = |policy: &VerifiedPolicy, now_s| opens(policy, DataClass::Vitals, now_s);
+    // As far as clocks differ, the header's time counts.
+    for behind_s in [0, 1, CLOCK_BEHIND_MAX_S] {
+        assert!(opens(&policy, PRESENT - behind_s) && !policy.is_stale(PRESENT - behind_s));
+        assert_eq!(policy.time(PRESENT - behind_s), Some(PRESENT));
+    }
+    for now_s in [PRESENT - CLOCK_BEHIND_MAX_S - 1, FROM, 0] {
+        assert!(!opens(&policy, now_s) && policy.is_stale(now_s));
+        assert_eq!(policy.time(now_s), None);
+    }
+    let emergency = with_emergency(PRESENT - 1000, PRESENT + 60, RecipientStatus::Active, &[]);
+    assert!(opens(&emergency, PRESENT) && !opens(&emergency, PRESENT - CLOCK_BEHIND_MAX_S - 1));
+}
+
+#[test]
+fn a_clock_that_was_behind_a_new_header_goes_on_from_it() {
+    let proven = Freshness::Proven { as_of: PRESENT, staleness_max_s: STALENESS_MAX_S };
+    let policy = policy_with(proven, &[grant(1)], &[]).with_clock_behind(1_000_000);
+    let clock = PRESENT - 1_000_000;
+    assert_eq!(policy.time(clock), Some(PRESENT));
+    assert!(!policy.is_stale(clock + STALENESS_MAX_S) && policy.is_stale(clock + STALENESS_MAX_S + 1));
+    // And is held against it as before.
+    assert_eq!(policy.time(clock - CLOCK_BEHIND_MAX_S - 1), None);
+}
+
+#[test]
+fn what_was_handed_over_opens_under_a_stale_policy_and_the_higher_number_counts() {
+    let later = PRESENT + 10 * 86_400;
+    let begun = with_emergency(later, later + 60, RecipientStatus::Active, &[]);
+    assert!(!opens(&begun, DataClass::Vitals, later), "the ledger can't have shown it in time");
+    let mut access = begun.emergencies()[0].clone();
+    access.emergency.number = 2;
+    let direct = begun.clone().with_direct([access.clone()]);
+    assert!(opens(&direct, DataClass::Vitals, later) && !opens(&direct, DataClass::Vitals, later + 60));
+    // The ledger shows a later one, and this one is nothing any more.
+    let mut shown = begun.emergencies()[0].clone();
+    shown.emergency.number = 3;
+    let mut found = authentic(begun.freshness(), &[], &[]);
+    found.emergencies = vec![shown];
+    let newer = VerifiedPolicy::new(found.clone()).with_direct([access.clone()]);
+    assert_eq!(newer.emergencies(), VerifiedPolicy::new(found.clone()).emergencies());
+    // Who may no more, may no more by this either.
+    found.emergencies.clear();
+    found.recipients[0].emergency = false;
+    assert!(!opens(&VerifiedPolicy::new(found).with_direct([access]), DataClass::Vitals, later));
 }

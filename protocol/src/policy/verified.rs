@@ -18,6 +18,8 @@ use crate::id::{DataClass, DeviceId, PatientId, RecipientId};
 
 /// Longest time for which a treating clinician's grant outlives the policy's proof: one day, whatever was signed.
 pub const STALE_BOUND_TREATING_MAX_S: u64 = 86_400;
+/// How far a clock may be behind the newest header and still count: more than clocks differ that NTP keeps.
+pub const CLOCK_BEHIND_MAX_S: u64 = 60;
 /// Most relationships remembered: four times as many as one gateway has, for patients who came and went.
 pub const FLOORS_MAX: usize = 4 * PATIENTS_MAX * GRANTS_MAX;
 
@@ -141,6 +143,8 @@ pub struct EmergencyAccess {
     pub patient: PatientId,
     /// What the domain signed.
     pub emergency: Emergency,
+    /// It was handed to the gateway itself; no header has shown it yet.
+    pub is_direct: bool,
 }
 
 /// What a verifier found authentic: every signature was checked against the key that was pinned for it, and that each relationship,
@@ -175,6 +179,8 @@ pub struct VerifiedPolicy {
     revoked: BTreeMap<RelationshipId, u64>,
     /// Unrevoked latest grants, each patient's sorted by grantee. Follows from `latest` and `revoked`.
     standing: BTreeMap<PatientId, Vec<Grant>>,
+    /// By how much the gateway's clock was behind the header when that came.
+    clock_behind_s: u64,
 }
 
 impl VerifiedPolicy {
@@ -211,6 +217,7 @@ impl VerifiedPolicy {
             latest,
             revoked,
             standing: BTreeMap::new(),
+            clock_behind_s: 0,
         };
         policy.settle(&BTreeMap::new());
         policy
@@ -310,7 +317,7 @@ impl VerifiedPolicy {
         }
         if purpose == Purpose::Treatment {
             for access in self.emergencies.iter().filter(|access| access.patient == *patient) {
-                if self.emergency_holds(&access.emergency, now_s) {
+                if self.emergency_holds(access, now_s) {
                     open.extend(self.recipient(access.emergency.domain));
                 }
             }
@@ -328,7 +335,7 @@ impl VerifiedPolicy {
     #[must_use]
     pub fn holds(&self, grant: &Grant, now_s: u64) -> bool {
         let Some(entry) = self.recipients.get(&grant.grantee) else { return false };
-        let now_s = self.not_before_proof(now_s);
+        let Some(now_s) = self.time(now_s) else { return false };
         if entry.status == RecipientStatus::Suspended || now_s < grant.from || now_s >= grant.until {
             return false;
         }
@@ -346,28 +353,66 @@ impl VerifiedPolicy {
     }
 
     /// Whether this emergency opens at `now_s`. One that had begun when the policy was fresh goes on to its own end, which is
-    /// hours away at most; a stale policy lets no other begin.
+    /// hours away at most; under a stale policy none begins but what was handed to the gateway itself.
     #[must_use]
-    pub fn emergency_holds(&self, emergency: &Emergency, now_s: u64) -> bool {
-        let now_s = self.not_before_proof(now_s);
-        let active =
-            self.recipients.get(&emergency.domain).is_some_and(|e| e.status == RecipientStatus::Active);
+    pub fn emergency_holds(&self, access: &EmergencyAccess, now_s: u64) -> bool {
+        let EmergencyAccess { emergency, is_direct, .. } = access;
+        let Some(now_s) = self.time(now_s) else { return false };
+        let may = self
+            .recipients
+            .get(&emergency.domain)
+            .is_some_and(|entry| entry.status == RecipientStatus::Active && (entry.emergency || !is_direct));
         let fresh = self.freshness.stale_from().is_none_or(|from| now_s <= from || emergency.from <= from);
-        active && fresh && (emergency.from..emergency.until).contains(&now_s)
+        may && (fresh || *is_direct) && (emergency.from..emergency.until).contains(&now_s)
     }
 
-    /// A clock that is behind the ledger's header is wrong by at least the difference.
-    fn not_before_proof(&self, now_s: u64) -> u64 {
-        match self.freshness {
-            Freshness::Unproven => now_s,
-            Freshness::Proven { as_of, .. } => now_s.max(as_of),
+    /// The same policy with emergencies that were handed to the gateway itself. Of one domain and patient the higher number counts, as on
+    /// the ledger.
+    #[must_use]
+    pub fn with_direct(mut self, direct: impl IntoIterator<Item = EmergencyAccess>) -> Self {
+        for access in direct {
+            let same = |other: &EmergencyAccess| {
+                other.patient == access.patient
+                    && other.emergency.pseudonym == access.emergency.pseudonym
+                    && other.emergency.domain == access.emergency.domain
+            };
+            let number = access.emergency.number;
+            if !self.emergencies.iter().any(|other| same(other) && other.emergency.number >= number) {
+                self.emergencies.retain(|other| !same(other));
+                self.emergencies.push(EmergencyAccess { is_direct: true, ..access });
+            }
         }
+        self
     }
 
-    /// Whether the policy's proof is older than its greatest age. Always false where nothing proves an age.
+    /// The time that counts where the clock says `now_s`: never before the header. A clock that was behind a new header when that came is
+    /// wrong by at least the difference, and goes on from there. None where the clock is further behind: it was set back, or the
+    /// gateway began with a wrong one, and no new header has come since. Then nobody knows how old the policy is.
+    #[must_use]
+    pub fn time(&self, now_s: u64) -> Option<u64> {
+        let Freshness::Proven { as_of, .. } = self.freshness else { return Some(now_s) };
+        let now_s = now_s.saturating_add(self.clock_behind_s);
+        (now_s.saturating_add(CLOCK_BEHIND_MAX_S) >= as_of).then(|| now_s.max(as_of))
+    }
+
+    /// The same policy, whose header was new and came when the clock was behind it by so much.
+    #[must_use]
+    pub fn with_clock_behind(self, clock_behind_s: u64) -> Self {
+        Self { clock_behind_s, ..self }
+    }
+
+    /// By how much the clock was behind when the header came.
+    #[must_use]
+    pub fn clock_behind_s(&self) -> u64 {
+        self.clock_behind_s
+    }
+
+    /// Whether the policy's proof is older than its greatest age, or of no known age for want of a clock. Always false where nothing
+    /// proves an age.
     #[must_use]
     pub fn is_stale(&self, now_s: u64) -> bool {
-        self.freshness.stale_from().is_some_and(|from| now_s > from)
+        let stale_from = self.freshness.stale_from();
+        stale_from.is_some_and(|from| self.time(now_s).is_none_or(|now_s| now_s > from))
     }
 
     /// Who wears this device.

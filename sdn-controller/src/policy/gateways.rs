@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// Gateways that are remembered: as many as switches at once. Beyond, those that are gone are forgotten first.
-pub const GATEWAYS_MAX: usize = 512;
+/// Gateways that are remembered: a fleet of a thousand, and as many that were there before. Beyond, those that are gone are forgotten
+/// first.
+pub const GATEWAYS_MAX: usize = 2048;
 /// Revocations on their way down to one gateway. What doesn't fit comes with the bundle.
 pub(super) const PUSHES_MAX: usize = 64;
 

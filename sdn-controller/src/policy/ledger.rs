@@ -5,8 +5,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use caregate_protocol::policy::PolicyBundle;
 use caregate_protocol::policy::delivery::{Anchor, Watch};
+use caregate_protocol::policy::{PolicyBundle, RelationshipId, SignedEmergency};
 use ledger_chain::{Chain, ChainConfig, ChainError, Follower, RelayKey, SendError};
 use ledger_client::verify::{Address, Domain};
 use tokio::sync::watch;
@@ -60,6 +60,10 @@ pub trait Ledger: fmt::Debug + Send + Sync {
     fn bundle<'a>(&'a self, watch: &'a Watch) -> LedgerFuture<'a, PolicyBundle>;
     /// Sends a revocation; done when it is in a block.
     fn revoke<'a>(&'a self, anchor: &'a Anchor) -> LedgerFuture<'a, ()>;
+    /// Sends an emergency; done when it is in a block.
+    fn open_emergency<'a>(&'a self, signed: &'a SignedEmergency) -> LedgerFuture<'a, ()>;
+    /// Whether this is one of the newest keys of a relationship that has handed on.
+    fn has_handed_on_to(&self, relationship: &RelationshipId, key: &Address) -> bool;
 }
 
 /// The chain, through its client.
@@ -164,5 +168,17 @@ impl Ledger for Followed {
             self.follower.chain().revoke(&anchor.revocation, &other, &relay).await?;
             Ok(())
         })
+    }
+
+    fn open_emergency<'a>(&'a self, signed: &'a SignedEmergency) -> LedgerFuture<'a, ()> {
+        Box::pin(async move {
+            self.follower.chain().open_emergency(signed, &RelayKey::random()).await?;
+            Ok(())
+        })
+    }
+
+    fn has_handed_on_to(&self, relationship: &RelationshipId, key: &Address) -> bool {
+        self.follower
+            .with_index(|index| index.newest_keys(relationship).is_some_and(|keys| keys.contains(key)))
     }
 }

@@ -16,7 +16,7 @@ use super::Policy;
 use super::gateways::{Entered, Sent};
 use super::header;
 use super::ledger::{Failure, LedgerFuture};
-use super::schedule::Schedule;
+use super::schedule::{Schedule, moment};
 use crate::events::Kind;
 
 /// Time for the stream and what is watched: three round trips of the worst link.
@@ -127,7 +127,7 @@ pub(super) async fn run(
         watch: Arc::new(watch),
         out,
         opened,
-        schedule: Schedule::new(Duration::ZERO),
+        schedule: Schedule::new(Duration::ZERO, moment(name)),
         anchors_left: ANCHORS_BURST,
         anchors_at: Duration::ZERO,
         is_missing: false,
@@ -173,7 +173,7 @@ impl Session<'_> {
         let mut making: Option<LedgerFuture<'_, PolicyBundle>> = None;
         loop {
             if making.is_none() && self.schedule.begin(self.now()) {
-                making = Some(Box::pin(policy.bundle(&watch)));
+                making = Some(Box::pin(policy.bundle(&watch, self.schedule.is_changed())));
             }
             let due = self.opened + self.schedule.due().unwrap_or(super::BUNDLE_INTERVAL);
             tokio::select! {
@@ -260,6 +260,14 @@ impl Session<'_> {
                     if let Err(error) = self.policy.take(anchor, Some(self.name)).await {
                         debug!(gateway = self.name, %error, "anchor not taken");
                     }
+                } else {
+                    self.policy.metrics.policy_refused.with_label_values(&["anchor_rate"]).inc();
+                }
+                Ok(())
+            }
+            Frame::Emergency(signed) => {
+                if self.may_anchor() {
+                    self.policy.take_emergency(signed);
                 } else {
                     self.policy.metrics.policy_refused.with_label_values(&["anchor_rate"]).inc();
                 }

@@ -131,7 +131,8 @@ fn what_is_watched_is_claimed_with_those_whom_it_names() {
     let ids: Vec<_> = claims.participants.iter().map(|claim| claim.id).collect();
     assert_eq!((ids, claims.consents.len(), claims.emergencies.len()), (vec![NEAR, FAR], 1, 1));
     // One epoch, two consents of two words of which one isn't there, a binding that isn't, two participants, an emergency.
-    assert_eq!(wanted(&watch(), &claims).len(), 1 + 4 + 1 + 4 + 3);
+    let opened = opened(&index(), &watch());
+    assert_eq!(wanted(&watch(), &claims, &opened).len(), 1 + 4 + 1 + 4 + 3);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests, too")]
 
+mod anvil;
 mod support;
 
 use caregate_protocol::id::DataClass;

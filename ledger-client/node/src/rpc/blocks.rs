@@ -79,6 +79,12 @@ impl Rpc {
     }
 }
 
+/// A header, as subscriptions tell it.
+pub(super) fn header(reader: &Reader, number: u64) -> Answer {
+    let SealedHeader { id, header } = Rpc::header(reader, number)?;
+    value(Header { hash: id, total_difficulty: None, inner: header, size: None })
+}
+
 fn block(reader: &Reader, number: u64, full: bool) -> Answer {
     let SealedHeader { id, header } = Rpc::header(reader, number)?;
     let stored = chain::transactions(reader, number)?;

@@ -110,7 +110,8 @@ fn what_the_ledger_shows_revoked_does_not_stand() {
 fn a_revocation_counts_before_the_ledger_has_it() {
     let mut site = site();
     let signed = site.signed_revocation(0, 3);
-    assert_eq!(verify_revocation(&signed, &pins(&site)), Ok(RevocationSigner::RevokeKey));
+    let by = verify_revocation(&signed, &pins(&site), &NewestKeys::default()).unwrap();
+    assert_eq!((by.signer, by.other_key), (RevocationSigner::RevokeKey, Site::grant_key(0).address()));
     site.claims.revocations.push(signed);
     let bundle = verify(&mut site).unwrap();
     assert!(bundle.revoked.is_empty());
@@ -339,7 +340,8 @@ fn what_was_not_pinned_is_refused_though_the_ledger_holds_it() {
     );
     let unpinned = site.signed_revocation(2, 1);
     pins.relationships.remove(&Site::relationship(2));
-    assert_eq!(verify_revocation(&unpinned, &pins), Err(RevocationRefusal::NotPinned));
+    let refused = verify_revocation(&unpinned, &pins, &NewestKeys::default());
+    assert_eq!(refused, Err(RevocationRefusal::NotPinned));
 }
 
 #[test]
@@ -376,12 +378,14 @@ fn revocations_alone_are_of_their_relationships_keys() {
         revocation: revocation.clone(),
         signature: key.sign(&revocation_digest(&revocation, &pins.domain)),
     };
-    assert_eq!(verify_revocation(&by(&Site::grant_key(0)), &pins), Ok(RevocationSigner::GrantKey));
-    let refused = verify_revocation(&by(&Site::revoke_key(1)), &pins).unwrap_err();
+    let verify_revocation = |signed: &_| verify_revocation(signed, &pins, &NewestKeys::default());
+    let with = verify_revocation(&by(&Site::grant_key(0))).unwrap();
+    assert_eq!((with.signer, with.other_key), (RevocationSigner::GrantKey, Site::revoke_key(0).address()));
+    let refused = verify_revocation(&by(&Site::revoke_key(1))).unwrap_err();
     assert_eq!((refused.reason(), refused), ("revocation_signature", SignerError::Other.into()));
     signed.signature.0[64] = 1;
-    assert_eq!(verify_revocation(&signed, &pins).unwrap_err().reason(), "revocation_signature");
-    assert_eq!(verify_revocation(&site.signed_revocation(0, 0), &pins), Err(RevocationRefusal::Version));
+    assert_eq!(verify_revocation(&signed).unwrap_err().reason(), "revocation_signature");
+    assert_eq!(verify_revocation(&site.signed_revocation(0, 0)), Err(RevocationRefusal::Version));
 }
 
 #[test]

@@ -67,6 +67,31 @@ fn each_fault_has_its_reason() {
     assert_eq!(reason(&[0xc0]), "header_rlp");
 }
 
+/// Made once with npm `ethers` 6.17.0 (RLP, Keccak, secp256k1) after Besu's QBFT: four validators, round 2, sealed by three of them; the id
+/// is over round 0 without seals, the seals over round 2 without seals. `qbft_header.hex` is in lines of 64 bytes.
+#[test]
+fn a_golden_header_of_another_implementation() {
+    let bytes = hex::decode(include_str!("qbft_header.hex").lines().collect::<String>()).unwrap();
+    let named = [
+        "1a642f0e3c3af545e7acbd38b07251b3990914f1",
+        "5050a4f4b3f9338c3472dcc01a87c76a144b3c9c",
+        "3325a78425f17a7e487eb5666b2bfd93abb06c70",
+        "c48b812bb43401392c037381aca934f4069c0517",
+    ];
+    let validators: Vec<Address> = named.map(|name| name.parse().unwrap()).to_vec();
+    let header = verify_header(&bytes, &validators).unwrap();
+    assert_eq!((header.number, header.time_s, header.state_root), (4242, 1_790_000_000, [5; 32]));
+    let id = "f62885dfff861313457c8386261f7e74df1ab48b9bb5a417f78edd2c1bc53c89";
+    assert_eq!(hex::encode(header.hash), id);
+    // The same keys as the fixture's, so what this crate seals is the same, byte by byte.
+    assert_eq!(validators, (1..=4).map(|byte| address(&key(byte))).collect::<Vec<_>>());
+    let digest = "21b7f25779128b64e7479438aa9f77f6c92da9b45da4bd7f102f5fdb3ebe1aa2";
+    let digest: [u8; 32] = hex::decode(digest).unwrap().try_into().unwrap();
+    let sealed = seal(&key(1), &digest);
+    assert!(bytes.windows(65).any(|window| window == sealed));
+    assert_eq!(verify_header(&bytes, &validators[..3]).unwrap_err().reason(), "validator_unknown");
+}
+
 #[test]
 fn every_flipped_byte_is_noticed() {
     let (fields, keys) = fields(4);

@@ -5,7 +5,10 @@ use caregate_protocol::policy::{Floors, RecipientKind, RecipientStatus, Revocati
 
 use super::*;
 use crate::fixture::{Hospital, Signer, Site};
-use crate::verify::{BundleRefusal, VerifiedBundle, grant_digest, revocation_digest, verify_bundle};
+use crate::verify::{
+    BundleRefusal, RevocationSigner, RevokedWith, VerifiedBundle, grant_digest, revocation_digest,
+    verify_bundle, verify_revocation,
+};
 
 const NOW_S: u64 = 1_790_000_000;
 
@@ -266,4 +269,33 @@ fn strangers_can_not_hand_on_to_themselves() {
     assert_eq!(made(two.clone(), &twice), "seal_duplicate");
     assert_eq!(made(two.clone(), &[&two[..3], &[Signer::of(0x66)]].concat()), "validator_unknown");
     assert_eq!(made(Vec::new(), &two), "validator_unknown");
+}
+
+#[test]
+fn revocations_alone_are_of_the_first_keys_or_the_newest() {
+    let mut site = site();
+    rotate(&mut site, 1, 0, &Site::grant_key(0));
+    rotate(&mut site, 2, 1, &next(0)[0]);
+    let bundle = verify(&mut site).unwrap();
+    let pins = site.enrolment.pins().unwrap();
+    let revocation = Revocation { relationship: Site::relationship(0), version: 1 };
+    let by = |key: &Signer, keys: &NewestKeys| {
+        let signature = key.sign(&revocation_digest(&revocation, &pins.domain));
+        verify_revocation(&SignedRevocation { revocation: revocation.clone(), signature }, &pins, keys)
+    };
+    let ([grant, revoke], [middle_grant, middle_revoke]) = (next(1), next(0));
+    let good = [
+        (Site::grant_key(0), Site::revoke_key(0), RevocationSigner::GrantKey),
+        (Site::revoke_key(0), Site::grant_key(0), RevocationSigner::RevokeKey),
+        (grant.clone(), revoke.clone(), RevocationSigner::GrantKey),
+        (revoke.clone(), grant.clone(), RevocationSigner::RevokeKey),
+    ];
+    for (key, other, signer) in good {
+        assert_eq!(by(&key, &bundle.keys), Ok(RevokedWith { signer, other_key: other.address() }));
+    }
+    for key in [middle_grant, middle_revoke, Site::grant_key(1), Signer::of(0x66)] {
+        assert_eq!(by(&key, &bundle.keys).unwrap_err().reason(), "revocation_signature");
+    }
+    // Before a bundle has shown them, nobody knows whose they are.
+    assert_eq!(by(&revoke, &NewestKeys::default()).unwrap_err().reason(), "revocation_signature");
 }

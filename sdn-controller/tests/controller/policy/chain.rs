@@ -21,7 +21,7 @@ use super::gateway::Gateway;
 use super::{Delivering, until};
 use crate::support::Pki;
 
-const CHAIN_ID: u64 = 4711;
+pub(super) const CHAIN_ID: u64 = 4711;
 const GATEWAY: &str = "home-1";
 const LABEL: &str = "City hospital";
 
@@ -37,15 +37,15 @@ fn binary() -> PathBuf {
     path
 }
 
-struct Node {
+pub(super) struct Node {
     folder: TempDir,
     process: Child,
-    governor: DomainKey,
+    pub(super) governor: DomainKey,
     rpc: String,
 }
 
 impl Node {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (rpc, admin, governor) = (port(), port(), DomainKey::generate());
@@ -67,7 +67,7 @@ impl Node {
     }
 
     /// The chain, the address of who seals it, and how to reach it, once the node answers.
-    async fn chain(&self) -> (Chain, String, ChainConfig) {
+    pub(super) async fn chain(&self) -> (Chain, String, ChainConfig) {
         let path = self.folder.path().join("chain/deployment.json");
         until("the node to describe its chain", || fs::read(&path).is_ok_and(|json| !json.is_empty())).await;
         let described: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -89,12 +89,12 @@ impl Drop for Node {
     }
 }
 
-async fn register(node: &Node, chain: &Chain, hospital: &DomainKey) {
+pub(super) async fn register(node: &Node, chain: &Chain, hospital: &DomainKey, emergency: bool) {
     let change = ParticipantChange {
         participant: hospital.id(),
         status: Some(RecipientStatus::Active),
         kind: RecipientKind::Treating,
-        emergency: false,
+        emergency,
         version: 1,
     };
     let approval = node.governor.approve_participant(&change, &chain.domain());
@@ -117,7 +117,7 @@ async fn by_the_real_chain_a_grant_comes_in_and_a_revocation_ends_it() {
     let node = Node::start();
     let (chain, sealer, config) = node.chain().await;
     let hospital = DomainKey::generate();
-    register(&node, &chain, &hospital).await;
+    register(&node, &chain, &hospital, false).await;
     let mut wallet = Wallet::new(PatientSeed::generate());
     let domain = chain.domain();
     wallet.ledger = Some(Ledger { domain: chain.domain(), validators: vec![sealer.parse().unwrap()] });

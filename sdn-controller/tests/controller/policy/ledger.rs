@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use caregate_host::clock;
 use caregate_protocol::policy::delivery::{Anchor, Watch};
-use caregate_protocol::policy::{PolicyBundle, SignedRevocation};
-use ledger_client::fixture::Site;
-use ledger_client::verify::{Domain, Enrolment};
+use caregate_protocol::policy::{PolicyBundle, RelationshipId, SignedEmergency, SignedRevocation};
+use ledger_client::fixture::{Hospital, Site};
+use ledger_client::verify::{Address, Domain, Enrolment};
 use sdn_controller::policy::{Failure, Head, Ledger, LedgerFuture, Status};
 use tokio::sync::watch;
 
@@ -65,6 +65,10 @@ impl MemoryLedger {
         self.state.lock().unwrap().site.signed_revocation(0, version)
     }
 
+    pub(super) fn signed_emergency(&self, by: &Hospital, from: u64, until: u64) -> SignedEmergency {
+        self.state.lock().unwrap().site.signed_emergency(by, from, until, 1)
+    }
+
     pub(super) fn revocations(&self) -> usize {
         self.state.lock().unwrap().revocations
     }
@@ -120,5 +124,18 @@ impl Ledger for MemoryLedger {
             self.block(|site| site.revoke(0, anchor.revocation.revocation.version));
             Ok(())
         })
+    }
+
+    fn open_emergency<'a>(&'a self, signed: &'a SignedEmergency) -> LedgerFuture<'a, ()> {
+        Box::pin(async move {
+            self.ready().await?;
+            self.block(|site| site.put_emergency(signed.clone()));
+            Ok(())
+        })
+    }
+
+    /// Nobody does here; the real chain's test has one who does.
+    fn has_handed_on_to(&self, _relationship: &RelationshipId, _key: &Address) -> bool {
+        false
     }
 }
