@@ -123,7 +123,16 @@ fn verifier_bytes() -> anyhow::Result<Value> {
     const WITHOUT: &str = "size_without_verifier";
     say("bench: two programs, with the verifier and without");
     let mut command = cargo();
-    command.args(["build", "--release", "--package", "ledger-client", "--example", WITH, "--example", WITHOUT]);
+    command.args([
+        "build",
+        "--release",
+        "--package",
+        "ledger-client",
+        "--example",
+        WITH,
+        "--example",
+        WITHOUT,
+    ]);
     build::run(command.current_dir(build::root()?))?;
     let examples = build::binaries()?.join("examples");
     let bytes = |name: &str| std::fs::metadata(examples.join(name)).map(|file| file.len());

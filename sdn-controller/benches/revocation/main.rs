@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use caregate_host::identity::{Identity, Role};
 use gateway::Gateway;
 use ledger::{Node, hospital};
-use ledger_chain::ChainConfig;
+use ledger_chain::{ChainConfig, RevokedGateways};
 use pki::Pki;
 use prometheus::Registry;
 use sdn_controller::events::Events;
@@ -127,7 +127,7 @@ fn deliver(node: &Node, pki: &Pki, folder: &Path, metrics: &Metrics, stop: &Canc
         Policy::start(ledger, Waiting::open(folder).unwrap(), metrics.clone(), Events::default(), stop);
     let endpoint = policy::bind("127.0.0.1:0", &identity).unwrap();
     let port = endpoint.local_addr().unwrap().port();
-    tokio::spawn(policy::serve(endpoint, policy, stop.clone()));
+    tokio::spawn(policy::serve(endpoint, policy, RevokedGateways::none(), stop.clone()));
     port
 }
 
