@@ -43,10 +43,12 @@ use crate::openflow::start::Surroundings;
 use crate::pipeline::commit::Committer;
 use crate::pipeline::expiry::Expiry;
 use crate::pipeline::heads::Heads;
+use crate::pipeline::leaves::Leaves;
 use crate::pipeline::recover;
 use crate::pipeline::seal::Sealer;
 use crate::pipeline::thread::{self, ACKED_MAX, INBOUND_MAX, Inputs};
 use crate::policy::{ControllerLink, Decider, PolicyHandle, Proposal};
+use crate::sockets::Sockets;
 use crate::spool::{Limits, Position, Recovery};
 use crate::uplink::Uplink;
 use crate::uplink::connection::{Link, Staff};
@@ -94,7 +96,8 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
     identity.register(&registry)?;
     let metrics = Metrics::register(&registry)?;
     let seed = key_file::read_hex::<32>(&file.device_key)?;
-    let sealer = Sealer { device: SigningKey::from_bytes(&seed), cipher: cipher() };
+    let leaves = Leaves::default();
+    let sealer = Sealer { device: SigningKey::from_bytes(&seed), cipher: cipher(), leaves };
     dir::create_private(&file.data)?;
     let mut keys = KeyStore::open_with(&file.data, file.keys.tpm.device())
         .with_context(|| file.data.display().to_string())?;
@@ -165,12 +168,12 @@ fn report(recovery: &Recovery) {
     }
 }
 
-/// Runs until SIGTERM or SIGINT, or until the disk fails. Stops the doors first, commits what they took, then gives the
+/// Serves what came to `sockets` meanwhile, and runs until SIGTERM or SIGINT, or until the disk fails. Stops the doors first, commits what they took, then gives the
 /// uplink a moment to send it.
 ///
 /// # Errors
 /// What could not be started, or what failed.
-pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
+pub async fn run(file: &ConfigFile, parts: Parts, sockets: Sockets) -> anyhow::Result<()> {
     let Parts { identity, mut committer, pins, local, watch, registry, metrics } = parts;
     let stop = shutdown::token()?;
     identity.watch(ROTATION_INTERVAL, stop.clone())?;
@@ -188,7 +191,7 @@ pub async fn run(file: &ConfigFile, parts: Parts) -> anyhow::Result<()> {
     let uplink = Arc::new(Uplink::new(unacked(&reader)));
     uplink.observe(&metrics);
     let policy = start_policy(&pins, &file.policy, &mut committer, proposals, &health, &identity, &stop);
-    doors.mqtt(file.mqtt.as_ref(), policy.bound_devices()).await?;
+    doors.mqtt(file.mqtt.as_ref(), sockets, policy.bound_devices()).await?;
     doors.brokers(&file.brokers)?;
     let publisher = doors.publisher.clone().map(|publisher| Arc::new(publisher) as Arc<dyn watch::Publish>);
     let trail = committer.policy.store();
@@ -364,6 +367,7 @@ impl Doors {
     async fn mqtt(
         &mut self,
         entry: Option<&MqttEntry>,
+        sockets: Sockets,
         bound: tokio::sync::watch::Receiver<Arc<Vec<BoundDevice>>>,
     ) -> anyhow::Result<()> {
         let Some(entry) = entry else { return Ok(()) };
@@ -377,14 +381,13 @@ impl Doors {
         server.bind(bound, self.stop.clone());
         self.publisher = Some(server.publisher());
         let doors = [
-            (&entry.listen, None, false),
-            (&entry.listen_tls, Some(self.tls_door()), false),
-            (&entry.listen_websocket, None, true),
-            (&entry.listen_websocket_tls, Some(self.tls_door()), true),
+            (sockets.plain, None, false),
+            (sockets.tls, Some(self.tls_door()), false),
+            (sockets.websocket, None, true),
+            (sockets.websocket_tls, Some(self.tls_door()), true),
         ];
-        for (address, tls, websocket) in doors {
-            let Some(address) = address else { continue };
-            let listener = net::listen(address)?;
+        for (listener, tls, websocket) in doors {
+            let Some(listener) = listener else { continue };
             let address = listener.local_addr()?;
             info!(%address, tls = tls.is_some(), websocket, "MQTT listens");
             self.mqtt_ports.push(address.port());

@@ -15,6 +15,7 @@ pub mod openflow;
 pub mod pipeline;
 pub mod policy;
 pub mod root;
+pub mod sockets;
 pub mod spool;
 pub mod switch;
 pub mod uplink;

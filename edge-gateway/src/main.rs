@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use caregate_host::{config, exit, log, memory};
 use clap::{Args, Parser, Subcommand};
 use edge_gateway::config::{ConfigFile, SwitchFile};
+use edge_gateway::sockets::Sockets;
 use edge_gateway::{daemon, root, switch};
 
 /// Takes readings from body sensors over MQTT, seals each for the people whom the patient's consent names, spools it so that
@@ -64,11 +65,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let file: ConfigFile = config::load(&arguments.config)?;
     log::init(file.log)?;
-    let parts = daemon::open(&file)?;
     if arguments.check {
-        return parts.check();
+        return daemon::open(&file)?.check();
     }
-    daemon::run(&file, parts).await
+    let sockets = Sockets::open(file.mqtt.as_ref())?;
+    let parts = daemon::open(&file)?;
+    daemon::run(&file, parts, sockets).await
 }
 
 async fn run_switch(arguments: SwitchArguments) -> anyhow::Result<()> {

@@ -278,7 +278,8 @@ impl Gateway {
 
     fn spool(&mut self, lane: Lane, bytes: usize) -> u64 {
         let position = append(&mut self.log, lane, bytes);
-        self.uplink.spooled(&[Spooled { position, lane }]);
+        let (_, record) = self.log.reader().read(Position(position)).unwrap().unwrap();
+        self.uplink.spooled(vec![Spooled { position, lane, record }]);
         position
     }
 

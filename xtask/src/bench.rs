@@ -20,7 +20,7 @@ pub(crate) struct BenchArgs {
     /// Print one JSON object as the last line.
     #[arg(long)]
     json: bool,
-    /// How often each figure of `datapath` and `flood` is taken, one after the other; the median counts
+    /// How often each figure of `datapath`, `flood` and `ingest` is taken, one after the other; the median counts
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Seconds of each flood
@@ -32,6 +32,12 @@ pub(crate) struct BenchArgs {
     /// Use the binaries that are there instead of building them first
     #[arg(long)]
     no_build: bool,
+    /// `ingest`: one round of short loads
+    #[arg(long)]
+    quick: bool,
+    /// `ingest`: measure this alone, of ours, bridge, bridge_durable, and of disk, throughput, paced, kill, backlog, write; repeatable
+    #[arg(long, value_name = "NAME")]
+    part: Vec<String>,
 }
 
 /// Two thirds of what a gigabit wire carries of the shortest frames: one processor of this kind can send it and a filter in XDP can drop
@@ -53,6 +59,8 @@ enum Name {
     Policy,
     /// What sensors feel of a flood on their port: with our filter, with nftables, with none.
     Flood,
+    /// From PUBLISH to the core's disk, beside mosquitto with a TLS bridge: throughput, latency, CPU, memory, what a kill takes.
+    Ingest,
 }
 
 /// Measures.
@@ -65,6 +73,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         Name::Policy => policy(args.json),
         Name::GatewayBuild => gateway_build(args.json),
         Name::Datapath => datapath(args),
+        Name::Ingest => ingest(args),
         Name::FlowMods => {
             prepare_switch(args)?;
             print(args.json, &flow_mods(args.rounds)?)
@@ -104,8 +113,13 @@ fn measured(json: bool, package: &str, bench: &str) -> anyhow::Result<()> {
 
 fn measure(package: &str, bench: &str) -> anyhow::Result<Value> {
     say("bench: building, then measuring for some minutes");
+    benched(json, package, bench, &[])
+}
+
+fn benched(json: bool, package: &str, bench: &str, arguments: &[&str]) -> anyhow::Result<()> {
     let output = cargo()
-        .args(["bench", "--package", package, "--bench", bench])
+        .args(["bench", "--package", package, "--bench", bench, "--"])
+        .args(arguments)
         .current_dir(build::root()?)
         .stderr(Stdio::inherit())
         .output()?;
@@ -137,6 +151,23 @@ fn verifier_bytes() -> anyhow::Result<Value> {
     let examples = build::binaries()?.join("examples");
     let bytes = |name: &str| std::fs::metadata(examples.join(name)).map(|file| file.len());
     Ok(json!({ "verifier_bytes": bytes(WITH)?.saturating_sub(bytes(WITHOUT)?) }))
+}
+
+/// Ours against mosquitto, all as processes on loopback.
+fn ingest(args: &BenchArgs) -> anyhow::Result<()> {
+    setup::ensure_tools(&[setup::BROKER])?;
+    if !args.no_build {
+        build::page()?;
+        build::cargo(&["edge-gateway", "core-cloud", "clinician-feed"])?;
+    }
+    say("bench: ingest, some minutes");
+    let rounds = args.rounds.to_string();
+    let mut more = vec!["--rounds", &rounds];
+    if args.quick {
+        more = vec!["--quick"];
+    }
+    args.part.iter().for_each(|part| more.extend(["--part", part]));
+    benched(args.json, "caregate-tests", "ingest", &more)
 }
 
 /// Packages of the switch, and of what measures it.

@@ -85,6 +85,9 @@ pub(crate) const PEERS: &[Tool] = &[
     tool("xdp-filter", "xdp-tools"),
 ];
 
+/// For the bench of the data path: the peer.
+pub(crate) const BROKER: &[Tool] = &[tool("mosquitto", "mosquitto")];
+
 /// For other kernels: what they run in, and what unpacks them.
 pub(crate) const KERNELS: &[Tool] =
     &[tool("qemu-system-x86_64", "qemu-system-x86"), tool("xz", "xz-utils"), tool("dpkg-deb", "dpkg")];

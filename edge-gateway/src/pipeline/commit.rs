@@ -56,12 +56,14 @@ pub enum CommitError {
 }
 
 /// A record that is now durable and waits for the uplink.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spooled {
     /// Where.
     pub position: u64,
     /// Its priority.
     pub lane: Lane,
+    /// As in the spool, so that what goes up at once need not be read back.
+    pub record: Vec<u8>,
 }
 
 /// The spool and all state that must agree with it.
@@ -101,6 +103,14 @@ struct Pending {
     reading: Reading,
 }
 
+/// Readings of one patient and class, for one segment, and who may open it.
+struct Chunk<'a> {
+    patient: PatientId,
+    class: DataClass,
+    recipients: &'a [(RecipientId, HpkePublicKey)],
+    pending: Vec<Pending>,
+}
+
 /// What a batch comes to.
 #[derive(Default)]
 struct Sorted {
@@ -132,9 +142,9 @@ impl Committer {
     pub fn commit_heads(&mut self, now_us: i64) -> Result<Vec<Spooled>, CommitError> {
         let mut spooled = Vec::new();
         for head in self.heads.due(&self.state.chains, now_us) {
-            let record = head.sign(&self.sealer.device);
+            let record = head.sign(&self.sealer.device).to_vec();
             // Where there is no room, the next one says as much.
-            spooled.extend(self.append_record(head.class.lane(), &record, false)?);
+            spooled.extend(self.append_record(head.class.lane(), record, false)?);
         }
         if !spooled.is_empty() {
             self.log.sync()?;
@@ -167,9 +177,10 @@ impl Committer {
                 .recipients(&patient, class, seconds(now_us))
                 .map(|r| (r.id, HpkePublicKey(r.hpke_public_key)))
                 .collect();
-            for chunk in chunks(pending, bytes_max) {
-                let inbounds: BTreeSet<usize> = chunk.iter().map(|p| p.inbound).collect();
-                if !self.append(patient, class, &recipients, &chunk, now_us, &mut spooled)? {
+            for pending in chunks(pending, bytes_max) {
+                let inbounds: Vec<usize> = pending.iter().map(|p| p.inbound).collect();
+                let chunk = Chunk { patient, class, recipients: &recipients, pending };
+                if !self.append(chunk, now_us, &mut spooled)? {
                     inbounds.into_iter().for_each(|i| verdicts[i] = Verdict::Refused);
                 }
             }
@@ -212,9 +223,10 @@ impl Committer {
                 .recipients(&patient, DataClass::Alarm, seconds(now_us))
                 .map(|r| (r.id, HpkePublicKey(r.hpke_public_key)))
                 .collect();
-            let pending = [Pending { inbound: 0, fingerprint: None, reading: own(standing) }];
+            let pending = vec![Pending { inbound: 0, fingerprint: None, reading: own(standing) }];
+            let chunk = Chunk { patient, class: DataClass::Alarm, recipients: &recipients, pending };
             // Where there is no room it is counted, and said again within a minute.
-            self.append(patient, DataClass::Alarm, &recipients, &pending, now_us, &mut spooled)?;
+            self.append(chunk, now_us, &mut spooled)?;
         }
         if !spooled.is_empty() {
             self.log.sync()?;
@@ -248,20 +260,20 @@ impl Committer {
     pub(super) fn append_record(
         &mut self,
         lane: Lane,
-        record: &[u8],
+        record: Vec<u8>,
         telling: bool,
     ) -> Result<Option<Spooled>, CommitError> {
         let append = if telling { Log::append_telling } else { Log::append };
-        let mut appended = append(&mut self.log, lane, record);
+        let mut appended = append(&mut self.log, lane, &record);
         if matches!(appended, Err(SpoolError::BatchFull)) {
             self.log.sync()?;
             if !self.rotate()? {
                 return Ok(None);
             }
-            appended = append(&mut self.log, lane, record);
+            appended = append(&mut self.log, lane, &record);
         }
         match appended {
-            Ok(position) => Ok(Some(Spooled { position: position.0, lane })),
+            Ok(position) => Ok(Some(Spooled { position: position.0, lane, record })),
             Err(SpoolError::Full { .. }) => {
                 self.metrics.refused.with_label_values(&["spool_full"]).inc();
                 Ok(None)
@@ -290,7 +302,8 @@ impl Committer {
                                 self.metrics.duplicates.inc();
                                 continue;
                             }
-                            match seen.entry((reading.device.clone(), reading.stream.clone(), print)) {
+                            // It is of device and stream too.
+                            match seen.entry(print) {
                                 Entry::Vacant(slot) => *slot.insert(inbound),
                                 Entry::Occupied(first) => {
                                     self.metrics.duplicates.inc();
@@ -334,21 +347,18 @@ impl Committer {
 
     /// Publishes the spool's figures.
     pub fn observe(&self) {
-        let stats = self.log.stats();
-        self.metrics.spool_bytes.set(i64::try_from(stats.bytes).unwrap_or(i64::MAX));
+        self.metrics.spool_bytes.set(i64::try_from(self.log.bytes()).unwrap_or(i64::MAX));
     }
 
     /// Seals one chunk and appends it. False where the spool has no room for it. `spooled` takes what was appended, in
     /// either case.
     fn append(
         &mut self,
-        patient: PatientId,
-        class: DataClass,
-        recipients: &[(RecipientId, HpkePublicKey)],
-        chunk: &[Pending],
+        chunk: Chunk<'_>,
         now_us: i64,
         spooled: &mut Vec<Spooled>,
     ) -> Result<bool, CommitError> {
+        let Chunk { patient, class, recipients, pending } = chunk;
         if self.state.chains.len() >= CHAINS_MAX && !self.state.chains.contains_key(&(patient, class)) {
             self.metrics.refused.with_label_values(&["chains"]).inc();
             return Ok(false);
@@ -356,7 +366,8 @@ impl Committer {
         let root = self.keys.root(patient)?;
         let mut salt = [0; 16];
         self.random.fill(&mut salt).map_err(|_unspecified| CommitError::Random)?;
-        let readings: Vec<Reading> = chunk.iter().map(|p| p.reading.clone()).collect();
+        let (prints, readings): (Vec<_>, Vec<_>) =
+            pending.into_iter().map(|p| (p.fingerprint, p.reading)).unzip();
         let batch = Batch { patient, class, readings: &readings, recipients, now_us, salt };
         let chain = self.state.chain(patient, class);
         if let Some((first, last)) = self.state.hidden(patient, class) {
@@ -375,24 +386,24 @@ impl Committer {
         if (sealed.chain.generation, sealed.chain.epoch) != (chain.generation, chain.epoch) {
             self.note_unwrapped(&sealed);
         }
-        for record in &sealed.records {
+        for record in sealed.records {
             // Wraps that fitted before a segment that did not are in the log as good as any: they go up, and the next
             // commit need not make them again.
             let Some(appended) = self.append_record(class.lane(), record, false)? else { return Ok(false) };
-            spooled.push(appended);
             kill_point::pass("commit.record-appended");
-            if let Ok(Record::Wrap(wrap)) = Record::decode(record) {
+            if let Ok(Record::Wrap(wrap)) = Record::decode(&appended.record) {
                 self.state.replay_wrap(&wrap);
                 kill_point::pass("commit.wrap-appended");
             }
+            spooled.push(appended);
         }
         self.state.chains.insert((patient, class), sealed.chain);
-        for Pending { fingerprint, reading, .. } in chunk {
+        for (fingerprint, reading) in prints.into_iter().zip(&readings) {
             if let Some(print) = fingerprint {
-                self.state.duplicates.insert(&reading.device, &reading.stream, *print);
+                self.state.duplicates.insert(&reading.device, &reading.stream, print);
             }
         }
-        self.metrics.readings.with_label_values(&[class.as_str()]).inc_by(chunk.len() as u64);
+        self.metrics.readings.with_label_values(&[class.as_str()]).inc_by(readings.len() as u64);
         self.metrics.segments.with_label_values(&[class.as_str()]).inc();
         Ok(true)
     }
@@ -463,13 +474,13 @@ fn chunks(pending: Vec<Pending>, bytes_max: usize) -> Vec<Vec<Pending>> {
 }
 
 fn answer(batch: Vec<Inbound>, verdicts: &[Verdict], metrics: &Metrics) {
+    for (verdict, label) in
+        [(Verdict::Stored, "stored"), (Verdict::Quarantined, "quarantined"), (Verdict::Refused, "refused")]
+    {
+        let count = verdicts.iter().filter(|given| **given == verdict).count();
+        metrics.publishes.with_label_values(&[label]).inc_by(count as u64);
+    }
     for (publish, verdict) in batch.into_iter().zip(verdicts) {
-        let label = match verdict {
-            Verdict::Stored => "stored",
-            Verdict::Quarantined => "quarantined",
-            Verdict::Refused => "refused",
-        };
-        metrics.publishes.with_label_values(&[label]).inc();
         let answered = publish.verdict.send(*verdict);
         kill_point::pass("commit.answered-one");
         if answered.is_err() {

@@ -21,7 +21,9 @@ pub const FINGERPRINTS_MAX: usize = 200_000;
 /// The windows of all streams.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Duplicates {
-    streams: BTreeMap<(DeviceId, StreamName), Window>,
+    devices: BTreeMap<DeviceId, BTreeMap<StreamName, Window>>,
+    /// In all devices.
+    streams: usize,
     clock: u64,
 }
 
@@ -36,52 +38,78 @@ impl Window {
     fn keep(&mut self, most: usize) {
         self.recent.drain(..self.recent.len().saturating_sub(most));
     }
+
+    fn add(&mut self, fingerprint: u64, clock: u64, most: usize) {
+        self.touched = clock;
+        self.keep(most - 1);
+        self.recent.push_back(fingerprint);
+    }
 }
 
 impl Duplicates {
     /// Whether this reading is in its stream's window.
     #[must_use]
     pub fn contains(&self, device: &DeviceId, stream: &StreamName, fingerprint: u64) -> bool {
-        let key = (device.clone(), stream.clone());
-        self.streams.get(&key).is_some_and(|window| window.recent.contains(&fingerprint))
+        let window = self.devices.get(device).and_then(|streams| streams.get(stream));
+        // Whoever sends again sends what is newest.
+        window.is_some_and(|window| window.recent.iter().rev().any(|recent| *recent == fingerprint))
     }
 
     /// Adds a reading that is now in the spool.
     pub fn insert(&mut self, device: &DeviceId, stream: &StreamName, fingerprint: u64) {
         self.clock += 1;
-        let key = (device.clone(), stream.clone());
-        let is_new = !self.streams.contains_key(&key);
-        if is_new && self.streams.len() >= STREAMS_MAX {
-            let oldest = self.streams.iter().min_by_key(|(_, w)| w.touched).map(|(key, _)| key.clone());
-            if let Some(oldest) = oldest {
-                self.streams.remove(&oldest);
+        let known = self.devices.get_mut(device).and_then(|streams| streams.get_mut(stream));
+        if let Some(window) = known {
+            let most = WINDOW.min(FINGERPRINTS_MAX / self.streams);
+            window.add(fingerprint, self.clock, most);
+            return;
+        }
+        if self.streams >= STREAMS_MAX {
+            self.forget_oldest();
+        }
+        self.streams += 1;
+        let most = WINDOW.min(FINGERPRINTS_MAX / self.streams);
+        self.devices.values_mut().flat_map(BTreeMap::values_mut).for_each(|window| window.keep(most));
+        let mut window = Window::default();
+        window.add(fingerprint, self.clock, most);
+        self.devices.entry(device.clone()).or_default().insert(stream.clone(), window);
+    }
+
+    fn forget_oldest(&mut self) {
+        let windows = self.devices.iter().flat_map(|(device, streams)| {
+            streams.iter().map(move |(stream, window)| (window.touched, device, stream))
+        });
+        let oldest = windows.min_by_key(|(touched, ..)| *touched);
+        let Some((device, stream)) = oldest.map(|(_, device, stream)| (device.clone(), stream.clone()))
+        else {
+            return;
+        };
+        if let Some(streams) = self.devices.get_mut(&device) {
+            streams.remove(&stream);
+            if streams.is_empty() {
+                self.devices.remove(&device);
             }
         }
-        let most = WINDOW.min(FINGERPRINTS_MAX / (self.streams.len() + usize::from(is_new)));
-        if is_new {
-            self.streams.values_mut().for_each(|window| window.keep(most));
-        }
-        let window = self.streams.entry(key).or_default();
-        window.touched = self.clock;
-        window.keep(most - 1);
-        window.recent.push_back(fingerprint);
+        self.streams -= 1;
     }
 
     /// All windows: (device, stream, fingerprints from the oldest).
     pub fn iter(&self) -> impl Iterator<Item = (&DeviceId, &StreamName, impl ExactSizeIterator<Item = u64>)> {
-        self.streams.iter().map(|((device, stream), w)| (device, stream, w.recent.iter().copied()))
+        self.devices.iter().flat_map(|(device, streams)| {
+            streams.iter().map(move |(stream, w)| (device, stream, w.recent.iter().copied()))
+        })
     }
 
     /// How many streams are known.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.streams.len()
+        self.streams
     }
 
     /// Whether none is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.streams.is_empty()
+        self.streams == 0
     }
 }
 

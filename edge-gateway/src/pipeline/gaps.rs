@@ -245,13 +245,13 @@ impl Committer {
             }
         };
         let mut position = None;
-        for record in &sealed.records {
+        for record in sealed.records {
             let Some(appended) = self.append_record(class.lane(), record, true)? else { return Ok(None) };
-            spooled.push(appended);
             position = Some(appended.position);
-            if let Ok(Record::Wrap(wrap)) = Record::decode(record) {
+            if let Ok(Record::Wrap(wrap)) = Record::decode(&appended.record) {
                 self.state.replay_wrap(&wrap);
             }
+            spooled.push(appended);
         }
         self.state.chains.insert((patient, class), sealed.chain);
         let Missing { why, first, last, .. } = missing;

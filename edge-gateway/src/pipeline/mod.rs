@@ -10,6 +10,7 @@ pub mod duplicates;
 pub mod expiry;
 pub mod gaps;
 pub mod heads;
+pub mod leaves;
 pub mod losses;
 pub mod recover;
 pub mod seal;

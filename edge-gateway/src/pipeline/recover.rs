@@ -10,6 +10,7 @@ use thiserror::Error;
 use tracing::{error, warn};
 
 use super::chains::{CheckpointError, DAMAGES_MAX, State};
+use super::leaves::Leaves;
 use super::losses::Losses;
 use crate::keys::{KeyStore, KeyStoreError};
 use crate::spool::{Damaged, Limits, Log, Position, Recovery, SpoolError};
@@ -39,8 +40,9 @@ pub fn open(dir: &Path, limits: Limits, keys: &mut KeyStore) -> Result<(Log, Sta
     let hidden = hides_records(&recovery, log.stats().next);
     let mut state = recovery.checkpoint.as_deref().map(State::decode).transpose()?.unwrap_or_default();
     state.beginnings = keys.beginnings()?;
+    let mut leaves = Leaves::default();
     for record in std::mem::take(&mut recovery.records) {
-        replay(&mut state, &record.payload, keys)?;
+        replay(&mut state, &record.payload, keys, &mut leaves)?;
     }
     kill_point::pass("recover.replayed");
     let found_damage = note_damage(&mut state, &recovery, &log);
@@ -103,7 +105,12 @@ fn note_damage(state: &mut State, recovery: &Recovery, log: &Log) -> bool {
     true
 }
 
-fn replay(state: &mut State, bytes: &[u8], keys: &mut KeyStore) -> Result<(), RecoverError> {
+fn replay(
+    state: &mut State,
+    bytes: &[u8],
+    keys: &mut KeyStore,
+    leaves: &mut Leaves,
+) -> Result<(), RecoverError> {
     match Record::decode(bytes) {
         Ok(Record::Wrap(wrap)) => state.replay_wrap(&wrap),
         // It says what the segments before it have said.
@@ -116,7 +123,9 @@ fn replay(state: &mut State, bytes: &[u8], keys: &mut KeyStore) -> Result<(), Re
             let h = &segment.header;
             let opened = keys
                 .existing_root(h.patient)?
-                .and_then(|root| root.class_key(h.class, h.generation).epoch_key(h.epoch))
+                .and_then(|root| {
+                    leaves.leaf(&root, (h.patient, h.class), h.generation, h.epoch)?.epoch_key(h.epoch)
+                })
                 .and_then(|key| segment.open(&key).ok())
                 .and_then(|plaintext| reading::decode(&plaintext).ok());
             if opened.is_none() {

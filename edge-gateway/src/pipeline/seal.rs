@@ -3,7 +3,7 @@
 
 use caregate_protocol::gap::{Gap, Missing};
 use caregate_protocol::id::{DataClass, PatientId, RecipientId};
-use caregate_protocol::key::{PatientRoot, TREE_DEPTH, TreeNode, epoch_of};
+use caregate_protocol::key::{PatientRoot, TreeNode, epoch_of};
 use caregate_protocol::reading::{self, Reading};
 use caregate_protocol::segment::{Cipher, Header, SegmentError, signer_id};
 use caregate_protocol::wrap::{HpkePublicKey, WrapError, WrapScope};
@@ -11,6 +11,7 @@ use ed25519_dalek::SigningKey;
 use thiserror::Error;
 
 use super::chains::Chain;
+use super::leaves::Leaves;
 
 /// Sealing failed; the chain is unchanged.
 #[derive(Debug, Error)]
@@ -30,6 +31,8 @@ pub struct Sealer {
     pub device: SigningKey,
     /// By what the processor is good at.
     pub cipher: Cipher,
+    /// Epoch keys that were derived already.
+    pub leaves: Leaves,
 }
 
 /// What is sealed.
@@ -76,7 +79,12 @@ impl Sealer {
     ///
     /// # Errors
     /// [`SealError`].
-    pub fn seal(&self, root: &PatientRoot, chain: &Chain, batch: &Batch<'_>) -> Result<Sealed, SealError> {
+    pub fn seal(
+        &mut self,
+        root: &PatientRoot,
+        chain: &Chain,
+        batch: &Batch<'_>,
+    ) -> Result<Sealed, SealError> {
         let (mut chain, opened) = self.prepare(root, chain, batch)?;
         let Opened { leaf, mut records, unwrapped } = opened;
         let key = leaf.epoch_key(chain.epoch).ok_or(SealError::Epoch(chain.epoch))?;
@@ -107,7 +115,7 @@ impl Sealer {
     /// # Errors
     /// [`SealError`].
     pub fn tell(
-        &self,
+        &mut self,
         root: &PatientRoot,
         chain: &Chain,
         batch: &Batch<'_>,
@@ -128,7 +136,7 @@ impl Sealer {
 
     /// The chain in the epoch of now, with a wrap for each recipient that does not hold its key.
     fn prepare(
-        &self,
+        &mut self,
         root: &PatientRoot,
         chain: &Chain,
         batch: &Batch<'_>,
@@ -153,13 +161,14 @@ impl Sealer {
 
     /// Wraps the key of the chain's generation and epoch for each recipient that does not hold it.
     fn open_epoch(
-        &self,
+        &mut self,
         root: &PatientRoot,
         chain: &mut Chain,
         batch: &Batch<'_>,
     ) -> Result<Opened, SealError> {
-        let class_key = root.class_key(batch.class, chain.generation);
-        let leaf = class_key.descend(chain.epoch, TREE_DEPTH).ok_or(SealError::Epoch(chain.epoch))?;
+        let of = (batch.patient, batch.class);
+        let leaf = self.leaves.leaf(root, of, chain.generation, chain.epoch);
+        let leaf = leaf.cloned().ok_or(SealError::Epoch(chain.epoch))?;
         let mut opened = Opened { leaf, records: Vec::new(), unwrapped: Vec::new() };
         for (recipient, public_key) in batch.recipients {
             if chain.holders.contains(recipient) {
@@ -193,7 +202,11 @@ mod tests {
     const NOW_US: i64 = 1_790_000_000_000_000;
 
     fn sealer() -> Sealer {
-        Sealer { device: SigningKey::from_bytes(&[3; 32]), cipher: Cipher::Aes256Gcm }
+        Sealer {
+            device: SigningKey::from_bytes(&[3; 32]),
+            cipher: Cipher::Aes256Gcm,
+            leaves: Leaves::default(),
+        }
     }
 
     fn seal(chain: &Chain, recipients: &[(RecipientId, HpkePublicKey)], now_us: i64) -> Sealed {

@@ -63,6 +63,16 @@ fn fail(faults: &std::sync::atomic::AtomicU32, errno: Errno) -> io::Result<()> {
     }
 }
 
+/// A file that was made.
+#[derive(Debug)]
+pub(super) struct Created {
+    pub(super) file: File,
+    /// Whether its room is physically reserved.
+    pub(super) reserved: bool,
+    /// Bytes of which every block was written before.
+    pub(super) written: u64,
+}
+
 /// The spool's directory, locked against a second process.
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -161,9 +171,8 @@ impl Disk {
         Ok(file)
     }
 
-    /// Makes a file of `capacity` bytes that begins with `head`, synced, under its name only when it is whole. Returns it,
-    /// and whether the room is physically reserved.
-    pub(super) fn create(&self, serial: u64, head: &[u8], capacity: u64) -> Result<(File, bool), SpoolError> {
+    /// Makes a file of `capacity` bytes that begins with `head`, synced, under its name only when it is whole.
+    pub(super) fn create(&self, serial: u64, head: &[u8], capacity: u64) -> Result<Created, SpoolError> {
         let tmp = self.dir.join(format!("{serial:016x}.tmp"));
         let made = self.fill(&tmp, head, capacity).and_then(|made| {
             let path = self.path(serial);
@@ -179,7 +188,7 @@ impl Disk {
         made
     }
 
-    fn fill(&self, tmp: &Path, head: &[u8], capacity: u64) -> Result<(File, bool), SpoolError> {
+    fn fill(&self, tmp: &Path, head: &[u8], capacity: u64) -> Result<Created, SpoolError> {
         match fs::rename(self.spare(), tmp) {
             Err(source) if source.kind() == io::ErrorKind::NotFound => {}
             result => {
@@ -190,7 +199,8 @@ impl Disk {
         let mut options = OpenOptions::new();
         let file = at("create", tmp, options.read(true).write(true).create(true).truncate(false).open(tmp))?;
         step!(self, "made", create(name(tmp)));
-        if at("stat", tmp, file.metadata())?.len() > capacity {
+        let before = at("stat", tmp, file.metadata())?.len();
+        if before > capacity {
             at("truncate", tmp, file.set_len(capacity))?;
             step!(self, _, set_len(name(tmp), capacity));
         }
@@ -200,7 +210,7 @@ impl Disk {
         self.check_sync(tmp)?;
         at("sync", tmp, file.sync_all())?;
         step!(self, "head-synced", sync(name(tmp)));
-        Ok((file, reserved))
+        Ok(Created { file, reserved, written: before.min(capacity).max(head.len() as u64) })
     }
 
     /// Reserves room up to `capacity`; false where the file system can't (then the file is sparse).

@@ -11,6 +11,10 @@ use super::scan::Found;
 /// Unit in which the page cache writes: a write that ends inside a block writes again what stands before it in that block.
 const BLOCK: u64 = 4096;
 
+/// Zeroes written ahead of the records in a file whose blocks are new: one journal commit for so many bytes in place of one for each
+/// group, whose blocks alone would be many times what a small group writes. A sync with them takes some milliseconds on slow flash.
+const AHEAD_BYTES: u64 = 128 << 10;
+
 /// The newest file.
 #[derive(Debug)]
 pub(super) struct Current {
@@ -22,6 +26,9 @@ pub(super) struct Current {
     pub(super) capacity: u64,
     /// False where the file system can't reserve room.
     pub(super) reserved: bool,
+    /// Up to here blocks have been written before, by us or in an earlier life of the file. A sync of a block that is only allocated
+    /// takes a commit of the file system's journal.
+    pub(super) written: u64,
     /// The synced records that share the block at `end`: the next write writes that block again, so should its sync fail, they are
     /// in doubt too. Less than a block of frames, plus one record that reaches into it.
     pub(super) tail: Vec<Kept>,
@@ -102,6 +109,14 @@ impl Current {
         self.tail.retain(|r| r.reaches(block));
         self.tail.extend(pending.keep(self.end, block));
         self.end = end;
+    }
+
+    /// How many zeroes more are to be written where a group ends at `end`. None where room is not reserved: they might take what a
+    /// group needs.
+    pub(super) fn ahead(&self, end: u64) -> usize {
+        let wanted = self.reserved && end > self.written;
+        let zeroes = if wanted { AHEAD_BYTES.min(self.capacity.saturating_sub(end)) } else { 0 };
+        usize::try_from(zeroes).unwrap_or(0)
     }
 
     /// Where the block begins that the next write writes again.

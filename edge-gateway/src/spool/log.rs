@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use caregate_protocol::id::Lane;
 
-use super::disk::Disk;
+use super::disk::{Created, Disk};
 use super::file::{Current, Head, Kept, Pending};
 use super::frame::{FRAME_HEADER, Header, Kind, Listed, State, encode_acks};
 use super::index::{Entry, FileIndex, Index};
@@ -229,12 +229,18 @@ impl Log {
         &self.limits
     }
 
-    /// Figures for metrics.
+    /// Bytes of all files, without preallocated room.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.closed_bytes + self.current.end
+    }
+
+    /// Figures for metrics. Walks through the index: not for each commit.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let index = lock(&self.index);
         Stats {
-            bytes: self.closed_bytes + self.current.end,
+            bytes: self.bytes(),
             files: index.files.len() as u64,
             records: index.files.iter().map(|f| f.entries.len() as u64).sum(),
             unacked: index.unacked(),
@@ -294,8 +300,11 @@ impl Log {
     fn commit(&mut self) -> Result<(), SpoolError> {
         let Current { serial, ref file, end, capacity, .. } = self.current;
         let group = self.pending.bytes.len();
-        self.pending.bytes.resize(group + terminator(end + group as u64, capacity), 0);
+        let terminated = group + terminator(end + group as u64, capacity);
+        let ahead = self.current.ahead(end + terminated as u64);
+        self.pending.bytes.resize(terminated + ahead, 0);
         let written = self.disk.write_synced(serial, file, end, &self.pending.bytes);
+        self.current.written = self.current.written.max(end + self.pending.len());
         self.counted.syncs += 1;
         self.counted.written_bytes += self.pending.len();
         self.pending.bytes.truncate(group);
@@ -400,9 +409,9 @@ pub(super) fn begin(disk: &Disk, limits: &Limits, head: &Head) -> Result<Current
     let end = head.bytes.len() as u64;
     let capacity = limits.capacity().max(end);
     let bytes = [&head.bytes[..], &[0; FRAME_HEADER]].concat();
-    let (file, reserved) = disk.create(head.header.serial, &bytes, capacity)?;
+    let Created { file, reserved, written } = disk.create(head.header.serial, &bytes, capacity)?;
     let serial = head.header.serial;
-    Ok(Current { serial, file: Arc::new(file), end, capacity, reserved, tail: Vec::new() })
+    Ok(Current { serial, file: Arc::new(file), end, capacity, reserved, written, tail: Vec::new() })
 }
 
 /// The index of a file that was just begun.

@@ -357,7 +357,7 @@ fn resume(
         };
         let end = scan.end as u64;
         let tail = tail(scan, bytes, end);
-        let current = Current { serial: f.serial, file, end, capacity, reserved, tail };
+        let current = Current { serial: f.serial, file, end, capacity, reserved, written: end, tail };
         return Ok(assemble(disk, limits, index, current, next));
     }
     let mut first = next;
@@ -369,7 +369,8 @@ fn resume(
         report.damaged.push(Damage { what, file, bytes, positions: closed..first, lost: 0 });
     }
     let end = scan.end as u64;
-    let old = Current { serial: f.serial, file, end, capacity: f.len, reserved: false, tail: Vec::new() };
+    let (capacity, reserved) = (f.len, false);
+    let old = Current { serial: f.serial, file, end, capacity, reserved, written: end, tail: Vec::new() };
     let mut log = assemble(disk, limits, index, old, first);
     let header = Header { serial: log.current.serial + 1, first, state: State::Continued };
     let head = Head::new(header, &log.listed(first), None, &[]);

@@ -18,7 +18,7 @@ use super::congestion::Congestion;
 use super::connection::{Link, LinkError, transport};
 use super::path::Way;
 use super::schedule::Part;
-use crate::spool::Position;
+use crate::spool::{Position, SpoolError};
 
 /// How often it is looked at whether the way is congested: a few times within the longest time for which records wait for each other.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
@@ -188,15 +188,23 @@ impl Line {
         }
     }
 
+    /// From memory where it was spooled a moment ago, else from the spool.
+    async fn read(&self, position: u64) -> Result<Result<Option<Vec<u8>>, SpoolError>, LinkError> {
+        if let Some(record) = self.link.uplink.take_recent(position) {
+            return Ok(Ok(Some(record)));
+        }
+        let reader = self.link.reader.clone();
+        let read = tokio::task::spawn_blocking(move || reader.read(Position(position)));
+        Ok(read.await.map_err(transport)?.map(|found| found.map(|(_, record)| record)))
+    }
+
     /// Sends one lane's records for as long as the connection lasts.
     async fn send_lane(self, mut out: LaneOut, lane: Lane) -> Result<(), LinkError> {
         let link = &self.link;
         loop {
             let position = link.uplink.next_position(self.part, lane).await;
-            let reader = link.reader.clone();
-            let read = tokio::task::spawn_blocking(move || reader.read(Position(position)));
-            let record = match read.await.map_err(transport)? {
-                Ok(Some((_, record))) => record,
+            let record = match self.read(position).await? {
+                Ok(Some(record)) => record,
                 Ok(None) => {
                     debug!(position, "acknowledged meanwhile");
                     link.uplink.schedule().acked(position, position);

@@ -7,6 +7,7 @@ pub mod connection;
 mod line;
 pub mod path;
 pub mod ports;
+mod recent;
 pub mod schedule;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ use caregate_host::clock;
 use caregate_protocol::id::Lane;
 use tokio::sync::Notify;
 
+use self::recent::Recent;
 use self::schedule::{Part, Schedule, Turn};
 use crate::metrics::Metrics;
 use crate::pipeline::commit::Spooled;
@@ -24,13 +26,14 @@ use crate::pipeline::commit::Spooled;
 #[derive(Debug)]
 pub struct Uplink {
     schedule: Mutex<Schedule>,
+    recent: Mutex<Recent>,
     wake: Notify,
 }
 
 impl Uplink {
     /// For what the spool held at start.
     pub fn new(unacked: impl IntoIterator<Item = (u64, Lane)>) -> Self {
-        Self { schedule: Mutex::new(Schedule::new(unacked)), wake: Notify::new() }
+        Self { schedule: Mutex::new(Schedule::new(unacked)), recent: Mutex::default(), wake: Notify::new() }
     }
 
     fn schedule(&self) -> MutexGuard<'_, Schedule> {
@@ -43,12 +46,17 @@ impl Uplink {
     }
 
     /// Records are in the spool.
-    pub fn spooled(&self, records: &[Spooled]) {
+    pub fn spooled(&self, records: Vec<Spooled>) {
+        if records.is_empty() {
+            return;
+        }
         let now = Self::now();
         {
-            let mut schedule = self.schedule();
-            for record in records {
-                schedule.spooled(record.position, record.lane, now);
+            let (mut schedule, mut recent) = (self.schedule(), self.recent());
+            for Spooled { position, lane, record } in records {
+                if schedule.spooled(position, lane, now) {
+                    recent.keep(position, record);
+                }
             }
         }
         self.wake.notify_waiters();
@@ -64,6 +72,16 @@ impl Uplink {
         if !positions.is_empty() {
             self.schedule().expired(&positions.iter().copied().collect());
         }
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        // What is not there is read from the spool.
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A record that was spooled a moment ago; none where it must be read from the spool.
+    fn take_recent(&self, position: u64) -> Option<Vec<u8>> {
+        self.recent().take(position)
     }
 
     /// A connection is up or gone. `told` learns, in the order in which it happens, whether every lane has its connection.

@@ -152,14 +152,16 @@ impl Schedule {
         Lane::ALL.into_iter().all(|lane| self.connected[lane as usize])
     }
 
-    /// A record is in the spool.
-    pub fn spooled(&mut self, position: u64, lane: Lane, now: Instant) {
+    /// A record is in the spool. Returns whether it is live.
+    pub fn spooled(&mut self, position: u64, lane: Lane, now: Instant) -> bool {
         self.next = self.next.max(position + 1);
-        if self.connected[lane as usize] {
+        let is_live = self.connected[lane as usize];
+        if is_live {
             self.live[lane as usize].push_back((position, now));
         } else {
             self.backlog[lane as usize].push_back(position);
         }
+        is_live
     }
 
     /// The turn of one lane's sender on one connection.

@@ -23,6 +23,7 @@ use edge_gateway::ingest::{Inbound, Verdict};
 use edge_gateway::keys::KeyStore;
 use edge_gateway::metrics::Metrics;
 use edge_gateway::pipeline::commit::{Committer, Spooled};
+use edge_gateway::pipeline::leaves::Leaves;
 use edge_gateway::pipeline::recover;
 use edge_gateway::pipeline::seal::Sealer;
 use edge_gateway::policy::Decider;
@@ -179,7 +180,7 @@ impl Gateway {
         let committer = Committer {
             log,
             state,
-            sealer: Sealer { device: device_key(), cipher: Cipher::Aes256Gcm },
+            sealer: Sealer { device: device_key(), cipher: Cipher::Aes256Gcm, leaves: Leaves::default() },
             keys,
             policy,
             hints: Hints::open(&dir.join("hints")).unwrap(),

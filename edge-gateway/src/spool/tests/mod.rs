@@ -88,6 +88,27 @@ fn a_new_log_is_empty_and_counts_from_one() {
 }
 
 #[test]
+fn new_blocks_are_written_ahead_once_and_those_of_the_spare_never() {
+    let dir = directory();
+    // A file takes three times what is written ahead.
+    let (mut log, _) = Log::open(dir.path(), Limits::new(384 << 10, 8 << 20, 4 << 10)).unwrap();
+    let put = |log: &mut Log| {
+        let before = log.stats().written_bytes;
+        put(log, Lane::Vitals, &[7; 1000]);
+        log.stats().written_bytes - before
+    };
+    assert!(put(&mut log) > 128 << 10);
+    let later: Vec<u64> = (0..200).map(|_| put(&mut log)).collect();
+    assert_eq!(later.iter().filter(|bytes| **bytes > 2000).count(), 1, "{later:?}");
+    for checkpoint in 0..3 {
+        log.rotate(&[checkpoint]).unwrap();
+        log.ack(1..=u64::MAX).unwrap();
+    }
+    // The first file was cut to its 206 kB when it was closed; the one that is made of it has so much that is written.
+    assert!((0..150).all(|_| put(&mut log) < 2000));
+}
+
+#[test]
 fn nothing_is_seen_before_the_sync() {
     let dir = directory();
     let (mut log, _) = open(dir.path());
