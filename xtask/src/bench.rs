@@ -113,10 +113,10 @@ fn measured(json: bool, package: &str, bench: &str) -> anyhow::Result<()> {
 
 fn measure(package: &str, bench: &str) -> anyhow::Result<Value> {
     say("bench: building, then measuring for some minutes");
-    benched(json, package, bench, &[])
+    measure_with(package, bench, &[])
 }
 
-fn benched(json: bool, package: &str, bench: &str, arguments: &[&str]) -> anyhow::Result<()> {
+fn measure_with(package: &str, bench: &str, arguments: &[&str]) -> anyhow::Result<Value> {
     let output = cargo()
         .args(["bench", "--package", package, "--bench", bench, "--"])
         .args(arguments)
@@ -167,7 +167,7 @@ fn ingest(args: &BenchArgs) -> anyhow::Result<()> {
         more = vec!["--quick"];
     }
     args.part.iter().for_each(|part| more.extend(["--part", part]));
-    benched(args.json, "caregate-tests", "ingest", &more)
+    print(args.json, &measure_with("caregate-tests", "ingest", &more)?)
 }
 
 /// Packages of the switch, and of what measures it.

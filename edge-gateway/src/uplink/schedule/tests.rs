@@ -233,7 +233,7 @@ fn what_is_let_go_is_sent_nowhere() {
     let now = start();
     let mut schedule = Schedule::new([(0, Lane::Vitals), (1, Lane::Vitals)]);
     [VITALS, Part::Backlog].into_iter().for_each(|part| schedule.connected(part));
-    (2..5).for_each(|position| schedule.spooled(position, Lane::Vitals, now));
+    assert!((2..5).all(|position| schedule.spooled(position, Lane::Vitals, now)));
     assert_eq!(schedule.turn(VITALS, Lane::Vitals, now), Turn::Send(2));
     schedule.expired(&[0, 2, 3].into());
     assert_eq!((schedule.waiting(), schedule.oldest_waiting()), (2, 1));
