@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use caregate_host::identity::IdentityFiles;
+#[cfg(feature = "nats")]
+use caregate_host::key_file::{self, KeyFileError};
 use caregate_host::log::LogFormat;
 use caregate_protocol::id::RecipientId;
 use ed25519_dalek::VerifyingKey;
@@ -31,12 +33,81 @@ pub struct ConfigFile {
     pub log: LogFormat,
     /// The ledger, by whose word gateways are revoked; leave it out where there is none.
     pub ledger: Option<ChainConfig>,
+    /// A NATS server as the store; without it the store is in `data` alone.
+    pub nats: Option<NatsEntry>,
     /// The gateways that may store.
     #[serde(default, rename = "gateway")]
     pub gateways: Vec<GatewayEntry>,
     /// The feeds that may subscribe.
     #[serde(default, rename = "feed")]
     pub feeds: Vec<FeedEntry>,
+}
+
+/// A NATS server (2.10 or newer, JetStream with `sync_interval: always`) as the store.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NatsEntry {
+    /// `tls://host:port`; `nats://` on loopback alone.
+    pub url: String,
+    /// Certificates that sign the server's; for `tls://`.
+    pub ca: Option<PathBuf>,
+    /// User of the account in which the stream is.
+    pub user: String,
+    /// Its password, in a file that nobody else reads.
+    pub password_file: PathBuf,
+    /// User of the system account, which is asked how the servers sync.
+    pub system_user: String,
+    /// Its password.
+    pub system_password_file: PathBuf,
+    /// The stream's name, and the first word of its subjects.
+    #[serde(default = "default_stream")]
+    pub stream: String,
+    /// On how many servers it is.
+    #[serde(default = "default_replicas")]
+    pub replicas: usize,
+}
+
+fn default_stream() -> String {
+    "CAREGATE".to_owned()
+}
+
+fn default_replicas() -> usize {
+    1
+}
+
+/// A password that can't be used.
+#[cfg(feature = "nats")]
+#[derive(Debug, Error)]
+pub enum PasswordError {
+    /// It was not read.
+    #[error(transparent)]
+    File(#[from] KeyFileError),
+    /// Not text.
+    #[error("{}: no password in UTF-8", .0.display())]
+    Text(PathBuf),
+}
+
+#[cfg(feature = "nats")]
+impl NatsEntry {
+    /// With the passwords read.
+    ///
+    /// # Errors
+    /// [`PasswordError`].
+    pub fn settings(&self) -> Result<crate::store::jetstream::Settings, PasswordError> {
+        let password = |path: &PathBuf| -> Result<String, PasswordError> {
+            let bytes = key_file::read(path)?;
+            let text = std::str::from_utf8(&bytes).map_err(|_source| PasswordError::Text(path.clone()))?;
+            Ok(text.trim().to_owned())
+        };
+        Ok(crate::store::jetstream::Settings {
+            url: self.url.clone(),
+            ca: self.ca.clone(),
+            user: (self.user.clone(), password(&self.password_file)?),
+            system_user: (self.system_user.clone(), password(&self.system_password_file)?),
+            stream: self.stream.clone(),
+            replicas: self.replicas,
+        })
+    }
 }
 
 /// A gateway that may store.

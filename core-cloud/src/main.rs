@@ -12,7 +12,9 @@ use clap::Parser;
 use core_cloud::config::{ConfigFile, Peers};
 use core_cloud::metrics::Metrics;
 use core_cloud::server::{self, Shared};
-use core_cloud::store::Store;
+#[cfg(feature = "nats")]
+use core_cloud::store::jetstream::JetStream;
+use core_cloud::store::{Embedded, Store};
 use core_cloud::tcp::TcpDoor;
 use core_cloud::writer;
 use ledger_chain::{Chain, Follower, RevokedGateways};
@@ -70,7 +72,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .with_context(|| arguments.config.display().to_string())?;
     let identity = Identity::load(&file.identity)?;
     dir::create_private(&file.data)?;
-    let store = Arc::new(Store::open(&file.data).with_context(|| file.data.display().to_string())?);
+    let store = open_store(&file).await?;
     if arguments.check {
         return Ok(());
     }
@@ -95,7 +97,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             // Also where it panics: a core that takes records and never acknowledges one helps nobody.
             let _guard = stop.drop_guard();
             storing.set(true);
-            let ended = writer::run(&store, incoming, &stored_out, &metrics);
+            let ended = writer::run(&*store, incoming, &stored_out, &metrics);
             storing.set(false);
             ended
         })?
@@ -110,4 +112,25 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .context("nothing more can be stored")?;
     info!("stopped");
     Ok(())
+}
+
+/// The store that the configuration names.
+async fn open_store(file: &ConfigFile) -> anyhow::Result<Arc<dyn Store>> {
+    let data = file.data.clone();
+    let Some(nats) = &file.nats else {
+        let store = tokio::task::spawn_blocking(move || {
+            Embedded::open(&data).with_context(|| data.display().to_string())
+        });
+        return Ok(Arc::new(store.await??));
+    };
+    #[cfg(feature = "nats")]
+    {
+        let settings = nats.settings()?;
+        let store = tokio::task::spawn_blocking(move || {
+            JetStream::open(&data, &settings).with_context(|| settings.url)
+        });
+        Ok(Arc::new(store.await??))
+    }
+    #[cfg(not(feature = "nats"))]
+    anyhow::bail!("nats: this build has no NATS; build core-cloud with `--features nats` to use {}", nats.url)
 }

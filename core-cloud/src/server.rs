@@ -66,7 +66,7 @@ pub struct Shared {
     /// Gateways that may not any more, by the ledger's word.
     pub revoked: RevokedGateways,
     /// The store.
-    pub store: Arc<Store>,
+    pub store: Arc<dyn Store>,
     /// To the writer thread.
     pub writer: Queue,
     /// Raised after each commit.

@@ -26,7 +26,7 @@ pub struct FeedSession {
     /// The queues that this feed may read.
     pub recipients: Arc<[RecipientId]>,
     /// The store.
-    pub store: Arc<Store>,
+    pub store: Arc<dyn Store>,
     /// Raised after each commit.
     pub stored: watch::Receiver<u64>,
     /// Heartbeats and commands.
@@ -127,10 +127,10 @@ impl FeedSession {
 
     async fn read<T: Send + 'static>(
         &self,
-        query: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+        query: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, SessionError> {
         let store = Arc::clone(&self.store);
-        let answer = tokio::task::spawn_blocking(move || query(&store)).await.map_err(transport)?;
+        let answer = tokio::task::spawn_blocking(move || query(&*store)).await.map_err(transport)?;
         answer.map_err(|failure| {
             error!(%failure, "store");
             SessionError::Stopped

@@ -84,7 +84,7 @@ pub enum Answer {
 /// # Errors
 /// [`StoreError`]: nothing of that commit was acknowledged; the gateways keep it and send it again to a core that can store.
 pub fn run(
-    store: &Store,
+    store: &dyn Store,
     mut incoming: mpsc::Receiver<Incoming>,
     stored: &watch::Sender<u64>,
     metrics: &Metrics,

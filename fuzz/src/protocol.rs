@@ -4,6 +4,7 @@ use caregate_protocol::alarm::Standing;
 use caregate_protocol::beat::Beat;
 use caregate_protocol::command::{Content, SignedCommand};
 use caregate_protocol::datapath;
+use caregate_protocol::entry;
 use caregate_protocol::erasure::{Receipt, SignedErasure};
 use caregate_protocol::gap::SignedGap;
 use caregate_protocol::head::SignedHead;
@@ -42,6 +43,7 @@ pub const TARGETS: &[Target] = &[
     ("gap", gap),
     ("head", head),
     ("erasure", erasure),
+    ("core_entry", core_entry),
     ("command", command),
     ("tpm", tpm),
 ];
@@ -154,6 +156,20 @@ pub fn erasure(data: &[u8]) {
     }
     match Receipt::verify(data) {
         Ok((receipt, issuer)) => assert!(issuer != key || receipt.erased_us == 8),
+        Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
+    }
+}
+
+/// Entries of the core's stream. What is read is written back the same.
+pub fn core_entry(data: &[u8]) {
+    match entry::decode(data) {
+        Ok(entries) => {
+            let mut again = entry::message();
+            for one in &entries {
+                assert_eq!(entry::encode(&mut again, one.index, &one.queued, one.record), one.offset);
+            }
+            assert_eq!(again, data);
+        }
         Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
     }
 }

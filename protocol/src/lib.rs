@@ -9,6 +9,7 @@ pub mod cbor;
 pub mod code;
 pub mod command;
 pub mod datapath;
+pub mod entry;
 pub mod erasure;
 pub mod gap;
 pub mod head;

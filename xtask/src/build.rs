@@ -88,3 +88,11 @@ pub(crate) fn cargo(packages: &[&str]) -> anyhow::Result<()> {
     }
     run(&mut command)
 }
+
+/// Builds one package's release binaries with a cargo feature that usual builds leave out.
+pub(crate) fn cargo_with(package: &str, feature: &str) -> anyhow::Result<()> {
+    say(&format!("cargo: building {package} with {feature} (release)"));
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["build", "--release", "--bins", "--package", package, "--features", feature]);
+    run(command.current_dir(root()?))
+}

@@ -157,6 +157,21 @@ fn steps() -> Vec<Step> {
             ]))
         }),
         step("tests", || run_tests(cargo(&["test", "--release", "--workspace", "--no-fail-fast"]))),
+        step("the core's store on NATS", || {
+            in_root(cargo(&[
+                "clippy",
+                "--release",
+                "--package",
+                "core-cloud",
+                "--features",
+                "nats",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ]))?;
+            xtask(&["interop", "--nats"])
+        }),
         step("licences and bans", licences),
         step("eBPF object is what the source builds", || xtask(&["ebpf", "--check"])),
         step("contract is what the source builds", || xtask(&["contracts", "--check"])),

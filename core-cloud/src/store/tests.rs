@@ -8,8 +8,18 @@ use caregate_protocol::wrap::{HpkePublicKey, WrapScope, generate_keypair};
 use ed25519_dalek::SigningKey;
 use tempfile::TempDir;
 
+use std::sync::Arc;
+
+use caregate_protocol::head::Head;
+use caregate_protocol::id::RecipientId;
+use caregate_protocol::record::Record;
+use caregate_protocol::segment::{Header, SegmentHash};
+
+use super::index::TREE_DEPTH;
 use super::*;
 
+#[cfg(feature = "nats")]
+mod nats;
 mod power;
 mod property;
 
@@ -70,36 +80,99 @@ fn wrap(epoch: u32, to: u8) -> Vec<u8> {
     wrap_of(1, DataClass::Vitals, 0, (epoch, TREE_DEPTH), to)
 }
 
+/// Which store a test looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Embedded,
+    #[cfg(feature = "nats")]
+    JetStream,
+}
+
+/// One test for each kind.
+macro_rules! of_both {
+    ($($name:ident),* $(,)?) => {
+        mod on_disk {
+            $(#[test] fn $name() { super::$name(super::Kind::Embedded); })*
+        }
+        #[cfg(feature = "nats")]
+        mod on_stream {
+            $(#[test] fn $name() { super::$name(super::Kind::JetStream); })*
+        }
+    };
+}
+
+of_both! {
+    a_record_is_stored_once_also_after_a_restart_and_within_one_batch,
+    a_wrap_that_was_sealed_anew_is_the_same_key_and_known,
+    another_segment_of_the_same_number_is_a_fork_and_the_first_stays,
+    chains_of_other_patients_and_classes_have_numbers_of_their_own,
+    a_wrap_precedes_its_segments_whichever_came_first,
+    a_span_covers_exactly_its_epochs,
+    the_root_of_the_tree_covers_every_epoch,
+    wraps_that_overlap_bring_a_segment_once,
+    nobody_is_offered_what_it_holds_no_wrap_for,
+    pages_respect_their_bounds_and_always_make_progress,
+    queues_of_neighbouring_recipients_do_not_run_into_each_other,
+    what_does_not_parse_is_refused_and_costs_the_others_nothing,
+    a_store_is_held_by_one_process,
+    a_newer_head_goes_to_those_that_can_open_its_chain_and_an_older_one_to_nobody,
+    a_gap_goes_once_to_those_that_hold_its_epochs_wrap_whenever_that_comes,
+}
+
 struct World {
-    dir: TempDir,
-    store: Store,
+    kind: Kind,
+    dir: Arc<TempDir>,
+    /// None only while it is opened anew.
+    store: Option<Arc<dyn Store>>,
+    #[cfg(feature = "nats")]
+    stream: Option<Arc<nats::TestStream>>,
 }
 
 impl World {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        Self { dir, store }
+    fn new(kind: Kind) -> Self {
+        let mut world = Self {
+            kind,
+            dir: Arc::new(tempfile::tempdir().unwrap()),
+            store: None,
+            #[cfg(feature = "nats")]
+            stream: (kind == Kind::JetStream).then(|| Arc::new(nats::TestStream::new())),
+        };
+        world.store = Some(world.open().unwrap());
+        world
     }
 
-    fn reopened(self) -> Self {
-        let Self { dir, store } = self;
-        drop(store);
-        let store = Store::open(dir.path()).unwrap();
-        Self { dir, store }
+    fn open(&self) -> Result<Arc<dyn Store>, StoreError> {
+        match self.kind {
+            Kind::Embedded => Ok(Arc::new(Embedded::open(self.dir.path())?)),
+            #[cfg(feature = "nats")]
+            Kind::JetStream => {
+                let settings = self.stream.as_ref().unwrap().settings();
+                Ok(Arc::new(jetstream::JetStream::open(self.dir.path(), &settings)?))
+            }
+        }
+    }
+
+    fn reopened(mut self) -> Self {
+        self.store = None;
+        self.store = Some(self.open().unwrap());
+        self
+    }
+
+    fn store(&self) -> &dyn Store {
+        self.store.as_deref().unwrap()
     }
 
     fn put(&self, record: &[u8]) -> Outcome {
-        self.store.put(&[record.to_vec()]).unwrap()[0]
+        self.store().put(&[record.to_vec()]).unwrap()[0]
     }
 
     /// The whole queue, page by page; numbers must be without a gap.
     fn queue(&self, to: u8) -> Vec<Vec<u8>> {
         let (mut at, mut all) = (0, Vec::new());
         loop {
-            let page = self.store.page(recipient(to), at, u64::MAX, PAGE_BYTES).unwrap();
+            let page = self.store().page(recipient(to), at, u64::MAX, PAGE_BYTES).unwrap();
             if page.records.is_empty() {
-                assert_eq!(self.store.next_number(recipient(to)).unwrap(), at);
+                assert_eq!(self.store().next_number(recipient(to)).unwrap(), at);
                 return all;
             }
             for (number, record) in page.records {
@@ -112,30 +185,27 @@ impl World {
     }
 }
 
-#[test]
-fn a_record_is_stored_once_also_after_a_restart_and_within_one_batch() {
-    let world = World::new();
+fn a_record_is_stored_once_also_after_a_restart_and_within_one_batch(kind: Kind) {
+    let world = World::new(kind);
     let (wrap, segment) = (wrap(EPOCH, 1), segment(EPOCH, 0));
     assert_eq!(world.put(&wrap), Outcome::Stored);
     let twice = [segment.clone(), segment.clone()];
-    assert_eq!(world.store.put(&twice).unwrap(), [Outcome::Stored, Outcome::Known]);
+    assert_eq!(world.store().put(&twice).unwrap(), [Outcome::Stored, Outcome::Known]);
     let world = world.reopened();
     assert_eq!((world.put(&segment), world.put(&wrap)), (Outcome::Known, Outcome::Known));
     assert_eq!(world.queue(1), [wrap, segment]);
 }
 
-#[test]
-fn a_wrap_that_was_sealed_anew_is_the_same_key_and_known() {
-    let world = World::new();
+fn a_wrap_that_was_sealed_anew_is_the_same_key_and_known(kind: Kind) {
+    let world = World::new(kind);
     let (first, again) = (wrap(EPOCH, 1), wrap(EPOCH, 1));
     assert_ne!(first, again, "HPKE is randomised");
     assert_eq!((world.put(&first), world.put(&again)), (Outcome::Stored, Outcome::Known));
     assert_eq!(world.queue(1), [first]);
 }
 
-#[test]
-fn another_segment_of_the_same_number_is_a_fork_and_the_first_stays() {
-    let world = World::new();
+fn another_segment_of_the_same_number_is_a_fork_and_the_first_stays(kind: Kind) {
+    let world = World::new(kind);
     let name = Name { generation: 0, epoch: EPOCH, sequence: 0 };
     let (first, other) = (segment(EPOCH, 0), segment_of(1, DataClass::Vitals, name, b"others"));
     world.put(&wrap(EPOCH, 1));
@@ -148,20 +218,18 @@ fn another_segment_of_the_same_number_is_a_fork_and_the_first_stays() {
     assert_eq!(world.queue(1)[1..], [first]);
 }
 
-#[test]
-fn chains_of_other_patients_and_classes_have_numbers_of_their_own() {
-    let world = World::new();
+fn chains_of_other_patients_and_classes_have_numbers_of_their_own(kind: Kind) {
+    let world = World::new(kind);
     let name = Name { generation: 0, epoch: EPOCH, sequence: 0 };
     for (patient, class) in [(1, DataClass::Vitals), (1, DataClass::Alarm), (2, DataClass::Vitals)] {
         assert_eq!(world.put(&segment_of(patient, class, name, b"")), Outcome::Stored);
     }
 }
 
-#[test]
-fn a_wrap_precedes_its_segments_whichever_came_first() {
+fn a_wrap_precedes_its_segments_whichever_came_first(kind: Kind) {
     let (wrap, early, late) = (wrap(EPOCH, 1), segment(EPOCH, 0), segment(EPOCH, 1));
     for order in [[&wrap, &early, &late], [&early, &wrap, &late], [&early, &late, &wrap]] {
-        let world = World::new();
+        let world = World::new(kind);
         for record in order {
             assert_eq!(world.put(record), Outcome::Stored);
         }
@@ -169,13 +237,12 @@ fn a_wrap_precedes_its_segments_whichever_came_first() {
     }
 }
 
-#[test]
-fn a_span_covers_exactly_its_epochs() {
+fn a_span_covers_exactly_its_epochs(kind: Kind) {
     // Two levels above the leaves: four epochs, of which EPOCH is the first.
     let span = wrap_of(1, DataClass::Vitals, 0, (EPOCH, TREE_DEPTH - 2), 1);
     assert_eq!(EPOCH % 4, 0);
     for span_first in [true, false] {
-        let world = World::new();
+        let world = World::new(kind);
         if span_first {
             world.put(&span);
         }
@@ -191,18 +258,16 @@ fn a_span_covers_exactly_its_epochs() {
     }
 }
 
-#[test]
-fn the_root_of_the_tree_covers_every_epoch() {
-    let world = World::new();
+fn the_root_of_the_tree_covers_every_epoch(kind: Kind) {
+    let world = World::new(kind);
     world.put(&segment(0, 0));
     world.put(&wrap_of(1, DataClass::Vitals, 0, (0, 0), 1));
     world.put(&segment(u32::MAX, 1));
     assert_eq!(world.queue(1).len(), 3);
 }
 
-#[test]
-fn wraps_that_overlap_bring_a_segment_once() {
-    let world = World::new();
+fn wraps_that_overlap_bring_a_segment_once(kind: Kind) {
+    let world = World::new(kind);
     for record in [
         wrap(EPOCH, 1),
         segment(EPOCH, 0),
@@ -219,9 +284,8 @@ fn wraps_that_overlap_bring_a_segment_once() {
     assert_eq!(segments, [&segment(EPOCH, 0), &segment(EPOCH + 1, 1), &segment(EPOCH, 2)]);
 }
 
-#[test]
-fn nobody_is_offered_what_it_holds_no_wrap_for() {
-    let world = World::new();
+fn nobody_is_offered_what_it_holds_no_wrap_for(kind: Kind) {
+    let world = World::new(kind);
     world.put(&wrap(EPOCH, 1));
     world.put(&wrap_of(1, DataClass::Alarm, 0, (EPOCH, TREE_DEPTH), 2));
     world.put(&wrap_of(1, DataClass::Vitals, 1, (EPOCH, TREE_DEPTH), 3));
@@ -236,16 +300,15 @@ fn nobody_is_offered_what_it_holds_no_wrap_for() {
     );
 }
 
-#[test]
-fn pages_respect_their_bounds_and_always_make_progress() {
+fn pages_respect_their_bounds_and_always_make_progress(kind: Kind) {
     const NONE: [u64; 0] = [];
-    let world = World::new();
+    let world = World::new(kind);
     let records: Vec<_> =
         [wrap(EPOCH, 1)].into_iter().chain((0..9).map(|sequence| segment(EPOCH, sequence))).collect();
-    world.store.put(&records).unwrap();
+    world.store().put(&records).unwrap();
     let size = records[1].len();
     let numbers = |from, until, bytes| -> Vec<u64> {
-        let page = world.store.page(recipient(1), from, until, bytes).unwrap();
+        let page = world.store().page(recipient(1), from, until, bytes).unwrap();
         assert_eq!(page.next, page.records.last().map_or(from, |(number, _)| number + 1));
         page.records.into_iter().map(|(number, _)| number).collect()
     };
@@ -258,13 +321,12 @@ fn pages_respect_their_bounds_and_always_make_progress() {
     assert_eq!(numbers(7, 3, PAGE_BYTES), NONE);
     assert_eq!(numbers(10, u64::MAX, PAGE_BYTES), NONE);
     assert_eq!(numbers(u64::MAX, u64::MAX, PAGE_BYTES), NONE);
-    assert_eq!(world.store.next_number(recipient(1)).unwrap(), 10);
-    assert_eq!(world.store.next_number(recipient(2)).unwrap(), 0);
+    assert_eq!(world.store().next_number(recipient(1)).unwrap(), 10);
+    assert_eq!(world.store().next_number(recipient(2)).unwrap(), 0);
 }
 
-#[test]
-fn queues_of_neighbouring_recipients_do_not_run_into_each_other() {
-    let world = World::new();
+fn queues_of_neighbouring_recipients_do_not_run_into_each_other(kind: Kind) {
+    let world = World::new(kind);
     for to in [0, 1, 0xff] {
         world.put(&wrap(EPOCH, to));
     }
@@ -274,23 +336,21 @@ fn queues_of_neighbouring_recipients_do_not_run_into_each_other() {
     }
 }
 
-#[test]
-fn what_does_not_parse_is_refused_and_costs_the_others_nothing() {
-    let world = World::new();
+fn what_does_not_parse_is_refused_and_costs_the_others_nothing(kind: Kind) {
+    let world = World::new(kind);
     let mut cut = segment(EPOCH, 7);
     cut.pop();
     let batch = [wrap(EPOCH, 1), cut, Vec::new(), b"CGSG".to_vec(), vec![0xff; 300], segment(EPOCH, 0)];
     let refused = Outcome::Refused(Refusal::Malformed);
     let outcomes = [Outcome::Stored, refused, refused, refused, refused, Outcome::Stored];
-    assert_eq!(world.store.put(&batch).unwrap(), outcomes);
+    assert_eq!(world.store().put(&batch).unwrap(), outcomes);
     assert_eq!(world.reopened().queue(1), [batch[0].clone(), batch[5].clone()]);
 }
 
-#[test]
-fn a_store_is_held_by_one_process() {
-    let world = World::new();
-    let error = Store::open(world.dir.path()).unwrap_err().to_string();
-    assert!(error.contains("open core.redb"), "{error}");
+fn a_store_is_held_by_one_process(kind: Kind) {
+    let world = World::new(kind);
+    let error = world.open().unwrap_err().to_string();
+    assert!(error.starts_with("store: open ") && error.contains(".redb"), "{error}");
 }
 
 #[test]
@@ -298,7 +358,7 @@ fn a_file_that_is_no_store_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("core.redb");
     std::fs::write(&path, vec![0x5a; 8192]).unwrap();
-    assert!(Store::open(dir.path()).is_err());
+    assert!(Embedded::open(dir.path()).is_err());
     assert_eq!(std::fs::read(&path).unwrap(), vec![0x5a; 8192]);
 }
 
@@ -307,9 +367,8 @@ fn head(next: u64, last: SegmentHash, made_us: i64) -> Vec<u8> {
     Head { class, patient, generation: 0, epoch: EPOCH, made_us, next, last }.sign(&device()).to_vec()
 }
 
-#[test]
-fn a_newer_head_goes_to_those_that_can_open_its_chain_and_an_older_one_to_nobody() {
-    let world = World::new();
+fn a_newer_head_goes_to_those_that_can_open_its_chain_and_an_older_one_to_nobody(kind: Kind) {
+    let world = World::new(kind);
     let segment = segment(EPOCH, 0);
     let Record::Segment(decoded) = Record::decode(&segment).unwrap() else { panic!("a segment") };
     let hash = decoded.hash();
@@ -328,9 +387,8 @@ fn a_newer_head_goes_to_those_that_can_open_its_chain_and_an_older_one_to_nobody
     assert_eq!(world.queue(2).len(), 1, "who can't open the chain's end hears nothing of it");
 }
 
-#[test]
-fn a_gap_goes_once_to_those_that_hold_its_epochs_wrap_whenever_that_comes() {
-    let world = World::new();
+fn a_gap_goes_once_to_those_that_hold_its_epochs_wrap_whenever_that_comes(kind: Kind) {
+    let world = World::new(kind);
     let gap = |epoch, last| {
         let hash = SegmentHash::NONE;
         let missing = Missing { why: Why::Expired, first: 3, last, from_us: 0, to_us: 0, hash };
@@ -355,7 +413,7 @@ fn a_gap_goes_once_to_those_that_hold_its_epochs_wrap_whenever_that_comes() {
 #[derive(Debug)]
 struct Failing {
     memory: redb::backends::InMemoryBackend,
-    fails: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    fails: Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl Failing {
@@ -395,9 +453,9 @@ impl redb::StorageBackend for Failing {
 
 #[test]
 fn a_batch_whose_commit_fails_is_an_error_and_none_of_it_counts() {
-    let fails = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let fails = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let backend = Failing { memory: redb::backends::InMemoryBackend::new(), fails: fails.clone() };
-    let store = Store::open_on(backend, || Ok(())).unwrap();
+    let store = Embedded::open_on(backend, || Ok(())).unwrap();
     store.put(&[wrap(EPOCH, 1), segment(EPOCH, 0)]).unwrap();
     fails.store(true, std::sync::atomic::Ordering::SeqCst);
     let error = store.put(&[segment(EPOCH, 1), segment(EPOCH, 2)]).unwrap_err().to_string();

@@ -18,7 +18,7 @@ use caregate_protocol::uplink::{ALPN, Frame, Framer, VERSION};
 use core_cloud::config::Peers;
 use core_cloud::metrics::Metrics;
 use core_cloud::server::{self, Shared};
-use core_cloud::store::Store;
+use core_cloud::store::{Embedded, Store};
 use core_cloud::tcp::TcpDoor;
 use core_cloud::writer::{self, Incoming};
 use prometheus::Registry;
@@ -109,7 +109,7 @@ impl Site {
 pub(crate) struct Core {
     pub(crate) address: SocketAddr,
     pub(crate) tcp: SocketAddr,
-    pub(crate) store: Arc<Store>,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) metrics: Metrics,
     stop: CancellationToken,
     serving: JoinHandle<()>,
@@ -119,7 +119,7 @@ pub(crate) struct Core {
 
 impl Core {
     fn start(dir: &Path, ca: &Ca) -> Self {
-        let store = Arc::new(Store::open(dir).unwrap());
+        let store: Arc<dyn Store> = Arc::new(Embedded::open(dir).unwrap());
         let metrics = Metrics::register(&Registry::new()).unwrap();
         let endpoint =
             server::bind("127.0.0.1:0".parse().unwrap(), &ca.identity(Role::Core, "core-1")).unwrap();
@@ -154,7 +154,7 @@ impl Core {
     pub(crate) fn start_writer(&mut self) {
         let (incoming, stored) = self.waiting.take().unwrap();
         let (store, metrics) = (Arc::clone(&self.store), self.metrics.clone());
-        let run = move || writer::run(&store, incoming, &stored, &metrics).unwrap();
+        let run = move || writer::run(&*store, incoming, &stored, &metrics).unwrap();
         self.writer = Some(std::thread::spawn(run));
     }
 
@@ -164,7 +164,7 @@ impl Core {
     }
 
     /// As SIGTERM does it: closes the listener, and returns when everything that had come in is stored.
-    pub(crate) async fn stop(mut self) -> Arc<Store> {
+    pub(crate) async fn stop(mut self) -> Arc<dyn Store> {
         self.stop.cancel();
         within("the listener's end", &mut self.serving).await.unwrap();
         let writer = self.writer.take().unwrap();

@@ -13,7 +13,7 @@ mod relay;
 mod story;
 mod system;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -22,7 +22,7 @@ use self::deployment::Deployment;
 use self::network::Network;
 use self::story::Script;
 use self::system::{Daemon, System};
-use crate::{build, say, setup, stop};
+use crate::{build, interop, say, setup, stop};
 
 /// Shortest story: the uplink must be seen to die (5 s) and come back, the gateway be killed and recover; the control path's steps follow, each as long as it takes.
 const SECONDS_MIN: u64 = 60;
@@ -71,9 +71,21 @@ pub(crate) struct DemoArgs {
     /// glass is broken.
     #[arg(long, value_name = "FILE", requires = "seconds")]
     screenshot: Option<PathBuf>,
+    /// Where the core stores.
+    #[arg(long, value_enum, default_value_t = StoreKind::Embedded)]
+    store: StoreKind,
     /// Use the binaries that are there instead of building them first.
     #[arg(long)]
     no_build: bool,
+}
+
+/// Where the core stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum StoreKind {
+    /// In a file of its own.
+    Embedded,
+    /// On a NATS server, which the demo installs and starts.
+    Nats,
 }
 
 /// Runs the demo.
@@ -96,10 +108,19 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         build::page()?;
         build::cargo(PACKAGES)?;
     }
+    let nats = match args.store {
+        StoreKind::Embedded => None,
+        StoreKind::Nats => {
+            if !args.no_build {
+                build::cargo_with("core-cloud", "nats")?;
+            }
+            Some(interop::nats()?)
+        }
+    };
     stop::watch()?;
     let dir = build::root()?.join(format!("target/demo/{}", std::process::id()));
     std::fs::create_dir_all(dir.join("logs")).with_context(|| dir.display().to_string())?;
-    let outcome = play(args, root, &dir);
+    let outcome = play(args, root, &dir, nats.as_deref());
     if outcome.is_ok() && !args.keep {
         std::fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
     } else {
@@ -108,7 +129,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     outcome
 }
 
-fn play(args: &DemoArgs, root: bool, dir: &std::path::Path) -> anyhow::Result<()> {
+fn play(args: &DemoArgs, root: bool, dir: &Path, nats: Option<&Path>) -> anyhow::Result<()> {
     let records: Vec<PathBuf> = args
         .record
         .iter()
@@ -117,7 +138,8 @@ fn play(args: &DemoArgs, root: bool, dir: &std::path::Path) -> anyhow::Result<()
     let sensors = system::sensors(&records);
     let network = Network::make(root, sensors.len())?;
     say(&format!("demo: starting {}", network.describe()));
-    let mut system = System::start(&network, dir, &sensors, args.speed, args.port)?;
+    let mut system =
+        System::start(&network, dir, &sensors, system::Wish { speed: args.speed, port: args.port, nats })?;
     introduce(&system)?;
     match args.seconds {
         None => {

@@ -34,6 +34,8 @@ pub(super) const SPARE_PORT: &str = "spare0";
 const MQTT_PORT: u16 = 1883;
 /// The core's QUIC port.
 const QUIC_PORT: u16 = 4433;
+/// NATS's port; on the core's loopback alone.
+const NATS_PORT: u16 = 4222;
 /// JSON-RPC's usual port.
 const RPC_PORT: u16 = 8545;
 /// OpenFlow's port (IANA).
@@ -89,6 +91,7 @@ impl Place {
 pub(super) enum Service {
     Mqtt,
     Quic,
+    Nats,
     Rpc,
     OpenFlow,
     Policy,
@@ -96,12 +99,13 @@ pub(super) enum Service {
 }
 
 impl Service {
-    const ALL: [Self; 6] = [Self::Mqtt, Self::Quic, Self::Rpc, Self::OpenFlow, Self::Policy, Self::Rest];
+    const ALL: [Self; 7] =
+        [Self::Mqtt, Self::Quic, Self::Nats, Self::Rpc, Self::OpenFlow, Self::Policy, Self::Rest];
 
     fn place(self) -> Place {
         match self {
             Self::Mqtt => Place::Gateway,
-            Self::Quic => Place::Core,
+            Self::Quic | Self::Nats => Place::Core,
             Self::Rpc | Self::OpenFlow | Self::Policy | Self::Rest => Place::Operator,
         }
     }
@@ -110,6 +114,7 @@ impl Service {
         match self {
             Self::Mqtt => MQTT_PORT,
             Self::Quic => QUIC_PORT,
+            Self::Nats => NATS_PORT,
             Self::Rpc => RPC_PORT,
             Self::OpenFlow => OPENFLOW_PORT,
             Self::Policy => POLICY_PORT,

@@ -110,6 +110,17 @@ impl Running {
     }
 }
 
+/// What the caller wants of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wish<'a> {
+    /// Faster than real time.
+    pub(super) speed: f64,
+    /// TCP port of the hospital's page.
+    pub(super) port: u16,
+    /// The NATS server on which the core stores; without it, in a file.
+    pub(super) nats: Option<&'a Path>,
+}
+
 /// All of it.
 pub(super) struct System<'n> {
     pub(super) network: &'n Network,
@@ -117,6 +128,8 @@ pub(super) struct System<'n> {
     binaries: PathBuf,
     running: Vec<Running>,
     pub(super) sensors: Option<Process>,
+    /// The server on which the core stores; ends after it.
+    nats: Option<Process>,
     // Last: what is pinned there is in use until the processes have ended.
     _bpf: Option<BpfMount>,
 }
@@ -128,8 +141,7 @@ impl<'n> System<'n> {
         network: &'n Network,
         dir: &Path,
         sensors: &[Sensor],
-        speed: f64,
-        port: u16,
+        Wish { speed, port, nats }: Wish<'_>,
     ) -> anyhow::Result<Self> {
         let binaries = build::binaries()?;
         let page = TcpListener::bind(("127.0.0.1", port))
@@ -139,10 +151,14 @@ impl<'n> System<'n> {
             Network::Loopback { .. } => None,
         };
         let began = clock::monotonic();
-        let deployment = Deployment::make(Plan { dir, network, sensors, speed, binaries: &binaries })?;
+        let deployment = {
+            let nats = nats.is_some();
+            Deployment::make(Plan { dir, network, sensors, speed, binaries: &binaries, nats })?
+        };
         say(&format!("demo: keys, chain and wallets are made ({} ms)", began.elapsed().as_millis()));
         let mut system =
-            Self { network, deployment, binaries, running: Vec::new(), sensors: None, _bpf: bpf };
+            Self { network, deployment, binaries, running: Vec::new(), sensors: None, nats: None, _bpf: bpf };
+        system.start_nats(nats)?;
         let mut page = Some(page);
         for daemon in Daemon::ALL {
             if daemon == Daemon::Helper && matches!(network, Network::Loopback { .. }) {
@@ -159,6 +175,17 @@ impl<'n> System<'n> {
             system.mark_lanes()?;
         }
         Ok(system)
+    }
+
+    /// Beside the core; that waits for it.
+    fn start_nats(&mut self, program: Option<&Path>) -> anyhow::Result<()> {
+        let Some(program) = program else { return Ok(()) };
+        let arguments = vec!["--config".into(), self.file("nats.conf").display().to_string()];
+        let (name, place, logs) = ("nats-server", Some(Daemon::Core.place()), self.file("logs"));
+        let start = Start { name, place, program, arguments, listeners: &[], logs: &logs };
+        self.nats = Some(Process::start(self.network, start)?);
+        say("demo: the core stores on a NATS server, which syncs each message");
+        Ok(())
     }
 
     /// The operator's wish for the lanes: each has a mark by which the network can tell it.
@@ -369,7 +396,8 @@ impl<'n> System<'n> {
 
     /// Fails where a daemon has ended by itself.
     pub(super) fn daemons_alive(&mut self) -> anyhow::Result<()> {
-        self.running.iter_mut().filter_map(|running| running.process.as_mut()).try_for_each(Process::alive)
+        let daemons = self.running.iter_mut().filter_map(|running| running.process.as_mut());
+        daemons.chain(self.nats.as_mut()).try_for_each(Process::alive)
     }
 
     /// Whether the sensors have ended since the last look; fails where they did not end well.
@@ -393,6 +421,10 @@ impl<'n> System<'n> {
             if !status.success() {
                 bail!("{} ended with {status}", process.name);
             }
+        }
+        if let Some(mut nats) = self.nats.take() {
+            // It ends by the signal's number where it has drained.
+            nats.end(None)?;
         }
         Ok(())
     }

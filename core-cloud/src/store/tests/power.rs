@@ -3,7 +3,7 @@
 //! As `edge-gateway/src/spool/tests/power.rs` does for the spool: the same environment variables, and a last line for
 //! `cargo xtask chaos`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -100,7 +100,7 @@ impl World {
             Ok(())
         };
         let opened =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Store::open_on(backend, names)));
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Embedded::open_on(backend, names)));
         let Ok(Ok(store)) = opened else {
             assert_eq!(self.syncs, Syncs::TakenOut, "the store does not open");
             self.check(&[]);
@@ -115,7 +115,7 @@ impl World {
         self.disk = disk.lock().unwrap().cut_now();
     }
 
-    fn commit(&mut self, store: &Store, has_power: impl Fn() -> bool) {
+    fn commit(&mut self, store: &Embedded, has_power: impl Fn() -> bool) {
         let mut batch: Vec<u64> =
             self.sent.iter().filter(|(_, acked)| !**acked).map(|(nth, _)| *nth).take(20).collect();
         let next = self.sent.last_key_value().map_or(0, |(nth, _)| nth + 1);
@@ -158,7 +158,7 @@ impl World {
     }
 }
 
-fn queue(store: &Store) -> Vec<Vec<u8>> {
+fn queue(store: &Embedded) -> Vec<Vec<u8>> {
     let (mut at, mut all) = (0, Vec::new());
     while let Ok(page) = store.page(recipient(1), at, u64::MAX, PAGE_BYTES) {
         if page.records.is_empty() {

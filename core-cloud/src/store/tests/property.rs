@@ -1,5 +1,7 @@
 //! Any interleaving of wraps, segments and restarts.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -26,69 +28,87 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// In whatever order wraps and segments come and however they are batched, each recipient's queue ends as exactly the
-    /// segments that it can open, each once, and none before a wrap that opens it.
     #[test]
     fn each_queue_is_exactly_what_its_recipient_can_open(steps in steps(), batch in 1_usize..6) {
-        let mut world = World::new();
-        let mut taken: std::collections::BTreeMap<u64, Name> = Default::default();
-        let mut wraps: BTreeSet<(u32, (u32, u8), u8)> = BTreeSet::new();
-        let mut records = Vec::new();
-        for step in &steps {
-            match step {
-                Step::Segment(name) => {
-                    let fork = taken.get(&name.sequence).is_some_and(|first| first != name);
-                    let known = taken.contains_key(&name.sequence);
-                    taken.entry(name.sequence).or_insert(*name);
-                    let outcome = match (known, fork) {
-                        (_, true) => Outcome::Refused(Refusal::Fork),
-                        (true, false) => Outcome::Known,
-                        (false, false) => Outcome::Stored,
-                    };
-                    records.push((segment_of(1, DataClass::Vitals, *name, b"x"), outcome));
-                }
-                Step::Wrap { generation, node, to } => {
-                    let new = wraps.insert((*generation, *node, *to));
-                    let record = wrap_of(1, DataClass::Vitals, *generation, *node, *to);
-                    records.push((record, if new { Outcome::Stored } else { Outcome::Known }));
-                }
-                Step::Restart => {}
+        check(Kind::Embedded, &steps, batch)?;
+    }
+}
+
+#[cfg(feature = "nats")]
+proptest! {
+    // A stream each, synced at each step.
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    #[test]
+    fn each_queue_is_exactly_what_its_recipient_can_open_on_a_stream(steps in steps(), batch in 1_usize..6) {
+        check(Kind::JetStream, &steps, batch)?;
+    }
+}
+
+/// In whatever order wraps and segments come and however they are batched, each recipient's queue ends as exactly the
+/// segments that it can open, each once, and none before a wrap that opens it.
+fn check(kind: Kind, steps: &[Step], batch: usize) -> Result<(), TestCaseError> {
+    let mut world = World::new(kind);
+    let mut taken: std::collections::BTreeMap<u64, Name> = Default::default();
+    let mut wraps: BTreeSet<(u32, (u32, u8), u8)> = BTreeSet::new();
+    let mut records = Vec::new();
+    for step in steps {
+        match step {
+            Step::Segment(name) => {
+                let fork = taken.get(&name.sequence).is_some_and(|first| first != name);
+                let known = taken.contains_key(&name.sequence);
+                taken.entry(name.sequence).or_insert(*name);
+                let outcome = match (known, fork) {
+                    (_, true) => Outcome::Refused(Refusal::Fork),
+                    (true, false) => Outcome::Known,
+                    (false, false) => Outcome::Stored,
+                };
+                records.push((segment_of(1, DataClass::Vitals, *name, b"x"), outcome));
             }
-        }
-        for (nth, part) in records.chunks(batch).enumerate() {
-            let (bytes, expected): (Vec<_>, Vec<_>) = part.iter().cloned().unzip();
-            prop_assert_eq!(world.store.put(&bytes).unwrap(), expected);
-            if matches!(steps.get(nth), Some(Step::Restart)) {
-                world = world.reopened();
+            Step::Wrap { generation, node, to } => {
+                let new = wraps.insert((*generation, *node, *to));
+                let record = wrap_of(1, DataClass::Vitals, *generation, *node, *to);
+                records.push((record, if new { Outcome::Stored } else { Outcome::Known }));
             }
-        }
-        for to in 0..3 {
-            let opens = |held: &BTreeSet<(u32, (u32, u8), u8)>, name: &Name| {
-                held.iter().any(|(generation, (first, depth), holder)| {
-                    let node = TreeNode::new(*first, *depth, [0; 32]).unwrap();
-                    *holder == to && *generation == name.generation && (node.first()..=node.last()).contains(&name.epoch)
-                })
-            };
-            let (mut held, mut seen) = (BTreeSet::new(), BTreeSet::new());
-            for record in world.queue(to) {
-                match Record::decode(&record).unwrap() {
-                    Record::Wrap(wrap) => {
-                        prop_assert_eq!(wrap.recipient, recipient(to));
-                        let new = held.insert((wrap.generation, (wrap.epoch, wrap.depth), to));
-                        prop_assert!(new, "a wrap twice");
-                    }
-                    Record::Segment(segment) => {
-                        let h = &segment.header;
-                        let name = Name { generation: h.generation, epoch: h.epoch, sequence: h.sequence };
-                        prop_assert!(opens(&held, &name), "a segment before its wrap");
-                        prop_assert!(seen.insert(name), "a segment twice");
-                    }
-                    Record::Head(_) | Record::Gap(_) => prop_assert!(false, "nobody made one"),
-                }
-            }
-            prop_assert_eq!(&held, &wraps.iter().filter(|(_, _, holder)| *holder == to).copied().collect());
-            let expected: BTreeSet<Name> = taken.values().filter(|name| opens(&wraps, name)).copied().collect();
-            prop_assert_eq!(seen, expected);
+            Step::Restart => {}
         }
     }
+    for (nth, part) in records.chunks(batch).enumerate() {
+        let (bytes, expected): (Vec<_>, Vec<_>) = part.iter().cloned().unzip();
+        prop_assert_eq!(world.store().put(&bytes).unwrap(), expected);
+        if matches!(steps.get(nth), Some(Step::Restart)) {
+            world = world.reopened();
+        }
+    }
+    for to in 0..3 {
+        let opens = |held: &BTreeSet<(u32, (u32, u8), u8)>, name: &Name| {
+            held.iter().any(|(generation, (first, depth), holder)| {
+                let node = TreeNode::new(*first, *depth, [0; 32]).unwrap();
+                *holder == to
+                    && *generation == name.generation
+                    && (node.first()..=node.last()).contains(&name.epoch)
+            })
+        };
+        let (mut held, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        for record in world.queue(to) {
+            match Record::decode(&record).unwrap() {
+                Record::Wrap(wrap) => {
+                    prop_assert_eq!(wrap.recipient, recipient(to));
+                    let new = held.insert((wrap.generation, (wrap.epoch, wrap.depth), to));
+                    prop_assert!(new, "a wrap twice");
+                }
+                Record::Segment(segment) => {
+                    let h = &segment.header;
+                    let name = Name { generation: h.generation, epoch: h.epoch, sequence: h.sequence };
+                    prop_assert!(opens(&held, &name), "a segment before its wrap");
+                    prop_assert!(seen.insert(name), "a segment twice");
+                }
+                Record::Head(_) | Record::Gap(_) => prop_assert!(false, "nobody made one"),
+            }
+        }
+        prop_assert_eq!(&held, &wraps.iter().filter(|(_, _, holder)| *holder == to).copied().collect());
+        let expected: BTreeSet<Name> = taken.values().filter(|name| opens(&wraps, name)).copied().collect();
+        prop_assert_eq!(seen, expected);
+    }
+    Ok(())
 }

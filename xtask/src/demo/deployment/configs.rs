@@ -19,6 +19,8 @@ pub(super) struct Inputs<'a> {
     /// Salt and hash.
     pub(super) access_code: (&'a str, &'a str),
     pub(super) password_hash: &'a str,
+    /// The core's part on its store; empty where that is a file.
+    pub(super) nats: String,
 }
 
 impl Deployment {
@@ -83,7 +85,8 @@ impl Deployment {
         };
         format!(
             "listen = \"{listen}\"\nadmin = \"systemd:0\"\ndata = {data:?}\n{identity}\n\
-             [[gateway]]\nname = \"{GATEWAY}\"\ndevice_keys = [\"{signer}\"]\n{hospital}{clinic}",
+             [[gateway]]\nname = \"{GATEWAY}\"\ndevice_keys = [\"{signer}\"]\n{hospital}{clinic}{nats}",
+            nats = inputs.nats,
             listen = inputs.network.listen(Service::Quic),
             data = self.dir.join("core"),
             identity = identity(&inputs.identities.core),

@@ -2,6 +2,7 @@
 
 mod configs;
 mod ledger;
+mod nats;
 mod patient;
 
 use std::io::Write as _;
@@ -52,6 +53,8 @@ pub(super) struct Plan<'a> {
     pub(super) speed: f64,
     /// Where the binaries are.
     pub(super) binaries: &'a Path,
+    /// Whether the core stores on a NATS server.
+    pub(super) nats: bool,
 }
 
 /// The folder.
@@ -105,6 +108,7 @@ impl Deployment {
             credentials: &credentials,
             access_code: (&code.salt, &code.sha256),
             password_hash: &password_hash,
+            nats: if plan.nats { deployment.write_nats(network)? } else { String::new() },
         })?;
         Ok(deployment)
     }

@@ -1,0 +1,94 @@
+//! The store in one redb file.
+
+use std::path::Path;
+
+use caregate_host::kill_point;
+use caregate_protocol::id::RecipientId;
+use redb::Database;
+
+use super::index::{self, CACHE_BYTES, Keep, Tables};
+use super::{Outcome, Page, Store, StoreError, failed};
+
+#[cfg(feature = "kill-points")]
+mod kill;
+
+/// The store of a core that has its disk to itself.
+#[derive(Debug)]
+pub struct Embedded {
+    db: Database,
+}
+
+impl Embedded {
+    /// Opens or makes the store in `dir`.
+    ///
+    /// # Errors
+    /// [`StoreError`], also where the file is damaged or another process holds it.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let mut builder = redb::Builder::new();
+        builder.set_cache_size(CACHE_BYTES);
+        let path = dir.join("core.redb");
+        #[cfg(not(feature = "kill-points"))]
+        let db = builder.create(path);
+        #[cfg(feature = "kill-points")]
+        let db = kill::create(&builder, &path);
+        let db = db.map_err(failed("open core.redb"))?;
+        kill_point::pass("store.opened");
+        Self::prepare(db, || std::fs::File::open(dir)?.sync_all())
+    }
+
+    /// The same on a disk of the tests.
+    #[cfg(test)]
+    pub(super) fn open_on(
+        backend: impl redb::StorageBackend,
+        sync_names: impl FnOnce() -> std::io::Result<()>,
+    ) -> Result<Self, StoreError> {
+        let db = redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
+        Self::prepare(db.map_err(failed("open core.redb"))?, sync_names)
+    }
+
+    /// Makes the tables that are not there, and the file's name durable: what is acknowledged must not vanish with it.
+    fn prepare(db: Database, sync_names: impl FnOnce() -> std::io::Result<()>) -> Result<Self, StoreError> {
+        let txn = db.begin_write().map_err(failed("begin"))?;
+        index::make_tables(&txn)?;
+        kill_point::pass("store.tables-made");
+        txn.commit().map_err(failed("commit"))?;
+        kill_point::pass("store.prepared");
+        sync_names().map_err(failed("sync the folder"))?;
+        kill_point::pass("store.name-synced");
+        Ok(Self { db })
+    }
+}
+
+impl Store for Embedded {
+    /// In one durable commit.
+    fn put(&self, batch: &[Vec<u8>]) -> Result<Vec<Outcome>, StoreError> {
+        let txn = self.db.begin_write().map_err(failed("begin"))?;
+        kill_point::pass("store.begun");
+        let outcomes = {
+            let mut tables = Tables::open(&txn, Keep::Here)?;
+            batch.iter().map(|bytes| tables.put(bytes)).collect::<Result<Vec<_>, _>>()?
+        };
+        kill_point::pass("store.batch-put");
+        if outcomes.contains(&Outcome::Stored) {
+            txn.commit().map_err(failed("commit"))?;
+            kill_point::pass("store.committed");
+        } else {
+            txn.abort().map_err(failed("abort"))?;
+        }
+        Ok(outcomes)
+    }
+
+    fn next_number(&self, recipient: RecipientId) -> Result<u64, StoreError> {
+        index::next(&self.db, recipient)
+    }
+
+    fn page(
+        &self,
+        recipient: RecipientId,
+        from: u64,
+        until: u64,
+        bytes_max: usize,
+    ) -> Result<Page, StoreError> {
+        index::page(&self.db, (recipient, from, until), bytes_max, |record| Ok(Some(record.to_vec())))
+    }
+}

@@ -1,0 +1,388 @@
+//! The tables with which both stores decide, in redb.
+//!
+//! ```text
+//! records   index                                       → bytes of the segment or wrap, or its place in the stream
+//! segments  patient 16 ‖ class 1 ‖ sequence 8            → index 8 ‖ hash 32     exactly-once, forks
+//! epochs    patient ‖ class ‖ generation 4 ‖ epoch 4 ‖ sequence 8 → index        which segments a late wrap opens, and gaps (first, last, why)
+//! wraps     patient ‖ class ‖ generation ‖ epoch ‖ depth 1 ‖ recipient 20 → index  who can open a segment
+//! heads     patient ‖ class                              → next 8 ‖ made 8 ‖ hash 32   the newest head of each chain
+//! gaps      patient ‖ class ‖ first 8 ‖ last 8 ‖ why 1 → index                what may be missing
+//! delivery  recipient 20 ‖ number 8                      → index                 each recipient's queue
+//! ```
+//! A segment enters the queues of the recipients that hold a wrap for its epoch; a wrap that comes later brings the
+//! segments of its epoch with it. So no recipient is offered what it can't open, and a wrap always precedes its segments.
+
+use std::collections::BTreeSet;
+
+use caregate_host::kill_point;
+#[cfg(feature = "nats")]
+use caregate_protocol::entry::Entry;
+use caregate_protocol::entry::Queued;
+use caregate_protocol::gap::{Gap, Missing};
+use caregate_protocol::head::Head;
+use caregate_protocol::id::RecipientId;
+use caregate_protocol::record::Record;
+use caregate_protocol::segment::{Header, SegmentHash};
+use caregate_protocol::uplink::Refusal;
+use caregate_protocol::wrap::Wrap;
+use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
+
+use super::{Outcome, Page, StoreError, failed};
+
+const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
+const SEGMENTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("segments");
+const EPOCHS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("epochs");
+const GAPS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("gaps");
+const HEADS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("heads");
+const WRAPS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("wraps");
+const DELIVERY: TableDefinition<'_, &[u8], u64> = TableDefinition::new("delivery");
+
+/// redb's page cache: the working set of a live feed is its newest minute, a few MiB.
+pub(super) const CACHE_BYTES: usize = 32 << 20;
+/// Deepest level of the epoch tree that a wrap may name.
+pub(super) const TREE_DEPTH: u8 = caregate_protocol::key::TREE_DEPTH;
+
+/// Makes the tables that are not there.
+pub(super) fn make_tables(txn: &WriteTransaction) -> Result<(), StoreError> {
+    txn.open_table(RECORDS).map_err(failed("open records"))?;
+    for table in [EPOCHS, WRAPS, GAPS, DELIVERY] {
+        txn.open_table(table).map_err(failed("open an index"))?;
+    }
+    for table in [SEGMENTS, HEADS] {
+        txn.open_table(table).map_err(failed("open a table of chains"))?;
+    }
+    Ok(())
+}
+
+/// One past the newest number in a recipient's queue.
+pub(super) fn next(db: &Database, recipient: RecipientId) -> Result<u64, StoreError> {
+    let txn = db.begin_read().map_err(failed("begin"))?;
+    let delivery = txn.open_table(DELIVERY).map_err(failed("open delivery"))?;
+    next_number(&delivery, recipient)
+}
+
+/// A page of (recipient, from, until). `fetch` makes a record of what stands in `records`; `None` where it is gone meanwhile.
+pub(super) fn page(
+    db: &Database,
+    (recipient, from, until): (RecipientId, u64, u64),
+    bytes_max: usize,
+    mut fetch: impl FnMut(&[u8]) -> Result<Option<Vec<u8>>, StoreError>,
+) -> Result<Page, StoreError> {
+    let txn = db.begin_read().map_err(failed("begin"))?;
+    let delivery = txn.open_table(DELIVERY).map_err(failed("open delivery"))?;
+    let records = txn.open_table(RECORDS).map_err(failed("open records"))?;
+    let mut page = Page { records: Vec::new(), next: from };
+    if from >= until {
+        return Ok(page);
+    }
+    let (first, end) = (delivery_key(recipient, from), delivery_key(recipient, until));
+    let mut bytes = 0;
+    for entry in delivery.range(first.as_slice()..end.as_slice()).map_err(failed("read delivery"))? {
+        let (key, index) = entry.map_err(failed("read delivery"))?;
+        let number = number_of(key.value());
+        let stored = records.get(index.value()).map_err(failed("read a record"))?;
+        let record = stored.map(|stored| fetch(stored.value())).transpose()?.flatten();
+        if let Some(record) = record {
+            if bytes > 0 && bytes + record.len() > bytes_max {
+                break;
+            }
+            bytes += record.len();
+            page.records.push((number, record));
+        }
+        page.next = number + 1;
+    }
+    Ok(page)
+}
+
+/// Where records' bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// In `records`.
+    Here,
+    /// In a stream; their places are written to `records` when they are known, and what was queued is noted meanwhile.
+    #[cfg_attr(not(feature = "nats"), expect(dead_code, reason = "of the store on a stream server"))]
+    Elsewhere,
+}
+
+/// A record of a batch and what it queued.
+#[derive(Debug)]
+pub(super) struct Noted {
+    pub(super) index: u64,
+    pub(super) queued: Vec<Queued>,
+}
+
+/// All tables of one write.
+pub(super) struct Tables<'t> {
+    keep: Keep,
+    /// Of [`Keep::Elsewhere`], in the order in which they were stored.
+    pub(super) noted: Vec<Noted>,
+    records: Table<'t, u64, &'static [u8]>,
+    segments: Table<'t, &'static [u8], &'static [u8]>,
+    epochs: Table<'t, &'static [u8], u64>,
+    wraps: Table<'t, &'static [u8], u64>,
+    heads: Table<'t, &'static [u8], &'static [u8]>,
+    gaps: Table<'t, &'static [u8], u64>,
+    delivery: Table<'t, &'static [u8], u64>,
+}
+
+impl<'t> Tables<'t> {
+    pub(super) fn open(txn: &'t WriteTransaction, keep: Keep) -> Result<Self, StoreError> {
+        Ok(Self {
+            keep,
+            noted: Vec::new(),
+            records: txn.open_table(RECORDS).map_err(failed("open records"))?,
+            segments: txn.open_table(SEGMENTS).map_err(failed("open segments"))?,
+            epochs: txn.open_table(EPOCHS).map_err(failed("open epochs"))?,
+            wraps: txn.open_table(WRAPS).map_err(failed("open wraps"))?,
+            heads: txn.open_table(HEADS).map_err(failed("open heads"))?,
+            gaps: txn.open_table(GAPS).map_err(failed("open gaps"))?,
+            delivery: txn.open_table(DELIVERY).map_err(failed("open delivery"))?,
+        })
+    }
+
+    pub(super) fn put(&mut self, bytes: &[u8]) -> Result<Outcome, StoreError> {
+        match Record::decode(bytes) {
+            Ok(Record::Segment(segment)) => self.put_segment(&segment.header, segment.hash(), bytes),
+            Ok(Record::Wrap(wrap)) => self.put_wrap(&wrap, bytes),
+            Ok(Record::Head(signed)) => self.put_head(&signed.head, bytes),
+            Ok(Record::Gap(signed)) => self.put_gap(&signed.gap, bytes),
+            Err(_) => Ok(Outcome::Refused(Refusal::Malformed)),
+        }
+    }
+
+    fn put_segment(&mut self, h: &Header, hash: SegmentHash, bytes: &[u8]) -> Result<Outcome, StoreError> {
+        let key = [h.patient.0.as_slice(), &[h.class as u8], &h.sequence.to_be_bytes()].concat();
+        if let Some(stored) = self.segments.get(key.as_slice()).map_err(failed("read segments"))? {
+            let same = stored.value().get(8..) == Some(hash.0.as_slice());
+            return Ok(if same { Outcome::Known } else { Outcome::Refused(Refusal::Fork) });
+        }
+        let index = self.append(bytes)?;
+        self.name_segment(h, hash, index)?;
+        let scope = scope_key(h.patient.0, h.class as u8, h.generation);
+        for recipient in self.holders(&scope, h.epoch)? {
+            self.deliver(recipient, index)?;
+        }
+        kill_point::pass("store.segment-queued");
+        Ok(Outcome::Stored)
+    }
+
+    fn name_segment(&mut self, h: &Header, hash: SegmentHash, index: u64) -> Result<(), StoreError> {
+        let key = [h.patient.0.as_slice(), &[h.class as u8], &h.sequence.to_be_bytes()].concat();
+        let value = [index.to_be_bytes().as_slice(), &hash.0].concat();
+        self.segments.insert(key.as_slice(), value.as_slice()).map_err(failed("write segments"))?;
+        kill_point::pass("store.segment-named");
+        let scope = scope_key(h.patient.0, h.class as u8, h.generation);
+        let epoch_key = [scope.as_slice(), &h.epoch.to_be_bytes(), &h.sequence.to_be_bytes()].concat();
+        self.epochs.insert(epoch_key.as_slice(), index).map_err(failed("write epochs"))?;
+        kill_point::pass("store.epoch-noted");
+        Ok(())
+    }
+
+    fn put_wrap(&mut self, wrap: &Wrap, bytes: &[u8]) -> Result<Outcome, StoreError> {
+        let (scope, key) = (scope_key(wrap.patient.0, wrap.class as u8, wrap.generation), wrap_key(wrap));
+        if self.wraps.get(key.as_slice()).map_err(failed("read wraps"))?.is_some() {
+            return Ok(Outcome::Known);
+        }
+        let index = self.append(bytes)?;
+        self.deliver(wrap.recipient, index)?;
+        kill_point::pass("store.wrap-queued");
+        let last = wrap.epoch | u32::MAX.checked_shr(u32::from(wrap.depth)).unwrap_or(0);
+        let first = [scope.as_slice(), &wrap.epoch.to_be_bytes(), &[0; 8]].concat();
+        let end = [scope.as_slice(), &last.to_be_bytes(), &[0xff; 8]].concat();
+        let mut waiting = Vec::new();
+        for entry in self.epochs.range(first.as_slice()..=end.as_slice()).map_err(failed("read epochs"))? {
+            let (key, index) = entry.map_err(failed("read epochs"))?;
+            waiting.push((epoch_in(key.value(), scope.len()), index.value()));
+        }
+        // Not what a wrap of another node above that epoch has brought already.
+        let mut held = None;
+        for (epoch, index) in waiting {
+            let is_held = match held {
+                Some((of, is_held)) if of == epoch => is_held,
+                _ => self.holders(&scope, epoch)?.contains(&wrap.recipient),
+            };
+            held = Some((epoch, is_held));
+            if !is_held {
+                self.deliver(wrap.recipient, index)?;
+            }
+        }
+        self.wraps.insert(key.as_slice(), index).map_err(failed("write wraps"))?;
+        kill_point::pass("store.wrap-put");
+        Ok(Outcome::Stored)
+    }
+
+    /// A head goes to those that can open its chain's last segment. One that is not the newest is known: a newer one says more.
+    fn put_head(&mut self, head: &Head, bytes: &[u8]) -> Result<Outcome, StoreError> {
+        let chain = [head.patient.0.as_slice(), &[head.class as u8]].concat();
+        let last = [chain.as_slice(), &(head.next - 1).to_be_bytes()].concat();
+        if let Some(stored) = self.segments.get(last.as_slice()).map_err(failed("read segments"))?
+            && stored.value().get(8..) != Some(head.last.0.as_slice())
+        {
+            return Ok(Outcome::Refused(Refusal::Fork));
+        }
+        let newest = {
+            let stored = self.heads.get(chain.as_slice()).map_err(failed("read heads"))?;
+            stored.and_then(|stored| stored.value().first_chunk::<16>().copied())
+        };
+        if newest.is_some_and(|newest| newest >= age_of(head)) {
+            return Ok(Outcome::Known);
+        }
+        let index = self.append(bytes)?;
+        self.name_head(head)?;
+        let scope = scope_key(head.patient.0, head.class as u8, head.generation);
+        for recipient in self.holders(&scope, head.epoch)? {
+            self.deliver(recipient, index)?;
+        }
+        Ok(Outcome::Stored)
+    }
+
+    /// A gap goes to those that hold its epoch's wrap, also to those whose wrap comes after it: it is told once, unlike a head.
+    fn put_gap(&mut self, gap: &Gap, bytes: &[u8]) -> Result<Outcome, StoreError> {
+        if self.gaps.get(gap_key(gap).as_slice()).map_err(failed("read gaps"))?.is_some() {
+            return Ok(Outcome::Known);
+        }
+        let index = self.append(bytes)?;
+        self.name_gap(gap, index)?;
+        let scope = scope_key(gap.patient.0, gap.class as u8, gap.generation);
+        for recipient in self.holders(&scope, gap.epoch)? {
+            self.deliver(recipient, index)?;
+        }
+        Ok(Outcome::Stored)
+    }
+
+    fn name_gap(&mut self, gap: &Gap, index: u64) -> Result<(), StoreError> {
+        let key = gap_key(gap);
+        self.gaps.insert(key.as_slice(), index).map_err(failed("write gaps"))?;
+        let scope = scope_key(gap.patient.0, gap.class as u8, gap.generation);
+        // Longer than a segment's key, so that the two never meet.
+        let of_chain = key.get(17..).unwrap_or_default();
+        let epoch_key = [scope.as_slice(), &gap.epoch.to_be_bytes(), of_chain].concat();
+        self.epochs.insert(epoch_key.as_slice(), index).map_err(failed("write epochs"))?;
+        Ok(())
+    }
+
+    fn name_head(&mut self, head: &Head) -> Result<(), StoreError> {
+        let chain = [head.patient.0.as_slice(), &[head.class as u8]].concat();
+        let value = [age_of(head).as_slice(), &head.last.0].concat();
+        self.heads.insert(chain.as_slice(), value.as_slice()).map_err(failed("write heads"))?;
+        Ok(())
+    }
+
+    /// Says where the bytes of a record are that is kept elsewhere.
+    #[cfg(feature = "nats")]
+    pub(super) fn place(&mut self, index: u64, place: &[u8]) -> Result<(), StoreError> {
+        self.records.insert(index, place).map_err(failed("write records"))?;
+        Ok(())
+    }
+
+    /// Writes down again what was decided when the entry was made; `place` is where its record is.
+    #[cfg(feature = "nats")]
+    pub(super) fn apply(&mut self, entry: &Entry<'_>, place: &[u8]) -> Result<(), StoreError> {
+        if !entry.record.is_empty() {
+            self.place(entry.index, place)?;
+            match Record::decode(entry.record).map_err(failed("read the stream's record"))? {
+                Record::Segment(segment) => {
+                    self.name_segment(&segment.header, segment.hash(), entry.index)?
+                }
+                Record::Head(signed) => self.name_head(&signed.head)?,
+                Record::Gap(signed) => self.name_gap(&signed.gap, entry.index)?,
+                Record::Wrap(wrap) => {
+                    let key = wrap_key(&wrap);
+                    self.wraps.insert(key.as_slice(), entry.index).map_err(failed("write wraps"))?;
+                }
+            }
+        }
+        entry.queued.iter().try_for_each(|place| self.queue(place))
+    }
+
+    /// The recipients that hold a wrap of any node above `epoch`.
+    fn holders(&self, scope: &[u8], epoch: u32) -> Result<BTreeSet<RecipientId>, StoreError> {
+        let mut holders = BTreeSet::new();
+        for depth in 0..=TREE_DEPTH {
+            let first = epoch & !u32::MAX.checked_shr(u32::from(depth)).unwrap_or(0);
+            let node = [scope, &first.to_be_bytes(), &[depth]].concat();
+            let low = [node.as_slice(), &[0; 20]].concat();
+            let high = [node.as_slice(), &[0xff; 20]].concat();
+            for entry in self.wraps.range(low.as_slice()..=high.as_slice()).map_err(failed("read wraps"))? {
+                let (key, _) = entry.map_err(failed("read wraps"))?;
+                if let Some(id) = key.value().last_chunk::<20>() {
+                    holders.insert(RecipientId(*id));
+                }
+            }
+        }
+        Ok(holders)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<u64, StoreError> {
+        let last = self.records.last().map_err(failed("read records"))?.map(|(index, _)| index.value());
+        let index = last.map_or(0, |index| index + 1);
+        match self.keep {
+            Keep::Here => self.records.insert(index, bytes).map_err(failed("write records"))?,
+            Keep::Elsewhere => {
+                self.noted.push(Noted { index, queued: Vec::new() });
+                self.records.insert(index, [].as_slice()).map_err(failed("write records"))?
+            }
+        };
+        kill_point::pass("store.record-put");
+        Ok(index)
+    }
+
+    fn deliver(&mut self, recipient: RecipientId, index: u64) -> Result<(), StoreError> {
+        let number = next_number(&self.delivery, recipient)?;
+        self.queue(&Queued { recipient, number, index })?;
+        if let (Keep::Elsewhere, Some(noted)) = (self.keep, self.noted.last_mut()) {
+            noted.queued.push(Queued { recipient, number, index });
+        }
+        Ok(())
+    }
+
+    fn queue(&mut self, place: &Queued) -> Result<(), StoreError> {
+        let key = delivery_key(place.recipient, place.number);
+        self.delivery.insert(key.as_slice(), place.index).map_err(failed("write delivery"))?;
+        Ok(())
+    }
+}
+
+/// Of two heads the newer has the greater: by how far it goes, then by when it was made.
+fn age_of(head: &Head) -> [u8; 16] {
+    let made = u64::try_from(head.made_us).unwrap_or(0);
+    (u128::from(head.next) << 64 | u128::from(made)).to_be_bytes()
+}
+
+fn scope_key(patient: [u8; 16], class: u8, generation: u32) -> Vec<u8> {
+    [patient.as_slice(), &[class], &generation.to_be_bytes()].concat()
+}
+
+fn gap_key(gap: &Gap) -> Vec<u8> {
+    let Missing { why, first, last, .. } = gap.missing;
+    let (first, last) = (first.to_be_bytes(), last.to_be_bytes());
+    [gap.patient.0.as_slice(), &[gap.class as u8], &first, &last, &[why as u8]].concat()
+}
+
+fn wrap_key(wrap: &Wrap) -> Vec<u8> {
+    let scope = scope_key(wrap.patient.0, wrap.class as u8, wrap.generation);
+    [scope.as_slice(), &wrap.epoch.to_be_bytes(), &[wrap.depth], &wrap.recipient.0].concat()
+}
+
+/// The epoch in a key of `epochs`, behind its scope.
+fn epoch_in(key: &[u8], at: usize) -> u32 {
+    key.get(at..).and_then(<[u8]>::first_chunk::<4>).map_or(0, |bytes| u32::from_be_bytes(*bytes))
+}
+
+fn delivery_key(recipient: RecipientId, number: u64) -> Vec<u8> {
+    [recipient.0.as_slice(), &number.to_be_bytes()].concat()
+}
+
+fn number_of(key: &[u8]) -> u64 {
+    key.last_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+fn next_number(
+    delivery: &impl ReadableTable<&'static [u8], u64>,
+    recipient: RecipientId,
+) -> Result<u64, StoreError> {
+    let (low, high) = (delivery_key(recipient, 0), delivery_key(recipient, u64::MAX));
+    let mut range = delivery.range(low.as_slice()..=high.as_slice()).map_err(failed("read delivery"))?;
+    let last = range.next_back().transpose().map_err(failed("read delivery"))?;
+    Ok(last.map_or(0, |(key, _)| number_of(key.value()) + 1))
+}

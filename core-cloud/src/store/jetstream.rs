@@ -1,0 +1,392 @@
+//! The store on a stream of a NATS server (JetStream).
+//!
+//! ```text
+//!  put ─▶ tables decide ─▶ messages, one for each patient and class ─▶ stream, synced ─▶ places into the tables ─▶ outcomes
+//!                                                                        │
+//!  open, or after a failure ◀──── whatever the tables have not seen ─────┘
+//! ```
+//! The stream is the truth: each message holds records and what they put into queues, so that the tables (`index.redb` beside the core)
+//! can be made anew from it and are synced only now and then. Each message names the sequence that it follows
+//! (`Nats-Expected-Last-Sequence`): of two cores on one stream only one writes at a time, and a message that was given up can't come late.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{Info, RawMessageErrorKind, Stream};
+use async_nats::{HeaderMap, jetstream};
+use bytes::Bytes;
+use caregate_host::clock;
+use caregate_protocol::entry;
+use caregate_protocol::id::RecipientId;
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use tokio::runtime::Runtime;
+use tracing::{info, warn};
+
+use super::index::{self, CACHE_BYTES, Keep, Tables};
+use super::{Outcome, Page, Store, StoreError, failed};
+
+mod message;
+mod server;
+
+use message::{Message, Place};
+pub use server::Settings;
+
+/// What the tables stand on: `stream`, when it was made; `applied`, the last sequence that they have seen.
+const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
+/// Commits of the tables for one that is synced: what a crash leaves out is read again from the stream, some seconds of it.
+const SYNCED_EVERY: u32 = 32;
+/// How long a batch is tried while the server does not take it: longer than a server's restart or a change of leader. Then the
+/// process ends, having acknowledged nothing of it.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two tries.
+const RETRY: Duration = Duration::from_millis(250);
+/// Messages of the stream that are read into the tables in one commit.
+const REPLAY_MAX: usize = 256;
+/// Newest messages that are kept for feeds that follow live: some seconds of a large site.
+const RECENT_BYTES_MAX: usize = 16 << 20;
+
+/// What went wrong in one try.
+enum Failure {
+    /// The tables' own disk, or what must not be: no second try.
+    Here(StoreError),
+    /// The server or the way to it.
+    There(StoreError),
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Here(error)
+    }
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Here(error) | Failure::There(error) => error,
+        }
+    }
+}
+
+fn there<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    doing: &'static str,
+) -> impl FnOnce(E) -> Failure {
+    move |source| Failure::There(failed(doing)(source))
+}
+
+/// What only the writer changes.
+#[derive(Debug)]
+struct Written {
+    /// The last sequence of the stream that the tables have seen.
+    applied: u64,
+    /// Commits since the last one that was synced.
+    unsynced: u32,
+    /// Whether the stream may hold what the tables have not seen.
+    behind: bool,
+}
+
+/// The newest messages.
+#[derive(Debug, Default)]
+struct Recent {
+    messages: BTreeMap<u64, Bytes>,
+    bytes: usize,
+}
+
+impl Recent {
+    fn insert(&mut self, sequence: u64, payload: Bytes) {
+        self.bytes += payload.len();
+        self.messages.insert(sequence, payload);
+        while self.bytes > RECENT_BYTES_MAX
+            && let Some((_, oldest)) = self.messages.pop_first()
+        {
+            self.bytes -= oldest.len();
+        }
+    }
+}
+
+/// The store.
+#[derive(Debug)]
+pub struct JetStream {
+    /// Taken only when it is dropped.
+    runtime: Option<Runtime>,
+    context: jetstream::Context,
+    stream: Stream,
+    name: String,
+    message_bytes_max: usize,
+    db: Database,
+    written: Mutex<Written>,
+    recent: Mutex<Recent>,
+}
+
+impl JetStream {
+    /// Connects, makes the stream where there is none, and brings the tables in `dir` up to it. Not on a thread of a runtime.
+    ///
+    /// # Errors
+    /// [`StoreError`]: no server, one whose acknowledgement is not durable, a stream of another shape, one that has lost what the tables
+    /// have seen, or tables of another stream.
+    pub fn open(dir: &Path, settings: &Settings) -> Result<Self, StoreError> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).thread_name("nats").enable_all().build();
+        let runtime = runtime.map_err(failed("start the client's thread"))?;
+        let opened = runtime.block_on(server::open(settings))?;
+        let mut builder = redb::Builder::new();
+        let db = builder.set_cache_size(CACHE_BYTES).create(dir.join("index.redb"));
+        let db = db.map_err(failed("open index.redb"))?;
+        let txn = db.begin_write().map_err(failed("begin"))?;
+        index::make_tables(&txn)?;
+        txn.open_table(STATE).map_err(failed("open state"))?;
+        txn.commit().map_err(failed("commit"))?;
+        let store = Self {
+            runtime: Some(runtime),
+            context: opened.context,
+            stream: opened.stream,
+            name: settings.stream.clone(),
+            message_bytes_max: opened.message_bytes_max,
+            written: Mutex::new(Written { applied: applied(&db)?, unsynced: 0, behind: true }),
+            recent: Mutex::default(),
+            db,
+        };
+        let mut written = store.written();
+        store.pair(&opened.info)?;
+        store.catch_up(&mut written)?;
+        info!(stream = store.name, sequence = written.applied, "the store is a NATS stream");
+        drop(written);
+        Ok(store)
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<T>(&self, future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        match &self.runtime {
+            Some(runtime) => runtime.block_on(future),
+            None => Err(Failure::Here(failed("wait")("the store is closed"))),
+        }
+    }
+
+    /// Tables belong to one stream: queues' numbers of another mean something else.
+    fn pair(&self, info: &Info) -> Result<(), StoreError> {
+        let made = info.created.unix_timestamp_nanos().to_be_bytes();
+        let txn = self.db.begin_write().map_err(failed("begin"))?;
+        {
+            let mut state = txn.open_table(STATE).map_err(failed("open state"))?;
+            let known = state.get("stream").map_err(failed("read state"))?.map(|made| made.value().to_vec());
+            match known {
+                Some(known) if known != made => {
+                    return Err(failed("pair with the stream")(
+                        "index.redb is of another stream than the server's; remove it only if that stream is the right one",
+                    ));
+                }
+                Some(_) => {}
+                None => {
+                    drop(state.insert("stream", made.as_slice()).map_err(failed("write state"))?);
+                }
+            }
+        }
+        txn.commit().map_err(failed("commit"))
+    }
+
+    /// Reads into the tables what the stream holds beyond them.
+    fn catch_up(&self, written: &mut Written) -> Result<(), Failure> {
+        let info = self.wait(async { self.stream.get_info().await.map_err(there("ask for the stream")) })?;
+        let last = info.state.last_sequence;
+        if last < written.applied {
+            let text = format!("the stream ends at {last}, and {} was acknowledged", written.applied);
+            return Err(Failure::Here(failed("catch up")(text)));
+        }
+        let subject = format!("{}.>", self.name);
+        loop {
+            let mut messages = Vec::new();
+            let mut from = written.applied + 1;
+            while messages.len() < REPLAY_MAX
+                && from <= last
+                && let Some((sequence, payload)) = self.next_message(from, &subject)?
+            {
+                from = sequence + 1;
+                messages.push((sequence, payload));
+            }
+            let ends = messages.len() < REPLAY_MAX;
+            let until = if ends { last } else { from - 1 };
+            self.replay(&messages, until)?;
+            written.applied = until.max(messages.last().map_or(0, |(sequence, _)| *sequence));
+            if ends {
+                written.behind = false;
+                return Ok(());
+            }
+        }
+    }
+
+    fn next_message(&self, from: u64, subject: &str) -> Result<Option<(u64, Bytes)>, Failure> {
+        let request = self.stream.raw_message_builder().sequence(from).next_by_subject(subject);
+        self.wait(async {
+            match request.send().await {
+                Ok(found) => Ok(Some((found.sequence, found.payload))),
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+                Err(error) => Err(there("read the stream")(error)),
+            }
+        })
+    }
+
+    fn replay(&self, messages: &[(u64, Bytes)], until: u64) -> Result<(), StoreError> {
+        let txn = self.db.begin_write().map_err(failed("begin"))?;
+        let mut tables = Tables::open(&txn, Keep::Elsewhere)?;
+        for (sequence, payload) in messages {
+            for entry in entry::decode(payload).map_err(failed("read the stream's entries"))? {
+                tables.apply(&entry, &Place::of(*sequence, entry.offset, entry.record.len()).encode())?;
+            }
+        }
+        drop(tables);
+        mark(&txn, messages.last().map_or(until, |(sequence, _)| until.max(*sequence)))?;
+        txn.commit().map_err(failed("commit"))
+    }
+
+    fn try_put(&self, written: &mut Written, batch: &[Vec<u8>]) -> Result<Vec<Outcome>, Failure> {
+        if written.behind {
+            self.catch_up(written)?;
+        }
+        let mut txn = self.db.begin_write().map_err(failed("begin"))?;
+        if written.unsynced < SYNCED_EVERY {
+            txn.set_durability(Durability::None).map_err(failed("set durability"))?;
+        }
+        let mut tables = Tables::open(&txn, Keep::Elsewhere)?;
+        let outcomes = batch.iter().map(|bytes| tables.put(bytes)).collect::<Result<Vec<_>, _>>()?;
+        let stored = batch.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == Outcome::Stored);
+        let noted = std::mem::take(&mut tables.noted);
+        let messages =
+            message::gather(stored.map(|(bytes, _)| bytes.as_slice()).zip(noted), self.message_bytes_max);
+        if messages.is_empty() {
+            return Ok(outcomes);
+        }
+        // Until the tables say so, what was sent may be in the stream and not in them.
+        written.behind = true;
+        self.publish(written.applied, &messages)?;
+        for (sequence, message) in (written.applied + 1..).zip(&messages) {
+            for (index, offset, length) in &message.records {
+                tables.place(*index, &Place::of(sequence, *offset, *length).encode())?;
+            }
+        }
+        drop(tables);
+        let first = written.applied + 1;
+        let last = written.applied + u64::try_from(messages.len()).unwrap_or(u64::MAX);
+        mark(&txn, last)?;
+        txn.commit().map_err(failed("commit"))?;
+        written.unsynced = if written.unsynced < SYNCED_EVERY { written.unsynced + 1 } else { 0 };
+        (written.applied, written.behind) = (last, false);
+        let mut recent = self.recent();
+        (first..).zip(messages).for_each(|(sequence, message)| recent.insert(sequence, message.payload));
+        Ok(outcomes)
+    }
+
+    /// Sends all, then waits for the acknowledgements: each says that the message is synced, at the sequence that was foreseen.
+    fn publish(&self, applied: u64, messages: &[Message]) -> Result<(), Failure> {
+        self.wait(async {
+            let mut acks = Vec::with_capacity(messages.len());
+            for (follows, message) in (applied..).zip(messages) {
+                let mut headers = HeaderMap::new();
+                headers.insert(async_nats::header::NATS_EXPECTED_LAST_SEQUENCE, follows.to_string());
+                let subject = format!("{}.{}", self.name, message.subject);
+                let sent = self.context.publish_with_headers(subject, headers, message.payload.clone());
+                acks.push((follows + 1, sent.await.map_err(there("publish"))?));
+            }
+            for (expected, ack) in acks {
+                let ack = ack.await.map_err(there("publish"))?;
+                if ack.sequence != expected {
+                    let text = format!("acknowledged as {} instead of {expected}", ack.sequence);
+                    return Err(there("publish")(text));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The payload of one message; `None` where it was deleted.
+    fn payload(&self, sequence: u64) -> Result<Option<Bytes>, StoreError> {
+        if let Some(payload) = self.recent().messages.get(&sequence) {
+            return Ok(Some(payload.clone()));
+        }
+        let found = self.wait(async {
+            if let Ok(found) = self.stream.direct_get(sequence).await {
+                return Ok(Some(found.payload));
+            }
+            // A replica that lags does not have it yet: the leader's word counts.
+            match self.stream.get_raw_message(sequence).await {
+                Ok(found) => Ok(Some(found.payload)),
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+                Err(error) => Err(there("read a message")(error)),
+            }
+        });
+        Ok(found?)
+    }
+}
+
+impl Drop for JetStream {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // A runtime must not wait for its threads on a thread of another.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Store for JetStream {
+    /// In one message for each patient and class.
+    fn put(&self, batch: &[Vec<u8>]) -> Result<Vec<Outcome>, StoreError> {
+        let mut written = self.written();
+        let deadline = clock::monotonic() + PATIENCE;
+        loop {
+            match self.try_put(&mut written, batch) {
+                Ok(outcomes) => return Ok(outcomes),
+                Err(Failure::There(error)) if clock::monotonic() < deadline => {
+                    warn!(%error, "the stream server did not take a batch; it is tried again");
+                    std::thread::sleep(RETRY);
+                }
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+    }
+
+    fn next_number(&self, recipient: RecipientId) -> Result<u64, StoreError> {
+        index::next(&self.db, recipient)
+    }
+
+    fn page(
+        &self,
+        recipient: RecipientId,
+        from: u64,
+        until: u64,
+        bytes_max: usize,
+    ) -> Result<Page, StoreError> {
+        // Neighbours in a queue often came in one message.
+        let mut newest: Option<(u64, Bytes)> = None;
+        index::page(&self.db, (recipient, from, until), bytes_max, |stored| {
+            let place =
+                Place::decode(stored).ok_or_else(|| failed("read a record")("its place is malformed"))?;
+            if newest.as_ref().is_none_or(|(sequence, _)| *sequence != place.sequence) {
+                newest = self.payload(place.sequence)?.map(|payload| (place.sequence, payload));
+            }
+            let Some((_, payload)) = &newest else { return Ok(None) };
+            let record =
+                place.cut(payload).ok_or_else(|| failed("read a record")("it is not in its message"))?;
+            Ok(Some(record.to_vec()))
+        })
+    }
+}
+
+fn applied(db: &Database) -> Result<u64, StoreError> {
+    let txn = db.begin_read().map_err(failed("begin"))?;
+    let state = txn.open_table(STATE).map_err(failed("open state"))?;
+    let applied = state.get("applied").map_err(failed("read state"))?;
+    Ok(applied.and_then(|bytes| bytes.value().first_chunk().copied()).map_or(0, u64::from_be_bytes))
+}
+
+fn mark(txn: &WriteTransaction, applied: u64) -> Result<(), StoreError> {
+    let mut state = txn.open_table(STATE).map_err(failed("open state"))?;
+    state.insert("applied", applied.to_be_bytes().as_slice()).map_err(failed("write state"))?;
+    Ok(())
+}
