@@ -17,7 +17,7 @@ use clinician_feed::password;
 use core_cloud::config::Peers;
 use core_cloud::metrics::Metrics;
 use core_cloud::server::{self, Shared};
-use core_cloud::store::{Outcome, Store};
+use core_cloud::store::{Embedded, Outcome, Store};
 use core_cloud::writer;
 use ed25519_dalek::SigningKey;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
@@ -38,7 +38,7 @@ pub(crate) struct Core {
     feed_identity: IdentityFiles,
     private_key: HpkePrivateKey,
     device: SigningKey,
-    store: Arc<Store>,
+    store: Arc<dyn Store>,
     stored: watch::Sender<u64>,
     stop: CancellationToken,
 }
@@ -87,7 +87,7 @@ impl Core {
         let feed_identity = issue(&dir, (&pem, &issuer), Role::Feed, "hospital-1");
         let endpoint = server::bind("127.0.0.1:0".parse().unwrap(), &core_identity).unwrap();
         let address = endpoint.local_addr().unwrap();
-        let store = Arc::new(Store::open(dir.path()).unwrap());
+        let store: Arc<dyn Store> = Arc::new(Embedded::open(dir.path()).unwrap());
         let (stored_out, stored) = watch::channel(0);
         let feeds = HashMap::from([("hospital-1".to_owned(), vec![recipient])]);
         let (queue, _no_gateways_here) = writer::queue();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use caregate_protocol::id::DataClass;
 use caregate_protocol::record::Record;
 use clinician_feed::opener::Opener;
-use core_cloud::store::Store;
+use core_cloud::store::{Embedded, Store};
 
 use crate::publisher::Name;
 use crate::site::{self, Site};
@@ -20,7 +20,7 @@ pub(crate) struct Found {
 
 /// Opens the core's store, which no daemon may hold, as the recipient would. Checks the chains.
 pub(crate) fn opened_at_core(site: &Site) -> Found {
-    let store = Store::open(&site.store()).unwrap();
+    let store = Embedded::open(&site.store()).unwrap();
     let mut opener = Opener::new(site.recipient, site.hospital.clone(), [site.device_key.verifying_key()]);
     let (mut readings, mut strange, mut segments) = (BTreeMap::<Name, u32>::new(), Vec::new(), 0_u64);
     let mut at = 0;
