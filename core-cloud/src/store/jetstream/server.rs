@@ -179,8 +179,11 @@ async fn check_servers(system: &Client) -> Result<(), StoreError> {
     }
 }
 
-/// Whether this server stores.
+/// Whether this server stores. Nothing is said where nobody may answer.
 fn judge(payload: &[u8]) -> Result<bool, String> {
+    if payload.is_empty() {
+        return Ok(false);
+    }
     let answer: Answer = serde_json::from_slice(payload).map_err(|error| format!("its answer: {error}"))?;
     let ServerPart { name, ver } = &answer.server;
     let Some(data) = answer.data else { return Ok(false) };
@@ -265,6 +268,7 @@ mod tests {
             let error = judged(ver, data).unwrap_err();
             assert!(error.contains(says) && error.contains("server a"), "{error}");
         }
+        assert_eq!(judge(b""), Ok(false), "nobody may answer");
         assert!(judge(b"[]").unwrap_err().starts_with("its answer"));
     }
 
