@@ -107,6 +107,7 @@ pub(super) enum Keep {
 /// A record of a batch and what it queued.
 #[derive(Debug)]
 pub(super) struct Noted {
+    #[cfg_attr(not(feature = "nats"), expect(dead_code, reason = "of the store on a stream server"))]
     pub(super) index: u64,
     pub(super) queued: Vec<Queued>,
 }
