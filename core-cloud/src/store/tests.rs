@@ -1,6 +1,5 @@
 //! The store's promises, with records as gateways make them.
 
-use caregate_protocol::gap::Why;
 use caregate_protocol::id::{DataClass, PatientId};
 use caregate_protocol::key::{PatientRoot, TreeNode};
 use caregate_protocol::segment::{Cipher, signer_id};
@@ -10,6 +9,7 @@ use tempfile::TempDir;
 
 use std::sync::Arc;
 
+use caregate_protocol::gap::{Gap, Missing, Why};
 use caregate_protocol::head::Head;
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::record::Record;
