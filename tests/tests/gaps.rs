@@ -12,7 +12,7 @@ use caregate_protocol::gap::Why;
 use caregate_protocol::id::{DataClass, Lane, RecipientId};
 use caregate_protocol::record::Record;
 use clinician_feed::opener::{ChainState, Opener};
-use core_cloud::store::{Outcome, Store};
+use core_cloud::store::{Embedded, Outcome, Store};
 use edge_gateway::pipeline::expiry::Expiry;
 use edge_gateway::spool::{Limits, Position};
 use pipeline_support::{Gateway, Home, Hospital, NOW_US, PATIENT, Publish, device_key, policy};
@@ -59,7 +59,7 @@ fn is_gap(record: &Record<'_>) -> bool {
 
 fn core() -> (TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+    let store = Embedded::open(dir.path()).unwrap();
     (dir, store)
 }
 

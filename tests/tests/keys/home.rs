@@ -10,7 +10,7 @@ use caregate_host::identity::{IdentityFiles, Role};
 use caregate_protocol::id::{DeviceId, RecipientId};
 use caregate_protocol::wrap::{HpkePrivateKey, generate_keypair};
 use clinician_feed::opener::Opener;
-use core_cloud::store::Store;
+use core_cloud::store::{Embedded, Store};
 use ed25519_dalek::SigningKey;
 use edge_gateway::mqtt::credentials::Credential;
 
@@ -180,7 +180,7 @@ impl Home {
 
     /// The hospital's queue at the core.
     pub(crate) fn records(&self) -> Vec<Vec<u8>> {
-        let store = Store::open(&self.node.dir.path().join("core")).unwrap();
+        let store = Embedded::open(&self.node.dir.path().join("core")).unwrap();
         let (mut records, mut at) = (Vec::new(), 0);
         loop {
             let page = store.page(self.recipient, at, u64::MAX, 1 << 20).unwrap();
