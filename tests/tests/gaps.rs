@@ -19,7 +19,7 @@ use pipeline_support::{Gateway, Home, Hospital, NOW_US, PATIENT, Publish, device
 use tempfile::TempDir;
 
 /// Sends what waits to the core, which acknowledges it.
-fn send(gateway: &mut Gateway, core: &Store) {
+fn send(gateway: &mut Gateway, core: &Embedded) {
     let reader = gateway.committer.log.reader();
     for lane in Lane::ALL {
         let mut from = Position(0);
@@ -34,7 +34,7 @@ fn send(gateway: &mut Gateway, core: &Store) {
 }
 
 /// What a hospital makes of its queue, if somebody keeps records from it: how the chain stands, and the readings' numbers.
-fn reads(core: &Store, hospital: &Hospital, keep: impl Fn(&Record<'_>) -> bool) -> (ChainState, Vec<u64>) {
+fn reads(core: &Embedded, hospital: &Hospital, keep: impl Fn(&Record<'_>) -> bool) -> (ChainState, Vec<u64>) {
     let mut opener = Opener::new(hospital.id, hospital.private.clone(), [device_key().verifying_key()]);
     let mut numbers = Vec::new();
     for (_, record) in core.page(hospital.id, 0, u64::MAX, usize::MAX).unwrap().records {
@@ -57,7 +57,7 @@ fn is_gap(record: &Record<'_>) -> bool {
     matches!(record, Record::Gap(_))
 }
 
-fn core() -> (TempDir, Store) {
+fn core() -> (TempDir, Embedded) {
     let dir = tempfile::tempdir().unwrap();
     let store = Embedded::open(dir.path()).unwrap();
     (dir, store)
