@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use super::PACKAGES;
 use super::network::{HOME_PORT, Network, Place, SENSOR_PORT, SPARE_PORT, Service, mac};
 use super::process::get;
-use super::system::{self, Daemon, System};
+use super::system::{self, Daemon, System, Wish};
 use crate::{build, say, setup, stop};
 
 /// Readings are published so many times faster than by people: then there are some hundreds a second, which a gateway carries with
@@ -107,7 +107,7 @@ pub(crate) fn bench(plan: Plan) -> anyhow::Result<Value> {
 fn measure(plan: Plan, dir: &Path) -> anyhow::Result<Value> {
     let sensors = system::sensors(&[]);
     let network = Network::make(true, sensors.len())?;
-    let mut system = System::start(&network, dir, &sensors, SPEED, 0)?;
+    let mut system = System::start(&network, dir, &sensors, Wish { speed: SPEED, port: 0, nats: None })?;
     system.start_sensors()?;
     let mut bench = Bench { plan, journal: Journal::new(&system), system: &mut system };
     bench.wait_for_readings()?;
