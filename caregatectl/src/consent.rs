@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use caregate_protocol::id::RecipientId;
-use caregate_protocol::policy::{Grant, RelationshipId};
+use caregate_protocol::policy::{Grant, RelationshipId, SignedGrant};
 use clap::{Args, Subcommand};
 use ledger_chain::{Chain, Event, LOG_BLOCKS_MAX};
 use serde_json::{Value, json};
 
 use crate::args::{address, class_names, parse_bytes, purpose_names, utc};
+use crate::fhir;
 use crate::ledger::LedgerArgs;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::table::{Column, table};
@@ -30,6 +31,9 @@ enum Command {
         /// Only those to this domain
         #[arg(long, value_name = "ADDRESS")]
         grantee: Option<RecipientId>,
+        /// As a FHIR R4 Bundle of Consents, with whose word each is (Provenance)
+        #[arg(long)]
+        fhir: bool,
     },
     /// Say what stands of one relationship
     Show {
@@ -38,20 +42,27 @@ enum Command {
         /// Its name: 32 bytes in hexadecimal
         #[arg(long, value_name = "HEX", value_parser = parse_bytes::<32>)]
         relationship: [u8; 32],
+        /// As a FHIR R4 Bundle: the Consent, and whose word it is (Provenance)
+        #[arg(long)]
+        fhir: bool,
     },
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
-        Command::List { ledger, grantee } => list(&ledger, grantee.as_ref()).await,
-        Command::Show { ledger, relationship } => show(&ledger, RelationshipId(relationship)).await,
+        Command::List { ledger, grantee, fhir } => list(&ledger, grantee.as_ref(), fhir).await,
+        Command::Show { ledger, relationship, fhir } => {
+            show(&ledger, RelationshipId(relationship), fhir).await
+        }
     }
 }
 
 /// The newest grant and the highest revoked version of a relationship.
 #[derive(Debug, Default)]
 struct Known {
-    grant: Option<Grant>,
+    grant: Option<SignedGrant>,
+    /// The ledger's block that has the grant.
+    block: u64,
     revoked: u64,
 }
 
@@ -62,7 +73,8 @@ async fn known(chain: &Chain, head: u64) -> Result<BTreeMap<RelationshipId, Know
         let end = head.min(at.saturating_add(LOG_BLOCKS_MAX - 1));
         for event in chain.events(at, end).await? {
             if let Event::Granted(signed) = &event.event {
-                all.entry(signed.grant.relationship).or_default().grant = Some(signed.grant.clone());
+                let known = all.entry(signed.grant.relationship).or_default();
+                (known.grant, known.block) = (Some(signed.clone()), event.block);
             } else if let Event::Revoked(signed) = &event.event {
                 let known = all.entry(signed.revocation.relationship).or_default();
                 known.revoked = known.revoked.max(signed.revocation.version);
@@ -105,32 +117,53 @@ const COLUMNS: [Column; 7] = [
     ("STATE", "/state"),
 ];
 
-async fn list(ledger: &LedgerArgs, grantee: Option<&RecipientId>) -> Outcome {
+/// A Consent and its Provenance for each.
+async fn bundle(chain: &Chain, found: &[(SignedGrant, u64, u64)], now_s: u64) -> Outcome {
+    let mut resources = Vec::new();
+    for (signed, block, revoked) in found {
+        let is_active = matches!(state(&signed.grant, *revoked, now_s), "stands" | "begins later");
+        let consent = fhir::consent::of_grant(&signed.grant, is_active)?;
+        let recorded = fhir::instant(chain.block_time(*block).await?).context("the block's time")?;
+        resources.extend([consent, fhir::provenance::of_grant(signed, &recorded)]);
+    }
+    let bundle = fhir::collection(resources);
+    Ok(Done::new(serde_json::to_string_pretty(&bundle)?, bundle))
+}
+
+async fn list(ledger: &LedgerArgs, grantee: Option<&RecipientId>, as_fhir: bool) -> Outcome {
     let chain = ledger.connect().await?;
     let head = chain.head().await?;
-    let rows: Vec<_> = known(&chain, head.number)
+    let found: Vec<_> = known(&chain, head.number)
         .await?
         .into_values()
-        .filter_map(|known| Some((known.grant?, known.revoked)))
-        .filter(|(grant, _)| grantee.is_none_or(|wanted| grant.grantee == *wanted))
-        .map(|(grant, revoked)| object(&grant, revoked, head.time_s))
+        .filter_map(|known| Some((known.grant?, known.block, known.revoked)))
+        .filter(|(signed, ..)| grantee.is_none_or(|wanted| signed.grant.grantee == *wanted))
         .collect();
+    if as_fhir {
+        return bundle(&chain, &found, head.time_s).await;
+    }
+    let rows: Vec<_> =
+        found.iter().map(|(signed, _, revoked)| object(&signed.grant, *revoked, head.time_s)).collect();
     Ok(Done::new(table(&rows, &COLUMNS), json!({ "consents": rows, "block": head.number })))
 }
 
-async fn show(ledger: &LedgerArgs, relationship: RelationshipId) -> Outcome {
+async fn show(ledger: &LedgerArgs, relationship: RelationshipId, as_fhir: bool) -> Outcome {
     let chain = ledger.connect().await?;
     let head = chain.head().await?;
     let known = known(&chain, head.number).await?.remove(&relationship).unwrap_or_default();
     let keys = chain.keys_version(&relationship).await?;
-    let Some(grant) = known.grant else {
+    let Some(signed) = known.grant else {
         return Err(anyhow!("nothing was granted in relationship {relationship}").into());
     };
-    let mut object = object(&grant, known.revoked, head.time_s);
+    if as_fhir {
+        return bundle(&chain, &[(signed, known.block, known.revoked)], head.time_s).await;
+    }
+    let grant = &signed.grant;
+    let mut object = object(grant, known.revoked, head.time_s);
     object["keys_version"] = keys.into();
     let text = format!(
         "{}: {} to {} for {}, {} to {}; version {}, revoked up to {}, keys handed on {keys} times",
-        state(&grant, known.revoked, head.time_s),
+        state(grant, known.revoked, head.time_s),
         class_names(grant.classes),
         address(&grant.grantee),
         purpose_names(grant.purposes),

@@ -108,7 +108,7 @@ mod tests {
             Failure::Refused { text, reason } => {
                 assert!(text.contains("code on the label") && reason == "403", "{text}");
             }
-            other @ Failure::Failed(_) => panic!("{other:?}"),
+            other @ (Failure::Failed(_) | Failure::Faulty { .. }) => panic!("{other:?}"),
         }
     }
 }

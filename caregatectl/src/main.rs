@@ -4,9 +4,13 @@ mod args;
 mod audit;
 mod consent;
 mod controller;
+mod custodian;
+mod device;
 mod devices;
 mod door;
 mod emergency;
+mod fhir;
+mod files;
 mod governance;
 mod http;
 mod ledger;
@@ -28,7 +32,8 @@ use outcome::{Outcome, report};
 
 /// Switches, rules, gateways and the ledger for operators; keys, grants and revocations for patients.
 ///
-/// Exit status: 0 done, 1 failed, 2 wrong arguments, 3 refused by the other side (ledger, gateway, controller).
+/// Exit status: 0 done, 1 failed, 2 wrong arguments, 3 refused by the other side (ledger, gateway, controller),
+/// 4 checked and found wrong (`error`, with `fault` or `path`).
 /// With --json the last line on standard output is one JSON object, also where the command fails: then it has `error`, and
 /// `refused` with the other side's word for it where that side refused.
 #[derive(Debug, Parser)]
@@ -47,6 +52,7 @@ enum Command {
     Consent(consent::Arguments),
     Participant(participant::Arguments),
     Governance(governance::Arguments),
+    Custodian(custodian::Arguments),
     Emergency(emergency::Arguments),
     Audit(audit::Arguments),
     /// List the switches that are connected to the controller
@@ -68,6 +74,7 @@ enum Command {
     Gateways(GatewaysArgs),
     Events(EventsArgs),
     Revocation(RevocationArgs),
+    Device(device::Arguments),
     Devices(devices::Arguments),
 }
 
@@ -83,6 +90,7 @@ async fn run(command: Command, json: bool) -> Outcome {
         Command::Consent(arguments) => consent::run(arguments).await,
         Command::Participant(arguments) => participant::run(arguments).await,
         Command::Governance(arguments) => governance::run(arguments).await,
+        Command::Custodian(arguments) => custodian::run(arguments).await,
         Command::Emergency(arguments) => emergency::run(arguments).await,
         Command::Audit(arguments) => audit::run(arguments, json).await,
         Command::Switches { controller } => controller::switches(&controller).await,
@@ -96,6 +104,7 @@ async fn run(command: Command, json: bool) -> Outcome {
         Command::Gateways(arguments) => controller::gateways(arguments).await,
         Command::Events(arguments) => controller::events(arguments, json).await,
         Command::Revocation(arguments) => controller::revocation(arguments).await,
+        Command::Device(arguments) => device::run(arguments).await,
         Command::Devices(arguments) => devices::run(arguments).await,
     }
 }

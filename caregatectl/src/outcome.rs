@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 /// Status of a command that the other side refused.
 const REFUSED: u8 = 3;
+/// Status of a check that found something.
+const FAULTY: u8 = 4;
 
 /// What a command has to say.
 #[derive(Debug)]
@@ -36,6 +38,13 @@ pub(crate) enum Failure {
         text: String,
         /// Its word for the reason.
         reason: String,
+    },
+    /// What was to be checked is not as it should be.
+    Faulty {
+        /// One sentence.
+        text: String,
+        /// What and where, for programs.
+        object: Value,
     },
 }
 
@@ -72,18 +81,18 @@ pub(crate) fn report(as_json: bool, outcome: Outcome) -> ExitCode {
         Ok(done) if as_json => (done.json.to_string(), ExitCode::SUCCESS),
         Ok(done) => (done.text, ExitCode::SUCCESS),
         Err(failure) => {
-            let (text, reason, code) = match failure {
-                Failure::Failed(error) => (format!("{error:#}"), None, ExitCode::FAILURE),
-                Failure::Refused { text, reason } => (text, Some(reason), ExitCode::from(REFUSED)),
+            let (text, mut object, code) = match failure {
+                Failure::Failed(error) => (format!("{error:#}"), json!({}), ExitCode::FAILURE),
+                Failure::Refused { text, reason } => {
+                    (text, json!({ "refused": reason }), ExitCode::from(REFUSED))
+                }
+                Failure::Faulty { text, object } => (text, object, ExitCode::from(FAULTY)),
             };
             say(format_args!("error: {text}"));
             if !as_json {
                 return code;
             }
-            let mut object = json!({ "error": text });
-            if let Some(reason) = reason {
-                object["refused"] = reason.into();
-            }
+            object["error"] = text.into();
             (object.to_string(), code)
         }
     };

@@ -33,6 +33,7 @@ use crate::link::{Event, Link, Staff};
 use crate::login::Login;
 use crate::metrics::Metrics;
 use crate::opener::Opener;
+use crate::receipts;
 use crate::record::Recorder;
 use crate::server::{self, App, Oversight};
 
@@ -164,7 +165,10 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     };
     let linking = tokio::spawn(link.run(stop.clone()));
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
-    let Loaded { domain, .. } = loaded;
+    let Loaded { domain, file: ConfigFile { recipient, .. }, .. } = loaded;
+    let recorder = oversight.recorder.clone();
+    let (noted, no_more) = (Arc::clone(&feed), CancellationToken::new());
+    let noting = tokio::spawn(receipts::run(noted, recorder, recipient, no_more.clone()));
     let login = Login::new(domain.users)?;
     let app = App::new(feed, login, domain.beds, oversight, metrics, tls.is_some(), stop.clone());
     let app = Arc::new(app);
@@ -175,6 +179,8 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(move || opening.join())
         .await?
         .map_err(|_panic| anyhow::anyhow!("the opener failed"))?;
+    no_more.cancel();
+    noting.await?;
     info!("stopped");
     Ok(())
 }

@@ -16,6 +16,7 @@ use crate::bedside::Bedside;
 use crate::link::Event;
 use crate::metrics::Metrics;
 use crate::opener::{ChainState, OpenError, Opened, Opener, Taken};
+use crate::receipts::Receipts;
 use crate::ring::{Entry, Fallen, Ring};
 
 /// Events between the link and the opener: some 100 ms of a busy hospital, at most 256 MiB if every record were of the
@@ -46,6 +47,7 @@ pub struct Feed {
     chains: RwLock<Chains>,
     newest: RwLock<Newest>,
     bedside: Bedside,
+    receipts: Receipts,
     progress: watch::Sender<Progress>,
 }
 
@@ -58,6 +60,7 @@ impl Feed {
             chains: RwLock::default(),
             newest: RwLock::default(),
             bedside: Bedside::default(),
+            receipts: Receipts::default(),
             progress: watch::Sender::default(),
         }
     }
@@ -88,6 +91,12 @@ impl Feed {
     #[must_use]
     pub fn bedside(&self) -> &Bedside {
         &self.bedside
+    }
+
+    /// What was received since it was last noted.
+    #[must_use]
+    pub fn receipts(&self) -> &Receipts {
+        &self.receipts
     }
 
     /// Says whether the core is connected.
@@ -161,6 +170,7 @@ pub fn run(
             }
             Event::CaughtUp => info!("history is complete"),
             Event::Record(record) => {
+                feed.receipts.add(&record);
                 let taken = opener.take(&record);
                 take(taken, &opener, feed, metrics);
             }

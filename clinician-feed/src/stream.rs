@@ -6,22 +6,22 @@
 mod bedside;
 mod oversight;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::ws::{CloseCode, CloseFrame, Message as Frame, WebSocket, close_code};
 use caregate_host::clock;
-use caregate_protocol::id::PatientId;
+use caregate_protocol::id::DataClass;
 use futures_util::SinkExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant as Deadline, MissedTickBehavior, interval, sleep_until, timeout};
 
 use self::oversight::{News, Told};
 use crate::feed::{Chains, Progress};
-use crate::journal::What;
 use crate::login::Access;
+use crate::look::{Span, Spans, looks, spans_of};
 use crate::message::Message;
 use crate::ring::Fallen;
 use crate::server::App;
@@ -88,8 +88,8 @@ struct Stream {
     oversight: Told,
     bedside: bedside::Told,
     user: Arc<str>,
-    /// Whose readings this reader was sent.
-    looked: BTreeSet<PatientId>,
+    /// Whose readings of which class this reader was sent.
+    looked: Spans,
     link_up: bool,
     unanswered: u32,
 }
@@ -106,7 +106,7 @@ pub async fn run(app: Arc<App>, socket: WebSocket, from: Option<u64>, access: Ac
         oversight: Told::default(),
         bedside: bedside::Told::default(),
         user: Arc::clone(&access.user),
-        looked: BTreeSet::new(),
+        looked: Spans::new(),
         link_up: false,
         unanswered: 0,
     };
@@ -115,6 +115,7 @@ pub async fn run(app: Arc<App>, socket: WebSocket, from: Option<u64>, access: Ac
         Err(end) => end,
     };
     stream.app.metrics.streams_closed.with_label_values(&[end.reason()]).inc();
+    stream.note_ends().await;
     if let Some(frame) = end.frame() {
         // Too late for who does not take it in time.
         drop(timeout(CLOSE_TIMEOUT, stream.close(frame)).await);
@@ -197,19 +198,36 @@ impl Stream {
         }
         let page = self.app.feed.read(self.at, BATCH).map_err(End::Slow)?;
         let Some(last) = page.last().map(|entry| entry.n) else { return Ok(()) };
-        self.note_looks(page.iter().map(|entry| entry.patient).collect()).await;
+        self.note_looks(spans_of(page.iter().map(|entry| &**entry))).await;
         self.send(page.iter().map(|entry| text(&Message::from(&**entry))).collect()).await?;
         self.at = last + 1;
         Ok(())
     }
 
-    async fn note_looks(&mut self, patients: BTreeSet<PatientId>) {
-        let new: Vec<_> = patients.difference(&self.looked).copied().collect();
+    /// Notes those that are new to this reader, before they are sent.
+    async fn note_looks(&mut self, sent: Spans) {
+        let mut new = Spans::new();
+        for (key, span) in sent {
+            let known = self.looked.get(&key).copied();
+            self.looked.insert(key, known.map_or(span, |known| known.and(span)));
+            if known.is_none() {
+                new.insert(key, span);
+            }
+        }
         if !new.is_empty() {
-            self.looked.extend(&new);
-            let look = |patient| What::Look { user: self.user.to_string(), patient };
+            let looks = looks(&self.app, &new);
+            let noted = looks.into_iter().map(|look| look.noted(&self.user, None)).collect();
             // That it can't be noted is logged and counted, and keeps nobody from a patient.
-            drop(self.app.oversight.recorder.note(new.into_iter().map(look).collect()).await);
+            drop(self.app.oversight.recorder.note(noted).await);
+        }
+    }
+
+    /// Notes how far this reader's looks went.
+    async fn note_ends(&mut self) {
+        let ended: Vec<_> =
+            looks(&self.app, &self.looked).iter().map(|look| look.ended(&self.user)).collect();
+        if !ended.is_empty() {
+            drop(self.app.oversight.recorder.note(ended).await);
         }
     }
 
@@ -236,7 +254,9 @@ impl Stream {
     async fn tell_bedside(&mut self) -> Result<(), End> {
         let news = self.bedside.news(self.app.feed.bedside(), clock::monotonic());
         let shown = |message: &Message<'_>| {
-            if let Message::Standing(view) = message { Some(view.patient) } else { None }
+            let Message::Standing(view) = message else { return None };
+            let at_us = view.at_ms.saturating_mul(1000);
+            Some(((view.patient, DataClass::Alarm), Span { from_us: at_us, until_us: at_us }))
         };
         self.note_looks(news.iter().filter_map(shown).collect()).await;
         let frames: Vec<_> = news.iter().map(text).collect();

@@ -1,6 +1,6 @@
 //! What the page shows of the journal and of the ledger: who looked, and what changed. In memory, the newest lines.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use caregate_protocol::id::PatientId;
@@ -79,11 +79,13 @@ impl Trail {
         let mut at = 0;
         while let Some(entry) = entries.get(at) {
             let together = entries[at..].iter().take_while(|other| looks_together(entry, other)).count();
-            let mut line = line_of(entry);
-            if together > 1 {
-                (line.patient, line.count) = (None, u64::try_from(together).ok());
+            let patients: BTreeSet<_> = entries[at..at + together].iter().filter_map(looked_at).collect();
+            if let Some(mut line) = line_of(entry) {
+                if patients.len() > 1 {
+                    (line.patient, line.count) = (None, u64::try_from(patients.len()).ok());
+                }
+                self.add(line);
             }
-            self.add(line);
             at += together.max(1);
         }
     }
@@ -108,19 +110,28 @@ fn looks_together(one: &Entry, other: &Entry) -> bool {
     }
 }
 
+fn looked_at(entry: &Entry) -> Option<PatientId> {
+    if let What::Look { patient, .. } = &entry.what { Some(*patient) } else { None }
+}
+
 /// Enough of a pseudonym or relationship to tell one from another, and too little to use.
 #[must_use]
 pub fn beginning(bytes: &[u8; 32]) -> String {
     hex::encode(&bytes[..4])
 }
 
-fn line_of(entry: &Entry) -> Line {
+/// None of what pages don't tell: it is for who reads the journal.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "gateways' and the core's entries, and what feed and core exchanged"
+)]
+fn line_of(entry: &Entry) -> Option<Line> {
     let line =
         |what, user: &str| Line { at_ms: entry.at_ms, what, user: Some(user.to_owned()), ..Line::default() };
     let about = |pseudonym: &Pseudonym| Some(beginning(&pseudonym.0));
-    match &entry.what {
+    Some(match &entry.what {
         What::Login { user } => line("login", user),
-        What::Look { user, patient } => Line { patient: Some(*patient), ..line("look", user) },
+        What::Look { user, patient, .. } => Line { patient: Some(*patient), ..line("look", user) },
         What::Export { uid } => line("export", &format!("uid {uid}")),
         What::Emergency { user, pseudonym, reason, until, .. } => Line {
             about: about(pseudonym),
@@ -143,7 +154,8 @@ fn line_of(entry: &Entry) -> Line {
             Line { patient: Some(*patient), text: Some(text), ..line(what, user) }
         }
         What::Frequent { user, count } => Line { count: Some(*count), ..line("frequent", user) },
-    }
+        _ => return None,
+    })
 }
 
 /// A line about a change on the ledger.
@@ -187,11 +199,20 @@ pub fn line_of_change(change: &Change, at_ms: i64, beds: &[Bed]) -> Line {
 
 #[cfg(test)]
 mod tests {
+    use caregate_protocol::id::DataClass;
+
     use super::*;
+    use crate::journal::AccessBasis;
     use crate::message::Category;
 
     fn look(at_ms: i64, user: &str, patient: u8) -> Entry {
-        Entry { at_ms, what: What::Look { user: user.to_owned(), patient: PatientId([patient; 16]) } }
+        look_of(at_ms, user, patient, DataClass::Vitals)
+    }
+
+    fn look_of(at_ms: i64, user: &str, patient: u8, class: DataClass) -> Entry {
+        let (user, patient) = (user.to_owned(), PatientId([patient; 16]));
+        let basis = AccessBasis::Unknown;
+        Entry { at_ms, what: What::Look { user, patient, class, from_us: 0, until_us: None, basis } }
     }
 
     #[test]
@@ -200,7 +221,9 @@ mod tests {
         let login = Entry { at_ms: 1, what: What::Login { user: "a".into() } };
         let entries =
             [login.clone(), look(2, "a", 1), look(2, "a", 2), look(2, "b", 1), look(3, "b", 1), login];
-        trail.add_entries(&entries);
+        let classes = [look_of(4, "a", 1, DataClass::Alarm), look_of(4, "a", 1, DataClass::Vitals)];
+        let unseen = Entry { at_ms: 5, what: What::PolicyFresh };
+        trail.add_entries(&[&entries[..], &classes, &[unseen]].concat());
         let told: Vec<_> = trail.since(0).iter().map(|line| (line.id, line.what, line.count)).collect();
         let expected = [
             (0, "login", None),
@@ -208,10 +231,11 @@ mod tests {
             (2, "look", None),
             (3, "look", None),
             (4, "login", None),
+            (5, "look", None),
         ];
         assert_eq!(told, expected);
         assert_eq!(trail.since(2)[0].patient, Some(PatientId([1; 16])));
-        assert_eq!(*trail.next().borrow(), 5);
+        assert_eq!(*trail.next().borrow(), 6);
     }
 
     #[test]

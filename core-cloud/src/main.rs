@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use caregate_host::identity::Identity;
+use caregate_host::journal::Journal;
 use caregate_host::{admin, config, dir, exit, kill_point, log, net, shutdown};
 use clap::Parser;
 use core_cloud::config::{ConfigFile, Peers};
@@ -73,6 +74,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let identity = Identity::load(&file.identity)?;
     dir::create_private(&file.data)?;
     let store = open_store(&file).await?;
+    let (journal, _) = Journal::open(&file.data.join("journal.jsonl"))?;
     if arguments.check {
         return Ok(());
     }
@@ -103,8 +105,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         })?
     };
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
-    let revoked = revoked(&file, &identity, &stop)?;
-    let shared = Shared { peers: Arc::new(peers), revoked, store, writer, stored, metrics };
+    let (revoked, journal) = (revoked(&file, &identity, &stop)?, Arc::new(journal));
+    let shared = Shared { peers: Arc::new(peers), revoked, store, writer, stored, journal, metrics };
     server::serve(endpoint, door, shared, stop).await;
     tokio::task::spawn_blocking(move || thread.join())
         .await?

@@ -25,6 +25,8 @@ pub struct Metrics {
     pub beats: IntCounterVec,
     /// `caregate_core_commands_total{outcome}`: `carried`, `no_gateway`, `not_taken`, `too_often`, or what is wrong with its form.
     pub commands: IntCounterVec,
+    /// `caregate_core_journal_failures_total`: deliveries that are not in the audit log.
+    pub journal_failures: IntCounter,
 }
 
 impl Metrics {
@@ -56,6 +58,10 @@ impl Metrics {
             delivered: counter("caregate_core_delivered_total", "Records sent to feeds")?,
             beats: counters("caregate_core_heartbeats_total", "Gateways' heartbeats", "outcome")?,
             commands: counters("caregate_core_commands_total", "Staff's sealed commands", "outcome")?,
+            journal_failures: counter(
+                "caregate_core_journal_failures_total",
+                "Times that deliveries could not be written to the audit log",
+            )?,
             connections,
             tcp_connections,
             connections_refused: counters(

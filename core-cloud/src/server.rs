@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caregate_host::identity::{Identity, PeerId, Role, peer_id};
+use caregate_host::journal::Journal;
 use caregate_protocol::uplink::ALPN;
 use ledger_chain::RevokedGateways;
 use quinn::crypto::rustls::QuicServerConfig;
@@ -71,6 +72,8 @@ pub struct Shared {
     pub writer: Queue,
     /// Raised after each commit.
     pub stored: watch::Receiver<u64>,
+    /// What was delivered to whom.
+    pub journal: Arc<Journal>,
     /// Counters.
     pub metrics: Metrics,
 }
@@ -238,6 +241,8 @@ async fn by_role(
                 store: shared.store,
                 stored: shared.stored,
                 relay,
+                name: peer.name.as_str().into(),
+                journal: shared.journal,
                 metrics: shared.metrics,
             };
             session.run(connection).await

@@ -1,15 +1,20 @@
 //! One feed's connection: each subscription is a cursor on a recipient's queue, so a slow feed costs no memory here.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use caregate_host::clock;
+use caregate_host::journal::Journal;
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::uplink::{self, Frame};
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::sleep_until;
 use tracing::error;
 
+use crate::fetches::Fetches;
 use crate::gateway::{FrameStream, SessionError, transport};
 use crate::metrics::Metrics;
 use crate::relay::Relay;
@@ -31,6 +36,10 @@ pub struct FeedSession {
     pub stored: watch::Receiver<u64>,
     /// Heartbeats and commands.
     pub relay: Relay,
+    /// The feed's name in its certificate.
+    pub name: Arc<str>,
+    /// What was delivered to whom.
+    pub journal: Arc<Journal>,
     /// Counters.
     pub metrics: Metrics,
 }
@@ -80,6 +89,8 @@ impl FeedSession {
         let next = self.read(move |store| store.next_number(recipient)).await?;
         let answer = Frame::Subscribed { version: uplink::VERSION, next };
         out.write_all(&answer.encode()).await.map_err(transport)?;
+        let (journal, metrics) = (Arc::clone(&self.journal), self.metrics.clone());
+        let mut fetches = Fetches::new(journal, metrics, recipient, Arc::clone(&self.name));
         let mut at = if from == u64::MAX { next } else { from };
         while at < until {
             let page: Page = self.read(move |store| store.page(recipient, at, until, PAGE_BYTES)).await?;
@@ -88,16 +99,22 @@ impl FeedSession {
                     changed = self.stored.changed() => changed.map_err(|_gone| SessionError::Stopped)?,
                     // So that a subscription nobody reads gives its place back.
                     _ = out.stopped() => return Ok(()),
+                    () = due(fetches.due()) => fetches.note().await,
                 }
                 continue;
             }
             for (number, record) in page.records {
+                fetches.add(&record).await;
                 let frame = Frame::Delivery { number, record };
                 out.write_all(&frame.encode()).await.map_err(transport)?;
                 self.metrics.delivered.inc();
             }
             at = page.next;
+            if fetches.due().is_some_and(|due| due <= clock::monotonic()) {
+                fetches.note().await;
+            }
         }
+        drop(fetches);
         out.finish().map_err(transport)?;
         // The feed stops reading when it has all; until then the stream must not be reset.
         drop(out.stopped().await);
@@ -135,5 +152,13 @@ impl FeedSession {
             error!(%failure, "store");
             SessionError::Stopped
         })
+    }
+}
+
+/// Until then, if ever.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }

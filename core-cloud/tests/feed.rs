@@ -3,6 +3,7 @@
 mod support;
 
 use caregate_host::identity::Role;
+use caregate_protocol::audit::{Run, What, verify};
 use caregate_protocol::uplink::Frame;
 use support::records::{Sealing, recipient};
 use support::{Client, Core, Feed, Frames, Site, deliveries, send, until, within};
@@ -180,4 +181,31 @@ async fn connections_are_counted_while_they_last() {
     gateway.connection.close(0_u32.into(), b"");
     feed.connection.close(0_u32.into(), b"");
     until("neither is counted", || (connected("gateway"), connected("feed")) == (0, 0)).await;
+}
+
+/// What goes to a feed is in the core's audit log, whole and by chain: the feed's own can be held against it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_delivered_is_in_the_audit_log() {
+    let site = Site::new();
+    let core = site.core();
+    store(&site, &core, records(1, 0..5)).await;
+    let feed = site.feed(&core, "hospital-1").await;
+    for _ in 0..2 {
+        let (mut frames, _) = feed.subscribe(recipient(1), 0, 6).await;
+        deliveries(&mut frames, 0, 6).await;
+        assert_eq!(frames.next().await, None);
+    }
+    let (mut live, _) = feed.subscribe(recipient(1), 3, u64::MAX).await;
+    deliveries(&mut live, 3, 6).await;
+    drop((live, feed));
+    drop(core.stop().await);
+    let text = std::fs::read(site.dir.path().join("journal.jsonl")).unwrap();
+    let log = verify::log(&text, &[]).unwrap();
+    let noted = log.lines.iter().map(|line| {
+        let What::Fetched { recipient: to, feed, delivered } = &line.entry.what else { panic!("{line:?}") };
+        assert_eq!((*to, feed.as_str()), (recipient(1), "hospital-1"));
+        (delivered.segments.clone(), delivered.wraps.len())
+    });
+    let history = (vec![Run(0, 4)], 1);
+    assert_eq!(noted.collect::<Vec<_>>(), [history.clone(), history, (vec![Run(2, 4)], 0)]);
 }

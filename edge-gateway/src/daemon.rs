@@ -102,6 +102,7 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
     let mut keys = KeyStore::open_with(&file.data, file.keys.tpm.device())
         .with_context(|| file.data.display().to_string())?;
     info!(sealed = keys.is_sealed(), "patients' roots");
+    keys.audit().register(&registry)?;
     // In a build with kill points, files so small that each life of it meets rotations and deletions.
     let limits = if kill_point::ARMABLE {
         warn!("THIS BUILD DIES WHEN TOLD TO (cargo feature `kill-points`): it is for tests, and for no home");

@@ -1,5 +1,6 @@
 //! The Caregate appliance: MQTT ingest, sealing, spool and uplink.
 
+pub mod audit;
 pub mod config;
 pub mod daemon;
 pub mod datapath;

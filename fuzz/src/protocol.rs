@@ -1,6 +1,7 @@
 //! The decoders of `caregate-protocol`. Included by `protocol/tests/fuzz_regressions.rs` as well.
 
 use caregate_protocol::alarm::Standing;
+use caregate_protocol::audit::{self, Head, Line};
 use caregate_protocol::beat::Beat;
 use caregate_protocol::command::{Content, SignedCommand};
 use caregate_protocol::datapath;
@@ -46,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     ("core_entry", core_entry),
     ("command", command),
     ("tpm", tpm),
+    ("audit_log", audit_log),
 ];
 
 /// What a TPM answers, and what is kept of it.
@@ -390,5 +392,33 @@ pub fn datapath(data: &[u8]) {
         if let Ok(answer) = datapath::FromHelper::decode(frame) {
             assert_eq!(datapath::FromHelper::decode(&answer.encode()[4..]), Ok(answer));
         }
+    }
+}
+
+/// An audit log: a line has one form, and a log that is whole is one that appending its entries makes.
+pub fn audit_log(data: &[u8]) {
+    for bytes in data.split(|byte| *byte == b'\n') {
+        match Line::decode(bytes) {
+            Ok(line) => assert_eq!(line.encode().as_deref(), Ok(bytes)),
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+    match audit::verify::log(data, &[]) {
+        Ok(log) => {
+            let (mut head, mut text) = (Head::default(), Vec::new());
+            let appended = |line: &Line| head.append(&line.entry, &mut text).is_ok();
+            assert!(log.lines.iter().all(appended));
+            assert_eq!(
+                (head, text.strip_suffix(b"\n").unwrap_or(&text)),
+                (log.head, data.strip_suffix(b"\n").unwrap_or(data))
+            );
+            drop(audit::verify::agree(
+                caregate_protocol::id::RecipientId([5; 20]),
+                &log.lines,
+                &log.lines,
+                &[&log.lines],
+            ));
+        }
+        Err(fault) => assert!(fault.entry() >= 1 && !fault.reason().is_empty()),
     }
 }

@@ -12,6 +12,7 @@ pub mod dir;
 pub mod exit;
 pub mod http;
 pub mod identity;
+pub mod journal;
 pub mod key_file;
 pub mod kill_point;
 pub mod log;

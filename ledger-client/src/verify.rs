@@ -21,7 +21,7 @@ mod trie;
 pub mod words;
 
 pub use address::{Address, AddressError};
-pub use anchor::{Anchor, SignedAnchor};
+pub use anchor::{Anchor, ProvenLog, SignedAnchor, verify_log};
 pub use bundle::{
     EMERGENCY_MAX_S, HEADER_AHEAD_MAX_S, RevocationSigner, RevokedWith, VerifiedBundle, bundle_number,
     emergency_numbers, verify_bundle, verify_revocation,

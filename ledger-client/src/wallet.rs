@@ -34,9 +34,9 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::verify::{
-    Address, CouncilChange, Domain, EnrolledRelationship, NextKeys, ParticipantChange, Salt, address_of,
-    binding_digest, command_digest, custody_digest, emergency_digest, grant_digest, keccak256,
-    objection_digest, participant_key_digest, review_digest, revocation_digest, slots,
+    Address, Anchor, CouncilChange, Domain, EnrolledRelationship, NextKeys, ParticipantChange, Salt,
+    SignedAnchor, address_of, binding_digest, command_digest, custody_digest, emergency_digest, grant_digest,
+    keccak256, objection_digest, participant_key_digest, review_digest, revocation_digest, slots,
 };
 
 #[cfg(any(test, feature = "keystore"))]
@@ -219,6 +219,12 @@ impl DomainKey {
         sign(&self.0, &review_digest(whose, by, nth, domain))
     }
 
+    /// As an audit log's key: signs its next batch; it counts where [`Anchor::log`] is this key's address.
+    #[must_use]
+    pub fn sign_anchor(&self, anchor: &Anchor, domain: &Domain) -> SignedAnchor {
+        SignedAnchor { anchor: *anchor, signature: sign(&self.0, &anchor.digest(domain)) }
+    }
+
     /// Signs an emergency for this ledger; it counts where [`Emergency::domain`] is [`Self::id`].
     #[must_use]
     pub fn sign_emergency(&self, emergency: &Emergency, domain: &Domain) -> SignedEmergency {
@@ -302,6 +308,23 @@ impl PatientSeed {
         Ok(RelationshipKeys {
             grant: self.scalar(&[b"caregate grant key", &grantee.0, &number])?,
             revoke: self.scalar(&[b"caregate revoke key", &grantee.0, &number])?,
+        })
+    }
+
+    /// The keys that take the place of those of [`Self::relationship_keys`]; `version` is 1 for the first that do.
+    ///
+    /// # Errors
+    /// [`KeyError`], which takes a broken hash.
+    pub fn next_relationship_keys(
+        &self,
+        grantee: &RecipientId,
+        number: u32,
+        version: u64,
+    ) -> Result<RelationshipKeys, KeyError> {
+        let (number, version) = (number.to_be_bytes(), version.to_be_bytes());
+        Ok(RelationshipKeys {
+            grant: self.scalar(&[b"caregate next grant key", &grantee.0, &number, &version])?,
+            revoke: self.scalar(&[b"caregate next revoke key", &grantee.0, &number, &version])?,
         })
     }
 

@@ -4,6 +4,7 @@
 //! Each decoder takes a bounded slice, rejects trailing bytes, and names what was wrong and where.
 
 pub mod alarm;
+pub mod audit;
 pub mod beat;
 pub mod cbor;
 pub mod code;

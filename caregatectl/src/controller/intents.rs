@@ -188,13 +188,13 @@ mod tests {
         let away = json!([{ "switch": "a1", "state": "confirmed" }, { "switch": "a2", "state": "absent" }]);
         match settled(&answer(StatusCode::ACCEPTED, &away), "done").unwrap_err() {
             Failure::Failed(error) => assert!(error.to_string().contains("by a2 (absent);"), "{error}"),
-            other @ Failure::Refused { .. } => panic!("{other:?}"),
+            other @ (Failure::Refused { .. } | Failure::Faulty { .. }) => panic!("{other:?}"),
         }
         let error = json!({ "code_name": "OFPFMFC_TABLE_FULL" });
         let full = json!([{ "switch": "a1", "state": "refused", "error": error }]);
         match settled(&answer(StatusCode::ACCEPTED, &full), "done").unwrap_err() {
             Failure::Refused { reason, .. } => assert_eq!(reason, "OFPFMFC_TABLE_FULL"),
-            other @ Failure::Failed(_) => panic!("{other:?}"),
+            other @ (Failure::Failed(_) | Failure::Faulty { .. }) => panic!("{other:?}"),
         }
     }
 

@@ -158,12 +158,12 @@ mod tests {
                 assert_eq!(reason, "OFPBRC_EPERM");
                 assert!(text.ends_with("the switch refuses: EPERM"), "{text}");
             }
-            other @ Failure::Failed(_) => panic!("{other:?}"),
+            other @ (Failure::Failed(_) | Failure::Faulty { .. }) => panic!("{other:?}"),
         }
         assert!(matches!(problem(&answer(StatusCode::GATEWAY_TIMEOUT, &json!({}))), Failure::Failed(_)));
         match problem(&answer(StatusCode::NOT_FOUND, &Value::Null)) {
             Failure::Refused { reason, .. } => assert_eq!(reason, "404"),
-            other @ Failure::Failed(_) => panic!("{other:?}"),
+            other @ (Failure::Failed(_) | Failure::Faulty { .. }) => panic!("{other:?}"),
         }
     }
 

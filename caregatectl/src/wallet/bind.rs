@@ -1,5 +1,7 @@
 //! `wallet bind`: which devices are the patient's.
 
+use std::path::PathBuf;
+
 use anyhow::Context as _;
 use caregate_protocol::id::DeviceId;
 use caregate_protocol::policy::Mac;
@@ -7,6 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::file::KeystoreArgs;
+use crate::device::BindingFile;
 use crate::ledger::{NodeArgs, mined};
 use crate::outcome::{Done, Outcome};
 
@@ -34,6 +37,9 @@ pub(super) struct BindArgs {
     /// Only remember the device, for `wallet enrol`; nothing is signed or sent
     #[arg(long, conflicts_with = "release")]
     remember: bool,
+    /// Sign into a new file, for who relays it (`device bind`, `device unbind`); nothing is sent
+    #[arg(long, value_name = "FILE", conflicts_with = "remember")]
+    out: Option<PathBuf>,
 }
 
 pub(super) async fn run(arguments: &BindArgs) -> Outcome {
@@ -57,6 +63,14 @@ pub(super) async fn run(arguments: &BindArgs) -> Outcome {
     open.wallet.note_binding(home, device, version);
     let signed = open.wallet.sign_binding(home, device, !arguments.release)?;
     open.save()?;
+    if let Some(out) = &arguments.out {
+        let home_key = open.wallet.seed.home_key(home)?.address();
+        BindingFile::new(&open.ledger()?.domain, home_key, &signed).write(out)?;
+        return Ok(Done::new(
+            format!("{} is for who relays it", out.display()),
+            json!({ "file": out, "device": device, "home": home, "bound": signed.bound, "version": signed.version }),
+        ));
+    }
     let sent = chain.bind_device(&signed, &arguments.node.relay()?).await?;
     let what = if signed.bound { "bound to" } else { "released from" };
     Ok(Done::new(

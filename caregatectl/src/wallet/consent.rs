@@ -7,15 +7,19 @@ use caregate_protocol::policy::SignedRevocation;
 use clap::{Args, ValueEnum};
 use ledger_chain::Chain;
 use ledger_client::wallet::{RelationshipKeys, Terms};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::file::{KeystoreArgs, Open};
 use crate::args::{class_names, hex0x, now_s, parse_classes, parse_purposes, purpose_names, utc};
 use crate::door::DoorArgs;
+use crate::fhir::consent;
+use crate::files::read_json;
 use crate::ledger::{NodeArgs, mined};
 use crate::outcome::{Done, Failure, Outcome, say};
 
 const DAY_S: u64 = 86_400;
+/// Largest FHIR Consent that is read: one with a scanned form in it, which is refused anyway, by its path.
+const CONSENT_BYTES_MAX: u64 = 1 << 20;
 
 /// Let a recipient see: sign a grant and put it on the ledger
 ///
@@ -47,6 +51,9 @@ pub(super) struct GrantArgs {
     /// For how many seconds it goes on where the gateway can't refresh its policy; counts for those who treat, a day at most
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
     stale_bound_s: u32,
+    /// Take the terms from a FHIR R4 Consent (JSON); what a grant can't express is refused with its FHIRPath
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["classes", "purposes", "from", "until", "days"])]
+    fhir_consent: Option<PathBuf>,
 }
 
 /// Let a recipient see no more: sign a revocation of every grant so far
@@ -99,28 +106,42 @@ enum RevocationFormat {
     Json,
 }
 
-/// Learns what the ledger has, so that no version is signed twice by a wallet that was restored.
-async fn note_versions(open: &mut Open, chain: &Chain, label: &str) -> anyhow::Result<()> {
-    let relationship = open.wallet.keys(label)?.relationship();
-    let state = chain.consent(&relationship).await?;
+/// Learns what the ledger has, so that no version is signed twice by a wallet that was restored, and that the keys by now sign.
+pub(super) async fn note_versions(open: &mut Open, chain: &Chain, label: &str) -> anyhow::Result<()> {
+    let relationship = open.wallet.name(label)?;
+    let (state, keys) = (chain.consent(&relationship).await?, chain.relationship_keys(&relationship).await?);
+    open.wallet.note_keys(label, keys.version, &keys.grant_key)?;
     open.wallet.note_versions(label, state.version, state.revoked)?;
     Ok(())
+}
+
+fn terms(arguments: &GrantArgs, open: &Open) -> Result<Terms, Failure> {
+    let Some(path) = &arguments.fhir_consent else {
+        let from = arguments.from.unwrap_or_else(now_s);
+        return Ok(Terms {
+            classes: arguments.classes,
+            purposes: arguments.purposes,
+            from,
+            until: arguments.until.unwrap_or_else(|| from.saturating_add(arguments.days * DAY_S)),
+            stale_bound_s: arguments.stale_bound_s,
+        });
+    };
+    let consent: Value = read_json(path, CONSENT_BYTES_MAX)?;
+    let relationship = open.wallet.name(&arguments.label)?;
+    let grantee = open.wallet.relationship(&arguments.label)?.grantee;
+    consent::terms(&consent, &relationship, &grantee, arguments.stale_bound_s).map_err(|refusal| {
+        let object = json!({ "path": refusal.path });
+        Failure::Faulty { text: format!("{}: {refusal}", path.display()), object }
+    })
 }
 
 pub(super) async fn grant(arguments: &GrantArgs) -> Outcome {
     let mut open = arguments.keystore.open()?;
     let chain = arguments.node.connect(&open.ledger()?.domain).await?;
     note_versions(&mut open, &chain, &arguments.label).await?;
-    let from = arguments.from.unwrap_or_else(now_s);
-    let terms = Terms {
-        classes: arguments.classes,
-        purposes: arguments.purposes,
-        from,
-        until: arguments.until.unwrap_or_else(|| from.saturating_add(arguments.days * DAY_S)),
-        stale_bound_s: arguments.stale_bound_s,
-    };
+    let terms = terms(arguments, &open)?;
     let signed = open.wallet.sign_grant(&arguments.label, &terms)?;
-    let revoke_key = open.wallet.keys(&arguments.label)?.revoke.address();
+    let revoke_key = open.wallet.current_keys(&arguments.label)?.revoke.address();
     // Before it leaves: this version is taken now, whatever becomes of it.
     open.save()?;
     let sent = chain.grant(&signed, &revoke_key, &arguments.node.relay()?).await?;
@@ -163,7 +184,7 @@ pub(super) async fn revoke(arguments: &RevokeArgs) -> Outcome {
     let chain = match arguments.node.connect(&domain).await {
         Ok(chain) => note_versions(&mut open, &chain, &arguments.label).await.map(|()| chain),
         Err(Failure::Failed(error)) => Err(error),
-        Err(refused @ Failure::Refused { .. }) => return Err(refused),
+        Err(refused @ (Failure::Refused { .. } | Failure::Faulty { .. })) => return Err(refused),
     };
     let chain = match (chain, &arguments.door.gateway) {
         // Without a gateway the ledger is all there is.

@@ -140,7 +140,8 @@ fn known_keys(path: &Path) -> anyhow::Result<RevokeKeyFile> {
 /// The private halves of this wallet's revoke-only keys, beside those of other patients.
 fn write_revoke_keys(path: &Path, open: &Open) -> anyhow::Result<()> {
     let mut file = known_keys(path)?;
-    for known in &open.wallet.relationships {
+    // Of one that was recovered the gateway has what the lost wallet gave it.
+    for known in open.wallet.relationships.iter().filter(|known| known.first.is_none()) {
         let keys = open.wallet.seed.relationship_keys(&known.grantee, known.number)?;
         let grant_key = keys.grant.address();
         file.keys.retain(|entry| entry.grant_key != grant_key);

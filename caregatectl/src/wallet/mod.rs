@@ -6,6 +6,7 @@ mod enrol;
 mod file;
 mod share;
 mod show;
+mod succession;
 
 use std::path::PathBuf;
 
@@ -59,6 +60,9 @@ enum Command {
     Revoke(consent::RevokeArgs),
     SignRevocation(consent::SignRevocationArgs),
     Bind(bind::BindArgs),
+    Rotate(succession::RotateArgs),
+    Custodians(succession::CustodiansArgs),
+    Succeed(succession::SucceedArgs),
     Share(share::ShareArgs),
     Recover(share::RecoverArgs),
     /// Say what the wallet knows; no secret is shown
@@ -126,6 +130,9 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
         Command::Revoke(arguments) => consent::revoke(&arguments).await,
         Command::SignRevocation(arguments) => consent::sign_revocation(&arguments),
         Command::Bind(arguments) => bind::run(&arguments).await,
+        Command::Rotate(arguments) => succession::rotate(&arguments).await,
+        Command::Custodians(arguments) => succession::custodians(&arguments).await,
+        Command::Succeed(arguments) => succession::succeed(&arguments).await,
         Command::Share(arguments) => share::share(&arguments),
         Command::Recover(arguments) => share::recover(&arguments),
         Command::Show { keystore } => show::run(&keystore),

@@ -15,7 +15,7 @@ pub(super) fn run(keystore: &KeystoreArgs) -> Outcome {
     let mut text = format!("pseudonym for emergencies: {pseudonym}");
     let mut relationships = Vec::new();
     for known in &wallet.relationships {
-        let keys = wallet.seed.relationship_keys(&known.grantee, known.number)?;
+        let (keys, name) = (wallet.current_keys(&known.label)?, wallet.name(&known.label)?);
         let state = match (known.granted, known.revoked) {
             (0, 0) => "nothing granted yet".to_owned(),
             (granted, revoked) if granted > revoked => format!("granted, version {granted}"),
@@ -23,7 +23,7 @@ pub(super) fn run(keystore: &KeystoreArgs) -> Outcome {
         };
         write!(text, "\n{}: {} ({state})", known.label, address(&known.grantee))?;
         relationships.push(json!({
-            "label": known.label, "relationship": keys.relationship().to_string(),
+            "label": known.label, "relationship": name.to_string(), "keys_version": known.rotated,
             "grantee": address(&known.grantee), "number": known.number,
             "grant_key": hex0x(&keys.grant.address().0), "revoke_key": hex0x(&keys.revoke.address().0),
             "granted": known.granted, "revoked": known.revoked,

@@ -141,13 +141,13 @@ async fn a_revocation_handed_to_the_gateway_holds_without_the_ledger() {
     let revoked = revoked.done();
     assert_eq!((&revoked["version"], &revoked["gateway"]["refused"]), (&1.into(), &Value::Null));
     assert_eq!(revoked.get("ledger"), None);
-    let audit = node.ledger("audit", &[]);
+    let audit = node.ledger("audit events", &[]);
     assert!(!audit.stdout.contains("\"Revoked\""), "{audit:?}");
     // It goes to the ledger too where that is asked for; the gateway takes it a second time.
     let both = ["--label", "City", "--gateway", &gateway.door, "--also-ledger"];
     let both = wallet.call("revoke", &both).done();
     assert!(both["ledger"]["block"].is_number(), "{both}");
-    assert!(node.ledger("audit", &[]).stdout.contains("\"Revoked\""));
+    assert!(node.ledger("audit events", &[]).stdout.contains("\"Revoked\""));
 
     // A patient of another gateway is refused by name.
     let stranger = node.wallet("stranger");

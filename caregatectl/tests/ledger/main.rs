@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests, too")]
 
+mod audit;
+mod succession;
 mod support;
 
 use std::os::unix::fs::MetadataExt as _;
@@ -223,7 +225,7 @@ fn an_emergency_keeps_what_opens_it_and_the_audit_shows_it() {
     assert_eq!(opened["number"], 1);
     assert_eq!(opened["until"].as_u64().unwrap() - opened["from"].as_u64().unwrap(), 1800);
     assert_eq!(mode(&opening), 0o600);
-    let audit = node.ledger("audit", &[]);
+    let audit = node.ledger("audit events", &[]);
     let lines: Vec<Value> = audit.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let events: Vec<_> = lines.iter().filter_map(|line| line["event"].as_str()).collect();
     assert_eq!(events, ["ChangeApproved", "ParticipantSet", "ParticipantKeySet", "EmergencyOpened"]);
@@ -242,7 +244,7 @@ fn an_emergency_keeps_what_opens_it_and_the_audit_shows_it() {
     let by = |key: &str| node.ledger("emergency review", &[&review[..], &[key]].concat());
     assert_eq!(by(&node.path("clinic.key")).refused(), "NotGovernor");
     assert_eq!(by(&governor).done()["number"], 1);
-    let last = node.ledger("audit", &[]).stdout;
+    let last = node.ledger("audit events", &[]).stdout;
     assert!(last.contains("EmergencyReviewed"), "{last}");
 }
 
@@ -266,9 +268,10 @@ fn what_is_wrong_is_said_and_nothing_is_changed() {
     truncated.truncate(before.len() - 1);
     std::fs::write(&wallet.keystore, &truncated).unwrap();
     assert!(wallet.call("show", &[]).failed().contains("damaged"));
-    let chain = node.ledger("audit", &["--from-block", "0"]);
+    let chain = node.ledger("audit events", &["--from-block", "0"]);
     assert_eq!(chain.done()["events"], 0);
-    let elsewhere = call(&["audit", "--rpc", &node.rpc, "--chain-id", "1", "--contract", &node.contract]);
+    let elsewhere =
+        call(&["audit", "events", "--rpc", &node.rpc, "--chain-id", "1", "--contract", &node.contract]);
     assert!(elsewhere.failed().contains("the node's chain is 4711, configured is 1"));
 }
 
@@ -349,4 +352,54 @@ fn governors_decide_together() {
     // A suspension needs two as well, and does not wait.
     register(&keys[0].0, "suspended").done();
     assert_eq!(register(&keys[1].0, "suspended").done()["in_force"], true);
+}
+
+/// What stands on the ledger comes out as FHIR, goes in again, and what a grant can't express is refused by its path.
+#[test]
+fn a_consent_goes_out_as_fhir_and_in_again() {
+    let node = Node::start();
+    let hospital = node.hospital("hospital", &[]);
+    let wallet = node.wallet("patient");
+    wallet.call("relationship", &["--label", "City", "--grantee", &hospital]).done();
+    let classes =
+        ["--classes", "alarm,sensitive", "--purposes", "treatment,research", "--stale-bound-s", "60"];
+    let granted = wallet.call("grant", &[&["--label", "City", "--days", "7"], &classes[..]].concat()).done();
+    let relationship = granted["relationship"].as_str().unwrap();
+    let shown = || node.ledger("consent show", &["--relationship", relationship, "--fhir"]).done();
+    let bundle = shown();
+    let file = node.path("bundle.json");
+    std::fs::write(&file, bundle.to_string()).unwrap();
+    let (valid, told) = audit::validate(&file);
+    assert!(valid && told.contains("2 valid"), "{told}");
+    let listed = node.ledger("consent list", &["--grantee", &hospital, "--fhir"]).done();
+    assert_eq!(listed, bundle);
+
+    let mut consent = bundle["entry"][0]["resource"].clone();
+    assert_eq!((&consent["resourceType"], &consent["status"]), (&"Consent".into(), &"active".into()));
+    assert_eq!(
+        bundle["entry"][1]["resource"]["target"][0]["reference"],
+        format!("Consent/{}", &relationship[2..])
+    );
+    let file = node.path("consent.json");
+    std::fs::write(&file, consent.to_string()).unwrap();
+    let take = || wallet.call("grant", &["--label", "City", "--fhir-consent", &file]);
+    let again = take().done();
+    assert_eq!(again["version"], 2);
+    for name in ["from", "until", "classes", "purposes"] {
+        assert_eq!(again[name], granted[name], "{name}");
+    }
+    let mut same = shown()["entry"][0]["resource"].clone();
+    assert_eq!(same["identifier"][0]["value"], "2");
+    same["identifier"] = consent["identifier"].clone();
+    assert_eq!(same, consent);
+
+    consent["provision"]["provision"] = json!([{ "type": "deny" }]);
+    std::fs::write(&file, consent.to_string()).unwrap();
+    let refused = take();
+    assert_eq!((refused.status, &refused.json()["path"]), (4, &"Consent.provision.provision[0]".into()));
+    wallet.call("revoke", &["--label", "City"]).done();
+    let over = shown()["entry"][0]["resource"].clone();
+    assert_eq!(over["status"], "inactive");
+    std::fs::write(&file, over.to_string()).unwrap();
+    assert_eq!(take().json()["path"], "Consent.status");
 }

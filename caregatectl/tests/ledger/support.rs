@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// How long any one condition may take: far above what it needs, so that only a fault runs into it.
@@ -118,8 +118,41 @@ impl Node {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let (contract, validator) = (text(&deployment["contract"]), text(&deployment["validators"][0]));
         let node = Self { dir, rpc: format!("http://127.0.0.1:{rpc}"), contract, validator, process };
-        until("the node answers", || (node.ledger("audit", &[]).status == 0).then_some(()));
+        until("the node answers", || (node.ledger("audit events", &[]).status == 0).then_some(()));
         node
+    }
+
+    /// The contract on anvil: another's EVM and another's JSON-RPC. Its packages are installed where they are missing.
+    pub(crate) fn on_anvil() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let contracts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ledger-client/contracts");
+        let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        let binary = contracts.join(format!("node_modules/@foundry-rs/anvil-linux-{arch}/bin/anvil"));
+        if !binary.exists() {
+            let mut npm = Command::new("npm");
+            npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&contracts);
+            assert!(
+                npm.status().expect("npm, which installs anvil").success(),
+                "npm ci in ledger-client/contracts"
+            );
+        }
+        let mut command = Command::new(&binary);
+        command.args(["--port", &port.to_string(), "--chain-id", "4711", "--silent"]);
+        command.args(["--gas-price", "0", "--block-base-fee-per-gas", "0", "--hardfork", "cancun"]);
+        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("anvil");
+        let governor = dir.path().join("governor.key");
+        let made = call(&["participant", "new", "--out", governor.to_str().unwrap()]).done();
+        let accounts = until("anvil answers", || rpc(port, "eth_accounts", &json!([])));
+        let account = accounts[0].as_str().unwrap().to_owned();
+        let code = creation(&contracts.join("Caregate.json"), made["address"].as_str().unwrap());
+        let transaction = json!([{ "from": account, "data": code, "gas": "0xf00000" }]);
+        let hash = rpc(port, "eth_sendTransaction", &transaction).unwrap();
+        let receipt = until("the contract is there", || {
+            rpc(port, "eth_getTransactionReceipt", &json!([hash])).filter(|receipt| !receipt.is_null())
+        });
+        let contract = receipt["contractAddress"].as_str().unwrap().to_owned();
+        Self { dir, rpc: format!("http://127.0.0.1:{port}"), contract, validator: account, process }
     }
 
     pub(crate) fn path(&self, name: &str) -> String {
@@ -182,6 +215,29 @@ impl Drop for Node {
     }
 }
 
+/// One question by JSON-RPC; none where nobody answers.
+fn rpc(port: u16, method: &str, params: &Value) -> Option<Value> {
+    use std::io::{Read as _, Write as _};
+    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+    let head = "Host: localhost\r\nContent-Type: application/json\r\nConnection: close";
+    write!(stream, "POST / HTTP/1.0\r\n{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let answer: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
+    assert!(answer["error"].is_null(), "{method}: {answer}");
+    Some(answer["result"].clone())
+}
+
+/// Creation code with one governor and no delay: `(address[], uint8, uint64)`, ABI-encoded.
+fn creation(artifact: &Path, governor: &str) -> String {
+    let artifact: Value = serde_json::from_slice(&std::fs::read(artifact).unwrap()).unwrap();
+    let code = artifact["bytecode"].as_str().unwrap();
+    let word = |hex: &str| format!("{hex:0>64}");
+    let arguments = [word("60"), word("1"), word("0"), word("1"), word(governor.trim_start_matches("0x"))];
+    format!("0x{}{}", code.trim_start_matches("0x"), arguments.concat())
+}
+
 /// A patient's wallet.
 pub(crate) struct Wallet<'n> {
     pub(crate) node: &'n Node,
@@ -193,7 +249,7 @@ impl Wallet<'_> {
     pub(crate) fn arguments<'a>(&'a self, verb: &'a str, arguments: &[&'a str]) -> Vec<&'a str> {
         let mut all =
             vec!["wallet", verb, "--keystore", &self.keystore, "--passphrase-file", &self.passphrase];
-        if ["grant", "revoke", "bind"].contains(&verb) {
+        if ["grant", "revoke", "bind", "rotate", "custodians", "succeed"].contains(&verb) {
             all.extend(["--rpc", self.node.rpc.as_str()]);
         }
         all.extend(arguments);

@@ -118,7 +118,7 @@ fn a_signed_revocation_reaches_the_ledger_through_the_controller() {
     let controller = Controller::start(&pki, &more);
     assert_eq!(controller.call("revocation", &[&file]).done()["ledger"], "queued");
     wait_for("the revocation on the ledger", || {
-        let audit = node.ledger("audit", &[]);
+        let audit = node.ledger("audit events", &[]);
         audit.stdout.contains("\"Revoked\"").then_some(())
     });
     // Changed on the way, it is nobody's.

@@ -123,13 +123,14 @@ fn panel_id(entry: &Entry) -> String {
 }
 
 impl Item {
-    /// Whose it is.
-    #[must_use]
-    pub fn patient(&self) -> Option<PatientId> {
+    /// What it is made of.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         match self {
-            Self::Single(entry) => Some(entry.patient),
-            Self::Panel(entries) => entries.first().map(|entry| entry.patient),
+            Self::Single(entry) => std::slice::from_ref(entry),
+            Self::Panel(entries) => entries,
         }
+        .iter()
+        .map(|entry| &**entry)
     }
 
     /// The first of its readings to come.

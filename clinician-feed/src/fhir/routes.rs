@@ -20,6 +20,7 @@ use super::resource::{Bundle, BundleEntry, BundleLink, BundleSearch, OperationOu
 use super::search::{PARAMETERS, Search, SearchError};
 use super::{select, select::Found};
 use crate::login::LoginError;
+use crate::look::{looks, spans_of};
 use crate::server::{App, Peer, refusal_status};
 
 const FHIR_JSON: &str = "application/fhir+json";
@@ -169,8 +170,8 @@ async fn bundle(app: &App, peer: SocketAddr, headers: &HeaderMap, uri: &Uri) -> 
         Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|_rejection| FhirError::Query)?;
     let search = Search::parse(&pairs)?;
     let Found { total, items, next } = walk(app, move |app| select::search(&app, &search)).await?;
-    let patients = items.iter().filter_map(Item::patient).collect();
-    app.oversight.recorder.looked(&access.user, patients).await;
+    let spans = spans_of(items.iter().flat_map(Item::entries));
+    app.oversight.recorder.looked(&access.user, looks(app, &spans)).await;
     let base = base(app, headers);
     let query = uri.query().unwrap_or_default();
     let this = if query.is_empty() { String::new() } else { format!("?{query}") };
@@ -215,8 +216,8 @@ async fn read(
         let access = app.access(&headers, peer).await?;
         let Path(id) = id.map_err(|_rejection| FhirError::NotHeld)?;
         let item = walk(&app, move |feed| select::read(&feed, &id)).await?;
-        let patients = item.iter().filter_map(Item::patient).collect();
-        app.oversight.recorder.looked(&access.user, patients).await;
+        let spans = spans_of(item.iter().flat_map(Item::entries));
+        app.oversight.recorder.looked(&access.user, looks(&app, &spans)).await;
         item.and_then(|item| item.observation()).ok_or(FhirError::NotHeld)
     };
     answer(&app, observation.await)

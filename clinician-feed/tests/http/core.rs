@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use caregate_host::identity::{Identity, IdentityFiles, Role};
+use caregate_host::journal::Journal;
 use caregate_protocol::id::{DataClass, RecipientId};
 use caregate_protocol::key::{PatientRoot, TREE_DEPTH};
 use caregate_protocol::reading::{self, Reading};
@@ -97,6 +98,7 @@ impl Core {
             store: Arc::clone(&store),
             writer: queue,
             stored,
+            journal: Arc::new(Journal::open(&dir.path().join("journal.jsonl")).unwrap().0),
             metrics: Metrics::register(&prometheus::Registry::new()).unwrap(),
         };
         let stop = CancellationToken::new();

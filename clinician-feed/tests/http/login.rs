@@ -1,9 +1,9 @@
 use caregate_protocol::id::DataClass;
 use clinician_feed::attempts::USER_MAX;
-use clinician_feed::journal::{Journal, What};
+use clinician_feed::journal::{AccessBasis, Journal, What};
 
 use crate::client::{JSON, cookie, get, log_in, next_of, open, post};
-use crate::{PASSWORD, PATIENT, USER, heart_rate, start, start_with};
+use crate::{PASSWORD, PATIENT, T0_US, USER, heart_rate, start, start_with};
 
 #[tokio::test]
 async fn right_wrong_and_logged_out() {
@@ -107,9 +107,25 @@ async fn who_logs_in_and_looks_is_noted_and_a_program_that_polls_once() {
         assert_eq!(get(&site, "/fhir/Observation", &search).await.json()["total"], 1);
     }
     let login = What::Login { user: USER.into() };
-    let look = What::Look { user: USER.into(), patient: PATIENT };
+    let look = |until_us| What::Look {
+        user: USER.into(),
+        patient: PATIENT,
+        class: DataClass::Vitals,
+        from_us: T0_US + 1_000,
+        until_us,
+        basis: AccessBasis::Unknown,
+    };
+    site.stop.cancel();
+    site.serving.await.unwrap();
     let noted: Vec<_> = Journal::open(&path).unwrap().1.into_iter().map(|entry| entry.what).collect();
-    assert_eq!(noted, [login, look.clone(), look.clone(), look], "two streams, and FHIR once");
+    let looks: Vec<_> =
+        noted.iter().filter(|what| !matches!(what, What::LookEnded { .. })).cloned().collect();
+    assert_eq!(
+        looks,
+        [login, look(None), look(None), look(Some(T0_US + 1_000))],
+        "two streams, and FHIR once"
+    );
+    assert_eq!(noted.len(), looks.len() + 2, "each stream's end");
 }
 
 #[tokio::test]

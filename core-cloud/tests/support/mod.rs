@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caregate_host::identity::{Identity, Role};
+use caregate_host::journal::Journal;
 use caregate_host::net;
 use caregate_protocol::id::{Lane, RecipientId};
 use caregate_protocol::uplink::{ALPN, Frame, Framer, VERSION};
@@ -135,6 +136,7 @@ impl Core {
             store: Arc::clone(&store),
             writer: queue,
             stored,
+            journal: Arc::new(Journal::open(&dir.join("journal.jsonl")).unwrap().0),
             metrics: metrics.clone(),
         };
         let stop = CancellationToken::new();

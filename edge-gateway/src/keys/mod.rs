@@ -21,6 +21,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::audit::Audit;
 use crate::pipeline::chains::Beginning;
 use crate::policy::PolicyStore;
 use crate::watch::store::WatchStore;
@@ -95,6 +96,7 @@ enum Unopened {
 /// Patient roots.
 pub struct KeyStore {
     db: Arc<Database>,
+    audit: Audit,
     key: Option<RootKey>,
     cache: HashMap<PatientId, PatientRoot>,
     random: SystemRandom,
@@ -145,7 +147,8 @@ impl KeyStore {
         std::fs::File::open(dir)
             .and_then(|dir| dir.sync_all())
             .map_err(|e| failed("sync the folder of keys.redb")(redb::StorageError::Io(e)))?;
-        Ok(Self { db, key, cache: HashMap::new(), random })
+        let audit = Audit::new(dir).map_err(|_name| KeyStoreError::Shape("name of a counter"))?;
+        Ok(Self { db, audit, key, cache: HashMap::new(), random })
     }
 
     /// Whether roots are sealed to a TPM.
@@ -157,7 +160,13 @@ impl KeyStore {
     /// What is kept of policy.
     #[must_use]
     pub fn policy(&self) -> PolicyStore {
-        PolicyStore::new(Arc::clone(&self.db))
+        PolicyStore::new(Arc::clone(&self.db), self.audit.clone())
+    }
+
+    /// The audit log beside it.
+    #[must_use]
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// What the watch keeps.

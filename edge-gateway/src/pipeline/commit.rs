@@ -192,6 +192,7 @@ impl Committer {
         }
         if !spooled.is_empty() {
             kill_point::pass("commit.appended");
+            self.keys.audit().note_wraps(now_us);
             let timer = self.metrics.sync_seconds.start_timer();
             self.log.sync()?;
             kill_point::pass("commit.synced");
@@ -229,6 +230,7 @@ impl Committer {
             self.append(chunk, now_us, &mut spooled)?;
         }
         if !spooled.is_empty() {
+            self.keys.audit().note_wraps(now_us);
             self.log.sync()?;
             self.metrics.commits.inc();
         }
@@ -393,6 +395,7 @@ impl Committer {
             kill_point::pass("commit.record-appended");
             if let Ok(Record::Wrap(wrap)) = Record::decode(&appended.record) {
                 self.state.replay_wrap(&wrap);
+                self.keys.audit().wrapped(&wrap);
                 kill_point::pass("commit.wrap-appended");
             }
             spooled.push(appended);

@@ -11,6 +11,7 @@ use redb::{
 };
 
 use super::trail::{Entry, Event};
+use crate::audit::Audit;
 use crate::keys::{KeyStoreError, failed};
 
 const POLICY: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("policy");
@@ -50,11 +51,12 @@ pub struct Changes<'a> {
 #[derive(Debug, Clone)]
 pub struct PolicyStore {
     db: Arc<Database>,
+    audit: Audit,
 }
 
 impl PolicyStore {
-    pub(crate) fn new(db: Arc<Database>) -> Self {
-        Self { db }
+    pub(crate) fn new(db: Arc<Database>, audit: Audit) -> Self {
+        Self { db, audit }
     }
 
     pub(crate) fn make_tables(txn: &WriteTransaction) -> Result<(), KeyStoreError> {
@@ -145,11 +147,12 @@ impl PolicyStore {
         Ok(entries)
     }
 
-    /// Keeps what a decision changes, durably.
+    /// Keeps what a decision changes, durably; the audit log has the events first, so that nothing is in force which it does not have.
     ///
     /// # Errors
     /// [`KeyStoreError`]; then nothing of it was kept.
     pub fn keep(&self, changes: &Changes<'_>) -> Result<(), KeyStoreError> {
+        self.audit.note_events(changes.events);
         let txn = self.db.begin_write().map_err(failed("begin"))?;
         {
             let mut policy = txn.open_table(POLICY).map_err(failed("open policy"))?;

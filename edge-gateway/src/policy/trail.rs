@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+pub use caregate_protocol::audit::Ending;
 use caregate_protocol::id::{PatientId, RecipientId};
 use caregate_protocol::policy::{
     EmergencyAccess, Freshness, Grant, RecipientStatus, RelationshipId, VerifiedPolicy,
@@ -46,6 +47,18 @@ pub enum RevokedBy {
     Button,
 }
 
+impl RevokedBy {
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ledger => "ledger",
+            Self::Wallet => "wallet",
+            Self::Button => "button",
+        }
+    }
+}
+
 impl From<RevocationSigner> for RevokedBy {
     fn from(signer: RevocationSigner) -> Self {
         match signer {
@@ -53,24 +66,6 @@ impl From<RevocationSigner> for RevokedBy {
             RevocationSigner::RevokeKey => Self::Button,
         }
     }
-}
-
-/// Why a grant opens no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ending {
-    /// The patient revoked it.
-    Revoked,
-    /// A later grant of the relationship took its place.
-    Replaced,
-    /// Its own end.
-    Expired,
-    /// The governors suspended the grantee.
-    Suspended,
-    /// The policy is older than the grant allows.
-    Stale,
-    /// The newest bundle does not have it.
-    LeftOut,
 }
 
 /// Who has access to whose readings, and what it rests on.

@@ -10,6 +10,7 @@
 //! never links this crate.
 
 pub mod answer;
+mod audit;
 mod bundle;
 mod client;
 mod config;
@@ -26,6 +27,7 @@ mod send;
 mod succession;
 mod transport;
 
+pub use audit::{AuditLogState, LogProof};
 pub use client::{Chain, ConsentState, Head, LOG_BLOCKS_MAX, ParticipantState};
 pub use config::{ChainConfig, ConfigError, POLL_MS};
 pub use convert::SignedParticipantKey;

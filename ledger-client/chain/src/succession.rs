@@ -156,6 +156,31 @@ impl Chain {
         Ok((keys.version > 0).then(|| [address(keys.grantKey), address(keys.revokeKey)]))
     }
 
+    /// The keys that took the place of a relationship's first ones; of version 0 where none did.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn relationship_keys(&self, relationship: &RelationshipId) -> Result<NextKeys, ChainError> {
+        let keys = self.view(Caregate::relationshipKeysCall(B256::from(relationship.0))).await?;
+        Ok(NextKeys {
+            relationship: *relationship,
+            grant_key: address(keys.grantKey),
+            revoke_key: address(keys.revokeKey),
+            version: keys.version,
+        })
+    }
+
+    /// From when on a recovery that waits may be completed, Unix time; none where none waits.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn recovery_ready_at(&self, relationship: &RelationshipId) -> Result<Option<u64>, ChainError> {
+        let waiting = self.view(Caregate::pendingRecoveriesCall(B256::from(relationship.0))).await?;
+        let custody = self.custody_version(relationship).await?;
+        let waits = waiting.digest != B256::ZERO && waiting.custodyVersion == custody;
+        Ok(waits.then_some(waiting.readyAt))
+    }
+
     /// Version of the newest custody of a relationship; 0 for none.
     ///
     /// # Errors

@@ -230,13 +230,17 @@ fn not_older(header: &VerifiedHeader, floor: &HeaderFloor) -> Result<(), BundleR
 }
 
 /// The contract's storage under one verified header.
-struct Storage<'a> {
+pub(super) struct Storage<'a> {
     pool: NodePool<'a>,
     root: [u8; 32],
 }
 
 impl<'a> Storage<'a> {
-    fn of(nodes: &'a [Vec<u8>], header: &VerifiedHeader, contract: &Address) -> Result<Self, BundleRefusal> {
+    pub(super) fn of(
+        nodes: &'a [Vec<u8>],
+        header: &VerifiedHeader,
+        contract: &Address,
+    ) -> Result<Self, BundleRefusal> {
         let refused = BundleRefusal::AccountProof;
         let pool = NodePool::new(nodes).map_err(|source| refused(source.into()))?;
         let account = pool
@@ -248,7 +252,7 @@ impl<'a> Storage<'a> {
     }
 
     /// The word in a slot; zeroes where the proof shows that nothing was ever written.
-    fn word(&self, slot: &Slot) -> Result<Word, ProofError> {
+    pub(super) fn word(&self, slot: &Slot) -> Result<Word, ProofError> {
         let mut word = [0; 32];
         let Some(value) = self.pool.value(&self.root, &keccak256(&[slot]))? else { return Ok(word) };
         let mut items = Items::new(value);

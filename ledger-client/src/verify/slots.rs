@@ -22,6 +22,7 @@ const CONSENTS: u8 = 2;
 const BINDINGS: u8 = 3;
 const EMERGENCIES: u8 = 4;
 const RELATIONSHIP_KEYS: u8 = 5;
+const AUDIT_LOGS: u8 = 8;
 
 fn padded(address: &[u8; 20]) -> Slot {
     let mut word = [0; 32];
@@ -66,6 +67,13 @@ pub fn consent(relationship: &RelationshipId) -> [Slot; 2] {
 #[must_use]
 pub fn relationship_keys(relationship: &RelationshipId) -> [Slot; 2] {
     let first = value_at(RELATIONSHIP_KEYS, &relationship.0);
+    [first, further(&first, 1)]
+}
+
+/// `auditLogs[key's address]`: root of the newest batch; its last entry and the number of batches.
+#[must_use]
+pub fn audit_log(log: &Address) -> [Slot; 2] {
+    let first = value_at(AUDIT_LOGS, &padded(&log.0));
     [first, further(&first, 1)]
 }
 

@@ -73,6 +73,12 @@ pub fn relationship_keys(grant_key: &[u8; 20], revoke_key: &[u8; 20], version: u
     [first.word, Packer::new().put(revoke_key).word]
 }
 
+/// `last` and `anchors` of an audit log, from its second word.
+#[must_use]
+pub fn audit_log(second: &Word) -> (u64, u64) {
+    (number_at(second, 0), number_at(second, 8))
+}
+
 /// The `version` of a relationship's keys, from their first word: 0 while the first ones hold.
 #[must_use]
 pub fn keys_version(first: &Word) -> u64 {

@@ -6,14 +6,17 @@ mod format;
 
 use caregate_protocol::id::{DeviceId, PatientId, RecipientId};
 use caregate_protocol::policy::{
-    Commitment, DEVICES_MAX, GRANTS_MAX, Grant, Mac, Revocation, SignedBinding, SignedGrant, SignedRevocation,
+    Commitment, DEVICES_MAX, EcdsaSignature, GRANTS_MAX, Grant, Mac, RelationshipId, Revocation,
+    SignedBinding, SignedGrant, SignedRevocation,
 };
 use thiserror::Error;
 
 pub use format::WalletFormatError;
 
 use super::{KeyError, PatientSeed, RelationshipKeys};
-use crate::verify::{Address, Domain, EnrolledDevice, EnrolledPatient, LABEL_BYTES_MAX, slots};
+use crate::verify::{
+    Address, Domain, EnrolledDevice, EnrolledPatient, EnrolledRelationship, LABEL_BYTES_MAX, NextKeys, slots,
+};
 
 /// Most gateways of one patient: homes and the clinics where they stayed.
 pub const HOMES_MAX: usize = 64;
@@ -42,6 +45,10 @@ pub struct Relationship {
     pub granted: u64,
     /// Highest version that was revoked; 0 for none.
     pub revoked: u64,
+    /// How often its keys were replaced, as far as the wallet knows.
+    pub rotated: u64,
+    /// Its first keys, grant and revoke-only, where they are of another wallet, in whose place custodians put this one.
+    pub first: Option<(Address, Address)>,
 }
 
 /// One device at a home.
@@ -89,6 +96,12 @@ pub enum WalletError {
     /// No ledger was set.
     #[error("the wallet knows no ledger yet")]
     NoLedger,
+    /// The ledger has keys of this relationship that are not this wallet's.
+    #[error("the keys of `{0}` were replaced by keys of another wallet")]
+    OtherKeys(String),
+    /// Custodians have not put this wallet's keys in place yet.
+    #[error("the ledger has not put this wallet's keys in place for `{0}` yet")]
+    NotYet(String),
     /// No relationship has this label.
     #[error("no relationship is called `{0}`")]
     NoRelationship(String),
@@ -185,13 +198,116 @@ impl Wallet {
         found.ok_or_else(|| WalletError::NoRelationship(label.to_owned()))
     }
 
-    /// The keys of a relationship.
+    /// The first keys of a relationship, after which it is named; of one that was recovered those that came first in this wallet.
     ///
     /// # Errors
     /// [`WalletError`].
     pub fn keys(&self, label: &str) -> Result<RelationshipKeys, WalletError> {
-        let Relationship { grantee, number, .. } = self.relationship(label)?;
-        Ok(self.seed.relationship_keys(grantee, *number)?)
+        let known = self.relationship(label)?;
+        match known.first {
+            None => Ok(self.seed.relationship_keys(&known.grantee, known.number)?),
+            Some(_) => self.current_keys(label),
+        }
+    }
+
+    /// The keys of a relationship by now, which grant and hand on. Revocations are signed with [`Self::keys`]: the first ones may revoke for
+    /// good, also at a gateway that has heard of no others.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub fn current_keys(&self, label: &str) -> Result<RelationshipKeys, WalletError> {
+        let Relationship { grantee, number, rotated, .. } = self.relationship(label)?;
+        Ok(match rotated {
+            0 => self.seed.relationship_keys(grantee, *number)?,
+            version => self.seed.next_relationship_keys(grantee, *number, *version)?,
+        })
+    }
+
+    /// A relationship's name.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub fn name(&self, label: &str) -> Result<RelationshipId, WalletError> {
+        Ok(match self.relationship(label)?.first {
+            Some((grant_key, revoke_key)) => slots::relationship(&grant_key, &revoke_key),
+            None => self.keys(label)?.relationship(),
+        })
+    }
+
+    /// The keys that come next in a relationship.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub fn next_keys(&self, label: &str) -> Result<NextKeys, WalletError> {
+        let Relationship { grantee, number, rotated, .. } = self.relationship(label)?;
+        let version =
+            rotated.checked_add(1).ok_or(WalletError::NoVersion("the keys can't be replaced any more"))?;
+        let keys = self.seed.next_relationship_keys(grantee, *number, version)?;
+        let (grant_key, revoke_key) = (keys.grant.address(), keys.revoke.address());
+        Ok(NextKeys { relationship: self.name(label)?, grant_key, revoke_key, version })
+    }
+
+    /// Signs that the next keys of a relationship take the place of those by now.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub fn sign_rotation(&self, label: &str) -> Result<(NextKeys, EcdsaSignature), WalletError> {
+        let (domain, next) = (self.ledger()?.domain, self.next_keys(label)?);
+        Ok((next, self.current_keys(label)?.grant.sign_rotation(&next, &domain)))
+    }
+
+    /// Signs who may recover a relationship, by their commitment.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub fn sign_custody(
+        &self,
+        label: &str,
+        custodians: &[u8; 32],
+        version: u64,
+    ) -> Result<EcdsaSignature, WalletError> {
+        let (domain, name) = (self.ledger()?.domain, self.name(label)?);
+        Ok(self.current_keys(label)?.grant.sign_custody(&name, custodians, version, &domain))
+    }
+
+    /// Notes how often the ledger says that keys were replaced, and by which grant key: it must be this wallet's.
+    ///
+    /// # Errors
+    /// [`WalletError::OtherKeys`] where it is another's, [`WalletError::NotYet`] where custodians' word is not in force yet; then nothing is
+    /// noted.
+    pub fn note_keys(&mut self, label: &str, version: u64, grant_key: &Address) -> Result<(), WalletError> {
+        let Relationship { grantee, number, rotated, first, .. } = self.relationship(label)?;
+        if first.is_some() && version < *rotated {
+            return Err(WalletError::NotYet(label.to_owned()));
+        }
+        if version > 0 {
+            let keys = self.seed.next_relationship_keys(grantee, *number, version)?;
+            if keys.grant.address() != *grant_key {
+                return Err(WalletError::OtherKeys(label.to_owned()));
+            }
+        }
+        self.relationship_mut(label)?.rotated = version;
+        Ok(())
+    }
+
+    /// Takes up a relationship of another wallet, in whose place custodians put this one: its keys will be those of `version`.
+    ///
+    /// # Errors
+    /// [`WalletError`], as for [`Self::add_relationship`].
+    pub fn recover_relationship(
+        &mut self,
+        label: &str,
+        grantee: RecipientId,
+        first: (Address, Address),
+        version: u64,
+    ) -> Result<(), WalletError> {
+        if version == 0 {
+            return Err(WalletError::NoVersion("the first keys can't be recovered ones"));
+        }
+        self.add_relationship(label, grantee)?;
+        let known = self.relationship_mut(label)?;
+        (known.first, known.rotated) = (Some(first), version);
+        Ok(())
     }
 
     /// Begins a relationship. The first with a domain has number 0, the next 1, and so on.
@@ -219,6 +335,8 @@ impl Wallet {
             number,
             granted: 0,
             revoked: 0,
+            rotated: 0,
+            first: None,
         });
         Ok(&self.relationships[self.relationships.len() - 1])
     }
@@ -242,7 +360,8 @@ impl Wallet {
         if terms.classes == 0 || terms.purposes == 0 || terms.from >= terms.until {
             return Err(WalletError::EmptyGrant);
         }
-        let (domain, keys) = (self.ledger()?.domain, self.keys(label)?);
+        let (domain, keys) = (self.ledger()?.domain, self.current_keys(label)?);
+        let name = self.name(label)?;
         let relationship = self.relationship_mut(label)?;
         let version = relationship
             .granted
@@ -251,7 +370,7 @@ impl Wallet {
             .ok_or(WalletError::NoVersion("the relationship was revoked for good"))?;
         relationship.granted = version;
         let grant = Grant {
-            relationship: keys.relationship(),
+            relationship: name,
             grantee: relationship.grantee,
             classes: terms.classes,
             purposes: terms.purposes,
@@ -285,8 +404,9 @@ impl Wallet {
 
     fn sign_revocation_up_to(&mut self, label: &str, version: u64) -> Result<SignedRevocation, WalletError> {
         let (domain, keys) = (self.ledger()?.domain, self.keys(label)?);
+        let name = self.name(label)?;
         self.relationship_mut(label)?.revoked = version;
-        let revocation = Revocation { relationship: keys.relationship(), version };
+        let revocation = Revocation { relationship: name, version };
         Ok(keys.grant.sign_revocation(&revocation, &domain))
     }
 
@@ -399,8 +519,11 @@ impl Wallet {
         let relationships = self
             .relationships
             .iter()
-            .map(|known| {
-                Ok(self.seed.relationship_keys(&known.grantee, known.number)?.enrolled(&known.label))
+            .map(|known| match known.first {
+                Some((grant_key, revoke_key)) => {
+                    Ok(EnrolledRelationship { label: known.label.clone(), grant_key, revoke_key })
+                }
+                None => Ok(self.seed.relationship_keys(&known.grantee, known.number)?.enrolled(&known.label)),
             })
             .collect::<Result<_, KeyError>>()?;
         let devices = home.devices.iter().map(|known| self.enrolled_device(gateway, &known.device));

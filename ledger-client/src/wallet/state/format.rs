@@ -3,7 +3,9 @@
 //! ```text
 //! wallet       [1, seed(32), ledger or null, [relationship, …], [home, …]]                 CBOR, inside the keystore
 //! ledger       [chain id, contract(20), [validator(20), …]]
-//! relationship [label, grantee(20), number, granted, revoked]
+//! relationship [label, grantee(20), number, granted, revoked]                         with its first keys
+//!              [label, grantee(20), number, granted, revoked, rotated, first or null] after them; rotated ≥ 1
+//! first        grant key(20) ‖ revoke key(20)                                          of another wallet
 //! home         [gateway, patient(16), emergency, [device, …]]
 //! device       [id, mac(6), version, bound]
 //! ```
@@ -41,7 +43,7 @@ impl Wallet {
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         // Room for all of it from the start: a vector that grows leaves its old memory behind.
         let devices: usize = self.homes.iter().map(|home| home.devices.len()).sum();
-        let room = 4096 + 160 * self.relationships.len() + 160 * self.homes.len() + 128 * devices;
+        let room = 4096 + 224 * self.relationships.len() + 160 * self.homes.len() + 128 * devices;
         let mut bytes = Zeroizing::new(Vec::with_capacity(room));
         // Writing to memory can't fail.
         drop(self.put(&mut Encoder::new(&mut *bytes)));
@@ -63,8 +65,16 @@ impl Wallet {
             }
         }
         out.array(self.relationships.len() as u64)?;
-        for Relationship { label, grantee, number, granted, revoked } in &self.relationships {
-            out.array(5)?.str(label)?.bytes(&grantee.0)?.u32(*number)?.u64(*granted)?.u64(*revoked)?;
+        for Relationship { label, grantee, number, granted, revoked, rotated, first } in &self.relationships {
+            out.array(if *rotated == 0 { 5 } else { 7 })?;
+            out.str(label)?.bytes(&grantee.0)?.u32(*number)?.u64(*granted)?.u64(*revoked)?;
+            if *rotated > 0 {
+                out.u64(*rotated)?;
+                match first {
+                    None => out.null()?,
+                    Some((grant, revoke)) => out.bytes([grant.0, revoke.0].as_flattened())?,
+                };
+            }
         }
         out.array(self.homes.len() as u64)?;
         for Home { gateway, patient, emergency, devices } in &self.homes {
@@ -112,14 +122,39 @@ fn take_ledger(cursor: &mut Cursor<'_>) -> Result<Ledger, CborError> {
 }
 
 fn take_relationship(cursor: &mut Cursor<'_>) -> Result<Relationship, CborError> {
-    cursor.array_of("relationship", 5)?;
-    Ok(Relationship {
+    let elements = cursor.item("relationship", |decoder| match decoder.array()? {
+        Some(elements @ (5 | 7)) => Ok(elements),
+        _ => Err(minicbor::decode::Error::message("must have 5 or 7 elements")),
+    })?;
+    let mut relationship = Relationship {
         label: cursor.text("relationship.label", LABEL_BYTES_MAX)?.to_owned(),
         grantee: RecipientId(cursor.fixed("relationship.grantee")?),
         number: cursor.u32("relationship.number")?,
         granted: cursor.u64("relationship.granted")?,
         revoked: cursor.u64("relationship.revoked")?,
-    })
+        rotated: 0,
+        first: None,
+    };
+    if elements == 7 {
+        relationship.rotated = cursor.item("relationship.rotated", |decoder| match decoder.u64()? {
+            0 => Err(minicbor::decode::Error::message("must be at least 1")),
+            rotated => Ok(rotated),
+        })?;
+        relationship.first = take_first(cursor)?;
+    }
+    Ok(relationship)
+}
+
+fn take_first(cursor: &mut Cursor<'_>) -> Result<Option<(Address, Address)>, CborError> {
+    if cursor.item("relationship.first", |decoder| decoder.datatype())? == Type::Null {
+        cursor.item("relationship.first", Decoder::null)?;
+        return Ok(None);
+    }
+    let both: [u8; 40] = cursor.fixed("relationship.first")?;
+    let (mut grant, mut revoke) = ([0; 20], [0; 20]);
+    grant.copy_from_slice(&both[..20]);
+    revoke.copy_from_slice(&both[20..]);
+    Ok(Some((Address(grant), Address(revoke))))
 }
 
 fn take_home(cursor: &mut Cursor<'_>) -> Result<Home, CborError> {

@@ -82,6 +82,56 @@ fn a_second_relationship_with_a_domain_shares_nothing_with_the_first() {
 }
 
 #[test]
+fn rotated_keys_grant_and_the_first_ones_revoke() {
+    let mut wallet = wallet();
+    let (name, first) = (wallet.name("City").unwrap(), wallet.keys("City").unwrap());
+    let (next, signature) = wallet.sign_rotation("City").unwrap();
+    assert_eq!((next.relationship, next.version), (name, 1));
+    assert_eq!(signer(&next.rotation_digest(&DOMAIN), &signature), Ok(first.grant.address()));
+    let stranger = Address([7; 20]);
+    assert_eq!(wallet.note_keys("City", 1, &stranger), Err(WalletError::OtherKeys("City".into())));
+    wallet.note_keys("City", 1, &next.grant_key).unwrap();
+    assert_eq!(wallet.name("City").unwrap(), name);
+    let granted = wallet.sign_grant("City", &TERMS).unwrap();
+    assert_eq!(granted.grant.relationship, name);
+    assert_eq!(signer(&grant_digest(&granted.grant, &DOMAIN), &granted.signature), Ok(next.grant_key));
+    let revoked = wallet.sign_revocation("City").unwrap();
+    let digest = revocation_digest(&revoked.revocation, &DOMAIN);
+    assert_eq!(signer(&digest, &revoked.signature), Ok(first.grant.address()));
+    assert_eq!(wallet.next_keys("City").unwrap().version, 2);
+    assert_ne!(wallet.next_keys("City").unwrap().grant_key, next.grant_key);
+    assert_eq!(wallet.enrolled("gateway-1").unwrap().relationships[0].grant_key, first.grant.address());
+}
+
+#[test]
+fn a_recovered_relationship_keeps_its_name_and_has_another_seeds_keys() {
+    let lost = wallet();
+    let (name, first) = (lost.name("City").unwrap(), lost.keys("City").unwrap());
+    let mut wallet = Wallet::new(PatientSeed::generate());
+    wallet.ledger = Some(Ledger { domain: DOMAIN, validators: Vec::new() });
+    let addresses = (first.grant.address(), first.revoke.address());
+    let zero = wallet.recover_relationship("City", HOSPITAL, addresses, 0);
+    assert!(matches!(zero, Err(WalletError::NoVersion(_))));
+    wallet.recover_relationship("City", HOSPITAL, addresses, 3).unwrap();
+    assert_eq!(wallet.name("City").unwrap(), name);
+    assert_eq!(wallet.note_keys("City", 2, &addresses.0), Err(WalletError::NotYet("City".into())));
+    let keys = wallet.current_keys("City").unwrap();
+    assert_eq!(wallet.note_keys("City", 3, &keys.grant.address()), Ok(()));
+    let granted = wallet.sign_grant("City", &TERMS).unwrap();
+    assert_eq!(granted.grant.relationship, name);
+    let revoked = wallet.sign_revocation("City").unwrap();
+    let digest = revocation_digest(&revoked.revocation, &DOMAIN);
+    assert_eq!(signer(&digest, &revoked.signature), Ok(keys.grant.address()));
+    wallet.add_device("gateway-1", &ecg(), MAC).unwrap();
+    let enrolled = wallet.enrolled("gateway-1").unwrap();
+    assert_eq!(enrolled.relationships[0], first.enrolled("City"), "gateways go on with what they pinned");
+    let custody = wallet.sign_custody("City", &[9; 32], 2).unwrap();
+    let digest = crate::verify::custody_digest(&name, &[9; 32], 2, &DOMAIN);
+    assert_eq!(signer(&digest, &custody), Ok(keys.grant.address()));
+    assert!(same(&Wallet::decode(&wallet.encode()).unwrap(), &wallet));
+}
+
+#[test]
 fn devices_are_bound_by_the_home_key_under_a_salted_commitment() {
     let mut wallet = wallet();
     let commitment = wallet.enrolled_device("gateway-1", &ecg()).unwrap().commitment();
@@ -145,7 +195,11 @@ fn a_wallet_is_read_as_it_was_written() {
     let mut full = wallet();
     full.sign_grant("City", &TERMS).unwrap();
     full.sign_binding("gateway-1", &ecg(), true).unwrap();
-    for wallet in [full, Wallet::new(PatientSeed::generate())] {
+    let mut rotated = wallet();
+    let next = rotated.next_keys("City").unwrap();
+    rotated.note_keys("City", 1, &next.grant_key).unwrap();
+    rotated.recover_relationship("Lost", HOSPITAL, (Address([1; 20]), Address([2; 20])), 5).unwrap();
+    for wallet in [full, rotated, Wallet::new(PatientSeed::generate())] {
         let bytes = wallet.encode();
         assert!(same(&Wallet::decode(&bytes).unwrap(), &wallet));
         for len in 0..bytes.len() {

@@ -174,7 +174,7 @@ fn break_glass(system: &mut System<'_>, pages: &mut Pages, seen: &mut Seen) -> a
     let chain_id = ledger.chain_id.to_string();
     let trail = system.ctl(&program).call(
         Some(Place::Operator),
-        &["audit", "--rpc", &ledger.rpc, "--chain-id", &chain_id, "--contract", &ledger.contract],
+        &["audit", "events", "--rpc", &ledger.rpc, "--chain-id", &chain_id, "--contract", &ledger.contract],
     )?;
     if !trail.stdout.to_lowercase().contains("emergency") {
         bail!("the ledger's audit trail shows no emergency: {}", trail.stdout);

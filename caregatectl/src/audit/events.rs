@@ -1,4 +1,4 @@
-//! `caregatectl audit`: what the ledger's events say, for a person.
+//! `audit events`: what the ledger's events say, for a person.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const FOLLOW_POLL: Duration = Duration::from_millis(500);
 /// The ledger names nobody: relationships, devices and pseudonyms are random. What is shown is what the node says; gateways verify.
 /// With --json each event is one line; the last line says up to which block was read.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     ledger: LedgerArgs,
     /// First block
@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     follow: bool,
 }
 
-pub(crate) async fn run(arguments: Arguments, as_json: bool) -> Outcome {
+pub(super) async fn run(arguments: Arguments, as_json: bool) -> Outcome {
     let chain = arguments.ledger.connect().await?;
     let mut next = arguments.from_block;
     let mut shown: u64 = 0;

@@ -1,0 +1,125 @@
+//! `audit verify`: whether logs are whole, as they were anchored, and agree with each other. Offline.
+
+use std::path::PathBuf;
+
+use caregate_protocol::audit::verify::{self, Disagreement, Fault, Log};
+use caregate_protocol::id::RecipientId;
+use clap::Args;
+use ledger_client::verify::Address;
+use serde_json::{Value, json};
+
+use super::anchors::AnchorFile;
+use super::read_log;
+use crate::args::{hex0x, utc};
+use crate::files::read_json;
+use crate::outcome::{Done, Failure, Outcome};
+
+/// Largest file of anchors: some 100,000 batches.
+const ANCHORS_BYTES_MAX: u64 = 64 << 20;
+
+/// Check that an audit log is whole and as it was anchored, without the ledger; names the first bad entry
+///
+/// Each entry is chained to the one before; the Merkle root of each batch must be the anchored one, and anchors must follow each other
+/// without a gap. With --core-log, --gateway-log and --recipient the feed's log (--log) is held against what the core delivered and the
+/// gateways wrapped. Exit status 4 where something is wrong.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The log's files, oldest first; repeated
+    #[arg(long, value_name = "FILE", required = true)]
+    log: Vec<PathBuf>,
+    /// Its anchors, as `audit anchors` wrote them; without it only the chain is checked
+    #[arg(long, value_name = "FILE")]
+    anchors: Option<PathBuf>,
+    /// The address of the log's key, as it is known from elsewhere; the anchors must be this log's
+    #[arg(long, value_name = "ADDRESS", requires = "anchors")]
+    log_key: Option<Address>,
+    /// Who seals the ledger's blocks: the file's proof must show that the ledger has these anchors; several with commas or repeated.
+    /// Without it they are the log's key's word alone
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', requires = "anchors")]
+    validator: Vec<Address>,
+    /// The domain whose feed's log this is
+    #[arg(long, value_name = "ADDRESS", requires = "core_log")]
+    recipient: Option<RecipientId>,
+    /// The core's log: its files, oldest first; repeated
+    #[arg(long, value_name = "FILE", requires = "recipient")]
+    core_log: Vec<PathBuf>,
+    /// A gateway's log, one file each; repeated
+    #[arg(long, value_name = "FILE", requires = "core_log")]
+    gateway_log: Vec<PathBuf>,
+}
+
+/// What is wrong with a log.
+pub(super) fn faulty(fault: &Fault, whose: &str) -> Failure {
+    let object = json!({ "fault": fault.reason(), "entry": fault.entry(), "log": whose });
+    Failure::Faulty { text: format!("{whose}: {fault}"), object }
+}
+
+fn disagreement(found: &Disagreement) -> Failure {
+    let (whose, entry) = found.entry();
+    let object = json!({ "fault": found.reason(), "entry": entry, "log": whose });
+    Failure::Faulty { text: found.to_string(), object }
+}
+
+/// The batches that are anchored, and the time at which the ledger was proven to have them.
+fn anchored(arguments: &Arguments) -> Result<(Vec<verify::Batch>, Option<u64>), Failure> {
+    match &arguments.anchors {
+        None => Ok((Vec::new(), None)),
+        Some(path) => {
+            let file: AnchorFile = read_json(path, ANCHORS_BYTES_MAX)?;
+            if let Some(key) = arguments.log_key
+                && file.log() != key
+            {
+                let text =
+                    format!("the anchors are of log {}, not of {}", hex0x(&file.log().0), hex0x(&key.0));
+                return Err(Failure::Faulty { text, object: json!({ "fault": "another_log" }) });
+            }
+            let batches = file.batches()?;
+            let proven =
+                if arguments.validator.is_empty() { None } else { Some(file.prove(&arguments.validator)?) };
+            Ok((batches, proven))
+        }
+    }
+}
+
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let (batches, proven) = anchored(arguments)?;
+    let log = verify::log(&read_log(&arguments.log)?, &batches).map_err(|fault| faulty(&fault, "log"))?;
+    let mut object = json!({
+        "entries": log.head.n, "anchored": log.anchored, "not_anchored": log.head.n - log.anchored,
+        "anchors": batches.len(), "head": log.head.hash, "on_ledger_at": proven.map(utc),
+    });
+    let mut text = format!(
+        "{} entries are whole; {} of them are anchored in {} batches",
+        log.head.n,
+        log.anchored,
+        batches.len()
+    );
+    if let Some(at) = proven {
+        text += &format!(", as the ledger's header of {} proves", utc(at));
+    }
+    if let Some(recipient) = arguments.recipient {
+        let until_ms = compare(arguments, recipient, &log)?;
+        let until = u64::try_from(until_ms.div_euclid(1000)).map(utc).ok();
+        object["compared_until"] = until.clone().map_or(Value::Null, Value::from);
+        text += &match until {
+            Some(until) => format!("; up to {until} they agree with the other logs"),
+            None => "; the logs have nothing in common yet".to_owned(),
+        };
+    }
+    Ok(Done::new(text, object))
+}
+
+/// Up to which time they agree.
+fn compare(arguments: &Arguments, recipient: RecipientId, feed: &Log) -> Result<i64, Failure> {
+    let whole = |files: &[PathBuf], whose: &str| {
+        verify::log(&read_log(files)?, &[]).map_err(|fault| faulty(&fault, whose))
+    };
+    let core = whole(&arguments.core_log, "core")?;
+    let gateways: Vec<Log> = arguments
+        .gateway_log
+        .iter()
+        .map(|file| whole(std::slice::from_ref(file), "gateway"))
+        .collect::<Result<_, Failure>>()?;
+    let gateways: Vec<_> = gateways.iter().map(|log| log.lines.as_slice()).collect();
+    verify::agree(recipient, &feed.lines, &core.lines, &gateways).map_err(|found| disagreement(&found))
+}

@@ -1,0 +1,186 @@
+//! Consent (R4 §6.2): a grant as FHIR, and the terms of a grant out of FHIR. Whatever a grant can't express is refused.
+
+use caregate_protocol::id::{DataClass, RecipientId};
+use caregate_protocol::policy::{Grant, Purpose, RelationshipId, class_bit};
+use ledger_client::wallet::Terms;
+use serde_json::{Value, json};
+
+use super::strict::{Element, Refusal};
+use super::{
+    ACT_REASON, DATA_CLASS, DOMAIN, GRANT_VERSION, RELATIONSHIP, STALE_BOUND, coding, concept, identified,
+    instant,
+};
+use crate::args::address;
+
+const SCOPE: (&str, &str) = ("http://terminology.hl7.org/CodeSystem/consentscope", "patient-privacy");
+/// Patient Consent.
+const CATEGORY: (&str, &str) = ("http://loinc.org", "59284-0");
+/// Nothing is shared but what is said here.
+const POLICY_RULE: (&str, &str) = ("http://terminology.hl7.org/CodeSystem/v3-ActCode", "OPTIN");
+/// Information recipient.
+const ROLE: (&str, &str) = ("http://terminology.hl7.org/CodeSystem/v3-ParticipationType", "IRCP");
+const ACTION: (&str, &str) = ("http://terminology.hl7.org/CodeSystem/consentaction", "access");
+/// HL7's word for each purpose.
+const PURPOSES: [(Purpose, &str); 3] =
+    [(Purpose::Treatment, "TREAT"), (Purpose::Research, "HRESCH"), (Purpose::PatientRequest, "PATRQT")];
+
+/// A grant as a Consent; `is_active` unless it was revoked or is over.
+///
+/// # Errors
+/// Where a time is beyond the year 9999.
+pub(crate) fn of_grant(grant: &Grant, is_active: bool) -> Result<Value, Refusal> {
+    let time = |name: &str, seconds: u64| {
+        instant(seconds).ok_or_else(|| Refusal {
+            path: format!("Consent.provision.period.{name}"),
+            why: format!("{seconds} s is beyond the year 9999"),
+        })
+    };
+    let classes: Vec<_> = DataClass::ALL
+        .into_iter()
+        .filter(|class| grant.classes & class_bit(*class) != 0)
+        .map(|class| coding(DATA_CLASS, class.as_str()))
+        .collect();
+    let purposes: Vec<_> = PURPOSES
+        .iter()
+        .filter(|(purpose, _)| grant.purposes & purpose.bit() != 0)
+        .map(|(_, code)| coding(ACT_REASON, code))
+        .collect();
+    let relationship = grant.relationship.to_string();
+    Ok(json!({
+        "resourceType": "Consent",
+        "id": hex::encode(grant.relationship.0),
+        "identifier": [{ "system": GRANT_VERSION, "value": grant.version.to_string() }],
+        "status": if is_active { "active" } else { "inactive" },
+        "scope": concept(SCOPE.0, SCOPE.1),
+        "category": [concept(CATEGORY.0, CATEGORY.1)],
+        "patient": identified(RELATIONSHIP, relationship),
+        "policyRule": concept(POLICY_RULE.0, POLICY_RULE.1),
+        "provision": {
+            "extension": [{ "url": STALE_BOUND, "valueUnsignedInt": grant.stale_bound_s }],
+            "type": "permit",
+            "period": { "start": time("start", grant.from)?, "end": time("end", grant.until)? },
+            "actor": [{
+                "role": concept(ROLE.0, ROLE.1),
+                "reference": identified(DOMAIN, address(&grant.grantee)),
+            }],
+            "action": [concept(ACTION.0, ACTION.1)],
+            "purpose": purposes,
+            "class": classes,
+        },
+    }))
+}
+
+/// The terms that a Consent asks for in this relationship; `stale_bound_s` where it says nothing of that.
+///
+/// # Errors
+/// [`Refusal`] with the FHIRPath of what a grant of this relationship can't express.
+pub(crate) fn terms(
+    consent: &Value,
+    relationship: &RelationshipId,
+    grantee: &RecipientId,
+    stale_bound_s: u32,
+) -> Result<Terms, Refusal> {
+    let consent = Element::root("Consent", consent);
+    consent.only(&[
+        "resourceType",
+        "id",
+        "meta",
+        "identifier",
+        "status",
+        "scope",
+        "category",
+        "patient",
+        "policyRule",
+        "provision",
+    ])?;
+    let kind = consent.need("resourceType", "must be there")?;
+    if kind.text()? != "Consent" {
+        return Err(kind.refuse("must be Consent"));
+    }
+    if let Some(meta) = consent.child("meta")? {
+        meta.only(&["versionId", "lastUpdated", "source"])?;
+    }
+    if consent.child("identifier")?.is_some() {
+        consent.only_one("identifier", "must not be empty")?.identifier(GRANT_VERSION)?;
+    }
+    let status = consent.need("status", "must be there")?;
+    if status.text()? != "active" {
+        return Err(status.refuse("must be active: what is not, is not granted"));
+    }
+    consent.need("scope", "must be there")?.concept(SCOPE.0, SCOPE.1)?;
+    consent.only_one("category", "must be there")?.concept(CATEGORY.0, CATEGORY.1)?;
+    consent.need("policyRule", "must be there")?.concept(POLICY_RULE.0, POLICY_RULE.1)?;
+    if let Some(patient) = consent.child("patient")? {
+        let (value, named) = patient.identified(RELATIONSHIP)?;
+        if named.parse() != Ok(*relationship) {
+            return Err(value.refuse("is another relationship than the label's"));
+        }
+    }
+    provision(&consent.need("provision", "must say what is granted")?, grantee, stale_bound_s)
+}
+
+fn provision(provision: &Element<'_>, grantee: &RecipientId, default: u32) -> Result<Terms, Refusal> {
+    provision.only(&["extension", "type", "period", "actor", "action", "purpose", "class"])?;
+    // Absent it is a permit under OPTIN in some readings and not in others.
+    let kind = provision.need("type", "must be permit")?;
+    if kind.text()? != "permit" {
+        return Err(kind.refuse("must be permit: a grant denies nothing, what it does not permit is denied"));
+    }
+    let period = provision.need("period", "must be there: every grant ends")?;
+    period.only(&["start", "end"])?;
+    let from = period.need("start", "must be there")?.seconds()?;
+    let end = period.need("end", "must be there: every grant ends")?;
+    let until = end.seconds()?;
+    if until <= from {
+        return Err(end.refuse("must be after the start"));
+    }
+    let actor = provision.only_one("actor", "must name the recipient")?;
+    actor.only(&["role", "reference"])?;
+    actor.need("role", "must be there")?.concept(ROLE.0, ROLE.1)?;
+    let (named, domain) = actor.need("reference", "must be there")?.identified(DOMAIN)?;
+    if domain.parse() != Ok(*grantee) {
+        return Err(named.refuse("is another domain than the relationship's"));
+    }
+    provision.only_one("action", "must be access")?.concept(ACTION.0, ACTION.1)?;
+    let stale_bound_s = stale_bound(provision)?.unwrap_or(default);
+    Ok(Terms { classes: classes(provision)?, purposes: purposes(provision)?, from, until, stale_bound_s })
+}
+
+fn stale_bound(provision: &Element<'_>) -> Result<Option<u32>, Refusal> {
+    if provision.child("extension")?.is_none() {
+        return Ok(None);
+    }
+    let extension = provision.only_one("extension", "must not be empty")?;
+    extension.only(&["url", "valueUnsignedInt"])?;
+    let url = extension.need("url", "must be there")?;
+    if url.text()? != STALE_BOUND {
+        return Err(url.refuse("is not an extension that a grant can express"));
+    }
+    let value = extension.need("valueUnsignedInt", "must be there")?;
+    u32::try_from(value.number()?).map(Some).map_err(|_range| value.refuse("is too great"))
+}
+
+fn classes(provision: &Element<'_>) -> Result<u32, Refusal> {
+    provision.list("class", "must be there: a grant names its classes")?.iter().try_fold(0, |mask, coding| {
+        let code = coding.code(DATA_CLASS)?;
+        let class = DataClass::ALL.into_iter().find(|class| class.as_str() == code);
+        let class = class.ok_or_else(|| coding.at_code("is no data class"))?;
+        Ok(mask | class_bit(class))
+    })
+}
+
+fn purposes(provision: &Element<'_>) -> Result<u32, Refusal> {
+    provision.list("purpose", "must be there: a grant names its purposes")?.iter().try_fold(
+        0,
+        |mask, coding| {
+            let code = coding.code(ACT_REASON)?;
+            let purpose = PURPOSES.iter().find(|(_, known)| *known == code);
+            let (purpose, _) =
+                purpose.ok_or_else(|| coding.at_code("is no purpose that a grant can name"))?;
+            Ok(mask | purpose.bit())
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+use proptest::prelude::*;
+
+use super::merkle;
+use super::verify::{Batch, Disagreement, Fault, SLACK_MS, agree, log};
+use super::*;
+use crate::id::{DataClass, PatientId, RecipientId};
+use crate::policy::Pseudonym;
+
+const PATIENT: PatientId = PatientId([1; 16]);
+const HOSPITAL: RecipientId = RecipientId([5; 20]);
+
+fn entry(n: i64) -> Entry {
+    Entry { at_ms: n, what: What::Login { user: format!("nurse-{n}") } }
+}
+
+fn whole(count: i64) -> Vec<Vec<u8>> {
+    let (mut head, mut lines) = (Head::default(), Vec::new());
+    for n in 1..=count {
+        let mut line = Vec::new();
+        head.append(&entry(n), &mut line).unwrap();
+        lines.push(line);
+    }
+    lines
+}
+
+fn batches(lines: &[Vec<u8>], size: usize) -> Vec<Batch> {
+    let mut first = 1;
+    let batch = |chunk: &[Vec<u8>]| {
+        let leaves = chunk.iter().map(|line| leaf_hash(&line[..line.len() - 1]));
+        let (from, last) = (first, first + chunk.len() as u64 - 1);
+        first = last + 1;
+        Batch { first: from, last, root: merkle::root(leaves).unwrap() }
+    };
+    lines.chunks(size).map(batch).collect()
+}
+
+fn check(lines: &[Vec<u8>], batches: &[Batch]) -> Result<(u64, u64), Fault> {
+    log(&lines.concat(), batches).map(|log| (log.head.n, log.anchored))
+}
+
+/// An entry is changed and everything behind it written anew, as who holds the file could.
+fn rewritten(from: usize) -> Vec<Vec<u8>> {
+    let mut lines = whole(9);
+    let mut head = Head { n: from as u64, hash: leaf_hash(&lines[from - 1][..lines[from - 1].len() - 1]) };
+    for (at, line) in lines.iter_mut().enumerate().skip(from) {
+        let forged = || Entry { at_ms: 0, what: What::Login { user: "nobody".into() } };
+        let written = if at == from { forged() } else { entry(i64::try_from(at).unwrap() + 1) };
+        line.clear();
+        head.append(&written, line).unwrap();
+    }
+    lines
+}
+
+#[test]
+fn a_whole_log_is_whole_with_and_without_anchors() {
+    let lines = whole(9);
+    assert_eq!(check(&lines, &[]), Ok((9, 0)));
+    assert_eq!(check(&lines, &batches(&lines, 4)), Ok((9, 9)));
+    assert_eq!(check(&lines, &batches(&lines, 4)[..2]), Ok((9, 8)));
+    assert_eq!(check(&[], &[]), Ok((0, 0)));
+}
+
+#[test]
+fn an_altered_entry_is_named() {
+    let (good, anchors) = (whole(9), batches(&whole(9), 4));
+    for at in 0..8 {
+        let mut lines = good.clone();
+        let changed = String::from_utf8(lines[at].clone()).unwrap().replace("nurse", "nobody");
+        lines[at] = changed.into_bytes();
+        let n = at as u64 + 1;
+        assert_eq!(check(&lines, &[]), Err(Fault::Altered { n }), "without anchors");
+        let found = check(&lines, &anchors).unwrap_err();
+        // Of the last entry of a batch its anchor speaks first.
+        assert!(
+            found == Fault::Altered { n } || matches!(found, Fault::Root { last, .. } if last == n),
+            "{found}"
+        );
+    }
+    let mut last = good;
+    last[8] = String::from_utf8(last[8].clone()).unwrap().replace("nurse", "nobody").into_bytes();
+    assert_eq!(check(&last, &anchors), Err(Fault::Root { first: 9, last: 9 }));
+}
+
+#[test]
+fn an_entry_whose_link_was_altered_is_named_and_not_the_one_before() {
+    let mut lines = whole(9);
+    let text = String::from_utf8(lines[4].clone()).unwrap();
+    let line = Line::decode(text.trim_end().as_bytes()).unwrap();
+    lines[4] = text.replace(&line.prev.to_string(), &"ab".repeat(32)).into_bytes();
+    assert_eq!(check(&lines, &[]), Err(Fault::Altered { n: 5 }));
+}
+
+#[test]
+fn a_dropped_entry_is_named() {
+    let mut lines = whole(9);
+    lines.remove(4);
+    let found = check(&lines, &[]).unwrap_err();
+    assert_eq!((found.entry(), found), (5, Fault::Missing { n: 5, next: 6 }));
+    assert_eq!(check(&whole(9)[2..], &[]), Err(Fault::Missing { n: 1, next: 3 }));
+}
+
+#[test]
+fn reordered_entries_are_named() {
+    let mut lines = whole(9);
+    lines.swap(4, 6);
+    assert_eq!(check(&lines, &[]), Err(Fault::Reordered { n: 5, found: 7 }));
+    let mut twice = whole(9);
+    twice.insert(5, twice[4].clone());
+    assert_eq!(check(&twice, &[]), Err(Fault::Reordered { n: 6, found: 5 }));
+}
+
+#[test]
+fn a_tail_that_was_cut_shows_by_its_anchor() {
+    let lines = whole(9);
+    let anchors = batches(&lines, 4);
+    assert_eq!(check(&lines[..6], &anchors), Err(Fault::CutOff { n: 7, anchored: 9 }));
+    assert_eq!(check(&lines[..6], &anchors[..1]), Ok((6, 4)), "what no anchor covers does not");
+}
+
+#[test]
+fn a_log_that_was_written_anew_is_not_what_was_anchored() {
+    let anchors = batches(&whole(9), 4);
+    let found = check(&rewritten(5), &anchors).unwrap_err();
+    assert_eq!((found.entry(), found.reason()), (5, "root"));
+    assert_eq!(check(&rewritten(5), &[]), Ok((9, 0)), "that is what anchors are for");
+}
+
+#[test]
+fn forged_and_missing_anchors_are_named() {
+    let lines = whole(9);
+    let mut anchors = batches(&lines, 4);
+    anchors[1].root = Hash([9; 32]);
+    assert_eq!(check(&lines, &anchors), Err(Fault::Root { first: 5, last: 8 }));
+    let mut anchors = batches(&lines, 4);
+    anchors.remove(1);
+    assert_eq!(check(&lines, &anchors), Err(Fault::AnchorGap { n: 5, first: 9 }));
+    anchors.remove(0);
+    assert_eq!(check(&lines, &anchors), Err(Fault::AnchorGap { n: 1, first: 9 }));
+}
+
+#[test]
+fn what_is_no_line_is_told() {
+    let mut lines = whole(3);
+    lines[1] = b"{\"n\":2}\n".to_vec();
+    assert!(matches!(
+        check(&lines, &[]),
+        Err(Fault::Malformed { n: 2, line: 2, error: LineError::Shape(_) })
+    ));
+    let text = String::from_utf8(whole(1).concat()).unwrap();
+    let spaced = text.trim_end().replace(":1,", ": 1,");
+    assert_eq!(Line::decode(spaced.as_bytes()), Err(LineError::Form));
+    let more = text.trim_end().replace("}", ",\"more\":1}");
+    assert_eq!(Line::decode(more.as_bytes()), Err(LineError::Form));
+    assert_eq!(Line::decode(&vec![b' '; LINE_BYTES_MAX + 1]), Err(LineError::Long(LINE_BYTES_MAX + 1)));
+    let mut head = Head { n: u64::MAX, hash: Hash::NONE };
+    assert_eq!(head.append(&entry(1), &mut Vec::new()), Err(LineError::Full));
+    let long = Entry { at_ms: 0, what: What::Login { user: "x".repeat(LINE_BYTES_MAX) } };
+    let mut out = Vec::new();
+    assert!(matches!(Head::default().append(&long, &mut out), Err(LineError::Long(_))) && out.is_empty());
+}
+
+fn delivered(segments: &[(u64, u64)], wraps: &[(u32, u32, u32)]) -> Delivered {
+    Delivered {
+        patient: PATIENT,
+        class: DataClass::Vitals,
+        segments: segments.iter().map(|(first, last)| Run(*first, *last)).collect(),
+        wraps: wraps.iter().map(|(generation, first, last)| WrapRun(*generation, *first, *last)).collect(),
+    }
+}
+
+fn lines(entries: Vec<What>) -> Vec<Line> {
+    let (mut head, mut text) = (Head::default(), Vec::new());
+    for what in entries {
+        head.append(&Entry { at_ms: 1_000, what }, &mut text).unwrap();
+    }
+    let end = Entry { at_ms: 2_000 + SLACK_MS, what: What::PolicyFresh };
+    head.append(&end, &mut text).unwrap();
+    log(&text, &[]).unwrap().lines
+}
+
+fn received(segments: &[(u64, u64)]) -> What {
+    What::Received { recipient: HOSPITAL, delivered: delivered(segments, &[]) }
+}
+
+fn fetched(segments: &[(u64, u64)], wraps: &[(u32, u32, u32)]) -> What {
+    What::Fetched { recipient: HOSPITAL, feed: "feed".into(), delivered: delivered(segments, wraps) }
+}
+
+fn wrapped(epoch: u32) -> What {
+    let (class, recipients) = (DataClass::Vitals, vec![HOSPITAL]);
+    What::Wrapped { patient: PATIENT, class, generation: 0, epoch, recipients }
+}
+
+fn look(class: DataClass) -> What {
+    let basis = AccessBasis::Consent;
+    What::Look { user: "nurse".into(), patient: PATIENT, class, from_us: 0, until_us: None, basis }
+}
+
+#[test]
+fn logs_that_tell_the_same_agree() {
+    let feed = lines(vec![look(DataClass::Vitals), received(&[(0, 4)]), received(&[(5, 9)])]);
+    let core = lines(vec![fetched(&[(3, 9)], &[(0, 7, 8)]), fetched(&[(0, 2)], &[])]);
+    let gateway = lines(vec![wrapped(8), wrapped(7)]);
+    assert_eq!(agree(HOSPITAL, &feed, &core, &[&gateway]), Ok(2_000));
+    assert_eq!(agree(HOSPITAL, &feed, &core, &[]), Ok(2_000));
+    assert_eq!(agree(RecipientId([6; 20]), &[], &core, &[]), Ok(i64::MIN));
+}
+
+#[test]
+fn what_one_log_hides_another_shows() {
+    let (patient, class) = (PATIENT, DataClass::Vitals);
+    let core = lines(vec![fetched(&[(0, 3)], &[]), fetched(&[(4, 9)], &[(0, 7, 9)])]);
+    let hides = lines(vec![received(&[(0, 5)]), received(&[(7, 9)])]);
+    let gateway = lines(vec![wrapped(7), wrapped(9)]);
+    let all = lines(vec![received(&[(0, 9)])]);
+    assert_eq!(
+        agree(HOSPITAL, &hides, &core, &[]),
+        Err(Disagreement::Unreceived { n: 2, patient, class, segment: 6 })
+    );
+    let unwrapped = Disagreement::Unwrapped { n: 2, patient, class, generation: 0, epoch: 8 };
+    assert_eq!(agree(HOSPITAL, &all, &core, &[&gateway]), Err(unwrapped));
+    let more = lines(vec![received(&[(0, 10)])]);
+    assert_eq!(
+        agree(HOSPITAL, &more, &core, &[]),
+        Err(Disagreement::Undelivered { n: 1, patient, class, segment: 10 })
+    );
+    let shown = lines(vec![received(&[(0, 9)]), look(DataClass::Alarm)]);
+    let class = DataClass::Alarm;
+    assert_eq!(agree(HOSPITAL, &shown, &core, &[]), Err(Disagreement::Unexplained { n: 2, patient, class }));
+}
+
+proptest! {
+    #[test]
+    fn lines_come_back_and_no_bytes_panic(at_ms in any::<i64>(), user in ".{0,40}", number in any::<u64>(), other in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let whats = [
+            What::Frequent { user: user.clone(), count: number },
+            What::CommandDone { user: user.clone(), patient: PATIENT, action: user.clone(), sequence: number, why: Some(user.clone()) },
+            What::EmergencyOpened { user, pseudonym: Pseudonym([7; 32]), number, until: number, block: number },
+            fetched(&[(0, number)], &[(1, 2, 3)]),
+            look(DataClass::Sensitive),
+        ];
+        let (mut head, mut text) = (Head::default(), Vec::new());
+        for what in whats.clone() {
+            head.append(&Entry { at_ms, what }, &mut text).unwrap();
+        }
+        let lines = log(&text, &[]).unwrap().lines;
+        prop_assert_eq!(lines.iter().map(|line| line.entry.what.clone()).collect::<Vec<_>>(), whats);
+        drop(Line::decode(&other));
+        drop(log(&other, &[]));
+    }
+}

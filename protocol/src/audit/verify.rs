@@ -1,0 +1,421 @@
+//! Whether a log is whole and as it was anchored, and whether the logs of gateway, core and feed agree. Pure; whose anchors
+//! they are (signature, ledger) is the caller's to check.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use thiserror::Error;
+
+use super::merkle::Tree;
+use super::{Delivered, Hash, Head, Line, LineError, What, WrapRun, leaf_hash};
+use crate::id::{DataClass, PatientId, RecipientId};
+
+/// A batch of entries, as it is anchored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    /// Number of its first entry.
+    pub first: u64,
+    /// Of its last one.
+    pub last: u64,
+    /// Root of the Merkle tree over its lines.
+    pub root: Hash,
+}
+
+/// What is wrong with a log, at the first place where something is.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Fault {
+    /// A line is none.
+    #[error("entry {n}: line {line} {error}")]
+    Malformed {
+        /// The number that was due.
+        n: u64,
+        /// Which line, from 1.
+        line: usize,
+        /// Why.
+        error: LineError,
+    },
+    /// The entry before or after does not fit it.
+    #[error("entry {n} was altered: the entries around it name another")]
+    Altered {
+        /// Which.
+        n: u64,
+    },
+    /// Entries are not there.
+    #[error("entry {n} is missing: {next} follows {before}", before = .n - 1)]
+    Missing {
+        /// The first of them.
+        n: u64,
+        /// The next that is there.
+        next: u64,
+    },
+    /// Entries come in another order.
+    #[error("entry {n} is out of its place: {found} stands there")]
+    Reordered {
+        /// Whose place it is.
+        n: u64,
+        /// What stands there.
+        found: u64,
+    },
+    /// The log ends before what is anchored does.
+    #[error("entry {n} is missing: the log ends, and entries up to {anchored} are anchored")]
+    CutOff {
+        /// The first that is not there.
+        n: u64,
+        /// The last that is anchored.
+        anchored: u64,
+    },
+    /// A batch's entries agree with each other and not with their anchor: they were written anew, or the anchor is forged.
+    #[error("entries {first} to {last} are not those that were anchored")]
+    Root {
+        /// The batch's first entry.
+        first: u64,
+        /// Its last.
+        last: u64,
+    },
+    /// Anchors don't follow each other.
+    #[error("the anchor of entry {n} is missing: the next one begins with {first}")]
+    AnchorGap {
+        /// The first entry without an anchor.
+        n: u64,
+        /// Where the next one begins.
+        first: u64,
+    },
+}
+
+impl Fault {
+    /// A word for programs.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Malformed { .. } => "malformed",
+            Self::Altered { .. } => "altered",
+            Self::Missing { .. } => "missing",
+            Self::Reordered { .. } => "reordered",
+            Self::CutOff { .. } => "cut_off",
+            Self::Root { .. } => "root",
+            Self::AnchorGap { .. } => "anchor_gap",
+        }
+    }
+
+    /// The first bad entry.
+    #[must_use]
+    pub fn entry(&self) -> u64 {
+        match self {
+            Self::Malformed { n, .. }
+            | Self::Altered { n }
+            | Self::Missing { n, .. }
+            | Self::Reordered { n, .. }
+            | Self::CutOff { n, .. }
+            | Self::AnchorGap { n, .. } => *n,
+            Self::Root { first, .. } => *first,
+        }
+    }
+}
+
+/// A log that is whole.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// Its entries, from number 1.
+    pub lines: Vec<Line>,
+    /// How many of them are anchored.
+    pub anchored: u64,
+    /// Its end.
+    pub head: Head,
+}
+
+/// Checks a log's text against the batches that are anchored, in their order.
+///
+/// # Errors
+/// [`Fault`], the first one by number.
+pub fn log(text: &[u8], batches: &[Batch]) -> Result<Log, Fault> {
+    let anchored = contiguous(batches)?;
+    let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
+    let lines = match lines.split_last() {
+        Some(([], whole)) => whole,
+        _ => &lines[..],
+    };
+    let mut batches = batches.iter().peekable();
+    let (mut entries, mut head, mut tree) = (Vec::<Line>::new(), Head::default(), Tree::default());
+    for (at, bytes) in lines.iter().enumerate() {
+        let due = head.n + 1;
+        let line = Line::decode(bytes).map_err(|error| Fault::Malformed { n: due, line: at + 1, error })?;
+        if line.n != due {
+            return Err(misplaced(due, line.n, &lines[at + 1..]));
+        }
+        let hash = leaf_hash(bytes);
+        if line.prev != head.hash {
+            return Err(unlinked(due, &hash, lines.get(at + 1)));
+        }
+        head = Head { n: due, hash };
+        entries.push(line);
+        if let Some(batch) = batches.peek() {
+            tree.push(hash);
+            if batch.last == due {
+                if tree.root() != Some(batch.root) {
+                    return Err(Fault::Root { first: batch.first, last: batch.last });
+                }
+                tree = Tree::default();
+                batches.next();
+            }
+        }
+    }
+    if head.n < anchored {
+        return Err(Fault::CutOff { n: head.n + 1, anchored });
+    }
+    Ok(Log { lines: entries, anchored, head })
+}
+
+/// The last anchored entry.
+fn contiguous(batches: &[Batch]) -> Result<u64, Fault> {
+    batches.iter().try_fold(0_u64, |anchored, batch| {
+        let n = anchored.saturating_add(1);
+        if batch.first == n && batch.last >= n {
+            Ok(batch.last)
+        } else {
+            Err(Fault::AnchorGap { n, first: batch.first })
+        }
+    })
+}
+
+/// Another number stands where `due` should: `due` comes later, or not at all.
+fn misplaced(due: u64, found: u64, rest: &[&[u8]]) -> Fault {
+    let later = rest.iter().any(|bytes| Line::decode(bytes).is_ok_and(|line| line.n == due));
+    if later || found < due {
+        Fault::Reordered { n: due, found }
+    } else {
+        Fault::Missing { n: due, next: found }
+    }
+}
+
+/// Entry `n` (of this hash) does not name the one before: it was altered itself, if the next one does not name it either;
+/// else the one before was.
+fn unlinked(n: u64, hash: &Hash, next: Option<&&[u8]>) -> Fault {
+    let named = next.and_then(|bytes| Line::decode(bytes).ok()).map(|line| line.prev == *hash);
+    match named {
+        Some(false) => Fault::Altered { n },
+        Some(true) | None => Fault::Altered { n: n.saturating_sub(1).max(1) },
+    }
+}
+
+/// Where the logs of gateway, core and feed don't agree.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Disagreement {
+    /// The core delivered what the feed's log does not have.
+    #[error("core's entry {n}: segment {segment} of {class} of patient {patient} was delivered, and the feed's log has not received it", class = .class.as_str())]
+    Unreceived {
+        /// The core's entry.
+        n: u64,
+        /// Whose.
+        patient: PatientId,
+        /// Of which class.
+        class: DataClass,
+        /// The first such segment.
+        segment: u64,
+    },
+    /// The feed received what the core's log has not delivered.
+    #[error("feed's entry {n}: segment {segment} of {class} of patient {patient} was received, and the core's log has not delivered it", class = .class.as_str())]
+    Undelivered {
+        /// The feed's entry.
+        n: u64,
+        /// Whose.
+        patient: PatientId,
+        /// Of which class.
+        class: DataClass,
+        /// The first such segment.
+        segment: u64,
+    },
+    /// The core delivered a key that no gateway's log has wrapped.
+    #[error("core's entry {n}: a key of {class} of patient {patient}, generation {generation}, epoch {epoch}, was delivered, and no gateway's log has wrapped it", class = .class.as_str())]
+    Unwrapped {
+        /// The core's entry.
+        n: u64,
+        /// Whose.
+        patient: PatientId,
+        /// Of which class.
+        class: DataClass,
+        /// Of the key.
+        generation: u32,
+        /// The first such epoch.
+        epoch: u32,
+    },
+    /// Somebody was shown what the feed never received.
+    #[error("feed's entry {n}: {class} of patient {patient} was shown, and nothing of it was received", class = .class.as_str())]
+    Unexplained {
+        /// The feed's entry.
+        n: u64,
+        /// Whose.
+        patient: PatientId,
+        /// Of which class.
+        class: DataClass,
+    },
+}
+
+impl Disagreement {
+    /// A word for programs.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Unreceived { .. } => "unreceived",
+            Self::Undelivered { .. } => "undelivered",
+            Self::Unwrapped { .. } => "unwrapped",
+            Self::Unexplained { .. } => "unexplained",
+        }
+    }
+
+    /// The first entry that does not agree, and whose log it is in.
+    #[must_use]
+    pub fn entry(&self) -> (&'static str, u64) {
+        match self {
+            Self::Unreceived { n, .. } | Self::Unwrapped { n, .. } => ("core", *n),
+            Self::Undelivered { n, .. } | Self::Unexplained { n, .. } => ("feed", *n),
+        }
+    }
+}
+
+/// Segments of each chain, in runs that don't touch.
+type Runs = BTreeMap<(PatientId, DataClass), Vec<(u64, u64)>>;
+
+/// What was delivered, by chain.
+#[derive(Debug, Default)]
+struct Sum {
+    segments: BTreeMap<(PatientId, DataClass), BTreeSet<(u64, u64)>>,
+    wraps: BTreeSet<(PatientId, DataClass, u32, u32)>,
+}
+
+impl Sum {
+    fn add(&mut self, delivered: &Delivered) {
+        let chain = self.segments.entry((delivered.patient, delivered.class)).or_default();
+        chain.extend(delivered.segments.iter().map(|run| (run.0, run.1)));
+    }
+
+    /// Runs joined where they touch.
+    fn joined(&self) -> Runs {
+        let join = |runs: &BTreeSet<(u64, u64)>| {
+            let mut joined: Vec<(u64, u64)> = Vec::new();
+            for (first, last) in runs {
+                match joined.last_mut() {
+                    Some(run) if *first <= run.1.saturating_add(1) => run.1 = run.1.max(*last),
+                    Some(_) | None => joined.push((*first, *last)),
+                }
+            }
+            joined
+        };
+        self.segments.iter().map(|(chain, runs)| (*chain, join(runs))).collect()
+    }
+}
+
+/// The first segment of `run` that is in none of `runs`.
+fn outside(runs: Option<&Vec<(u64, u64)>>, run: (u64, u64)) -> Option<u64> {
+    let holds = runs.and_then(|runs| runs.iter().find(|known| (known.0..=known.1).contains(&run.0)));
+    match holds {
+        None => Some(run.0),
+        Some(known) if known.1 < run.1 => Some(known.1 + 1),
+        Some(_) => None,
+    }
+}
+
+/// Feed and core note what they delivered and received once a minute, and their clocks may differ by as much: what is younger than
+/// this before the end of one of the logs may not be in the other yet.
+pub const SLACK_MS: i64 = 120_000;
+
+/// Holds the log of `recipient`'s feed against the core's, and the core's against those of the gateways. Where no gateway's log is
+/// given, keys are not looked at. Answers with the time, Unix milliseconds, up to which they were compared.
+///
+/// # Errors
+/// [`Disagreement`], the first one in the core's log, then in the feed's.
+pub fn agree(
+    recipient: RecipientId,
+    feed: &[Line],
+    core: &[Line],
+    gateways: &[&[Line]],
+) -> Result<i64, Disagreement> {
+    let end = |log: &[Line]| log.last().map_or(i64::MIN, |line| line.entry.at_ms);
+    let ends = [feed, core].into_iter().chain(gateways.iter().copied()).map(end);
+    let until_ms = ends.min().unwrap_or(i64::MIN).saturating_sub(SLACK_MS);
+    let (mut received, mut fetched, mut wrapped) = (Sum::default(), Sum::default(), Sum::default());
+    deliveries(recipient, feed).for_each(|(_, delivered)| received.add(delivered));
+    deliveries(recipient, core).for_each(|(_, delivered)| fetched.add(delivered));
+    for line in gateways.iter().copied().flatten() {
+        if let What::Wrapped { patient, class, generation, epoch, recipients } = &line.entry.what
+            && recipients.contains(&recipient)
+        {
+            wrapped.wraps.insert((*patient, *class, *generation, *epoch));
+        }
+    }
+    let (received, fetched) = (received.joined(), fetched.joined());
+    for (line, delivered) in deliveries(recipient, core).filter(|(line, _)| line.entry.at_ms <= until_ms) {
+        let (n, patient, class) = (line.n, delivered.patient, delivered.class);
+        if let Some(segment) = not_in(&received, delivered) {
+            return Err(Disagreement::Unreceived { n, patient, class, segment });
+        }
+        if !gateways.is_empty()
+            && let Some((generation, epoch)) = not_wrapped(&wrapped, delivered)
+        {
+            return Err(Disagreement::Unwrapped { n, patient, class, generation, epoch });
+        }
+    }
+    for line in feed.iter().filter(|line| line.entry.at_ms <= until_ms) {
+        explained(recipient, line, &received, &fetched)?;
+    }
+    Ok(until_ms)
+}
+
+/// What an entry says was delivered to `recipient`, at either end.
+#[expect(clippy::wildcard_enum_match_arm, reason = "no other entry says what was delivered")]
+fn deliveries(recipient: RecipientId, log: &[Line]) -> impl Iterator<Item = (&Line, &Delivered)> {
+    log.iter().filter_map(move |line| match &line.entry.what {
+        What::Received { recipient: who, delivered } | What::Fetched { recipient: who, delivered, .. }
+            if *who == recipient =>
+        {
+            Some((line, delivered))
+        }
+        _ => None,
+    })
+}
+
+/// The first segment that is not among `known`.
+fn not_in(known: &Runs, delivered: &Delivered) -> Option<u64> {
+    let runs = known.get(&(delivered.patient, delivered.class));
+    delivered.segments.iter().find_map(|run| outside(runs, (run.0, run.1)))
+}
+
+/// The first key that was not wrapped.
+fn not_wrapped(wrapped: &Sum, delivered: &Delivered) -> Option<(u32, u32)> {
+    let (patient, class) = (delivered.patient, delivered.class);
+    delivered.wraps.iter().find_map(|WrapRun(generation, first, last)| {
+        let scope = |epoch: u32| (patient, class, *generation, epoch);
+        let mut due = Some(*first);
+        // As far as the gateway's log goes without a hole.
+        for (.., known) in wrapped.wraps.range(scope(*first)..=scope(*last)) {
+            if due != Some(*known) {
+                break;
+            }
+            due = if known == last { None } else { known.checked_add(1) };
+        }
+        due.map(|epoch| (*generation, epoch))
+    })
+}
+
+/// What was received was delivered, and what was shown was received.
+#[expect(clippy::wildcard_enum_match_arm, reason = "no other entry says what was received or shown")]
+fn explained(
+    recipient: RecipientId,
+    line: &Line,
+    received: &Runs,
+    fetched: &Runs,
+) -> Result<(), Disagreement> {
+    let n = line.n;
+    match &line.entry.what {
+        What::Received { recipient: who, delivered } if *who == recipient => match not_in(fetched, delivered)
+        {
+            Some(segment) => {
+                let (patient, class) = (delivered.patient, delivered.class);
+                Err(Disagreement::Undelivered { n, patient, class, segment })
+            }
+            None => Ok(()),
+        },
+        What::Look { patient, class, .. } if !received.contains_key(&(*patient, *class)) => {
+            Err(Disagreement::Unexplained { n, patient: *patient, class: *class })
+        }
+        _ => Ok(()),
+    }
+}
