@@ -15,7 +15,7 @@ pub mod switch;
 pub use judge::Verdict;
 
 /// Raised whenever a map's name, key, value or meaning changes; user space refuses an object with another number.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// The read-only section that holds one [`Abi`].
 pub const ABI_MAP: &str = ".rodata.abi";

@@ -10,6 +10,7 @@ use caregate_ebpf_common::{Kind, Verdict, map};
 use caregate_protocol::datapath::{Counted, Counters, Device, DeviceCounters, Policy, PortCounters, Traffic};
 use thiserror::Error;
 
+use crate::at_once::{self, AtOnce};
 use crate::error::DatapathError;
 
 /// A map of the loaded object.
@@ -28,6 +29,7 @@ pub struct Kernel {
     verdicts: PerCpuArray<Owned, [u64; 2]>,
     passed: PerCpuArray<Owned, [u64; 2]>,
     dropped: PerCpuArray<Owned, [u64; 2]>,
+    at_once: AtOnce,
     /// What the policy in force binds; its counters are shown.
     bound: Vec<Device>,
 }
@@ -111,6 +113,7 @@ impl Kernel {
             verdicts: take(ebpf, map::VERDICTS)?,
             passed: take(ebpf, map::PASSED)?,
             dropped: take(ebpf, map::DROPPED)?,
+            at_once: AtOnce::open(ebpf)?,
             bound: Vec::new(),
         };
         kernel.bound = kernel.read_bound()?;
@@ -205,10 +208,15 @@ impl Kernel {
     /// [`DatapathError`].
     pub fn counters(&self, ports: &[u32]) -> Result<Counters, DatapathError> {
         let mut counters = Counters::default();
+        let none = Traffic::default();
         for number in ports {
-            let kinds = words(&self.kinds, *number, Kind::ALL.iter().map(|kind| kind.as_str()))?;
-            let verdicts =
-                words(&self.verdicts, *number, Verdict::ALL.iter().map(|verdict| verdict.as_str()))?;
+            let kinds = words(&self.kinds, *number, Kind::ALL.iter().map(|kind| (kind.as_str(), none)))?;
+            let at_once = self.at_once.verdicts(*number)?;
+            let verdicts = Verdict::ALL.iter().map(|verdict| {
+                let counted = at_once.iter().find(|(of, _)| of == verdict);
+                (verdict.as_str(), counted.map_or(none, |(_, traffic)| *traffic))
+            });
+            let verdicts = words(&self.verdicts, *number, verdicts)?;
             counters.ports.push(PortCounters { number: *number, kinds, verdicts, ..PortCounters::default() });
         }
         let mut indexes: Vec<u16> = self.bound.iter().map(|device| device.index).collect();
@@ -280,15 +288,16 @@ fn sum(map: &PerCpuArray<Owned, [u64; 2]>, index: u32) -> Result<Traffic, Datapa
     }))
 }
 
+/// What a port's counters say, each with its name and what was counted elsewhere.
 fn words(
     map: &PerCpuArray<Owned, [u64; 2]>,
     port: u32,
-    names: impl ExactSizeIterator<Item = &'static str>,
+    names: impl ExactSizeIterator<Item = (&'static str, Traffic)>,
 ) -> Result<Vec<Counted>, DatapathError> {
     let mut counted = Vec::new();
     let first = port * u32::try_from(names.len()).unwrap_or_default();
-    for (index, word) in (first..).zip(names) {
-        let traffic = sum(map, index)?;
+    for (index, (word, elsewhere)) in (first..).zip(names) {
+        let traffic = at_once::add(sum(map, index)?, elsewhere);
         if traffic.frames > 0 {
             counted.push(Counted { word: word.to_owned(), traffic });
         }

@@ -8,6 +8,7 @@
 //! Everything in the kernel is pinned, so that a restart of this process or of the daemon changes nothing of what a frame
 //! meets; a new version's programs take the old ones' place in one step (`docs/adr/0009-datapath.md`).
 
+pub mod at_once;
 pub mod attach;
 pub mod config;
 pub mod connection;

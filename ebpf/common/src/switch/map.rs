@@ -1,8 +1,10 @@
 //! The switch's maps: names and sizes. What is pinned outlives helper and programs.
 
 use super::blob::{BUCKET_PLACES, GROUP_PLACES, METER_PLACES, RULES_MAX, TABLES};
+use super::microflow::Microflow;
 use super::record::BANDS_MAX;
-use super::stage::{CACHE, DEPARTURES, SEEN, STAGES, WORK};
+use super::stage::{CACHE, DEPARTURES, MICROFLOWS, SEEN, STAGES, WORK};
+use crate::Counter;
 use crate::map::PORT_SLOTS;
 
 /// Array of two [`super::blob::Blob`], `BPF_F_MMAPABLE`.
@@ -11,6 +13,9 @@ pub const BLOBS: &str = "BLOBS";
 pub const STATE: &str = "STATE";
 /// Per-CPU array of two words (u64), lookups and matches, by table.
 pub const TABLE_COUNTERS: &str = "TABLE_COUNTERS";
+/// Per-CPU array of [`AT_ONCE_WORDS`] words (u64), by [`at_once`]: what else a port's frames are counted by, beside [`TABLE_COUNTERS`] and
+/// [`crate::map::VERDICTS`], where they are sent at once.
+pub const AT_ONCE: &str = "AT_ONCE";
 /// Per-CPU array of [`crate::Counter`], by a rule's slot.
 pub const FLOW_COUNTERS: &str = "FLOW_COUNTERS";
 /// Per-CPU array of [`crate::Counter`], by a group's place.
@@ -30,15 +35,17 @@ pub const PUNTS: &str = "PUNTS";
 
 /// All that are pinned. Stages, scratch memory and cache among them: until a new version's first program is attached, the old one
 /// goes on with the new stages, so a change of what they share is another [`crate::ABI_VERSION`].
-pub const ALL: [&str; 16] = [
+pub const ALL: [&str; 18] = [
     STAGES,
     DEPARTURES,
     SEEN,
     WORK,
     CACHE,
+    MICROFLOWS,
     BLOBS,
     STATE,
     TABLE_COUNTERS,
+    AT_ONCE,
     FLOW_COUNTERS,
     GROUP_COUNTERS,
     BUCKET_COUNTERS,
@@ -60,16 +67,70 @@ pub const fn queue_counter(port: u32, queue: u32) -> u32 {
 }
 
 /// Words of [`STATE`].
-pub const STATE_WORDS: u32 = 4;
-/// In [`STATE`]: counted up at each change; its lowest bit is the copy in force.
-pub const STATE_EPOCH: u32 = 0;
+pub const STATE_WORDS: u32 = 3;
+/// In [`STATE`]: which tables a frame meets ([`tables_word`]), in one word, since each frame asks.
+pub const STATE_TABLES: u32 = 0;
 /// In [`STATE`]: bit *n* is set while port *n* is live.
 pub const STATE_LIVE: u32 = 1;
 /// In [`STATE`]: the mark (`SO_MARK`) of the controller's own frames, which no table is to see on their way out; drawn anew
 /// by each helper, never 0.
 pub const STATE_OWN_MARK: u32 = 2;
-/// In [`STATE`]: the first table of a frame.
-pub const STATE_FIRST_TABLE: u32 = 3;
+
+/// The epoch, counted up at each change, whose lowest bit is the copy in force; and the first table of a frame below it (8 bits).
+#[must_use]
+#[inline(always)]
+pub const fn tables_word(epoch: u64, first_table: u8) -> u64 {
+    epoch << 8 | first_table as u64
+}
+
+/// The epoch of such a word.
+#[must_use]
+#[inline(always)]
+pub const fn epoch(tables: u64) -> u64 {
+    tables >> 8
+}
+
+/// The first table of such a word.
+#[must_use]
+#[inline(always)]
+pub const fn first_table(tables: u64) -> u32 {
+    (tables & 0xff) as u32
+}
+
+/// Tables that may be a frame's first: the guard's, and the one behind it.
+pub const FIRST_TABLES: u32 = 2;
+/// Places of a table's ports in [`AT_ONCE`], a power of two.
+const AT_ONCE_PORTS: u32 = 32;
+const _: () = assert!(PORT_SLOTS <= AT_ONCE_PORTS && AT_ONCE_PORTS.is_power_of_two());
+/// Entries of [`AT_ONCE`].
+pub const AT_ONCE_ENTRIES: u32 = FIRST_TABLES * AT_ONCE_PORTS;
+/// Words of an entry: four counters, of frames dropped, without a rule, delivered and redirected, in the order of [`AtOnce`]; the hash's
+/// seeds of this processor.
+pub const AT_ONCE_WORDS: usize = 12;
+
+/// The place of a port's frames in [`AT_ONCE`] while this is the first table.
+#[must_use]
+#[inline(always)]
+pub const fn at_once(first_table: u32, port: u32) -> u32 {
+    first_table * AT_ONCE_PORTS + port
+}
+
+/// An entry of [`AT_ONCE`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct AtOnce {
+    /// [`crate::Verdict::SwitchDropped`], by a rule of the first table.
+    pub dropped: Counter,
+    /// [`crate::Verdict::TableMiss`], in the first table.
+    pub missed: Counter,
+    /// [`crate::Verdict::Delivered`]
+    pub delivered: Counter,
+    /// [`crate::Verdict::Redirected`]
+    pub redirected: Counter,
+    /// What the microflows' hash adds; 0 until they are drawn.
+    pub seeds: Microflow,
+}
+const _: () = assert!(size_of::<AtOnce>() == 8 * AT_ONCE_WORDS);
 
 #[expect(clippy::cast_possible_truncation, reason = "some thousands, and try_from isn't const")]
 mod entries {

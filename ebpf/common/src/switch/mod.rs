@@ -6,6 +6,7 @@ pub mod blob;
 pub mod edit;
 pub mod key;
 pub mod map;
+pub mod microflow;
 pub mod op;
 pub mod parse;
 pub mod record;

@@ -8,6 +8,8 @@ pub const STAGES: &str = "STAGES";
 pub const WORK: &str = "WORK";
 /// Per-CPU array of what was found last.
 pub const CACHE: &str = "CACHE";
+/// Per-CPU array of microflows ([`super::microflow`]) that have one way only.
+pub const MICROFLOWS: &str = "MICROFLOWS";
 
 /// The tc program that has one table say what is done with the gateway's own frame.
 pub const DEPART_PROGRAM: &str = "depart";

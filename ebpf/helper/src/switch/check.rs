@@ -89,6 +89,12 @@ pub struct Guard {
 }
 
 impl Guard {
+    /// The first table of a frame; table 0 is the policy's, where there is one.
+    #[must_use]
+    pub fn first_table(&self) -> u8 {
+        self.is_on.into()
+    }
+
     fn is_sensor(&self, port: u32) -> bool {
         (1..=self.sensor_ports).contains(&port)
     }

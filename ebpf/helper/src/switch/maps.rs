@@ -16,6 +16,7 @@ use super::blobs::Blobs;
 use super::build;
 use super::mirror::{self, Mirror};
 use super::places::{Fresh, Places};
+use crate::at_once::AtOnce;
 use crate::error::DatapathError;
 
 type Counters = PerCpuArray<MapData, [u64; 2]>;
@@ -26,6 +27,7 @@ pub struct Maps {
     pub blobs: Blobs,
     state: Array<MapData, u64>,
     tables: Counters,
+    at_once: AtOnce,
     flows: Counters,
     groups: Counters,
     buckets: Counters,
@@ -65,6 +67,7 @@ impl Maps {
             blobs,
             state: take(ebpf, layout::STATE)?,
             tables: take(ebpf, layout::TABLE_COUNTERS)?,
+            at_once: AtOnce::open(ebpf)?,
             flows: take(ebpf, layout::FLOW_COUNTERS)?,
             groups: take(ebpf, layout::GROUP_COUNTERS)?,
             buckets: take(ebpf, layout::BUCKET_COUNTERS)?,
@@ -153,7 +156,9 @@ impl Maps {
     pub fn counters(&self, mirror: &Mirror, places: &Places) -> Result<SwitchCounters, DatapathError> {
         let mut counters = SwitchCounters::default();
         for table in mirror::tables() {
-            let Traffic { frames: lookups, bytes: matched } = sum(&self.tables, table.into())?;
+            let Traffic { frames, bytes } = sum(&self.tables, table.into())?;
+            let TableCounters { lookups, matched } = self.at_once.table(table)?;
+            let (lookups, matched) = (lookups.wrapping_add(frames), matched.wrapping_add(bytes));
             counters.tables.push(TableCounters { lookups, matched });
         }
         for (id, slot) in &places.flows {

@@ -20,7 +20,7 @@ use std::hash::BuildHasher;
 use aya::Ebpf;
 use caregate_ebpf_common::switch::blob::WORD_EPOCH;
 use caregate_ebpf_common::switch::map::{
-    FLOW_ENTRIES, STATE_EPOCH, STATE_FIRST_TABLE, STATE_LIVE, STATE_OWN_MARK,
+    FLOW_ENTRIES, STATE_LIVE, STATE_OWN_MARK, STATE_TABLES, epoch as epoch_of, tables_word,
 };
 use caregate_protocol::datapath::Traffic;
 use caregate_protocol::datapath::switch::{Change, SwitchCounters};
@@ -87,10 +87,9 @@ impl Switch {
     /// [`DatapathError`].
     pub fn open(ebpf: &mut Ebpf, guard: Guard) -> Result<Self, DatapathError> {
         let mut maps = Maps::open(ebpf)?;
-        let epoch = maps.state(STATE_EPOCH)?;
+        let epoch = epoch_of(maps.state(STATE_TABLES)?);
         let places = Places::read(maps.blobs.copy(epoch));
-        // Table 0 is the policy's, where there is one.
-        maps.set_state(STATE_FIRST_TABLE, u64::from(guard.is_on))?;
+        maps.set_state(STATE_TABLES, tables_word(epoch, guard.first_table()))?;
         let live = maps.state(STATE_LIVE)?;
         // Whoever may set marks could have frames of his own go past the tables; so it is none that is known.
         let drawn = RandomState::new().hash_one(0u64);
@@ -154,7 +153,7 @@ impl Switch {
         for meter in mirror.refilled().filter_map(|id| places.meters.get(&id)) {
             self.maps.refill(*meter)?;
         }
-        self.maps.set_state(STATE_EPOCH, epoch)?;
+        self.maps.set_state(STATE_TABLES, tables_word(epoch, self.guard.first_table()))?;
         mirror.is_in_force();
         (self.mirror, self.places, self.epoch) = (mirror, places, epoch);
         Ok(())

@@ -9,13 +9,15 @@ pub(crate) mod reference;
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{TestRun, TestRunOptions};
+use caregate_datapathd::at_once::AtOnce;
 use caregate_datapathd::switch::blobs::Blobs;
 use caregate_datapathd::switch::build::{self, Chosen};
 use caregate_datapathd::switch::check::Guard;
 use caregate_datapathd::switch::mirror::Mirror;
 use caregate_datapathd::switch::places::Places;
 use caregate_datapathd::{object, stages};
-use caregate_ebpf_common::map::PORTS;
+use caregate_ebpf_common::Verdict;
+use caregate_ebpf_common::map::{PORTS, VERDICTS};
 use caregate_ebpf_common::switch::map::{self, Punt};
 use caregate_ebpf_common::switch::place;
 use caregate_protocol::datapath::switch::{Change, FlowAction, FlowEntry, FlowInstructions, MATCH_BYTES};
@@ -113,6 +115,8 @@ pub(crate) struct Rig {
     ports: HashMap<MapData, u32, [u64; 4]>,
     flows: PerCpuArray<MapData, [u64; 2]>,
     tables: PerCpuArray<MapData, [u64; 2]>,
+    at_once: AtOnce,
+    verdicts: PerCpuArray<MapData, [u64; 2]>,
     groups: PerCpuArray<MapData, [u64; 2]>,
     buckets: PerCpuArray<MapData, [u64; 2]>,
     meters: PerCpuArray<MapData, [u64; 2]>,
@@ -153,6 +157,8 @@ impl Rig {
             ports,
             flows: counter(&mut ebpf, map::FLOW_COUNTERS),
             tables: counter(&mut ebpf, map::TABLE_COUNTERS),
+            at_once: AtOnce::open(&ebpf).unwrap(),
+            verdicts: counter(&mut ebpf, VERDICTS),
             groups: counter(&mut ebpf, map::GROUP_COUNTERS),
             buckets: counter(&mut ebpf, map::BUCKET_COUNTERS),
             meters: counter(&mut ebpf, map::METER_COUNTERS),
@@ -181,7 +187,7 @@ impl Rig {
         let words = self.blobs.copy_mut(self.epoch);
         build::write(&self.mirror, &places, &rustc_hash::FxHashSet::default(), chosen, words).unwrap();
         self.places = places;
-        self.state.set(map::STATE_EPOCH, self.epoch, 0).unwrap();
+        self.state.set(map::STATE_TABLES, map::tables_word(self.epoch, 0), 0).unwrap();
     }
 
     /// These flows and no others.
@@ -235,7 +241,23 @@ impl Rig {
 
     /// Lookups and matches of a table.
     pub(crate) fn table(&self, number: u32) -> [u64; 2] {
-        sum(&self.tables, number)
+        let at_once = self.at_once.table(u8::try_from(number).unwrap()).unwrap();
+        let [lookups, matched] = sum(&self.tables, number);
+        [lookups + at_once.lookups, matched + at_once.matched]
+    }
+
+    /// Frames and bytes that came in by [`IN_PORT`] and were sent at once.
+    pub(crate) fn at_once(&self, verdict: Verdict) -> [u64; 2] {
+        let all = self.at_once.verdicts(IN_PORT).unwrap();
+        let (_, traffic) = all.into_iter().find(|(of, _)| *of == verdict).unwrap();
+        [traffic.frames, traffic.bytes]
+    }
+
+    /// All frames and bytes that came in by [`IN_PORT`], by verdict.
+    pub(crate) fn verdict(&self, verdict: Verdict) -> [u64; 2] {
+        let otherwise = sum(&self.verdicts, IN_PORT * Verdict::COUNT + verdict as u32);
+        let at_once = self.at_once(verdict);
+        [otherwise[0] + at_once[0], otherwise[1] + at_once[1]]
     }
 
     pub(crate) fn group(&self, place: u32) -> [u64; 2] {

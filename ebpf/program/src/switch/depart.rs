@@ -30,12 +30,12 @@ const WRITTEN: usize = 1;
 /// Has a frame of the gateway's meet the tables; returns where there are no rules.
 #[inline(always)]
 pub(crate) fn begin<F: Frame>(context: &TcContext, frame: &F, tag: Option<u16>, uplink: u32, bytes: u64) {
-    let (epoch, table) = (state(layout::STATE_EPOCH), state(layout::STATE_FIRST_TABLE));
-    if !has_rules(epoch, table) {
+    let tables = state(layout::STATE_TABLES);
+    if !has_rules(tables) {
         return;
     }
     let Some(work) = Work::get(EGRESS) else { return };
-    work.begin(port::LOCAL, bytes, epoch, table);
+    work.begin(port::LOCAL, bytes, tables);
     work.set_out();
     work.uplink = uplink;
     work.departure = [nothing(), nothing()];

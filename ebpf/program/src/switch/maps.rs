@@ -80,11 +80,11 @@ pub(crate) fn blob(epoch: u64) -> Option<&'static Blob> {
     BLOBS.get((epoch & 1) as u32)
 }
 
-/// Whether a table has any.
+/// Whether a frame's first table has any.
 #[inline(always)]
-pub(crate) fn has_rules(epoch: u64, table: u64) -> bool {
-    let at = blob::TABLES_AT + (table as usize & blob::TABLES - 1) * blob::TABLE_WORDS;
-    blob(epoch).is_some_and(|blob| blob[at] != 0)
+pub(crate) fn has_rules(tables: u64) -> bool {
+    let at = blob::TABLES_AT + (layout::first_table(tables) as usize & blob::TABLES - 1) * blob::TABLE_WORDS;
+    blob(layout::epoch(tables)).is_some_and(|blob| blob[at] != 0)
 }
 
 #[inline(always)]

@@ -6,6 +6,7 @@ use aya_ebpf::maps::PerCpuArray;
 use caregate_ebpf_common::switch::blob::Search;
 use caregate_ebpf_common::switch::edit::Headers;
 use caregate_ebpf_common::switch::key::{KEY_WORDS, Key};
+use caregate_ebpf_common::switch::map as layout;
 use caregate_ebpf_common::switch::op::port;
 use caregate_ebpf_common::switch::parse::Parsed;
 
@@ -159,16 +160,16 @@ impl Work {
 
     /// Ready for another frame's key, and for the cache to be asked.
     #[inline(always)]
-    pub(crate) fn begin(&mut self, in_port: u32, bytes: u64, epoch: u64, table: u64) {
+    pub(crate) fn begin(&mut self, in_port: u32, bytes: u64, tables: u64) {
         // What is zeroed must not be known to be: a function would be called for it.
         let none: u64 = core::hint::black_box(0);
         self.parsed.key[0] = u64::from(in_port) << 32;
         self.parsed.key[1] = none;
         self.parsed.key[13] = none;
         self.bytes = bytes;
-        self.epoch = epoch;
+        self.epoch = layout::epoch(tables);
         self.in_port = in_port;
-        self.table = table as u32;
+        self.table = layout::first_table(tables);
         self.cache_at = NOT_ASKED;
     }
 

@@ -39,7 +39,9 @@ pub(super) fn all() -> Vec<Case> {
     let failed_over = udp(4000, to::FAILOVER, b"datagram");
     vec![
         case("to a port", datagram(to::FORWARDED), XDP_REDIRECT, "redirected"),
-        case("the same again, from the cache", datagram(to::FORWARDED), XDP_REDIRECT, "redirected"),
+        case("the same again, from the flow cache", datagram(to::FORWARDED), XDP_REDIRECT, "redirected"),
+        case("a third time, put down as a microflow", datagram(to::FORWARDED), XDP_REDIRECT, "redirected"),
+        case("a fourth time, as one that is known", datagram(to::FORWARDED), XDP_REDIRECT, "redirected"),
         changed("a tag is pushed", to::TAGGED, tagged),
         changed(
             "a second table sets an address",
@@ -57,7 +59,11 @@ pub(super) fn all() -> Vec<Case> {
         case("again within a meter", datagram(to::METERED), XDP_REDIRECT, "redirected"),
         case("above a meter", datagram(to::METERED), XDP_DROP, "metered"),
         case("a flow without instructions", datagram(to::DROPPED), XDP_DROP, "switch_dropped"),
+        case("the same, put down as a microflow", datagram(to::DROPPED), XDP_DROP, "switch_dropped"),
+        case("as one that is known", datagram(to::DROPPED), XDP_DROP, "switch_dropped"),
         case("no flow", datagram(to::UNKNOWN), XDP_DROP, "table_miss"),
+        case("no flow, put down as a microflow", datagram(to::UNKNOWN), XDP_DROP, "table_miss"),
+        case("no flow, as one that is known", datagram(to::UNKNOWN), XDP_DROP, "table_miss"),
         case(
             "no flow, another type",
             ethernet(STRANGER, NEIGHBOUR, EtherTypes::Lldp, &[0; 46]),
