@@ -83,7 +83,8 @@ fn each_change_is_seen_by_the_next_frame() {
     let frame = v4(6, &tcp(b"a reading"));
     for round in 0..40u32 {
         let to_port = round % 2 == 0;
-        rig.flows(vec![to(if to_port { &[output(2)] } else { &[] })]);
+        let actions = [output(2)];
+        rig.flows(vec![to(if to_port { &actions } else { &[] })]);
         let wanted = if to_port { Fate::Sent(frame.clone()) } else { Fate::Dropped };
         for _ in 0..FRAMES {
             assert_eq!(rig.send(&frame), wanted, "round {round}");
