@@ -12,8 +12,10 @@ mod ground;
 mod pki;
 #[path = "../gateway_to_core/publisher.rs"]
 mod publisher;
+#[expect(dead_code, reason = "of another test's helpers this one uses its part")]
 #[path = "../gateway_to_core/sensors.rs"]
 mod sensors;
+#[expect(dead_code, reason = "of another test's helpers this one uses its part")]
 #[path = "../gateway_to_core/site.rs"]
 mod site;
 
