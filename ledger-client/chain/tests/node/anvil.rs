@@ -67,7 +67,7 @@ impl Anvil {
     /// The contract, with one governor and no delay, made by an account that anvil holds.
     async fn deploy(&self, governor: &DomainKey) -> Address {
         let artifact: Value = serde_json::from_str(include_str!("../../../contracts/Caregate.json")).unwrap();
-        let code = artifact["bytecode"].as_str().or(artifact["bytecode"]["object"].as_str()).unwrap();
+        let code = artifact["bytecode"].as_str().unwrap();
         // abi.encode(address[], uint8, uint64)
         let words = [0x60, 1, 0, 1].map(|word: u8| format!("{word:064x}")).concat();
         let data = format!("0x{}{words}{:0>64}", code.trim_start_matches("0x"), governor.id().to_string());
