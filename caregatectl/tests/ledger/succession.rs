@@ -4,7 +4,7 @@ use crate::support::{Called, Node, call, until};
 
 /// A command that knows its ledger by the file it is given.
 fn relayed(node: &Node, words: &[&str], arguments: &[&str]) -> Called {
-    call(&[words, &["--rpc", &node.rpc], arguments].concat())
+    call(&[words, &["--rpc", &node.rpc], &node.paid(), arguments].concat())
 }
 
 /// Signs and hands in with so many custodians.

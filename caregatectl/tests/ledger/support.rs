@@ -12,6 +12,9 @@ use tempfile::TempDir;
 /// How long any one condition may take: far above what it needs, so that only a fault runs into it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The first of the accounts that anvil funds.
+const ANVIL_KEY: &str = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+
 /// A program, which the same build has put beside this test.
 pub(crate) fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
@@ -88,6 +91,8 @@ pub(crate) struct Node {
     pub(crate) rpc: String,
     pub(crate) contract: String,
     pub(crate) validator: String,
+    /// File with a key that pays, where gas is not free.
+    pub(crate) relay: Option<String>,
     process: Child,
 }
 
@@ -117,7 +122,8 @@ impl Node {
         });
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let (contract, validator) = (text(&deployment["contract"]), text(&deployment["validators"][0]));
-        let node = Self { dir, rpc: format!("http://127.0.0.1:{rpc}"), contract, validator, process };
+        let node =
+            Self { dir, rpc: format!("http://127.0.0.1:{rpc}"), contract, validator, relay: None, process };
         until("the node answers", || (node.ledger("audit events", &[]).status == 0).then_some(()));
         node
     }
@@ -152,17 +158,26 @@ impl Node {
             rpc(port, "eth_getTransactionReceipt", &json!([hash])).filter(|receipt| !receipt.is_null())
         });
         let contract = receipt["contractAddress"].as_str().unwrap().to_owned();
-        Self { dir, rpc: format!("http://127.0.0.1:{port}"), contract, validator: account, process }
+        let relay = dir.path().join("relay.key");
+        write_private(&relay, ANVIL_KEY);
+        let (rpc, relay) = (format!("http://127.0.0.1:{port}"), relay.to_str().map(str::to_owned));
+        Self { dir, rpc, contract, validator: account, relay, process }
     }
 
     pub(crate) fn path(&self, name: &str) -> String {
         self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 
+    /// Who pays.
+    pub(crate) fn paid(&self) -> Vec<&str> {
+        self.relay.iter().flat_map(|relay| ["--relay-key", relay.as_str()]).collect()
+    }
+
     /// A command on this ledger that is no wallet's.
     pub(crate) fn ledger(&self, words: &str, arguments: &[&str]) -> Called {
         let mut all: Vec<&str> = words.split(' ').collect();
         all.extend(["--rpc", &self.rpc, "--chain-id", "4711", "--contract", &self.contract]);
+        all.extend(self.paid());
         all.extend(arguments);
         call(&all)
     }
@@ -251,6 +266,7 @@ impl Wallet<'_> {
             vec!["wallet", verb, "--keystore", &self.keystore, "--passphrase-file", &self.passphrase];
         if ["grant", "revoke", "bind", "rotate", "custodians", "succeed"].contains(&verb) {
             all.extend(["--rpc", self.node.rpc.as_str()]);
+            all.extend(self.node.paid());
         }
         all.extend(arguments);
         all
