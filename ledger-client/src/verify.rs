@@ -50,7 +50,7 @@ pub use trie::{EMPTY_ROOT, NODE_BYTES_MAX, NODES_MAX, NodePool, TrieError};
 
 #[cfg(any(test, feature = "fixture"))]
 pub(crate) use bundle::storage_root_of;
-#[cfg(any(test, feature = "wallet"))]
+#[cfg(any(test, feature = "shares", feature = "wallet"))]
 pub(crate) use eip712::keccak256;
 #[cfg(any(test, feature = "revoke", feature = "wallet"))]
 pub(crate) use signature::address_of;
