@@ -123,21 +123,9 @@ fn steps() -> Vec<Step> {
         step("MQTT clients: packages", interop::mqtt_clients),
         step("other cryptography: packages", interop::key_peers),
         step("lints", || {
-            in_root(cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+            lints(&["--workspace", "--all-targets"])?;
             // Not among all targets, since it is not run unasked.
-            in_root(cargo(&[
-                "clippy",
-                "--release",
-                "--package",
-                "caregate-tests",
-                "--test",
-                "interop",
-                "--test",
-                "chaos",
-                "--",
-                "-D",
-                "warnings",
-            ]))
+            lints(&["--package", "caregate-tests", "--test", "interop", "--test", "chaos"])
         }),
         step("documentation", || {
             let mut doc =
@@ -158,18 +146,7 @@ fn steps() -> Vec<Step> {
         }),
         step("tests", || run_tests(cargo(&["test", "--release", "--workspace", "--no-fail-fast"]))),
         step("the core's store on NATS", || {
-            in_root(cargo(&[
-                "clippy",
-                "--release",
-                "--package",
-                "core-cloud",
-                "--features",
-                "nats",
-                "--all-targets",
-                "--",
-                "-D",
-                "warnings",
-            ]))?;
+            lints(&["--package", "core-cloud", "--features", "nats", "--all-targets"])?;
             xtask(&["interop", "--nats"])
         }),
         step("licences and bans", licences),
@@ -191,6 +168,10 @@ fn steps() -> Vec<Step> {
         }));
     }
     steps
+}
+
+fn lints(of: &[&str]) -> anyhow::Result<()> {
+    in_root(cargo(&[&["clippy", "--release"], of, &["--", "-D", "warnings"]].concat()))
 }
 
 /// Runs cargo's tests; the error tells which failed and what they said, for they are thousands of lines before the end.

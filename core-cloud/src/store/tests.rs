@@ -402,7 +402,7 @@ fn a_gap_goes_once_to_those_that_hold_its_epochs_wrap_whenever_that_comes(kind: 
     assert_eq!(world.put(&gap(EPOCH + 1, 7)), Outcome::Known, "told again after a kill");
     let world = world.reopened();
     assert_eq!(world.put(&told), Outcome::Known);
-    assert_eq!(world.queue(1)[1..], [told.clone()]);
+    assert_eq!(world.queue(1)[1..], *std::slice::from_ref(&told));
     assert_eq!(world.queue(2).len(), 1, "who can't open the class's present hears nothing of it");
     let late = wrap(EPOCH, 3);
     world.put(&late);

@@ -55,9 +55,9 @@ impl Server {
         command.args(["--pdeathsig", "KILL"]).arg(program()).arg("-c").arg(&config);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         self.child = Some(command.spawn().unwrap());
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = caregate_host::clock::monotonic() + PATIENCE;
         while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(std::time::Instant::now() < deadline, "the server did not start");
+            assert!(caregate_host::clock::monotonic() < deadline, "the server did not start");
             std::thread::yield_now();
         }
     }

@@ -288,7 +288,7 @@ fn revocations_alone_are_of_the_first_keys_or_the_newest() {
         (Site::grant_key(0), Site::revoke_key(0), RevocationSigner::GrantKey),
         (Site::revoke_key(0), Site::grant_key(0), RevocationSigner::RevokeKey),
         (grant.clone(), revoke.clone(), RevocationSigner::GrantKey),
-        (revoke.clone(), grant.clone(), RevocationSigner::RevokeKey),
+        (revoke.clone(), grant, RevocationSigner::RevokeKey),
     ];
     for (key, other, signer) in good {
         assert_eq!(by(&key, &bundle.keys), Ok(RevokedWith { signer, other_key: other.address() }));
