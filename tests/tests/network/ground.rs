@@ -93,7 +93,7 @@ impl Ground {
     /// Drops at the core what comes in and fits `pattern` of nft's language, until [`Self::heal`].
     pub(crate) fn drop_incoming(&self, pattern: &str) {
         let rules = format!(
-            "table inet cut {{ chain in {{ type filter hook input priority 0; iifname \"lo\" accept; {pattern} drop; }} }}"
+            "table inet cut {{\n chain in {{\n type filter hook input priority 0\n iifname \"lo\" accept\n {pattern} drop\n }}\n}}"
         );
         run("ip", &["netns", "exec", &self.core, "nft", &rules]);
     }
