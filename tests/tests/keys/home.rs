@@ -330,6 +330,11 @@ impl Daemon {
         });
     }
 
+    /// Waits until a gateway knows whose devices are whose; what comes before goes to its quarantine.
+    pub(crate) fn has_policy(&self) {
+        self.reaches("caregate_gateway_policy_epoch ", 1.0);
+    }
+
     /// Waits until a metric has reached this.
     pub(crate) fn reaches(&self, series: &str, least: f64) {
         until(series, || self.metric(series).filter(|value| *value >= least));
