@@ -24,16 +24,25 @@ impl Embedded {
     /// # Errors
     /// [`StoreError`], also where the file is damaged or another process holds it.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let mut builder = redb::Builder::new();
-        builder.set_cache_size(CACHE_BYTES);
         let path = dir.join("core.redb");
-        #[cfg(not(feature = "kill-points"))]
-        let db = builder.create(path);
-        #[cfg(feature = "kill-points")]
-        let db = kill::create(&builder, &path);
-        let db = db.map_err(failed("open core.redb"))?;
+        if !path.exists() {
+            Self::make(dir, &path)?;
+        }
+        let db = create(&path).map_err(failed("open core.redb"))?;
         kill_point::pass("store.opened");
         Self::prepare(db, || std::fs::File::open(dir)?.sync_all())
+    }
+
+    /// Makes the file under another name and gives it its own once it is whole and on disk: one whose making was cut off is no database,
+    /// and would be refused ever after.
+    fn make(dir: &Path, path: &Path) -> Result<(), StoreError> {
+        let unfinished = dir.join("core.redb.new");
+        if unfinished.exists() {
+            std::fs::remove_file(&unfinished).map_err(failed("remove core.redb.new"))?;
+        }
+        let db = create(&unfinished).map_err(failed("make core.redb"))?;
+        drop(Self::prepare(db, || Ok(()))?);
+        std::fs::rename(&unfinished, path).map_err(failed("name core.redb"))
     }
 
     /// The same on a disk of the tests.
@@ -57,6 +66,16 @@ impl Embedded {
         kill_point::pass("store.name-synced");
         Ok(Self { db })
     }
+}
+
+fn create(path: &Path) -> Result<Database, redb::DatabaseError> {
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(CACHE_BYTES);
+    #[cfg(not(feature = "kill-points"))]
+    let db = builder.create(path);
+    #[cfg(feature = "kill-points")]
+    let db = kill::create(&builder, path);
+    db
 }
 
 impl Store for Embedded {

@@ -17,33 +17,35 @@ const ROUNDS: u64 = 150;
 /// Steps of a round at most: opening takes some dozens, a commit some ten.
 const STEPS_MAX: u64 = 260;
 const FILE: &str = "core.redb";
+/// Its name until it is whole.
+const UNFINISHED: &str = "core.redb.new";
 
 /// redb on the disk that loses power.
 #[derive(Debug, Clone)]
-struct Backend(Arc<Mutex<Disk>>);
+struct Backend(Arc<Mutex<Disk>>, &'static str);
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().unwrap().len(FILE))
+        Ok(self.0.lock().unwrap().len(self.1))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.lock().unwrap().read(FILE, offset, out);
+        self.0.lock().unwrap().read(self.1, offset, out);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.lock().unwrap().set_len(FILE, len);
+        self.0.lock().unwrap().set_len(self.1, len);
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.lock().unwrap().sync(FILE);
+        self.0.lock().unwrap().sync(self.1);
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.lock().unwrap().write(FILE, offset, data);
+        self.0.lock().unwrap().write(self.1, offset, data);
         Ok(())
     }
 }
@@ -60,6 +62,20 @@ fn record(nth: u64) -> Vec<u8> {
         segment_of(1, DataClass::Vitals, name, &vec![7; usize::try_from(nth * 97 % 3000).unwrap()])
     };
     MADE.lock().unwrap().entry(nth).or_insert_with(make).clone()
+}
+
+/// As [`Embedded::open`].
+fn open(disk: &Arc<Mutex<Disk>>, is_made: bool) -> Result<Embedded, StoreError> {
+    if !is_made {
+        disk.lock().unwrap().remove(UNFINISHED);
+        disk.lock().unwrap().create(UNFINISHED);
+        drop(Embedded::open_on(Backend(Arc::clone(disk), UNFINISHED), || Ok(()))?);
+        disk.lock().unwrap().rename(UNFINISHED, FILE);
+    }
+    Embedded::open_on(Backend(Arc::clone(disk), FILE), || {
+        disk.lock().unwrap().sync_names();
+        Ok(())
+    })
 }
 
 #[derive(Debug, Default)]
@@ -92,15 +108,9 @@ impl World {
         self.random.bits();
         let disk = Arc::new(Mutex::new(disk));
         let has_power = || disk.lock().unwrap().cut().is_none();
-        disk.lock().unwrap().create(FILE);
         // A store without syncs may be so broken that redb does not survive looking at it.
-        let backend = Backend(Arc::clone(&disk));
-        let names = || {
-            disk.lock().unwrap().sync_names();
-            Ok(())
-        };
-        let opened =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Embedded::open_on(backend, names)));
+        let is_made = self.disk.files.contains_key(FILE);
+        let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| open(&disk, is_made)));
         let Ok(Ok(store)) = opened else {
             assert_eq!(self.syncs, Syncs::TakenOut, "the store does not open");
             self.check(&[]);
