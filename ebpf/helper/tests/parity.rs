@@ -155,7 +155,7 @@ fn arbitrary_frames_are_judged_in_the_kernel_as_in_user_space() {
     // More of what gets as far as the controller's tables, and of a source port that a rule takes away.
     for _ in 0..6 {
         let mut taken = publish(SENSOR);
-        taken[35] = 0x41;
+        taken[34] = 0x41;
         seeds.extend([publish(SENSOR), taken]);
     }
     type Tally = BTreeMap<&'static str, u64>;
@@ -210,7 +210,7 @@ fn arbitrary_frames_are_judged_in_the_kernel_as_in_user_space() {
     assert!(kinds.len() >= 26, "only {} of {} kinds were reached: {kinds:?}", kinds.len(), Kind::ALL.len());
     for verdict in ["admitted", "rule", "closed_port", "unbound_source", "discovery", "fragment", "malformed"]
     {
-        assert!(verdicts.get(verdict).is_some_and(|frames| *frames > 0), "{verdict}: {verdicts:?}");
+        assert!(verdicts.get(verdict).is_some_and(|frames| *frames > 20), "{verdict}: {verdicts:?}");
     }
 }
 
