@@ -1,10 +1,12 @@
 //! One deployment on loopback, all of it processes: ledger, core, controller, and gateways of one home.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use caregate_host::identity::{IdentityFiles, Role};
 use caregate_protocol::id::{DeviceId, RecipientId};
@@ -21,11 +23,20 @@ const SECRET: &str = "000102030405060708090a0b0c0d0e0f";
 const DEVICE: &str = "ecg-1";
 
 fn free_tcp() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    next_port(|address| TcpListener::bind(address).is_ok())
 }
 
 fn free_udp() -> SocketAddr {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    next_port(|address| UdpSocket::bind(address).is_ok())
+}
+
+/// The next that is free, below the range from which the kernel takes ports for sockets that do not care: daemons listen long after they
+/// were configured, and a connection may have had it by then.
+fn next_port(is_free: impl Fn(SocketAddr) -> bool) -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let from = 20_000 + u16::try_from(std::process::id() % 240).unwrap() * 50;
+    let next = || SocketAddr::from(([127, 0, 0, 1], from + NEXT.fetch_add(1, Ordering::Relaxed)));
+    std::iter::repeat_with(next).find(|address| is_free(*address)).unwrap()
 }
 
 fn identity(files: &IdentityFiles) -> String {
@@ -43,6 +54,8 @@ pub(crate) struct Home {
     core_admin: SocketAddr,
     policy: SocketAddr,
     controller_admin: SocketAddr,
+    /// The block with the newest binding of a device.
+    bound_at: Cell<u32>,
 }
 
 impl Home {
@@ -62,6 +75,7 @@ impl Home {
             policy: free_udp(),
             controller_admin: free_tcp(),
             node,
+            bound_at: Cell::new(0),
         };
         home.configure_core(gateways);
         home.configure_controller();
@@ -124,11 +138,17 @@ impl Home {
     /// Binds the device at a gateway and writes its enrolment; the patient's pseudonym there.
     pub(crate) fn enrol(&self, wallet: &Wallet<'_>, gateway: &str, more: &[&str]) -> String {
         let device = ["--home", gateway, "--device", DEVICE, "--mac", "02:00:00:00:00:01"];
-        wallet.call("bind", &device).done();
+        let block = wallet.call("bind", &device).done()["ledger"]["block"].as_u64().unwrap();
+        self.bound_at.set(u32::try_from(block).unwrap());
         let out = self.node.path(&format!("{gateway}-enrolment.toml"));
         let mut arguments = vec!["--home", gateway, "--out", &out];
         arguments.extend(more);
         wallet.call("enrol", &arguments).done()["patient"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until a gateway knows of the newest binding; what its device sends before goes to the quarantine.
+    pub(crate) fn knows_device(&self, gateway: &Daemon) {
+        gateway.reaches("caregate_gateway_policy_header_number ", self.bound_at.get().into());
     }
 
     /// Writes a gateway's configuration; `keys` is its table of that name.
@@ -328,11 +348,6 @@ impl Daemon {
             let next = self.metric("caregate_gateway_spool_next ")?;
             (waiting < 1.0 && next > 0.0).then_some(())
         });
-    }
-
-    /// Waits until a gateway knows whose devices are whose; what comes before goes to its quarantine.
-    pub(crate) fn has_policy(&self) {
-        self.reaches("caregate_gateway_policy_epoch ", 1.0);
     }
 
     /// Waits until a metric has reached this.

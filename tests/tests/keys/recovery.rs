@@ -78,7 +78,7 @@ fn history_outlives_its_gateway_and_the_old_one_is_refused() {
     let (core, controller) = (home.core(), home.controller());
     let old = home.configure_gateway("g-1", "old", "");
     let running = old.start();
-    running.has_policy();
+    home.knows_device(&running);
     old.publish(0..20);
     running.delivers();
     let (done, said) =
@@ -101,7 +101,7 @@ fn history_outlives_its_gateway_and_the_old_one_is_refused() {
     let (done, said) = restore(&new, &[&first[1], &first[0]]);
     assert!(done && said.contains("here already"), "{said}");
     let running = new.start();
-    running.has_policy();
+    home.knows_device(&running);
     new.publish(100..120);
     running.delivers();
 
