@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 use crate::local::LocalEntry;
 use crate::mqtt::access::Reader;
 use crate::mqtt::credentials::Credential;
+use crate::mqtt::tunnel::TlsEntry;
 use crate::pipeline::expiry::AGE_LIMIT_MIN;
 use crate::uplink::ports::LanePorts;
 use crate::watch::WatchEntry;
@@ -219,6 +220,8 @@ pub struct MqttEntry {
 pub struct BrokerEntry {
     /// Host name or address.
     pub host: String,
+    /// TLS towards it; without where nothing is said.
+    pub tls: Option<TlsEntry>,
     /// TCP port; 1883 where nothing is said.
     #[serde(default = "mqtt_port")]
     pub port: u16,

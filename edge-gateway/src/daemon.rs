@@ -34,10 +34,12 @@ use crate::metrics::Metrics;
 use crate::mqtt::access::Access;
 use crate::mqtt::broker::{self, BrokerConfig};
 use crate::mqtt::credentials::Credentials;
+use crate::mqtt::kept::SessionFile;
 use crate::mqtt::limits::Limits as MqttLimits;
 use crate::mqtt::metrics::{BrokerMetrics, ServerMetrics};
 use crate::mqtt::publisher::Publisher;
 use crate::mqtt::server::{CertificateRefused, Server, TlsDoor};
+use crate::mqtt::tunnel::Tunnel;
 use crate::network::{self, Network};
 use crate::openflow::start::Surroundings;
 use crate::pipeline::commit::Committer;
@@ -192,8 +194,10 @@ pub async fn run(file: &ConfigFile, parts: Parts, sockets: Sockets) -> anyhow::R
     let uplink = Arc::new(Uplink::new(unacked(&reader)));
     uplink.observe(&metrics);
     let policy = start_policy(&pins, &file.policy, &mut committer, proposals, &health, &identity, &stop);
-    doors.mqtt(file.mqtt.as_ref(), sockets, policy.bound_devices()).await?;
-    doors.brokers(&file.brokers)?;
+    let key = committer.keys.file_key("mqtt.sessions").context("keys")?;
+    let sessions = SessionFile::new(&file.data, &key);
+    doors.mqtt(file.mqtt.as_ref(), sockets, sessions, policy.bound_devices()).await?;
+    doors.brokers(&file.brokers, &file.data)?;
     let publisher = doors.publisher.clone().map(|publisher| Arc::new(publisher) as Arc<dyn watch::Publish>);
     let trail = committer.policy.store();
     let watching = watch::start::start(watch, &policy, trail, Arc::clone(&pins), publisher, &stop)?;
@@ -344,6 +348,8 @@ struct Doors {
     mqtt_ports: Vec<u16>,
     /// For the gateway's own messages on the MQTT server, where there is one.
     publisher: Option<Publisher>,
+    /// The MQTT server and where its sessions are kept, for the last time when all doors have closed.
+    sessions: Option<(Arc<Server>, Arc<SessionFile>)>,
 }
 
 impl Doors {
@@ -362,6 +368,7 @@ impl Doors {
             tasks: JoinSet::new(),
             mqtt_ports: Vec::new(),
             publisher: None,
+            sessions: None,
         })
     }
 
@@ -369,6 +376,7 @@ impl Doors {
         &mut self,
         entry: Option<&MqttEntry>,
         sockets: Sockets,
+        file: SessionFile,
         bound: tokio::sync::watch::Receiver<Arc<Vec<BoundDevice>>>,
     ) -> anyhow::Result<()> {
         let Some(entry) = entry else { return Ok(()) };
@@ -379,7 +387,11 @@ impl Doors {
         let access = Access::new(entry.readers.clone()).context("mqtt.reader")?;
         let (inbound, metrics) = (self.inbound.clone(), self.server_metrics.clone());
         let server = Server::new(limits, credentials, access, inbound, metrics);
+        server.restore(&file);
         server.bind(bound, self.stop.clone());
+        let file = Arc::new(file);
+        self.tasks.spawn(Arc::clone(&server).keep(Arc::clone(&file), self.stop.clone()));
+        self.sessions = Some((Arc::clone(&server), file));
         self.publisher = Some(server.publisher());
         let doors = [
             (sockets.plain, None, false),
@@ -409,15 +421,24 @@ impl Doors {
         TlsDoor::new(move || acceptor.clone(), sensor_of)
     }
 
-    fn brokers(&mut self, entries: &[BrokerEntry]) -> anyhow::Result<()> {
-        for entry in entries {
+    fn brokers(&mut self, entries: &[BrokerEntry], data: &Path) -> anyhow::Result<()> {
+        for (number, entry) in entries.iter().enumerate() {
+            let tunnel = entry.tls.as_ref().map(|tls| {
+                let path = data.join(format!("broker-{number}.sock"));
+                Tunnel::open(path, &entry.host, entry.port, tls)
+            });
+            let tunnel = tunnel.transpose().with_context(|| format!("broker {}", entry.host))?;
             let config = BrokerConfig {
                 host: entry.host.clone(),
                 port: entry.port,
                 client_id: entry.client_id.clone(),
                 login: entry.username.clone().zip(entry.password_file.as_deref().map(password).transpose()?),
                 devices: entry.devices.iter().cloned().collect(),
+                socket: tunnel.as_ref().map(|tunnel| tunnel.path().to_owned()),
             };
+            if let Some(tunnel) = tunnel {
+                self.tasks.spawn(tunnel.run(self.stop.clone()));
+            }
             let task =
                 broker::run(config, self.inbound.clone(), self.broker_metrics.clone(), self.stop.clone());
             self.tasks.spawn(task);
@@ -442,6 +463,10 @@ impl Doors {
     async fn closed(mut self) {
         self.stop.cancelled().await;
         while self.tasks.join_next().await.is_some() {}
+        if let Some((server, file)) = self.sessions {
+            let kept = tokio::task::spawn_blocking(move || server.keep_whole(&file));
+            drop(kept.await);
+        }
     }
 }
 

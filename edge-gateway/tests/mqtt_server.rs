@@ -34,6 +34,42 @@ async fn qos_0_and_1_arrive_as_sent_and_qos_1_is_acknowledged() {
     door.counted("stored", 2, stored).await;
 }
 
+/// CONNECT of MQTT 5.0 with Maximum Packet Size.
+fn connect_taking(bytes: u8) -> Vec<u8> {
+    let text = |text: &str| [&[0, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    let properties = [5, 0x27, 0, 0, 0, bytes];
+    let head = [0, 4, b'M', b'Q', b'T', b'T', 5, 0xc2, 0, 30];
+    let body = [&head[..], &properties, &text("small"), &text("user-a"), &text(SECRET)].concat();
+    [&[0x10, u8::try_from(body.len()).unwrap()], &body[..]].concat()
+}
+
+#[tokio::test]
+async fn no_answer_is_longer_than_the_client_takes() {
+    let door = Door::open(Limits::default()).await;
+    // All that is granted has 16 bytes; without topic aliases 13.
+    let mut whole = Raw::open(door.address).await;
+    whole.send(&connect_taking(16)).await;
+    let ack = whole.receive(16).await;
+    assert_eq!((ack[0], ack[1], ack[3], ack[4]), (0x20, 14, 0, 11), "{ack:?}");
+    let mut shorter = Raw::open(door.address).await;
+    shorter.send(&connect_taking(15)).await;
+    let ack = shorter.receive(13).await;
+    assert_eq!((ack[0], ack[1], ack[3], ack[4]), (0x20, 11, 0, 8), "{ack:?}");
+    // A SUBACK of ten codes has 15 bytes: within 13 it can't be said, and the client is told why.
+    let filter = [&[0, 12], &b"local/v1/a/#"[..], &[0]].concat();
+    let body = [&[0, 7, 0][..], &filter.repeat(10)].concat();
+    shorter
+        .send(&[&[0x82, u8::try_from(body.len() + 256 - 256).unwrap() | 0x80, 1], &body[..]].concat())
+        .await;
+    assert_eq!(shorter.rest().await, [0xe0, 2, 0x95, 0], "packet too large");
+    door.closed("answer-too-large", 1).await;
+    // Who takes less than any CONNACK is told nothing.
+    let mut none = Raw::open(door.address).await;
+    none.send(&connect_taking(4)).await;
+    assert!(none.rest().await.is_empty());
+    door.closed("answer-too-large", 2).await;
+}
+
 #[tokio::test]
 async fn no_puback_before_the_verdict_and_then_in_the_order_of_receipt() {
     let mut door = Door::open(Limits::default()).await;

@@ -11,6 +11,8 @@ use caregate_protocol::policy::Mac;
 use edge_gateway::config::ConfigFile;
 use edge_gateway::inventory::oui::{Vendor, Vendors};
 use edge_gateway::inventory::{frame as inventory, table::Inventory};
+use edge_gateway::mqtt::access::Access;
+use edge_gateway::mqtt::hub::Hub;
 use edge_gateway::mqtt::{websocket, wire};
 use edge_gateway::openflow::agent::{Action, Agent, FLUSH_MAX, HelperRefused, Readings, Settings};
 use edge_gateway::openflow::ports::Guard;
@@ -27,6 +29,7 @@ pub const TARGETS: &[Target] = &[
     ("mqtt", mqtt),
     ("mqtt_packet", mqtt_packet),
     ("mqtt_websocket", mqtt_websocket),
+    ("mqtt_sessions", mqtt_sessions),
     ("spool_frame", spool_frame),
     ("checkpoint", checkpoint),
     ("config", config),
@@ -114,6 +117,23 @@ pub fn mqtt_websocket(data: &[u8]) {
     };
     assert!(bytes.len() <= data.len());
     mqtt(&bytes);
+}
+
+/// What is kept of MQTT sessions, behind its seal. What is written back reads the same.
+pub fn mqtt_sessions(data: &[u8]) {
+    let access = Access::new([]).unwrap_or_else(|_| unreachable!("nobody may read anything"));
+    let (now, unix_s) = (std::time::Duration::from_secs(9), 1_790_000_000);
+    let mut hub = Hub::new(64);
+    match hub.restore(data, now, unix_s, &access) {
+        Ok(_) => {
+            let bytes = hub.snapshot(now).encode(unix_s, true);
+            let mut again = Hub::new(64);
+            let read = again.restore(&bytes, now, unix_s, &access);
+            assert!(read.is_ok(), "{read:?}");
+            assert_eq!(again.sizes(), hub.sizes());
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
 }
 
 /// A spool file: its header, then frames, then what the log's own frames carry.

@@ -17,6 +17,7 @@ use caregate_protocol::tpm::Sealed;
 use envelope::{RootKey, Stored};
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -34,6 +35,8 @@ const BEGINNINGS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("begi
 /// The key under which roots are encrypted, as the TPM has sealed it.
 const SEALED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sealed");
 const ROOT_KEY: &str = "root key";
+/// Keys of the gateway's own files, by name; as roots are kept.
+const FILES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("files");
 /// redb's page cache: a few hundred roots fit many times over, and the newest policy bundle of a home.
 const CACHE_BYTES: usize = 1 << 20;
 
@@ -138,6 +141,7 @@ impl KeyStore {
         let txn = db.begin_write().map_err(failed("begin"))?;
         txn.open_table(ROOTS).map_err(failed("open roots"))?;
         txn.open_table(BEGINNINGS).map_err(failed("open beginnings"))?;
+        txn.open_table(FILES).map_err(failed("open files"))?;
         PolicyStore::make_tables(&txn)?;
         WatchStore::make_table(&txn)?;
         let random = SystemRandom::new();
@@ -173,6 +177,36 @@ impl KeyStore {
     #[must_use]
     pub fn watch(&self) -> WatchStore {
         WatchStore::new(Arc::clone(&self.db))
+    }
+
+    /// The key of one of the gateway's own files; made, and durable before it is returned, where there was none or another TPM has it: what
+    /// such a file holds can be done without.
+    ///
+    /// # Errors
+    /// [`KeyStoreError`].
+    pub fn file_key(&self, name: &str) -> Result<Zeroizing<[u8; 32]>, KeyStoreError> {
+        let mut id = PatientId([0; 16]);
+        id.0.copy_from_slice(&digest(&SHA256, name.as_bytes()).as_ref()[..16]);
+        let txn = self.db.begin_write().map_err(failed("begin"))?;
+        let mut key = Zeroizing::new([0; 32]);
+        {
+            let mut files = txn.open_table(FILES).map_err(failed("open files"))?;
+            let stored =
+                files.get(name).map_err(failed("read a file's key"))?.map(|key| key.value().to_vec());
+            let stored = stored.map(Zeroizing::new);
+            let opened = stored.as_ref().map(|stored| envelope::open(self.key.as_ref(), id, stored));
+            match opened.transpose()? {
+                Some(Stored::Root(known)) => key.copy_from_slice(known.as_bytes()),
+                Some(Stored::Elsewhere) | None => {
+                    self.random.fill(key.as_mut_slice()).map_err(|_unspecified| KeyStoreError::Random)?;
+                }
+            }
+            // Also one that was plain before there was a TPM.
+            let sealed = envelope::seal(self.key.as_ref(), id, &PatientRoot::from_bytes(*key), &self.random)?;
+            files.insert(name, sealed.as_slice()).map_err(failed("write a file's key"))?;
+        }
+        txn.commit().map_err(failed("commit"))?;
+        Ok(key)
     }
 
     /// The patient's root, if there is one.
@@ -391,6 +425,10 @@ mod tests {
         let mut again = KeyStore::open(dir.path()).unwrap();
         assert_eq!(*again.existing_root(patient).unwrap().unwrap().as_bytes(), made);
         assert!(again.existing_root(PatientId([5; 16])).unwrap().is_none());
+        let key = again.file_key("mqtt").unwrap();
+        assert_ne!(*key, *again.file_key("other").unwrap());
+        drop(again);
+        assert_eq!(*key, *KeyStore::open(dir.path()).unwrap().file_key("mqtt").unwrap());
         let mode = std::fs::metadata(dir.path().join("keys.redb")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }

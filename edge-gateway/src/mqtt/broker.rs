@@ -11,11 +11,12 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use caregate_protocol::id::DeviceId;
 use rumqttc::mqttbytes::v4::{Packet, Publish, SubscribeReasonCode};
-use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, QoS};
+use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, QoS, Transport};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -71,6 +72,8 @@ pub struct BrokerConfig {
     pub login: Option<(String, String)>,
     /// The devices whose topics are taken: a broker says nothing about who published.
     pub devices: BTreeSet<DeviceId>,
+    /// The Unix socket behind which it is ([`Tunnel`](super::tunnel::Tunnel)), where it is reached by TLS.
+    pub socket: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for BrokerConfig {
@@ -207,7 +210,11 @@ impl Drop for Link<'_> {
 
 impl<'a> Link<'a> {
     fn new(config: &'a BrokerConfig, inbound: &'a mpsc::Sender<Inbound>, metrics: &'a BrokerMetrics) -> Self {
-        let mut options = MqttOptions::new(&config.client_id, &config.host, config.port);
+        let socket = config.socket.as_ref().and_then(|path| path.to_str());
+        let mut options = MqttOptions::new(&config.client_id, socket.unwrap_or(&config.host), config.port);
+        if socket.is_some() {
+            options.set_transport(Transport::unix());
+        }
         options.set_keep_alive(KEEP_ALIVE).set_clean_session(false).set_manual_acks(true);
         options.set_max_packet_size(PACKET_BYTES_MAX, PACKET_BYTES_MAX);
         if let Some((username, password)) = &config.login {

@@ -203,13 +203,20 @@ impl Connection {
             if matches!(packet, Packet::Publish(_)) {
                 self.server.metrics.delivered.inc();
             }
-            self.say(&packet);
+            self.say(packet);
         }
     }
 
-    fn say(&mut self, packet: &Packet) {
-        encode(packet, self.conversation.version(), &mut self.output);
-        self.unflushed = true;
+    fn say(&mut self, packet: Packet) {
+        let is_last = matches!(packet, Packet::Disconnect(_));
+        match self.conversation.fit(packet) {
+            Some(packet) => {
+                encode(&packet, self.conversation.version(), &mut self.output);
+                self.unflushed = true;
+            }
+            None if is_last => {}
+            None => self.close(CloseReason::AnswerTooLarge),
+        }
     }
 
     fn close(&mut self, reason: CloseReason) {
@@ -235,7 +242,7 @@ impl Connection {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Send(packet) => self.say(&packet),
+            Action::Send(packet) => self.say(packet),
             Action::Forward(topic, payload) => self.forward(topic, payload),
             Action::Close(CloseReason::ConnectRefused(refusal)) => {
                 self.server.metrics.refused.with_label_values(&[refusal.label()]).inc();

@@ -24,6 +24,8 @@ pub struct ServerMetrics {
     pub sessions: IntGauge,
     /// Retained messages.
     pub retained: IntGauge,
+    /// Snapshots of sessions: `written`, `failed`; and `unreadable`, at a start.
+    pub kept: IntCounterVec,
     /// Messages sent to subscribers.
     pub delivered: IntCounter,
     /// Messages that did not reach a subscriber, by reason: `queue-full`, `expired`, `too-large`; and `retained`, which made room.
@@ -73,6 +75,7 @@ impl ServerMetrics {
             sessions,
             retained,
             delivered,
+            kept: vec("caregate_mqtt_kept_total", "Snapshots of sessions, by outcome", "outcome")?,
             undelivered: vec(
                 "caregate_mqtt_undelivered_total",
                 "Messages not delivered, by reason",

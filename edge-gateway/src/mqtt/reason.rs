@@ -93,6 +93,8 @@ pub enum CloseReason {
     TakenOver,
     /// The pipeline refused a QoS 1 or 2 PUBLISH of a client of 3.1.1.
     Refused,
+    /// An answer is longer than the client takes.
+    AnswerTooLarge,
     /// The gateway is shutting down.
     Shutdown,
 }
@@ -123,6 +125,7 @@ impl CloseReason {
             Self::TopicTooLong => Some(Reason::TOPIC_NAME_INVALID),
             Self::TakenOver => Some(Reason::SESSION_TAKEN_OVER),
             Self::Refused => Some(Reason::QUOTA_EXCEEDED),
+            Self::AnswerTooLarge => Some(Reason::PACKET_TOO_LARGE),
             Self::Shutdown => Some(Reason::SERVER_SHUTTING_DOWN),
         }
     }
@@ -147,6 +150,7 @@ impl CloseReason {
             Self::TopicTooLong => "topic-too-long",
             Self::TakenOver => "taken-over",
             Self::Refused => "refused",
+            Self::AnswerTooLarge => "answer-too-large",
             Self::Shutdown => "shutdown",
         }
     }

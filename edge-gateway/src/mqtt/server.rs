@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use caregate_host::clock;
 use caregate_protocol::id::DeviceId;
 use caregate_protocol::policy::BoundDevice;
 use rustls::pki_types::CertificateDer;
@@ -26,7 +27,8 @@ use super::access::Access;
 use super::connection::{self, CLOSE_TIMEOUT, Peer};
 use super::conversation::ConnectRefusal;
 use super::credentials::Credentials;
-use super::hub::{ConnectionNumber, Effect, Hub};
+use super::hub::{ConnectionNumber, Effect, Hub, Rhythm};
+use super::kept::SessionFile;
 use super::limits::{
     CLOSING_MAX, CONNECT_TIMEOUT, DRAIN_TIMEOUT, HANDSHAKES_MAX, Limits, OUTSTANDING_BYTES_MAX,
 };
@@ -38,6 +40,9 @@ use crate::ingest::Inbound;
 
 /// Pause after `accept` failed: it fails when file descriptors have run out, and they come back as connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often it is looked whether what is kept has changed.
+const KEEP_TICK: Duration = Duration::from_secs(1);
 
 /// Whom a client certificate names; an error where it names no sensor.
 pub type DeviceOfCertificate =
@@ -347,6 +352,64 @@ impl Server {
         self.with_hub(|hub| hub.bind(devices));
     }
 
+    /// Takes in what a process before this one kept, and writes it again as what may be old from now on. A file that can't be read is
+    /// told, and clients find no session.
+    pub fn restore(self: &Arc<Self>, file: &SessionFile) {
+        match file.read() {
+            Ok(None) => {}
+            Ok(Some(bytes)) => {
+                let (now, unix_s) = (self.now(), unix_s());
+                match self.with_hub(|hub| hub.restore(&bytes, now, unix_s, &self.access)) {
+                    Ok(sessions) => tracing::info!(sessions, "MQTT sessions are back"),
+                    Err(error) => {
+                        self.metrics.kept.with_label_values(&["unreadable"]).inc();
+                        tracing::error!(%error, "MQTT sessions are lost");
+                    }
+                }
+            }
+            Err(error) => {
+                self.metrics.kept.with_label_values(&["unreadable"]).inc();
+                tracing::error!(%error, "MQTT sessions are lost");
+            }
+        }
+        self.write(file, false);
+        self.observe();
+    }
+
+    /// Keeps sessions and retained messages as they change, until `shutdown`.
+    pub async fn keep(self: Arc<Self>, file: Arc<SessionFile>, shutdown: CancellationToken) {
+        let mut rhythm = Rhythm::new(self.with_hub(|hub| hub.changes()), self.now());
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(KEEP_TICK) => {}
+            }
+            if rhythm.is_due(self.with_hub(|hub| hub.changes()), self.now()) {
+                let (server, file) = (Arc::clone(&self), Arc::clone(&file));
+                let written = tokio::task::spawn_blocking(move || server.write(&file, false));
+                drop(written.await);
+            }
+        }
+    }
+
+    /// Keeps them for the last time, when [`Self::serve`] has returned. Blocks on the disk.
+    pub fn keep_whole(self: &Arc<Self>, file: &SessionFile) {
+        self.write(file, true);
+    }
+
+    fn write(self: &Arc<Self>, file: &SessionFile, whole: bool) {
+        let now = self.now();
+        let snapshot = self.with_hub(|hub| hub.snapshot(now));
+        let outcome = match file.write(&snapshot.encode(unix_s(), whole)) {
+            Ok(()) => "written",
+            Err(error) => {
+                tracing::error!(%error, "MQTT sessions were not kept");
+                "failed"
+            }
+        };
+        self.metrics.kept.with_label_values(&[outcome]).inc();
+    }
+
     fn observe(&self) {
         let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let (sessions, retained, _) = shared.hub.sizes();
@@ -403,6 +466,10 @@ impl Server {
         drop(shared);
         Ok(Admitted { server: Arc::clone(self), device: device.clone(), number, handle })
     }
+}
+
+fn unix_s() -> u64 {
+    u64::try_from(clock::now_us() / 1_000_000).unwrap_or(0)
 }
 
 /// How a listener's clients reach MQTT.

@@ -10,6 +10,7 @@ use caregate_protocol::id::DeviceId;
 use edge_gateway::ingest::{Inbound, Verdict};
 use edge_gateway::mqtt::access::{Access, Reader};
 use edge_gateway::mqtt::credentials::{Credential, Credentials};
+use edge_gateway::mqtt::kept::SessionFile;
 use edge_gateway::mqtt::limits::Limits;
 use edge_gateway::mqtt::metrics::ServerMetrics;
 use edge_gateway::mqtt::publisher::Publisher;
@@ -52,11 +53,19 @@ pub(crate) struct Door {
     /// The same server over WebSocket.
     pub(crate) websocket: SocketAddr,
     pub(crate) publisher: Publisher,
+    pub(crate) server: Arc<Server>,
 }
 
 impl Door {
     pub(crate) async fn open(limits: Limits) -> Self {
         Self::open_with(limits, None).await
+    }
+
+    /// One that finds what a server before it kept.
+    pub(crate) async fn restored(file: &SessionFile) -> Self {
+        let door = Self::open(Limits::default()).await;
+        door.server.restore(file);
+        door
     }
 
     /// Devices `a`, `b`, `display` and `display-2` have the user names `user-a`, …; the displays may read all readings, what the
@@ -80,7 +89,7 @@ impl Door {
         let websocket = listener.local_addr().unwrap();
         tokio::spawn(Arc::clone(&server).serve_websocket(listener, tls, shutdown.clone()));
         let publisher = server.publisher();
-        Self { address, inbound, metrics, shutdown, task, websocket, publisher }
+        Self { address, inbound, metrics, shutdown, task, websocket, publisher, server }
     }
 
     /// The next publish that the pipeline gets.

@@ -20,6 +20,7 @@ impl Conversation {
         out: &mut Vec<Action>,
     ) {
         self.version = connect.version;
+        self.packet_size_max = connect.properties.packet_size_max;
         let len = connect.client_id.len();
         let nameless = len == 0 && !connect.clean_start && self.version == Version::V4;
         if nameless || len > CLIENT_ID_BYTES_MAX {

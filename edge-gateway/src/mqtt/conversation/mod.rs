@@ -23,7 +23,7 @@ use caregate_protocol::id::DeviceId;
 use caregate_protocol::rate::TokenBucket;
 
 use super::access::Access;
-use super::hub::{ConnectionNumber, Hub, Message, SessionKey};
+use super::hub::{Capacity, ConnectionNumber, Hub, Message, SessionKey};
 use super::limits::{CONNECT_TIMEOUT, DRAIN_TIMEOUT, Limits};
 pub use super::reason::{CloseReason, ConnectRefusal};
 use super::window::Window;
@@ -88,6 +88,8 @@ pub struct Conversation {
     rate: TokenBucket,
     /// Reading has stopped: the client can't be blamed for silence.
     paused: bool,
+    /// The longest packet that the client takes (§3.1.2.11.4).
+    packet_size_max: Option<u32>,
 }
 
 impl Conversation {
@@ -103,6 +105,7 @@ impl Conversation {
             aliases: HashMap::new(),
             rate: TokenBucket::new(limits.publishes_per_s, limits.publishes_burst, opened),
             paused: false,
+            packet_size_max: None,
         }
     }
 
@@ -116,6 +119,22 @@ impl Conversation {
     #[must_use]
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// An answer as the client takes it (MQTT-3.1.2-24). None where it takes none: what it can't be told ends the connection, since it
+    /// would wait for it for ever.
+    #[must_use]
+    pub fn fit(&self, packet: Packet) -> Option<Packet> {
+        let (version, receive_max, topic_alias_max) = (self.version, 0, 0);
+        let capacity =
+            Capacity { version, receive_max, topic_alias_max, packet_size_max: self.packet_size_max };
+        if capacity.takes(&packet) {
+            return Some(packet);
+        }
+        let Packet::ConnAck(mut ack) = packet else { return None };
+        // Without it the client may use none, and harms nothing.
+        ack.properties.topic_alias_max = None;
+        Some(Packet::ConnAck(ack)).filter(|packet| capacity.takes(packet))
     }
 
     /// The device, once it is admitted.

@@ -49,6 +49,9 @@ impl Hub {
             return Reason::QUOTA_EXCEEDED;
         }
         let is_new = session.subscribe(filter, id);
+        if !session.expiry.is_zero() {
+            self.changes.sessions += 1;
+        }
         if Session::wants_retained(filter, is_new) {
             for message in self.retained.matching(path, now) {
                 let how = Match {
@@ -69,11 +72,13 @@ impl Hub {
             session.outbox.retain(|topic| is_own(&key.device, topic));
         }
         self.bound = Some(bound);
+        self.changes.sessions += 1;
     }
 
     /// UNSUBSCRIBE (§3.10.4): a code for each filter.
     pub fn unsubscribe(&mut self, key: &SessionKey, filters: &[String]) -> Vec<Reason> {
         let Some(session) = self.sessions.get_mut(key) else { return Vec::new() };
+        self.changes.sessions += 1;
         let mut remove = |filter: &String| match session.subscriptions.iter().position(|old| old.is(filter)) {
             Some(at) => {
                 session.subscriptions.remove(at);
@@ -88,6 +93,7 @@ impl Hub {
     pub fn publish(&mut self, message: &Arc<Message>, now: Duration) {
         if message.retain {
             self.counts.retained += self.retained.set(message, now);
+            self.changes.messages += 1;
         }
         let mut shares: BTreeMap<(String, String), Vec<(SessionKey, Match)>> = BTreeMap::new();
         let mut own = Vec::new();
@@ -141,6 +147,9 @@ impl Hub {
             retain: how.retain,
             subscription_ids: how.ids,
         };
+        if delivery.qos != QoS::AtMostOnce && !session.expiry.is_zero() {
+            self.changes.messages += 1;
+        }
         session.outbox.push(delivery, others, &mut self.counts);
         if let Some(number) = session.connection
             && self.effects.last() != Some(&Effect::Wake(number))

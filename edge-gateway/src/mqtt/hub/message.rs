@@ -52,6 +52,18 @@ impl Message {
         Self::new(topic, payload, qos, retain, properties, Some(publisher.clone()), now)
     }
 
+    /// One that was kept; its time begins with `now`.
+    pub(super) fn kept(
+        publish: Publish,
+        qos: QoS,
+        retain: bool,
+        publisher: Option<SessionKey>,
+        now: Duration,
+    ) -> Self {
+        let Publish { topic, payload, properties, .. } = publish;
+        Self::new(topic, payload, qos, retain, properties, publisher, now)
+    }
+
     fn new(
         topic: String,
         payload: Bytes,

@@ -6,9 +6,11 @@
 //!                                                       └──Effect: wake, take over, will──▶ shell
 //! ```
 //!
-//! All of it is in memory and bounded (`limits.rs`); after a restart clients find Session Present 0.
+//! All of it is in memory and bounded (`limits.rs`). A snapshot of what is to outlive the process (`kept.rs`) is written by the shell when
+//! [`Rhythm`] says so.
 
 mod delivery;
+mod kept;
 mod message;
 mod outbox;
 mod retained;
@@ -21,6 +23,7 @@ use caregate_protocol::id::DeviceId;
 
 use super::limits::{CONNECTIONS_PER_DEVICE, SESSION_EXPIRY_MAX, SESSIONS_MAX, SESSIONS_PER_DEVICE};
 use super::wire::{Ack, Packet, PacketId, Reason, Will};
+pub use kept::{Changes, KeptError, Rhythm, Snapshot};
 pub use message::{Message, SessionKey};
 pub use outbox::Capacity;
 use retained::Retained;
@@ -87,6 +90,7 @@ pub struct Hub {
     turns: BTreeMap<(String, String), SessionKey>,
     effects: Vec<Effect>,
     counts: Counts,
+    changes: Changes,
 }
 
 impl Hub {
@@ -101,6 +105,7 @@ impl Hub {
             turns: BTreeMap::new(),
             effects: Vec::new(),
             counts: Counts::default(),
+            changes: Changes::default(),
         }
     }
 
@@ -112,6 +117,12 @@ impl Hub {
     /// What has been counted since the last time.
     pub fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.counts)
+    }
+
+    /// How often what is kept has changed.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        self.changes
     }
 
     /// Connections that are up.
@@ -166,6 +177,9 @@ impl Hub {
         // Back before its will was due: it is not sent (MQTT-3.1.3-9).
         session.testament = will.map(|will| Testament { will, due: None });
         session.outbox.open(capacity);
+        if present || !session.expiry.is_zero() {
+            self.changes.sessions += 1;
+        }
         self.effects.push(Effect::Wake(number));
         Ok(present)
     }
@@ -197,10 +211,13 @@ impl Hub {
 
     /// The session ends, and with it the delay of its will (§3.1.3.2.2).
     fn end(&mut self, key: &SessionKey) {
-        if let Some(session) = self.sessions.remove(key)
-            && let Some(testament) = session.testament
-        {
-            self.effects.push(Effect::Will(key.clone(), testament.will));
+        if let Some(session) = self.sessions.remove(key) {
+            if !session.expiry.is_zero() {
+                self.changes.sessions += 1;
+            }
+            if let Some(testament) = session.testament {
+                self.effects.push(Effect::Will(key.clone(), testament.will));
+            }
         }
         self.turns.retain(|_, last| last != key);
     }
@@ -227,6 +244,7 @@ impl Hub {
         if session.expiry.is_zero() {
             return self.end(key);
         }
+        self.changes.sessions += 1;
         if let Some(testament) = &mut session.testament {
             let delay = testament.will.properties.will_delay.unwrap_or(0);
             let delay = Duration::from_secs(u64::from(delay)).min(session.expiry);
@@ -278,11 +296,13 @@ impl Hub {
     pub fn done(&mut self, key: &SessionKey, packet_id: PacketId) {
         if let Some(session) = self.sessions.get_mut(key) {
             session.outbox.done(packet_id);
+            self.changes.messages += 1;
         }
     }
 
     /// PUBREC of the client; the PUBREL to send.
     pub fn received(&mut self, key: &SessionKey, packet_id: PacketId, reason: Reason) -> Option<Ack> {
+        self.changes.messages += 1;
         self.sessions.get_mut(key)?.outbox.received(packet_id, reason)
     }
 

@@ -7,6 +7,7 @@ use crate::mqtt::limits::{OUTBOX_BYTES_MAX, OUTBOX_MESSAGES_MAX, SENT_MAX, TOPIC
 use crate::mqtt::wire::{Ack, Packet, PacketId, Publish, QoS, Reason, Version, encoded_len};
 
 use super::Counts;
+use super::kept::Queued;
 use super::message::Delivery;
 
 /// What the client said in CONNECT of what it takes.
@@ -20,6 +21,15 @@ pub struct Capacity {
     pub topic_alias_max: u16,
     /// Maximum Packet Size (§3.1.2.11.4).
     pub packet_size_max: Option<u32>,
+}
+
+impl Capacity {
+    /// Whether a packet is no longer than the client takes (MQTT-3.1.2-24).
+    #[must_use]
+    pub fn takes(&self, packet: &Packet) -> bool {
+        let max = self.packet_size_max.filter(|_| self.version == Version::V5);
+        max.is_none_or(|max| encoded_len(packet, self.version) <= usize::try_from(max).unwrap_or(usize::MAX))
+    }
 }
 
 #[derive(Debug)]
@@ -62,6 +72,26 @@ impl Outbox {
             capacity: None,
             aliases: HashMap::new(),
         }
+    }
+
+    /// What is kept of it: nothing at QoS 0 (§4.1).
+    pub(super) fn queued(&self) -> Queued {
+        let kept = self.waiting.iter().filter(|delivery| delivery.qos != QoS::AtMostOnce);
+        let sent = self.sent.iter().map(|sent| match &sent.step {
+            Step::Published(delivery) => (sent.packet_id, Some(delivery.clone())),
+            Step::Released => (sent.packet_id, None),
+        });
+        Queued { waiting: kept.cloned().collect(), sent: sent.collect(), last_id: self.last_id }
+    }
+
+    /// As before the process; for an outbox that is empty.
+    pub(super) fn restore(&mut self, queued: Queued) {
+        let step = |delivery: Option<Delivery>| delivery.map_or(Step::Released, Step::Published);
+        let sent = queued.sent.into_iter();
+        self.sent = sent.map(|(packet_id, what)| Sent { packet_id, step: step(what), here: false }).collect();
+        self.waiting = queued.waiting.into();
+        self.bytes = self.waiting.iter().map(|delivery| delivery.message.cost()).sum();
+        self.last_id = queued.last_id;
     }
 
     /// A connection has come: what is unacknowledged goes first, again.
@@ -122,7 +152,7 @@ impl Outbox {
     /// The next packet for the client, if there is one and it may be sent.
     pub(super) fn next(&mut self, now: Duration, counts: &mut Counts) -> Option<Packet> {
         let capacity = self.capacity?;
-        if let Some(again) = self.next_again(&capacity, now) {
+        if let Some(again) = self.next_again(&capacity, now, counts) {
             return Some(again);
         }
         loop {
@@ -153,7 +183,17 @@ impl Outbox {
     }
 
     /// What the connection before had sent.
-    fn next_again(&mut self, capacity: &Capacity, now: Duration) -> Option<Packet> {
+    fn next_again(&mut self, capacity: &Capacity, now: Duration, counts: &mut Counts) -> Option<Packet> {
+        // This connection's client may take less than the one's before it.
+        let before = self.sent.len();
+        self.sent.retain(|sent| match &sent.step {
+            Step::Published(delivery) if !sent.here => {
+                let publish = delivery.publish(Some(sent.packet_id), true, now);
+                capacity.takes(&Packet::Publish(publish))
+            }
+            Step::Published(_) | Step::Released => true,
+        });
+        counts.too_large += (before - self.sent.len()) as u64;
         let may_send = self.may_send(capacity);
         let sent = self.sent.iter_mut().find(|sent| !sent.here)?;
         let packet = match &sent.step {
@@ -183,9 +223,7 @@ impl Outbox {
             fresh = Some((publish.topic.clone(), alias));
         }
         let packet = Packet::Publish(publish);
-        if let Some(max) = capacity.packet_size_max
-            && encoded_len(&packet, capacity.version) > usize::try_from(max).unwrap_or(usize::MAX)
-        {
+        if !capacity.takes(&packet) {
             return None;
         }
         self.aliases.extend(fresh);

@@ -85,6 +85,13 @@ impl Retained {
             .collect()
     }
 
+    /// All, the oldest first, as [`Self::set`] takes them back.
+    pub(super) fn oldest_first(&self) -> Vec<Arc<Message>> {
+        let mut kept: Vec<_> = self.topics.values().collect();
+        kept.sort_unstable_by_key(|kept| kept.number);
+        kept.into_iter().map(|kept| Arc::clone(&kept.message)).collect()
+    }
+
     pub(super) fn count(&self) -> usize {
         self.topics.len()
     }

@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use minicbor::decode::Error;
+use minicbor::{Decoder, Encoder};
+
 use crate::mqtt::filter;
-use crate::mqtt::limits::UNRELEASED_MAX;
+use crate::mqtt::limits::{TOPIC_BYTES_MAX, UNRELEASED_MAX};
 use crate::mqtt::wire::{Filter, PacketId, QoS, RetainHandling, Will};
 
 use super::ConnectionNumber;
+use super::kept;
 use super::message::{Message, SessionKey};
 use super::outbox::Outbox;
 
@@ -45,6 +49,39 @@ impl Subscription {
             None => self.path == filter,
             Some(name) => filter::shared(filter).is_some_and(|(n, path)| n == name && path == self.path),
         }
+    }
+
+    /// For [`super::kept`]: `[path, share | null, qos, no local, retain as published, id | null]`.
+    pub(super) fn write(
+        &self,
+        e: &mut Encoder<Vec<u8>>,
+    ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
+        e.array(6)?.str(&self.path)?;
+        match &self.share {
+            Some(share) => drop(e.str(share)?),
+            None => drop(e.null()?),
+        }
+        e.u8(self.qos.bits())?.bool(self.no_local)?.bool(self.retain_as_published)?;
+        match self.id {
+            Some(id) => drop(e.u32(id)?),
+            None => drop(e.null()?),
+        }
+        Ok(())
+    }
+
+    /// The same back; only what [`Self::new`] could have made.
+    pub(super) fn read(d: &mut Decoder<'_>) -> Result<Self, Error> {
+        kept::length(d, 6, 6)?;
+        let path = d.str()?.to_owned();
+        let share = if kept::null(d)? { None } else { Some(d.str()?.to_owned()) };
+        let whole = share.as_ref().map_or_else(|| path.clone(), |name| format!("$share/{name}/{path}"));
+        if !filter::is_valid(&whole) || whole.len() > 2 * TOPIC_BYTES_MAX {
+            return Err(Error::message("no topic filter"));
+        }
+        let qos = QoS::from_bits(d.u8()?).ok_or_else(|| Error::message("QoS is not known"))?;
+        let (no_local, retain_as_published) = (d.bool()?, d.bool()?);
+        let id = if kept::null(d)? { None } else { Some(d.u32()?) };
+        Ok(Self { path, share, qos, no_local, retain_as_published, id })
     }
 
     fn matches(&self, message: &Message, key: &SessionKey) -> bool {
@@ -210,6 +247,17 @@ impl Session {
             self.exactly.remove(&packet_id);
         }
         there
+    }
+
+    /// Their identifiers.
+    pub(super) fn received(&self) -> Vec<PacketId> {
+        let received = self.exactly.iter().filter(|(_, state)| **state == Exactly::Received);
+        received.map(|(id, _)| *id).collect()
+    }
+
+    /// As before the process.
+    pub(super) fn restore_received(&mut self, ids: Vec<PacketId>) {
+        self.exactly = ids.into_iter().map(|id| (id, Exactly::Received)).collect();
     }
 
     /// QoS 2 messages that are stored and wait for PUBREL.

@@ -1,0 +1,177 @@
+//! The file of sessions and retained messages: sealed, bounded, replaced as a whole.
+//!
+//! ```text
+//!   0          8           20
+//!   +----------+-----------+------------------------------+
+//!   | CGMQTT1\n| nonce     | AES-256-GCM of the snapshot  |      associated data: bytes 0..8
+//!   +----------+-----------+------------------------------+
+//! ```
+//! Messages in it are readings, so they lie on the flash as ciphertext, as in the spool; the key is in `keys.redb`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::rand::{SecureRandom, SystemRandom};
+use thiserror::Error;
+
+const MAGIC: [u8; 8] = *b"CGMQTT1\n";
+/// All queues, all retained messages, and a third more for what stands around them.
+const BYTES_MAX: u64 = 8 << 20;
+
+/// Why there is nothing to take in, or nothing was kept.
+#[derive(Debug, Error)]
+pub enum FileError {
+    /// The file system.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Longer than any that is written here.
+    #[error("{} is longer than {BYTES_MAX} bytes", .0.display())]
+    TooLong(PathBuf),
+    /// Not of this program, or sealed with another key, or changed.
+    #[error("{} can't be opened with this gateway's key", .0.display())]
+    Sealed(PathBuf),
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes")]
+    Random,
+}
+
+/// The file, and the key to it.
+pub struct SessionFile {
+    path: PathBuf,
+    key: LessSafeKey,
+    random: SystemRandom,
+}
+
+impl std::fmt::Debug for SessionFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl SessionFile {
+    /// `mqtt.sessions` in `dir`.
+    #[must_use]
+    pub fn new(dir: &Path, key: &[u8; 32]) -> Self {
+        let Ok(key) = UnboundKey::new(&AES_256_GCM, key) else { unreachable!("a key of this length") };
+        Self { path: dir.join("mqtt.sessions"), key: LessSafeKey::new(key), random: SystemRandom::new() }
+    }
+
+    fn failed(&self) -> impl FnOnce(io::Error) -> FileError {
+        let path = self.path.clone();
+        move |source| FileError::Io { path, source }
+    }
+
+    /// What was kept last; none where there is no file.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn read(&self) -> Result<Option<Vec<u8>>, FileError> {
+        let file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.failed()(error)),
+        };
+        let mut bytes = Vec::new();
+        file.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(self.failed())?;
+        if bytes.len() as u64 > BYTES_MAX {
+            return Err(FileError::TooLong(self.path.clone()));
+        }
+        let sealed = || FileError::Sealed(self.path.clone());
+        let rest = bytes.strip_prefix(&MAGIC).ok_or_else(sealed)?;
+        let (nonce, sealed_bytes) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(sealed)?;
+        let mut opened = sealed_bytes.to_vec();
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let len = match self.key.open_in_place(nonce, Aad::from(MAGIC), &mut opened) {
+            Ok(plaintext) => plaintext.len(),
+            Err(ring::error::Unspecified) => return Err(sealed()),
+        };
+        opened.truncate(len);
+        Ok(Some(opened))
+    }
+
+    /// Keeps a snapshot in place of the one before; durable when it returns. After a power cut there is the one or the other.
+    ///
+    /// # Errors
+    /// [`FileError`]; the one before stays.
+    pub fn write(&self, snapshot: &[u8]) -> Result<(), FileError> {
+        let mut nonce = [0; NONCE_LEN];
+        self.random.fill(&mut nonce).map_err(|_unspecified| FileError::Random)?;
+        let mut sealed = snapshot.to_vec();
+        let tag = self.key.seal_in_place_separate_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(MAGIC),
+            &mut sealed,
+        );
+        let tag = tag.map_err(|_unspecified| FileError::TooLong(self.path.clone()))?;
+        let bytes = [&MAGIC, &nonce[..], &sealed, tag.as_ref()].concat();
+        if bytes.len() as u64 > BYTES_MAX {
+            return Err(FileError::TooLong(self.path.clone()));
+        }
+        let fresh = self.path.with_extension("tmp");
+        let write = || {
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&fresh, &self.path)?;
+            self.path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+        };
+        write().map_err(self.failed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_comes_back_and_lies_on_the_disk_as_ciphertext() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = SessionFile::new(dir.path(), &[7; 32]);
+        assert!(file.read().unwrap().is_none());
+        let snapshot = b"heart-rate 72 of a patient".repeat(100);
+        file.write(&snapshot).unwrap();
+        assert_eq!(file.read().unwrap().unwrap(), snapshot);
+        file.write(b"newer").unwrap();
+        assert_eq!(file.read().unwrap().unwrap(), b"newer");
+        file.write(&snapshot).unwrap();
+        let path = dir.path().join("mqtt.sessions");
+        let bytes = fs::read(&path).unwrap();
+        assert!(!bytes.windows(10).any(|window| window == b"heart-rate"));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left behind");
+    }
+
+    #[test]
+    fn every_flip_and_every_length_is_refused_and_so_is_another_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = SessionFile::new(dir.path(), &[7; 32]);
+        file.write(b"snapshot").unwrap();
+        let path = dir.path().join("mqtt.sessions");
+        let good = fs::read(&path).unwrap();
+        for at in 0..good.len() {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1;
+            fs::write(&path, &bytes).unwrap();
+            assert!(matches!(file.read(), Err(FileError::Sealed(_))), "byte {at}");
+            fs::write(&path, &good[..at]).unwrap();
+            assert!(matches!(file.read(), Err(FileError::Sealed(_))), "length {at}");
+        }
+        fs::write(&path, &good).unwrap();
+        let other = SessionFile::new(dir.path(), &[8; 32]);
+        assert!(matches!(other.read(), Err(FileError::Sealed(_))));
+        fs::write(&path, vec![0; 9 << 20]).unwrap();
+        assert!(matches!(file.read(), Err(FileError::TooLong(_))));
+        assert!(matches!(file.write(&vec![0; 9 << 20]), Err(FileError::TooLong(_))));
+    }
+}
