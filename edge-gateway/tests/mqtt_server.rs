@@ -55,12 +55,10 @@ async fn no_answer_is_longer_than_the_client_takes() {
     shorter.send(&connect_taking(15)).await;
     let ack = shorter.receive(13).await;
     assert_eq!((ack[0], ack[1], ack[3], ack[4]), (0x20, 11, 0, 8), "{ack:?}");
-    // A SUBACK of ten codes has 15 bytes: within 13 it can't be said, and the client is told why.
+    // A SUBACK of eleven codes has 16 bytes: within 15 it can't be said, and the client is told why.
     let filter = [&[0, 12], &b"local/v1/a/#"[..], &[0]].concat();
-    let body = [&[0, 7, 0][..], &filter.repeat(10)].concat();
-    shorter
-        .send(&[&[0x82, u8::try_from(body.len() + 256 - 256).unwrap() | 0x80, 1], &body[..]].concat())
-        .await;
+    let body = [&[0, 7, 0][..], &filter.repeat(11)].concat();
+    shorter.send(&[&[0x82, u8::try_from(body.len()).unwrap() | 0x80, 1], &body[..]].concat()).await;
     assert_eq!(shorter.rest().await, [0xe0, 2, 0x95, 0], "packet too large");
     door.closed("answer-too-large", 1).await;
     // Who takes less than any CONNACK is told nothing.

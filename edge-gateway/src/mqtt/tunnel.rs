@@ -194,7 +194,7 @@ fn client_config(entry: &TlsEntry) -> Result<ClientConfig, TunnelError> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TunnelError> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let read = CertificateDer::pem_file_iter(path).and_then(|all| all.collect::<Result<Vec<_>, _>>());
     let certificates: Vec<_> = read.map_err(|error| file(path, error))?;
     if certificates.is_empty() { Err(file(path, "no certificate in it")) } else { Ok(certificates) }
 }

@@ -173,6 +173,7 @@ impl Hub {
             }
             let queued = kept.queued.older(whole, passed, now);
             session.outbox.restore(queued);
+            session.outbox.retain(may_read);
             self.sessions.insert(kept.key, session);
         }
         Ok(self.sessions.len())
@@ -242,7 +243,9 @@ impl Snapshot {
             e.array(2)?.u16(id.get())?;
             match delivery {
                 Some(delivery) => self.put_delivery(e, delivery)?,
-                None => drop(e.null()?),
+                None => {
+                    e.null()?;
+                }
             }
         }
         e.u16(kept.queued.last_id)?;
@@ -262,8 +265,12 @@ impl Snapshot {
     fn put_message(&self, e: &mut Encoder<Vec<u8>>, message: &Message) -> Written {
         e.array(4)?;
         match &message.publisher {
-            Some(key) => drop(e.array(2)?.str(key.device.as_str())?.str(&key.client_id)?),
-            None => drop(e.null()?),
+            Some(key) => {
+                e.array(2)?.str(key.device.as_str())?.str(&key.client_id)?;
+            }
+            None => {
+                e.null()?;
+            }
         }
         let mut properties = message.properties.clone();
         if let Some(at) = message.expires {

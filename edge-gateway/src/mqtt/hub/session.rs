@@ -58,13 +58,21 @@ impl Subscription {
     ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
         e.array(6)?.str(&self.path)?;
         match &self.share {
-            Some(share) => drop(e.str(share)?),
-            None => drop(e.null()?),
+            Some(share) => {
+                e.str(share)?;
+            }
+            None => {
+                e.null()?;
+            }
         }
         e.u8(self.qos.bits())?.bool(self.no_local)?.bool(self.retain_as_published)?;
         match self.id {
-            Some(id) => drop(e.u32(id)?),
-            None => drop(e.null()?),
+            Some(id) => {
+                e.u32(id)?;
+            }
+            None => {
+                e.null()?;
+            }
         }
         Ok(())
     }
