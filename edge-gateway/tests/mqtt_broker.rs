@@ -28,7 +28,7 @@ const TOPIC: &str = "vitals/v1/a/num/heart-rate";
 
 /// Debian has mosquitto in `/usr/sbin`, which is not on everybody's path.
 fn mosquitto_path() -> &'static str {
-    if std::path::Path::new("/usr/sbin/mosquitto").exists() { "/usr/sbin/mosquitto" } else { "mosquitto" }
+    if Path::new("/usr/sbin/mosquitto").exists() { "/usr/sbin/mosquitto" } else { "mosquitto" }
 }
 
 /// mosquitto on a free port of the loopback; killed when dropped.

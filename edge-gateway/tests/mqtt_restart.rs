@@ -1,6 +1,6 @@
 //! Sessions and retained messages over a restart of the server, in good order and after a kill.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test's own helpers may panic")]
 
 mod mqtt_support;
 
@@ -121,7 +121,7 @@ async fn what_changes_is_kept_without_a_stop_too() {
         other => panic!("expected CONNACK, got {other:?}"),
     }
     // Its subscription is there: what is published now comes.
-    let mut sensor = Client::up(options(&door, "a", "one")).await;
+    let sensor = Client::up(options(&door, "a", "one")).await;
     sensor.client.publish(TOPIC, QoS::AtLeastOnce, false, "now").await.unwrap();
     door.next_stored().await;
     loop {

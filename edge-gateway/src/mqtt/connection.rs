@@ -209,12 +209,14 @@ impl Connection {
 
     fn say(&mut self, packet: Packet) {
         let is_last = matches!(packet, Packet::Disconnect(_));
+        let is_first = matches!(packet, Packet::ConnAck(_));
         match self.conversation.fit(packet) {
             Some(packet) => {
                 encode(&packet, self.conversation.version(), &mut self.output);
                 self.unflushed = true;
             }
             None if is_last => {}
+            None if is_first => self.close(CloseReason::ConnAckTooLarge),
             None => self.close(CloseReason::AnswerTooLarge),
         }
     }

@@ -95,6 +95,8 @@ pub enum CloseReason {
     Refused,
     /// An answer is longer than the client takes.
     AnswerTooLarge,
+    /// So is CONNACK, before which no DISCONNECT may be sent (MQTT-3.14.0-1).
+    ConnAckTooLarge,
     /// The gateway is shutting down.
     Shutdown,
 }
@@ -115,6 +117,7 @@ impl CloseReason {
             | Self::Io
             | Self::WriteTimeout
             | Self::ConnectTimeout
+            | Self::ConnAckTooLarge
             | Self::ConnectRefused(_) => None,
             Self::KeepAlive => Some(Reason::KEEP_ALIVE_TIMEOUT),
             Self::Malformed(_, reason) => Some(reason),
@@ -151,6 +154,7 @@ impl CloseReason {
             Self::TakenOver => "taken-over",
             Self::Refused => "refused",
             Self::AnswerTooLarge => "answer-too-large",
+            Self::ConnAckTooLarge => "connack-too-large",
             Self::Shutdown => "shutdown",
         }
     }

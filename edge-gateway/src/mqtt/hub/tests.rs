@@ -618,10 +618,12 @@ fn a_restart_in_good_order_forgets_nothing() {
     assert!(present);
     let mut got = Vec::new();
     while let Some(packet) = home.hub.next_packet(&display, number, T0) {
-        got.push(match packet {
-            Packet::Publish(p) => (p.topic, p.qos, p.dup, p.properties.subscription_ids.clone()),
-            Packet::PubRel(ack) => (format!("release {}", ack.packet_id), QoS::AtMostOnce, false, Vec::new()),
-            other => panic!("{other:?}"),
+        got.push(if let Packet::Publish(p) = packet {
+            (p.topic, p.qos, p.dup, p.properties.subscription_ids.clone())
+        } else if let Packet::PubRel(ack) = packet {
+            (format!("release {}", ack.packet_id), QoS::AtMostOnce, false, Vec::new())
+        } else {
+            panic!("{packet:?}")
         });
     }
     let publish = |leaf: &str, qos, dup| (format!("vitals/v1/a/num/{leaf}"), qos, dup, vec![9]);
