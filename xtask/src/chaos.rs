@@ -1,8 +1,9 @@
 //! `cargo xtask chaos`: that what was acknowledged is never lost, doubled or changed, whenever the process or the power dies.
 //!
-//! Three parts, each a test of its own: kills (-9) of gateway and core at every named point, with sensors, on real processes
+//! Three parts, each a test of its own, and in the long form a fourth (`kernels/power.rs`): kills (-9) of gateway and core at every named point, with sensors, on real processes
 //! (`tests/tests/chaos`); power cuts of the spool and of the core's store, on a disk that loses whatever no sync has covered
-//! (`tests/crash`), and the same with the syncs taken out, which must lose data or the test proves nothing.
+//! (`tests/crash`), and the same with the syncs taken out, which must lose data or the test proves nothing; the same of the spool once
+//! more on ext4 over dm-log-writes, in a machine of QEMU's.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -13,8 +14,10 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use crate::{build, say};
+use crate::{build, kernels, say};
 
+/// Points at which the power of the machine's disk is cut, in the long form.
+const MACHINE_POINTS: u64 = 250;
 /// The cargo feature of the daemons that die when told to.
 const FEATURE: &str = "kill-points";
 /// The daemons that have it.
@@ -31,6 +34,12 @@ pub(crate) struct ChaosArgs {
     /// further thousand
     #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
     rounds: u64,
+    /// Also cut the power of a spool on ext4 at 250 points of what dm-log-writes kept, in a machine of QEMU's (minutes)
+    #[arg(long)]
+    long: bool,
+    /// Run only the parts whose name has this in it
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// Print one JSON object as the last line
     #[arg(long)]
     json: bool,
@@ -39,7 +48,7 @@ pub(crate) struct ChaosArgs {
     no_build: bool,
 }
 
-/// Runs all three parts.
+/// Runs the parts.
 ///
 /// # Errors
 /// That something was lost, doubled or changed, that a named point was not reached, or what could not be run.
@@ -52,9 +61,7 @@ pub(crate) fn run(args: &ChaosArgs) -> anyhow::Result<()> {
         ("power cuts of the core's store", &["--package", "core-cloud", "--lib", "store::tests::power"]),
         ("kills", &["--package", "caregate-tests", "--test", "chaos"]),
     ];
-    for (name, arguments) in parts {
-        say(&format!("chaos: {name}"));
-        let (figures, outcome) = part(arguments, args.rounds, &programs)?;
+    let mut take = |name: &str, figures: &Map<String, Value>, outcome: anyhow::Result<()>| {
         for (field, sum) in &mut total {
             *sum += figures.get(*field).and_then(Value::as_u64).unwrap_or(0);
         }
@@ -65,6 +72,20 @@ pub(crate) fn run(args: &ChaosArgs) -> anyhow::Result<()> {
         if figures.get("lost_without_sync").and_then(Value::as_u64) == Some(0) {
             failed.push(format!("{name}: nothing was lost without syncs, so it proves nothing"));
         }
+    };
+    let is_wanted = |name: &str| args.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
+    for (name, arguments) in parts.into_iter().filter(|(name, _)| is_wanted(name)) {
+        say(&format!("chaos: {name}"));
+        let (figures, outcome) = part(arguments, args.rounds, &programs)?;
+        take(name, &figures, outcome);
+    }
+    let name = "power cuts of the spool on ext4";
+    if args.long && is_wanted(name) {
+        say(&format!("chaos: {name}"));
+        match kernels::power_cuts(MACHINE_POINTS, seed()) {
+            Ok(figures) => take(name, &figures, Ok(())),
+            Err(error) => take(name, &Map::new(), Err(error)),
+        }
     }
     let bad = ["lost", "duplicated", "undetected_corruptions"];
     failed.extend(
@@ -74,6 +95,14 @@ pub(crate) fn run(args: &ChaosArgs) -> anyhow::Result<()> {
     let text = if args.json { text.to_string() } else { serde_json::to_string_pretty(&text)? };
     writeln!(std::io::stdout(), "{text}").context("standard output")?;
     if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("; ")) }
+}
+
+/// That of the tests (`CAREGATE_SEED`), or another each time.
+fn seed() -> u64 {
+    let told = std::env::var("CAREGATE_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = told.unwrap_or_else(|| u64::from(std::process::id()));
+    say(&format!("CAREGATE_SEED={seed}"));
+    seed
 }
 
 /// What is summed over the parts.

@@ -247,7 +247,7 @@ fn long_steps() -> Vec<Step> {
             command.env("CAREGATE_LONG", "1");
             run_tests(command)
         }),
-        step("chaos: kills and power cuts", || xtask(&["chaos", "--rounds", LONG_CHAOS_ROUNDS])),
+        step("chaos: kills and power cuts", || xtask(&["chaos", "--long", "--rounds", LONG_CHAOS_ROUNDS])),
         step("story: half an hour", || {
             xtask(&["demo", "--no-build", "--json", "--port", "0", "--seconds", LONG_STORY_SECONDS])
         }),

@@ -6,16 +6,27 @@ mod guest;
 mod initramfs;
 mod limits;
 mod machine;
+mod power;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use self::limits::Limits;
+use self::machine::Machine;
+pub(crate) use self::power::power_cuts;
 use crate::{build, say, setup, stop};
+
+/// What the programs are attached to.
+const MODULES: [&str; 3] = ["veth", "sch_ingress", "cls_bpf"];
+/// What the guest's line begins with (`tests/kernels/src/report.rs`).
+const MARK: &str = "caregate-kernels: ";
+/// Emulated, a boot takes seconds; on a machine where all is busy a minute.
+const DEADLINE: Duration = Duration::from_secs(300);
 
 /// Run the eBPF programs in other kernels: Debian's, under QEMU without hardware acceleration.
 ///
@@ -198,9 +209,12 @@ fn test(name: Name, limits: &Limits, recording: bool) -> anyhow::Result<Outcome>
     let kernel = archive::fetch(name, &folder)?;
     let guest = guest::build(name.arch())?;
     let image = folder.join("initramfs");
-    std::fs::write(&image, initramfs::pack(&kernel, &guest)?).with_context(|| image.display().to_string())?;
+    std::fs::write(&image, initramfs::pack(&kernel, &guest, &[], &MODULES)?)
+        .with_context(|| image.display().to_string())?;
     say(&format!("{}: booting {} under QEMU", name.as_str(), kernel.version));
-    let ended = machine::boot(name.arch(), &kernel.image, &image, &folder.join("console.log"))?;
+    let machine =
+        Machine { arch: name.arch(), kernel: &kernel.image, initramfs: &image, disks: &[], told: "" };
+    let ended = machine.run(MARK, DEADLINE, &folder.join("console.log"))?;
     let report: Report = serde_json::from_str(&ended.line).context("what the guest said")?;
     let mut failures = report.failed.clone();
     failures.extend(report.error.clone());

@@ -93,6 +93,8 @@ pub(crate) const BROKER: &[Tool] = &[tool("mosquitto", "mosquitto")];
 /// For other kernels: what they run in, and what unpacks them.
 pub(crate) const KERNELS: &[Tool] =
     &[tool("qemu-system-x86_64", "qemu-system-x86"), tool("xz", "xz-utils"), tool("dpkg-deb", "dpkg")];
+/// For power cuts in a machine of QEMU's: what makes its disk.
+pub(crate) const POWER: &[Tool] = &[tool("mkfs.ext4", "e2fsprogs")];
 /// For kernels of other architectures: QEMU, Debian's compiler with the standard library's source, and cross toolchains.
 pub(crate) const KERNELS_ARM: &[Tool] = &[
     tool("qemu-system-arm", "qemu-system-arm"),

@@ -1,6 +1,7 @@
 //! The guest's file system: a cpio archive of the `newc` format (`buffer-format.rst` of the kernel's documentation) with one program,
 //! the modules that it needs, and the places where it mounts.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,8 +11,6 @@ use anyhow::{Context, ensure};
 
 use super::archive::Kernel;
 
-/// What the programs are attached to. Those that a kernel has within itself are in none of its modules' files.
-const MODULES: [&str; 3] = ["veth", "sch_ingress", "cls_bpf"];
 const FOLDERS: [&str; 5] = ["dev", "proc", "sys", "tmp", "modules"];
 /// Modules of modules: two levels are what there is.
 const DEPTH_MAX: usize = 8;
@@ -22,27 +21,44 @@ const CHARACTER_DEVICE: u32 = 0o020_600;
 /// Of `/dev/console`: standard output of process 1.
 const CONSOLE: (u32, u32) = (5, 1);
 
-/// The archive.
-pub(super) fn pack(kernel: &Kernel, guest: &Path) -> anyhow::Result<Vec<u8>> {
+/// The archive: the guest's program with what it needs beside it, by their own paths, and modules. Those that a kernel has within itself
+/// are in none of its modules' files.
+pub(super) fn pack(
+    kernel: &Kernel,
+    guest: &Path,
+    beside: &[PathBuf],
+    wanted: &[&str],
+) -> anyhow::Result<Vec<u8>> {
     let mut archive = Archive::default();
     for folder in FOLDERS {
         archive.add(folder, FOLDER, (0, 0), b"");
     }
     archive.add("dev/console", CHARACTER_DEVICE, CONSOLE, b"");
     archive.add("init", PROGRAM, (0, 0), &fs::read(guest).with_context(|| guest.display().to_string())?);
-    for (number, (name, content)) in modules(&kernel.modules)?.iter().enumerate() {
+    let mut folders = BTreeSet::new();
+    for path in beside {
+        let within = path.strip_prefix("/").with_context(|| path.display().to_string())?;
+        let above: Vec<&Path> =
+            within.ancestors().skip(1).filter(|one| !one.as_os_str().is_empty()).collect();
+        for folder in above.into_iter().rev().filter(|folder| folders.insert(folder.to_path_buf())) {
+            archive.add(&folder.display().to_string(), FOLDER, (0, 0), b"");
+        }
+        let content = fs::read(path).with_context(|| path.display().to_string())?;
+        archive.add(&within.display().to_string(), PROGRAM, (0, 0), &content);
+    }
+    for (number, (name, content)) in modules(&kernel.modules, wanted)?.iter().enumerate() {
         archive.add(&format!("modules/{number:02}-{name}.ko"), PROGRAM, (0, 0), content);
     }
     Ok(archive.end())
 }
 
 /// The wanted modules, each behind those that it needs.
-fn modules(folder: &Path) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+fn modules(folder: &Path, wanted: &[&str]) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
     list(folder, &mut files)?;
     ensure!(!files.is_empty(), "{}: no modules", folder.display());
     let mut found = Vec::new();
-    for name in MODULES {
+    for name in wanted {
         add(name, &files, DEPTH_MAX, &mut found)?;
     }
     Ok(found)
@@ -151,7 +167,11 @@ mod tests {
         write("cls_bpf.ko", "lib-one");
         write("lib-one.ko", "lib_two");
         write("lib_two.ko", "");
-        let names: Vec<String> = modules(folder.path()).unwrap().into_iter().map(|(name, _)| name).collect();
+        let names: Vec<String> = modules(folder.path(), &["veth", "sch_ingress", "cls_bpf"])
+            .unwrap()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
         assert_eq!(names, ["veth", "lib_two", "lib_one", "cls_bpf"]);
     }
 

@@ -1,8 +1,8 @@
 //! A machine of QEMU's that boots a kernel with an initramfs and ends by itself.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -12,10 +12,6 @@ use caregate_host::clock;
 use super::Arch;
 use crate::stop;
 
-/// What the guest's line begins with (`tests/kernels/src/report.rs`).
-const MARK: &str = "caregate-kernels: ";
-/// Emulated, a boot takes seconds; on a machine where all is busy a minute.
-const DEADLINE: Duration = Duration::from_secs(300);
 /// How often it is asked whether we are to stop.
 const TICK: Duration = Duration::from_millis(200);
 /// Of a console, at most: a kernel that prints without end is broken.
@@ -34,10 +30,22 @@ pub(super) struct Ended {
     pub(super) seconds: f64,
 }
 
-/// Ends QEMU where we end before it.
-struct Machine(Child);
+/// What boots.
+#[derive(Debug)]
+pub(super) struct Machine<'a> {
+    pub(super) arch: Arch,
+    pub(super) kernel: &'a Path,
+    pub(super) initramfs: &'a Path,
+    /// Files that are its disks, by virtio.
+    pub(super) disks: &'a [PathBuf],
+    /// For the guest's program, on the kernel's command line.
+    pub(super) told: &'a str,
+}
 
-impl Drop for Machine {
+/// Ends QEMU where we end before it.
+struct Running(Child);
+
+impl Drop for Running {
     fn drop(&mut self) {
         drop(self.0.kill());
         drop(self.0.wait());
@@ -61,64 +69,71 @@ fn command(arch: Arch) -> (Command, &'static str) {
     (command, kernel)
 }
 
-/// Boots, and waits until the machine is off. What it prints goes into a file.
-///
-/// # Errors
-/// Where the guest did not say how it went: with the console's last lines.
-pub(super) fn boot(arch: Arch, kernel: &Path, initramfs: &Path, log: &Path) -> anyhow::Result<Ended> {
-    let (mut command, told) = command(arch);
-    command.args([
-        "-accel",
-        "tcg",
-        "-smp",
-        "1",
-        "-m",
-        MEMORY,
-        "-no-reboot",
-        "-nodefaults",
-        "-no-user-config",
-    ]);
-    command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
-    command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
-    // A panic is an end: no reboot, so QEMU exits.
-    command.arg("-append").arg(format!("{told} panic=-1 loglevel=4"));
-    let begun = clock::monotonic();
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
-    let mut machine = Machine(child.with_context(|| format!("{command:?}"))?);
-    let output = machine.0.stdout.take().context("QEMU has no output")?;
-    let (sender, lines) = mpsc::channel();
-    let reader = std::thread::spawn(move || {
-        let mut output = BufReader::new(output.take(CONSOLE_BYTES_MAX));
-        let mut line = Vec::new();
-        while output.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
-            if sender.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
-                return;
+impl Machine<'_> {
+    fn command(&self) -> Command {
+        let (mut command, console) = command(self.arch);
+        command.args(["-accel", "tcg", "-smp", "1", "-m", MEMORY]);
+        command.args(["-no-reboot", "-nodefaults", "-no-user-config"]);
+        command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
+        command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs);
+        for disk in self.disks {
+            // What reaches the file when is of no interest: the guest itself keeps what it wrote in which order.
+            command.arg("-drive").arg(format!("if=virtio,format=raw,cache=unsafe,file={}", disk.display()));
+        }
+        // A panic is an end: no reboot, so QEMU exits.
+        command.arg("-append").arg(format!("{console} panic=-1 loglevel=4 {}", self.told));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command
+    }
+
+    /// Boots, and waits until the machine is off. What it prints goes into a file; the line of it that begins with `mark` is returned.
+    ///
+    /// # Errors
+    /// Where the guest did not say how it went, with the console's last lines.
+    pub(super) fn run(&self, mark: &str, deadline: Duration, log: &Path) -> anyhow::Result<Ended> {
+        let mut command = self.command();
+        let begun = clock::monotonic();
+        let mut running = Running(command.spawn().with_context(|| format!("{command:?}"))?);
+        let output = running.0.stdout.take().context("QEMU has no output")?;
+        let (sender, lines) = mpsc::channel();
+        let reader = std::thread::spawn(move || read(output, &sender));
+        let mut console = Vec::new();
+        let ended = loop {
+            match lines.recv_timeout(TICK) {
+                Ok(line) => console.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break true,
+                Err(mpsc::RecvTimeoutError::Timeout) if stop::requested() => bail!("stopped before the end"),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
             }
-            line.clear();
+            if begun.elapsed() > deadline {
+                break false;
+            }
+        };
+        let seconds = begun.elapsed().as_secs_f64();
+        drop(running);
+        drop(reader.join());
+        std::fs::write(log, console.join("\n")).with_context(|| log.display().to_string())?;
+        match console.iter().find_map(|line| line.strip_prefix(mark)) {
+            Some(line) if ended => {
+                Ok(Ended { line: line.to_owned(), seconds: (seconds * 10.0).round() / 10.0 })
+            }
+            _ => {
+                let from = console.len().saturating_sub(CONSOLE_LINES_SHOWN);
+                let what = if ended { "ended without a word" } else { "was not done in time" };
+                bail!("the machine {what}; its console ({}):\n{}", log.display(), console[from..].join("\n"))
+            }
         }
-    });
-    let mut console = Vec::new();
-    let ended = loop {
-        match lines.recv_timeout(TICK) {
-            Ok(line) => console.push(line),
-            Err(mpsc::RecvTimeoutError::Disconnected) => break true,
-            Err(mpsc::RecvTimeoutError::Timeout) if stop::requested() => bail!("stopped before the end"),
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
+    }
+}
+
+/// Line by line, until there is no more or nobody listens.
+fn read(output: ChildStdout, to: &mpsc::Sender<String>) {
+    let mut output = BufReader::new(output.take(CONSOLE_BYTES_MAX));
+    let mut line = Vec::new();
+    while output.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+        if to.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
+            return;
         }
-        if begun.elapsed() > DEADLINE {
-            break false;
-        }
-    };
-    let seconds = begun.elapsed().as_secs_f64();
-    drop(machine);
-    drop(reader.join());
-    std::fs::write(log, console.join("\n")).with_context(|| log.display().to_string())?;
-    match console.iter().find_map(|line| line.strip_prefix(MARK)) {
-        Some(line) if ended => Ok(Ended { line: line.to_owned(), seconds: (seconds * 10.0).round() / 10.0 }),
-        _ => {
-            let from = console.len().saturating_sub(CONSOLE_LINES_SHOWN);
-            let what = if ended { "ended without a word" } else { "was not done in time" };
-            bail!("the machine {what}; its console ({}):\n{}", log.display(), console[from..].join("\n"))
-        }
+        line.clear();
     }
 }
