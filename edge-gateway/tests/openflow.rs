@@ -72,7 +72,7 @@ fn a_barrier_means_in_force_and_on_disk() {
     assert_eq!(running.place.flows().unwrap().len(), 0, "held back");
     running.place.hold(false);
     assert_eq!(peer.receive(), (barrier, Message::BarrierReply));
-    assert_eq!(running.place.flows().unwrap()[0].instructions, FlowInstructions::default());
+    assert_eq!(running.place.flows().unwrap()[0].instructions.as_ref(), &FlowInstructions::default());
     assert_eq!(peer.receive(), (echo, Message::EchoReply(vec![7])), "in order");
     assert_eq!(running.metric("caregate_gateway_openflow_flows"), 1.0);
     assert_eq!(running.metric("caregate_gateway_openflow_connected"), 1.0);

@@ -163,7 +163,7 @@ fn open_vswitchs_controller_is_refused_what_it_may_not_and_stays() {
     wait_for("the flow of its file", || {
         let flows = running.place.flows()?;
         let [flow] = &flows[..] else { return None };
-        assert_eq!(flow.instructions, FlowInstructions::default());
+        assert_eq!(flow.instructions.as_ref(), &FlowInstructions::default());
         Some(())
     });
     let refused = "caregate_gateway_openflow_refused_total{reason=\"OFPBRC_EPERM\"}";

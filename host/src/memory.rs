@@ -18,3 +18,23 @@ pub fn one_heap() {
 /// What a heap grows by: a page's faults for each kilobyte cost more than the memory.
 #[cfg(target_env = "gnu")]
 const GROWTH_BYTES: i32 = 256 * 1024;
+
+/// Has `bytes` of the heap there before they are wanted, and keeps them there: what has to be quick when much comes at once does not
+/// wait for the kernel to find page after page, nor can it fail for want of them then.
+pub fn reserve(bytes: usize) {
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "the C library's only way")]
+    // SAFETY: numbers in, a number out.
+    unsafe {
+        let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+        // Given back is what is free beyond twice that; and what is as large as a quarter has to come from it, too.
+        libc::mallopt(libc::M_TRIM_THRESHOLD, bytes.saturating_mul(2));
+        libc::mallopt(libc::M_MMAP_THRESHOLD, bytes / 4);
+    }
+    // Pieces, so that each is the heap's and no mapping of its own.
+    let pieces: Vec<Vec<u8>> = (0..bytes / PIECE_BYTES).map(|_| vec![1; PIECE_BYTES]).collect();
+    drop(std::hint::black_box(pieces));
+}
+
+/// Below what any C library maps by itself.
+const PIECE_BYTES: usize = 64 * 1024;

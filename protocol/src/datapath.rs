@@ -41,7 +41,7 @@ pub mod switch;
 pub use codec::{Framer, frame_length};
 
 /// In [`Request::Hello`] and [`Welcome`]; raised with any change of a frame's meaning.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// Most bytes after the length: [`switch::CHANGES_MAX`] flows with all their actions are 300 kB, the counters of all flows,
 /// groups and meters 400 kB.
 pub const FRAME_BYTES_MAX: usize = 512 * 1024;

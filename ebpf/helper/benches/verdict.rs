@@ -42,7 +42,14 @@ fn flows(count: u64) -> Vec<Change> {
         mask[24..30].fill(0xff);
         value[24..30].copy_from_slice(&[2, 9, 9, 9, id.to_be_bytes()[6], id.to_be_bytes()[7]]);
         let instructions = FlowInstructions::default();
-        Change::PutFlow(FlowEntry { id, table: 1, priority: 1, value, mask, instructions })
+        Change::PutFlow(FlowEntry {
+            id,
+            table: 1,
+            priority: 1,
+            value,
+            mask,
+            instructions: instructions.into(),
+        })
     });
     std::iter::once(Change::Clear).chain(put).collect()
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use caregate_datapathd::config::ConfigFile;
 use caregate_datapathd::daemon;
-use caregate_host::{config, exit, log};
+use caregate_host::{config, exit, log, memory};
 use clap::Parser;
 
 /// Holds the eBPF programs and maps for a gateway, which itself has no privilege. It needs CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and
@@ -24,6 +24,9 @@ struct Arguments {
     detach: bool,
 }
 
+/// What full tables take: 4,096 flows, and what is built of them.
+const TABLES_BYTES: usize = 6 * 1024 * 1024;
+
 // One thread: capabilities are a thread's, and what is done here is little.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -39,5 +42,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if arguments.detach {
         return Ok(daemon::detach(&file)?);
     }
+    memory::one_heap();
+    memory::reserve(TABLES_BYTES);
     daemon::run(&file).await
 }

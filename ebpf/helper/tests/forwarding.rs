@@ -102,7 +102,14 @@ fn from_port(id: u64, number: u32, actions: Vec<FlowAction>) -> Change {
     value[..4].copy_from_slice(&number.to_be_bytes());
     mask[..4].fill(0xff);
     let instructions = FlowInstructions { apply: actions, ..FlowInstructions::default() };
-    Change::PutFlow(FlowEntry { id, table: TABLE, priority: 10, value, mask, instructions })
+    Change::PutFlow(FlowEntry {
+        id,
+        table: TABLE,
+        priority: 10,
+        value,
+        mask,
+        instructions: instructions.into(),
+    })
 }
 
 fn output(port: u32) -> FlowAction {
@@ -367,7 +374,7 @@ fn a_meter_drops_what_exceeds_it_and_counts_by_band() {
     let meter =
         MeterEntry { id: 5, counts_packets: true, bands: vec![band(1_000_000, 100_000), band(1, 20)] };
     let Change::PutFlow(mut flow) = from_port(1, 1, vec![output(2)]) else { panic!("a flow") };
-    flow.instructions.meter = Some(5);
+    std::sync::Arc::make_mut(&mut flow.instructions).meter = Some(5);
     change(&mut client, vec![Change::PutMeter(meter.clone()), Change::PutFlow(flow)]);
     let [mut sender, mut second] = [0, 1].map(|host: usize| hosts[host].wire(Duration::from_millis(500)));
     let mut round = |client: &mut Client, number: u8, seen: u64| {

@@ -261,8 +261,8 @@ fn whatever_tables_and_groups_hold_a_sensors_frame_goes_to_the_gateway_as_it_cam
             // By way of metadata and another table.
             let on =
                 FlowInstructions { metadata: Some((7, 7)), goto: Some(2), ..FlowInstructions::default() };
-            let first = Flow { instructions: on, ..flow(1, &[], &[]) };
-            let then = Flow { table: 2, instructions, ..flow(2, &[(2, 7)], &[]) };
+            let first = Flow { instructions: on.into(), ..flow(1, &[], &[]) };
+            let then = Flow { table: 2, instructions: instructions.into(), ..flow(2, &[(2, 7)], &[]) };
             let put = [first, then].into_iter().map(Change::PutFlow);
             loaded.change(groups.iter().cloned().chain([meter.clone()]).chain(put).collect());
             for _ in 0..3 {

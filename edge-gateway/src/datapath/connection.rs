@@ -7,7 +7,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use caregate_protocol::datapath::{Event, Framer, FromHelper, Reply, Request, ToHelper, VERSION, Welcome};
+use caregate_protocol::datapath::switch::Change;
+use caregate_protocol::datapath::{
+    Event, Framer, FromHelper, Refused, Reply, Request, ToHelper, VERSION, Welcome,
+};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -31,6 +34,10 @@ pub(super) struct Connection {
     framer: Framer,
     descriptors: VecDeque<OwnedFd>,
     number: u32,
+    /// Frames of a batch that goes on, whose replies nobody waits for yet; as many as a batch has.
+    awaited: VecDeque<u32>,
+    /// What came first of those that were refused.
+    refused: Option<DatapathError>,
 }
 
 impl Connection {
@@ -38,7 +45,14 @@ impl Connection {
         let stream = UnixStream::connect(path)
             .await
             .map_err(|source| DatapathError::Connect { path: path.display().to_string(), source })?;
-        let mut connection = Self { stream, framer: Framer::new(), descriptors: VecDeque::new(), number: 0 };
+        let mut connection = Self {
+            stream,
+            framer: Framer::new(),
+            descriptors: VecDeque::new(),
+            number: 0,
+            awaited: VecDeque::new(),
+            refused: None,
+        };
         let hello = Request::Hello { version: VERSION, session };
         match connection.call_within(HELLO_TIMEOUT, hello, &mut |_event| {}).await? {
             (Reply::Welcome(welcome), _) => Ok((connection, welcome)),
@@ -65,43 +79,72 @@ impl Connection {
         timeout(longest, asked).await.map_err(|_elapsed| DatapathError::Timeout)?
     }
 
-    /// Asks all of it and then waits for the replies, so that the helper works at one while the next is written. A refusal is the
-    /// first that came.
-    pub(super) async fn call_all(
+    /// Tells the changes of a series that goes on, and waits for no reply: the helper works at them while more is written.
+    pub(super) async fn tell_changes(
         &mut self,
-        requests: impl Iterator<Item = Request>,
+        series: impl Iterator<Item = (&[Change], bool)>,
+    ) -> Result<(), DatapathError> {
+        let told = async {
+            for (changes, more) in series {
+                let number = self.take_number();
+                self.write(&ToHelper::encode_changes(number, changes, more)).await?;
+                self.awaited.push_back(number);
+            }
+            Ok(())
+        };
+        timeout(REPLY_TIMEOUT, told).await.map_err(|_elapsed| DatapathError::Timeout)?
+    }
+
+    /// Tells the last changes of a series, and waits until all of it is in force. A refusal is the first that came.
+    pub(super) async fn change(
+        &mut self,
+        series: impl Iterator<Item = (&[Change], bool)>,
         tell: &mut impl FnMut(Event),
     ) -> Result<(), DatapathError> {
-        let asked = async {
-            let mut numbers = Vec::new();
-            for request in requests {
-                numbers.push(self.send(request).await?);
-            }
-            let mut first = Ok(());
-            for number in numbers {
-                match self.reply(number, tell).await {
-                    Ok((Reply::Done, None)) => {}
-                    Ok(_) => return Err(DatapathError::Unexpected),
-                    Err(refused @ DatapathError::Refused(_)) => first = first.and(Err(refused)),
-                    Err(lost) => return Err(lost),
+        self.tell_changes(series).await?;
+        let answered = async {
+            while !self.awaited.is_empty() {
+                match self.next().await? {
+                    FromHelper::Event(event) => tell(event),
+                    FromHelper::Reply { number, result } => self.take_reply(number, result)?,
                 }
             }
-            first
+            self.refused.take().map_or(Ok(()), Err)
         };
-        timeout(REPLY_TIMEOUT, asked).await.map_err(|_elapsed| DatapathError::Timeout)?
+        timeout(REPLY_TIMEOUT, answered).await.map_err(|_elapsed| DatapathError::Timeout)?
+    }
+
+    /// Takes the reply to a frame of a batch: they come in the order of the frames.
+    fn take_reply(&mut self, number: u32, result: Result<Reply, Refused>) -> Result<(), DatapathError> {
+        match (self.awaited.pop_front(), result) {
+            (Some(awaited), Ok(Reply::Done)) if awaited == number => {}
+            // What it could not read has no number.
+            (Some(awaited), Err(refused)) if awaited == number || number == 0 => {
+                self.refused.get_or_insert_with(|| refused.into());
+            }
+            _ => return Err(DatapathError::Unexpected),
+        }
+        Ok(())
     }
 
     async fn send(&mut self, request: Request) -> Result<u32, DatapathError> {
+        let number = self.take_number();
+        self.write(&ToHelper { number, request }.encode()).await?;
+        Ok(number)
+    }
+
+    fn take_number(&mut self) -> u32 {
         self.number = self.number.wrapping_add(1);
-        let bytes = ToHelper { number: self.number, request }.encode();
-        self.write(&bytes).await?;
-        Ok(self.number)
+        self.number
     }
 
     async fn reply(&mut self, number: u32, tell: &mut impl FnMut(Event)) -> Answer {
         loop {
             match self.next().await? {
                 FromHelper::Event(event) => tell(event),
+                FromHelper::Reply { number: replied, result } if !self.awaited.is_empty() => {
+                    self.take_reply(replied, result)?;
+                }
                 FromHelper::Reply { number: replied, result } => {
                     // What it could not read has no number.
                     if replied != number && !(replied == 0 && result.is_err()) {
@@ -117,9 +160,11 @@ impl Connection {
 
     /// The next event; a reply that nobody asked for is an error. May be dropped at any time.
     pub(super) async fn event(&mut self) -> Result<Event, DatapathError> {
-        match self.next().await? {
-            FromHelper::Event(event) => Ok(event),
-            FromHelper::Reply { .. } => Err(DatapathError::Unexpected),
+        loop {
+            match self.next().await? {
+                FromHelper::Event(event) => return Ok(event),
+                FromHelper::Reply { number, result } => self.take_reply(number, result)?,
+            }
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use caregate_protocol::datapath::Request;
 use caregate_protocol::datapath::switch::{CHANGES_MAX, Change, FlowEntry, GroupEntry, MeterEntry};
 
 /// At most as much as the switch holds.
@@ -38,13 +37,14 @@ impl Mirror {
     }
 }
 
-/// The series of requests that is these changes, one at least; with `more` it goes on afterwards.
-pub(super) fn series(changes: &[Change], more: bool) -> impl Iterator<Item = Request> {
+/// The series of `Request::Change`s that is these changes, one at least; with `more` it goes on afterwards. Of each its changes, and
+/// whether another follows.
+pub(super) fn series(changes: &[Change], more: bool) -> impl Iterator<Item = (&[Change], bool)> {
     let count = changes.len().div_ceil(CHANGES_MAX).max(1);
     (0..count).map(move |number| {
         let rest = changes.get(number * CHANGES_MAX..).unwrap_or_default();
         let part = rest.get(..CHANGES_MAX).unwrap_or(rest);
-        Request::Change { changes: part.to_vec(), more: more || number + 1 < count }
+        (part, more || number + 1 < count)
     })
 }
 
@@ -56,11 +56,7 @@ mod tests {
     fn a_series_is_cut_where_a_frame_is_full_and_ends_with_its_last() {
         let removes = |count: u64| (0..count).map(Change::RemoveFlow).collect::<Vec<_>>();
         let sizes = |count, more| {
-            let of = |request| {
-                let Request::Change { changes, more } = request else { panic!("{request:?}") };
-                (changes.len(), more)
-            };
-            series(&removes(count), more).map(of).collect::<Vec<_>>()
+            series(&removes(count), more).map(|(part, more)| (part.len(), more)).collect::<Vec<_>>()
         };
         assert_eq!(sizes(0, false), [(0, false)], "the end of a series that had parts");
         assert_eq!(sizes(1, false), [(1, false)]);

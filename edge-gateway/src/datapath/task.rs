@@ -163,13 +163,14 @@ impl Task {
             // An earlier connection had the rest.
             return Err(Refused { reason: Reason::Order, detail: "the batch began elsewhere".into() }.into());
         }
-        let said = &mut |event| tell(&self.welcome, &self.listeners, event);
-        let done = connection.call_all(mirror::series(&changes, more), said).await;
         if !more {
+            let said = &mut |event| tell(&self.welcome, &self.listeners, event);
+            let done = connection.change(mirror::series(&changes, false), said).await;
             let mut all = self.open.take().map(|open| open.changes).unwrap_or_default();
             all.extend(changes);
             return done.map(|()| Some(all));
         }
+        let done = connection.tell_changes(mirror::series(&changes, true)).await;
         let new = || Open { batch: part.batch, parts: 0, changes: Vec::new() };
         let open = self.open.get_or_insert_with(new);
         open.parts += 1;
@@ -212,12 +213,16 @@ impl Task {
 
     async fn attempt(&self) -> Result<(Connection, Welcome), DatapathError> {
         let (mut connection, mut welcome) = Connection::open(&self.path, self.session).await?;
-        let changes = self.told.switch.as_ref().map(Mirror::everything);
-        let policy = self.told.policy.clone().map(Request::SetPolicy);
+        let said = &mut |event| note(&mut welcome, &event);
         // Whoever is shut out is so before policy admits anybody.
-        let series = changes.iter().flat_map(|changes| mirror::series(changes, false));
-        let requests = series.chain(policy);
-        connection.call_all(requests, &mut |event| note(&mut welcome, &event)).await?;
+        if let Some(switch) = &self.told.switch {
+            connection.change(mirror::series(&switch.everything(), false), said).await?;
+        }
+        if let Some(policy) = self.told.policy.clone() {
+            let (Reply::Done, None) = connection.call(Request::SetPolicy(policy), said).await? else {
+                return Err(DatapathError::Unexpected);
+            };
+        }
         Ok((connection, welcome))
     }
 }

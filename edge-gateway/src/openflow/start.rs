@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use caregate_host::identity::Identity;
+use caregate_host::memory;
 use caregate_protocol::datapath::switch::Change;
 use caregate_protocol::policy::Mac;
 use prometheus::Registry;
@@ -20,6 +21,9 @@ use super::store::FlowStore;
 use super::switch::Switch;
 use crate::config::SwitchEntry;
 use crate::datapath::Datapath;
+
+/// What full tables take: 4,096 flows, their journal while they come in, and the messages that are under way.
+const TABLES_BYTES: usize = 8 * 1024 * 1024;
 
 /// Where the daemon runs it.
 pub struct Surroundings<'a> {
@@ -59,6 +63,7 @@ pub async fn start(
         }
         (None, None) => return Ok(watched),
     };
+    memory::reserve(TABLES_BYTES);
     let (store, kept) = FlowStore::open(around.data)?;
     let switch = Switch {
         controller: entry.address,

@@ -14,6 +14,7 @@ use caregate_host::clock;
 use caregate_host::identity::Identity;
 use caregate_protocol::datapath::{PACKET_OUTS_MAX, PacketOut};
 use caregate_protocol::policy::Mac;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
@@ -128,8 +129,11 @@ impl<H: Helper> Installed<H> {
             quarantined,
         };
         shell.tell();
-        let ended = shell.run(events, outcomes_in, &shutdown).await;
-        drop(shell);
+        // A thread of its own: what wakes the agent does not wait for it on the thread that they share, so that a second core decodes
+        // what comes in, and tells the helper, while the tables are checked.
+        let runtime = Handle::current();
+        let run = move || runtime.block_on(async { shell.run(events, outcomes_in, &shutdown).await });
+        let ended = tokio::task::spawn_blocking(run).await.context("the switch's agent")?;
         worker.await.context("the switch's worker")?;
         ended
     }
@@ -272,7 +276,12 @@ impl Shell {
                 info!(%error, "no connection to the controller");
                 self.wait();
             }
-            Moved::Read | Moved::Written => {}
+            Moved::Read(count) => self.metrics.messages.inc_by(count as u64),
+            Moved::Written => {}
+            Moved::Unframed(error) => {
+                let actions = self.agent.handle_framing_error(&error);
+                self.perform(actions).await;
+            }
             Moved::Lost => self.hang_up("peer").await,
             Moved::Stalled => self.hang_up("write-timeout").await,
         }
@@ -296,25 +305,15 @@ impl Shell {
 
     /// Gives the agent frames while it takes them.
     async fn take_frames(&mut self) {
+        // What was read together came at one time.
+        let now = self.now();
         while self.closing.is_none() && !self.agent.is_waiting() {
-            let now = self.now();
             let Line::Open(open) = &mut self.line else { break };
             if !open.has_room() {
                 return;
             }
-            let actions = match open.framer.next_frame() {
-                Ok(Some(frame)) => {
-                    self.metrics.messages.inc();
-                    self.agent.handle_frame(frame, now)
-                }
-                Ok(None) => {
-                    if open.refill() {
-                        continue;
-                    }
-                    break;
-                }
-                Err(error) => self.agent.handle_framing_error(&error),
-            };
+            let Some(message) = open.next_message() else { break };
+            let actions = self.agent.handle_incoming(message, now);
             self.perform(actions).await;
         }
     }
@@ -337,8 +336,6 @@ impl Shell {
                 }
                 Action::Prepare { part, changes } => {
                     self.give(Task::Prepare { part, changes }).await;
-                    // The runtime wakes the worker on this thread: let another take over here.
-                    tokio::task::yield_now().await;
                 }
                 Action::Install { kept, part, changes } => {
                     self.give(Task::Install { kept, part, changes }).await;

@@ -16,6 +16,7 @@
 mod batch;
 mod conversation;
 mod features;
+mod incoming;
 mod packets;
 mod requests;
 mod statistics;
@@ -34,6 +35,7 @@ pub use batch::{BATCH_MAX, FLUSH_IDLE, FLUSH_MAX, KEEP_INTERVAL};
 use batch::{Batch, Request};
 use conversation::Conversation;
 pub use conversation::{CloseReason, ECHO_INTERVAL, ECHO_TIMEOUT, FAULTS_MAX, HANDSHAKE_TIMEOUT};
+pub use incoming::Incoming;
 
 /// Packet-outs that the helper has not confirmed: a flood of a few frames, and 100 kB at most.
 pub const PACKET_OUTS_MAX: usize = 64;

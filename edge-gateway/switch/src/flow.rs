@@ -117,7 +117,7 @@ impl Flow {
             priority: self.priority,
             value,
             mask,
-            instructions: (*self.instructions).clone(),
+            instructions: Arc::clone(&self.instructions),
         }
     }
 

@@ -13,6 +13,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use super::flow::{Flow, FlowId, RemovedReason};
 use super::pattern::Pattern;
 use super::port;
+use super::quarantine;
 
 /// The table that verified policy alone fills.
 pub const TABLE_POLICY: u8 = 0;
@@ -86,6 +87,8 @@ pub struct FlowTable {
     identities: FxHashMap<Identity, FlowId>,
     /// Of each flow that ends of itself, when.
     deadlines: BTreeSet<(Duration, FlowId)>,
+    /// Of each flow that shuts an address out, or lets it in, its rank.
+    sources: BTreeSet<Rank>,
     /// Flows with an idle timeout.
     idle: usize,
 }
@@ -98,6 +101,7 @@ impl Default for FlowTable {
             order: BTreeSet::new(),
             identities: FxHashMap::with_capacity_and_hasher(FLOWS_MAX, FxBuildHasher),
             deadlines: BTreeSet::new(),
+            sources: BTreeSet::new(),
             idle: 0,
         }
     }
@@ -136,6 +140,11 @@ impl FlowTable {
 
     fn between(&self, first: Rank, last: Rank) -> impl Iterator<Item = &Flow> {
         self.order.range(first..=last).filter_map(|rank| self.flows.get(&rank.id))
+    }
+
+    /// Those of all tables that are about all frames from one address, in the order in which a frame meets them.
+    pub(super) fn of_sources(&self) -> impl Iterator<Item = &Flow> {
+        self.sources.iter().filter_map(|rank| self.flows.get(&rank.id))
     }
 
     /// The flows of one table and priority.
@@ -177,6 +186,9 @@ impl FlowTable {
     pub(super) fn put(&mut self, flow: Flow) {
         drop(self.remove(flow.id));
         self.order.insert(Rank::of(&flow));
+        if quarantine::source(&flow.pattern).is_some() {
+            self.sources.insert(Rank::of(&flow));
+        }
         self.identities.insert((flow.table, flow.priority, Arc::clone(&flow.pattern)), flow.id);
         self.await_end(&flow);
         self.idle += usize::from(flow.idle_timeout_s > 0);
@@ -186,6 +198,7 @@ impl FlowTable {
     pub(super) fn remove(&mut self, id: FlowId) -> Option<Flow> {
         let flow = self.flows.remove(&id)?;
         self.order.remove(&Rank::of(&flow));
+        self.sources.remove(&Rank::of(&flow));
         self.identities.remove(&(flow.table, flow.priority, Arc::clone(&flow.pattern)));
         self.forget_end(&flow);
         self.idle -= usize::from(flow.idle_timeout_s > 0);

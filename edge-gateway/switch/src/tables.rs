@@ -18,8 +18,10 @@ use super::check::Surroundings;
 use super::flow::{Flow, FlowId, Removed, RemovedReason, flags};
 use super::groups::{Group, Groups};
 use super::meters::{Meter, Meters};
+use super::pattern::Pattern;
 use super::ports::Ports;
 use super::table::FlowTable;
+pub use flow_mod::FlowRequest;
 use journal::{Journal, Noted};
 
 /// What followed from a change.
@@ -106,17 +108,20 @@ impl Tables {
         Surroundings { ports: &self.ports, groups: &self.groups, meters: &self.meters }
     }
 
-    fn put_flow(&mut self, flow: Flow) {
+    fn count_change(&mut self, pattern: &Pattern) {
         self.revision += 1;
-        self.journal.touches_sensors |= self.ports.covers_sensors(&flow.pattern);
+        self.journal.touches_sensors |= self.ports.covers_sensors(pattern);
+    }
+
+    fn put_flow(&mut self, flow: Flow) {
+        self.count_change(&flow.pattern);
         self.journal.note_flow(flow.id, || self.flows.get(flow.id).cloned());
         self.flows.put(flow);
     }
 
     fn take_flow(&mut self, id: FlowId) -> Option<Flow> {
-        self.revision += 1;
         let flow = self.flows.remove(id)?;
-        self.journal.touches_sensors |= self.ports.covers_sensors(&flow.pattern);
+        self.count_change(&flow.pattern);
         self.journal.note_flow(id, || Some(flow.clone()));
         Some(flow)
     }

@@ -102,7 +102,18 @@ fn begin(body: &[u8]) -> Result<(Cursor<'_>, usize, u8, u32), FrameError> {
     Ok((cursor, elements, kind, number))
 }
 
+fn put_changes(out: &mut Out<'_>, number: u32, changes: &[switch::Change], more: bool) -> Written {
+    out.array(4)?.u8(CHANGE)?.u32(number)?.bool(more)?.array(changes.len() as u64)?;
+    changes.iter().try_for_each(|change| switch::put_change(out, change))
+}
+
 impl ToHelper {
+    /// The frame of a [`Request::Change`], with its length in front, of changes that stay whoever's they are.
+    #[must_use]
+    pub fn encode_changes(number: u32, changes: &[switch::Change], more: bool) -> Vec<u8> {
+        framed(|out| put_changes(out, number, changes, more))
+    }
+
     /// The frame with its length in front.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -115,10 +126,7 @@ impl ToHelper {
                 out.array(5)?.u8(SET_POLICY)?.u32(self.number)?;
                 put_policy(out, policy)
             }
-            Request::Change { changes, more } => {
-                out.array(4)?.u8(CHANGE)?.u32(self.number)?.bool(*more)?.array(changes.len() as u64)?;
-                changes.iter().try_for_each(|change| switch::put_change(out, change))
-            }
+            Request::Change { changes, more } => put_changes(out, self.number, changes, *more),
             Request::SwitchCounters => {
                 out.array(2)?.u8(SWITCH_COUNTERS)?.u32(self.number)?;
                 Ok(())
@@ -152,7 +160,9 @@ impl ToHelper {
             (SET_POLICY, 5) => Request::SetPolicy(policy(&mut c)?),
             (CHANGE, 4) => {
                 let more = c.bool("more")?;
-                let changes = list(&mut c, "changes", switch::CHANGES_MAX, switch::change)?;
+                let mut shared = switch::SharedInstructions::default();
+                let change = |c: &mut Cursor<'_>| switch::change(c, &mut shared);
+                let changes = list(&mut c, "changes", switch::CHANGES_MAX, change)?;
                 Request::Change { changes, more }
             }
             (SWITCH_COUNTERS, 2) => Request::SwitchCounters,

@@ -2,6 +2,7 @@
 //! (`docs/adr/0017-openflow-switch.md`), and its bytes.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use minicbor::Encoder;
 
@@ -26,6 +27,8 @@ pub const ACTIONS_MAX: usize = 32;
 pub const CHANGES_MAX: usize = 128;
 /// Bytes of a flow's value and mask: `caregate_ebpf_common::switch::KEY_BYTES`.
 pub const MATCH_BYTES: usize = 112;
+/// Bytes of a word of it.
+const WORD_BYTES: usize = 8;
 
 /// One action (§5.12). Ports and groups are OpenFlow's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +90,32 @@ pub struct FlowInstructions {
     pub goto: Option<u8>,
 }
 
+/// Has flows that do the same share it. Of a table's flows most do one of a few things, which are met again and again.
+#[derive(Debug, Clone, Default)]
+pub struct SharedInstructions {
+    /// At most [`SHARED_MAX`], the last that was met at the end.
+    known: Vec<Arc<FlowInstructions>>,
+}
+
+/// So few that looking through them costs less than the memory.
+const SHARED_MAX: usize = 4;
+
+impl SharedInstructions {
+    /// The same instructions, which others may have too.
+    #[must_use]
+    pub fn share(&mut self, instructions: FlowInstructions) -> Arc<FlowInstructions> {
+        if let Some(known) = self.known.iter().rev().find(|known| ***known == instructions) {
+            return Arc::clone(known);
+        }
+        let shared = Arc::new(instructions);
+        if self.known.len() == SHARED_MAX {
+            self.known.remove(0);
+        }
+        self.known.push(Arc::clone(&shared));
+        shared
+    }
+}
+
 /// One flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlowEntry {
@@ -100,8 +129,8 @@ pub struct FlowEntry {
     pub value: [u8; MATCH_BYTES],
     /// The bits that count.
     pub mask: [u8; MATCH_BYTES],
-    /// What is done.
-    pub instructions: FlowInstructions,
+    /// What is done. Shared, since daemon and helper have it in several places.
+    pub instructions: Arc<FlowInstructions>,
 }
 
 /// `enum ofp_group_type` (§5.6.1).
@@ -266,7 +295,7 @@ fn list<T>(
     c: &mut Cursor<'_>,
     field: &'static str,
     max: usize,
-    entry: impl Fn(&mut Cursor<'_>) -> Result<T, FrameError>,
+    mut entry: impl FnMut(&mut Cursor<'_>) -> Result<T, FrameError>,
 ) -> Result<Vec<T>, FrameError> {
     let len = c.array(field, max)?;
     // No memory is taken for entries that are announced and not there.
@@ -416,12 +445,51 @@ fn meter(c: &mut Cursor<'_>) -> Result<MeterEntry, FrameError> {
     Ok(MeterEntry { id, counts_packets, bands })
 }
 
+/// Value and mask, of each the words that count.
+fn put_match(out: &mut Out<'_>, value: &[u8; MATCH_BYTES], mask: &[u8; MATCH_BYTES]) -> Written {
+    put_words(out, value)?;
+    put_words(out, mask)
+}
+
+/// A number with a bit for each word that is not 0, the first word's lowest, then these words. Of a match that is most often three of
+/// fourteen.
+fn put_words(out: &mut Out<'_>, of: &[u8; MATCH_BYTES]) -> Written {
+    let (mut words, mut length, mut there) = ([0; MATCH_BYTES], 0, 0u16);
+    for (at, word) in of.as_chunks::<WORD_BYTES>().0.iter().enumerate() {
+        if *word != [0; WORD_BYTES] {
+            there |= 1 << at;
+            words[length..][..WORD_BYTES].copy_from_slice(word);
+            length += WORD_BYTES;
+        }
+    }
+    out.u16(there)?.bytes(&words[..length])?;
+    Ok(())
+}
+
+fn words(c: &mut Cursor<'_>, field: &'static str) -> Result<[u8; MATCH_BYTES], FrameError> {
+    let there = u16_of(c, field)?;
+    let mut words = c.bytes(field, MATCH_BYTES)?.as_chunks::<WORD_BYTES>();
+    let mut all = [0; MATCH_BYTES];
+    for (at, place) in all.as_chunks_mut::<WORD_BYTES>().0.iter_mut().enumerate() {
+        if there >> at & 1 != 0 {
+            let (word, rest) = words.0.split_first().ok_or_else(|| wrong(field, there))?;
+            *place = *word;
+            words.0 = rest;
+        }
+    }
+    // Words that none of the bits is about, or a bit beyond the last word.
+    if there >> (MATCH_BYTES / WORD_BYTES) != 0 || !words.0.is_empty() || !words.1.is_empty() {
+        return Err(wrong(field, there));
+    }
+    Ok(all)
+}
+
 pub(super) fn put_change(out: &mut Out<'_>, change: &Change) -> Written {
     match change {
         Change::Clear => out.array(1)?.u8(0)?,
         Change::PutFlow(flow) => {
-            out.array(7)?.u8(1)?.u64(flow.id)?.u8(flow.table)?.u16(flow.priority)?;
-            out.bytes(&flow.value)?.bytes(&flow.mask)?;
+            out.array(9)?.u8(1)?.u64(flow.id)?.u8(flow.table)?.u16(flow.priority)?;
+            put_match(out, &flow.value, &flow.mask)?;
             return put_instructions(out, &flow.instructions);
         }
         Change::RemoveFlow(id) => out.array(2)?.u8(2)?.u64(*id)?,
@@ -433,18 +501,18 @@ pub(super) fn put_change(out: &mut Out<'_>, change: &Change) -> Written {
     Ok(())
 }
 
-pub(super) fn change(c: &mut Cursor<'_>) -> Result<Change, FrameError> {
-    let elements = c.array("change", 7)?;
+pub(super) fn change(c: &mut Cursor<'_>, shared: &mut SharedInstructions) -> Result<Change, FrameError> {
+    let elements = c.array("change", 9)?;
     let code = c.u8("change")?;
     Ok(match (code, elements) {
         (0, 1) => Change::Clear,
-        (1, 7) => Change::PutFlow(FlowEntry {
+        (1, 9) => Change::PutFlow(FlowEntry {
             id: c.u64("id")?,
             table: c.u8("table")?,
             priority: u16_of(c, "priority")?,
-            value: c.fixed("value")?,
-            mask: c.fixed("mask")?,
-            instructions: instructions(c)?,
+            value: words(c, "value")?,
+            mask: words(c, "mask")?,
+            instructions: shared.share(instructions(c)?),
         }),
         (2, 2) => Change::RemoveFlow(c.u64("id")?),
         (3, 4) => Change::PutGroup(group(c)?),

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -100,18 +102,19 @@ fn changes() -> Vec<Change> {
         id: 1 << 40,
         table: 7,
         priority: 65535,
-        value: [0; switch::MATCH_BYTES],
-        mask: [0; switch::MATCH_BYTES],
-        instructions: FlowInstructions {
+        value: std::array::from_fn(|at| if at / 8 % 5 == 1 { 7 } else { 0 }),
+        mask: std::array::from_fn(|at| if at / 8 % 5 == 0 { 0 } else { 0xff }),
+        instructions: Arc::new(FlowInstructions {
             meter: Some(5),
             write: vec![FlowAction::Output { port: 0xffff_fffd, max_len: 0xffff }],
             apply,
             clear: true,
             metadata: Some((1, u64::MAX)),
             goto: None,
-        },
+        }),
     };
-    let plain = FlowEntry { instructions: FlowInstructions { goto: Some(1), ..Default::default() }, ..flow };
+    let instructions = Arc::new(FlowInstructions { goto: Some(1), ..Default::default() });
+    let plain = FlowEntry { instructions, value: [0; 112], mask: [0xff; switch::MATCH_BYTES], ..flow };
     let bucket = GroupBucket { weight: 1, watch_port: 2, watch_group: u32::MAX, actions: Vec::new() };
     let band = MeterBand { kind: BandKind::DscpRemark(1), rate: 1000, burst: 0 };
     vec![
@@ -255,14 +258,82 @@ fn a_long_explanation_is_cut_and_the_largest_counters_fit() {
     let mut flow = changes().swap_remove(1);
     if let Change::PutFlow(flow) = &mut flow {
         let longest = switch::FlowAction::SetField { field: 26, value: u128::MAX };
-        flow.instructions.apply = vec![longest; switch::ACTIONS_MAX];
-        flow.instructions.write = vec![longest; switch::ACTIONS_MAX];
+        (flow.value, flow.mask) = ([0xff; switch::MATCH_BYTES], [0xff; switch::MATCH_BYTES]);
+        let instructions = Arc::make_mut(&mut flow.instructions);
+        instructions.apply = vec![longest; switch::ACTIONS_MAX];
+        instructions.write = vec![longest; switch::ACTIONS_MAX];
     }
     let longest = request(Request::Change { changes: vec![flow; switch::CHANGES_MAX], more: false });
     assert!(longest.encode().len() < FRAME_BYTES_MAX, "{}", longest.encode().len());
     let packet = PacketOut { port: u32::MAX, queue: QUEUES - 1, frame: vec![0; PACKET_BYTES_MAX] };
     let longest = request(Request::PacketOuts(vec![packet; PACKET_OUTS_MAX]));
     assert!(longest.encode().len() < FRAME_BYTES_MAX, "{}", longest.encode().len());
+}
+
+#[test]
+fn a_match_has_each_word_that_it_says_and_no_other() {
+    let frame = |there: u16, words: &[u8]| {
+        let mut body = Vec::new();
+        let mut out = minicbor::Encoder::new(&mut body);
+        out.array(4).unwrap().u8(7).unwrap().u32(7).unwrap().bool(false).unwrap().array(1).unwrap();
+        out.array(9).unwrap().u8(1).unwrap().u64(1).unwrap().u8(1).unwrap().u16(1).unwrap();
+        out.u16(there).unwrap().bytes(words).unwrap().u16(0).unwrap().bytes(&[]).unwrap();
+        out.array(6).unwrap().null().unwrap().array(0).unwrap().bool(false).unwrap().array(0).unwrap();
+        out.array(0).unwrap().null().unwrap();
+        ToHelper::decode(&body)
+    };
+    let request = frame(1 << 13 | 1, &[[1; 8], [2; 8]].concat()).unwrap().request;
+    let Request::Change { changes, .. } = request else { panic!("{request:?}") };
+    let Some(Change::PutFlow(flow)) = changes.first() else { panic!("{changes:?}") };
+    assert_eq!(
+        (&flow.value[..8], &flow.value[8..104], &flow.value[104..]),
+        (&[1; 8][..], &[0; 96][..], &[2; 8][..])
+    );
+    assert_eq!(flow.mask, [0; switch::MATCH_BYTES]);
+    for (there, words) in [(1 << 14, 8), (1, 0), (1, 7), (1, 9), (1, 16), (3, 8), (0, 8)] {
+        let refused = frame(there, &[1; 16][..words]);
+        assert!(
+            matches!(refused, Err(FrameError::Value { field: "value", .. })),
+            "{there}, {words}: {refused:?}"
+        );
+    }
+}
+
+#[test]
+fn flows_that_do_the_same_share_what_they_do() {
+    use switch::{FlowEntry, FlowInstructions, SharedInstructions};
+
+    let goto = |table| FlowInstructions { goto: Some(table), ..FlowInstructions::default() };
+    let mut shared = SharedInstructions::default();
+    let (first, other) = (shared.share(goto(1)), shared.share(goto(2)));
+    assert!(Arc::ptr_eq(&shared.share(goto(1)), &first) && Arc::ptr_eq(&shared.share(goto(2)), &other));
+    for table in 3..6 {
+        assert_eq!(*shared.share(goto(table)), goto(table));
+    }
+    assert_eq!(*shared.share(goto(1)), goto(1));
+    assert!(!Arc::ptr_eq(&shared.share(goto(1)), &first), "what was met long ago is forgotten");
+
+    let flow = |id, table| {
+        let (value, mask) = ([0; switch::MATCH_BYTES], [0; switch::MATCH_BYTES]);
+        Change::PutFlow(FlowEntry {
+            id,
+            table: 0,
+            priority: 1,
+            value,
+            mask,
+            instructions: goto(table).into(),
+        })
+    };
+    let changes = vec![flow(1, 1), flow(2, 2), flow(3, 1)];
+    let frame = ToHelper::encode_changes(7, &changes, true);
+    let read = ToHelper::decode(&frame[4..]).unwrap();
+    assert_eq!(read, request(Request::Change { changes, more: true }), "as any other frame");
+    let Request::Change { changes, .. } = read.request else { panic!("changes") };
+    let of = |at: usize| {
+        let Change::PutFlow(flow) = &changes[at] else { panic!("{:?}", changes[at]) };
+        &flow.instructions
+    };
+    assert!(Arc::ptr_eq(of(0), of(2)) && !Arc::ptr_eq(of(0), of(1)));
 }
 
 #[test]

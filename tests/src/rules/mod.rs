@@ -8,6 +8,8 @@ mod acl;
 mod random;
 mod wide;
 
+use std::sync::Arc;
+
 use caregate_ebpf_common::switch::parse::{Parsed, parse};
 use caregate_ebpf_common::switch::{KEY_BYTES, Key, place};
 use caregate_protocol::datapath::switch::{FlowAction, FlowEntry, FlowInstructions};
@@ -177,7 +179,7 @@ impl Flow {
             Outcome::Drop => Vec::new(),
             Outcome::Output => vec![FlowAction::Output { port: OUT_PORT, max_len: 0 }],
         };
-        let instructions = FlowInstructions { apply, ..FlowInstructions::default() };
+        let instructions = Arc::new(FlowInstructions { apply, ..FlowInstructions::default() });
         FlowEntry { id, table, priority: self.priority, value, mask, instructions }
     }
 

@@ -17,12 +17,12 @@ use caregate_protocol::datapath::switch::{
     BandKind, FlowAction, FlowInstructions, GroupBucket, GroupEntry, MeterBand, MeterEntry,
 };
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use super::check::ChangeError;
 use super::chunks::{self, Chunk, Pattern};
 use super::mirror::{self, Flow, Mirror};
-use super::places::Places;
+use super::places::{Numbers, Places};
 
 /// A table keeps its chunks while it has between half and one and a quarter of the rules that it had when they were chosen,
 /// and no more new ones than a quarter.
@@ -59,17 +59,40 @@ impl ChosenTable {
 #[derive(Default)]
 struct Lists {
     known: FxHashMap<Vec<OpWords>, u64>,
+    /// The two lists of instructions that flows share, by where these are.
+    of_instructions: FxHashMap<*const FlowInstructions, (u64, u64)>,
+    /// The one that is being put.
+    list: Vec<OpWords>,
     ops: Vec<OpWords>,
 }
 
 type OpWords = [u64; OP_WORDS];
 
 impl Lists {
-    fn put(&mut self, list: Vec<OpWords>) -> Result<u64, ChangeError> {
+    /// What is applied and what is written.
+    fn of(
+        &mut self,
+        instructions: &Arc<FlowInstructions>,
+        places: &Places,
+    ) -> Result<(u64, u64), ChangeError> {
+        let at = Arc::as_ptr(instructions);
+        if let Some(words) = self.of_instructions.get(&at) {
+            return Ok(*words);
+        }
+        let words =
+            (self.put(ops(&instructions.apply, places))?, self.put(ops(&instructions.write, places))?);
+        self.of_instructions.insert(at, words);
+        Ok(words)
+    }
+
+    fn put(&mut self, list: impl Iterator<Item = Op>) -> Result<u64, ChangeError> {
+        self.list.clear();
+        self.list.extend(list.map(|op| op.0));
+        let list = self.list.as_slice();
         if list.is_empty() {
             return Ok(0);
         }
-        if let Some(word) = self.known.get(&list) {
+        if let Some(word) = self.known.get(list) {
             return Ok(*word);
         }
         let room = ChangeError::TooMany("actions");
@@ -78,8 +101,8 @@ impl Lists {
         }
         let first = u32::try_from(self.ops.len()).map_err(|_over| room)?;
         let word = record::list(first, u16::try_from(list.len()).map_err(|_over| room)?);
-        self.ops.extend_from_slice(&list);
-        self.known.insert(list, word);
+        self.ops.extend_from_slice(list);
+        self.known.insert(list.to_vec(), word);
         Ok(word)
     }
 }
@@ -91,7 +114,7 @@ impl Lists {
 pub fn write(
     mirror: &Mirror,
     places: &Places,
-    fresh: &FxHashSet<u32>,
+    fresh: &Numbers,
     chosen: &mut Chosen,
     words: &mut [u64],
 ) -> Result<(), ChangeError> {
@@ -110,7 +133,7 @@ pub fn write(
 fn write_tables(
     mirror: &Mirror,
     places: &Places,
-    fresh: &FxHashSet<u32>,
+    fresh: &Numbers,
     chosen: &mut Chosen,
     lists: &mut Lists,
     words: &mut [u64],
@@ -120,15 +143,15 @@ fn write_tables(
     words[VECTORS_AT + ROW_OF_ONES..].fill(u64::MAX);
     chosen.tables.resize_with(blob::TABLES, ChosenTable::default);
     for (table, of_table) in mirror::tables().zip(&mut chosen.tables) {
-        let flows: Vec<&Arc<Flow>> = mirror.table(table).collect();
+        let slot = |flow: &Flow| places.flows.get(&flow.entry.id).copied().unwrap_or_default();
+        let flows: Vec<(&Arc<Flow>, u32)> = mirror.table(table).map(|flow| (flow, slot(flow))).collect();
         words[TABLES_AT + usize::from(table) * TABLE_WORDS..][..TABLE_WORDS].fill(0);
         if flows.is_empty() {
             continue;
         }
-        let patterns: Vec<&Pattern> = flows.iter().map(|flow| &flow.pattern).collect();
-        let is_fresh =
-            |flow: &&&Arc<Flow>| places.flows.get(&flow.entry.id).is_some_and(|slot| fresh.contains(slot));
-        of_table.update(&patterns, if fresh.is_empty() { 0 } else { flows.iter().filter(is_fresh).count() });
+        let patterns: Vec<&Pattern> = flows.iter().map(|(flow, _)| &flow.pattern).collect();
+        let put = flows.iter().filter(|(_, slot)| fresh.contains(*slot)).count();
+        of_table.update(&patterns, put);
         // Each table has its share, and room for the one row of a table without chunks.
         let share = (ROW_OF_ONES - blob::TABLES * (1 + 64)) * flows.len() / all.max(1);
         let most = share / (chunks::ROWS * chunks::row_words(flows.len()));
@@ -171,13 +194,13 @@ fn write_rows(rules: &[&Pattern], chunks: &[Chunk], row: usize, head: &mut [u64]
 }
 
 fn write_rule(
-    flow: &Flow,
+    (flow, slot): (&Arc<Flow>, u32),
     rank: u64,
     places: &Places,
     lists: &mut Lists,
     words: &mut [u64],
 ) -> Result<(), ChangeError> {
-    let FlowInstructions { meter, apply, clear, write, metadata, goto } = &flow.entry.instructions;
+    let FlowInstructions { meter, apply, clear, write, metadata, goto } = &*flow.entry.instructions;
     words[..record::RULE_MASK].copy_from_slice(&flow.pattern.value);
     words[record::RULE_MASK..RULE_HEAD].copy_from_slice(&flow.pattern.mask);
     let only_output = match (apply.as_slice(), write.as_slice()) {
@@ -190,12 +213,10 @@ fn write_rule(
     };
     let flags =
         if *clear { RULE_CLEAR } else { 0 } | if only_output.is_some() { RULE_ONLY_OUTPUT } else { 0 };
-    let slot = places.flows.get(&flow.entry.id).copied().unwrap_or_default();
     words[RULE_HEAD] = record::rule_head(slot, flags, goto.unwrap_or(NO_TABLE));
     let (value, mask) = metadata.unwrap_or_default();
     (words[RULE_METADATA], words[RULE_METADATA_MASK]) = (value & mask, mask);
-    words[RULE_APPLY] = lists.put(ops(apply, places))?;
-    words[RULE_WRITE] = lists.put(ops(write, places))?;
+    (words[RULE_APPLY], words[RULE_WRITE]) = lists.of(&flow.entry.instructions, places)?;
     let meter = meter.and_then(|id| places.meters.get(&id)).map_or(0, |place| u64::from(*place) + 1);
     words[RULE_METER] = meter | u64::from(only_output.unwrap_or_default()) << 32;
     words[RULE_RANK] = rank;
@@ -203,8 +224,8 @@ fn write_rule(
     Ok(())
 }
 
-fn ops(actions: &[FlowAction], places: &Places) -> Vec<OpWords> {
-    actions.iter().map(|action| op(*action, places).0).collect()
+fn ops(actions: &[FlowAction], places: &Places) -> impl Iterator<Item = Op> {
+    actions.iter().map(|action| op(*action, places))
 }
 
 fn op(action: FlowAction, places: &Places) -> Op {
@@ -261,14 +282,14 @@ fn leads_to_stack(bucket: &GroupBucket) -> bool {
 }
 
 /// One action of each kind, the last that was written, in the order in which they are done (OpenFlow 1.3.5 §5.10).
-fn action_set(actions: &[FlowAction], places: &Places) -> Vec<OpWords> {
+fn action_set(actions: &[FlowAction], places: &Places) -> impl Iterator<Item = Op> {
     let mut set: Vec<Op> = Vec::new();
     for op in actions.iter().map(|action| op(*action, places)) {
         set.retain(|other| other.slot() != op.slot());
         set.push(op);
     }
     set.sort_by_key(Op::slot);
-    set.into_iter().map(|op| op.0).collect()
+    set.into_iter()
 }
 
 /// For each bucket of a group, the hashes below which it is chosen.

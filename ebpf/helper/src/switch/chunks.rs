@@ -9,6 +9,8 @@ const KEYS_SAMPLED: usize = 64;
 const RULES_SAMPLED: usize = 256;
 /// One rule that a key has to be compared with takes as long as so many tenths of a chunk more in all that the key asks.
 const TENTHS_OF_A_RULE: usize = 30;
+/// Chunks whose mask and value a word has, when rules are put in order.
+const CHUNKS_OF_A_WORD: usize = 4;
 /// Rows of a chunk: a byte's values.
 pub(super) const ROWS: usize = 256;
 
@@ -145,13 +147,21 @@ impl Candidate {
             rules.chunks(8).map(word).collect()
         };
         let (values, masks) = (packed(|rule| &rule.value), packed(|rule| &rule.mask));
-        let mut bits = Vec::with_capacity(keys.len() * values.len());
+        let of_byte = |byte: u8| {
+            let byte = u64::from(byte) * EACH;
+            let words = values.chunks(8).zip(masks.chunks(8)).map(move |(values, masks)| {
+                let words = values.iter().zip(masks).rev();
+                words.fold(0, |bits, (value, mask)| bits << 8 | bytes_set((byte ^ value) & mask))
+            });
+            words.collect::<Vec<u64>>()
+        };
+        // Most bytes have few values.
+        let mut known = [const { None }; ROWS];
+        let mut told_apart = Vec::with_capacity(keys.len() * values.len().div_ceil(8));
         for key in keys {
-            let byte = u64::from(byte(key, chunk)) * EACH;
-            bits.extend(values.iter().zip(&masks).map(|(value, mask)| bytes_set((byte ^ value) & mask)));
+            let byte = byte(key, chunk);
+            told_apart.extend_from_slice(known[usize::from(byte)].get_or_insert_with(|| of_byte(byte)));
         }
-        let word = |bits: &[u64]| bits.iter().rev().fold(0, |word, bits| word << 8 | bits);
-        let told_apart: Vec<u64> = bits.chunks(8).map(word).collect();
         let most = told_apart.iter().map(|bits| bits.count_ones() as usize).sum();
         Self { chunk, told_apart, most }
     }
@@ -164,13 +174,15 @@ impl Candidate {
 /// The order in which rules lie, so that those that the same keys meet are side by side and a key finds them in few groups.
 #[must_use]
 pub(super) fn arrange(rules: &[&Pattern], chunks: &[Chunk]) -> Vec<usize> {
-    let mut order: Vec<([u8; 2 * CHUNKS_MAX], usize)> = rules
+    let mut order: Vec<([u64; CHUNKS_MAX / CHUNKS_OF_A_WORD], usize)> = rules
         .iter()
         .enumerate()
         .map(|(at, rule)| {
-            let mut like = [0; 2 * CHUNKS_MAX];
-            for (pair, chunk) in like.chunks_exact_mut(2).zip(chunks) {
-                pair.copy_from_slice(&[byte(&rule.mask, *chunk), byte(&rule.value, *chunk)]);
+            let mut like = [0; CHUNKS_MAX / CHUNKS_OF_A_WORD];
+            for (place, chunk) in chunks.iter().enumerate() {
+                let pair = u64::from(byte(&rule.mask, *chunk)) << 8 | u64::from(byte(&rule.value, *chunk));
+                let above = 48 - place % CHUNKS_OF_A_WORD * 16;
+                like[place / CHUNKS_OF_A_WORD] |= pair << above;
             }
             (like, at)
         })

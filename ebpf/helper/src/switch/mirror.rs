@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use caregate_ebpf_common::switch::{KEY_BYTES, KEY_WORDS, Key};
 use caregate_protocol::datapath::switch::{
-    Change, FlowAction, FlowEntry, GroupEntry, MATCH_BYTES, MeterEntry, TABLES,
+    Change, FlowAction, FlowEntry, FlowInstructions, GroupEntry, MATCH_BYTES, MeterEntry, TABLES,
 };
 
 use rustc_hash::FxHashMap;
@@ -36,6 +36,8 @@ pub struct Mirror {
     session: u64,
     flows: BTreeMap<Order, Arc<Flow>>,
     orders: FxHashMap<u64, Order>,
+    /// Flows that name groups or a meter.
+    referring: BTreeSet<Order>,
     groups: BTreeMap<u32, Arc<GroupEntry>>,
     meters: BTreeMap<u32, Arc<MeterEntry>>,
     /// Put since this was last put in force; their buckets become full.
@@ -120,6 +122,7 @@ impl Mirror {
             Change::RemoveFlow(id) => {
                 if let Some(order) = self.orders.remove(&id) {
                     self.flows.remove(&order);
+                    self.referring.remove(&order);
                 }
             }
             Change::PutGroup(group) => {
@@ -146,6 +149,11 @@ impl Mirror {
                 Err(ChangeError::Match(flow.id))
             }
             Some(_) | None => {
+                if refers(&flow.instructions) {
+                    self.referring.insert(order);
+                } else {
+                    self.referring.remove(&order);
+                }
                 self.flows.insert(order, Arc::new(Flow { entry: flow, pattern }));
                 Ok(())
             }
@@ -159,7 +167,7 @@ impl Mirror {
     /// [`ChangeError`].
     pub fn check_references(&self, guard: &Guard) -> Result<(), ChangeError> {
         check::counts(self.flows.len(), self.groups.len(), self.meters.len())?;
-        for flow in self.flows.values() {
+        for flow in self.referring.iter().filter_map(|order| self.flows.get(order)) {
             let (subject, instructions) = (Subject::Flow(flow.entry.id), &flow.entry.instructions);
             self.check_groups(subject, instructions.apply.iter().chain(&instructions.write))?;
             if let Some(id) = instructions.meter {
@@ -211,6 +219,11 @@ impl Mirror {
             bucket.actions.iter().any(leads) || left.contains(&bucket.watch_group)
         })
     }
+}
+
+fn refers(instructions: &FlowInstructions) -> bool {
+    let mut actions = instructions.apply.iter().chain(&instructions.write);
+    instructions.meter.is_some() || actions.any(|action| matches!(action, FlowAction::Group(_)))
 }
 
 /// Numbers of all tables.

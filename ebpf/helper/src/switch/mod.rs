@@ -24,7 +24,6 @@ use caregate_ebpf_common::switch::map::{
 };
 use caregate_protocol::datapath::Traffic;
 use caregate_protocol::datapath::switch::{Change, SwitchCounters};
-use rustc_hash::FxHashSet;
 use thiserror::Error;
 
 use crate::error::DatapathError;
@@ -32,7 +31,7 @@ use build::Chosen;
 use check::{ChangeError, Guard};
 use maps::Maps;
 use mirror::Mirror;
-use places::Places;
+use places::{Numbers, Places};
 
 /// Why changes were not put in force.
 #[derive(Debug, Error)]
@@ -142,7 +141,7 @@ impl Switch {
         mirror.check_references(&self.guard)?;
         let (places, mut fresh) = self.places.next(&mirror)?;
         let epoch = self.epoch + 1;
-        let slots: FxHashSet<u32> = fresh.flows.iter().copied().collect();
+        let slots: Numbers = fresh.flows.iter().copied().collect();
         let words = self.maps.blobs.copy_mut(epoch);
         build::write(&mirror, &places, &slots, &mut self.chosen, words)?;
         words[WORD_EPOCH] = epoch;

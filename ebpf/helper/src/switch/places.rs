@@ -7,7 +7,7 @@ use caregate_ebpf_common::switch::blob::{self, BUCKET_PLACES, GROUP_PLACES, METE
 use caregate_ebpf_common::switch::map::FLOW_ENTRIES;
 use caregate_ebpf_common::switch::record::{GROUP_WORDS, RULE_HEAD, RULE_WORDS};
 
-use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::check::ChangeError;
 use super::mirror::Mirror;
@@ -49,9 +49,51 @@ pub struct Fresh {
     pub meters: Vec<u32>,
 }
 
+/// Small numbers, a bit for each: of a full switch's flows 1 kB.
+#[derive(Debug, Default)]
+pub struct Numbers {
+    words: Vec<u64>,
+}
+
+impl Numbers {
+    fn at(number: u32) -> (usize, u64) {
+        (usize::try_from(number / u64::BITS).unwrap_or(usize::MAX), 1 << (number % u64::BITS))
+    }
+
+    /// Adds one, which is below what maps have entries.
+    fn insert(&mut self, number: u32) {
+        let (word, bit) = Self::at(number);
+        if self.words.len() <= word {
+            self.words.resize(word + 1, 0);
+        }
+        self.words[word] |= bit;
+    }
+
+    /// Whether it is among them.
+    #[must_use]
+    pub fn contains(&self, number: u32) -> bool {
+        let (word, bit) = Self::at(number);
+        self.words.get(word).is_some_and(|word| word & bit != 0)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.words.is_empty()
+    }
+}
+
+impl FromIterator<u32> for Numbers {
+    fn from_iter<I: IntoIterator<Item = u32>>(numbers: I) -> Self {
+        let mut all = Self::default();
+        numbers.into_iter().for_each(|number| all.insert(number));
+        all
+    }
+}
+
 /// Numbers that are taken, and the next one that may be free.
 struct Free {
-    taken: FxHashSet<u32>,
+    taken: Numbers,
     next: u32,
     most: u32,
 }
@@ -69,12 +111,12 @@ impl Free {
             if end >= self.most {
                 return Err(ChangeError::TooMany(what));
             }
-            if self.taken.contains(&end) {
+            if self.taken.contains(end) {
                 first = end + 1;
             }
             end += 1;
         }
-        self.taken.extend(first..end);
+        (first..end).for_each(|number| self.taken.insert(number));
         if count == 1 {
             self.next = end;
         }

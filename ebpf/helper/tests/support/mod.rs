@@ -400,7 +400,7 @@ pub(crate) fn flow(id: u64, fields: &[(u8, u128)], apply: &[FlowAction]) -> Flow
         }
     }
     let instructions = FlowInstructions { apply: apply.to_vec(), ..FlowInstructions::default() };
-    Flow { id, table: 1, priority: 1, value, mask, instructions }
+    Flow { id, table: 1, priority: 1, value, mask, instructions: instructions.into() }
 }
 
 pub(crate) fn drop_source(id: u64, mac: frames::Mac) -> Flow {

@@ -14,7 +14,7 @@ use caregate_datapathd::switch::blobs::Blobs;
 use caregate_datapathd::switch::build::{self, Chosen};
 use caregate_datapathd::switch::check::Guard;
 use caregate_datapathd::switch::mirror::Mirror;
-use caregate_datapathd::switch::places::Places;
+use caregate_datapathd::switch::places::{Numbers, Places};
 use caregate_datapathd::{object, stages};
 use caregate_ebpf_common::Verdict;
 use caregate_ebpf_common::map::{PORTS, VERDICTS};
@@ -90,7 +90,7 @@ pub(crate) fn flow(
             }
         }
     }
-    FlowEntry { id, table, priority, value, mask, instructions }
+    FlowEntry { id, table, priority, value, mask, instructions: instructions.into() }
 }
 
 /// To apply these.
@@ -185,7 +185,7 @@ impl Rig {
         self.epoch += 1;
         let chosen = &mut self.chosen[usize::try_from(self.epoch & 1).unwrap()];
         let words = self.blobs.copy_mut(self.epoch);
-        build::write(&self.mirror, &places, &rustc_hash::FxHashSet::default(), chosen, words).unwrap();
+        build::write(&self.mirror, &places, &Numbers::default(), chosen, words).unwrap();
         self.places = places;
         self.state.set(map::STATE_TABLES, map::tables_word(self.epoch, 0), 0).unwrap();
     }

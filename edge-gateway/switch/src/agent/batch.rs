@@ -7,12 +7,13 @@
 use std::time::Duration;
 
 use caregate_protocol::datapath::switch::{CHANGES_MAX, FLOWS_MAX};
-use caregate_protocol::openflow::{ErrorKind, ErrorMessage, Message, QUOTED_BYTES};
+use caregate_protocol::openflow::{ErrorKind, ErrorMessage, Message};
 
 use super::super::flow::Removed;
 use super::super::tables::Outcome;
 use super::super::translate;
 use super::conversation::Conversation;
+use super::incoming::Quoted;
 use super::{Action, Agent, HelperRefused, POLL_INTERVAL, Part};
 
 /// Messages that are installed together: all tables' flows. Each is one that may have to be told of a refusal.
@@ -32,23 +33,18 @@ pub const KEEP_INTERVAL: Duration = Duration::from_secs(30);
 pub(super) struct Request {
     pub(super) xid: u32,
     kind: ErrorKind,
-    /// What the error quotes of it.
-    quoted: [u8; QUOTED_BYTES],
-    length: usize,
+    quoted: Quoted,
 }
 
 impl Request {
-    /// The message in `frame`, which is answered with `kind`.
-    pub(super) fn new(xid: u32, kind: ErrorKind, frame: &[u8]) -> Self {
-        let length = frame.len().min(QUOTED_BYTES);
-        let mut quoted = [0; QUOTED_BYTES];
-        quoted[..length].copy_from_slice(&frame[..length]);
-        Self { xid, kind, quoted, length }
+    /// A message that is answered with `kind`.
+    pub(super) fn new(xid: u32, kind: ErrorKind, quoted: Quoted) -> Self {
+        Self { xid, kind, quoted }
     }
 
     /// What it is answered with.
     pub(super) fn error(&self) -> ErrorMessage {
-        ErrorMessage::about(self.kind, &self.quoted[..self.length])
+        self.quoted.error(self.kind)
     }
 }
 

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use caregate_protocol::datapath::switch::SharedInstructions;
 use caregate_protocol::openflow::multipart::RequestBody;
 use caregate_protocol::openflow::{
     AsyncConfig, BadRequest, ControllerRole, DecodeError, ErrorKind, ErrorMessage, FragmentHandling,
-    FrameError, Hello, HelloFailed, Message, PacketInReason, PortReason, RemovedReason, Role,
+    FrameError, Hello, HelloFailed, Message, MessageType, PacketInReason, PortReason, RemovedReason, Role,
     RoleRequestFailed, SwitchConfig, SwitchConfigFailed, VERSION,
 };
 use caregate_protocol::rate::TokenBucket;
 use thiserror::Error;
 
+use super::incoming::{Content, Incoming, Quoted};
 use super::{Action, Agent, PACKET_INS_PER_S, Sending};
 
 /// From the connection to the controller's hello.
@@ -187,8 +189,8 @@ impl Conversation {
     }
 
     /// Tells the controller that its message is refused.
-    pub(super) fn refuse(&self, xid: u32, kind: ErrorKind, frame: &[u8], actions: &mut Vec<Action>) {
-        self.answer(xid, &Message::Error(ErrorMessage::about(kind, frame)), actions);
+    fn refuse(&self, xid: u32, kind: ErrorKind, quoted: &Quoted, actions: &mut Vec<Action>) {
+        self.answer(xid, &Message::Error(quoted.error(kind)), actions);
         actions.push(Action::Refused(kind.as_str()));
     }
 
@@ -212,8 +214,14 @@ impl Conversation {
         is_ready
     }
 
-    fn greet(&mut self, xid: u32, message: &Message, now: Duration, actions: &mut Vec<Action>) {
-        if let Message::Hello(peer) = message {
+    fn greet(&mut self, xid: u32, content: Content, now: Duration, actions: &mut Vec<Action>) {
+        let message = match content {
+            Content::Fault(error, answer) => return self.handle_fault(xid, &error, answer, actions),
+            Content::FlowMod(_) => None,
+            Content::Message(message) => Some(message),
+        };
+        let message_type = message.as_ref().map_or(MessageType::FlowMod, Message::message_type);
+        if let Some(Message::Hello(peer)) = &message {
             let version = Hello::ours().negotiate(peer);
             if version == VERSION {
                 self.state = State::Open { heard_at: now };
@@ -223,18 +231,23 @@ impl Conversation {
             let data = format!("only OpenFlow 1.3 (version {VERSION}) is spoken here").into_bytes();
             self.answer(xid, &Message::Error(ErrorMessage { kind, data }), actions);
             self.close(CloseReason::Incompatible(version), actions);
-        } else if let Message::Error(_) = message {
+        } else if let Some(Message::Error(_)) = message {
             actions.push(Action::Refused("peer-error"));
             self.close(CloseReason::HelloRefused, actions);
         } else {
-            actions.push(Action::Refused(message.message_type().as_str()));
+            actions.push(Action::Refused(message_type.as_str()));
             self.close(CloseReason::NoHello, actions);
         }
     }
 
-    fn handle_fault(&mut self, error: &DecodeError, frame: &[u8], actions: &mut Vec<Action>) {
-        if let Some(answer) = error.answer(frame) {
-            let xid = error.header().map_or(0, |header| header.xid);
+    fn handle_fault(
+        &mut self,
+        xid: u32,
+        error: &DecodeError,
+        answer: Option<ErrorMessage>,
+        actions: &mut Vec<Action>,
+    ) {
+        if let Some(answer) = answer {
             self.answer(xid, &Message::Error(answer), actions);
         }
         if matches!(self.state, State::AwaitHello { .. }) {
@@ -307,19 +320,24 @@ impl Agent {
     /// Takes one whole message, header included; never while [`is_waiting`](Self::is_waiting).
     #[must_use]
     pub fn handle_frame(&mut self, frame: &[u8], now: Duration) -> Vec<Action> {
+        self.handle_incoming(Incoming::of(frame, &mut SharedInstructions::default()), now)
+    }
+
+    /// The same of one that is decoded; never while [`is_waiting`](Self::is_waiting).
+    #[must_use]
+    pub fn handle_incoming(&mut self, incoming: Incoming, now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
+        let Incoming { quoted, xid, content } = incoming;
         let Some(talk) = &mut self.conversation else { return actions };
         match talk.state {
             State::Closed => return actions,
-            State::AwaitHello { .. } => match Message::decode(frame) {
-                Ok((xid, message)) => talk.greet(xid, &message, now, &mut actions),
-                Err(error) => talk.handle_fault(&error, frame, &mut actions),
-            },
+            State::AwaitHello { .. } => talk.greet(xid, content, now, &mut actions),
             State::Open { .. } | State::AwaitEcho { .. } => {
                 talk.state = State::Open { heard_at: now };
-                match Message::decode(frame) {
-                    Ok((xid, message)) => self.handle_message(xid, message, frame, now, &mut actions),
-                    Err(error) => talk.handle_fault(&error, frame, &mut actions),
+                if let Content::Fault(error, answer) = content {
+                    talk.handle_fault(xid, &error, answer, &mut actions);
+                } else {
+                    self.handle_content(xid, content, quoted, now, &mut actions);
                 }
             }
         }
@@ -343,21 +361,45 @@ impl Agent {
         actions
     }
 
+    fn handle_content(
+        &mut self,
+        xid: u32,
+        content: Content,
+        quoted: Quoted,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
+        let result = match content {
+            Content::FlowMod(wanted) => Ok(self.flow_mod(xid, wanted, quoted, now).map(|()| None)),
+            Content::Message(message) => self.handle_message(xid, message, quoted, now, actions),
+            Content::Fault(..) => return,
+        };
+        match (result, &self.conversation) {
+            (Err(word), _) => return actions.push(Action::Refused(word)),
+            (Ok(Ok(Some(reply))), Some(talk)) => talk.answer(xid, &reply, actions),
+            (Ok(Err(kind)), Some(talk)) => talk.refuse(xid, kind, &quoted, actions),
+            (Ok(_), _) => {}
+        }
+        self.flush_if_full(actions);
+        self.prepare_if_many(actions);
+        self.proceed(now, actions);
+    }
+
+    /// What is answered; an error is a word for what is left alone.
     fn handle_message(
         &mut self,
         xid: u32,
         message: Message,
-        frame: &[u8],
+        quoted: Quoted,
         now: Duration,
         actions: &mut Vec<Action>,
-    ) {
-        let result = match message {
-            Message::FlowMod(wanted) => self.flow_mod(xid, &wanted, frame, now).map(|()| None),
-            Message::GroupMod(wanted) => self.group_mod(xid, &wanted, frame, now).map(|()| None),
-            Message::MeterMod(wanted) => self.meter_mod(xid, &wanted, frame, now).map(|()| None),
+    ) -> Result<Result<Option<Message>, ErrorKind>, &'static str> {
+        Ok(match message {
+            Message::GroupMod(wanted) => self.group_mod(xid, &wanted, quoted, now).map(|()| None),
+            Message::MeterMod(wanted) => self.meter_mod(xid, &wanted, quoted, now).map(|()| None),
             Message::PortMod(wanted) => self.port_mod(&wanted, now, actions).map(|()| None),
             Message::TableMod(wanted) => self.table_mod(wanted).map(|()| None),
-            Message::PacketOut(packet) => self.packet_out(xid, packet, frame, now, actions).map(|()| None),
+            Message::PacketOut(packet) => self.packet_out(xid, packet, quoted, now, actions).map(|()| None),
             Message::MultipartRequest(request) => self.multipart(xid, request, actions).map(|()| None),
             Message::FeaturesRequest => Ok(Some(Message::FeaturesReply(self.features()))),
             Message::QueueGetConfigRequest(port) => {
@@ -373,6 +415,7 @@ impl Agent {
             | Message::GetConfigReply(_)
             | Message::SetConfig(_)
             | Message::PacketIn(_)
+            | Message::FlowMod(_)
             | Message::FlowRemoved(_)
             | Message::PortStatus(_)
             | Message::MultipartReply(_)
@@ -383,21 +426,8 @@ impl Agent {
             | Message::RoleReply(_)
             | Message::GetAsyncRequest
             | Message::GetAsyncReply(_)
-            | Message::SetAsync(_)) => match self.converse(xid, message) {
-                Ok(reply) => reply,
-                Err(word) => return actions.push(Action::Refused(word)),
-            },
-        };
-        if let Some(talk) = &self.conversation {
-            match result {
-                Ok(Some(reply)) => talk.answer(xid, &reply, actions),
-                Ok(None) => {}
-                Err(kind) => talk.refuse(xid, kind, frame, actions),
-            }
-        }
-        self.flush_if_full(actions);
-        self.prepare_if_many(actions);
-        self.proceed(now, actions);
+            | Message::SetAsync(_)) => return self.converse(xid, message),
+        })
     }
 
     /// What is about the connection itself; an error is a word for what is left alone.

@@ -13,6 +13,7 @@ use super::super::check::Headers;
 use super::super::flow::{Flow, FlowId};
 use super::super::{slow, translate};
 use super::batch::{Request, take_number};
+use super::incoming::Quoted;
 use super::{Action, Agent, HelperRefused, PUNTS_MAX, Sending};
 
 impl Agent {
@@ -20,7 +21,7 @@ impl Agent {
         &mut self,
         xid: u32,
         packet: PacketOut,
-        frame: &[u8],
+        quoted: Quoted,
         now: Duration,
         actions: &mut Vec<Action>,
     ) -> Result<(), ErrorKind> {
@@ -40,7 +41,7 @@ impl Agent {
         if !self.is_helper_there && !wanted.is_empty() {
             return Err(lost);
         }
-        let request = Request::new(xid, lost, frame);
+        let request = Request::new(xid, lost, quoted);
         let made = slow::execute_actions(&self.tables, slow::Frame::new(in_port, &data), &wanted);
         self.carry_out(made, Some(&request), now, actions);
         Ok(())

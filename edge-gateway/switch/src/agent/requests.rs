@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use caregate_protocol::datapath::switch::TABLES;
 use caregate_protocol::openflow::{
-    BadRequest, ErrorKind, FlowMod, FlowModFailed, GroupMod, GroupModFailed, MeterMod, MeterModFailed,
-    PortMod, PortModFailed, PortReason, TABLE_ALL, TableMod, TableModFailed, port,
+    BadRequest, ErrorKind, FlowModFailed, GroupMod, GroupModFailed, MeterMod, MeterModFailed, PortMod,
+    PortModFailed, PortReason, TABLE_ALL, TableMod, TableModFailed, port,
 };
 
-use super::super::tables::{Outcome, Tables};
+use super::super::tables::{FlowRequest, Outcome, Tables};
 use super::batch::Request;
+use super::incoming::Quoted;
 use super::{Action, Agent};
 
 /// What a port-mod can set: what is about packet-ins is the switch's own; a port's frames are the kernel's.
@@ -19,35 +20,35 @@ impl Agent {
     pub(super) fn flow_mod(
         &mut self,
         xid: u32,
-        wanted: &FlowMod,
-        frame: &[u8],
+        wanted: FlowRequest,
+        quoted: Quoted,
         now: Duration,
     ) -> Result<(), ErrorKind> {
         let unknown = ErrorKind::FlowModFailed(FlowModFailed::Unknown);
-        self.change(xid, unknown, frame, now, |tables| tables.flow_mod(wanted, now))
+        self.change(xid, unknown, quoted, now, |tables| tables.request(wanted, now))
     }
 
     pub(super) fn group_mod(
         &mut self,
         xid: u32,
         wanted: &GroupMod,
-        frame: &[u8],
+        quoted: Quoted,
         now: Duration,
     ) -> Result<(), ErrorKind> {
         // Of groups the standard has no "unknown".
         let unknown = ErrorKind::GroupModFailed(GroupModFailed::InvalidGroup);
-        self.change(xid, unknown, frame, now, |tables| tables.group_mod(wanted, now))
+        self.change(xid, unknown, quoted, now, |tables| tables.group_mod(wanted, now))
     }
 
     pub(super) fn meter_mod(
         &mut self,
         xid: u32,
         wanted: &MeterMod,
-        frame: &[u8],
+        quoted: Quoted,
         now: Duration,
     ) -> Result<(), ErrorKind> {
         let unknown = ErrorKind::MeterModFailed(MeterModFailed::Unknown);
-        self.change(xid, unknown, frame, now, |tables| tables.meter_mod(wanted, now))
+        self.change(xid, unknown, quoted, now, |tables| tables.meter_mod(wanted, now))
     }
 
     /// Changes the tables; `unknown` is what is answered where the helper refuses or is away.
@@ -55,7 +56,7 @@ impl Agent {
         &mut self,
         xid: u32,
         unknown: ErrorKind,
-        frame: &[u8],
+        quoted: Quoted,
         now: Duration,
         apply: impl FnOnce(&mut Tables) -> Result<Outcome, ErrorKind>,
     ) -> Result<(), ErrorKind> {
@@ -64,7 +65,7 @@ impl Agent {
             return Err(unknown);
         }
         let outcome = apply(&mut self.tables)?;
-        self.gather(outcome, Request::new(xid, unknown, frame), now);
+        self.gather(outcome, Request::new(xid, unknown, quoted), now);
         Ok(())
     }
 

@@ -232,7 +232,7 @@ fn without_a_barrier_flows_are_installed_when_nothing_follows() {
     assert_eq!(bench.agent.next_timeout(), Some(FLUSH_IDLE));
     assert_eq!(Done::of(bench.agent.handle_timeout(FLUSH_IDLE / 2)), Done::default());
     let done = bench.flush();
-    assert_eq!(flows_of(done.install().unwrap().0)[0].instructions, FlowInstructions::default());
+    assert_eq!(flows_of(done.install().unwrap().0)[0].instructions.as_ref(), &FlowInstructions::default());
     assert_eq!(bench.flush(), Done::default(), "once");
     assert!(bench.agent.is_waiting());
     bench.installed(Ok(()));

@@ -3,32 +3,64 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use caregate_protocol::datapath::switch::{FLOWS_MAX, TABLES};
+use caregate_protocol::datapath::switch::{FLOWS_MAX, FlowInstructions, SharedInstructions, TABLES};
 use caregate_protocol::openflow::{BadRequest, ErrorKind, FlowMod, FlowModFailed};
 
 use super::super::flow::{Command, Flow, FlowId, RemovedReason, Traffic, flags};
+use super::super::pattern::Pattern;
 use super::super::table::{Filter, NO_BUFFER, TABLE_ALL};
 use super::super::{port, translate};
 use super::{Outcome, Tables};
 
+/// A flow-mod with match and instructions as the tables hold them. It follows from the message alone, so that it can be made beside
+/// the tables.
+#[derive(Debug, Clone)]
+pub struct FlowRequest {
+    /// Without match and instructions.
+    head: FlowMod,
+    /// What is wrong with them is told where the tables come to them: other things are told first.
+    pattern: Result<Arc<Pattern>, ErrorKind>,
+    instructions: Result<Arc<FlowInstructions>, ErrorKind>,
+}
+
+impl FlowRequest {
+    /// Of a message.
+    #[must_use]
+    pub fn of(mut head: FlowMod, shared: &mut SharedInstructions) -> Self {
+        let pattern = translate::pattern(&std::mem::take(&mut head.pattern)).map(Arc::new);
+        let instructions = translate::instructions(&std::mem::take(&mut head.instructions));
+        let instructions = instructions.map(|instructions| shared.share(instructions));
+        Self { head, pattern, instructions }
+    }
+}
+
 impl Tables {
+    /// As [`request`](Self::request).
+    ///
+    /// # Errors
+    /// As that.
+    pub fn flow_mod(&mut self, wanted: &FlowMod, now: Duration) -> Result<Outcome, ErrorKind> {
+        self.request(FlowRequest::of(wanted.clone(), &mut SharedInstructions::default()), now)
+    }
+
     /// Takes a flow-mod, or refuses it and changes nothing.
     ///
     /// # Errors
     /// The standard's error: `OFPBRC_EPERM` for table 0 under guard, `OFPFMFC_BAD_TABLE_ID`, `BAD_FLAGS`, `OVERLAP`, `TABLE_FULL`,
     /// `OFPBRC_BUFFER_UNKNOWN`; of its match as [`Pattern::of`](super::super::pattern::Pattern::of), of its instructions as
     /// [`translate::instructions`] and what they name.
-    pub fn flow_mod(&mut self, wanted: &FlowMod, now: Duration) -> Result<Outcome, ErrorKind> {
-        self.check_table(wanted)?;
-        if wanted.flags & !flags::ALL != 0 {
+    pub fn request(&mut self, wanted: FlowRequest, now: Duration) -> Result<Outcome, ErrorKind> {
+        let (command, priority) = (wanted.head.command, wanted.head.priority);
+        self.check_table(&wanted.head)?;
+        if wanted.head.flags & !flags::ALL != 0 {
             return Err(ErrorKind::FlowModFailed(FlowModFailed::BadFlags));
         }
-        match wanted.command {
+        match command {
             Command::Add => self.add(wanted, now),
             Command::Modify => self.modify(wanted, None),
-            Command::ModifyStrict => self.modify(wanted, Some(wanted.priority)),
+            Command::ModifyStrict => self.modify(wanted, Some(priority)),
             Command::Delete => self.delete(wanted, None, now),
-            Command::DeleteStrict => self.delete(wanted, Some(wanted.priority), now),
+            Command::DeleteStrict => self.delete(wanted, Some(priority), now),
         }
     }
 
@@ -42,10 +74,10 @@ impl Tables {
         }
     }
 
-    fn add(&mut self, wanted: &FlowMod, now: Duration) -> Result<Outcome, ErrorKind> {
-        let pattern = translate::pattern(&wanted.pattern)?;
-        let instructions = translate::instructions(&wanted.instructions)?;
-        check_buffer(wanted)?;
+    fn add(&mut self, wanted: FlowRequest, now: Duration) -> Result<Outcome, ErrorKind> {
+        let FlowRequest { head: wanted, pattern, instructions } = wanted;
+        let (pattern, instructions) = (pattern?, instructions?);
+        check_buffer(&wanted)?;
         self.ports.check_match(&pattern)?;
         self.surroundings().flow(wanted.table_id, &pattern, &instructions)?;
         let overlaps = |flow: &Flow| flow.pattern.overlaps(&pattern);
@@ -53,7 +85,6 @@ impl Tables {
         if checks && self.flows.peers(wanted.table_id, wanted.priority).any(overlaps) {
             return Err(ErrorKind::FlowModFailed(FlowModFailed::Overlap));
         }
-        let pattern = Arc::new(pattern);
         let replaced = self.flows.find(wanted.table_id, wanted.priority, &pattern);
         if replaced.is_none() && self.flows.len() >= FLOWS_MAX {
             return Err(ErrorKind::FlowModFailed(FlowModFailed::TableFull));
@@ -68,7 +99,7 @@ impl Tables {
             table: wanted.table_id,
             priority: wanted.priority,
             pattern,
-            instructions: Arc::new(instructions),
+            instructions,
             cookie: wanted.cookie,
             idle_timeout_s: wanted.idle_timeout_s,
             hard_timeout_s: wanted.hard_timeout_s,
@@ -87,9 +118,10 @@ impl Tables {
     }
 
     /// Cookie, timeouts, flags and duration stay (§6.4). A modify that finds nothing is no error, if it could have been an add.
-    fn modify(&mut self, wanted: &FlowMod, strict: Option<u16>) -> Result<Outcome, ErrorKind> {
-        let filter = Filter { out_port: port::ANY, out_group: port::ANY, ..filter(wanted, strict)? };
-        let instructions = Arc::new(translate::instructions(&wanted.instructions)?);
+    fn modify(&mut self, wanted: FlowRequest, strict: Option<u16>) -> Result<Outcome, ErrorKind> {
+        let filter = Filter { out_port: port::ANY, out_group: port::ANY, ..filter(&wanted, strict)? };
+        let instructions = wanted.instructions?;
+        let wanted = &wanted.head;
         check_buffer(wanted)?;
         let found = self.flows.select(&filter);
         let around = self.surroundings();
@@ -114,8 +146,13 @@ impl Tables {
     }
 
     /// A delete's instructions mean nothing (§6.4).
-    fn delete(&mut self, wanted: &FlowMod, strict: Option<u16>, now: Duration) -> Result<Outcome, ErrorKind> {
-        let filter = filter(wanted, strict)?;
+    fn delete(
+        &mut self,
+        wanted: FlowRequest,
+        strict: Option<u16>,
+        now: Duration,
+    ) -> Result<Outcome, ErrorKind> {
+        let filter = filter(&wanted, strict)?;
         let found = self.flows.select(&filter);
         let ids = found.into_iter().map(|flow| (flow.id, RemovedReason::Delete)).collect();
         Ok(self.remove_flows(ids, now))
@@ -131,10 +168,12 @@ fn is_delete(command: Command) -> bool {
     matches!(command, Command::Delete | Command::DeleteStrict)
 }
 
-fn filter(wanted: &FlowMod, strict: Option<u16>) -> Result<Filter, ErrorKind> {
+fn filter(wanted: &FlowRequest, strict: Option<u16>) -> Result<Filter, ErrorKind> {
+    let pattern = *wanted.pattern.clone()?;
+    let wanted = &wanted.head;
     Ok(Filter {
         table: wanted.table_id,
-        pattern: translate::pattern(&wanted.pattern)?,
+        pattern,
         strict,
         cookie: (wanted.cookie, wanted.cookie_mask),
         out_port: wanted.out_port,

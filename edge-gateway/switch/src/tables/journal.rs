@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rustc_hash::FxHashMap;
+
 use super::super::flow::{Flow, FlowId};
 use super::super::groups::Group;
 use super::super::meters::Meter;
@@ -19,7 +21,7 @@ pub(super) struct Noted {
 /// As large as what was touched: at most all that there was and all that came since.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
-    pub(super) flows: BTreeMap<FlowId, Noted>,
+    pub(super) flows: FxHashMap<FlowId, Noted>,
     /// Those that wait, each once.
     untold: Vec<FlowId>,
     /// Any of the flows decides over sensors' frames.

@@ -91,7 +91,10 @@ fn a_sensor_is_quarantined_and_released() {
     let shut_out = add(100, from_source(1));
     assert!(apply(&mut tables, &shut_out).changed && tables.touches_sensors());
     let Some(Change::PutFlow(entry)) = tables.changes().pop() else { panic!() };
-    assert_eq!((entry.table, entry.priority, entry.instructions), (1, 100, FlowInstructions::default()));
+    assert_eq!(
+        (entry.table, entry.priority, entry.instructions.as_ref()),
+        (1, 100, &FlowInstructions::default())
+    );
     let release = FlowMod { command: Command::DeleteStrict, ..shut_out };
     let outcome = tables.flow_mod(&release, NOW + 5 * SECOND).unwrap();
     assert!(outcome.changed && tables.flows().is_empty());

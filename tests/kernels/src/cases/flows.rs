@@ -52,7 +52,7 @@ fn flow(id: u64, table: u8, fields: &[(u8, u128)], instructions: FlowInstruction
             bytes.iter_mut().skip(place.byte).zip(used).for_each(|(byte, bits)| *byte |= bits);
         }
     }
-    Change::PutFlow(FlowEntry { id, table, priority: 1, value, mask, instructions })
+    Change::PutFlow(FlowEntry { id, table, priority: 1, value, mask, instructions: instructions.into() })
 }
 
 fn apply(actions: &[FlowAction]) -> FlowInstructions {

@@ -30,7 +30,7 @@ impl Built {
         changes.iter().try_for_each(|change| mirror.apply(change.clone(), &OPEN))?;
         mirror.check_references(&OPEN)?;
         let (places, fresh) = self.places.next(&mirror)?;
-        let slots = fresh.flows.iter().copied().collect();
+        let slots: Numbers = fresh.flows.iter().copied().collect();
         write(&mirror, &places, &slots, &mut self.chosen, self.blob.as_mut_slice())?;
         (self.mirror, self.places) = (mirror, places);
         assert_eq!(Places::read(self.blob.as_slice()), self.places);
@@ -67,7 +67,7 @@ fn flow(id: u64, table: u8, priority: u16, fields: &[(u8, u128, u128)]) -> FlowE
         put(&mut value, bits & of);
         put(&mut mask, *of);
     }
-    FlowEntry { id, table, priority, value, mask, instructions: FlowInstructions::default() }
+    FlowEntry { id, table, priority, value, mask, instructions: Arc::default() }
 }
 
 fn put(flow: FlowEntry) -> Change {
@@ -201,8 +201,8 @@ fn groups_and_meters_are_where_rules_say() {
     let band = |rate| MeterBand { kind: BandKind::Drop, rate, burst: 0 };
     let meter = MeterEntry { id: 77, counts_packets: true, bands: vec![band(10), band(30)] };
     let mut entry = flow(1, 1, 5, &[]);
-    entry.instructions.apply = vec![FlowAction::Group(5)];
-    entry.instructions.meter = Some(77);
+    Arc::make_mut(&mut entry.instructions).apply = vec![FlowAction::Group(5)];
+    Arc::make_mut(&mut entry.instructions).meter = Some(77);
     built
         .change(&[Change::PutGroup(fast), Change::PutGroup(select), Change::PutMeter(meter), put(entry)])
         .unwrap();
@@ -243,12 +243,12 @@ fn groups_and_meters_are_where_rules_say() {
 fn a_rule_with_one_output_says_so() {
     let mut built = Built::new();
     let mut entry = flow(1, 0, 5, &[(0, 2, u128::MAX)]);
-    entry.instructions.write = vec![FlowAction::Output { port: 3, max_len: 0 }];
+    Arc::make_mut(&mut entry.instructions).write = vec![FlowAction::Output { port: 3, max_len: 0 }];
     built.change(&[put(entry.clone())]).unwrap();
     let head =
         |built: &Built| (built.blob[RULES_AT + RULE_HEAD] >> 32, built.blob[RULES_AT + RULE_METER] >> 32);
     assert_eq!(head(&built), (u64::from(RULE_ONLY_OUTPUT) | u64::from(NO_TABLE) << 16, 3));
-    entry.instructions.goto = Some(4);
+    Arc::make_mut(&mut entry.instructions).goto = Some(4);
     built.change(&[put(entry)]).unwrap();
     assert_eq!(head(&built), (4 << 16, 0));
 }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use caregate_ebpf_common::switch::KEY_BYTES;
 use caregate_protocol::datapath::switch::{Change, FlowInstructions, GroupBucket, MeterBand};
 
@@ -12,7 +14,7 @@ fn entry(in_port: Option<u32>, apply: &[FlowAction]) -> FlowEntry {
         mask[..4].fill(0xff);
     }
     let instructions = FlowInstructions { apply: apply.to_vec(), ..FlowInstructions::default() };
-    FlowEntry { id: 5, table: 1, priority: 1, value, mask, instructions }
+    FlowEntry { id: 5, table: 1, priority: 1, value, mask, instructions: instructions.into() }
 }
 
 fn output(port: u32) -> FlowAction {
@@ -29,7 +31,8 @@ fn what_sensors_frames_can_meet_only_narrows() {
             for actions in [vec![action], vec![output(port::LOCAL), action]] {
                 let mut apply = entry(in_port, &actions);
                 assert_eq!(flow(&apply, &GUARD), Err(ChangeError::Widens(5)), "{action:?}");
-                apply.instructions.write = std::mem::take(&mut apply.instructions.apply);
+                let instructions = Arc::make_mut(&mut apply.instructions);
+                instructions.write = std::mem::take(&mut instructions.apply);
                 assert_eq!(flow(&apply, &GUARD), Err(ChangeError::Widens(5)), "{action:?} written");
             }
         }
@@ -46,8 +49,8 @@ fn what_sensors_frames_can_meet_only_narrows() {
     assert_eq!(flow(&nearly, &GUARD), Err(ChangeError::Widens(5)), "not exactly one port");
     for actions in [vec![], vec![output(port::LOCAL)]] {
         let mut narrows = entry(None, &actions);
-        narrows.instructions.meter = Some(1);
-        narrows.instructions.goto = Some(2);
+        Arc::make_mut(&mut narrows.instructions).meter = Some(1);
+        Arc::make_mut(&mut narrows.instructions).goto = Some(2);
         assert_eq!(flow(&narrows, &GUARD), Ok(()));
     }
 }
@@ -66,7 +69,7 @@ fn no_meter_remarks_what_sensors_send() {
     // Whichever of the two comes first.
     let mut mirror = super::super::mirror::Mirror::default();
     let mut flow = entry(None, &[]);
-    flow.instructions.meter = Some(3);
+    Arc::make_mut(&mut flow.instructions).meter = Some(3);
     for change in [Change::PutMeter(drops), Change::PutFlow(flow)] {
         mirror.apply(change, &GUARD).unwrap();
     }
@@ -112,7 +115,7 @@ fn what_means_nothing_is_refused() {
     assert_eq!(flow(&wrong, &GUARD), Err(ChangeError::Value(5)));
     for (table, goto) in [(8, None), (1, Some(1)), (1, Some(0)), (1, Some(8)), (7, Some(8))] {
         let mut wrong = FlowEntry { table, ..entry(Some(3), &[]) };
-        wrong.instructions.goto = goto;
+        Arc::make_mut(&mut wrong.instructions).goto = goto;
         assert_eq!(flow(&wrong, &GUARD), Err(ChangeError::Table(5)));
     }
 }

@@ -118,7 +118,7 @@ proptest! {
         for (source, port, table) in
             (0..3).flat_map(|source| (1..3).flat_map(move |port| (1..3).map(move |table| (source, port, table))))
         {
-            let frame = super::super::super::pattern::Pattern::of(&pattern(Some(source), Some(port))).unwrap();
+            let frame = Pattern::of(&pattern(Some(source), Some(port))).unwrap();
             let hit = tables.lookup(table, frame.key().0);
             let verdict = hit.map(|found| (found.cookie, !found.instructions.apply.is_empty()));
             prop_assert_eq!(verdict, naive_verdict(&reference, table, source, port));
