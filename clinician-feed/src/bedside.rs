@@ -72,6 +72,12 @@ impl Bedside {
         }
     }
 
+    /// Drops what is known of a patient.
+    pub fn forget(&self, patient: PatientId) {
+        self.write().patients.remove(&patient);
+        self.changed.send_modify(|version| *version += 1);
+    }
+
     /// Takes a heartbeat from a core that may be anybody. Returns whether it counts: of other hospitals' gateways there are many.
     pub fn beat(&self, bytes: &[u8], now: Instant) -> bool {
         self.try_beat(bytes, now).unwrap_or(false)

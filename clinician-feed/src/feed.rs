@@ -87,6 +87,14 @@ impl Feed {
         self.progress.send_modify(|progress| progress.next = next);
     }
 
+    /// Drops all that is held of a patient.
+    pub fn forget(&self, patient: PatientId) {
+        self.ring.write().unwrap_or_else(PoisonError::into_inner).forget(patient);
+        self.chains.write().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| *of != patient);
+        self.newest.write().unwrap_or_else(PoisonError::into_inner).remove(&patient);
+        self.bedside.forget(patient);
+    }
+
     /// What gateways' watches say.
     #[must_use]
     pub fn bedside(&self) -> &Bedside {
@@ -197,12 +205,17 @@ fn refused(error: &OpenError, metrics: &Metrics) {
 }
 
 fn take(taken: Taken, opener: &Opener, feed: &Feed, metrics: &Metrics) {
-    let Taken { opened, head, gap, refused: errors } = taken;
+    let Taken { opened, head, gap, erased, refused: errors } = taken;
+    if let Some(patient) = erased {
+        feed.forget(patient);
+        info!("a patient's gateway had its data erased: what was held here is dropped");
+    }
     metrics.waiting_bytes.set(gauge(opener.waiting_bytes()));
     errors.iter().for_each(|error| refused(error, metrics));
     // A wrap that opened some of what waited for it, and not all, is not whole.
     let outcome = match (errors.is_empty(), opened.is_empty()) {
         (false, _) => "refused",
+        (true, true) if erased.is_some() => "erased",
         (true, true) if head.is_some() => "head",
         (true, true) if gap.is_some() => "gap",
         (true, true) => "kept",
@@ -266,6 +279,24 @@ mod tests {
         let mut seen = Vec::new();
         feed.scan(|entry| seen.push(entry.n));
         assert!(seen.into_iter().eq(0..count));
+    }
+
+    #[test]
+    fn a_forgotten_patient_is_in_no_answer_and_the_others_are_where_they_were() {
+        let feed = Feed::new(usize::MAX);
+        let one = || segment(0, vec![numeric("heart-rate", 1, 60.0, None)]);
+        let other = PatientId([0xee; 16]);
+        for patient in [one().patient, other, one().patient, other] {
+            feed.append(vec![Opened { patient, ..one() }], Chains::new(), 9);
+        }
+        feed.forget(one().patient);
+        let mut seen = Vec::new();
+        feed.scan(|entry| seen.push((entry.n, entry.patient)));
+        assert_eq!(seen, [(1, other), (3, other)]);
+        assert_eq!(feed.newest().into_keys().collect::<Vec<_>>(), [other]);
+        assert_eq!(feed.read(2, 9).unwrap().len(), 1, "a reader goes on where it was");
+        feed.append(vec![one()], Chains::new(), 9);
+        assert_eq!(feed.held().1, 5);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use caregate_protocol::alarm::Standing;
+use caregate_protocol::erasure::{self, ErasureError, SignedErasure};
 use caregate_protocol::gap::Missing;
 use caregate_protocol::id::{DataClass, PatientId, RecipientId, SignerId};
 use caregate_protocol::key::TreeNode;
@@ -26,6 +27,9 @@ pub enum OpenError {
     /// It does not parse, verify or open.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// A request for erasure that does not parse or verify.
+    #[error(transparent)]
+    Erasure(#[from] ErasureError),
     /// No gateway with this key is known here.
     #[error("signed by an unknown gateway")]
     UnknownSigner,
@@ -57,6 +61,7 @@ impl OpenError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Record(e) => e.reason(),
+            Self::Erasure(e) => e.reason(),
             Self::UnknownSigner => "signer",
             Self::OtherRecipient => "recipient",
             Self::BrokenChain => "chain",
@@ -108,6 +113,8 @@ pub struct Taken {
     pub head: Option<(PatientId, DataClass)>,
     /// The chain of which it told a gap, and which.
     pub gap: Option<((PatientId, DataClass), Missing)>,
+    /// The patient of whom nothing may stay.
+    pub erased: Option<PatientId>,
     /// One for each segment, or for the record, that was not taken.
     pub refused: Vec<OpenError>,
 }
@@ -183,6 +190,10 @@ impl Opener {
     }
 
     fn take_record(&mut self, bytes: &[u8], taken: &mut Taken) -> Result<(), OpenError> {
+        if bytes.starts_with(&erasure::MAGIC) {
+            taken.erased = Some(self.take_erasure(bytes)?);
+            return Ok(());
+        }
         let record = Record::decode(bytes)?;
         let gateway = *self.gateways.get(&record.signer()).ok_or(OpenError::UnknownSigner)?;
         match record {
@@ -216,6 +227,25 @@ impl Opener {
                 Ok(())
             }
         }
+    }
+
+    /// Forgets a patient: keys, chains, and what waits for its keys.
+    fn take_erasure(&mut self, bytes: &[u8]) -> Result<PatientId, OpenError> {
+        let signed = SignedErasure::decode(bytes)?;
+        let gateway = self.gateways.get(&signed.signer).ok_or(OpenError::UnknownSigner)?;
+        signed.verify(gateway)?;
+        let patient = signed.erasure.patient;
+        self.nodes.retain(|((of, ..), _), _| *of != patient);
+        self.ages.retain(|((of, ..), _)| *of != patient);
+        self.chains.retain(|(of, _), _| *of != patient);
+        let mut freed = 0;
+        self.waiting.retain(|((of, ..), _), segments| {
+            let stays = *of != patient;
+            freed += if stays { 0 } else { segments.iter().map(Vec::len).sum() };
+            stays
+        });
+        self.waiting_bytes -= freed;
+        Ok(patient)
     }
 
     fn take_wrap(&mut self, wrap: &Wrap, taken: &mut Taken) -> Result<(), OpenError> {
@@ -388,6 +418,25 @@ mod tests {
             assert!(taken.opened.is_empty());
             taken.refused.iter().map(OpenError::reason).collect()
         }
+    }
+
+    #[test]
+    fn an_erased_patient_is_forgotten_and_only_by_a_gateways_word() {
+        let mut world = world();
+        let patient = PatientId([1; 16]);
+        assert_eq!(world.opener.take(&world.wrap).refused.len(), 0);
+        let request = erasure::Erasure { patient, made_us: 7 };
+        let stranger = request.sign(&SigningKey::from_bytes(&[9; 32]));
+        let taken = world.opener.take(&stranger);
+        assert_eq!((taken.erased, taken.refused[0].reason()), (None, "signer"));
+        assert_eq!(world.opener.nodes.len(), 1);
+        let other = erasure::Erasure { patient: PatientId([2; 16]), made_us: 7 }.sign(&world.device);
+        assert_eq!(world.opener.take(&other).erased, Some(PatientId([2; 16])));
+        assert_eq!(world.opener.nodes.len(), 1, "another's keys stay");
+        assert_eq!(world.opener.take(&request.sign(&world.device)).erased, Some(patient));
+        assert!(
+            world.opener.nodes.is_empty() && world.opener.ages.is_empty() && world.opener.chains.is_empty()
+        );
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub struct Fallen {
 /// The readings that were opened last.
 #[derive(Debug)]
 pub struct Ring {
-    /// Numbers without a gap; the last is `next - 1`.
+    /// Numbers rise, without a gap but where a patient was forgotten; the last is below `next`.
     entries: VecDeque<Arc<Entry>>,
     next: u64,
     bytes: usize,
@@ -118,6 +118,12 @@ impl Ring {
         }
     }
 
+    /// Drops what is held of a patient.
+    pub fn forget(&mut self, patient: PatientId) {
+        self.entries.retain(|entry| entry.patient != patient);
+        self.bytes = self.entries.iter().map(|entry| entry.bytes()).sum();
+    }
+
     /// The number of the next reading.
     #[must_use]
     pub fn next(&self) -> u64 {
@@ -142,8 +148,10 @@ impl Ring {
     /// [`Fallen`] when `from` has been dropped.
     pub fn read(&self, from: u64, count: usize) -> Result<Vec<Arc<Entry>>, Fallen> {
         let tail = self.tail();
-        let skip = from.checked_sub(tail).ok_or(Fallen { tail })?;
-        let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(self.entries.len());
+        if from < tail {
+            return Err(Fallen { tail });
+        }
+        let skip = self.entries.partition_point(|entry| entry.n < from);
         Ok(self.entries.range(skip..).take(count).cloned().collect())
     }
 }

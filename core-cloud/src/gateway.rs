@@ -13,10 +13,11 @@ use ed25519_dalek::VerifyingKey;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::task::JoinSet;
-use tracing::debug;
+use tracing::{debug, error};
 
+use crate::erase::Eraser;
 use crate::metrics::Metrics;
 use crate::relay::{Relay, RelayLine};
 use crate::writer::{Answer, Queue, Stopped};
@@ -99,6 +100,8 @@ pub struct GatewaySession {
     pub writer: Queue,
     /// Heartbeats and commands.
     pub relay: Relay,
+    /// Erasures.
+    pub eraser: Eraser,
     /// Counters.
     pub metrics: Metrics,
 }
@@ -142,6 +145,11 @@ impl GatewaySession {
                     Ok(Some(Frame::Beat { bytes })) => {
                         line.get_or_insert_with(|| self.relay.line(signers.clone(), &answer)).beat(bytes);
                     }
+                    Ok(Some(Frame::Erase { request })) => {
+                        // Its answer's place first: whoever asks and does not read is not heard further.
+                        let place = answer.clone().reserve_owned().await.map_err(transport)?;
+                        tasks.spawn(self.clone().erase(request, place));
+                    }
                     Ok(Some(_)) => break Err(SessionError::Unexpected("control")),
                     Err(error) => break Err(error),
                 },
@@ -152,6 +160,15 @@ impl GatewaySession {
                 },
             }
         }
+    }
+
+    async fn erase(self, request: Vec<u8>, place: OwnedPermit<Answer>) -> Result<(), SessionError> {
+        let erased = self.eraser.erase(&request, &self.device_keys).await;
+        place.send(erased.map_err(|failure| {
+            error!(%failure, "store");
+            SessionError::Stopped
+        })?);
+        Ok(())
     }
 
     async fn lane(self, stream: RecvStream, answer: mpsc::Sender<Answer>) -> Result<(), SessionError> {
@@ -229,6 +246,10 @@ impl GatewaySession {
                 Some(Frame::Beat { bytes }) => {
                     line.get_or_insert_with(|| self.relay.line(signers.clone(), &answer)).beat(bytes);
                 }
+                Some(Frame::Erase { request }) => {
+                    let place = answer.clone().reserve_owned().await.map_err(transport)?;
+                    self.clone().erase(request, place).await?;
+                }
                 Some(_) => return Err(SessionError::Unexpected("tcp")),
             }
         }
@@ -285,6 +306,10 @@ async fn send_answers(
                 Answer::Ack(position) => positions.push(position),
                 Answer::Refuse(position, refusal) => frames.push(Frame::Refuse { position, refusal }),
                 Answer::Command(bytes) => frames.push(Frame::Command { bytes }),
+                Answer::Erased(receipt) => frames.push(Frame::Erased { receipt }),
+                Answer::EraseRefused(request, refusal) => {
+                    frames.push(Frame::EraseRefused { request, refusal });
+                }
             }
         }
         frames.extend(uplink::ack_frames(&mut positions));

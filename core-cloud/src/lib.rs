@@ -4,6 +4,7 @@
 //! the records for which that recipient holds a key. It holds no key that opens anything.
 
 pub mod config;
+pub mod erase;
 mod fetches;
 pub mod gateway;
 pub mod metrics;

@@ -11,6 +11,7 @@ use caregate_host::journal::Journal;
 use caregate_host::{admin, config, dir, exit, kill_point, log, net, shutdown};
 use clap::Parser;
 use core_cloud::config::{ConfigFile, Peers};
+use core_cloud::erase;
 use core_cloud::metrics::Metrics;
 use core_cloud::server::{self, Shared};
 #[cfg(feature = "nats")]
@@ -78,6 +79,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if arguments.check {
         return Ok(());
     }
+    let receipt_key = erase::receipt_key(&file.data)?;
     let stop = shutdown::token()?;
     let registry = admin::registry()?;
     let metrics = Metrics::register(&registry)?;
@@ -106,7 +108,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
     let (revoked, journal) = (revoked(&file, &identity, &stop)?, Arc::new(journal));
-    let shared = Shared { peers: Arc::new(peers), revoked, store, writer, stored, journal, metrics };
+    let shared =
+        Shared { peers: Arc::new(peers), revoked, store, writer, stored, journal, receipt_key, metrics };
     server::serve(endpoint, door, shared, stop).await;
     tokio::task::spawn_blocking(move || thread.join())
         .await?

@@ -9,6 +9,8 @@ pub struct Metrics {
     pub records: IntCounterVec,
     /// `caregate_core_refused_total{reason}`.
     pub refused: IntCounterVec,
+    /// `caregate_core_erasures_total{outcome}`: `erased`, or why not.
+    pub erasures: IntCounterVec,
     /// `caregate_core_bytes_total`: bytes of records stored.
     pub bytes: IntCounter,
     /// `caregate_core_commits_total`.
@@ -53,6 +55,7 @@ impl Metrics {
         Ok(Self {
             records: counters("caregate_core_records_total", "Records received by outcome", "outcome")?,
             refused: counters("caregate_core_refused_total", "Records refused by reason", "reason")?,
+            erasures: counters("caregate_core_erasures_total", "Gateways' requests for erasure", "outcome")?,
             bytes: counter("caregate_core_bytes_total", "Bytes of records stored")?,
             commits: counter("caregate_core_commits_total", "Durable commits")?,
             delivered: counter("caregate_core_delivered_total", "Records sent to feeds")?,

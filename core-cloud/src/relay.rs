@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use caregate_host::clock;
 use caregate_protocol::command;
 use caregate_protocol::id::SignerId;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch};
 
 use crate::metrics::Metrics;
 use crate::writer::Answer;
@@ -21,6 +21,8 @@ const BEAT_EVERY_MIN: Duration = Duration::from_secs(1);
 
 /// Commands of one feed in a second: a ward's staff, each repeated every 2 s. What is more is passed over; a gateway's watch has better to do.
 const COMMANDS_A_SECOND: u32 = 32;
+/// Erasures at once, of all gateways: each takes turns with the writer for the store's commits.
+const ERASURES_MAX: usize = 4;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A gateway's connection that takes commands: its number, and its control stream.
@@ -39,6 +41,8 @@ struct Lines {
 pub struct Relay {
     beats: broadcast::Sender<Vec<u8>>,
     lines: Arc<Mutex<Lines>>,
+    erasures: watch::Sender<u64>,
+    places: Arc<Semaphore>,
     metrics: Metrics,
 }
 
@@ -46,7 +50,13 @@ impl Relay {
     /// Nobody is connected yet.
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
-        Self { beats: broadcast::Sender::new(BEATS_MAX), lines: Arc::default(), metrics }
+        Self {
+            beats: broadcast::Sender::new(BEATS_MAX),
+            lines: Arc::default(),
+            erasures: watch::Sender::default(),
+            places: Arc::new(Semaphore::new(ERASURES_MAX)),
+            metrics,
+        }
     }
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
@@ -64,6 +74,23 @@ impl Relay {
         }
         drop(lines);
         RelayLine { relay: self.clone(), signers, number, newest: None }
+    }
+
+    /// Raised with each erasure, which puts into queues what no commit of the writer does.
+    #[must_use]
+    pub fn erasures(&self) -> watch::Receiver<u64> {
+        self.erasures.subscribe()
+    }
+
+    /// A place for an erasure, where there is one.
+    #[must_use]
+    pub fn erasure_place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
+    /// Wakes the queues' readers.
+    pub fn erased(&self) {
+        self.erasures.send_modify(|count| *count += 1);
     }
 
     /// Heartbeats from now on.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use caregate_host::identity::{Identity, PeerId, Role, peer_id};
 use caregate_host::journal::Journal;
 use caregate_protocol::uplink::ALPN;
+use ed25519_dalek::SigningKey;
 use ledger_chain::RevokedGateways;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::config::Peers;
+use crate::erase::Eraser;
 use crate::gateway::{GatewaySession, SessionError};
 use crate::metrics::Metrics;
 use crate::relay::Relay;
@@ -74,6 +76,8 @@ pub struct Shared {
     pub stored: watch::Receiver<u64>,
     /// What was delivered to whom.
     pub journal: Arc<Journal>,
+    /// What signs receipts of erasures.
+    pub receipt_key: SigningKey,
     /// Counters.
     pub metrics: Metrics,
 }
@@ -191,10 +195,12 @@ pub(crate) fn gateway(
     let keys = shared.peers.gateways.get(&peer.name).filter(|_| peer.role == Role::Gateway);
     let keys = keys.ok_or(SessionError::NotConfigured("gateway"))?;
     let place = places.take(&peer.name).ok_or(SessionError::TooMany)?;
+    let eraser = Eraser::new(shared.store, shared.receipt_key, relay.clone(), shared.metrics.clone());
     let session = GatewaySession {
         device_keys: keys.as_slice().into(),
         writer: shared.writer,
         relay,
+        eraser,
         metrics: shared.metrics,
     };
     Ok((session, place))

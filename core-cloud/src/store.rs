@@ -9,11 +9,13 @@
 
 use std::fmt::Debug;
 
-use caregate_protocol::id::RecipientId;
+use caregate_protocol::erasure::SignedErasure;
+use caregate_protocol::id::{RecipientId, SignerId};
 use caregate_protocol::uplink::Refusal;
 use thiserror::Error;
 
 mod embedded;
+mod erase;
 mod index;
 #[cfg(feature = "nats")]
 pub mod jetstream;
@@ -28,6 +30,14 @@ pub use embedded::Embedded;
 pub struct StoreError {
     doing: &'static str,
     source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl StoreError {
+    /// Where the thread that worked on it is gone.
+    #[must_use]
+    pub fn stopped() -> Self {
+        failed("wait for the store")("its thread is gone")
+    }
 }
 
 fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
@@ -45,6 +55,22 @@ pub enum Outcome {
     Known,
     /// Will never be taken as it is.
     Refused(Refusal),
+}
+
+/// What became of a request for erasure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Erased {
+    /// All is gone, durably, by this request or an earlier one.
+    Done {
+        /// Records that went.
+        records: u64,
+        /// Their bytes.
+        bytes: u64,
+        /// When the last of them did, Unix microseconds.
+        erased_us: i64,
+    },
+    /// What there is of this pseudonym came from other gateways alone; nothing was done.
+    Stranger,
 }
 
 /// One page of a recipient's queue.
@@ -83,4 +109,12 @@ pub trait Store: Debug + Send + Sync {
         until: u64,
         bytes_max: usize,
     ) -> Result<Page, StoreError>;
+
+    /// Erases a pseudonym, for a gateway whose keys are `own`; the request's signature has been checked by the caller. From then on
+    /// its records are refused as `Erased`, and the request stands in the queue of each recipient that ever held a wrap of it.
+    /// What was begun is carried out also after a crash, before the store opens.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it may have been begun.
+    fn erase(&self, request: &SignedErasure, own: &[SignerId], now_us: i64) -> Result<Erased, StoreError>;
 }

@@ -86,6 +86,7 @@ impl FeedSession {
             return Err(SessionError::NotConfigured("recipient"));
         }
         self.stored.mark_unchanged();
+        let mut erasures = self.relay.erasures();
         let next = self.read(move |store| store.next_number(recipient)).await?;
         let answer = Frame::Subscribed { version: uplink::VERSION, next };
         out.write_all(&answer.encode()).await.map_err(transport)?;
@@ -94,9 +95,10 @@ impl FeedSession {
         let mut at = if from == u64::MAX { next } else { from };
         while at < until {
             let page: Page = self.read(move |store| store.page(recipient, at, until, PAGE_BYTES)).await?;
-            if page.records.is_empty() {
+            if page.records.is_empty() && page.next == at {
                 tokio::select! {
                     changed = self.stored.changed() => changed.map_err(|_gone| SessionError::Stopped)?,
+                    changed = erasures.changed() => changed.map_err(|_gone| SessionError::Stopped)?,
                     // So that a subscription nobody reads gives its place back.
                     _ = out.stopped() => return Ok(()),
                     () = due(fetches.due()) => fetches.note().await,

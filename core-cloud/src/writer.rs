@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use caregate_host::kill_point;
-use caregate_protocol::uplink::Refusal;
+use caregate_protocol::erasure::RequestHash;
+use caregate_protocol::uplink::{EraseRefusal, Refusal};
 use thiserror::Error;
 use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -77,6 +78,10 @@ pub enum Answer {
     Refuse(u64, Refusal),
     /// Not of the writer, but on the same stream: what staff send down.
     Command(Vec<u8>),
+    /// As well: the receipt of an erasure.
+    Erased(Vec<u8>),
+    /// As well: what was not erased.
+    EraseRefused(RequestHash, EraseRefusal),
 }
 
 /// Runs until every [`Queue`] is gone. `stored` is raised after each commit.

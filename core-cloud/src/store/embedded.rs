@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
-use caregate_host::kill_point;
-use caregate_protocol::id::RecipientId;
+use caregate_host::{clock, kill_point};
+use caregate_protocol::erasure::SignedErasure;
+use caregate_protocol::id::{RecipientId, SignerId};
 use redb::Database;
 
+use super::erase::{self, Begun};
 use super::index::{self, CACHE_BYTES, Keep, Tables};
-use super::{Outcome, Page, Store, StoreError, failed};
+use super::{Erased, Outcome, Page, Store, StoreError, failed};
 
 #[cfg(feature = "kill-points")]
 mod kill;
@@ -64,6 +66,11 @@ impl Embedded {
         kill_point::pass("store.prepared");
         sync_names().map_err(failed("sync the folder"))?;
         kill_point::pass("store.name-synced");
+        for (patient, is_done) in erase::all(&db)? {
+            if !is_done {
+                erase::carry_out(&db, Keep::Here, patient, clock::now_us())?;
+            }
+        }
         Ok(Self { db })
     }
 }
@@ -109,5 +116,17 @@ impl Store for Embedded {
         bytes_max: usize,
     ) -> Result<Page, StoreError> {
         index::page(&self.db, (recipient, from, until), bytes_max, |record| Ok(Some(record.to_vec())))
+    }
+
+    fn erase(&self, request: &SignedErasure, own: &[SignerId], now_us: i64) -> Result<Erased, StoreError> {
+        let txn = self.db.begin_write().map_err(failed("begin"))?;
+        let begun = Tables::open(&txn, Keep::Here)?.begin_erasure(request, own)?;
+        txn.commit().map_err(failed("commit"))?;
+        match begun {
+            Begun::Stranger => Ok(Erased::Stranger),
+            Begun::Now | Begun::Already => {
+                erase::carry_out(&self.db, Keep::Here, request.erasure.patient, now_us)
+            }
+        }
     }
 }

@@ -7,6 +7,10 @@
 //! wraps     patient ‖ class ‖ generation ‖ epoch ‖ depth 1 ‖ recipient 20 → index  who can open a segment
 //! heads     patient ‖ class                              → next 8 ‖ made 8 ‖ hash 32   the newest head of each chain
 //! gaps      patient ‖ class ‖ first 8 ‖ last 8 ‖ why 1 → index                what may be missing
+//! headers   patient ‖ class ‖ index                      → ()                    where heads lie, for their removal
+//! signers   patient ‖ signer 8                           → ()                    whose records of a patient there are
+//! holders   patient ‖ recipient                          → ()                    who ever held a wrap of a patient's
+//! erased    patient                                      → state, what went (`erase`)
 //! delivery  recipient 20 ‖ number 8                      → index                 each recipient's queue
 //! ```
 //! A segment enters the queues of the recipients that hold a wrap for its epoch; a wrap that comes later brings the
@@ -18,9 +22,11 @@ use caregate_host::kill_point;
 #[cfg(feature = "nats")]
 use caregate_protocol::entry::Entry;
 use caregate_protocol::entry::Queued;
+#[cfg(feature = "nats")]
+use caregate_protocol::erasure::{self, SignedErasure};
 use caregate_protocol::gap::{Gap, Missing};
 use caregate_protocol::head::Head;
-use caregate_protocol::id::RecipientId;
+use caregate_protocol::id::{PatientId, RecipientId, SignerId};
 use caregate_protocol::record::Record;
 use caregate_protocol::segment::{Header, SegmentHash};
 use caregate_protocol::uplink::Refusal;
@@ -35,10 +41,16 @@ const EPOCHS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("epochs");
 const GAPS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("gaps");
 const HEADS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("heads");
 const WRAPS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("wraps");
+const HEADERS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("headers");
+const SIGNERS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("signers");
+const HOLDERS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("holders");
+pub(super) const ERASED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("erased");
 const DELIVERY: TableDefinition<'_, &[u8], u64> = TableDefinition::new("delivery");
 
 /// redb's page cache: the working set of a live feed is its newest minute, a few MiB.
 pub(super) const CACHE_BYTES: usize = 32 << 20;
+/// Places of a queue that one page looks at: what was erased leaves places without a record, and a page must end.
+const ROWS_MAX: usize = 65_536;
 /// Deepest level of the epoch tree that a wrap may name.
 pub(super) const TREE_DEPTH: u8 = caregate_protocol::key::TREE_DEPTH;
 
@@ -48,8 +60,11 @@ pub(super) fn make_tables(txn: &WriteTransaction) -> Result<(), StoreError> {
     for table in [EPOCHS, WRAPS, GAPS, DELIVERY] {
         txn.open_table(table).map_err(failed("open an index"))?;
     }
-    for table in [SEGMENTS, HEADS] {
+    for table in [SEGMENTS, HEADS, ERASED] {
         txn.open_table(table).map_err(failed("open a table of chains"))?;
+    }
+    for table in [HEADERS, SIGNERS, HOLDERS] {
+        txn.open_table(table).map_err(failed("open a set"))?;
     }
     Ok(())
 }
@@ -77,7 +92,12 @@ pub(super) fn page(
     }
     let (first, end) = (delivery_key(recipient, from), delivery_key(recipient, until));
     let mut bytes = 0;
-    for entry in delivery.range(first.as_slice()..end.as_slice()).map_err(failed("read delivery"))? {
+    for (nth, entry) in
+        delivery.range(first.as_slice()..end.as_slice()).map_err(failed("read delivery"))?.enumerate()
+    {
+        if nth == ROWS_MAX {
+            break;
+        }
         let (key, index) = entry.map_err(failed("read delivery"))?;
         let number = number_of(key.value());
         let stored = records.get(index.value()).map_err(failed("read a record"))?;
@@ -114,15 +134,19 @@ pub(super) struct Noted {
 
 /// All tables of one write.
 pub(super) struct Tables<'t> {
-    keep: Keep,
+    pub(super) keep: Keep,
     /// Of [`Keep::Elsewhere`], in the order in which they were stored.
     pub(super) noted: Vec<Noted>,
-    records: Table<'t, u64, &'static [u8]>,
-    segments: Table<'t, &'static [u8], &'static [u8]>,
-    epochs: Table<'t, &'static [u8], u64>,
-    wraps: Table<'t, &'static [u8], u64>,
-    heads: Table<'t, &'static [u8], &'static [u8]>,
-    gaps: Table<'t, &'static [u8], u64>,
+    pub(super) records: Table<'t, u64, &'static [u8]>,
+    pub(super) segments: Table<'t, &'static [u8], &'static [u8]>,
+    pub(super) epochs: Table<'t, &'static [u8], u64>,
+    pub(super) wraps: Table<'t, &'static [u8], u64>,
+    pub(super) heads: Table<'t, &'static [u8], &'static [u8]>,
+    pub(super) gaps: Table<'t, &'static [u8], u64>,
+    pub(super) headers: Table<'t, &'static [u8], ()>,
+    pub(super) signers: Table<'t, &'static [u8], ()>,
+    pub(super) holders: Table<'t, &'static [u8], ()>,
+    pub(super) erased: Table<'t, &'static [u8], &'static [u8]>,
     delivery: Table<'t, &'static [u8], u64>,
 }
 
@@ -137,18 +161,29 @@ impl<'t> Tables<'t> {
             wraps: txn.open_table(WRAPS).map_err(failed("open wraps"))?,
             heads: txn.open_table(HEADS).map_err(failed("open heads"))?,
             gaps: txn.open_table(GAPS).map_err(failed("open gaps"))?,
+            headers: txn.open_table(HEADERS).map_err(failed("open headers"))?,
+            signers: txn.open_table(SIGNERS).map_err(failed("open signers"))?,
+            holders: txn.open_table(HOLDERS).map_err(failed("open holders"))?,
+            erased: txn.open_table(ERASED).map_err(failed("open erased"))?,
             delivery: txn.open_table(DELIVERY).map_err(failed("open delivery"))?,
         })
     }
 
     pub(super) fn put(&mut self, bytes: &[u8]) -> Result<Outcome, StoreError> {
-        match Record::decode(bytes) {
-            Ok(Record::Segment(segment)) => self.put_segment(&segment.header, segment.hash(), bytes),
-            Ok(Record::Wrap(wrap)) => self.put_wrap(&wrap, bytes),
-            Ok(Record::Head(signed)) => self.put_head(&signed.head, bytes),
-            Ok(Record::Gap(signed)) => self.put_gap(&signed.gap, bytes),
-            Err(_) => Ok(Outcome::Refused(Refusal::Malformed)),
+        let Ok(record) = Record::decode(bytes) else { return Ok(Outcome::Refused(Refusal::Malformed)) };
+        if self.is_erased(record.patient())? {
+            return Ok(Outcome::Refused(Refusal::Erased));
         }
+        let outcome = match &record {
+            Record::Segment(segment) => self.put_segment(&segment.header, segment.hash(), bytes)?,
+            Record::Wrap(wrap) => self.put_wrap(wrap, bytes)?,
+            Record::Head(signed) => self.put_head(&signed.head, bytes)?,
+            Record::Gap(signed) => self.put_gap(&signed.gap, bytes)?,
+        };
+        if outcome == Outcome::Stored {
+            self.name_signer(record.patient(), record.signer())?;
+        }
+        Ok(outcome)
     }
 
     fn put_segment(&mut self, h: &Header, hash: SegmentHash, bytes: &[u8]) -> Result<Outcome, StoreError> {
@@ -207,9 +242,25 @@ impl<'t> Tables<'t> {
                 self.deliver(wrap.recipient, index)?;
             }
         }
-        self.wraps.insert(key.as_slice(), index).map_err(failed("write wraps"))?;
+        self.name_wrap(wrap, index)?;
         kill_point::pass("store.wrap-put");
         Ok(Outcome::Stored)
+    }
+
+    fn name_wrap(&mut self, wrap: &Wrap, index: u64) -> Result<(), StoreError> {
+        self.wraps.insert(wrap_key(wrap).as_slice(), index).map_err(failed("write wraps"))?;
+        let holder = [wrap.patient.0.as_slice(), &wrap.recipient.0].concat();
+        self.holders.insert(holder.as_slice(), ()).map_err(failed("write holders"))?;
+        Ok(())
+    }
+
+    /// Only where it is not there: most records are of signers that are.
+    pub(super) fn name_signer(&mut self, patient: PatientId, signer: SignerId) -> Result<(), StoreError> {
+        let key = [patient.0.as_slice(), &signer.0].concat();
+        if self.signers.get(key.as_slice()).map_err(failed("read signers"))?.is_none() {
+            self.signers.insert(key.as_slice(), ()).map_err(failed("write signers"))?;
+        }
+        Ok(())
     }
 
     /// A head goes to those that can open its chain's last segment. One that is not the newest is known: a newer one says more.
@@ -229,7 +280,7 @@ impl<'t> Tables<'t> {
             return Ok(Outcome::Known);
         }
         let index = self.append(bytes)?;
-        self.name_head(head)?;
+        self.name_head(head, index)?;
         let scope = scope_key(head.patient.0, head.class as u8, head.generation);
         for recipient in self.holders(&scope, head.epoch)? {
             self.deliver(recipient, index)?;
@@ -262,8 +313,10 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    fn name_head(&mut self, head: &Head) -> Result<(), StoreError> {
+    fn name_head(&mut self, head: &Head, index: u64) -> Result<(), StoreError> {
         let chain = [head.patient.0.as_slice(), &[head.class as u8]].concat();
+        let header = [chain.as_slice(), &index.to_be_bytes()].concat();
+        self.headers.insert(header.as_slice(), ()).map_err(failed("write headers"))?;
         let value = [age_of(head).as_slice(), &head.last.0].concat();
         self.heads.insert(chain.as_slice(), value.as_slice()).map_err(failed("write heads"))?;
         Ok(())
@@ -279,19 +332,22 @@ impl<'t> Tables<'t> {
     /// Writes down again what was decided when the entry was made; `place` is where its record is.
     #[cfg(feature = "nats")]
     pub(super) fn apply(&mut self, entry: &Entry<'_>, place: &[u8]) -> Result<(), StoreError> {
-        if !entry.record.is_empty() {
+        if entry.record.starts_with(&erasure::MAGIC) {
             self.place(entry.index, place)?;
-            match Record::decode(entry.record).map_err(failed("read the stream's record"))? {
+            let request = SignedErasure::decode(entry.record).map_err(failed("read the stream's erasure"))?;
+            self.note_erasure(&request)?;
+        } else if !entry.record.is_empty() {
+            self.place(entry.index, place)?;
+            let record = Record::decode(entry.record).map_err(failed("read the stream's record"))?;
+            match &record {
                 Record::Segment(segment) => {
                     self.name_segment(&segment.header, segment.hash(), entry.index)?
                 }
-                Record::Head(signed) => self.name_head(&signed.head)?,
+                Record::Head(signed) => self.name_head(&signed.head, entry.index)?,
                 Record::Gap(signed) => self.name_gap(&signed.gap, entry.index)?,
-                Record::Wrap(wrap) => {
-                    let key = wrap_key(&wrap);
-                    self.wraps.insert(key.as_slice(), entry.index).map_err(failed("write wraps"))?;
-                }
+                Record::Wrap(wrap) => self.name_wrap(wrap, entry.index)?,
             }
+            self.name_signer(record.patient(), record.signer())?;
         }
         entry.queued.iter().try_for_each(|place| self.queue(place))
     }
@@ -314,7 +370,7 @@ impl<'t> Tables<'t> {
         Ok(holders)
     }
 
-    fn append(&mut self, bytes: &[u8]) -> Result<u64, StoreError> {
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<u64, StoreError> {
         let last = self.records.last().map_err(failed("read records"))?.map(|(index, _)| index.value());
         let index = last.map_or(0, |index| index + 1);
         match self.keep {
@@ -328,7 +384,7 @@ impl<'t> Tables<'t> {
         Ok(index)
     }
 
-    fn deliver(&mut self, recipient: RecipientId, index: u64) -> Result<(), StoreError> {
+    pub(super) fn deliver(&mut self, recipient: RecipientId, index: u64) -> Result<(), StoreError> {
         let number = next_number(&self.delivery, recipient)?;
         self.queue(&Queued { recipient, number, index })?;
         if let (Keep::Elsewhere, Some(noted)) = (self.keep, self.noted.last_mut()) {

@@ -19,13 +19,15 @@ use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
 use caregate_host::clock;
 use caregate_protocol::entry;
-use caregate_protocol::id::RecipientId;
+use caregate_protocol::erasure::SignedErasure;
+use caregate_protocol::id::{PatientId, RecipientId, SignerId};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
+use super::erase::{self, Begun};
 use super::index::{self, CACHE_BYTES, Keep, Tables};
-use super::{Outcome, Page, Store, StoreError, failed};
+use super::{Erased, Outcome, Page, Store, StoreError, failed};
 
 mod message;
 mod server;
@@ -94,6 +96,10 @@ struct Recent {
 }
 
 impl Recent {
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+
     fn insert(&mut self, sequence: u64, payload: Bytes) {
         self.bytes += payload.len();
         self.messages.insert(sequence, payload);
@@ -150,6 +156,7 @@ impl JetStream {
         let mut written = store.written();
         store.pair(&opened.info)?;
         store.catch_up(&mut written)?;
+        store.resume_erasures(&mut written)?;
         info!(stream = store.name, sequence = written.applied, "the store is a NATS stream");
         drop(written);
         Ok(store)
@@ -263,24 +270,100 @@ impl JetStream {
         if messages.is_empty() {
             return Ok(outcomes);
         }
+        drop(tables);
+        self.store_messages(written, &txn, messages)?;
+        txn.commit().map_err(failed("commit"))?;
+        written.unsynced = if written.unsynced < SYNCED_EVERY { written.unsynced + 1 } else { 0 };
+        written.behind = false;
+        Ok(outcomes)
+    }
+
+    /// Again and again, while the server does not take it, for [`PATIENCE`].
+    fn retried<T>(
+        &self,
+        written: &mut Written,
+        mut work: impl FnMut(&mut Written) -> Result<T, Failure>,
+    ) -> Result<T, StoreError> {
+        let deadline = clock::monotonic() + PATIENCE;
+        loop {
+            match work(written) {
+                Ok(done) => return Ok(done),
+                Err(Failure::There(error)) if clock::monotonic() < deadline => {
+                    warn!(%error, "the stream server did not take it; it is tried again");
+                    std::thread::sleep(RETRY);
+                }
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+    }
+
+    fn begin_erasure(
+        &self,
+        written: &mut Written,
+        request: &SignedErasure,
+        own: &[SignerId],
+    ) -> Result<Begun, Failure> {
+        if written.behind {
+            self.catch_up(written)?;
+        }
+        let txn = self.db.begin_write().map_err(failed("begin"))?;
+        let mut tables = Tables::open(&txn, Keep::Elsewhere)?;
+        let begun = tables.begin_erasure(request, own)?;
+        let noted = std::mem::take(&mut tables.noted);
+        drop(tables);
+        if begun == Begun::Now {
+            let noted = noted.into_iter().map(|noted| (request.bytes().as_slice(), noted));
+            let messages = message::erasure(noted, request.erasure.patient);
+            self.store_messages(written, &txn, messages)?;
+            txn.commit().map_err(failed("commit"))?;
+            written.behind = false;
+        }
+        Ok(begun)
+    }
+
+    /// Publishes, then writes into the tables where records are. `written.behind` until these are committed.
+    fn store_messages(
+        &self,
+        written: &mut Written,
+        txn: &WriteTransaction,
+        messages: Vec<Message>,
+    ) -> Result<(), Failure> {
         // Until the tables say so, what was sent may be in the stream and not in them.
         written.behind = true;
         self.publish(written.applied, &messages)?;
-        for (sequence, message) in (written.applied + 1..).zip(&messages) {
+        let mut tables = Tables::open(txn, Keep::Elsewhere)?;
+        let first = written.applied + 1;
+        for (sequence, message) in (first..).zip(&messages) {
             for (index, offset, length) in &message.records {
                 tables.place(*index, &Place::of(sequence, *offset, *length).encode())?;
             }
         }
         drop(tables);
-        let first = written.applied + 1;
         let last = written.applied + u64::try_from(messages.len()).unwrap_or(u64::MAX);
-        mark(&txn, last)?;
-        txn.commit().map_err(failed("commit"))?;
-        written.unsynced = if written.unsynced < SYNCED_EVERY { written.unsynced + 1 } else { 0 };
-        (written.applied, written.behind) = (last, false);
+        mark(txn, last)?;
+        written.applied = last;
         let mut recent = self.recent();
         (first..).zip(messages).for_each(|(sequence, message)| recent.insert(sequence, message.payload));
-        Ok(outcomes)
+        Ok(())
+    }
+
+    /// Takes a patient's messages out of the stream.
+    fn purge(&self, patient: PatientId) -> Result<(), Failure> {
+        let subject = format!("{}.{}", self.name, message::subjects_of(patient));
+        self.recent().clear();
+        self.wait(async {
+            let purged = self.stream.purge().filter(subject).await;
+            purged.map(drop).map_err(there("purge the stream"))
+        })
+    }
+
+    /// Erasures are carried out again at each start: whether the server had synced its purge it does not say.
+    fn resume_erasures(&self, written: &mut Written) -> Result<(), StoreError> {
+        for (patient, _) in erase::all(&self.db)? {
+            self.retried(written, |_| self.purge(patient))?;
+            erase::carry_out(&self.db, Keep::Elsewhere, patient, clock::now_us())?;
+        }
+        Ok(())
     }
 
     /// Sends all, then waits for the acknowledgements: each says that the message is synced, at the sequence that was foreseen.
@@ -337,18 +420,7 @@ impl Drop for JetStream {
 impl Store for JetStream {
     /// In one message for each patient and class.
     fn put(&self, batch: &[Vec<u8>]) -> Result<Vec<Outcome>, StoreError> {
-        let mut written = self.written();
-        let deadline = clock::monotonic() + PATIENCE;
-        loop {
-            match self.try_put(&mut written, batch) {
-                Ok(outcomes) => return Ok(outcomes),
-                Err(Failure::There(error)) if clock::monotonic() < deadline => {
-                    warn!(%error, "the stream server did not take a batch; it is tried again");
-                    std::thread::sleep(RETRY);
-                }
-                Err(failure) => return Err(failure.into()),
-            }
-        }
+        self.retried(&mut self.written(), |written| self.try_put(written, batch))
     }
 
     fn next_number(&self, recipient: RecipientId) -> Result<u64, StoreError> {
@@ -375,6 +447,18 @@ impl Store for JetStream {
                 place.cut(payload).ok_or_else(|| failed("read a record")("it is not in its message"))?;
             Ok(Some(record.to_vec()))
         })
+    }
+
+    /// Written down as a message of its own; then the patient's messages are purged by their subject.
+    fn erase(&self, request: &SignedErasure, own: &[SignerId], now_us: i64) -> Result<Erased, StoreError> {
+        let patient = request.erasure.patient;
+        let mut written = self.written();
+        if self.retried(&mut written, |written| self.begin_erasure(written, request, own))? == Begun::Stranger
+        {
+            return Ok(Erased::Stranger);
+        }
+        self.retried(&mut written, |_| self.purge(patient))?;
+        erase::carry_out(&self.db, Keep::Elsewhere, patient, now_us)
     }
 }
 

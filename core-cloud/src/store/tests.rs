@@ -18,6 +18,7 @@ use caregate_protocol::segment::{Header, SegmentHash};
 use super::index::TREE_DEPTH;
 use super::*;
 
+mod erasure;
 #[cfg(feature = "nats")]
 mod nats;
 mod power;

@@ -22,6 +22,7 @@ use core_cloud::server::{self, Shared};
 use core_cloud::store::{Embedded, Store};
 use core_cloud::tcp::TcpDoor;
 use core_cloud::writer::{self, Incoming};
+use ed25519_dalek::SigningKey;
 use prometheus::Registry;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{
@@ -137,6 +138,7 @@ impl Core {
             writer: queue,
             stored,
             journal: Arc::new(Journal::open(&dir.join("journal.jsonl")).unwrap().0),
+            receipt_key: SigningKey::from_bytes(&[42; 32]),
             metrics: metrics.clone(),
         };
         let stop = CancellationToken::new();

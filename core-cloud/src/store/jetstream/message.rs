@@ -64,6 +64,11 @@ pub(super) fn subject(class: DataClass, patient: PatientId) -> String {
     format!("records.{}.{}", class.as_str(), hex::encode(patient.0))
 }
 
+/// Subjects of all of a patient's records, below the stream's name.
+pub(super) fn subjects_of(patient: PatientId) -> String {
+    format!("records.*.{}", hex::encode(patient.0))
+}
+
 #[derive(Default)]
 struct Open {
     bytes: Vec<u8>,
@@ -72,12 +77,30 @@ struct Open {
 
 /// Records with what they queued, in messages of at most `bytes_max`. Of one patient and class the order is kept.
 pub(super) fn gather<'a>(stored: impl Iterator<Item = (&'a [u8], Noted)>, bytes_max: usize) -> Vec<Message> {
+    let subjects = |bytes: &[u8]| {
+        // It was decoded when it was stored.
+        Record::decode(bytes).ok().map(|record| subject(record.class(), record.patient()))
+    };
+    gather_by(stored, bytes_max, subjects)
+}
+
+/// The request for an erasure: under a subject of its own, so that it stays when the patient's records go.
+pub(super) fn erasure<'a>(
+    noted: impl Iterator<Item = (&'a [u8], Noted)>,
+    patient: PatientId,
+) -> Vec<Message> {
+    gather_by(noted, usize::MAX, |_| Some(format!("erased.{}", hex::encode(patient.0))))
+}
+
+fn gather_by<'a>(
+    stored: impl Iterator<Item = (&'a [u8], Noted)>,
+    bytes_max: usize,
+    subject_of: impl Fn(&[u8]) -> Option<String>,
+) -> Vec<Message> {
     let mut done = Vec::new();
     let mut open: HashMap<String, Open> = HashMap::new();
     for (bytes, noted) in stored {
-        // It was decoded when it was stored.
-        let Ok(record) = Record::decode(bytes) else { continue };
-        let subject = subject(record.class(), record.patient());
+        let Some(subject) = subject_of(bytes) else { continue };
         let parts = noted.queued.chunks(QUEUED_MAX);
         let parts: Vec<&[Queued]> = if noted.queued.is_empty() { vec![&[]] } else { parts.collect() };
         for (nth, queued) in parts.into_iter().enumerate() {

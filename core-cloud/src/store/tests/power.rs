@@ -16,13 +16,13 @@ use super::*;
 const ROUNDS: u64 = 150;
 /// Steps of a round at most: opening takes some dozens, a commit some ten.
 const STEPS_MAX: u64 = 260;
-const FILE: &str = "core.redb";
+pub(super) const FILE: &str = "core.redb";
 /// Its name until it is whole.
 const UNFINISHED: &str = "core.redb.new";
 
 /// redb on the disk that loses power.
 #[derive(Debug, Clone)]
-struct Backend(Arc<Mutex<Disk>>, &'static str);
+pub(super) struct Backend(pub(super) Arc<Mutex<Disk>>, pub(super) &'static str);
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {

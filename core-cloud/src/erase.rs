@@ -1,0 +1,108 @@
+//! A gateway's request that nothing of a pseudonym stays, and the core's receipt.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use caregate_host::clock;
+use caregate_host::key_file::{self, Existing, KeyFileError};
+use caregate_protocol::erasure::{Issuer, Receipt, RequestHash, SignedErasure};
+use caregate_protocol::id::SignerId;
+use caregate_protocol::segment::signer_id;
+use caregate_protocol::uplink::EraseRefusal;
+use ed25519_dalek::{SigningKey, VerifyingKey};
+use ring::rand::{SecureRandom, SystemRandom};
+use tracing::{error, info};
+
+use crate::metrics::Metrics;
+use crate::relay::Relay;
+use crate::store::{Erased, Store, StoreError};
+use crate::writer::Answer;
+
+/// File of the key that signs receipts, in the data folder.
+const KEY_FILE: &str = "receipt.key";
+
+/// Where erasures are carried out; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Eraser {
+    store: Arc<dyn Store>,
+    key: Arc<SigningKey>,
+    relay: Relay,
+    metrics: Metrics,
+}
+
+impl Eraser {
+    /// Signs receipts with `key`.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, key: SigningKey, relay: Relay, metrics: Metrics) -> Self {
+        Self { store, key: Arc::new(key), relay, metrics }
+    }
+
+    /// Judges a request of the gateway with these device keys, and carries it out.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it may have been begun; it is carried out at the next start, and the gateway asks again.
+    pub async fn erase(&self, request: &[u8], device_keys: &[VerifyingKey]) -> Result<Answer, StoreError> {
+        let hash = RequestHash::of(request);
+        let outcome = match self.judge(request, device_keys) {
+            Ok(signed) => self.carry_out(signed, device_keys.iter().map(signer_id).collect()).await?,
+            Err(refusal) => Err(refusal),
+        };
+        let label = outcome.as_ref().map_or_else(|refusal| refusal.as_str(), |_| "erased");
+        self.metrics.erasures.with_label_values(&[label]).inc();
+        info!(outcome = label, "a gateway asked for an erasure");
+        Ok(match outcome {
+            Ok(receipt) => Answer::Erased(receipt),
+            Err(refusal) => Answer::EraseRefused(hash, refusal),
+        })
+    }
+
+    fn judge(&self, request: &[u8], device_keys: &[VerifyingKey]) -> Result<SignedErasure, EraseRefusal> {
+        let signed = SignedErasure::decode(request).map_err(|_form| EraseRefusal::Malformed)?;
+        let key = device_keys.iter().find(|key| signer_id(key) == signed.signer);
+        let verified = key.is_some_and(|key| signed.verify(key).is_ok());
+        if verified { Ok(signed) } else { Err(EraseRefusal::Signature) }
+    }
+
+    async fn carry_out(
+        &self,
+        signed: SignedErasure,
+        own: Vec<SignerId>,
+    ) -> Result<Result<Vec<u8>, EraseRefusal>, StoreError> {
+        let Some(_place) = self.relay.erasure_place() else { return Ok(Err(EraseRefusal::TooOften)) };
+        let store = Arc::clone(&self.store);
+        let erasing = move || store.erase(&signed, &own, clock::now_us());
+        let erased = tokio::task::spawn_blocking(erasing).await.unwrap_or_else(|panic| {
+            error!(%panic, "an erasure failed");
+            Err(StoreError::stopped())
+        })?;
+        let Erased::Done { records, bytes, erased_us } = erased else {
+            return Ok(Err(EraseRefusal::Stranger));
+        };
+        self.relay.erased();
+        let (patient, request) = (signed.erasure.patient, signed.hash());
+        let receipt = Receipt { issuer: Issuer::Core, patient, request, records, bytes, erased_us };
+        Ok(Ok(receipt.sign(&self.key).to_vec()))
+    }
+}
+
+/// The key that signs receipts; made at the first start. Its public half is logged: who keeps receipts may want to pin it.
+///
+/// # Errors
+/// [`KeyFileError`].
+pub fn receipt_key(data: &Path) -> Result<SigningKey, KeyFileError> {
+    let path = data.join(KEY_FILE);
+    if !path.exists() {
+        let mut seed = zeroize::Zeroizing::new([0; 32]);
+        SystemRandom::new().fill(&mut *seed).map_err(|_unspecified| KeyFileError::Io {
+            path: path.clone(),
+            source: std::io::Error::other("no random numbers"),
+        })?;
+        key_file::write_hex(&path, &*seed, Existing::Keep)?;
+    }
+    let key = SigningKey::from_bytes(&*key_file::read_hex::<32>(&path)?);
+    info!(
+        public = hex::encode(key.verifying_key().as_bytes()),
+        "receipts of erasures are signed with this key"
+    );
+    Ok(key)
+}

@@ -1,0 +1,204 @@
+//! Erasure of a pseudonym: written down first, then carried out in steps of bounded size, also after a crash.
+//!
+//! ```text
+//!  begin ──▶ refused from here on ──▶ erase_some … ──▶ finish
+//!    └─ the request itself is a record, in the queues of all that ever held a wrap: feeds forget as well
+//! ```
+//! Places in queues stay, without a record: they name nobody, and numbers stay what they were.
+
+use caregate_protocol::erasure::SignedErasure;
+use caregate_protocol::id::{PatientId, RecipientId, SignerId};
+use redb::{Database, ReadableDatabase, ReadableTable, Table};
+
+use super::index::{Keep, Tables};
+use super::{Erased, StoreError, failed};
+
+/// Records that go in one commit: some 10 ms, so that others' records don't wait for long.
+const STEP_RECORDS: usize = 2048;
+
+/// What stands in `erased`: whether all is gone, when, and how much that was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Row {
+    is_done: bool,
+    erased_us: i64,
+    records: u64,
+    bytes: u64,
+}
+
+impl Row {
+    fn encode(self) -> Vec<u8> {
+        let numbers = [self.erased_us.to_be_bytes(), self.records.to_be_bytes(), self.bytes.to_be_bytes()];
+        [&[u8::from(self.is_done)], numbers.concat().as_slice()].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Self {
+        let number =
+            |at: usize| bytes.get(at..).and_then(<[u8]>::first_chunk::<8>).copied().unwrap_or_default();
+        Self {
+            is_done: bytes.first() == Some(&1),
+            erased_us: i64::from_be_bytes(number(1)),
+            records: u64::from_be_bytes(number(9)),
+            bytes: u64::from_be_bytes(number(17)),
+        }
+    }
+}
+
+/// What a request comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// Now.
+    Now,
+    /// It was asked for before.
+    Already,
+    /// What there is came from other gateways alone.
+    Stranger,
+}
+
+fn span(patient: PatientId) -> (Vec<u8>, Vec<u8>) {
+    // No key has more than 64 bytes behind the patient.
+    (patient.0.to_vec(), [patient.0.as_slice(), &[0xff; 64]].concat())
+}
+
+impl Tables<'_> {
+    /// Whether nothing of this patient is taken any more.
+    pub(super) fn is_erased(&self, patient: PatientId) -> Result<bool, StoreError> {
+        Ok(self.erased.get(patient.0.as_slice()).map_err(failed("read erased"))?.is_some())
+    }
+
+    /// Writes the request down, for good, and puts it into queues. `own` are the keys of the gateway that asks.
+    pub(super) fn begin_erasure(
+        &mut self,
+        request: &SignedErasure,
+        own: &[SignerId],
+    ) -> Result<Begun, StoreError> {
+        let patient = request.erasure.patient;
+        let (low, high) = span(patient);
+        let mut signers = Vec::new();
+        for entry in self.signers.range(low.as_slice()..=high.as_slice()).map_err(failed("read signers"))? {
+            let (key, ()) = entry.map(|(key, _)| (key, ())).map_err(failed("read signers"))?;
+            signers.extend(key.value().last_chunk::<8>().copied().map(SignerId));
+        }
+        if !signers.is_empty() && !signers.iter().any(|signer| own.contains(signer)) {
+            return Ok(Begun::Stranger);
+        }
+        if self.is_erased(patient)? {
+            return Ok(Begun::Already);
+        }
+        let index = self.append(request.bytes())?;
+        let mut holders = Vec::new();
+        for entry in self.holders.range(low.as_slice()..=high.as_slice()).map_err(failed("read holders"))? {
+            let (key, _) = entry.map_err(failed("read holders"))?;
+            holders.extend(key.value().last_chunk::<20>().copied().map(RecipientId));
+        }
+        holders.into_iter().try_for_each(|holder| self.deliver(holder, index))?;
+        self.note_erasure(request)?;
+        Ok(Begun::Now)
+    }
+
+    /// From here on nothing of this patient is taken.
+    pub(super) fn note_erasure(&mut self, request: &SignedErasure) -> Result<(), StoreError> {
+        self.name_signer(request.erasure.patient, request.signer)?;
+        self.write_row(request.erasure.patient, Row::default())
+    }
+
+    fn write_row(&mut self, patient: PatientId, row: Row) -> Result<(), StoreError> {
+        let value = row.encode();
+        self.erased.insert(patient.0.as_slice(), value.as_slice()).map_err(failed("write erased"))?;
+        Ok(())
+    }
+
+    fn row(&self, patient: PatientId) -> Result<Row, StoreError> {
+        let row = self.erased.get(patient.0.as_slice()).map_err(failed("read erased"))?;
+        Ok(row.map(|row| Row::decode(row.value())).unwrap_or_default())
+    }
+
+    /// Takes out some. Whether all is gone.
+    fn erase_some(&mut self, patient: PatientId, now_us: i64) -> Result<bool, StoreError> {
+        let mut row = self.row(patient)?;
+        let (low, high) = span(patient);
+        let mut gone = Vec::new();
+        let index_of = |value: &[u8]| value.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
+        gone.extend(take_some(&mut self.segments, &low, &high, |_, value| index_of(value))?);
+        gone.extend(take_some(&mut self.wraps, &low, &high, |_, index| Some(index))?);
+        gone.extend(take_some(&mut self.gaps, &low, &high, |_, index| Some(index))?);
+        let of_header = |key: &[u8], ()| key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
+        gone.extend(take_some(&mut self.headers, &low, &high, of_header)?);
+        let mut more = gone.len();
+        more += take_some(&mut self.epochs, &low, &high, |_, index| Some(index))?.len();
+        more += take_some(&mut self.heads, &low, &high, |_, _| Some(0))?.len();
+        more += take_some(&mut self.holders, &low, &high, |_, ()| Some(0))?.len();
+        for index in gone {
+            let removed = self.records.remove(index).map_err(failed("remove a record"))?;
+            if let Some(removed) = removed {
+                row.records += 1;
+                row.bytes += match self.keep {
+                    Keep::Here => u64::try_from(removed.value().len()).unwrap_or(u64::MAX),
+                    Keep::Elsewhere => length_elsewhere(removed.value()),
+                };
+            }
+        }
+        if more == 0 {
+            (row.is_done, row.erased_us) = (true, now_us);
+        }
+        self.write_row(patient, row)?;
+        Ok(row.is_done)
+    }
+}
+
+/// The length in a record's place (`jetstream::message::Place`): its last four bytes.
+fn length_elsewhere(place: &[u8]) -> u64 {
+    place.last_chunk::<4>().map_or(0, |bytes| u64::from(u32::from_be_bytes(*bytes)))
+}
+
+/// Removes up to [`STEP_RECORDS`] rows of a range; answers with the index that each leads to.
+fn take_some<V: redb::Value + 'static>(
+    table: &mut Table<'_, &'static [u8], V>,
+    low: &[u8],
+    high: &[u8],
+    index: impl for<'v> Fn(&[u8], V::SelfType<'v>) -> Option<u64>,
+) -> Result<Vec<u64>, StoreError> {
+    let mut rows = Vec::new();
+    for entry in table.range(low..=high).map_err(failed("read what is to go"))?.take(STEP_RECORDS) {
+        let (key, value) = entry.map_err(failed("read what is to go"))?;
+        rows.push((key.value().to_vec(), index(key.value(), value.value())));
+    }
+    for (key, _) in &rows {
+        table.remove(key.as_slice()).map_err(failed("remove"))?;
+    }
+    Ok(rows.into_iter().filter_map(|(_, index)| index).collect())
+}
+
+/// Takes out all of a patient, a commit for each step; each is durable.
+pub(super) fn carry_out(
+    db: &Database,
+    keep: Keep,
+    patient: PatientId,
+    now_us: i64,
+) -> Result<Erased, StoreError> {
+    loop {
+        let txn = db.begin_write().map_err(failed("begin"))?;
+        let mut tables = Tables::open(&txn, keep)?;
+        let mut row = tables.row(patient)?;
+        if !row.is_done && tables.erase_some(patient, now_us)? {
+            row = tables.row(patient)?;
+        }
+        drop(tables);
+        txn.commit().map_err(failed("commit"))?;
+        if row.is_done {
+            return Ok(Erased::Done { records: row.records, bytes: row.bytes, erased_us: row.erased_us });
+        }
+    }
+}
+
+/// Pseudonyms whose erasure was begun, and whether it was carried out.
+pub(super) fn all(db: &Database) -> Result<Vec<(PatientId, bool)>, StoreError> {
+    let txn = db.begin_read().map_err(failed("begin"))?;
+    let erased = txn.open_table(super::index::ERASED).map_err(failed("open erased"))?;
+    let mut all = Vec::new();
+    for entry in erased.iter().map_err(failed("read erased"))? {
+        let (key, row) = entry.map_err(failed("read erased"))?;
+        let patient = key.value().first_chunk::<16>().copied().map(PatientId);
+        all.extend(patient.map(|patient| (patient, Row::decode(row.value()).is_done)));
+    }
+    Ok(all)
+}

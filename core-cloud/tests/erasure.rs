@@ -1,0 +1,70 @@
+//! Erasure on real QUIC: who may ask, what comes back, and what a feed is told.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use caregate_protocol::erasure::{Erasure, Issuer, Receipt, RequestHash};
+use caregate_protocol::id::{Lane, PatientId};
+use caregate_protocol::uplink::{EraseRefusal, Frame, Refusal};
+use support::records::{Sealing, recipient};
+use support::{Site, deliveries, send};
+
+fn request(by: u8, patient: PatientId) -> Vec<u8> {
+    Erasure { patient, made_us: 7 }.sign(&Sealing::new(by).device).to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gateway_that_sealed_gets_a_receipt_and_the_feed_is_told() {
+    let site = Site::new();
+    let core = site.core();
+    let sealing = Sealing::new(1);
+    let mut gateway = site.gateway(&core, "gateway-1").await;
+    let mut lane = gateway.lane(Lane::Vitals, false).await;
+    send(&mut lane, 0, &sealing.wrap(1)).await;
+    send(&mut lane, 1, &sealing.segment(0)).await;
+    gateway.acked([0, 1]).await;
+    let feed = site.feed(&core, "hospital-1").await;
+    let (mut live, next) = feed.subscribe(recipient(1), u64::MAX, u64::MAX).await;
+    assert_eq!(next, 2);
+    let asked = request(1, sealing.patient);
+    for _ in 0..2 {
+        gateway.control.write_all(&Frame::Erase { request: asked.clone() }.encode()).await.unwrap();
+        let Some(Frame::Erased { receipt }) = gateway.answers.next().await else { panic!("no receipt") };
+        let (receipt, _key) = Receipt::verify(&receipt).unwrap();
+        assert_eq!((receipt.issuer, receipt.patient, receipt.records), (Issuer::Core, sealing.patient, 2));
+        assert_eq!(receipt.request, RequestHash::of(&asked));
+    }
+    assert_eq!(deliveries(&mut live, 2, 3).await, [asked], "although no commit of the writer came");
+    send(&mut lane, 2, &sealing.segment(1)).await;
+    let refused = Frame::Refuse { position: 2, refusal: Refusal::Erased };
+    assert_eq!(gateway.answers.next().await, Some(refused));
+    assert_eq!(core.metrics.erasures.with_label_values(&["erased"]).get(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_refusal_names_its_reason_and_erases_nothing() {
+    let site = Site::new();
+    let core = site.core();
+    let sealing = Sealing::new(1);
+    let mut gateway = site.gateway(&core, "gateway-1").await;
+    let mut lane = gateway.lane(Lane::Vitals, false).await;
+    send(&mut lane, 0, &sealing.segment(0)).await;
+    gateway.acked([0]).await;
+    let mut other = site.gateway(&core, "gateway-2").await;
+    let mut forged = request(2, sealing.patient);
+    forged[50] ^= 1;
+    for (asked, refusal) in [
+        (request(2, sealing.patient), EraseRefusal::Stranger),
+        (request(1, sealing.patient), EraseRefusal::Signature),
+        (forged, EraseRefusal::Signature),
+        (vec![0; 104], EraseRefusal::Malformed),
+    ] {
+        other.control.write_all(&Frame::Erase { request: asked.clone() }.encode()).await.unwrap();
+        let expected = Frame::EraseRefused { request: RequestHash::of(&asked), refusal };
+        assert_eq!(other.answers.next().await, Some(expected));
+        assert!(core.metrics.erasures.with_label_values(&[refusal.as_str()]).get() > 0);
+    }
+    send(&mut lane, 1, &sealing.segment(1)).await;
+    gateway.acked([1]).await;
+}
