@@ -17,7 +17,7 @@
 //! | 7 | [`Frame::Beat`] | gateway → core → feed | control of the alarm lane; following |
 //! | 8 | [`Frame::Command`] | feed → core → gateway | following; control of the alarm lane |
 //! | 9 | [`Frame::Erase`] | gateway → core | control |
-//! | 10 | [`Frame::Erased`] | feed → core → gateway | following; control |
+//! | 10 | [`Frame::Erased`] | core → gateway | control |
 //! | 11 | [`Frame::EraseRefused`] | core → gateway | control |
 //! | 16 | [`Frame::Subscribe`] | feed → core | subscription |
 //! | 17 | [`Frame::Subscribed`] | core → feed | subscription |
@@ -203,7 +203,7 @@ pub enum Frame {
         /// [`ERASURE_BYTES`] of them: the request.
         request: Vec<u8>,
     },
-    /// It is erased, durably: a receipt, the core's own or one of a feed's that the core has. One frame each.
+    /// It is erased, durably: the core's receipt.
     Erased {
         /// [`RECEIPT_BYTES`] of them.
         receipt: Vec<u8>,
