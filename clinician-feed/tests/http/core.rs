@@ -99,6 +99,7 @@ impl Core {
             writer: queue,
             stored,
             journal: Arc::new(Journal::open(&dir.path().join("journal.jsonl")).unwrap().0),
+            receipt_key: SigningKey::from_bytes(&[42; 32]),
             metrics: Metrics::register(&prometheus::Registry::new()).unwrap(),
         };
         let stop = CancellationToken::new();
