@@ -1,7 +1,5 @@
 //! Erasure on real QUIC: who may ask, what comes back, and what a feed is told.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 mod support;
 
 use caregate_protocol::erasure::{Erasure, Issuer, Receipt, RequestHash};
