@@ -21,6 +21,18 @@ struct Known {
     signer: (i64, SignerId),
     /// With its segment's sequence, which orders them: a gateway's clock may go back.
     standing: Option<(u64, Arc<Standing>)>,
+    /// The same, of a segment that is not durable at the core.
+    provisional: Option<(u64, Arc<Standing>)>,
+}
+
+impl Known {
+    /// What is provisional and newer.
+    fn provisional(&self) -> Option<&Arc<Standing>> {
+        let durable = self.standing.as_ref().map(|(sequence, _)| *sequence);
+        let newer =
+            self.provisional.as_ref().filter(|(sequence, _)| durable.is_none_or(|known| known < *sequence));
+        newer.map(|(_, standing)| standing)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +67,11 @@ impl Bedside {
     pub fn opened(&self, segment: &Opened) {
         let mut inner = self.write();
         let signer = (segment.sealed_us, segment.signer);
-        let known = inner.patients.entry(segment.patient).or_insert(Known { signer, standing: None });
+        let known = inner.patients.entry(segment.patient).or_insert(Known {
+            signer,
+            standing: None,
+            provisional: None,
+        });
         if signer.0 >= known.signer.0 {
             known.signer = signer;
         }
@@ -70,6 +86,24 @@ impl Bedside {
         if is_news {
             self.changed.send_modify(|version| *version += 1);
         }
+    }
+
+    /// Takes what a segment says that is not durable at the core, of a patient who is known, where nothing newer is known.
+    pub fn provisional(&self, segment: &Opened) {
+        let Some(standing) = segment.standings.last() else { return };
+        let mut inner = self.write();
+        let Some(known) = inner.patients.get_mut(&segment.patient) else { return };
+        if known.provisional.as_ref().is_none_or(|(sequence, _)| *sequence < segment.sequence) {
+            known.provisional = Some((segment.sequence, Arc::new(standing.clone())));
+            drop(inner);
+            self.changed.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// What was provisional never was.
+    pub fn withdraw(&self) {
+        self.write().patients.values_mut().for_each(|known| known.provisional = None);
+        self.changed.send_modify(|version| *version += 1);
     }
 
     /// Drops what is known of a patient.
@@ -92,11 +126,14 @@ impl Bedside {
         Ok(contact.is_some_and(|contact| contact.take(&beat, now)))
     }
 
-    /// Each patient's newest standing.
+    /// Each patient's newest standing, and whether it is provisional.
     #[must_use]
-    pub fn standings(&self) -> BTreeMap<PatientId, Arc<Standing>> {
+    pub fn standings(&self) -> BTreeMap<PatientId, (Arc<Standing>, bool)> {
         let known = &self.read().patients;
-        let standing = |known: &Known| known.standing.as_ref().map(|(_, standing)| Arc::clone(standing));
+        let standing = |known: &Known| {
+            let durable = || known.standing.as_ref().map(|(_, standing)| (Arc::clone(standing), false));
+            known.provisional().map(|standing| (Arc::clone(standing), true)).or_else(durable)
+        };
         known.iter().filter_map(|(patient, known)| Some((*patient, standing(known)?))).collect()
     }
 

@@ -169,6 +169,12 @@ impl Chain {
         }
     }
 
+    /// Whether a segment is here.
+    #[must_use]
+    pub fn has(&self, sequence: u64) -> bool {
+        self.runs.range(..=sequence).next_back().is_some_and(|(_, run)| run.last >= sequence)
+    }
+
     /// The highest sequence that is linked to its neighbours or begins a run.
     #[must_use]
     pub fn verified(&self) -> Option<u64> {
@@ -216,6 +222,7 @@ mod tests {
             assert_eq!(link(&mut chain, n), Link::New);
         }
         assert_eq!((chain.verified(), chain.gap()), (Some(5), Some((2, 4))));
+        assert!([0, 1, 5].into_iter().all(|n| chain.has(n)) && ![2, 4, 6].into_iter().any(|n| chain.has(n)));
         for n in [3, 2, 4] {
             assert_eq!(link(&mut chain, n), Link::New);
         }

@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use crate::command::{COMMANDS_MAX, Commander};
 use crate::config::{ConfigFile, Domain, TlsFiles};
 use crate::emergency::{BreakGlass, Checked, EmergencyError, Opened, Request};
+use crate::erasures;
 use crate::export;
 use crate::feed::{self, EVENTS_MAX, Feed};
 use crate::journal::{Entry, Journal, What};
@@ -152,6 +153,7 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     let oversight = loaded.oversight(&metrics, &commands, &stop)?;
     let feed = Arc::new(Feed::new(loaded.file.ring_bytes_max));
     feed.bedside().know(loaded.domain.device_keys.iter().copied());
+    feed.erasures().sign_with(erasures::receipt_key(&loaded.private_key));
     let staff = Staff { feed: Arc::clone(&feed), commands };
     let (events_out, events) = mpsc::channel(EVENTS_MAX);
     let (link, opener) = (loaded.link(events_out, Some(staff)), loaded.opener());

@@ -61,6 +61,8 @@ pub fn run(
                     return Err(ExportError::Link(reason));
                 }
             }
+            // An export does not ask for it.
+            Event::Provisional(_) => {}
             Event::CaughtUp => break,
             Event::Record(record) => {
                 let taken = opener.take(&record);

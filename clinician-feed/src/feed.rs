@@ -8,20 +8,24 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use caregate_host::admin::Condition;
 use caregate_host::clock;
+use caregate_protocol::erasure::{Issuer, Receipt};
 use caregate_protocol::id::{DataClass, PatientId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tracing::{debug, info, warn};
 
 use crate::bedside::Bedside;
+use crate::erasures::Erasures;
 use crate::link::Event;
 use crate::metrics::Metrics;
 use crate::opener::{ChainState, OpenError, Opened, Opener, Taken};
 use crate::receipts::Receipts;
-use crate::ring::{Entry, Fallen, Ring};
+use crate::ring::{Entry, Fallen, Ring, entries};
 
 /// Events between the link and the opener: some 100 ms of a busy hospital, at most 256 MiB if every record were of the
 /// greatest length; beyond it QUIC's flow control holds the core.
 pub const EVENTS_MAX: usize = 256;
+/// Provisional readings that a page may be behind: a second of a busy hospital. What it misses comes when it is durable.
+const PROVISIONAL_MAX: usize = 1024;
 /// Readings taken from the ring at once by a scan: what the opener may have to wait for stays below a millisecond.
 const SCAN_READINGS: usize = 4096;
 
@@ -48,7 +52,9 @@ pub struct Feed {
     newest: RwLock<Newest>,
     bedside: Bedside,
     receipts: Receipts,
+    erasures: Erasures,
     progress: watch::Sender<Progress>,
+    provisional: broadcast::Sender<Arc<Entry>>,
 }
 
 impl Feed {
@@ -61,7 +67,9 @@ impl Feed {
             newest: RwLock::default(),
             bedside: Bedside::default(),
             receipts: Receipts::default(),
+            erasures: Erasures::default(),
             progress: watch::Sender::default(),
+            provisional: broadcast::Sender::new(PROVISIONAL_MAX),
         }
     }
 
@@ -87,12 +95,28 @@ impl Feed {
         self.progress.send_modify(|progress| progress.next = next);
     }
 
-    /// Drops all that is held of a patient.
-    pub fn forget(&self, patient: PatientId) {
-        self.ring.write().unwrap_or_else(PoisonError::into_inner).forget(patient);
+    /// Shows what is not durable at the core. It is in no answer but that of streams which are open, and has no number.
+    pub fn show_provisional(&self, segment: Opened, opened_ms: i64) {
+        self.bedside.provisional(&segment);
+        for entry in entries(segment, 0, opened_ms) {
+            // Where nobody looks there is nobody to be shown it.
+            drop(self.provisional.send(Arc::new(entry)));
+        }
+    }
+
+    /// Provisional readings from now on.
+    #[must_use]
+    pub fn provisional(&self) -> broadcast::Receiver<Arc<Entry>> {
+        self.provisional.subscribe()
+    }
+
+    /// Drops all that is held of a patient. Answers with how many readings that were, and their bytes.
+    pub fn forget(&self, patient: PatientId) -> (u64, u64) {
+        let gone = self.ring.write().unwrap_or_else(PoisonError::into_inner).forget(patient);
         self.chains.write().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| *of != patient);
         self.newest.write().unwrap_or_else(PoisonError::into_inner).remove(&patient);
         self.bedside.forget(patient);
+        gone
     }
 
     /// What gateways' watches say.
@@ -107,8 +131,17 @@ impl Feed {
         &self.receipts
     }
 
-    /// Says whether the core is connected.
+    /// Receipts of erasures.
+    #[must_use]
+    pub fn erasures(&self) -> &Erasures {
+        &self.erasures
+    }
+
+    /// Says whether the core is connected. What was provisional before never was, where the queue does not say otherwise.
     pub fn set_link(&self, up: bool) {
+        if up {
+            self.bedside.withdraw();
+        }
         self.progress.send_modify(|progress| progress.link_up = up);
     }
 
@@ -182,6 +215,11 @@ pub fn run(
                 let taken = opener.take(&record);
                 take(taken, &opener, feed, metrics);
             }
+            Event::Provisional(record) => {
+                feed.receipts.add(&record);
+                let taken = opener.preview(&record);
+                preview(taken, &opener, feed, metrics);
+            }
         }
     }
     set_link(false, feed, metrics, connected);
@@ -204,10 +242,24 @@ fn refused(error: &OpenError, metrics: &Metrics) {
     }
 }
 
+fn preview(mut taken: Taken, opener: &Opener, feed: &Feed, metrics: &Metrics) {
+    taken.refused.drain(..).for_each(|error| refused(&error, metrics));
+    if let Some(segment) = taken.provisional {
+        metrics.provisional.inc();
+        feed.show_provisional(segment, clock::now_ms());
+    }
+    if !taken.opened.is_empty() {
+        show(taken.opened, opener, feed, metrics);
+    }
+}
+
 fn take(taken: Taken, opener: &Opener, feed: &Feed, metrics: &Metrics) {
-    let Taken { opened, head, gap, erased, refused: errors } = taken;
-    if let Some(patient) = erased {
-        feed.forget(patient);
+    let Taken { opened, provisional: _, head, gap, erased, refused: errors } = taken;
+    if let Some((patient, request)) = erased {
+        let (records, bytes) = feed.forget(patient);
+        let receipt =
+            Receipt { issuer: Issuer::Feed, patient, request, records, bytes, erased_us: clock::now_us() };
+        feed.erasures.add(&receipt);
         info!("a patient's gateway had its data erased: what was held here is dropped");
     }
     metrics.waiting_bytes.set(gauge(opener.waiting_bytes()));
@@ -289,7 +341,8 @@ mod tests {
         for patient in [one().patient, other, one().patient, other] {
             feed.append(vec![Opened { patient, ..one() }], Chains::new(), 9);
         }
-        feed.forget(one().patient);
+        let (readings, bytes) = feed.forget(one().patient);
+        assert!(readings == 2 && bytes > 0);
         let mut seen = Vec::new();
         feed.scan(|entry| seen.push((entry.n, entry.patient)));
         assert_eq!(seen, [(1, other), (3, other)]);

@@ -19,6 +19,7 @@ pub mod config;
 pub mod contact;
 pub mod daemon;
 pub mod emergency;
+pub mod erasures;
 pub mod export;
 pub mod feed;
 pub mod fhir;

@@ -1,17 +1,18 @@
 //! The way from the core: one subscription for what comes now, one for what came before, on one QUIC connection.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use caregate_host::clock;
 use caregate_host::identity::{Identity, Role};
-use caregate_protocol::id::RecipientId;
-use caregate_protocol::uplink::{self as wire, Frame, FrameError, Framer};
+use caregate_protocol::id::{DataClass, RecipientId};
+use caregate_protocol::uplink::{self as wire, Classes, Frame, FrameError, Framer};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, TransportConfig};
 use thiserror::Error;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -27,6 +28,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a handshake and the answer to a subscription.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Classes that are wanted before they are durable. Not waveforms: they are most of what comes, and the page's sweep runs behind by more
+/// than a sync takes.
+const PREVIEWED: [DataClass; 4] =
+    [DataClass::Alarm, DataClass::Vitals, DataClass::Activity, DataClass::Sensitive];
 /// Bytes read from a stream at once.
 const READ_BYTES: usize = 64 << 10;
 
@@ -82,6 +87,8 @@ pub enum Event {
     Down(&'static str),
     /// One record of the queue.
     Record(Vec<u8>),
+    /// A live record that the core has not synced yet.
+    Provisional(Vec<u8>),
     /// Everything that was in the queue when the connection came up has been delivered.
     CaughtUp,
 }
@@ -177,6 +184,7 @@ impl Link {
         let mut history =
             Subscription::open(&connection, self.recipient, progress.whole_below, live.next).await?;
         let mut following = Following::open(&connection, self.staff.as_ref()).await?;
+        let mut preview = Preview::open(&connection, self.recipient, self.staff.is_some()).await?;
         progress.live_from(live.next);
         let mut catching_up = true;
         loop {
@@ -188,6 +196,7 @@ impl Link {
                     progress.live_at(number);
                 }
                 ended = following.carry() => return Err(ended),
+                record = preview.record() => self.tell(Event::Provisional(record?)).await?,
                 record = history.record(), if catching_up => match record? {
                     Some((number, record)) => {
                         self.tell(Event::Record(record)).await?;
@@ -314,9 +323,51 @@ impl Subscription {
     }
 }
 
+/// The stream of what is not durable yet; none where history alone is wanted.
+struct Preview {
+    stream: Option<RecvStream>,
+    framer: Framer,
+}
+
+impl Preview {
+    async fn open(
+        connection: &Connection,
+        recipient: RecipientId,
+        is_wanted: bool,
+    ) -> Result<Self, LinkError> {
+        let mut stream = None;
+        if is_wanted {
+            let (mut out, incoming) = connection.open_bi().await.map_err(transport)?;
+            let classes = Classes::of(&PREVIEWED);
+            let frame = Frame::Preview { version: wire::VERSION, recipient, classes };
+            out.write_all(&frame.encode()).await.map_err(transport)?;
+            out.finish().map_err(transport)?;
+            stream = Some(incoming);
+        }
+        Ok(Self { stream, framer: Framer::new() })
+    }
+
+    /// The next record. Cancel-safe: what was read stays in the framer.
+    async fn record(&mut self) -> Result<Vec<u8>, LinkError> {
+        let Some(stream) = &mut self.stream else { return std::future::pending().await };
+        loop {
+            match self.framer.next_frame()? {
+                Some(Frame::Provisional { record }) => return Ok(record),
+                Some(_) => return Err(LinkError::Unexpected),
+                None => {}
+            }
+            let chunk = stream.read_chunk(READ_BYTES, true).await.map_err(transport)?;
+            self.framer.push(&chunk.ok_or_else(|| transport("the core ended the preview"))?.bytes);
+        }
+    }
+}
+
 /// The stream beside records.
 struct Following<'a> {
     staff: Option<(&'a Staff, broadcast::Receiver<Vec<u8>>)>,
+    receipts: Option<watch::Receiver<Vec<Arc<[u8]>>>>,
+    /// Sent over this connection.
+    sent: HashSet<Arc<[u8]>>,
     stream: Option<(SendStream, RecvStream)>,
     framer: Framer,
 }
@@ -333,12 +384,15 @@ impl<'a> Following<'a> {
                 Some((out, incoming))
             }
         };
-        Ok(Self { staff, stream, framer: Framer::new() })
+        let receipts = staff.as_ref().map(|(staff, _)| staff.feed.erasures().follow());
+        Ok(Self { staff, receipts, sent: HashSet::new(), stream, framer: Framer::new() })
     }
 
-    /// Carries until the connection ends. Cancel-safe but for a command that is half written: then so is the connection.
+    /// Carries until the connection ends. Cancel-safe but for a command or a receipt that is half written: then so is the connection.
     async fn carry(&mut self) -> LinkError {
-        let (Some((staff, commands)), Some((out, incoming))) = (&mut self.staff, &mut self.stream) else {
+        let (Some((staff, commands)), Some(receipts), Some((out, incoming))) =
+            (&mut self.staff, &mut self.receipts, &mut self.stream)
+        else {
             return std::future::pending().await;
         };
         loop {
@@ -357,6 +411,21 @@ impl<'a> Following<'a> {
                     Ok(None) => return transport("the core ended the following"),
                     Err(error) => return transport(error),
                 },
+                changed = receipts.changed() => {
+                    if changed.is_err() {
+                        return LinkError::Stopping;
+                    }
+                    let all = receipts.borrow_and_update().clone();
+                    self.sent.retain(|sent| all.contains(sent));
+                    for receipt in all {
+                        let frame = Frame::Erased { receipt: receipt.to_vec() };
+                        if self.sent.insert(receipt)
+                            && let Err(error) = out.write_all(&frame.encode()).await
+                        {
+                            return transport(error);
+                        }
+                    }
+                }
                 command = commands.recv() => match command {
                     Ok(bytes) => {
                         let frame = Frame::Command { bytes }.encode();

@@ -92,8 +92,17 @@ pub enum Message<'a> {
         /// `no_key`: emergencies can't be opened here; `refused`: the ledger would refuse them; `ready`.
         break_glass: &'static str,
     },
+    /// A reading that is not durable at the core: as `Reading`, without a number. It comes again when it is.
+    Provisional(Box<ReadingMessage<'a>>),
     /// What the gateway's watch says of a patient.
-    Standing(Box<PatientView>),
+    Standing {
+        /// All of it.
+        #[serde(flatten)]
+        view: Box<PatientView>,
+        /// It is not durable at the core.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        provisional: bool,
+    },
     /// Whether a patient's gateway is heard.
     Contact {
         /// Whose.
@@ -127,7 +136,8 @@ impl From<Missing> for ToldMessage {
 /// An opened reading.
 #[derive(Debug, Serialize)]
 pub struct ReadingMessage<'a> {
-    n: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n: Option<u64>,
     patient: PatientId,
     class: DataClass,
     segment: u64,
@@ -165,8 +175,8 @@ struct WaveMessage<'a> {
     samples: &'a [i16],
 }
 
-impl<'a> From<&'a Entry> for Message<'a> {
-    fn from(entry: &'a Entry) -> Self {
+impl<'a> ReadingMessage<'a> {
+    fn new(entry: &'a Entry, n: Option<u64>) -> Self {
         let reading = &entry.reading;
         // A quantity that this feed's table does not know yet is shown under its stream's name.
         let unknown = CodeMessage {
@@ -193,8 +203,8 @@ impl<'a> From<&'a Entry> for Message<'a> {
             // A standing never gets into the ring (`feed.rs`).
             Value::Event { .. } | Value::Standing(_) => event = Some(true),
         }
-        Self::Reading(Box::new(ReadingMessage {
-            n: entry.n,
+        Self {
+            n,
             patient: entry.patient,
             class: entry.class,
             segment: entry.segment,
@@ -209,11 +219,23 @@ impl<'a> From<&'a Entry> for Message<'a> {
             numeric,
             wave,
             event,
-        }))
+        }
     }
 }
 
-impl Message<'_> {
+impl<'a> From<&'a Entry> for Message<'a> {
+    fn from(entry: &'a Entry) -> Self {
+        Self::Reading(Box::new(ReadingMessage::new(entry, Some(entry.n))))
+    }
+}
+
+impl<'a> Message<'a> {
+    /// A reading that is not durable at the core.
+    #[must_use]
+    pub fn provisional(entry: &'a Entry) -> Self {
+        Self::Provisional(Box::new(ReadingMessage::new(entry, None)))
+    }
+
     /// How a chain stands.
     #[must_use]
     pub fn chain((patient, class): (PatientId, DataClass), state: ChainState) -> Self {
@@ -285,6 +307,9 @@ mod tests {
                 "flags":0,"opened_ms":1_790_000_000_012_i64,"numeric":72.0,
                 "code":{"name":"heart-rate","loinc":"8867-4","mdc":147_842,"display":"Heart rate","unit":"/min"}})
         );
+        let provisional = parsed(&Message::provisional(&entry));
+        assert_eq!((&provisional["type"], &provisional["segment"]), (&json!("provisional"), &json!(45)));
+        assert!(provisional.get("n").is_none() && provisional["numeric"] == json!(72.0));
         let state = ChainState { verified: 45, gap: Some((3, 4)), told: None };
         assert_eq!(
             parsed(&Message::chain((patient, DataClass::Vitals), state)),

@@ -11,6 +11,8 @@ const DELAY_BUCKETS: &[f64] =
 pub struct Metrics {
     /// `caregate_feed_records_total{outcome}`: opened, waiting or known, refused.
     pub records: IntCounterVec,
+    /// `caregate_feed_provisional_total`: segments that were shown before they were durable.
+    pub provisional: IntCounter,
     /// `caregate_feed_refused_total{reason}`: records, and segments that had waited, which could not be opened.
     pub refused: IntCounterVec,
     /// `caregate_feed_missing_total{reason}`: segments of which a gateway said that they may be missing, `expired` or `damaged`.
@@ -74,6 +76,11 @@ impl Metrics {
         let journal_failures =
             IntCounter::new("caregate_feed_journal_failures_total", "Journal entries that are not on disk")?;
         registry.register(Box::new(journal_failures.clone()))?;
+        let provisional = IntCounter::new(
+            "caregate_feed_provisional_total",
+            "Segments shown before they were durable at the core",
+        )?;
+        registry.register(Box::new(provisional.clone()))?;
         let commands = IntCounterVec::new(
             Opts::new("caregate_feed_commands_total", "Staff's commands by outcome"),
             &["action", "outcome"],
@@ -81,6 +88,7 @@ impl Metrics {
         registry.register(Box::new(commands.clone()))?;
         Ok(Self {
             records: counters("caregate_feed_records_total", "Records of the queue by outcome", "outcome")?,
+            provisional,
             refused: counters("caregate_feed_refused_total", "Records not opened, by reason", "reason")?,
             missing: counters(
                 "caregate_feed_missing_total",

@@ -1,15 +1,15 @@
 //! Opens what this domain may read: wraps give epoch keys, epoch keys open segments, chains say whether all came. Pure.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use caregate_protocol::alarm::Standing;
-use caregate_protocol::erasure::{self, ErasureError, SignedErasure};
+use caregate_protocol::erasure::{self, ErasureError, RequestHash, SignedErasure};
 use caregate_protocol::gap::Missing;
 use caregate_protocol::id::{DataClass, PatientId, RecipientId, SignerId};
-use caregate_protocol::key::TreeNode;
+use caregate_protocol::key::{EpochKey, TreeNode};
 use caregate_protocol::reading::{self, Reading, Value};
 use caregate_protocol::record::{Record, RecordError};
-use caregate_protocol::segment::{Segment, signer_id};
+use caregate_protocol::segment::{Header, Segment, signer_id};
 use caregate_protocol::wrap::{HpkePrivateKey, Wrap};
 use ed25519_dalek::VerifyingKey;
 use thiserror::Error;
@@ -20,6 +20,10 @@ use crate::chain::{Chain, Link};
 const NODES_MAX: usize = 200_000;
 /// Bytes of segments that wait for their wrap. They come only where live runs ahead of history, for at most an epoch.
 const WAITING_BYTES_MAX: usize = 64 << 20;
+
+/// Erased patients remembered: as many as a core of 10,000 patients has in years; the lowest are forgotten beyond it. The core shows
+/// nothing of them anyhow: this is for what was on its way.
+const ERASED_MAX: usize = 65_536;
 
 /// Why a record was not taken.
 #[derive(Debug, Error)]
@@ -109,12 +113,14 @@ pub struct Opened {
 pub struct Taken {
     /// The segments that it opened.
     pub opened: Vec<Opened>,
+    /// What it opened that the core has not synced yet, and that did not come otherwise.
+    pub provisional: Option<Opened>,
     /// The chain of which it was a head.
     pub head: Option<(PatientId, DataClass)>,
     /// The chain of which it told a gap, and which.
     pub gap: Option<((PatientId, DataClass), Missing)>,
-    /// The patient of whom nothing may stay.
-    pub erased: Option<PatientId>,
+    /// The patient of whom nothing may stay, and the request that says so.
+    pub erased: Option<(PatientId, RequestHash)>,
     /// One for each segment, or for the record, that was not taken.
     pub refused: Vec<OpenError>,
 }
@@ -151,6 +157,7 @@ pub struct Opener {
     chains: BTreeMap<(PatientId, DataClass), Chain>,
     waiting: BTreeMap<(NodeKey, u32), Vec<Vec<u8>>>,
     waiting_bytes: usize,
+    erased: BTreeSet<PatientId>,
 }
 
 impl std::fmt::Debug for Opener {
@@ -176,6 +183,7 @@ impl Opener {
             chains: BTreeMap::new(),
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
+            erased: BTreeSet::new(),
         }
     }
 
@@ -187,6 +195,42 @@ impl Opener {
             taken.refused.push(error);
         }
         taken
+    }
+
+    /// Takes a live record that the core has not synced. A segment is opened and changes no chain: it counts when it comes by the queue.
+    /// What has no key yet is let go, for the same reason.
+    pub fn preview(&mut self, bytes: &[u8]) -> Taken {
+        let mut taken = Taken::default();
+        if let Err(error) = self.preview_record(bytes, &mut taken) {
+            taken.refused.push(error);
+        }
+        taken
+    }
+
+    fn preview_record(&mut self, bytes: &[u8], taken: &mut Taken) -> Result<(), OpenError> {
+        let record = Record::decode(bytes)?;
+        let gateway = *self.gateways.get(&record.signer()).ok_or(OpenError::UnknownSigner)?;
+        if self.erased.contains(&record.patient()) {
+            return Ok(());
+        }
+        match record {
+            Record::Wrap(wrap) => {
+                wrap.verify(&gateway)?;
+                self.take_wrap(&wrap, taken)
+            }
+            Record::Segment(segment) => {
+                let h = &segment.header;
+                let chain = self.chains.get(&(h.patient, h.class));
+                let has_come = chain.is_some_and(|chain| chain.has(h.sequence));
+                let key = self.epoch_key((h.patient, h.class, h.generation), h.epoch);
+                let Some(epoch_key) = key.filter(|_| !has_come) else { return Ok(()) };
+                segment.verify(&gateway)?;
+                taken.provisional = Some(opened(h, open(&segment, &epoch_key)?));
+                Ok(())
+            }
+            // They say how whole a chain is, which is the queue's matter.
+            Record::Head(_) | Record::Gap(_) => Ok(()),
+        }
     }
 
     fn take_record(&mut self, bytes: &[u8], taken: &mut Taken) -> Result<(), OpenError> {
@@ -230,7 +274,7 @@ impl Opener {
     }
 
     /// Forgets a patient: keys, chains, and what waits for its keys.
-    fn take_erasure(&mut self, bytes: &[u8]) -> Result<PatientId, OpenError> {
+    fn take_erasure(&mut self, bytes: &[u8]) -> Result<(PatientId, RequestHash), OpenError> {
         let signed = SignedErasure::decode(bytes)?;
         let gateway = self.gateways.get(&signed.signer).ok_or(OpenError::UnknownSigner)?;
         signed.verify(gateway)?;
@@ -245,7 +289,11 @@ impl Opener {
             stays
         });
         self.waiting_bytes -= freed;
-        Ok(patient)
+        self.erased.insert(patient);
+        if self.erased.len() > ERASED_MAX {
+            self.erased.pop_first();
+        }
+        Ok((patient, signed.hash()))
     }
 
     fn take_wrap(&mut self, wrap: &Wrap, taken: &mut Taken) -> Result<(), OpenError> {
@@ -286,32 +334,17 @@ impl Opener {
             self.waiting.entry((key, h.epoch)).or_default().push(bytes.to_vec());
             return Ok(None);
         };
-        let plaintext = segment.open(&epoch_key)?;
-        let readings = reading::decode(&plaintext)?;
-        if usize::try_from(h.readings) != Ok(readings.len()) {
-            return Err(OpenError::Count { announced: h.readings.into(), sealed: readings.len() });
-        }
+        let readings = open(segment, &epoch_key)?;
         let chain = self.chains.entry((h.patient, h.class)).or_default();
         match chain.link(h.sequence, h.prev, segment.hash()) {
-            Link::New => {
-                let (readings, standings) = apart(readings);
-                Ok(Some(Opened {
-                    patient: h.patient,
-                    class: h.class,
-                    sequence: h.sequence,
-                    readings,
-                    standings,
-                    signer: h.signer,
-                    sealed_us: h.sealed_us,
-                }))
-            }
+            Link::New => Ok(Some(opened(h, readings))),
             Link::Duplicate => Ok(None),
             Link::Broken => Err(OpenError::BrokenChain),
         }
     }
 
     /// The nearest node at or below the epoch opens it, where any does: wraps of one recipient don't overlap in part.
-    fn epoch_key(&self, key: NodeKey, epoch: u32) -> Option<caregate_protocol::key::EpochKey> {
+    fn epoch_key(&self, key: NodeKey, epoch: u32) -> Option<EpochKey> {
         let (_, node) = self.nodes.range((key, 0)..=(key, epoch)).next_back()?;
         node.epoch_key(epoch)
     }
@@ -327,6 +360,28 @@ impl Opener {
     #[must_use]
     pub fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
+    }
+}
+
+fn open(segment: &Segment<'_>, key: &EpochKey) -> Result<Vec<Reading>, OpenError> {
+    let readings = reading::decode(&segment.open(key)?)?;
+    let announced = segment.header.readings;
+    if usize::try_from(announced) != Ok(readings.len()) {
+        return Err(OpenError::Count { announced: announced.into(), sealed: readings.len() });
+    }
+    Ok(readings)
+}
+
+fn opened(h: &Header, readings: Vec<Reading>) -> Opened {
+    let (readings, standings) = apart(readings);
+    Opened {
+        patient: h.patient,
+        class: h.class,
+        sequence: h.sequence,
+        readings,
+        standings,
+        signer: h.signer,
+        sealed_us: h.sealed_us,
     }
 }
 
@@ -348,7 +403,7 @@ mod tests {
     use caregate_protocol::gap::{Gap, Why};
     use caregate_protocol::head::Head;
     use caregate_protocol::key::{PatientRoot, TREE_DEPTH};
-    use caregate_protocol::segment::{Cipher, Header, SegmentHash};
+    use caregate_protocol::segment::{Cipher, SegmentHash};
     use caregate_protocol::wrap::{WrapScope, generate_keypair};
     use ed25519_dalek::SigningKey;
 
@@ -431,9 +486,9 @@ mod tests {
         assert_eq!((taken.erased, taken.refused[0].reason()), (None, "signer"));
         assert_eq!(world.opener.nodes.len(), 1);
         let other = erasure::Erasure { patient: PatientId([2; 16]), made_us: 7 }.sign(&world.device);
-        assert_eq!(world.opener.take(&other).erased, Some(PatientId([2; 16])));
+        assert_eq!(world.opener.take(&other).erased, Some((PatientId([2; 16]), RequestHash::of(&other))));
         assert_eq!(world.opener.nodes.len(), 1, "another's keys stay");
-        assert_eq!(world.opener.take(&request.sign(&world.device)).erased, Some(patient));
+        assert_eq!(world.opener.take(&request.sign(&world.device)).erased.map(|(of, _)| of), Some(patient));
         assert!(
             world.opener.nodes.is_empty() && world.opener.ages.is_empty() && world.opener.chains.is_empty()
         );
@@ -449,6 +504,41 @@ mod tests {
         let opened = world.opened(&wrap);
         assert_eq!((opened.len(), opened[0].sequence, world.opener.waiting_bytes()), (1, 0, 0));
         assert!(world.opened(&segment).is_empty(), "a duplicate opens nothing twice");
+    }
+
+    #[test]
+    fn a_preview_opens_what_has_a_key_and_changes_no_chain() {
+        let (mut world, mut early) = (world(), world());
+        let (zero, hash) = world.segment(0, SegmentHash::NONE);
+        let (one, _) = world.segment(1, hash);
+        let (patient, wrap) = (PatientId([1; 16]), world.wrap.clone());
+        let preview = |world: &mut World, record: &[u8]| {
+            let taken = world.opener.preview(record);
+            (taken.provisional.map(|opened| opened.sequence), taken.opened.len(), taken.refused.len())
+        };
+        assert_eq!(preview(&mut world, &zero), (None, 0, 0), "there is no key yet");
+        assert_eq!(world.opener.waiting_bytes(), 0);
+        assert_eq!(preview(&mut world, &wrap), (None, 0, 0));
+        for _ in 0..2 {
+            assert_eq!(preview(&mut world, &zero), (Some(0), 0, 0));
+        }
+        assert_eq!(world.opener.chain(patient, DataClass::Vitals), None);
+        assert_eq!(world.opened(&zero).len(), 1, "by the queue it is new");
+        assert_eq!(preview(&mut world, &zero), (None, 0, 0), "and no preview after that");
+        // One whose signature does not hold; and a wrap opens what had waited, as by the queue.
+        let mut forged = one.clone();
+        *forged.last_mut().unwrap() ^= 1;
+        assert_eq!(preview(&mut world, &forged), (None, 0, 1));
+        let (waiting, _) = early.segment(0, SegmentHash::NONE);
+        assert!(early.opened(&waiting).is_empty());
+        let wrap = early.wrap.clone();
+        assert_eq!(preview(&mut early, &wrap), (None, 1, 0));
+        // Of an erased patient nothing.
+        let erased = erasure::Erasure { patient, made_us: 7 }.sign(&world.device);
+        assert_eq!(world.opener.take(&erased).erased, Some((patient, RequestHash::of(&erased))));
+        let wrap = world.wrap.clone();
+        assert_eq!(preview(&mut world, &wrap), (None, 0, 0));
+        assert_eq!((preview(&mut world, &one), world.opener.nodes.len()), ((None, 0, 0), 0));
     }
 
     #[test]

@@ -118,10 +118,13 @@ impl Ring {
         }
     }
 
-    /// Drops what is held of a patient.
-    pub fn forget(&mut self, patient: PatientId) {
+    /// Drops what is held of a patient. Answers with how many readings that were, and their bytes.
+    pub fn forget(&mut self, patient: PatientId) -> (u64, u64) {
+        let (count, bytes) = (self.entries.len(), self.bytes);
         self.entries.retain(|entry| entry.patient != patient);
         self.bytes = self.entries.iter().map(|entry| entry.bytes()).sum();
+        let gone = |before: usize, after: usize| u64::try_from(before - after).unwrap_or(u64::MAX);
+        (gone(count, self.entries.len()), gone(bytes, self.bytes))
     }
 
     /// The number of the next reading.

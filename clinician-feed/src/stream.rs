@@ -15,7 +15,8 @@ use axum::extract::ws::{CloseCode, CloseFrame, Message as Frame, WebSocket, clos
 use caregate_host::clock;
 use caregate_protocol::id::DataClass;
 use futures_util::SinkExt as _;
-use tokio::sync::watch;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant as Deadline, MissedTickBehavior, interval, sleep_until, timeout};
 
 use self::oversight::{News, Told};
@@ -23,7 +24,7 @@ use crate::feed::{Chains, Progress};
 use crate::login::Access;
 use crate::look::{Span, Spans, looks, spans_of};
 use crate::message::Message;
-use crate::ring::Fallen;
+use crate::ring::{Entry, Fallen};
 use crate::server::App;
 
 /// Readings taken from the ring at once: some 100 kB of JSON, so that a close or an end of session is soon seen.
@@ -130,6 +131,7 @@ impl Stream {
         let (mut progress, mut closed) = (app.feed.progress(), app.login.closed());
         let mut news = News::of(&app.oversight);
         let mut standings = app.feed.bedside().changed();
+        let mut provisional = app.feed.provisional();
         self.greet(from, &mut progress).await?;
         let mut pings = interval(PING_INTERVAL);
         let mut chains = interval(CHAIN_INTERVAL);
@@ -164,6 +166,7 @@ impl Stream {
                 }
                 () = news.come() => self.tell_oversight().await?,
                 Ok(()) = standings.changed() => self.tell_bedside().await?,
+                entry = next_of(&mut provisional) => self.send_provisional(&entry).await?,
                 more = more(&mut progress, at, link_up) => self.send_more(more.ok_or(End::Stopping)?).await?,
             }
         }
@@ -202,6 +205,11 @@ impl Stream {
         self.send(page.iter().map(|entry| text(&Message::from(&**entry))).collect()).await?;
         self.at = last + 1;
         Ok(())
+    }
+
+    async fn send_provisional(&mut self, entry: &Entry) -> Result<(), End> {
+        self.note_looks(spans_of(std::iter::once(entry))).await;
+        self.send(vec![text(&Message::provisional(entry))]).await
     }
 
     /// Notes those that are new to this reader, before they are sent.
@@ -254,7 +262,7 @@ impl Stream {
     async fn tell_bedside(&mut self) -> Result<(), End> {
         let news = self.bedside.news(self.app.feed.bedside(), clock::monotonic());
         let shown = |message: &Message<'_>| {
-            let Message::Standing(view) = message else { return None };
+            let Message::Standing { view, .. } = message else { return None };
             let at_us = view.at_ms.saturating_mul(1000);
             Some(((view.patient, DataClass::Alarm), Span { from_us: at_us, until_us: at_us }))
         };
@@ -290,6 +298,17 @@ impl Stream {
 
 fn text(message: &Message<'_>) -> Frame {
     Frame::Text(message.json().into())
+}
+
+/// The next provisional reading; those that were missed come when they are durable.
+async fn next_of(provisional: &mut broadcast::Receiver<Arc<Entry>>) -> Arc<Entry> {
+    loop {
+        match provisional.recv().await {
+            Ok(entry) => return entry,
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
 }
 
 /// Until there is something to send; none when the feed is gone.

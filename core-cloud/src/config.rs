@@ -2,17 +2,24 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use caregate_host::identity::IdentityFiles;
 #[cfg(feature = "nats")]
 use caregate_host::key_file::{self, KeyFileError};
 use caregate_host::log::LogFormat;
-use caregate_protocol::id::RecipientId;
+use caregate_protocol::id::{PatientId, RecipientId, SignerId};
+use caregate_protocol::segment::signer_id;
 use ed25519_dalek::VerifyingKey;
 use ledger_chain::ChainConfig;
 use serde::Deserialize;
 use thiserror::Error;
+
+use crate::metrics::Metrics;
+use crate::retention::Retention;
+use crate::tenants::{Quota, Tenant, Tenants};
 
 /// The file as written.
 #[derive(Debug, Deserialize)]
@@ -35,6 +42,14 @@ pub struct ConfigFile {
     pub ledger: Option<ChainConfig>,
     /// A NATS server as the store; without it the store is in `data` alone.
     pub nats: Option<NatsEntry>,
+    /// For how many days records are kept; for ever where nothing is said.
+    pub keep_days: Option<NonZeroU32>,
+    /// Shares of the core.
+    #[serde(default, rename = "tenant")]
+    pub tenants: Vec<TenantEntry>,
+    /// Pseudonyms whose records are kept for a time of their own.
+    #[serde(default, rename = "pseudonym")]
+    pub pseudonyms: Vec<PseudonymEntry>,
     /// The gateways that may store.
     #[serde(default, rename = "gateway")]
     pub gateways: Vec<GatewayEntry>,
@@ -118,6 +133,32 @@ pub struct GatewayEntry {
     pub name: String,
     /// Ed25519 public keys (hexadecimal) with which it may sign: one, or two while it changes keys.
     pub device_keys: Vec<String>,
+    /// Whose share it uses; without one it is not limited.
+    pub tenant: Option<String>,
+}
+
+/// A share of the core.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantEntry {
+    /// Its name, in metrics and logs.
+    pub name: String,
+    /// Records in a second, over all its gateways; alarms have as many of their own.
+    pub records_s: Option<NonZeroU32>,
+    /// Bytes of records stored.
+    pub bytes_max: Option<NonZeroU64>,
+    /// For how many days its gateways' records are kept.
+    pub keep_days: Option<NonZeroU32>,
+}
+
+/// A pseudonym whose records are kept for a time of their own.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PseudonymEntry {
+    /// 32 hexadecimal digits.
+    pub patient: PatientId,
+    /// For how many days.
+    pub keep_days: NonZeroU32,
 }
 
 /// A feed that may subscribe.
@@ -152,10 +193,21 @@ pub enum PeersError {
         /// Which entry, from 0.
         index: usize,
     },
+    /// A gateway of a tenant that is not there.
+    #[error("gateway {gateway}: there is no tenant {tenant}")]
+    Tenant {
+        /// Which gateway.
+        gateway: String,
+        /// Which tenant.
+        tenant: String,
+    },
+    /// Records on a stream server are kept for ever.
+    #[error("keep_days: a store on a NATS server keeps all; leave it out, or store without [nats]")]
+    RetentionOnNats,
     /// Two entries of one name.
     #[error("{kind} {name} is configured twice")]
     Twice {
-        /// `gateway` or `feed`.
+        /// `gateway`, `feed` or `tenant`.
         kind: &'static str,
         /// The name.
         name: String,
@@ -189,6 +241,46 @@ impl TryFrom<(&[GatewayEntry], &[FeedEntry])> for Peers {
     }
 }
 
+impl ConfigFile {
+    /// Shares, and how long records are kept.
+    ///
+    /// # Errors
+    /// [`PeersError`].
+    pub fn shares(&self, peers: &Peers, metrics: &Metrics) -> Result<(Tenants, Retention), PeersError> {
+        let mut tenants: HashMap<&str, (Arc<Tenant>, &TenantEntry)> = HashMap::new();
+        for entry in &self.tenants {
+            let quota = Quota {
+                records_s: entry.records_s.map(NonZeroU32::get),
+                bytes_max: entry.bytes_max.map(NonZeroU64::get),
+            };
+            let tenant = Arc::new(Tenant::new(entry.name.clone(), quota, metrics.clone()));
+            if tenants.insert(&entry.name, (tenant, entry)).is_some() {
+                return Err(PeersError::Twice { kind: "tenant", name: entry.name.clone() });
+            }
+        }
+        let mut retention = Retention { days: self.keep_days.map(NonZeroU32::get), ..Retention::default() };
+        let of_pseudonym = |entry: &PseudonymEntry| (entry.patient, entry.keep_days.get());
+        retention.by_patient = self.pseudonyms.iter().map(of_pseudonym).collect();
+        let mut gateways = Vec::new();
+        for gateway in &self.gateways {
+            let Some(name) = &gateway.tenant else { continue };
+            let (tenant, entry) = tenants
+                .get(name.as_str())
+                .ok_or_else(|| PeersError::Tenant { gateway: gateway.name.clone(), tenant: name.clone() })?;
+            let keys = peers.gateways.get(&gateway.name).map(Vec::as_slice).unwrap_or_default();
+            let signers: Vec<SignerId> = keys.iter().map(signer_id).collect();
+            if let Some(days) = entry.keep_days {
+                retention.by_signer.extend(signers.iter().map(|signer| (*signer, days.get())));
+            }
+            gateways.push((gateway.name.clone(), signers, Arc::clone(tenant)));
+        }
+        if self.nats.is_some() && !retention.is_none() {
+            return Err(PeersError::RetentionOnNats);
+        }
+        Ok((Tenants::new(gateways), retention))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -198,11 +290,14 @@ mod tests {
     /// The public half of RFC 8032 §7.1, test 1.
     const KEY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
 
-    fn peers(text: &str) -> Result<Peers, PeersError> {
+    fn file(text: &str) -> ConfigFile {
         let head = "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\ndata = \"/nowhere\"\n\
                     identity = { certificate = \"c\", key = \"k\", ca = \"a\" }\n";
-        let file: ConfigFile =
-            caregate_host::config::parse(Path::new("core.toml"), &format!("{head}{text}")).unwrap();
+        caregate_host::config::parse(Path::new("core.toml"), &format!("{head}{text}")).unwrap()
+    }
+
+    fn peers(text: &str) -> Result<Peers, PeersError> {
+        let file = file(text);
         Peers::try_from((file.gateways.as_slice(), file.feeds.as_slice()))
     }
 
@@ -215,6 +310,33 @@ mod tests {
         .unwrap();
         assert_eq!(hex::encode(peers.gateways["g"][0].as_bytes()), KEY);
         assert_eq!(peers.feeds["f"], [RecipientId([7; 20])]);
+    }
+
+    #[test]
+    fn shares_and_times_are_by_tenant_and_what_makes_no_sense_is_named() {
+        let gateway = |tenant: &str| {
+            format!("[[gateway]]\nname = \"g\"\ndevice_keys = [\"{KEY}\"]\ntenant = \"{tenant}\"\n")
+        };
+        let tenant = "[[tenant]]\nname = \"t\"\nrecords_s = 5\nbytes_max = 9\nkeep_days = 7\n";
+        let patient = "01".repeat(16);
+        let pseudonym = format!("[[pseudonym]]\npatient = \"{patient}\"\nkeep_days = 3\n");
+        let shares = |text: &str| {
+            let file = file(text);
+            let peers = Peers::try_from((file.gateways.as_slice(), file.feeds.as_slice())).unwrap();
+            let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+            file.shares(&peers, &metrics).map_err(|error| error.to_string())
+        };
+        let (tenants, retention) =
+            shares(&format!("keep_days = 400\n{tenant}{pseudonym}{}", gateway("t"))).unwrap();
+        assert!(tenants.of("g").is_some() && tenants.of("h").is_none());
+        assert_eq!((retention.days, retention.by_patient[&PatientId([1; 16])]), (Some(400), 3));
+        assert_eq!(retention.by_signer.into_values().collect::<Vec<_>>(), [7]);
+        assert!(shares("").unwrap().1.is_none());
+        assert_eq!(shares(&gateway("x")).unwrap_err(), "gateway g: there is no tenant x");
+        assert_eq!(shares(&tenant.repeat(2)).unwrap_err(), "tenant t is configured twice");
+        let nats = "keep_days = 9\n[nats]\nurl = \"nats://127.0.0.1:1\"\nuser = \"u\"\npassword_file = \"p\"\n\
+                    system_user = \"s\"\nsystem_password_file = \"q\"\n";
+        assert!(shares(nats).unwrap_err().contains("NATS"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tracing::{error, info};
 
 use crate::metrics::Metrics;
+use crate::preview::Previews;
 use crate::relay::Relay;
 use crate::store::{Erased, Store, StoreError};
 use crate::writer::Answer;
@@ -27,21 +28,55 @@ pub struct Eraser {
     store: Arc<dyn Store>,
     key: Arc<SigningKey>,
     relay: Relay,
+    previews: Previews,
     metrics: Metrics,
 }
 
 impl Eraser {
     /// Signs receipts with `key`.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, key: SigningKey, relay: Relay, metrics: Metrics) -> Self {
-        Self { store, key: Arc::new(key), relay, metrics }
+    pub fn new(
+        store: Arc<dyn Store>,
+        key: SigningKey,
+        relay: Relay,
+        previews: Previews,
+        metrics: Metrics,
+    ) -> Self {
+        Self { store, key: Arc::new(key), relay, previews, metrics }
     }
 
-    /// Judges a request of the gateway with these device keys, and carries it out.
+    /// Takes a feed's receipt, for the gateways that ask. What is none, or of a pseudonym that was not erased here, is counted and dropped.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn receipt(&self, bytes: Vec<u8>) -> Result<(), StoreError> {
+        let outcome = match Receipt::verify(&bytes) {
+            Ok((receipt, key)) if receipt.issuer == Issuer::Feed => {
+                let store = Arc::clone(&self.store);
+                let keeping = move || store.keep_receipt(&receipt, key.to_bytes(), &bytes);
+                let kept = tokio::task::spawn_blocking(keeping).await;
+                if kept.unwrap_or_else(|_panic| Err(StoreError::stopped()))? {
+                    "receipt"
+                } else {
+                    "receipt_unknown"
+                }
+            }
+            Ok(_) | Err(_) => "receipt_malformed",
+        };
+        self.metrics.erasures.with_label_values(&[outcome]).inc();
+        Ok(())
+    }
+
+    /// Judges a request of the gateway with these device keys, and carries it out. The answers: a refusal, or the core's receipt and
+    /// those of the feeds that have told so far.
     ///
     /// # Errors
     /// [`StoreError`]: it may have been begun; it is carried out at the next start, and the gateway asks again.
-    pub async fn erase(&self, request: &[u8], device_keys: &[VerifyingKey]) -> Result<Answer, StoreError> {
+    pub async fn erase(
+        &self,
+        request: &[u8],
+        device_keys: &[VerifyingKey],
+    ) -> Result<Vec<Answer>, StoreError> {
         let hash = RequestHash::of(request);
         let outcome = match self.judge(request, device_keys) {
             Ok(signed) => self.carry_out(signed, device_keys.iter().map(signer_id).collect()).await?,
@@ -51,8 +86,8 @@ impl Eraser {
         self.metrics.erasures.with_label_values(&[label]).inc();
         info!(outcome = label, "a gateway asked for an erasure");
         Ok(match outcome {
-            Ok(receipt) => Answer::Erased(receipt),
-            Err(refusal) => Answer::EraseRefused(hash, refusal),
+            Ok(receipts) => receipts.into_iter().map(Answer::Erased).collect(),
+            Err(refusal) => vec![Answer::EraseRefused(hash, refusal)],
         })
     }
 
@@ -67,21 +102,30 @@ impl Eraser {
         &self,
         signed: SignedErasure,
         own: Vec<SignerId>,
-    ) -> Result<Result<Vec<u8>, EraseRefusal>, StoreError> {
+    ) -> Result<Result<Vec<Vec<u8>>, EraseRefusal>, StoreError> {
         let Some(_place) = self.relay.erasure_place() else { return Ok(Err(EraseRefusal::TooOften)) };
+        let patient = signed.erasure.patient;
+        let is_first = self.previews.erase(patient);
         let store = Arc::clone(&self.store);
-        let erasing = move || store.erase(&signed, &own, clock::now_us());
-        let erased = tokio::task::spawn_blocking(erasing).await.unwrap_or_else(|panic| {
+        let erasing = move || {
+            let erased = store.erase(&signed, &own, clock::now_us())?;
+            Ok((erased, store.receipts(patient)?))
+        };
+        let (erased, of_feeds) = tokio::task::spawn_blocking(erasing).await.unwrap_or_else(|panic| {
             error!(%panic, "an erasure failed");
             Err(StoreError::stopped())
         })?;
         let Erased::Done { records, bytes, erased_us } = erased else {
+            if is_first {
+                self.previews.keep(patient);
+            }
             return Ok(Err(EraseRefusal::Stranger));
         };
         self.relay.erased();
-        let (patient, request) = (signed.erasure.patient, signed.hash());
+        let request = signed.hash();
         let receipt = Receipt { issuer: Issuer::Core, patient, request, records, bytes, erased_us };
-        Ok(Ok(receipt.sign(&self.key).to_vec()))
+        let own = receipt.sign(&self.key).to_vec();
+        Ok(Ok(std::iter::once(own).chain(of_feeds).collect()))
     }
 }
 

@@ -19,7 +19,9 @@ use tracing::{debug, error};
 
 use crate::erase::Eraser;
 use crate::metrics::Metrics;
+use crate::preview::Previews;
 use crate::relay::{Relay, RelayLine};
+use crate::tenants::Tenant;
 use crate::writer::{Answer, Queue, Stopped};
 
 /// Records of one connection that are not answered yet. More than the writer's queue and one commit hold together, so that it
@@ -100,6 +102,10 @@ pub struct GatewaySession {
     pub writer: Queue,
     /// Heartbeats and commands.
     pub relay: Relay,
+    /// Whose share of the core it uses; none where it is not limited.
+    pub tenant: Option<Arc<Tenant>>,
+    /// Live records before they are durable.
+    pub previews: Previews,
     /// Erasures.
     pub eraser: Eraser,
     /// Counters.
@@ -148,7 +154,7 @@ impl GatewaySession {
                     Ok(Some(Frame::Erase { request })) => {
                         // Its answer's place first: whoever asks and does not read is not heard further.
                         let place = answer.clone().reserve_owned().await.map_err(transport)?;
-                        tasks.spawn(self.clone().erase(request, place));
+                        tasks.spawn(self.clone().erase(request, place, answer.clone()));
                     }
                     Ok(Some(_)) => break Err(SessionError::Unexpected("control")),
                     Err(error) => break Err(error),
@@ -162,44 +168,63 @@ impl GatewaySession {
         }
     }
 
-    async fn erase(self, request: Vec<u8>, place: OwnedPermit<Answer>) -> Result<(), SessionError> {
-        let erased = self.eraser.erase(&request, &self.device_keys).await;
-        place.send(erased.map_err(|failure| {
+    async fn erase(
+        self,
+        request: Vec<u8>,
+        place: OwnedPermit<Answer>,
+        answer: mpsc::Sender<Answer>,
+    ) -> Result<(), SessionError> {
+        let answers = self.eraser.erase(&request, &self.device_keys).await.map_err(|failure| {
             error!(%failure, "store");
             SessionError::Stopped
-        })?);
+        })?;
+        let mut answers = answers.into_iter();
+        answers.next().map(|first| place.send(first));
+        for more in answers {
+            answer.send(more).await.map_err(transport)?;
+        }
         Ok(())
     }
 
     async fn lane(self, stream: RecvStream, answer: mpsc::Sender<Answer>) -> Result<(), SessionError> {
         let mut frames = FrameStream::new(stream);
-        match frames.next().await? {
+        let live = match frames.next().await? {
             Some(Frame::Lane { lane, backlog }) => {
                 debug!(lane = lane.as_str(), backlog, "lane opened");
                 kill_point::pass("session.lane-opened");
+                !backlog
             }
             Some(_) => return Err(SessionError::Unexpected("lane")),
             None => return Ok(()),
-        }
+        };
         while let Some(frame) = frames.next().await? {
             let Frame::Data { position, record } = frame else {
                 return Err(SessionError::Unexpected("lane"));
             };
-            self.data(position, record, &answer).await?;
+            self.data((position, live), record, &answer).await?;
         }
         Ok(())
     }
 
     async fn data(
         &self,
-        position: u64,
+        (position, live): (u64, bool),
         record: Vec<u8>,
         answer: &mpsc::Sender<Answer>,
     ) -> Result<(), SessionError> {
         kill_point::pass("session.record-read");
         let answer = answer.clone().reserve_owned().await.map_err(transport)?;
-        match check(&record, &self.device_keys) {
-            Ok(()) => {
+        let checked = check(&record, &self.device_keys);
+        // Before it is admitted: who waits for its share is seen all the same.
+        let class = checked.map(|checked| {
+            self.previews.take(&checked, &record, live);
+            checked.class()
+        });
+        match class {
+            Ok(class) => {
+                if let Some(tenant) = &self.tenant {
+                    tenant.admit(class, record.len()).await;
+                }
                 kill_point::pass("session.record-checked");
                 self.writer.put(position, record, answer).await?;
                 kill_point::pass("session.record-handed-over");
@@ -231,7 +256,7 @@ impl GatewaySession {
         tasks.spawn(send_answers(out, answers));
         let signers: Vec<_> = self.device_keys.iter().map(signer_id).collect();
         let mut line: Option<RelayLine> = None;
-        let mut in_lane = false;
+        let mut lane = None;
         loop {
             let frame = tokio::select! {
                 frame = frames.next() => frame?,
@@ -239,16 +264,17 @@ impl GatewaySession {
             };
             match frame {
                 None => return Ok(()),
-                Some(Frame::Lane { .. }) => in_lane = true,
-                Some(Frame::Data { position, record }) if in_lane => {
-                    self.data(position, record, &answer).await?;
+                Some(Frame::Lane { backlog, .. }) => lane = Some(!backlog),
+                Some(Frame::Data { position, record }) => {
+                    let live = lane.ok_or(SessionError::Unexpected("tcp"))?;
+                    self.data((position, live), record, &answer).await?;
                 }
                 Some(Frame::Beat { bytes }) => {
                     line.get_or_insert_with(|| self.relay.line(signers.clone(), &answer)).beat(bytes);
                 }
                 Some(Frame::Erase { request }) => {
                     let place = answer.clone().reserve_owned().await.map_err(transport)?;
-                    self.clone().erase(request, place).await?;
+                    self.clone().erase(request, place, answer.clone()).await?;
                 }
                 Some(_) => return Err(SessionError::Unexpected("tcp")),
             }
@@ -280,7 +306,7 @@ async fn greet<S: Source>(
 }
 
 /// Parses a record and checks its signature against the gateway's keys.
-fn check(record: &[u8], keys: &[VerifyingKey]) -> Result<(), (Refusal, &'static str)> {
+fn check<'r>(record: &'r [u8], keys: &[VerifyingKey]) -> Result<Record<'r>, (Refusal, &'static str)> {
     let record = Record::decode(record).map_err(|e| (Refusal::Malformed, e.reason()))?;
     let signer = record.signer();
     let key = keys.iter().find(|key| signer_id(key) == signer).ok_or((Refusal::Signature, "signer"))?;
@@ -290,7 +316,8 @@ fn check(record: &[u8], keys: &[VerifyingKey]) -> Result<(), (Refusal, &'static 
         Record::Head(head) => head.verify(key).map_err(RecordError::from),
         Record::Gap(gap) => gap.verify(key).map_err(RecordError::from),
     };
-    verified.map_err(|e| (Refusal::Signature, e.reason()))
+    verified.map_err(|e| (Refusal::Signature, e.reason()))?;
+    Ok(record)
 }
 
 async fn send_answers(

@@ -13,11 +13,14 @@ use clap::Parser;
 use core_cloud::config::{ConfigFile, Peers};
 use core_cloud::erase;
 use core_cloud::metrics::Metrics;
+use core_cloud::preview::Previews;
+use core_cloud::retention::{self, Retention};
 use core_cloud::server::{self, Shared};
 #[cfg(feature = "nats")]
 use core_cloud::store::jetstream::JetStream;
 use core_cloud::store::{Embedded, Store};
 use core_cloud::tcp::TcpDoor;
+use core_cloud::tenants::Tenants;
 use core_cloud::writer;
 use ledger_chain::{Chain, Follower, RevokedGateways};
 use tokio::sync::watch;
@@ -76,13 +79,15 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     dir::create_private(&file.data)?;
     let store = open_store(&file).await?;
     let (journal, _) = Journal::open(&file.data.join("journal.jsonl"))?;
+    let registry = admin::registry()?;
+    let metrics = Metrics::register(&registry)?;
+    let (tenants, retention) =
+        file.shares(&peers, &metrics).with_context(|| arguments.config.display().to_string())?;
     if arguments.check {
         return Ok(());
     }
     let receipt_key = erase::receipt_key(&file.data)?;
     let stop = shutdown::token()?;
-    let registry = admin::registry()?;
-    let metrics = Metrics::register(&registry)?;
     identity.register(&registry)?;
     identity.watch(ROTATION_INTERVAL, stop.clone())?;
     let health = admin::Health::new();
@@ -108,14 +113,34 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
     let (revoked, journal) = (revoked(&file, &identity, &stop)?, Arc::new(journal));
+    keep(&store, retention, &tenants, &metrics, &stop)?;
+    let previews = Previews::new(store.erased()?, metrics.clone());
+    let peers = Arc::new(peers);
     let shared =
-        Shared { peers: Arc::new(peers), revoked, store, writer, stored, journal, receipt_key, metrics };
+        Shared { peers, revoked, store, writer, stored, journal, receipt_key, previews, tenants, metrics };
     server::serve(endpoint, door, shared, stop).await;
     tokio::task::spawn_blocking(move || thread.join())
         .await?
         .map_err(|_panic| anyhow::anyhow!("the writer panicked"))?
         .context("nothing more can be stored")?;
     info!("stopped");
+    Ok(())
+}
+
+/// Starts the thread that counts what is stored and takes out what is too old, where anybody asked for either.
+fn keep(
+    store: &Arc<dyn Store>,
+    retention: Retention,
+    tenants: &Tenants,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    if retention.is_none() && tenants.is_empty() {
+        return Ok(());
+    }
+    let (store, tenants, metrics, stop) = (Arc::clone(store), tenants.clone(), metrics.clone(), stop.clone());
+    let run = move || retention::run_or_say(&store, &retention, &tenants, &metrics, &stop);
+    std::thread::Builder::new().name("retention".into()).spawn(run)?;
     Ok(())
 }
 

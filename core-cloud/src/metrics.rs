@@ -17,6 +17,14 @@ pub struct Metrics {
     pub commits: IntCounter,
     /// `caregate_core_delivered_total`: records sent to feeds.
     pub delivered: IntCounter,
+    /// `caregate_core_provisional_total{outcome}`: records shown to feeds before they were durable; `behind` and `too_long` come by the queue alone.
+    pub provisional: IntCounterVec,
+    /// `caregate_core_tenant_waits_total{tenant,reason}`: records that waited for their tenant's `rate`, or until there was room for its `bytes`.
+    pub tenant_waits: IntCounterVec,
+    /// `caregate_core_tenant_stored_bytes{tenant}`.
+    pub tenant_bytes: IntGaugeVec,
+    /// `caregate_core_expired_total`: records that had grown too old.
+    pub expired: IntCounter,
     /// `caregate_core_connections{role}`.
     pub connections: IntGaugeVec,
     /// `caregate_core_tcp_connections`: gateways' connections by TCP; not among the above.
@@ -50,12 +58,27 @@ impl Metrics {
         let connections =
             IntGaugeVec::new(Opts::new("caregate_core_connections", "Open connections by role"), &["role"])?;
         registry.register(Box::new(connections.clone()))?;
+        let tenant_waits = IntCounterVec::new(
+            Opts::new("caregate_core_tenant_waits_total", "Records that waited for their tenant's share"),
+            &["tenant", "reason"],
+        )?;
+        registry.register(Box::new(tenant_waits.clone()))?;
+        let tenant_bytes = IntGaugeVec::new(
+            Opts::new("caregate_core_tenant_stored_bytes", "Bytes of records stored by tenant"),
+            &["tenant"],
+        )?;
+        registry.register(Box::new(tenant_bytes.clone()))?;
         let tcp_connections = IntGauge::new("caregate_core_tcp_connections", "Gateways' connections by TCP")?;
         registry.register(Box::new(tcp_connections.clone()))?;
         Ok(Self {
             records: counters("caregate_core_records_total", "Records received by outcome", "outcome")?,
             refused: counters("caregate_core_refused_total", "Records refused by reason", "reason")?,
             erasures: counters("caregate_core_erasures_total", "Gateways' requests for erasure", "outcome")?,
+            provisional: counters(
+                "caregate_core_provisional_total",
+                "Records shown before they were durable",
+                "outcome",
+            )?,
             bytes: counter("caregate_core_bytes_total", "Bytes of records stored")?,
             commits: counter("caregate_core_commits_total", "Durable commits")?,
             delivered: counter("caregate_core_delivered_total", "Records sent to feeds")?,
@@ -65,6 +88,9 @@ impl Metrics {
                 "caregate_core_journal_failures_total",
                 "Times that deliveries could not be written to the audit log",
             )?,
+            tenant_waits,
+            tenant_bytes,
+            expired: counter("caregate_core_expired_total", "Records that had grown too old")?,
             connections,
             tcp_connections,
             connections_refused: counters(

@@ -23,10 +23,12 @@ use crate::config::Peers;
 use crate::erase::Eraser;
 use crate::gateway::{GatewaySession, SessionError};
 use crate::metrics::Metrics;
+use crate::preview::Previews;
 use crate::relay::Relay;
 use crate::store::Store;
 use crate::subscriber::FeedSession;
 use crate::tcp::{self, TcpDoor};
+use crate::tenants::Tenants;
 use crate::writer::Queue;
 
 /// Connections at once: a site's gateways and a few hospitals, with room; each costs some 100 kB.
@@ -78,8 +80,19 @@ pub struct Shared {
     pub journal: Arc<Journal>,
     /// What signs receipts of erasures.
     pub receipt_key: SigningKey,
+    /// Live records before they are durable.
+    pub previews: Previews,
+    /// Shares of the core.
+    pub tenants: Tenants,
     /// Counters.
     pub metrics: Metrics,
+}
+
+impl Shared {
+    fn eraser(&self, relay: &Relay) -> Eraser {
+        let (store, key) = (Arc::clone(&self.store), self.receipt_key.clone());
+        Eraser::new(store, key, relay.clone(), self.previews.clone(), self.metrics.clone())
+    }
 }
 
 /// Binds the QUIC endpoint. Returns it so that the caller can log the bound address before it serves.
@@ -195,11 +208,13 @@ pub(crate) fn gateway(
     let keys = shared.peers.gateways.get(&peer.name).filter(|_| peer.role == Role::Gateway);
     let keys = keys.ok_or(SessionError::NotConfigured("gateway"))?;
     let place = places.take(&peer.name).ok_or(SessionError::TooMany)?;
-    let eraser = Eraser::new(shared.store, shared.receipt_key, relay.clone(), shared.metrics.clone());
+    let eraser = shared.eraser(&relay);
     let session = GatewaySession {
         device_keys: keys.as_slice().into(),
         writer: shared.writer,
         relay,
+        tenant: shared.tenants.of(&peer.name),
+        previews: shared.previews,
         eraser,
         metrics: shared.metrics,
     };
@@ -242,11 +257,14 @@ async fn by_role(
                 connection.close(2_u32.into(), b"unknown feed");
                 return Err(SessionError::NotConfigured("feed"));
             };
+            let eraser = shared.eraser(&relay);
             let session = FeedSession {
+                eraser,
                 recipients: recipients.as_slice().into(),
                 store: shared.store,
                 stored: shared.stored,
                 relay,
+                previews: shared.previews,
                 name: peer.name.as_str().into(),
                 journal: shared.journal,
                 metrics: shared.metrics,

@@ -9,16 +9,18 @@
 
 use std::fmt::Debug;
 
-use caregate_protocol::erasure::SignedErasure;
-use caregate_protocol::id::{RecipientId, SignerId};
-use caregate_protocol::uplink::Refusal;
+use caregate_protocol::erasure::{Receipt, SignedErasure};
+use caregate_protocol::id::{PatientId, RecipientId, SignerId};
+use caregate_protocol::uplink::{HistoryPlace, Question, Refusal};
 use thiserror::Error;
 
 mod embedded;
 mod erase;
+mod history;
 mod index;
 #[cfg(feature = "nats")]
 pub mod jetstream;
+mod retain;
 #[cfg(test)]
 mod tests;
 
@@ -73,6 +75,26 @@ pub enum Erased {
     Stranger,
 }
 
+/// One page of a patient's history.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// In order; a wrap before what it opens.
+    pub records: Vec<Vec<u8>>,
+    /// Where there is more.
+    pub next: Option<HistoryPlace>,
+}
+
+/// What one step of expiry took out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Records.
+    pub records: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// There may be more.
+    pub more: bool,
+}
+
 /// One page of a recipient's queue.
 #[derive(Debug, Default)]
 pub struct Page {
@@ -117,4 +139,42 @@ pub trait Store: Debug + Send + Sync {
     /// # Errors
     /// [`StoreError`]; it may have been begun.
     fn erase(&self, request: &SignedErasure, own: &[SignerId], now_us: i64) -> Result<Erased, StoreError>;
+
+    /// Bytes stored of each patient's records by each signer.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn usage(&self) -> Result<Vec<(PatientId, SignerId, u64)>, StoreError>;
+
+    /// Takes out what a patient's gateways sealed before an epoch (minutes since 1970): some of it, in one commit. What would come again
+    /// of it is `Known`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn expire(&self, patient: PatientId, before: u32) -> Result<Expired, StoreError>;
+
+    /// What a recipient can open of a patient's history, from `question.at` on; at most `bytes_max` bytes of it, but one record at least
+    /// where there is one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn history(&self, question: &Question, bytes_max: usize) -> Result<Past, StoreError>;
+
+    /// Keeps a feed's receipt, whose signature by `key` has been checked. False where nothing of that pseudonym was erased here.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn keep_receipt(&self, receipt: &Receipt, key: [u8; 32], bytes: &[u8]) -> Result<bool, StoreError>;
+
+    /// Feeds' receipts of a pseudonym's erasure.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn receipts(&self, patient: PatientId) -> Result<Vec<Vec<u8>>, StoreError>;
+
+    /// All pseudonyms of which an erasure was begun.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn erased(&self) -> Result<Vec<PatientId>, StoreError>;
 }

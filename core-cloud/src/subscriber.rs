@@ -6,7 +6,7 @@ use std::time::Instant;
 use caregate_host::clock;
 use caregate_host::journal::Journal;
 use caregate_protocol::id::RecipientId;
-use caregate_protocol::uplink::{self, Frame};
+use caregate_protocol::uplink::{self, Classes, Frame, Question};
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
@@ -14,14 +14,18 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 use tracing::error;
 
+use crate::erase::Eraser;
 use crate::fetches::Fetches;
 use crate::gateway::{FrameStream, SessionError, transport};
 use crate::metrics::Metrics;
+use crate::preview::Previews;
 use crate::relay::Relay;
 use crate::store::{Page, Store, StoreError};
 
 /// Bytes read from the store at once: a quarter second of a busy hospital's traffic, and the memory of a subscription.
 const PAGE_BYTES: usize = 512 << 10;
+/// Bytes after which an answer of history ends and says where to go on: some seconds of a hospital's line; who wants more asks again.
+const HISTORY_BYTES_MAX: usize = 8 << 20;
 /// Subscriptions of one feed at once: live and history of a few recipients.
 const SUBSCRIPTIONS_MAX: usize = 8;
 
@@ -36,6 +40,10 @@ pub struct FeedSession {
     pub stored: watch::Receiver<u64>,
     /// Heartbeats and commands.
     pub relay: Relay,
+    /// Live records before they are durable.
+    pub previews: Previews,
+    /// Takes feeds' receipts of erasures.
+    pub eraser: Eraser,
     /// The feed's name in its certificate.
     pub name: Arc<str>,
     /// What was delivered to whom.
@@ -77,21 +85,29 @@ impl FeedSession {
                 (recipient, from, until)
             }
             Some(Frame::Follow { version: uplink::VERSION }) => return self.follow(out, frames).await,
-            Some(Frame::Subscribe { version, .. } | Frame::Follow { version }) => {
+            Some(Frame::Preview { version: uplink::VERSION, recipient, classes }) => {
+                return self.preview(out, recipient, classes).await;
+            }
+            Some(Frame::History { version: uplink::VERSION, question }) => {
+                return self.history(out, question).await;
+            }
+            Some(
+                Frame::Subscribe { version, .. }
+                | Frame::Follow { version }
+                | Frame::Preview { version, .. }
+                | Frame::History { version, .. },
+            ) => {
                 return Err(SessionError::Version(version));
             }
             _ => return Err(SessionError::Unexpected("subscription")),
         };
-        if !self.recipients.contains(&recipient) {
-            return Err(SessionError::NotConfigured("recipient"));
-        }
+        self.allow(recipient)?;
         self.stored.mark_unchanged();
         let mut erasures = self.relay.erasures();
         let next = self.read(move |store| store.next_number(recipient)).await?;
         let answer = Frame::Subscribed { version: uplink::VERSION, next };
         out.write_all(&answer.encode()).await.map_err(transport)?;
-        let (journal, metrics) = (Arc::clone(&self.journal), self.metrics.clone());
-        let mut fetches = Fetches::new(journal, metrics, recipient, Arc::clone(&self.name));
+        let mut fetches = self.fetches(recipient);
         let mut at = if from == u64::MAX { next } else { from };
         while at < until {
             let page: Page = self.read(move |store| store.page(recipient, at, until, PAGE_BYTES)).await?;
@@ -123,6 +139,65 @@ impl FeedSession {
         Ok(())
     }
 
+    fn allow(&self, recipient: RecipientId) -> Result<(), SessionError> {
+        let is_allowed = self.recipients.contains(&recipient);
+        is_allowed.then_some(()).ok_or(SessionError::NotConfigured("recipient"))
+    }
+
+    fn fetches(&self, recipient: RecipientId) -> Fetches {
+        let (journal, metrics) = (Arc::clone(&self.journal), self.metrics.clone());
+        Fetches::new(journal, metrics, recipient, Arc::clone(&self.name))
+    }
+
+    /// Answers with a time of a patient's history, and says where to go on.
+    async fn history(self, mut out: SendStream, mut question: Question) -> Result<(), SessionError> {
+        self.allow(question.recipient)?;
+        let mut fetches = self.fetches(question.recipient);
+        let mut bytes = 0;
+        let next = loop {
+            let past = self.read(move |store| store.history(&question, PAGE_BYTES)).await?;
+            for record in past.records {
+                bytes += record.len();
+                fetches.add(&record).await;
+                out.write_all(&Frame::Past { record }.encode()).await.map_err(transport)?;
+                self.metrics.delivered.inc();
+            }
+            match past.next {
+                Some(next) if bytes < HISTORY_BYTES_MAX => question.at = next,
+                next => break next,
+            }
+        };
+        out.write_all(&Frame::PastEnd { next }.encode()).await.map_err(transport)?;
+        drop(fetches);
+        out.finish().map_err(transport)?;
+        drop(out.stopped().await);
+        Ok(())
+    }
+
+    /// Shows live records before they are durable, until the feed lets go.
+    async fn preview(
+        self,
+        mut out: SendStream,
+        recipient: RecipientId,
+        classes: Classes,
+    ) -> Result<(), SessionError> {
+        self.allow(recipient)?;
+        let mut view = self.previews.view(recipient, classes);
+        let mut fetches = self.fetches(recipient);
+        loop {
+            tokio::select! {
+                record = view.next() => {
+                    let record = record.ok_or(SessionError::Stopped)?;
+                    fetches.add(&record).await;
+                    let frame = Frame::Provisional { record: record.to_vec() };
+                    out.write_all(&frame.encode()).await.map_err(transport)?;
+                }
+                _ = out.stopped() => return Ok(()),
+                () = due(fetches.due()) => fetches.note().await,
+            }
+        }
+    }
+
     /// Carries heartbeats to the feed and its commands to gateways, until the feed lets go.
     async fn follow(self, mut out: SendStream, mut frames: FrameStream) -> Result<(), SessionError> {
         let mut beats = self.relay.beats();
@@ -137,6 +212,7 @@ impl FeedSession {
                 },
                 frame = frames.next() => match frame? {
                     Some(Frame::Command { bytes }) => staff.command(bytes),
+                    Some(Frame::Erased { receipt }) => self.eraser.receipt(receipt).await.map_err(stopped)?,
                     Some(_) => return Err(SessionError::Unexpected("following")),
                     None => return Ok(()),
                 },
@@ -150,11 +226,13 @@ impl FeedSession {
     ) -> Result<T, SessionError> {
         let store = Arc::clone(&self.store);
         let answer = tokio::task::spawn_blocking(move || query(&*store)).await.map_err(transport)?;
-        answer.map_err(|failure| {
-            error!(%failure, "store");
-            SessionError::Stopped
-        })
+        answer.map_err(stopped)
     }
+}
+
+fn stopped(failure: StoreError) -> SessionError {
+    error!(%failure, "store");
+    SessionError::Stopped
 }
 
 /// Until then, if ever.

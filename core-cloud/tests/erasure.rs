@@ -4,9 +4,9 @@ mod support;
 
 use caregate_protocol::erasure::{Erasure, Issuer, Receipt, RequestHash};
 use caregate_protocol::id::{Lane, PatientId};
-use caregate_protocol::uplink::{EraseRefusal, Frame, Refusal};
+use caregate_protocol::uplink::{EraseRefusal, Frame, Refusal, VERSION};
 use support::records::{Sealing, recipient};
-use support::{Site, deliveries, send};
+use support::{Site, deliveries, send, until};
 
 fn request(by: u8, patient: PatientId) -> Vec<u8> {
     Erasure { patient, made_us: 7 }.sign(&Sealing::new(by).device).to_vec()
@@ -65,4 +65,52 @@ async fn each_refusal_names_its_reason_and_erases_nothing() {
     }
     send(&mut lane, 1, &sealing.segment(1)).await;
     gateway.acked([1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn feeds_receipts_are_kept_and_told_to_the_gateway_that_asks() {
+    let site = Site::new();
+    let core = site.core();
+    let sealing = Sealing::new(1);
+    let mut gateway = site.gateway(&core, "gateway-1").await;
+    let asked = request(1, sealing.patient);
+    let receipt = |issuer, patient, key: u8, records| {
+        let request = RequestHash::of(&asked);
+        let receipt = Receipt { issuer, patient, request, records, bytes: 9, erased_us: 7 };
+        receipt.sign(&Sealing::new(key).device).to_vec()
+    };
+    gateway.control.write_all(&Frame::Erase { request: asked.clone() }.encode()).await.unwrap();
+    assert!(matches!(gateway.answers.next().await, Some(Frame::Erased { .. })));
+    let feed = site.feed(&core, "hospital-1").await;
+    let (mut out, _incoming) = feed.connection.open_bi().await.unwrap();
+    out.write_all(&Frame::Follow { version: VERSION }.encode()).await.unwrap();
+    let mut forged = receipt(Issuer::Feed, sealing.patient, 50, 3);
+    forged[60] ^= 1;
+    let (first, second) =
+        (receipt(Issuer::Feed, sealing.patient, 50, 3), receipt(Issuer::Feed, sealing.patient, 51, 4));
+    for bytes in [
+        forged,
+        receipt(Issuer::Core, sealing.patient, 50, 3),
+        receipt(Issuer::Feed, PatientId([9; 16]), 50, 3),
+        first.clone(),
+        second.clone(),
+        receipt(Issuer::Feed, sealing.patient, 50, 0),
+    ] {
+        out.write_all(&Frame::Erased { receipt: bytes }.encode()).await.unwrap();
+    }
+    let count = |outcome: &str| core.metrics.erasures.with_label_values(&[outcome]).get();
+    until("all were judged", || count("receipt") == 3).await;
+    assert_eq!((count("receipt_malformed"), count("receipt_unknown")), (2, 1));
+    gateway.control.write_all(&Frame::Erase { request: asked.clone() }.encode()).await.unwrap();
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        let Some(Frame::Erased { receipt }) = gateway.answers.next().await else { panic!("no receipt") };
+        told.push(receipt);
+    }
+    assert_eq!(Receipt::verify(&told[0]).unwrap().0.issuer, Issuer::Core);
+    told.remove(0);
+    told.sort_unstable();
+    let mut expected = [first, second];
+    expected.sort_unstable();
+    assert_eq!(told, expected, "of each feed the first that it told");
 }

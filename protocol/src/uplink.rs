@@ -23,13 +23,22 @@
 //! | 17 | [`Frame::Subscribed`] | core → feed | subscription |
 //! | 18 | [`Frame::Delivery`] | core → feed | subscription |
 //! | 19 | [`Frame::Follow`] | feed → core | first on a following |
+//! | 20 | [`Frame::Preview`] | feed → core | first on a preview |
+//! | 21 | [`Frame::Provisional`] | core → feed | preview |
+//! | 22 | [`Frame::History`] | feed → core | first on a stream of its own |
+//! | 23 | [`Frame::Past`] | core → feed | history |
+//! | 24 | [`Frame::PastEnd`] | core → feed | history, last |
+//!
+//! A record is **provisional** while the core has not synced it. What comes as [`Frame::Provisional`] may be lost by a power cut at the
+//! core, may come out of order, and may be missing; the same record comes as [`Frame::Delivery`] once it is durable, and only that
+//! counts as received. What has not come so when the connection is made anew never was.
 
 use thiserror::Error;
 
 use crate::beat::BEAT_BYTES;
 use crate::command::COMMAND_BYTES_MAX;
 use crate::erasure::{ERASURE_BYTES, RECEIPT_BYTES, RequestHash};
-use crate::id::{Lane, RecipientId};
+use crate::id::{DataClass, Lane, PatientId, RecipientId};
 use crate::record::RECORD_BYTES_MAX;
 use crate::wire::{Reader, WireError};
 
@@ -41,6 +50,72 @@ pub const VERSION: u16 = 1;
 pub const FRAME_BYTES_MAX: usize = RECORD_BYTES_MAX + 16;
 /// Most ranges in one [`Frame::Ack`]: a frame of 16 kB; a sender with more sends a second frame.
 pub const ACK_RANGES_MAX: usize = 1024;
+
+/// A set of data classes: a bit for each, at its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Classes(u8);
+
+impl Classes {
+    /// These.
+    #[must_use]
+    pub fn of(classes: &[DataClass]) -> Self {
+        Self(classes.iter().fold(0, |bits, class| bits | 1 << (*class as u8)))
+    }
+
+    /// The set with these bits, if each is a class.
+    #[must_use]
+    pub fn from_u8(bits: u8) -> Option<Self> {
+        (bits & !Self::of(&DataClass::ALL).0 == 0).then_some(Self(bits))
+    }
+
+    /// Whether it is one of them.
+    #[must_use]
+    pub fn contains(self, class: DataClass) -> bool {
+        self.0 & 1 << (class as u8) != 0
+    }
+}
+
+/// A place in a patient's history of one class: generations one after the other, epochs in them, segments in those.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HistoryPlace {
+    /// Of the class key.
+    pub generation: u32,
+    /// Minutes since 1970 by the gateway's clock.
+    pub epoch: u32,
+    /// In the chain.
+    pub sequence: u64,
+}
+
+impl HistoryPlace {
+    /// The first that there is.
+    pub const FIRST: Self = Self { generation: 0, epoch: 0, sequence: 0 };
+
+    fn encode(self) -> [u8; 16] {
+        let high = u128::from(self.generation) << 96 | u128::from(self.epoch) << 64;
+        (high | u128::from(self.sequence)).to_be_bytes()
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self { generation: r.u32("generation")?, epoch: r.u32("epoch")?, sequence: r.u64("sequence")? })
+    }
+}
+
+/// What part of a patient's history a feed asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Question {
+    /// Who can open it; nothing else is answered.
+    pub recipient: RecipientId,
+    /// Whose.
+    pub patient: PatientId,
+    /// Of which class.
+    pub class: DataClass,
+    /// First epoch wanted.
+    pub from: u32,
+    /// One past the last epoch wanted.
+    pub until: u32,
+    /// Where to go on: [`HistoryPlace::FIRST`], then what the answer's [`Frame::PastEnd`] said.
+    pub at: HistoryPlace,
+}
 
 /// Why the core did not take a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,6 +320,37 @@ pub enum Frame {
         /// A segment or a wrap.
         record: Vec<u8>,
     },
+    /// The feed's first word where it wants live records before they are durable.
+    Preview {
+        /// [`VERSION`].
+        version: u16,
+        /// Who can open them.
+        recipient: RecipientId,
+        /// Of which classes.
+        classes: Classes,
+    },
+    /// One record that is not durable yet.
+    Provisional {
+        /// A segment or a wrap.
+        record: Vec<u8>,
+    },
+    /// The feed's first word where it wants a time of a patient's history.
+    History {
+        /// [`VERSION`].
+        version: u16,
+        /// Which.
+        question: Question,
+    },
+    /// One record of the history; a wrap before what it opens.
+    Past {
+        /// A segment, a gap or a wrap.
+        record: Vec<u8>,
+    },
+    /// The answer's end.
+    PastEnd {
+        /// Where there is more: to be asked from there. None where that was all.
+        next: Option<HistoryPlace>,
+    },
 }
 
 impl Frame {
@@ -282,6 +388,14 @@ impl Frame {
                 put(&mut out, 17, &[&version.to_be_bytes(), &next.to_be_bytes()]);
             }
             Self::Delivery { number, record } => put(&mut out, 18, &[&number.to_be_bytes(), record]),
+            Self::Preview { version, recipient, classes } => {
+                put(&mut out, 20, &[&version.to_be_bytes(), &recipient.0, &[classes.0]]);
+            }
+            Self::Provisional { record } => put(&mut out, 21, &[record]),
+            Self::History { version, question } => put_question(&mut out, *version, question),
+            Self::Past { record } => put(&mut out, 23, &[record]),
+            Self::PastEnd { next: None } => put(&mut out, 24, &[&[0]]),
+            Self::PastEnd { next: Some(next) } => put(&mut out, 24, &[&[1], &next.encode()]),
         }
         let length = u32::try_from(out.len() - 4).unwrap_or(u32::MAX);
         out[..4].copy_from_slice(&length.to_be_bytes());
@@ -345,11 +459,50 @@ impl Frame {
             },
             17 => Self::Subscribed { version: r.u16("version")?, next: r.u64("next")? },
             18 => Self::Delivery { number: r.u64("number")?, record: r.rest().to_vec() },
+            20..=24 => decode_later(body[0], &mut r)?,
             other => return Err(FrameError::Type(other)),
         };
         r.finish()?;
         Ok(frame)
     }
+}
+
+fn put_question(out: &mut Vec<u8>, version: u16, question: &Question) {
+    let Question { recipient, patient, class, from, until, at } = question;
+    let (from, until) = (from.to_be_bytes(), until.to_be_bytes());
+    let parts: [&[u8]; 7] =
+        [&version.to_be_bytes(), &recipient.0, &patient.0, &[*class as u8], &from, &until, &at.encode()];
+    put(out, 22, &parts);
+}
+
+/// Types 20 to 24.
+fn decode_later(kind: u8, r: &mut Reader<'_>) -> Result<Frame, FrameError> {
+    let bad = |field, value: u8| FrameError::Value { field, value: u64::from(value) };
+    Ok(match kind {
+        20 => {
+            let (version, recipient) = (r.u16("version")?, RecipientId(r.array("recipient")?));
+            let bits = r.u8("classes")?;
+            let classes = Classes::from_u8(bits).ok_or_else(|| bad("classes", bits))?;
+            Frame::Preview { version, recipient, classes }
+        }
+        21 => Frame::Provisional { record: r.rest().to_vec() },
+        22 => {
+            let version = r.u16("version")?;
+            let (recipient, patient) = (RecipientId(r.array("recipient")?), PatientId(r.array("patient")?));
+            let class = r.u8("class")?;
+            let class = DataClass::from_u8(class).ok_or_else(|| bad("class", class))?;
+            let (from, until) = (r.u32("from")?, r.u32("until")?);
+            let at = HistoryPlace::decode(r)?;
+            Frame::History { version, question: Question { recipient, patient, class, from, until, at } }
+        }
+        23 => Frame::Past { record: r.rest().to_vec() },
+        24 => match r.u8("more")? {
+            0 => Frame::PastEnd { next: None },
+            1 => Frame::PastEnd { next: Some(HistoryPlace::decode(r)?) },
+            other => return Err(bad("more", other)),
+        },
+        other => return Err(FrameError::Type(other)),
+    })
 }
 
 fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
@@ -432,109 +585,4 @@ impl Framer {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn frame() -> impl Strategy<Value = Frame> {
-        let record = proptest::collection::vec(any::<u8>(), 0..300);
-        prop_oneof![
-            any::<u16>().prop_map(|version| Frame::Hello { version }),
-            any::<u16>().prop_map(|version| Frame::Welcome { version }),
-            (0_u8..4, any::<bool>())
-                .prop_map(|(lane, backlog)| Frame::Lane { lane: Lane::from_u8(lane).unwrap(), backlog }),
-            (any::<u64>(), record.clone()).prop_map(|(position, record)| Frame::Data { position, record }),
-            proptest::collection::vec((any::<u32>(), any::<u32>()), 0..20).prop_map(|r| Frame::Ack {
-                ranges: r.into_iter().map(|(a, b)| (u64::from(a), u64::from(a) + u64::from(b))).collect()
-            }),
-            (any::<u64>(), 1_u8..5)
-                .prop_map(|(position, r)| Frame::Refuse { position, refusal: Refusal::from_u8(r).unwrap() }),
-            (any::<[u8; 20]>(), any::<u64>(), any::<u64>()).prop_map(|(id, from, until)| Frame::Subscribe {
-                version: 1,
-                recipient: RecipientId(id),
-                from,
-                until
-            }),
-            any::<u64>().prop_map(|next| Frame::Subscribed { version: 1, next }),
-            any::<u8>().prop_map(|byte| Frame::Beat { bytes: vec![byte; BEAT_BYTES] }),
-            record.clone().prop_map(|bytes| Frame::Command { bytes }),
-            any::<u8>().prop_map(|byte| Frame::Erase { request: vec![byte; ERASURE_BYTES] }),
-            any::<u8>().prop_map(|byte| Frame::Erased { receipt: vec![byte; RECEIPT_BYTES] }),
-            (any::<[u8; 32]>(), 1_u8..5).prop_map(|(request, r)| Frame::EraseRefused {
-                request: RequestHash(request),
-                refusal: EraseRefusal::from_u8(r).unwrap(),
-            }),
-            any::<u16>().prop_map(|version| Frame::Follow { version }),
-            (any::<u64>(), record).prop_map(|(number, record)| Frame::Delivery { number, record }),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn frames_come_back_whole_whatever_the_cuts(
-            frames in proptest::collection::vec(frame(), 0..6),
-            cut in 1_usize..50,
-        ) {
-            let bytes: Vec<u8> = frames.iter().flat_map(Frame::encode).collect();
-            let mut framer = Framer::new();
-            let mut got = Vec::new();
-            for part in bytes.chunks(cut) {
-                framer.push(part);
-                while let Some(frame) = framer.next_frame().unwrap() {
-                    got.push(frame);
-                }
-            }
-            prop_assert_eq!(got, frames);
-        }
-
-        #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let mut framer = Framer::new();
-            framer.push(&bytes);
-            while let Ok(Some(_)) = framer.next_frame() {}
-        }
-
-        #[test]
-        fn acknowledged_ranges_hold_just_the_positions(mut positions in proptest::collection::vec(0_u64..60, 0..50)) {
-            let mut want = positions.clone();
-            want.sort_unstable();
-            want.dedup();
-            let mut got = Vec::new();
-            for frame in ack_frames(&mut positions) {
-                if let Frame::Ack { ranges } = frame {
-                    got.extend(ranges.into_iter().flat_map(|(a, b)| a..=b));
-                }
-            }
-            prop_assert_eq!(got, want);
-        }
-    }
-
-    #[test]
-    fn golden_bytes() {
-        let hello = Frame::Hello { version: 1 }.encode();
-        assert_eq!(hex::encode(hello), "00000003010001");
-        let data = Frame::Data { position: 258, record: vec![0xab] }.encode();
-        assert_eq!(hex::encode(data), "0000000a040000000000000102ab");
-        let ack = Frame::Ack { ranges: vec![(1, 2)] }.encode();
-        assert_eq!(hex::encode(ack), "000000110500000000000000010000000000000002");
-    }
-
-    #[test]
-    fn a_length_beyond_the_bound_is_refused_before_it_is_buffered() {
-        let mut framer = Framer::new();
-        framer.push(&[0xff; 4]);
-        assert_eq!(framer.next_frame(), Err(FrameError::Length(0xffff_ffff)));
-        framer = Framer::new();
-        framer.push(&[0; 4]);
-        assert_eq!(framer.next_frame(), Err(FrameError::Length(0)));
-    }
-
-    #[test]
-    fn a_range_that_goes_back_is_refused() {
-        let mut bytes = vec![5];
-        bytes.extend_from_slice(&9_u64.to_be_bytes());
-        bytes.extend_from_slice(&8_u64.to_be_bytes());
-        assert_eq!(Frame::decode(&bytes), Err(FrameError::Ranges));
-    }
-}
+mod tests;

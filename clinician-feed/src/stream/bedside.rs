@@ -12,8 +12,8 @@ use crate::message::Message;
 /// What a reader was told last.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    /// When the newest standing that it knows was said.
-    standings: BTreeMap<PatientId, i64>,
+    /// When the newest standing that it knows was said, and whether that was provisional.
+    standings: BTreeMap<PatientId, (i64, bool)>,
     contacts: BTreeMap<PatientId, bool>,
 }
 
@@ -21,9 +21,11 @@ impl Told {
     /// What the reader does not know yet.
     pub(super) fn news(&mut self, bedside: &Bedside, now: Instant) -> Vec<Message<'static>> {
         let mut news = Vec::new();
-        for (patient, standing) in bedside.standings() {
-            if self.standings.insert(patient, standing.at_us) != Some(standing.at_us) {
-                news.push(Message::Standing(Box::new(PatientView::new(patient, &standing))));
+        for (patient, (standing, provisional)) in bedside.standings() {
+            let told = (standing.at_us, provisional);
+            if self.standings.insert(patient, told) != Some(told) {
+                let view = Box::new(PatientView::new(patient, &standing));
+                news.push(Message::Standing { view, provisional });
             }
         }
         for (patient, heard) in bedside.contacts(now) {

@@ -106,6 +106,41 @@ async fn history_and_present_are_shown_and_exported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_durable_is_shown_as_such_and_comes_once_as_a_reading() {
+    let core = Core::start();
+    let config = core.config();
+    let hash = core.segment(0, SegmentHash::NONE);
+    let daemon = Daemon::start(&config);
+    let mut socket = open_at(daemon.address, "?from=0", BASIC).await.unwrap();
+    // Its key has come by the queue.
+    assert_eq!(next_of(&mut socket, "reading").await["segment"], 0);
+    while !core.is_viewed() {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let store = core.show(1, hash);
+    let provisional = next_of(&mut socket, "provisional").await;
+    assert_eq!((&provisional["segment"], &provisional["numeric"]), (&1.into(), &60.0.into()));
+    assert!(provisional.get("n").is_none());
+    // A reader that comes now has no part in it: it is in no answer.
+    let mut later = open_at(daemon.address, "?from=0", BASIC).await.unwrap();
+    assert_eq!(next_of(&mut later, "hello").await["next"], 1);
+    store();
+    for socket in [&mut socket, &mut later] {
+        let reading = next_of(socket, "reading").await;
+        let (n, segment) = (reading["n"].as_u64().unwrap(), reading["segment"].as_u64().unwrap());
+        if (n, segment) == (0, 0) {
+            assert_eq!(next_of(socket, "reading").await["segment"], 1);
+        } else {
+            assert_eq!((n, segment), (1, 1));
+        }
+    }
+    let exported = export(&config).await;
+    assert_eq!(sequences(&exported), [0, 1]);
+    let log = daemon.terminate();
+    assert!(log.contains("\"stopped\""), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broken_chain_fails_the_export_and_is_not_shown() {
     let core = Core::start();
     let config = core.config();

@@ -12,13 +12,16 @@ use caregate_host::journal::Journal;
 use caregate_protocol::id::{DataClass, RecipientId};
 use caregate_protocol::key::{PatientRoot, TREE_DEPTH};
 use caregate_protocol::reading::{self, Reading};
+use caregate_protocol::record::Record;
 use caregate_protocol::segment::{Cipher, Header, SegmentHash, signer_id};
 use caregate_protocol::wrap::{HpkePrivateKey, WrapScope, generate_keypair};
 use clinician_feed::password;
 use core_cloud::config::Peers;
 use core_cloud::metrics::Metrics;
+use core_cloud::preview::Previews;
 use core_cloud::server::{self, Shared};
 use core_cloud::store::{Embedded, Outcome, Store};
+use core_cloud::tenants::Tenants;
 use core_cloud::writer;
 use ed25519_dalek::SigningKey;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
@@ -41,6 +44,7 @@ pub(crate) struct Core {
     device: SigningKey,
     store: Arc<dyn Store>,
     stored: watch::Sender<u64>,
+    previews: Previews,
     stop: CancellationToken,
 }
 
@@ -92,6 +96,8 @@ impl Core {
         let (stored_out, stored) = watch::channel(0);
         let feeds = HashMap::from([("hospital-1".to_owned(), vec![recipient])]);
         let (queue, _no_gateways_here) = writer::queue();
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        let previews = Previews::new([], metrics.clone());
         let shared = Shared {
             revoked: ledger_chain::RevokedGateways::none(),
             peers: Arc::new(Peers { gateways: HashMap::new(), feeds }),
@@ -100,17 +106,32 @@ impl Core {
             stored,
             journal: Arc::new(Journal::open(&dir.path().join("journal.jsonl")).unwrap().0),
             receipt_key: SigningKey::from_bytes(&[42; 32]),
-            metrics: Metrics::register(&prometheus::Registry::new()).unwrap(),
+            previews: previews.clone(),
+            tenants: Tenants::default(),
+            metrics,
         };
         let stop = CancellationToken::new();
         tokio::spawn(server::serve(endpoint, None, shared, stop.clone()));
         let (private_key, public_key) = generate_keypair();
         let device = SigningKey::from_bytes(&[3; 32]);
         let stored = stored_out;
-        let core = Self { recipient, dir, address, feed_identity, private_key, device, store, stored, stop };
+        let core = Self {
+            recipient,
+            dir,
+            address,
+            feed_identity,
+            private_key,
+            device,
+            store,
+            stored,
+            previews,
+            stop,
+        };
         let scope = WrapScope { class: DataClass::Vitals, patient: PATIENT, generation: 0, recipient };
         let leaf = root().class_key(DataClass::Vitals, 0).descend(EPOCH, TREE_DEPTH).unwrap();
-        core.put(scope.seal(&leaf, &public_key, &core.device).unwrap().to_vec());
+        let wrap = scope.seal(&leaf, &public_key, &core.device).unwrap().to_vec();
+        core.previews.take(&Record::decode(&wrap).unwrap(), &wrap, false);
+        core.put(wrap);
         core
     }
 
@@ -119,12 +140,30 @@ impl Core {
         self.stored.send_modify(|count| *count += 1);
     }
 
+    /// Shows a segment as a gateway's live record, and says how to store it.
+    pub(crate) fn show(&self, sequence: u64, prev: SegmentHash) -> impl FnOnce() {
+        let (segment, _) = self.sealed(sequence, prev, heart_rate(60.0));
+        self.previews.take(&Record::decode(&segment).unwrap(), &segment, true);
+        move || self.put(segment)
+    }
+
+    /// Whether the feed wants to be shown what is not durable.
+    pub(crate) fn is_viewed(&self) -> bool {
+        self.previews.views() > 0
+    }
+
     /// Stores a segment of one reading after `prev`; answers with its hash.
     pub(crate) fn segment(&self, sequence: u64, prev: SegmentHash) -> SegmentHash {
         self.segment_of(sequence, prev, heart_rate(60.0))
     }
 
     pub(crate) fn segment_of(&self, sequence: u64, prev: SegmentHash, reading: Reading) -> SegmentHash {
+        let (segment, hash) = self.sealed(sequence, prev, reading);
+        self.put(segment);
+        hash
+    }
+
+    fn sealed(&self, sequence: u64, prev: SegmentHash, reading: Reading) -> (Vec<u8>, SegmentHash) {
         let header = Header {
             class: DataClass::Vitals,
             cipher: Cipher::Aes256Gcm,
@@ -140,9 +179,7 @@ impl Core {
         };
         let key = root().class_key(DataClass::Vitals, 0).epoch_key(EPOCH).unwrap();
         let plaintext = reading::encode(&[reading]);
-        let (segment, hash) = header.seal(&plaintext, &key, &self.device).unwrap();
-        self.put(segment);
-        hash
+        header.seal(&plaintext, &key, &self.device).unwrap()
     }
 
     /// The daemon's configuration file.

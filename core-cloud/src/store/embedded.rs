@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use caregate_host::{clock, kill_point};
-use caregate_protocol::erasure::SignedErasure;
-use caregate_protocol::id::{RecipientId, SignerId};
+use caregate_protocol::erasure::{Receipt, SignedErasure};
+use caregate_protocol::id::{PatientId, RecipientId, SignerId};
+use caregate_protocol::uplink::Question;
 use redb::Database;
 
 use super::erase::{self, Begun};
 use super::index::{self, CACHE_BYTES, Keep, Tables};
-use super::{Erased, Outcome, Page, Store, StoreError, failed};
+use super::{Erased, Expired, Outcome, Page, Past, Store, StoreError, failed, history, retain};
 
 #[cfg(feature = "kill-points")]
 mod kill;
@@ -92,7 +93,9 @@ impl Store for Embedded {
         kill_point::pass("store.begun");
         let outcomes = {
             let mut tables = Tables::open(&txn, Keep::Here)?;
-            batch.iter().map(|bytes| tables.put(bytes)).collect::<Result<Vec<_>, _>>()?
+            let outcomes = batch.iter().map(|bytes| tables.put(bytes)).collect::<Result<Vec<_>, _>>()?;
+            tables.settle()?;
+            outcomes
         };
         kill_point::pass("store.batch-put");
         if outcomes.contains(&Outcome::Stored) {
@@ -128,5 +131,29 @@ impl Store for Embedded {
                 erase::carry_out(&self.db, Keep::Here, request.erasure.patient, now_us)
             }
         }
+    }
+
+    fn usage(&self) -> Result<Vec<(PatientId, SignerId, u64)>, StoreError> {
+        index::usage(&self.db)
+    }
+
+    fn expire(&self, patient: PatientId, before: u32) -> Result<Expired, StoreError> {
+        retain::expire(&self.db, patient, before)
+    }
+
+    fn history(&self, question: &Question, bytes_max: usize) -> Result<Past, StoreError> {
+        history::history(&self.db, question, bytes_max, |record| Ok(Some(record.to_vec())))
+    }
+
+    fn keep_receipt(&self, receipt: &Receipt, key: [u8; 32], bytes: &[u8]) -> Result<bool, StoreError> {
+        erase::keep_receipt(&self.db, receipt, key, bytes)
+    }
+
+    fn receipts(&self, patient: PatientId) -> Result<Vec<Vec<u8>>, StoreError> {
+        erase::receipts(&self.db, patient)
+    }
+
+    fn erased(&self) -> Result<Vec<PatientId>, StoreError> {
+        Ok(erase::all(&self.db)?.into_iter().map(|(patient, _)| patient).collect())
     }
 }

@@ -6,7 +6,7 @@
 //! ```
 //! Places in queues stay, without a record: they name nobody, and numbers stay what they were.
 
-use caregate_protocol::erasure::SignedErasure;
+use caregate_protocol::erasure::{Receipt, SignedErasure};
 use caregate_protocol::id::{PatientId, RecipientId, SignerId};
 use redb::{Database, ReadableDatabase, ReadableTable, Table};
 
@@ -14,7 +14,10 @@ use super::index::{Keep, Tables};
 use super::{Erased, StoreError, failed};
 
 /// Records that go in one commit: some 10 ms, so that others' records don't wait for long.
-const STEP_RECORDS: usize = 2048;
+pub(super) const STEP_RECORDS: usize = 2048;
+
+/// Feeds' receipts of one erasure: far more than a patient has hospitals.
+const RECEIPTS_MAX: usize = 256;
 
 /// What stands in `erased`: whether all is gone, when, and how much that was.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -75,7 +78,7 @@ impl Tables<'_> {
         let (low, high) = span(patient);
         let mut signers = Vec::new();
         for entry in self.signers.range(low.as_slice()..=high.as_slice()).map_err(failed("read signers"))? {
-            let (key, ()) = entry.map(|(key, _)| (key, ())).map_err(failed("read signers"))?;
+            let (key, _) = entry.map_err(failed("read signers"))?;
             signers.extend(key.value().last_chunk::<8>().copied().map(SignerId));
         }
         if !signers.is_empty() && !signers.iter().any(|signer| own.contains(signer)) {
@@ -97,8 +100,20 @@ impl Tables<'_> {
 
     /// From here on nothing of this patient is taken.
     pub(super) fn note_erasure(&mut self, request: &SignedErasure) -> Result<(), StoreError> {
-        self.name_signer(request.erasure.patient, request.signer)?;
+        self.use_up(request.erasure.patient, request.signer, 0);
+        self.settle()?;
         self.write_row(request.erasure.patient, Row::default())
+    }
+
+    fn free_all(&mut self, low: &[u8], high: &[u8]) -> Result<(), StoreError> {
+        let mut keys = Vec::new();
+        for entry in self.signers.range(low..=high).map_err(failed("read signers"))? {
+            keys.push(entry.map_err(failed("read signers"))?.0.value().to_vec());
+        }
+        for key in keys {
+            self.signers.insert(key.as_slice(), 0).map_err(failed("write signers"))?;
+        }
+        Ok(())
     }
 
     fn write_row(&mut self, patient: PatientId, row: Row) -> Result<(), StoreError> {
@@ -139,6 +154,7 @@ impl Tables<'_> {
         }
         if more == 0 {
             (row.is_done, row.erased_us) = (true, now_us);
+            self.free_all(&low, &high)?;
         }
         self.write_row(patient, row)?;
         Ok(row.is_done)
@@ -151,7 +167,7 @@ fn length_elsewhere(place: &[u8]) -> u64 {
 }
 
 /// Removes up to [`STEP_RECORDS`] rows of a range; answers with the index that each leads to.
-fn take_some<V: redb::Value + 'static>(
+pub(super) fn take_some<V: redb::Value + 'static>(
     table: &mut Table<'_, &'static [u8], V>,
     low: &[u8],
     high: &[u8],
@@ -188,6 +204,48 @@ pub(super) fn carry_out(
             return Ok(Erased::Done { records: row.records, bytes: row.bytes, erased_us: row.erased_us });
         }
     }
+}
+
+/// Keeps a feed's receipt of an erasure that was begun here, one for each feed's key. False where there is no such erasure, or
+/// where there are [`RECEIPTS_MAX`].
+pub(super) fn keep_receipt(
+    db: &Database,
+    receipt: &Receipt,
+    key: [u8; 32],
+    bytes: &[u8],
+) -> Result<bool, StoreError> {
+    let txn = db.begin_write().map_err(failed("begin"))?;
+    let is_kept = {
+        let erased = txn.open_table(super::index::ERASED).map_err(failed("open erased"))?;
+        let row = erased.get(receipt.patient.0.as_slice()).map_err(failed("read erased"))?;
+        // Feeds may be quicker than the core.
+        let is_erased = row.is_some();
+        let mut receipts = txn.open_table(super::index::RECEIPTS).map_err(failed("open receipts"))?;
+        let (low, high) = span(receipt.patient);
+        let range = receipts.range(low.as_slice()..=high.as_slice()).map_err(failed("read receipts"))?;
+        let named = [receipt.patient.0.as_slice(), &key].concat();
+        let is_known = receipts.get(named.as_slice()).map_err(failed("read receipts"))?.is_some();
+        let has_room = is_known || range.count() < RECEIPTS_MAX;
+        // The first stays: one who is told again has nothing more to erase.
+        if is_erased && has_room && !is_known {
+            receipts.insert(named.as_slice(), bytes).map_err(failed("write receipts"))?;
+        }
+        is_erased && has_room
+    };
+    txn.commit().map_err(failed("commit"))?;
+    Ok(is_kept)
+}
+
+/// Feeds' receipts of a patient's erasure.
+pub(super) fn receipts(db: &Database, patient: PatientId) -> Result<Vec<Vec<u8>>, StoreError> {
+    let txn = db.begin_read().map_err(failed("begin"))?;
+    let receipts = txn.open_table(super::index::RECEIPTS).map_err(failed("open receipts"))?;
+    let (low, high) = span(patient);
+    let mut all = Vec::new();
+    for entry in receipts.range(low.as_slice()..=high.as_slice()).map_err(failed("read receipts"))? {
+        all.push(entry.map_err(failed("read receipts"))?.1.value().to_vec());
+    }
+    Ok(all)
 }
 
 /// Pseudonyms whose erasure was begun, and whether it was carried out.

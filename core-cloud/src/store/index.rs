@@ -8,15 +8,17 @@
 //! heads     patient ‖ class                              → next 8 ‖ made 8 ‖ hash 32   the newest head of each chain
 //! gaps      patient ‖ class ‖ first 8 ‖ last 8 ‖ why 1 → index                what may be missing
 //! headers   patient ‖ class ‖ index                      → ()                    where heads lie, for their removal
-//! signers   patient ‖ signer 8                           → ()                    whose records of a patient there are
+//! signers   patient ‖ signer 8                           → bytes stored          whose records of a patient there are
+//! floors    patient ‖ class                              → sequence              below it everything is expired (`retain`)
 //! holders   patient ‖ recipient                          → ()                    who ever held a wrap of a patient's
+//! receipts  patient ‖ feed's key 32                      → receipt               that feeds have erased
 //! erased    patient                                      → state, what went (`erase`)
 //! delivery  recipient 20 ‖ number 8                      → index                 each recipient's queue
 //! ```
 //! A segment enters the queues of the recipients that hold a wrap for its epoch; a wrap that comes later brings the
 //! segments of its epoch with it. So no recipient is offered what it can't open, and a wrap always precedes its segments.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use caregate_host::kill_point;
 #[cfg(feature = "nats")]
@@ -26,7 +28,7 @@ use caregate_protocol::entry::Queued;
 use caregate_protocol::erasure::{self, SignedErasure};
 use caregate_protocol::gap::{Gap, Missing};
 use caregate_protocol::head::Head;
-use caregate_protocol::id::{PatientId, RecipientId, SignerId};
+use caregate_protocol::id::{DataClass, PatientId, RecipientId, SignerId};
 use caregate_protocol::record::Record;
 use caregate_protocol::segment::{Header, SegmentHash};
 use caregate_protocol::uplink::Refusal;
@@ -35,35 +37,37 @@ use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, Wr
 
 use super::{Outcome, Page, StoreError, failed};
 
-const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
+pub(super) const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
 const SEGMENTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("segments");
-const EPOCHS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("epochs");
+pub(super) const EPOCHS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("epochs");
 const GAPS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("gaps");
 const HEADS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("heads");
-const WRAPS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("wraps");
+pub(super) const WRAPS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("wraps");
 const HEADERS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("headers");
-const SIGNERS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("signers");
+pub(super) const SIGNERS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("signers");
+const FLOORS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("floors");
 const HOLDERS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("holders");
 pub(super) const ERASED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("erased");
+pub(super) const RECEIPTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("receipts");
 const DELIVERY: TableDefinition<'_, &[u8], u64> = TableDefinition::new("delivery");
 
 /// redb's page cache: the working set of a live feed is its newest minute, a few MiB.
 pub(super) const CACHE_BYTES: usize = 32 << 20;
 /// Places of a queue that one page looks at: what was erased leaves places without a record, and a page must end.
-const ROWS_MAX: usize = 65_536;
+pub(super) const ROWS_MAX: usize = 65_536;
 /// Deepest level of the epoch tree that a wrap may name.
 pub(super) const TREE_DEPTH: u8 = caregate_protocol::key::TREE_DEPTH;
 
 /// Makes the tables that are not there.
 pub(super) fn make_tables(txn: &WriteTransaction) -> Result<(), StoreError> {
     txn.open_table(RECORDS).map_err(failed("open records"))?;
-    for table in [EPOCHS, WRAPS, GAPS, DELIVERY] {
+    for table in [EPOCHS, WRAPS, GAPS, DELIVERY, SIGNERS, FLOORS] {
         txn.open_table(table).map_err(failed("open an index"))?;
     }
-    for table in [SEGMENTS, HEADS, ERASED] {
+    for table in [SEGMENTS, HEADS, ERASED, RECEIPTS] {
         txn.open_table(table).map_err(failed("open a table of chains"))?;
     }
-    for table in [HEADERS, SIGNERS, HOLDERS] {
+    for table in [HEADERS, HOLDERS] {
         txn.open_table(table).map_err(failed("open a set"))?;
     }
     Ok(())
@@ -144,10 +148,13 @@ pub(super) struct Tables<'t> {
     pub(super) heads: Table<'t, &'static [u8], &'static [u8]>,
     pub(super) gaps: Table<'t, &'static [u8], u64>,
     pub(super) headers: Table<'t, &'static [u8], ()>,
-    pub(super) signers: Table<'t, &'static [u8], ()>,
+    pub(super) signers: Table<'t, &'static [u8], u64>,
+    pub(super) floors: Table<'t, &'static [u8], u64>,
     pub(super) holders: Table<'t, &'static [u8], ()>,
     pub(super) erased: Table<'t, &'static [u8], &'static [u8]>,
-    delivery: Table<'t, &'static [u8], u64>,
+    pub(super) delivery: Table<'t, &'static [u8], u64>,
+    /// What this write stored of each patient and signer; [`Self::settle`] writes it down.
+    used: BTreeMap<(PatientId, SignerId), u64>,
 }
 
 impl<'t> Tables<'t> {
@@ -163,9 +170,11 @@ impl<'t> Tables<'t> {
             gaps: txn.open_table(GAPS).map_err(failed("open gaps"))?,
             headers: txn.open_table(HEADERS).map_err(failed("open headers"))?,
             signers: txn.open_table(SIGNERS).map_err(failed("open signers"))?,
+            floors: txn.open_table(FLOORS).map_err(failed("open floors"))?,
             holders: txn.open_table(HOLDERS).map_err(failed("open holders"))?,
             erased: txn.open_table(ERASED).map_err(failed("open erased"))?,
             delivery: txn.open_table(DELIVERY).map_err(failed("open delivery"))?,
+            used: BTreeMap::new(),
         })
     }
 
@@ -181,7 +190,7 @@ impl<'t> Tables<'t> {
             Record::Gap(signed) => self.put_gap(&signed.gap, bytes)?,
         };
         if outcome == Outcome::Stored {
-            self.name_signer(record.patient(), record.signer())?;
+            self.use_up(record.patient(), record.signer(), bytes.len());
         }
         Ok(outcome)
     }
@@ -191,6 +200,9 @@ impl<'t> Tables<'t> {
         if let Some(stored) = self.segments.get(key.as_slice()).map_err(failed("read segments"))? {
             let same = stored.value().get(8..) == Some(hash.0.as_slice());
             return Ok(if same { Outcome::Known } else { Outcome::Refused(Refusal::Fork) });
+        }
+        if h.sequence < self.floor(h.patient, h.class)? {
+            return Ok(Outcome::Known);
         }
         let index = self.append(bytes)?;
         self.name_segment(h, hash, index)?;
@@ -254,13 +266,45 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    /// Only where it is not there: most records are of signers that are.
-    pub(super) fn name_signer(&mut self, patient: PatientId, signer: SignerId) -> Result<(), StoreError> {
+    /// So many bytes more are stored.
+    pub(super) fn use_up(&mut self, patient: PatientId, signer: SignerId, bytes: usize) {
+        let used = self.used.entry((patient, signer)).or_default();
+        *used = used.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+
+    /// So many less.
+    pub(super) fn free(
+        &mut self,
+        patient: PatientId,
+        signer: SignerId,
+        bytes: u64,
+    ) -> Result<(), StoreError> {
         let key = [patient.0.as_slice(), &signer.0].concat();
-        if self.signers.get(key.as_slice()).map_err(failed("read signers"))?.is_none() {
-            self.signers.insert(key.as_slice(), ()).map_err(failed("write signers"))?;
+        let known = self.stored_of(&key)?.unwrap_or_default();
+        self.signers.insert(key.as_slice(), known.saturating_sub(bytes)).map_err(failed("write signers"))?;
+        Ok(())
+    }
+
+    /// Writes down what was used up; before a commit.
+    pub(super) fn settle(&mut self) -> Result<(), StoreError> {
+        for ((patient, signer), bytes) in std::mem::take(&mut self.used) {
+            let key = [patient.0.as_slice(), &signer.0].concat();
+            let known = self.stored_of(&key)?.unwrap_or_default();
+            let sum = known.saturating_add(bytes);
+            self.signers.insert(key.as_slice(), sum).map_err(failed("write signers"))?;
         }
         Ok(())
+    }
+
+    fn stored_of(&self, key: &[u8]) -> Result<Option<u64>, StoreError> {
+        Ok(self.signers.get(key).map_err(failed("read signers"))?.map(|bytes| bytes.value()))
+    }
+
+    /// Below it each segment of the chain is expired, or would be.
+    pub(super) fn floor(&self, patient: PatientId, class: DataClass) -> Result<u64, StoreError> {
+        let chain = [patient.0.as_slice(), &[class as u8]].concat();
+        let floor = self.floors.get(chain.as_slice()).map_err(failed("read floors"))?;
+        Ok(floor.map_or(0, |floor| floor.value()))
     }
 
     /// A head goes to those that can open its chain's last segment. One that is not the newest is known: a newer one says more.
@@ -291,6 +335,9 @@ impl<'t> Tables<'t> {
     /// A gap goes to those that hold its epoch's wrap, also to those whose wrap comes after it: it is told once, unlike a head.
     fn put_gap(&mut self, gap: &Gap, bytes: &[u8]) -> Result<Outcome, StoreError> {
         if self.gaps.get(gap_key(gap).as_slice()).map_err(failed("read gaps"))?.is_some() {
+            return Ok(Outcome::Known);
+        }
+        if gap.missing.last < self.floor(gap.patient, gap.class)? {
             return Ok(Outcome::Known);
         }
         let index = self.append(bytes)?;
@@ -347,7 +394,7 @@ impl<'t> Tables<'t> {
                 Record::Gap(signed) => self.name_gap(&signed.gap, entry.index)?,
                 Record::Wrap(wrap) => self.name_wrap(wrap, entry.index)?,
             }
-            self.name_signer(record.patient(), record.signer())?;
+            self.use_up(record.patient(), record.signer(), entry.record.len());
         }
         entry.queued.iter().try_for_each(|place| self.queue(place))
     }
@@ -406,7 +453,7 @@ fn age_of(head: &Head) -> [u8; 16] {
     (u128::from(head.next) << 64 | u128::from(made)).to_be_bytes()
 }
 
-fn scope_key(patient: [u8; 16], class: u8, generation: u32) -> Vec<u8> {
+pub(super) fn scope_key(patient: [u8; 16], class: u8, generation: u32) -> Vec<u8> {
     [patient.as_slice(), &[class], &generation.to_be_bytes()].concat()
 }
 
@@ -428,6 +475,20 @@ fn epoch_in(key: &[u8], at: usize) -> u32 {
 
 fn delivery_key(recipient: RecipientId, number: u64) -> Vec<u8> {
     [recipient.0.as_slice(), &number.to_be_bytes()].concat()
+}
+
+/// Bytes stored of each patient and signer.
+pub(super) fn usage(db: &Database) -> Result<Vec<(PatientId, SignerId, u64)>, StoreError> {
+    let txn = db.begin_read().map_err(failed("begin"))?;
+    let signers = txn.open_table(SIGNERS).map_err(failed("open signers"))?;
+    let mut usage = Vec::new();
+    for entry in signers.iter().map_err(failed("read signers"))? {
+        let (key, bytes) = entry.map_err(failed("read signers"))?;
+        let patient = key.value().first_chunk::<16>().copied().map(PatientId);
+        let signer = key.value().last_chunk::<8>().copied().map(SignerId);
+        usage.extend(patient.zip(signer).map(|(patient, signer)| (patient, signer, bytes.value())));
+    }
+    Ok(usage)
 }
 
 fn number_of(key: &[u8]) -> u64 {

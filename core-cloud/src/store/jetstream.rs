@@ -19,15 +19,16 @@ use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
 use caregate_host::clock;
 use caregate_protocol::entry;
-use caregate_protocol::erasure::SignedErasure;
+use caregate_protocol::erasure::{Receipt, SignedErasure};
 use caregate_protocol::id::{PatientId, RecipientId, SignerId};
+use caregate_protocol::uplink::Question;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
 use super::erase::{self, Begun};
 use super::index::{self, CACHE_BYTES, Keep, Tables};
-use super::{Erased, Outcome, Page, Store, StoreError, failed};
+use super::{Erased, Expired, Outcome, Page, Past, Store, StoreError, failed, history};
 
 mod message;
 mod server;
@@ -248,6 +249,7 @@ impl JetStream {
                 tables.apply(&entry, &Place::of(*sequence, entry.offset, entry.record.len()).encode())?;
             }
         }
+        tables.settle()?;
         drop(tables);
         mark(&txn, messages.last().map_or(until, |(sequence, _)| until.max(*sequence)))?;
         txn.commit().map_err(failed("commit"))
@@ -270,6 +272,7 @@ impl JetStream {
         if messages.is_empty() {
             return Ok(outcomes);
         }
+        tables.settle()?;
         drop(tables);
         self.store_messages(written, &txn, messages)?;
         txn.commit().map_err(failed("commit"))?;
@@ -388,6 +391,21 @@ impl JetStream {
         })
     }
 
+    /// A record by its place; `newest` is the message that was read last.
+    fn stored(
+        &self,
+        stored: &[u8],
+        newest: &mut Option<(u64, Bytes)>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let place = Place::decode(stored).ok_or_else(|| failed("read a record")("its place is malformed"))?;
+        if newest.as_ref().is_none_or(|(sequence, _)| *sequence != place.sequence) {
+            *newest = self.payload(place.sequence)?.map(|payload| (place.sequence, payload));
+        }
+        let Some((_, payload)) = &newest else { return Ok(None) };
+        let record = place.cut(payload).ok_or_else(|| failed("read a record")("it is not in its message"))?;
+        Ok(Some(record.to_vec()))
+    }
+
     /// The payload of one message; `None` where it was deleted.
     fn payload(&self, sequence: u64) -> Result<Option<Bytes>, StoreError> {
         if let Some(payload) = self.recent().messages.get(&sequence) {
@@ -436,17 +454,7 @@ impl Store for JetStream {
     ) -> Result<Page, StoreError> {
         // Neighbours in a queue often came in one message.
         let mut newest: Option<(u64, Bytes)> = None;
-        index::page(&self.db, (recipient, from, until), bytes_max, |stored| {
-            let place =
-                Place::decode(stored).ok_or_else(|| failed("read a record")("its place is malformed"))?;
-            if newest.as_ref().is_none_or(|(sequence, _)| *sequence != place.sequence) {
-                newest = self.payload(place.sequence)?.map(|payload| (place.sequence, payload));
-            }
-            let Some((_, payload)) = &newest else { return Ok(None) };
-            let record =
-                place.cut(payload).ok_or_else(|| failed("read a record")("it is not in its message"))?;
-            Ok(Some(record.to_vec()))
-        })
+        index::page(&self.db, (recipient, from, until), bytes_max, |stored| self.stored(stored, &mut newest))
     }
 
     /// Written down as a message of its own; then the patient's messages are purged by their subject.
@@ -459,6 +467,32 @@ impl Store for JetStream {
         }
         self.retried(&mut written, |_| self.purge(patient))?;
         erase::carry_out(&self.db, Keep::Elsewhere, patient, now_us)
+    }
+
+    fn usage(&self) -> Result<Vec<(PatientId, SignerId, u64)>, StoreError> {
+        index::usage(&self.db)
+    }
+
+    /// Not here: a message holds records of one commit, and goes only as a whole. The configuration says so before the core starts.
+    fn expire(&self, _patient: PatientId, _before: u32) -> Result<Expired, StoreError> {
+        Err(failed("expire")("a stream server keeps all"))
+    }
+
+    fn history(&self, question: &Question, bytes_max: usize) -> Result<Past, StoreError> {
+        let mut newest = None;
+        history::history(&self.db, question, bytes_max, |stored| self.stored(stored, &mut newest))
+    }
+
+    fn keep_receipt(&self, receipt: &Receipt, key: [u8; 32], bytes: &[u8]) -> Result<bool, StoreError> {
+        erase::keep_receipt(&self.db, receipt, key, bytes)
+    }
+
+    fn receipts(&self, patient: PatientId) -> Result<Vec<Vec<u8>>, StoreError> {
+        erase::receipts(&self.db, patient)
+    }
+
+    fn erased(&self) -> Result<Vec<PatientId>, StoreError> {
+        Ok(erase::all(&self.db)?.into_iter().map(|(patient, _)| patient).collect())
     }
 }
 

@@ -18,7 +18,6 @@ use caregate_protocol::segment::{Header, SegmentHash};
 use super::index::TREE_DEPTH;
 use super::*;
 
-mod erasure;
 #[cfg(feature = "nats")]
 mod nats;
 mod power;
@@ -101,6 +100,9 @@ macro_rules! of_both {
         }
     };
 }
+
+mod erasure;
+mod retention;
 
 of_both! {
     a_record_is_stored_once_also_after_a_restart_and_within_one_batch,

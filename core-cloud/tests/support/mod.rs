@@ -15,12 +15,15 @@ use caregate_host::identity::{Identity, Role};
 use caregate_host::journal::Journal;
 use caregate_host::net;
 use caregate_protocol::id::{Lane, RecipientId};
+use caregate_protocol::segment::signer_id;
 use caregate_protocol::uplink::{ALPN, Frame, Framer, VERSION};
 use core_cloud::config::Peers;
 use core_cloud::metrics::Metrics;
+use core_cloud::preview::Previews;
 use core_cloud::server::{self, Shared};
 use core_cloud::store::{Embedded, Store};
 use core_cloud::tcp::TcpDoor;
+use core_cloud::tenants::{Quota, Tenant, Tenants};
 use core_cloud::writer::{self, Incoming};
 use ed25519_dalek::SigningKey;
 use prometheus::Registry;
@@ -87,11 +90,22 @@ impl Site {
 
     /// A core whose writer does not run yet.
     pub(crate) fn paused(&self) -> Core {
-        Core::start(self.dir.path(), &self.ca)
+        Core::start(self.dir.path(), &self.ca, |_| Tenants::default())
     }
 
     pub(crate) fn core(&self) -> Core {
         let mut core = self.paused();
+        core.start_writer();
+        core
+    }
+
+    /// Where `gateway-1` is a tenant's, and `gateway-2` is not limited.
+    pub(crate) fn core_with(&self, quota: Quota) -> Core {
+        let gateway = Sealing::new(1).device.verifying_key();
+        let mut core = Core::start(self.dir.path(), &self.ca, |metrics| {
+            let tenant = Arc::new(Tenant::new("clinic".to_owned(), quota, metrics.clone()));
+            Tenants::new([("gateway-1".to_owned(), vec![signer_id(&gateway)], tenant)])
+        });
         core.start_writer();
         core
     }
@@ -113,6 +127,8 @@ pub(crate) struct Core {
     pub(crate) tcp: SocketAddr,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) metrics: Metrics,
+    previews: Previews,
+    pub(crate) tenants: Tenants,
     stop: CancellationToken,
     serving: JoinHandle<()>,
     waiting: Option<(mpsc::Receiver<Incoming>, watch::Sender<u64>)>,
@@ -120,7 +136,7 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    fn start(dir: &Path, ca: &Ca) -> Self {
+    fn start(dir: &Path, ca: &Ca, tenants: impl FnOnce(&Metrics) -> Tenants) -> Self {
         let store: Arc<dyn Store> = Arc::new(Embedded::open(dir).unwrap());
         let metrics = Metrics::register(&Registry::new()).unwrap();
         let endpoint =
@@ -131,6 +147,8 @@ impl Core {
         let door = TcpDoor::new(listener, &ca.identity(Role::Core, "core-1"));
         let (queue, incoming) = writer::queue();
         let (stored_out, stored) = watch::channel(0);
+        let tenants = tenants(&metrics);
+        let previews = Previews::new(store.erased().unwrap(), metrics.clone());
         let shared = Shared {
             revoked: ledger_chain::RevokedGateways::none(),
             peers: Arc::new(Site::peers()),
@@ -139,6 +157,8 @@ impl Core {
             stored,
             journal: Arc::new(Journal::open(&dir.join("journal.jsonl")).unwrap().0),
             receipt_key: SigningKey::from_bytes(&[42; 32]),
+            previews: previews.clone(),
+            tenants: tenants.clone(),
             metrics: metrics.clone(),
         };
         let stop = CancellationToken::new();
@@ -148,6 +168,8 @@ impl Core {
             tcp,
             store,
             metrics,
+            previews,
+            tenants,
             stop,
             serving,
             waiting: Some((incoming, stored_out)),
@@ -176,6 +198,17 @@ impl Core {
             .await
             .unwrap();
         self.store
+    }
+
+    /// As a crash ends it, for its peers: nothing more is stored of what had come in.
+    pub(crate) async fn lost(mut self) {
+        self.stop.cancel();
+        within("the listener's end", &mut self.serving).await.unwrap();
+    }
+
+    /// Feeds' views of what is provisional.
+    pub(crate) fn views(&self) -> usize {
+        self.previews.views()
     }
 
     /// Records in a recipient's queue.

@@ -32,8 +32,12 @@ impl Sealing {
 
     /// A segment of `bytes` bytes of plaintext.
     pub(crate) fn segment_of(&self, sequence: u64, bytes: usize) -> Vec<u8> {
+        self.sealed(DataClass::Vitals, sequence, bytes)
+    }
+
+    fn sealed(&self, class: DataClass, sequence: u64, bytes: usize) -> Vec<u8> {
         let header = Header {
-            class: DataClass::Vitals,
+            class,
             cipher: Cipher::Aes256Gcm,
             patient: self.patient,
             signer: signer_id(&self.device.verifying_key()),
@@ -45,8 +49,13 @@ impl Sealing {
             sealed_us: 0,
             readings: 0,
         };
-        let key = Self::root().class_key(DataClass::Vitals, 0).epoch_key(EPOCH).unwrap();
+        let key = Self::root().class_key(class, 0).epoch_key(EPOCH).unwrap();
         header.seal(&vec![0x5a; bytes], &key, &self.device).unwrap().0
+    }
+
+    /// A segment of class alarm.
+    pub(crate) fn alarm(&self, sequence: u64) -> Vec<u8> {
+        self.sealed(DataClass::Alarm, sequence, 100)
     }
 
     pub(crate) fn segment(&self, sequence: u64) -> Vec<u8> {

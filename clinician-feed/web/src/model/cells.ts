@@ -21,6 +21,8 @@ export interface Cell {
   readonly freshness: Freshness;
   /** For a lost value: what it last was. */
   readonly last: string | null;
+  /** The core has not made it durable yet. */
+  readonly provisional: boolean;
   /** Named where a bed has the same quantity twice. */
   readonly device: string | null;
 }
@@ -47,7 +49,7 @@ function groups(bed: Bed): Group[] {
 }
 
 function printed(series: NumericSeries | undefined): string {
-  return series === undefined ? "–" : printValue(series.value, series.code);
+  return series === undefined ? "–" : printValue(series.shown.value, series.code);
 }
 
 /** The group's text and mean, e.g. `120/80` and `(93)`. */
@@ -81,6 +83,7 @@ function cell(group: Group, named: boolean, nowMs: number, feedNowMs: number): C
     freshness,
     aged: presentation.spot || freshness !== "fresh",
     last: lost ? text : null,
+    provisional: members.some((m) => m.shown.provisional),
     device: named ? group.series.device : null,
   };
 }

@@ -36,6 +36,8 @@ export class NumericSeries {
   /** The newest by time, whatever came last. */
   value = Number.NaN;
   atMs = -Infinity;
+  /** What the core has not made durable yet, if it is newer. */
+  private foreseen: { readonly atMs: number; readonly value: number } | null = null;
   /** Page's clock at the arrival of the last live reading. */
   private heardMs = -Infinity;
   private readonly intervals: number[] = [];
@@ -59,6 +61,23 @@ export class NumericSeries {
     }
     this.atMs = atMs;
     this.value = value;
+  }
+
+  /** Takes what the core has not made durable: it is shown, and counts for nothing else until it comes as a reading. */
+  foresee(atMs: number, value: number): void {
+    if (atMs > this.atMs) this.foreseen = { atMs, value };
+  }
+
+  /** What was foreseen never was. */
+  withdraw(): void {
+    this.foreseen = null;
+  }
+
+  /** The value to show, and whether it is provisional. */
+  get shown(): { readonly value: number; readonly provisional: boolean } {
+    const { foreseen } = this;
+    if (foreseen !== null && foreseen.atMs > this.atMs) return { value: foreseen.value, provisional: true };
+    return { value: this.value, provisional: false };
   }
 
   /** How old the value is, ms, never less than the time since something live was heard of it. */

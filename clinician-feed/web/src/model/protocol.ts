@@ -58,6 +58,9 @@ export interface Reading {
     | { readonly kind: "event" };
 }
 
+/** A reading that is not durable at the core; it comes again, as a reading, when it is. */
+export type Provisional = Omit<Reading, "type" | "n"> & { readonly type: "provisional" };
+
 export interface Hello {
   readonly type: "hello";
   readonly serverMs: number;
@@ -154,6 +157,8 @@ export type ScoreEntry =
 /** What the gateway's watch says of a patient, whole. */
 export interface Standing {
   readonly type: "standing";
+  /** The core has not made it durable yet. */
+  readonly provisional: boolean;
   readonly patient: string;
   readonly atMs: number;
   readonly pausedUntilMs: number | null;
@@ -205,7 +210,7 @@ export interface Audit {
   readonly count: number | null;
 }
 
-export type Frame = Hello | Reading | Chain | Link | Access | Ledger | Standing | ContactEntry | Audit;
+export type Frame = Hello | Reading | Provisional | Chain | Link | Access | Ledger | Standing | ContactEntry | Audit;
 
 /** Why a frame was refused; `where` is a path into the object, never a value out of it. */
 export type FrameReason = "too-long" | "not-json" | "unknown-type" | "bad-field";
@@ -335,9 +340,11 @@ function parseValue(object: Fields): Reading["value"] {
 }
 
 function parseReading(object: Fields): Reading {
+  return { type: "reading", n: whole(object["n"], "n"), ...parseMeasured(object) };
+}
+
+function parseMeasured(object: Fields): Omit<Reading, "type" | "n"> {
   return {
-    type: "reading",
-    n: whole(object["n"], "n"),
     patient: patientId(object["patient"], "patient"),
     dataClass: oneOf(object["class"], "class", DATA_CLASSES),
     segment: whole(object["segment"], "segment"),
@@ -459,6 +466,7 @@ function parseStanding(object: Fields): Standing {
   if (oxygen !== null && typeof oxygen !== "boolean") bad("oxygen");
   return {
     type: "standing",
+    provisional: object["provisional"] === true,
     patient: patientId(object["patient"], "patient"),
     atMs: finite(object["at_ms"], "at_ms"),
     pausedUntilMs: orNull(object["paused_until_ms"], (v) => finite(v, "paused_until_ms")),
@@ -506,6 +514,8 @@ export function parseFrame(frame: string): Frame {
       return parseHello(object);
     case "reading":
       return parseReading(object);
+    case "provisional":
+      return { type: "provisional", ...parseMeasured(object) };
     case "chain":
       return parseChain(object);
     case "link":

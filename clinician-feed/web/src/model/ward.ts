@@ -21,6 +21,7 @@ import type {
   FrameReason,
   Hello,
   Ledger,
+  Provisional,
   Reading,
   Standing,
   Told,
@@ -177,6 +178,7 @@ export class Ward {
         return null;
       case "link":
         this.coreUp = frame.core === "up";
+        if (this.coreUp) this.withdraw();
         this.revision += 1;
         return null;
       case "access":
@@ -194,6 +196,9 @@ export class Ward {
         return null;
       case "audit":
         this.acceptAudit(frame);
+        return null;
+      case "provisional":
+        this.acceptProvisional(frame);
         return null;
       case "reading":
         return this.acceptReading(frame, nowMs) ? frame : null;
@@ -304,6 +309,23 @@ export class Ward {
         break;
     }
     return true;
+  }
+
+  /** Numerics alone, and where a durable one came before: what is new, events and traces can wait for a sync. */
+  private acceptProvisional(frame: Provisional): void {
+    const bed = this.beds.get(frame.patient);
+    const series = bed?.numerics.get(`${frame.device}/${frame.stream}`);
+    if (bed === undefined || series === undefined || frame.value.kind !== "numeric") return;
+    series.foresee(measuredAtMs(frame.sensorMs, frame.gatewayMs), frame.value.numeric);
+    bed.revision += 1;
+  }
+
+  /** The feed's connection to the core is a new one: what was provisional before comes as a reading, or never was. */
+  private withdraw(): void {
+    for (const bed of this.beds.values()) {
+      for (const series of bed.numerics.values()) series.withdraw();
+      bed.revision += 1;
+    }
   }
 
   /** From the measurement (a chunk: from its last sample) to here. A sensor whose clock runs ahead counts from the gateway. */

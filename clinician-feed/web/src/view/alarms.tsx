@@ -79,6 +79,11 @@ export function AlarmBar({ bed, opened, feedNowMs, send }: BarProps) {
         {alarms.length > shown.length && <li class="dim">{alarms.length - shown.length} more</li>}
       </ul>
       {paused !== null && paused > feedNowMs && <strong class="alarm-paused">TONES PAUSED until {clockText(paused)}</strong>}
+      {standing?.provisional === true && (
+        <span class="dim" title="Shown before the core has stored it">
+          not stored yet
+        </span>
+      )}
       {standing !== null && <Score score={standing.score} />}
       <span class="alarm-buttons">
         {open.length > 0 && (

@@ -23,7 +23,8 @@ const EVENTS_IN_TILE = 2;
 const EVENTS_IN_OPENED = 12;
 
 function Numeric({ cell, large }: { readonly cell: Cell; readonly large: boolean }) {
-  const size = large ? "numeric" : "numeric numeric-small";
+  const sized = large ? "numeric" : "numeric numeric-small";
+  const size = cell.provisional ? `${sized} is-provisional` : sized;
   return (
     <div class={`${size} kind-${cell.kind} is-${cell.freshness}`}>
       <div class="numeric-head">

@@ -236,3 +236,33 @@ describe("cells", () => {
     expect(cells(bedOf(ward), T0, T0).map((cell) => cell.device)).toEqual(["monitor-1", "patch-9"]);
   });
 });
+
+describe("Ward: what is not durable yet", () => {
+  const provisional = (atMs: number, value: number): string => numeric(0, atMs, value, { type: "provisional", n: undefined });
+  const link = (core: string): string => JSON.stringify({ type: "link", core });
+  const shown = (ward: Ward): unknown => cells(bedOf(ward), T0 + 2000, T0 + 2000).map((cell) => [cell.text, cell.provisional]);
+
+  it("is shown as such until it comes as a reading", () => {
+    const ward = started();
+    ward.receive(provisional(T0, 70), T0);
+    expect(bedOf(ward).numerics.size).toBe(0);
+    ward.receive(numeric(1, T0, 72), T0);
+    expect(ward.receive(provisional(T0 + 1000, 74), T0 + 1000)).toBeNull();
+    expect(shown(ward)).toEqual([["74", true]]);
+    expect(ward.resumeFrom).toBe(2);
+    ward.receive(numeric(2, T0 + 1000, 74), T0 + 1010);
+    expect(shown(ward)).toEqual([["74", false]]);
+    ward.receive(provisional(T0, 99), T0 + 1020);
+    expect(shown(ward)).toEqual([["74", false]]);
+  });
+
+  it("never was where the connection to the core is made anew without it", () => {
+    const ward = started();
+    ward.receive(numeric(1, T0, 72), T0);
+    ward.receive(provisional(T0 + 1000, 74), T0 + 1000);
+    ward.receive(link("down"), T0 + 1100);
+    expect(shown(ward)).toEqual([["74", true]]);
+    ward.receive(link("up"), T0 + 1200);
+    expect(shown(ward)).toEqual([["72", false]]);
+  });
+});
