@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::Context;
 use caregate_host::identity::Identity;
 use caregate_host::{admin, clock, config, http, key_file, log, net, shutdown};
-use caregate_protocol::id::RecipientId;
+use caregate_protocol::id::{DataClass, PatientId, RecipientId};
+use caregate_protocol::uplink::{HistoryPlace, Question};
 use caregate_protocol::wrap::HpkePrivateKey;
 use ledger_chain::{Chain, Follower};
 use ledger_client::verify as eip712;
@@ -222,11 +223,24 @@ fn tls_config(files: &TlsFiles) -> anyhow::Result<Arc<rustls::ServerConfig>> {
     Ok(Arc::new(config))
 }
 
-/// Writes the recipient's whole history to standard output.
+/// A patient's class and time.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    /// Whose.
+    pub patient: PatientId,
+    /// Which class.
+    pub class: DataClass,
+    /// Unix time in seconds.
+    pub from_s: u32,
+    /// Unix time in seconds.
+    pub until_s: u32,
+}
+
+/// Writes the recipient's history, or a part of it, to standard output.
 ///
 /// # Errors
 /// What is wrong with the configuration or the keys; [`export::ExportError`].
-pub async fn export(path: &Path) -> anyhow::Result<()> {
+pub async fn export(path: &Path, part: Option<Part>) -> anyhow::Result<()> {
     let loaded = load(path)?;
     if let Some(path) = &loaded.file.journal {
         let uid = std::fs::metadata("/proc/self").context("/proc/self")?.uid();
@@ -235,7 +249,16 @@ pub async fn export(path: &Path) -> anyhow::Result<()> {
     }
     let stop = CancellationToken::new();
     let (events_out, events) = mpsc::channel(EVENTS_MAX);
-    let linking = tokio::spawn(loaded.link(events_out, None).run(stop.clone()));
+    let link = loaded.link(events_out, None);
+    let linking = match part {
+        None => tokio::spawn(link.run(stop.clone())),
+        Some(Part { patient, class, from_s, until_s }) => {
+            let (from, until) = (from_s / 60, until_s.div_ceil(60));
+            let (recipient, at) = (loaded.file.recipient, HistoryPlace::FIRST);
+            let question = Question { recipient, patient, class, from, until, at };
+            tokio::spawn(link.history(question, stop.clone()))
+        }
+    };
     let opener = loaded.opener();
     let writing = tokio::task::spawn_blocking(move || {
         export::run(events, opener, BufWriter::new(std::io::stdout().lock()))

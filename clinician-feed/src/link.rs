@@ -8,7 +8,7 @@ use std::time::Duration;
 use caregate_host::clock;
 use caregate_host::identity::{Identity, Role};
 use caregate_protocol::id::{DataClass, RecipientId};
-use caregate_protocol::uplink::{self as wire, Classes, Frame, FrameError, Framer};
+use caregate_protocol::uplink::{self as wire, Classes, Frame, FrameError, Framer, Question};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, TransportConfig};
 use thiserror::Error;
@@ -126,12 +126,7 @@ impl Link {
     /// # Errors
     /// Only if no UDP socket can be had, or the identity does not fit QUIC.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), LinkError> {
-        let any: SocketAddr = match self.core {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let mut endpoint = Endpoint::client(any).map_err(transport)?;
-        endpoint.set_default_client_config(self.client_config()?);
+        let endpoint = self.endpoint()?;
         let mut backoff = BACKOFF_MIN;
         let mut progress = Progress::default();
         loop {
@@ -153,6 +148,74 @@ impl Link {
         endpoint.close(0_u32.into(), b"shutdown");
         endpoint.wait_idle().await;
         Ok(())
+    }
+
+    /// Asks for a time of a patient's history until all of it was delivered, again and again where the connection is lost; what came
+    /// before comes again then.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn history(self, mut question: Question, shutdown: CancellationToken) -> Result<(), LinkError> {
+        let endpoint = self.endpoint()?;
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            let ended = tokio::select! {
+                ended = self.history_once(&endpoint, &mut question) => ended,
+                () = shutdown.cancelled() => break,
+            };
+            let Err(error) = ended else { break };
+            info!(%error, "no connection to the core");
+            if self.events.send(Event::Down(error.reason())).await.is_err() {
+                break;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff) => backoff = (backoff * 2).min(BACKOFF_MAX),
+                () = shutdown.cancelled() => break,
+            }
+        }
+        endpoint.close(0_u32.into(), b"done");
+        endpoint.wait_idle().await;
+        Ok(())
+    }
+
+    async fn history_once(&self, endpoint: &Endpoint, question: &mut Question) -> Result<(), LinkError> {
+        let connecting = endpoint.connect(self.core, "core").map_err(transport)?;
+        let connection = tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting)
+            .await
+            .map_err(transport)?
+            .map_err(transport)?;
+        self.tell(Event::Up).await?;
+        loop {
+            let (mut out, stream) = connection.open_bi().await.map_err(transport)?;
+            let frame = Frame::History { version: wire::VERSION, question: *question };
+            out.write_all(&frame.encode()).await.map_err(transport)?;
+            out.finish().map_err(transport)?;
+            let mut frames = Frames { stream, framer: Framer::new() };
+            let next = loop {
+                match frames.next().await? {
+                    Some(Frame::Past { record }) => self.tell(Event::Record(record)).await?,
+                    Some(Frame::PastEnd { next }) => break next,
+                    Some(_) => return Err(LinkError::Unexpected),
+                    None => return Err(transport("the core ended the history")),
+                }
+            };
+            match next {
+                // A core that goes back would go on for ever.
+                Some(next) if next > question.at => question.at = next,
+                Some(_) => return Err(LinkError::Unexpected),
+                None => return self.tell(Event::CaughtUp).await,
+            }
+        }
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, LinkError> {
+        let any: SocketAddr = match self.core {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let mut endpoint = Endpoint::client(any).map_err(transport)?;
+        endpoint.set_default_client_config(self.client_config()?);
+        Ok(endpoint)
     }
 
     fn client_config(&self) -> Result<ClientConfig, LinkError> {
@@ -259,9 +322,29 @@ impl Progress {
     }
 }
 
-struct Subscription {
+/// Frames of one receiving stream.
+struct Frames {
     stream: RecvStream,
     framer: Framer,
+}
+
+impl Frames {
+    /// The next frame, or `None` at the end. Cancel-safe: what was read stays in the framer.
+    async fn next(&mut self) -> Result<Option<Frame>, LinkError> {
+        loop {
+            if let Some(frame) = self.framer.next_frame()? {
+                return Ok(Some(frame));
+            }
+            match self.stream.read_chunk(READ_BYTES, true).await.map_err(transport)? {
+                Some(chunk) => self.framer.push(&chunk.bytes),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+struct Subscription {
+    frames: Frames,
     next: u64,
     order: Order,
 }
@@ -293,8 +376,9 @@ impl Subscription {
         let frame = Frame::Subscribe { version: wire::VERSION, recipient, from, until };
         out.write_all(&frame.encode()).await.map_err(transport)?;
         out.finish().map_err(transport)?;
-        let mut subscription = Self { stream, framer: Framer::new(), next: 0, order: Order::default() };
-        match subscription.frame().await? {
+        let frames = Frames { stream, framer: Framer::new() };
+        let mut subscription = Self { frames, next: 0, order: Order::default() };
+        match subscription.frames.next().await? {
             Some(Frame::Subscribed { version: wire::VERSION, next }) => subscription.next = next,
             _ => return Err(LinkError::Unexpected),
         }
@@ -303,30 +387,17 @@ impl Subscription {
 
     /// The next record, or `None` at the end. Cancel-safe: what was read stays in the framer.
     async fn record(&mut self) -> Result<Option<(u64, Vec<u8>)>, LinkError> {
-        match self.frame().await? {
+        match self.frames.next().await? {
             Some(Frame::Delivery { number, record }) => Ok(Some((self.order.admit(number)?, record))),
             None => Ok(None),
             Some(_) => Err(LinkError::Unexpected),
-        }
-    }
-
-    async fn frame(&mut self) -> Result<Option<Frame>, LinkError> {
-        loop {
-            if let Some(frame) = self.framer.next_frame()? {
-                return Ok(Some(frame));
-            }
-            match self.stream.read_chunk(READ_BYTES, true).await.map_err(transport)? {
-                Some(chunk) => self.framer.push(&chunk.bytes),
-                None => return Ok(None),
-            }
         }
     }
 }
 
 /// The stream of what is not durable yet; none where history alone is wanted.
 struct Preview {
-    stream: Option<RecvStream>,
-    framer: Framer,
+    frames: Option<Frames>,
 }
 
 impl Preview {
@@ -335,29 +406,25 @@ impl Preview {
         recipient: RecipientId,
         is_wanted: bool,
     ) -> Result<Self, LinkError> {
-        let mut stream = None;
+        let mut frames = None;
         if is_wanted {
             let (mut out, incoming) = connection.open_bi().await.map_err(transport)?;
             let classes = Classes::of(&PREVIEWED);
             let frame = Frame::Preview { version: wire::VERSION, recipient, classes };
             out.write_all(&frame.encode()).await.map_err(transport)?;
             out.finish().map_err(transport)?;
-            stream = Some(incoming);
+            frames = Some(Frames { stream: incoming, framer: Framer::new() });
         }
-        Ok(Self { stream, framer: Framer::new() })
+        Ok(Self { frames })
     }
 
     /// The next record. Cancel-safe: what was read stays in the framer.
     async fn record(&mut self) -> Result<Vec<u8>, LinkError> {
-        let Some(stream) = &mut self.stream else { return std::future::pending().await };
-        loop {
-            match self.framer.next_frame()? {
-                Some(Frame::Provisional { record }) => return Ok(record),
-                Some(_) => return Err(LinkError::Unexpected),
-                None => {}
-            }
-            let chunk = stream.read_chunk(READ_BYTES, true).await.map_err(transport)?;
-            self.framer.push(&chunk.ok_or_else(|| transport("the core ended the preview"))?.bytes);
+        let Some(frames) = &mut self.frames else { return std::future::pending().await };
+        match frames.next().await? {
+            Some(Frame::Provisional { record }) => Ok(record),
+            Some(_) => Err(LinkError::Unexpected),
+            None => Err(transport("the core ended the preview")),
         }
     }
 }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use caregate_host::exit;
+use caregate_protocol::id::{DataClass, PatientId};
 use clap::{Parser, Subcommand};
-use clinician_feed::daemon::{self, EmergencyArguments};
+use clinician_feed::daemon::{self, EmergencyArguments, Part};
 use clinician_feed::password;
 
 /// Opens what patients share with this hospital, and serves it: a live page, its WebSocket stream, and FHIR R4.
@@ -29,11 +30,24 @@ struct Arguments {
 enum Command {
     /// Read a password from standard input and print its Argon2id hash for the configuration
     HashPassword,
-    /// Print the whole history that the core holds for this hospital, one JSON object per reading
+    /// Print the history that the core holds for this hospital, one JSON object per reading: all, or of one patient's class and time
     ///
     /// The objects are those of the stream (docs/feed-api.md). The status is 1 if a record could not be opened or a chain is
     /// broken. May run beside the daemon.
-    Export,
+    Export {
+        /// Of this patient alone: 32 hexadecimal digits
+        #[arg(long, requires_all = ["class", "from", "until"])]
+        patient: Option<PatientId>,
+        /// Of this class: alarm, vitals, waveform, activity or sensitive
+        #[arg(long, requires = "patient", value_parser = class)]
+        class: Option<DataClass>,
+        /// From the minute of this Unix time, in seconds, by the gateway's clock
+        #[arg(long, requires = "patient")]
+        from: Option<u32>,
+        /// Until before this Unix time, in seconds; the minute in which it is counts whole
+        #[arg(long, requires = "patient")]
+        until: Option<u32>,
+    },
     /// Break the glass: open a patient's live readings for this hospital without consent, for a time
     ///
     /// The patient sees it, with this hospital's name, at once and for ever. Reason and clinician are kept in the journal, and go to the
@@ -57,6 +71,11 @@ enum Command {
     },
 }
 
+fn class(text: &str) -> Result<DataClass, String> {
+    let class = DataClass::ALL.into_iter().find(|class| class.as_str() == text);
+    class.ok_or_else(|| "is no class".to_owned())
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     exit::code(run(Arguments::parse()).await)
@@ -70,7 +89,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             writeln!(std::io::stdout(), "{}", password::hash(&password)?)?;
             Ok(())
         }
-        Some(Command::Export) => daemon::export(&arguments.config).await,
+        Some(Command::Export { patient, class, from, until }) => {
+            let part = patient.zip(class).zip(from.zip(until));
+            let part =
+                part.map(|((patient, class), (from_s, until_s))| Part { patient, class, from_s, until_s });
+            daemon::export(&arguments.config, part).await
+        }
         Some(Command::Emergency { pseudonym_file, reason_file, minutes, clinician, json }) => {
             let emergency = EmergencyArguments { pseudonym_file, reason_file, minutes, clinician, json };
             daemon::emergency(&arguments.config, &emergency).await

@@ -65,8 +65,12 @@ impl Drop for Daemon {
 }
 
 async fn export(config: &Path) -> Output {
+    export_of(config, &[]).await
+}
+
+async fn export_of(config: &Path, part: &[&str]) -> Output {
     let mut command = command();
-    command.arg("export").arg("--config").arg(config);
+    command.arg("export").arg("--config").arg(config).args(part);
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
@@ -103,6 +107,59 @@ async fn history_and_present_are_shown_and_exported() {
     let log = daemon.terminate();
     assert_eq!(until_close(&mut socket).await.0, 1001);
     assert!(log.contains("\"stopped\"") && !log.contains("01010101"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_of_a_patients_class_is_exported_by_itself() {
+    let core = Core::start();
+    let config = core.config();
+    let mut hash = SegmentHash::NONE;
+    for sequence in 0..5 {
+        hash = core.segment(sequence, hash);
+    }
+    // The epoch of all segments is 29,000,000 min.
+    let part = |class: &'static str, from: &'static str, until: &'static str| {
+        let (config, patient) = (config.clone(), crate::PATIENT.to_string());
+        async move {
+            let part = ["--patient", &patient, "--class", class, "--from", from, "--until", until];
+            export_of(&config, &part).await
+        }
+    };
+    let exported = part("vitals", "1740000030", "1740000031").await;
+    assert!(exported.status.success(), "{exported:?}");
+    assert_eq!(sequences(&exported), (0..5).collect::<Vec<_>>());
+    for (class, from, until) in
+        [("vitals", "1740000060", "1750000000"), ("vitals", "0", "1740000000"), ("alarm", "0", "1750000000")]
+    {
+        let exported = part(class, from, until).await;
+        assert!(exported.status.success() && exported.stdout.is_empty(), "{exported:?}");
+    }
+    assert_eq!(part("vital", "0", "1").await.status.code(), Some(2));
+    assert_eq!(export_of(&config, &["--class", "vitals"]).await.status.code(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_that_is_told_of_an_erasure_forgets_and_sends_the_core_its_receipt() {
+    let core = Core::start();
+    let config = core.config();
+    core.segment(0, SegmentHash::NONE);
+    let daemon = Daemon::start(&config);
+    let mut socket = open_at(daemon.address, "?from=0", BASIC).await.unwrap();
+    assert_eq!(next_of(&mut socket, "reading").await["segment"], 0);
+    let receipts = core.erase();
+    while receipts() == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let mut later = open_at(daemon.address, "?from=0", BASIC).await.unwrap();
+    next_of(&mut later, "hello").await;
+    let log = daemon.terminate();
+    let (_, shown) = until_close(&mut later).await;
+    assert!(shown.is_empty() && log.contains("\"stopped\""), "{shown:?} {log}");
+    // It reads its queue again, and is known there.
+    let daemon = Daemon::start(&config);
+    open_at(daemon.address, "", BASIC).await.unwrap();
+    daemon.terminate();
+    assert_eq!(receipts(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use caregate_host::identity::{Identity, IdentityFiles, Role};
 use caregate_host::journal::Journal;
+use caregate_protocol::erasure::{Erasure, Issuer, Receipt, SignedErasure};
 use caregate_protocol::id::{DataClass, RecipientId};
 use caregate_protocol::key::{PatientRoot, TREE_DEPTH};
 use caregate_protocol::reading::{self, Reading};
@@ -20,7 +21,7 @@ use core_cloud::config::Peers;
 use core_cloud::metrics::Metrics;
 use core_cloud::preview::Previews;
 use core_cloud::server::{self, Shared};
-use core_cloud::store::{Embedded, Outcome, Store};
+use core_cloud::store::{Embedded, Erased, Outcome, Store};
 use core_cloud::tenants::Tenants;
 use core_cloud::writer;
 use ed25519_dalek::SigningKey;
@@ -145,6 +146,20 @@ impl Core {
         let (segment, _) = self.sealed(sequence, prev, heart_rate(60.0));
         self.previews.take(&Record::decode(&segment).unwrap(), &segment, true);
         move || self.put(segment)
+    }
+
+    /// Erases the patient, as its gateway asks; answers with how many receipts of feeds there are.
+    pub(crate) fn erase(&self) -> impl Fn() -> usize {
+        let request = Erasure { patient: PATIENT, made_us: 7 }.sign(&self.device);
+        let request = SignedErasure::decode(&request).unwrap();
+        let own = [signer_id(&self.device.verifying_key())];
+        assert!(matches!(self.store.erase(&request, &own, 9).unwrap(), Erased::Done { .. }));
+        self.stored.send_modify(|count| *count += 1);
+        move || {
+            let receipts = self.store.receipts(PATIENT).unwrap();
+            let of_feed = |bytes: &Vec<u8>| Receipt::verify(bytes).unwrap().0.issuer == Issuer::Feed;
+            receipts.iter().filter(|bytes| of_feed(bytes)).count()
+        }
     }
 
     /// Whether the feed wants to be shown what is not durable.
