@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use caregate_host::identity::{Identity, IdentityFiles, Role};
 use caregate_host::journal::Journal;
-use caregate_protocol::erasure::{Erasure, Issuer, Receipt, SignedErasure};
+use caregate_protocol::erasure::{self, Erasure, Receipt, SignedErasure};
 use caregate_protocol::id::{DataClass, RecipientId};
 use caregate_protocol::key::{PatientRoot, TREE_DEPTH};
 use caregate_protocol::reading::{self, Reading};
@@ -157,7 +157,7 @@ impl Core {
         self.stored.send_modify(|count| *count += 1);
         move || {
             let receipts = self.store.receipts(PATIENT).unwrap();
-            let of_feed = |bytes: &Vec<u8>| Receipt::verify(bytes).unwrap().0.issuer == Issuer::Feed;
+            let of_feed = |bytes: &Vec<u8>| Receipt::verify(bytes).unwrap().0.issuer == erasure::Issuer::Feed;
             receipts.iter().filter(|bytes| of_feed(bytes)).count()
         }
     }
