@@ -182,6 +182,11 @@ impl Line {
             | Frame::Subscribe { .. }
             | Frame::Subscribed { .. }
             | Frame::Delivery { .. }
+            | Frame::Preview { .. }
+            | Frame::Provisional { .. }
+            | Frame::History { .. }
+            | Frame::Past { .. }
+            | Frame::PastEnd { .. }
             | Frame::Erase { .. }
             | Frame::Erased { .. }
             | Frame::EraseRefused { .. } => Err(LinkError::Unexpected),
