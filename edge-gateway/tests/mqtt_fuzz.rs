@@ -196,7 +196,7 @@ async fn over_websocket(port: u16, bytes: &[u8], random: &mut Random) {
 }
 
 /// A fresh CONNECT of another device is answered.
-async fn answers(port: u16, version: Version) {
+async fn answers(door: &Door, version: Version) {
     let mut properties = Properties::default();
     properties.session_expiry = None;
     let connect = Packet::Connect(Box::new(Connect {
@@ -212,10 +212,11 @@ async fn answers(port: u16, version: Version) {
     let mut bytes = BytesMut::new();
     encode(&connect, version, &mut bytes);
     encode(&Packet::PingReq, version, &mut bytes);
-    let mut stream = within("a connection", TcpStream::connect(("127.0.0.1", port))).await.unwrap();
+    let mut stream = within("a connection", TcpStream::connect(door.address)).await.unwrap();
     stream.write_all(&bytes).await.unwrap();
     let mut connack = [0; 2];
-    within("a CONNACK", stream.read_exact(&mut connack)).await.unwrap();
+    let read = within("a CONNACK", stream.read_exact(&mut connack)).await;
+    assert!(read.is_ok(), "{read:?}; refused {:?}; closed {:?}", door.refusals(), door.closes());
     let mut rest = vec![0; usize::from(connack[1]) + 2];
     within("the rest of it and a PINGRESP", stream.read_exact(&mut rest)).await.unwrap();
     assert_eq!((connack[0], rest[1]), (0x20, 0), "accepted");
@@ -259,17 +260,18 @@ async fn the_port_answers_a_fresh_connect_whatever_others_send() {
         });
     }
     while Instant::now() < until {
-        answers(tcp, Version::V4).await;
-        answers(tcp, Version::V5).await;
+        answers(&door, Version::V4).await;
+        answers(&door, Version::V5).await;
     }
     while let Some(ended) = attackers.join_next().await {
         ended.unwrap();
     }
-    answers(tcp, Version::V5).await;
+    answers(&door, Version::V5).await;
     let closes = door.closes();
-    println!("seed {seed}: {} connections in {seconds} s; {closes:?}", count.load(Ordering::Relaxed));
+    let (count, refusals) = (count.load(Ordering::Relaxed), door.refusals());
+    println!("seed {seed}: {count} connections in {seconds} s; refused {refusals:?}; closed {closes:?}");
     assert!(closes.iter().all(|(reason, _)| reason != "panic"), "{closes:?}");
-    assert!(count.load(Ordering::Relaxed) > 10 * seconds, "attacked in earnest");
+    assert!(count > 10 * seconds, "attacked in earnest");
     within("all connections to end", async {
         while door.metrics.connections.get() > 0 {
             tokio::task::yield_now().await;

@@ -5,7 +5,7 @@
 mod mqtt_support;
 
 use edge_gateway::ingest::Verdict;
-use edge_gateway::mqtt::limits::{CONNECTIONS_PER_DEVICE, Limits};
+use edge_gateway::mqtt::limits::{CONNECTIONS_PER_DEVICE, HANDSHAKES_MAX, Limits};
 use mqtt_support::{Client, Door, Raw, SECRET, connect, device, encode, options, publish, within};
 use rumqttc::{LastWill, Packet, QoS, SubscribeReasonCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -34,6 +34,28 @@ async fn qos_0_and_1_arrive_as_sent_and_qos_1_is_acknowledged() {
         metrics.publishes.with_label_values(&["stored"]).get()
     };
     door.counted("stored", 2, stored).await;
+}
+
+#[tokio::test]
+async fn strangers_who_hold_sockets_open_keep_nobody_out() {
+    let door = Door::open(Limits::default()).await;
+    let mut strangers = Vec::new();
+    for _ in 0..HANDSHAKES_MAX {
+        strangers.push(Raw::open(door.address).await);
+    }
+    // The first is let go for the sensor, the second for another stranger.
+    drop(Client::up(options(&door, "a", "one")).await);
+    assert!(strangers[0].rest().await.is_empty());
+    door.closed("made-room", 1).await;
+    strangers.push(Raw::open(door.address).await);
+    strangers.push(Raw::open(door.address).await);
+    assert!(strangers[1].rest().await.is_empty());
+    door.closed("made-room", 2).await;
+    // Nor do such that were refused and don't close.
+    for stranger in &mut strangers[2..] {
+        stranger.send(&[0xff; 5]).await;
+    }
+    drop(Client::up(options(&door, "b", "two")).await);
 }
 
 /// CONNECT of MQTT 5.0 with Maximum Packet Size.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::{Tree, own_tree};
 use super::conversation::{Action, CloseReason, ConnectRefusal, Conversation};
+use super::handshakes::Place;
 use super::hub::{Hub, Message, SessionKey};
 use super::limits::{DRAIN_TIMEOUT, OUTSTANDING_BYTES_MAX, UNSENT_BYTES_MAX, WRITE_TIMEOUT};
 use super::metrics::verdict_label;
@@ -47,7 +48,7 @@ pub(super) struct Peer {
     /// When it was accepted.
     pub(super) opened: Duration,
     /// Its place among those that have not yet sent a CONNECT.
-    pub(super) _handshake: OwnedSemaphorePermit,
+    pub(super) place: Place,
 }
 
 /// One publish in the pipeline; its bytes stay accounted for until it is answered.
@@ -129,6 +130,7 @@ impl Connection {
                     self.step(|conversation, now, hub, out| conversation.handle_shutdown(now, hub, out));
                 }
                 () = taken_over(handle.as_ref()), if handle.is_some() => self.close(CloseReason::TakenOver),
+                () = made_room(self.peer.as_ref()), if self.peer.is_some() => self.close(CloseReason::MadeRoom),
                 verdict = next_verdict(&mut self.answers), if !self.answers.is_empty() => self.answered(verdict),
                 () = woken(handle.as_ref()), if handle.is_some() => self.pending = true,
                 answer = pending(&mut self.sending), if self.sending.is_some() => {
@@ -144,7 +146,10 @@ impl Connection {
         };
         self.server.metrics.closes.with_label_values(&[reason.label()]).inc();
         tracing::debug!(reason = reason.label(), "MQTT connection closed");
-        close(&mut reader, &mut writer, &mut self.output, reason).await;
+        tokio::select! {
+            () = close(&mut reader, &mut writer, &mut self.output, reason) => {}
+            () = made_room(self.peer.as_ref()) => {}
+        }
         drop((reader, writer));
         // Only now, so that closing sockets are bounded too.
         self.admitted = None;
@@ -418,6 +423,13 @@ async fn pending(sending: &mut Option<Sending>) -> Option<Answer> {
 async fn taken_over(handle: Option<&Handle>) {
     match handle {
         Some(handle) => handle.taken_over.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn made_room(peer: Option<&Peer>) {
+    match peer {
+        Some(peer) => peer.place.gone().await,
         None => std::future::pending().await,
     }
 }

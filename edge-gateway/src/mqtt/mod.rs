@@ -18,6 +18,7 @@ mod connection;
 pub mod conversation;
 pub mod credentials;
 pub mod filter;
+mod handshakes;
 pub mod hub;
 pub mod kept;
 pub mod limits;

@@ -91,6 +91,8 @@ pub enum CloseReason {
     TopicTooLong,
     /// Another connection with the same client id, or the device's newer ones (MQTT-3.1.4-3).
     TakenOver,
+    /// Before its CONNECT, for one that came later.
+    MadeRoom,
     /// The pipeline refused a QoS 1 or 2 PUBLISH of a client of 3.1.1.
     Refused,
     /// An answer is longer than the client takes.
@@ -118,6 +120,7 @@ impl CloseReason {
             | Self::WriteTimeout
             | Self::ConnectTimeout
             | Self::ConnAckTooLarge
+            | Self::MadeRoom
             | Self::ConnectRefused(_) => None,
             Self::KeepAlive => Some(Reason::KEEP_ALIVE_TIMEOUT),
             Self::Malformed(_, reason) => Some(reason),
@@ -152,6 +155,7 @@ impl CloseReason {
             Self::ForeignTopic => "foreign-topic",
             Self::TopicTooLong => "topic-too-long",
             Self::TakenOver => "taken-over",
+            Self::MadeRoom => "made-room",
             Self::Refused => "refused",
             Self::AnswerTooLarge => "answer-too-large",
             Self::ConnAckTooLarge => "connack-too-large",

@@ -16,7 +16,7 @@ use rustls::pki_types::CertificateDer;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -27,11 +27,10 @@ use super::access::Access;
 use super::connection::{self, CLOSE_TIMEOUT, Peer};
 use super::conversation::ConnectRefusal;
 use super::credentials::Credentials;
+use super::handshakes::{Handshakes, Place};
 use super::hub::{ConnectionNumber, Effect, Hub, Rhythm};
 use super::kept::SessionFile;
-use super::limits::{
-    CLOSING_MAX, CONNECT_TIMEOUT, DRAIN_TIMEOUT, HANDSHAKES_MAX, Limits, OUTSTANDING_BYTES_MAX,
-};
+use super::limits::{CLOSING_MAX, CONNECT_TIMEOUT, DRAIN_TIMEOUT, Limits, OUTSTANDING_BYTES_MAX};
 use super::metrics::ServerMetrics;
 use super::publisher::Publisher;
 use super::websocket;
@@ -109,7 +108,7 @@ pub struct Server {
     /// Outstanding bytes over all connections.
     pub(super) memory: Arc<Semaphore>,
     /// Connections between accept and CONNECT.
-    handshakes: Arc<Semaphore>,
+    handshakes: Arc<Handshakes>,
     numbers: AtomicU64,
     /// The origin of all times that the sessions are given.
     origin: Instant,
@@ -143,7 +142,7 @@ impl Server {
             keeps_time: AtomicBool::new(false),
             wills: TaskTracker::new(),
             memory: Arc::new(Semaphore::new(memory)),
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+            handshakes: Handshakes::new(),
             numbers: AtomicU64::new(0),
             origin: Instant::now(),
         })
@@ -225,12 +224,13 @@ impl Server {
         transport: Transport,
         shutdown: &CancellationToken,
     ) {
-        let Ok(handshake) = Arc::clone(&self.handshakes).try_acquire_owned() else {
+        let entered = self.handshakes.enter();
+        if entered.as_ref().is_none_or(|(_, is_taken)| *is_taken) {
             self.metrics.refused.with_label_values(&["handshakes-full"]).inc();
-            return;
-        };
+        }
+        let Some((place, _)) = entered else { return };
         let (server, shutdown) = (Arc::clone(self), shutdown.clone());
-        tasks.spawn(async move { server.shake_hands(stream, address, transport, handshake, shutdown).await });
+        tasks.spawn(async move { server.shake_hands(stream, address, transport, place, shutdown).await });
     }
 
     async fn shake_hands(
@@ -238,7 +238,7 @@ impl Server {
         stream: TcpStream,
         address: SocketAddr,
         Transport { tls, websocket }: Transport,
-        handshake: OwnedSemaphorePermit,
+        place: Place,
         shutdown: CancellationToken,
     ) {
         let opened = self.now();
@@ -246,14 +246,18 @@ impl Server {
             tracing::debug!(%address, %error, "socket options");
         }
         let Some(door) = tls else {
-            let peer = Peer { certified: None, opened, _handshake: handshake };
+            let peer = Peer { certified: None, opened, place };
             return self.run(stream, websocket, peer, shutdown).await;
         };
-        match timeout(CONNECT_TIMEOUT, (door.acceptor)().accept(stream)).await {
+        let accepted = tokio::select! {
+            accepted = timeout(CONNECT_TIMEOUT, (door.acceptor)().accept(stream)) => accepted,
+            () = place.gone() => return,
+        };
+        match accepted {
             Ok(Ok(stream)) => {
                 let certificates = stream.get_ref().1.peer_certificates().filter(|chain| !chain.is_empty());
                 let certified = certificates.map(|chain| (door.device_of)(chain));
-                let peer = Peer { certified, opened, _handshake: handshake };
+                let peer = Peer { certified, opened, place };
                 self.run(stream, websocket, peer, shutdown).await;
             }
             Ok(Err(error)) => {
@@ -271,7 +275,11 @@ impl Server {
         if !websocket {
             return connection::run(self, stream, peer, shutdown).await;
         }
-        match timeout(CONNECT_TIMEOUT, websocket::accept(stream, self.limits.packet_bytes_max)).await {
+        let accepted = tokio::select! {
+            accepted = timeout(CONNECT_TIMEOUT, websocket::accept(stream, self.limits.packet_bytes_max)) => accepted,
+            () = peer.place.gone() => return,
+        };
+        match accepted {
             Ok(Ok(stream)) => connection::run(self, stream, peer, shutdown).await,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "WebSocket handshake");

@@ -15,6 +15,7 @@ use edge_gateway::mqtt::limits::Limits;
 use edge_gateway::mqtt::metrics::ServerMetrics;
 use edge_gateway::mqtt::publisher::Publisher;
 use edge_gateway::mqtt::server::{Server, TlsDoor};
+use prometheus::IntCounterVec;
 use prometheus::Registry;
 use prometheus::core::Collector;
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet};
@@ -125,8 +126,17 @@ impl Door {
 
     /// All reasons for which connections ended, with their numbers.
     pub(crate) fn closes(&self) -> Vec<(String, u64)> {
-        let families = self.metrics.closes.collect();
-        let mut closes: Vec<(String, u64)> = families
+        Self::counts(&self.metrics.closes)
+    }
+
+    /// Why connections were refused, and how often.
+    pub(crate) fn refusals(&self) -> Vec<(String, u64)> {
+        Self::counts(&self.metrics.refused)
+    }
+
+    fn counts(counters: &IntCounterVec) -> Vec<(String, u64)> {
+        let families = counters.collect();
+        let mut counts: Vec<(String, u64)> = families
             .iter()
             .flat_map(|family| family.get_metric())
             .map(|metric| {
@@ -134,8 +144,8 @@ impl Door {
                 (metric.get_label()[0].value().to_owned(), format!("{count}").parse().unwrap())
             })
             .collect();
-        closes.sort();
-        closes
+        counts.sort();
+        counts
     }
 }
 
