@@ -2,13 +2,16 @@
 //! one for the backlog; each is a session of its own on the same store, and none knows of the others. By TCP, where UDP does not get
 //! through, the frames of all streams come one after the other on one.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use caregate_host::kill_point;
 use caregate_protocol::record::{Record, RecordError};
 use caregate_protocol::segment::signer_id;
-use caregate_protocol::uplink::{self, Frame, FrameError, Framer, Refusal};
+use caregate_protocol::uplink::{
+    self, EARLY_BYTES_MAX, EARLY_RECORDS_MAX, Frame, FrameError, Framer, Refusal,
+};
 use ed25519_dalek::VerifyingKey;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use thiserror::Error;
@@ -54,6 +57,9 @@ pub enum SessionError {
     /// Another protocol version.
     #[error("version {0} is not spoken here")]
     Version(u16),
+    /// More early records than may be held, or not in their order.
+    #[error("early records beyond {EARLY_RECORDS_MAX} or {EARLY_BYTES_MAX} bytes, or out of order")]
+    Early,
     /// No hello in time.
     #[error("no hello within {} s", HELLO_TIMEOUT.as_secs())]
     Silent,
@@ -76,6 +82,7 @@ impl SessionError {
             Self::Revoked => "revoked",
             Self::TooMany => "too_many_of_gateway",
             Self::Version(_) => "protocol_version",
+            Self::Early => "early",
             Self::Silent => "silent",
             Self::Transport(_) => "transport",
             Self::Stopped => "stopped",
@@ -197,11 +204,21 @@ impl GatewaySession {
             Some(_) => return Err(SessionError::Unexpected("lane")),
             None => return Ok(()),
         };
+        // With the stream it is gone: what the gateway has not called durable it may have lost.
+        let mut early = Early::default();
         while let Some(frame) = frames.next().await? {
-            let Frame::Data { position, record } = frame else {
+            if let Frame::Early { position, record } = frame {
+                kill_point::pass("session.early-read");
+                early.hold(position, record)?;
+            } else if let Frame::Durable { below } = frame {
+                while let Some((position, record)) = early.release(below) {
+                    self.data((position, live), record, &answer).await?;
+                }
+            } else if let Frame::Data { position, record } = frame {
+                self.data((position, live), record, &answer).await?;
+            } else {
                 return Err(SessionError::Unexpected("lane"));
-            };
-            self.data((position, live), record, &answer).await?;
+            }
         }
         Ok(())
     }
@@ -279,6 +296,31 @@ impl GatewaySession {
                 Some(_) => return Err(SessionError::Unexpected("tcp")),
             }
         }
+    }
+}
+
+/// What came on one stream before it was durable at the gateway, oldest first.
+#[derive(Debug, Default)]
+struct Early {
+    held: VecDeque<(u64, Vec<u8>)>,
+    bytes: usize,
+}
+
+impl Early {
+    fn hold(&mut self, position: u64, record: Vec<u8>) -> Result<(), SessionError> {
+        self.bytes += record.len();
+        let ascends = self.held.back().is_none_or(|(last, _)| *last < position);
+        self.held.push_back((position, record));
+        if !ascends || self.bytes > EARLY_BYTES_MAX || self.held.len() > EARLY_RECORDS_MAX {
+            return Err(SessionError::Early);
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, below: u64) -> Option<(u64, Vec<u8>)> {
+        let released = self.held.pop_front_if(|(position, _)| *position < below)?;
+        self.bytes -= released.1.len();
+        Some(released)
     }
 }
 

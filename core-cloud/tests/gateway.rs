@@ -6,7 +6,7 @@ mod support;
 
 use caregate_host::identity::Role;
 use caregate_protocol::id::Lane;
-use caregate_protocol::uplink::{Frame, Refusal, VERSION};
+use caregate_protocol::uplink::{EARLY_RECORDS_MAX, Frame, Refusal, VERSION};
 use quinn::{ConnectionError, SendStream};
 use support::pki::Ca;
 use support::records::{Sealing, recipient};
@@ -46,6 +46,56 @@ async fn what_is_sent_again_is_acknowledged_and_stored_once() {
         assert_eq!((core.records("stored"), core.queued(1)), (stored, 2));
     }
     assert_eq!(core.records("known"), 2);
+}
+
+async fn send_early(stream: &mut SendStream, position: u64, record: Vec<u8>) {
+    stream.write_all(&Frame::Early { position, record }.encode()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_early_counts_when_it_is_durable_and_is_gone_with_its_stream() {
+    let site = Site::new();
+    let core = site.core();
+    let sealing = Sealing::new(1);
+    let mut gateway = site.gateway(&core, "gateway-1").await;
+    let mut lane = gateway.lane(Lane::Vitals, false).await;
+    send_early(&mut lane, 1, sealing.wrap(1)).await;
+    send_early(&mut lane, 2, sealing.segment(0)).await;
+    send_early(&mut lane, 3, sealing.segment(1)).await;
+    // The same lane, so it is looked at after them: its answer shows that they have been taken in.
+    send(&mut lane, 4, b"no record").await;
+    let refused = Frame::Refuse { position: 4, refusal: Refusal::Malformed };
+    assert_eq!(gateway.answers.next().await, Some(refused), "and nothing else");
+    assert_eq!(core.records("stored"), 0);
+    lane.write_all(&Frame::Durable { below: 3 }.encode()).await.unwrap();
+    gateway.acked([1, 2]).await;
+    assert_eq!((core.records("stored"), core.queued(1)), (2, 2));
+    // The gateway dies before its sync, and seals something else under number 1.
+    gateway.connection.close(0_u32.into(), b"");
+    let mut gateway = site.gateway(&core, "gateway-1").await;
+    let mut lane = gateway.lane(Lane::Vitals, false).await;
+    send(&mut lane, 3, &sealing.segment_of(1, 50)).await;
+    gateway.acked([3]).await;
+    assert_eq!((core.records("stored"), core.refused_for("fork")), (3, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_is_held_than_the_bound_and_in_order() {
+    let site = Site::new();
+    let core = site.core();
+    let sealing = Sealing::new(1);
+    let gateway = site.gateway(&core, "gateway-1").await;
+    let mut lane = gateway.lane(Lane::Vitals, false).await;
+    for position in 0..=EARLY_RECORDS_MAX as u64 {
+        send_early(&mut lane, position, sealing.segment(position)).await;
+    }
+    assert_eq!(close_reason(&gateway.connection).await, "early");
+    let gateway = site.gateway(&core, "gateway-1").await;
+    let mut lane = gateway.lane(Lane::Vitals, false).await;
+    send_early(&mut lane, 7, sealing.segment(0)).await;
+    send_early(&mut lane, 7, sealing.segment(1)).await;
+    assert_eq!(close_reason(&gateway.connection).await, "early");
+    assert_eq!(core.records("stored"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

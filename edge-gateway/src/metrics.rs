@@ -30,7 +30,7 @@ pub struct Metrics {
     pub batch_publishes: Histogram,
     /// `caregate_gateway_commits_total`: group commits that were synced.
     pub commits: IntCounter,
-    /// `caregate_gateway_sync_seconds`: write and sync of a group commit.
+    /// `caregate_gateway_sync_seconds`: from the sealing of a group commit until it is on disk.
     pub sync_seconds: Histogram,
     /// `caregate_gateway_spool_bytes`.
     pub spool_bytes: IntGauge,
@@ -124,7 +124,7 @@ impl Metrics {
                 .keep(IntCounter::new("caregate_gateway_commits_total", "Group commits that were synced")?)?,
             sync_seconds: m.histogram(
                 "caregate_gateway_sync_seconds",
-                "Write and sync of a group commit",
+                "From the sealing of a group commit until it is on disk",
                 exponential_buckets(0.0005, 1.6, 18)?,
             )?,
             spool_bytes: m.gauge("caregate_gateway_spool_bytes", "Bytes in the spool")?,

@@ -19,6 +19,8 @@
 //! | 9 | [`Frame::Erase`] | gateway → core | control |
 //! | 10 | [`Frame::Erased`] | core → gateway | control |
 //! | 11 | [`Frame::EraseRefused`] | core → gateway | control |
+//! | 12 | [`Frame::Early`] | gateway → core | lane, live, by QUIC |
+//! | 13 | [`Frame::Durable`] | gateway → core | the same |
 //! | 16 | [`Frame::Subscribe`] | feed → core | subscription |
 //! | 17 | [`Frame::Subscribed`] | core → feed | subscription |
 //! | 18 | [`Frame::Delivery`] | core → feed | subscription |
@@ -46,6 +48,11 @@ use crate::wire::{Reader, WireError};
 pub const ALPN: &[u8] = b"caregate/1";
 /// Version in [`Frame::Hello`], [`Frame::Welcome`] and [`Frame::Subscribe`].
 pub const VERSION: u16 = 1;
+/// Most records of [`Frame::Early`] that a core holds for one stream: more than the group commits under way have of one lane, but for
+/// a house full of patients, whose other records wait for their sync.
+pub const EARLY_RECORDS_MAX: usize = 256;
+/// Most bytes of them. Two group commits of the largest size, sealed.
+pub const EARLY_BYTES_MAX: usize = 1 << 20;
 /// Most bytes after the length: a record, its position and the type.
 pub const FRAME_BYTES_MAX: usize = RECORD_BYTES_MAX + 16;
 /// Most ranges in one [`Frame::Ack`]: a frame of 16 kB; a sender with more sends a second frame.
@@ -251,6 +258,19 @@ pub enum Frame {
         /// A segment or a wrap (`crate::record`).
         record: Vec<u8>,
     },
+    /// One record that is not yet on the gateway's disk. The core holds it and neither stores nor acknowledges it until [`Self::Durable`]
+    /// comes on the same stream; with the stream it is gone, and the gateway may give its position and its number to another.
+    Early {
+        /// Its position in the gateway's spool; ascends on a stream.
+        position: u64,
+        /// As of [`Self::Data`].
+        record: Vec<u8>,
+    },
+    /// What came early on this stream is on the gateway's disk, as far as its position is lower: from now on it is as [`Self::Data`].
+    Durable {
+        /// One past the last position.
+        below: u64,
+    },
     /// Durable at the core: inclusive ranges of positions.
     Ack {
         /// At most [`ACK_RANGES_MAX`].
@@ -378,6 +398,8 @@ impl Frame {
             Self::Erase { request } => put(&mut out, 9, &[request]),
             Self::Erased { receipt } => put(&mut out, 10, &[receipt]),
             Self::EraseRefused { request, refusal } => put(&mut out, 11, &[&request.0, &[*refusal as u8]]),
+            Self::Early { position, record } => put(&mut out, 12, &[&position.to_be_bytes(), record]),
+            Self::Durable { below } => put(&mut out, 13, &[&below.to_be_bytes()]),
             Self::Follow { version } => put(&mut out, 19, &[&version.to_be_bytes()]),
             Self::Subscribe { version, recipient, from, until } => put(
                 &mut out,
@@ -450,6 +472,8 @@ impl Frame {
                     .ok_or_else(|| FrameError::Value { field: "refusal", value: u64::from(number) })?;
                 Self::EraseRefused { request, refusal }
             }
+            12 => Self::Early { position: r.u64("position")?, record: r.rest().to_vec() },
+            13 => Self::Durable { below: r.u64("below")? },
             19 => Self::Follow { version: r.u16("version")? },
             16 => Self::Subscribe {
                 version: r.u16("version")?,

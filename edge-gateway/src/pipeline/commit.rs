@@ -19,6 +19,7 @@ use super::chains::{CHAINS_MAX, State};
 use super::expiry::Expiry;
 use super::heads::Heads;
 use super::seal::{Batch, Sealed, Sealer};
+use super::waiting::Waiting;
 use crate::hints::Hints;
 use crate::ingest::{Inbound, Verdict};
 use crate::keys::KeyStore;
@@ -55,7 +56,7 @@ pub enum CommitError {
     Random,
 }
 
-/// A record that is now durable and waits for the uplink.
+/// A record that was appended to the spool and waits for the uplink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spooled {
     /// Where.
@@ -166,6 +167,26 @@ impl Committer {
         policy: &VerifiedPolicy,
         now_us: i64,
     ) -> Result<Vec<Spooled>, CommitError> {
+        let (spooled, waiting) = self.prepare(batch, policy, now_us)?;
+        self.log.sync()?;
+        waiting.answer(&self.metrics);
+        if self.log.rotation_due() {
+            self.rotate()?;
+        }
+        Ok(spooled)
+    }
+
+    /// Seals a batch and appends it. It is not durable yet: what was appended may go up as that and no more, and the batch waits for the
+    /// log's word.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn prepare(
+        &mut self,
+        batch: Vec<Inbound>,
+        policy: &VerifiedPolicy,
+        now_us: i64,
+    ) -> Result<(Vec<Spooled>, Waiting), CommitError> {
         kill_point::pass("commit.gathered");
         let mut verdicts = vec![Verdict::Stored; batch.len()];
         let Sorted { groups, echoes } = self.sort(&batch, policy, &mut verdicts);
@@ -193,26 +214,19 @@ impl Committer {
         if !spooled.is_empty() {
             kill_point::pass("commit.appended");
             self.keys.audit().note_wraps(now_us);
-            let timer = self.metrics.sync_seconds.start_timer();
-            self.log.sync()?;
-            kill_point::pass("commit.synced");
-            timer.observe_duration();
             self.metrics.commits.inc();
         }
         self.metrics.batch_publishes.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
-        answer(batch, &verdicts, &self.metrics);
-        kill_point::pass("commit.answered");
-        if self.log.rotation_due() {
-            self.rotate()?;
-        }
-        Ok(spooled)
+        // Also where all of it was known before: what it repeats may be on its way to the disk still.
+        let below = self.log.next();
+        Ok((spooled, Waiting::new(below, batch, verdicts, &self.metrics)))
     }
 
-    /// Seals what the watch says, each by itself, and stores it.
+    /// Seals what the watch says, each by itself, and appends it. It is durable by the log's next sync.
     ///
     /// # Errors
     /// [`CommitError`], as for [`Self::commit`].
-    pub fn commit_standings(
+    pub fn append_standings(
         &mut self,
         standings: Vec<(PatientId, Standing)>,
         policy: &VerifiedPolicy,
@@ -231,11 +245,7 @@ impl Committer {
         }
         if !spooled.is_empty() {
             self.keys.audit().note_wraps(now_us);
-            self.log.sync()?;
             self.metrics.commits.inc();
-        }
-        if self.log.rotation_due() {
-            self.rotate()?;
         }
         Ok(spooled)
     }
@@ -474,21 +484,4 @@ fn chunks(pending: Vec<Pending>, bytes_max: usize) -> Vec<Vec<Pending>> {
         }
     }
     chunks
-}
-
-fn answer(batch: Vec<Inbound>, verdicts: &[Verdict], metrics: &Metrics) {
-    for (verdict, label) in
-        [(Verdict::Stored, "stored"), (Verdict::Quarantined, "quarantined"), (Verdict::Refused, "refused")]
-    {
-        let count = verdicts.iter().filter(|given| **given == verdict).count();
-        metrics.publishes.with_label_values(&[label]).inc_by(count as u64);
-    }
-    for (publish, verdict) in batch.into_iter().zip(verdicts) {
-        let answered = publish.verdict.send(*verdict);
-        kill_point::pass("commit.answered-one");
-        if answered.is_err() {
-            // The connection is gone; its client will send again and be recognised.
-            metrics.publishes.with_label_values(&["unanswered"]).inc();
-        }
-    }
 }

@@ -15,3 +15,4 @@ pub mod losses;
 pub mod recover;
 pub mod seal;
 pub mod thread;
+pub mod waiting;

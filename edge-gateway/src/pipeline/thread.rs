@@ -1,18 +1,20 @@
 //! The thread around [`Committer`]: gathers what has come in, commits, and passes acknowledgements to the log.
 
+use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use caregate_host::clock;
 use caregate_protocol::alarm::Standing;
 use caregate_protocol::id::PatientId;
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::commit::{CommitError, Committer};
+use super::waiting::Waiting;
 use crate::ingest::{Inbound, Verdict};
 use crate::metrics::Metrics;
 use crate::policy::Proposal;
@@ -22,8 +24,12 @@ use crate::uplink::Uplink;
 pub const INBOUND_MAX: usize = 2048;
 /// PUBLISHes in one commit: at 100 commits a second this is far more than a home sends.
 const BATCH_MAX: usize = 1024;
+/// Payload bytes in one commit, and one payload more: what a commit holds of them in several forms is most of its memory.
+const BATCH_BYTES_MAX: usize = 256 << 10;
 /// With so many there is nothing to gather for: a commit of 16 numbers fills a block of the disk, which is what a smaller one costs too.
 const GATHERED_ENOUGH: usize = 16;
+/// Batches that are sealed and not answered: one that is being synced, and one to be synced next.
+const WAITING_MAX: usize = 2;
 /// How often the clock is looked at: access that ends by its time closes its epochs this soon, also where no sensor sends.
 const TICK: Duration = Duration::from_secs(1);
 /// Acknowledged ranges waiting to be noted.
@@ -52,56 +58,47 @@ pub struct Inputs {
 /// # Errors
 /// [`CommitError`]: the process must end; what was not durable was not acknowledged.
 pub async fn run(
-    mut committer: Committer,
+    committer: Committer,
     mut inputs: Inputs,
     uplink: Arc<Uplink>,
     link_stop: CancellationToken,
 ) -> Result<(), CommitError> {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let landed = committer.log.landed();
+    let (gathered, waiting, durable) = (Gathered::default(), VecDeque::new(), 0);
+    let mut pipeline = Pipeline { committer, uplink, gathered, waiting, durable };
     loop {
+        let room = pipeline.waiting.len() < WAITING_MAX;
+        let linger = inputs.linger;
         // Not biased: a core that acknowledges without end must not keep sensors waiting, nor the other way round.
         tokio::select! {
-            Some(proposal) = inputs.proposals.recv() => committer.decide(proposal, clock::now_us()),
-            _ = ticks.tick() => {
-                committer.tick(clock::now_us());
-                let spooled = committer.commit_heads(clock::now_us())?;
-                uplink.spooled(spooled);
-                if let Some(policy) = committer.policy.policy().cloned() {
-                    uplink.spooled(committer.tell_losses(&policy, clock::now_us())?);
-                    let expired = committer.expire(&policy, clock::now_us(), clock::monotonic())?;
-                    uplink.spooled(expired.spooled);
-                    uplink.expired(&expired.gone);
-                }
-            }
-            Some(range) = inputs.acked.recv() => note_acked(range, &mut inputs, &mut committer)?,
+            () = landed.notified() => pipeline.committer.log.finish_sync()?,
+            Some(proposal) = inputs.proposals.recv() => pipeline.committer.decide(proposal, clock::now_us()),
+            _ = ticks.tick() => pipeline.tick()?,
+            Some(range) = inputs.acked.recv() => note_acked(range, &mut inputs, &mut pipeline.committer)?,
             Some(first) = inputs.standings.recv() => {
                 let mut standings = vec![first];
                 standings.extend(std::iter::from_fn(|| inputs.standings.try_recv().ok()));
-                let Some(policy) = committer.policy.policy().cloned() else { continue };
-                let spooled = committer.commit_standings(standings, &policy, clock::now_us())?;
-                uplink.spooled(spooled);
-                uplink.observe(&committer.metrics);
-                committer.observe();
+                pipeline.stand(standings)?;
             }
-            first = inputs.inbound.recv() => {
+            first = inputs.inbound.recv(), if room && !pipeline.gathered.is_enough() => {
                 let Some(first) = first else { break };
-                let batch = gather(first, &mut inputs).await;
+                pipeline.gathered.push(first, linger);
+                pipeline.gathered.take(&mut inputs);
+            },
+            () = pipeline.gathered.over(), if room && !pipeline.gathered.batch.is_empty() => {
+                pipeline.gathered.take(&mut inputs);
                 // A revocation that came meanwhile holds for what is sealed now.
                 while let Ok(proposal) = inputs.proposals.try_recv() {
-                    committer.decide(proposal, clock::now_us());
+                    pipeline.committer.decide(proposal, clock::now_us());
                 }
-                let Some(policy) = committer.policy.policy().cloned() else {
-                    batch.into_iter().for_each(|publish| refuse(publish, &committer.metrics));
-                    continue;
-                };
-                let spooled = committer.commit(batch, &policy, clock::now_us())?;
-                uplink.spooled(spooled);
-                uplink.observe(&committer.metrics);
-                committer.observe();
+                pipeline.commit()?;
             },
         }
+        pipeline.go_on()?;
     }
+    let Pipeline { mut committer, .. } = pipeline.finish()?;
     link_stop.cancel();
     while let Some(range) = inputs.acked.recv().await {
         committer.log.ack(range)?;
@@ -111,6 +108,90 @@ pub async fn run(
     }
     info!("spool closed");
     Ok(())
+}
+
+/// What is between the doors and their answers.
+struct Pipeline {
+    committer: Committer,
+    uplink: Arc<Uplink>,
+    /// To be sealed next.
+    gathered: Gathered,
+    /// Sealed and appended, oldest first: the first of them is being synced.
+    waiting: VecDeque<Waiting>,
+    /// Below this position all is on disk, as was told last.
+    durable: u64,
+}
+
+impl Pipeline {
+    /// Seals what was gathered and lets it go up; it is answered when it is durable.
+    fn commit(&mut self) -> Result<(), CommitError> {
+        let batch = std::mem::take(&mut self.gathered).batch;
+        let Some(policy) = self.committer.policy.policy().cloned() else {
+            batch.into_iter().for_each(|publish| refuse(publish, &self.committer.metrics));
+            return Ok(());
+        };
+        let (spooled, waiting) = self.committer.prepare(batch, &policy, clock::now_us())?;
+        self.uplink.early(spooled);
+        self.waiting.push_back(waiting);
+        Ok(())
+    }
+
+    fn stand(&mut self, standings: Vec<(PatientId, Standing)>) -> Result<(), CommitError> {
+        let Some(policy) = self.committer.policy.policy().cloned() else { return Ok(()) };
+        let spooled = self.committer.append_standings(standings, &policy, clock::now_us())?;
+        self.uplink.early(spooled);
+        Ok(())
+    }
+
+    fn tick(&mut self) -> Result<(), CommitError> {
+        let Self { committer, uplink, .. } = self;
+        committer.tick(clock::now_us());
+        uplink.early(committer.commit_heads(clock::now_us())?);
+        if let Some(policy) = committer.policy.policy().cloned() {
+            uplink.early(committer.tell_losses(&policy, clock::now_us())?);
+            let expired = committer.expire(&policy, clock::now_us(), clock::monotonic())?;
+            uplink.early(expired.spooled);
+            uplink.expired(&expired.gone);
+        }
+        Ok(())
+    }
+
+    /// Answers what has become durable, and has the next group synced.
+    fn go_on(&mut self) -> Result<(), CommitError> {
+        self.answer();
+        if !self.committer.log.is_syncing() {
+            if self.committer.log.rotation_due() {
+                // It syncs what is pending first.
+                self.committer.rotate()?;
+                self.answer();
+            }
+            self.committer.log.begin_sync()?;
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self) {
+        let durable = self.committer.log.durable();
+        self.uplink.durable(durable);
+        while let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.is_durable(durable)) {
+            waiting.answer(&self.committer.metrics);
+        }
+        if durable > self.durable {
+            self.durable = durable;
+            self.uplink.observe(&self.committer.metrics);
+            self.committer.observe();
+        }
+    }
+
+    /// Commits what is left.
+    fn finish(mut self) -> Result<Self, CommitError> {
+        if !self.gathered.batch.is_empty() {
+            self.commit()?;
+        }
+        self.committer.log.sync()?;
+        self.answer();
+        Ok(self)
+    }
 }
 
 /// Notes a range and those that wait behind it.
@@ -134,39 +215,44 @@ fn refuse(publish: Inbound, metrics: &Metrics) {
     }
 }
 
-/// Gathers for the linger, or until there is enough or something that should not wait.
-async fn gather(first: Inbound, inputs: &mut Inputs) -> Vec<Inbound> {
-    let mut batch = vec![first];
-    take(&mut batch, inputs);
-    if !inputs.linger.is_zero() {
-        let until = tokio::time::sleep(inputs.linger);
-        tokio::pin!(until);
-        while !is_enough(&batch) {
-            tokio::select! {
-                biased;
-                next = inputs.inbound.recv() => match next {
-                    Some(next) => batch.push(next),
-                    None => break,
-                },
-                () = &mut until => break,
-            }
+/// What the next commit will be made of.
+#[derive(Default)]
+struct Gathered {
+    batch: Vec<Inbound>,
+    bytes: usize,
+    /// An event may be an alarm; whether it is shows when it is decoded, after the gathering.
+    urgent: bool,
+    /// When the linger is over.
+    until: Option<Instant>,
+}
+
+impl Gathered {
+    fn push(&mut self, publish: Inbound, linger: Duration) {
+        self.until.get_or_insert_with(|| clock::monotonic() + linger);
+        self.bytes += publish.payload.len();
+        self.urgent |= publish.topic.contains("/event/");
+        self.batch.push(publish);
+    }
+
+    /// Takes what is there, as far as it fits.
+    fn take(&mut self, inputs: &mut Inputs) {
+        while self.batch.len() < BATCH_MAX && self.bytes < BATCH_BYTES_MAX {
+            let Ok(next) = inputs.inbound.try_recv() else { break };
+            self.push(next, inputs.linger);
         }
-        take(&mut batch, inputs);
     }
-    batch
-}
 
-/// Takes what is there.
-fn take(batch: &mut Vec<Inbound>, inputs: &mut Inputs) {
-    while batch.len() < BATCH_MAX {
-        let Ok(next) = inputs.inbound.try_recv() else { break };
-        batch.push(next);
+    fn is_enough(&self) -> bool {
+        self.urgent || self.batch.len() >= GATHERED_ENOUGH || self.bytes >= BATCH_BYTES_MAX
     }
-}
 
-/// An event may be an alarm; whether it is shows when it is decoded, after the gathering.
-fn is_enough(batch: &[Inbound]) -> bool {
-    batch.len() >= GATHERED_ENOUGH || batch.iter().any(|publish| publish.topic.contains("/event/"))
+    /// Waits until there is no reason to gather any longer.
+    async fn over(&self) {
+        match self.until {
+            Some(until) if !self.is_enough() => sleep_until(until.into()).await,
+            _ => {}
+        }
+    }
 }
 
 #[cfg(test)]
@@ -187,32 +273,52 @@ mod tests {
         }
     }
 
-    /// What is gathered when `first` comes, and the rest a moment later, with a linger that nobody waits out.
-    async fn gathered(first: &str, rest: Vec<Inbound>) -> usize {
+    fn inputs(linger: Duration) -> (mpsc::Sender<Inbound>, Inputs) {
         let (inbound, inbound_in) = mpsc::channel(INBOUND_MAX);
-        let (_acked, acked) = mpsc::channel(1);
-        let (_proposals, proposals) = mpsc::channel(1);
-        let (_standings, standings) = mpsc::channel(1);
-        let linger = Duration::from_secs(3600);
-        let mut inputs = Inputs { inbound: inbound_in, acked, proposals, standings, linger };
-        let sending = async {
-            tokio::task::yield_now().await;
-            for publish in rest {
-                inbound.send(publish).await.unwrap();
-                tokio::task::yield_now().await;
-            }
-        };
-        let both = async { tokio::join!(gather(publish(first), &mut inputs), sending).0.len() };
-        tokio::time::timeout(Duration::from_secs(60), both).await.unwrap()
+        let (acked, proposals, standings) = (mpsc::channel(1).1, mpsc::channel(1).1, mpsc::channel(1).1);
+        (inbound, Inputs { inbound: inbound_in, acked, proposals, standings, linger })
+    }
+
+    /// What is gathered of these with a linger that nobody waits out, or `None` where it is not enough.
+    async fn gathered(leaves: &[&str]) -> Option<usize> {
+        let (_inbound, mut inputs) = inputs(Duration::from_secs(3600));
+        let mut gathered = Gathered::default();
+        for leaf in leaves {
+            gathered.push(publish(leaf), inputs.linger);
+            gathered.take(&mut inputs);
+        }
+        let is_over = tokio::time::timeout(Duration::from_millis(1), gathered.over()).await.is_ok();
+        is_over.then_some(gathered.batch.len())
     }
 
     #[tokio::test]
     async fn a_commit_waits_no_longer_than_there_is_reason_to() {
-        let numbers = |count: usize| (1..count).map(|_| publish("num/heart-rate")).collect::<Vec<_>>();
-        assert_eq!(gathered("num/heart-rate", numbers(GATHERED_ENOUGH)).await, GATHERED_ENOUGH);
-        assert_eq!(gathered("event/fall", Vec::new()).await, 1);
-        let mut rest = numbers(3);
-        rest.push(publish("event/fall"));
-        assert_eq!(gathered("num/heart-rate", rest).await, 4);
+        assert_eq!(gathered(&["num/heart-rate"; GATHERED_ENOUGH]).await, Some(GATHERED_ENOUGH));
+        assert_eq!(gathered(&["num/heart-rate"; GATHERED_ENOUGH - 1]).await, None);
+        assert_eq!(gathered(&["event/fall"]).await, Some(1));
+        let rest = ["num/heart-rate", "num/heart-rate", "event/fall"];
+        assert_eq!(gathered(&rest).await, Some(3));
+    }
+
+    #[tokio::test]
+    async fn a_linger_ends() {
+        let mut gathered = Gathered::default();
+        gathered.push(publish("num/heart-rate"), Duration::from_millis(1));
+        gathered.over().await;
+        assert!(!gathered.is_enough());
+    }
+
+    #[tokio::test]
+    async fn a_commit_takes_no_more_than_its_bytes() {
+        let (inbound, mut inputs) = inputs(Duration::ZERO);
+        let large = || Inbound { payload: vec![0; BATCH_BYTES_MAX / 4].into(), ..publish("wave/ecg-ii") };
+        for _ in 0..7 {
+            inbound.send(large()).await.unwrap();
+        }
+        for (taken, is_enough) in [(4, true), (3, false)] {
+            let mut gathered = Gathered::default();
+            gathered.take(&mut inputs);
+            assert_eq!((gathered.batch.len(), gathered.is_enough()), (taken, is_enough));
+        }
     }
 }

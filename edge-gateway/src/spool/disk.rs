@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 #[cfg(test)]
 use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use caregate_host::kill_point;
 use rustix::fs::{FallocateFlags, fallocate};
@@ -37,13 +38,13 @@ pub(super) struct Faults {
     /// Of group commits, as on a file system that can't reserve room.
     pub(super) writes: std::sync::atomic::AtomicU32,
     /// The disk that loses power, if there is one.
-    pub(super) model: std::sync::Mutex<Option<caregate_crash::Disk>>,
+    pub(super) model: Mutex<Option<caregate_crash::Disk>>,
 }
 
 #[cfg(test)]
 impl Faults {
     fn model(&self, step: impl FnOnce(&mut caregate_crash::Disk)) {
-        if let Some(model) = self.model.lock().unwrap_or_else(std::sync::PoisonError::into_inner).as_mut() {
+        if let Some(model) = self.model.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             step(model);
         }
     }
@@ -73,12 +74,17 @@ pub(super) struct Created {
     pub(super) written: u64,
 }
 
+/// What is written to a new spare before it is synced: a group commit that comes meanwhile waits for no more, 13 ms on flash at 20 MB/s.
+const SPARE_PIECE: usize = 256 << 10;
+
 /// The spool's directory, locked against a second process.
 #[derive(Debug)]
 pub(super) struct Disk {
     dir: PathBuf,
     handle: File,
     _lock: File,
+    /// Held by who takes the spare or puts one there.
+    spare: Mutex<()>,
     #[cfg(test)]
     pub(super) faults: Arc<Faults>,
 }
@@ -123,6 +129,7 @@ impl Disk {
             dir: dir.to_path_buf(),
             handle,
             _lock: lock,
+            spare: Mutex::default(),
             #[cfg(test)]
             faults,
         };
@@ -189,13 +196,7 @@ impl Disk {
     }
 
     fn fill(&self, tmp: &Path, head: &[u8], capacity: u64) -> Result<Created, SpoolError> {
-        match fs::rename(self.spare(), tmp) {
-            Err(source) if source.kind() == io::ErrorKind::NotFound => {}
-            result => {
-                at("rename", tmp, result)?;
-                step!(self, "spare-taken", rename(name(&self.spare()), name(tmp)));
-            }
-        }
+        self.take_spare(tmp)?;
         let mut options = OpenOptions::new();
         let file = at("create", tmp, options.read(true).write(true).create(true).truncate(false).open(tmp))?;
         step!(self, "made", create(name(tmp)));
@@ -208,7 +209,8 @@ impl Disk {
         at("write", tmp, file.write_all_at(head, 0))?;
         step!(self, "head-written", write(name(tmp), 0, head));
         self.check_sync(tmp)?;
-        at("sync", tmp, file.sync_all())?;
+        // Of a spare that is whole nothing else has changed that a reader needs, so this takes no journal commit.
+        at("sync", tmp, file.sync_data())?;
         step!(self, "head-synced", sync(name(tmp)));
         Ok(Created { file, reserved, written: before.min(capacity).max(head.len() as u64) })
     }
@@ -288,17 +290,84 @@ impl Disk {
         self.dir.join("spare")
     }
 
+    fn hold_spare(&self) -> MutexGuard<'_, ()> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The spare, if there is one, under another name.
+    fn take_spare(&self, tmp: &Path) -> Result<(), SpoolError> {
+        let _held = self.hold_spare();
+        match fs::rename(self.spare(), tmp) {
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {}
+            result => {
+                at("rename", tmp, result)?;
+                step!(self, "spare-taken", rename(name(&self.spare()), name(tmp)));
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes a file, or keeps it as the spare that the next file is made of: writing over blocks that are allocated and written
-    /// already needs no journal commit. One spare is enough, since files come and go one at a time when the uplink keeps up.
-    pub(super) fn recycle(&self, serial: u64) -> Result<(), SpoolError> {
+    /// already needs no journal commit. One spare is enough, since files come and go one at a time when the uplink keeps up. Returns how many bytes were written.
+    pub(super) fn recycle(&self, serial: u64, capacity: u64) -> Result<u64, SpoolError> {
         let (path, spare) = (self.path(serial), self.spare());
+        let _held = self.hold_spare();
         if spare.exists() {
-            return self.remove(serial);
+            return self.remove(serial).map(|()| 0);
         }
         at("rename", &path, fs::rename(&path, &spare))?;
         step!(self, "spare-kept", rename(name(&path), name(&spare)));
         // Under its old name the next file's bytes would look like damage.
-        self.sync_dir()
+        self.sync_dir()?;
+        self.make_whole(&spare, capacity)
+    }
+
+    /// Makes a spare of `capacity` bytes where there is none. Returns how many were written.
+    pub(super) fn make_spare(&self, capacity: u64) -> Result<u64, SpoolError> {
+        let (tmp, spare) = (self.dir.join("spare.tmp"), self.spare());
+        if spare.exists() {
+            return Ok(0);
+        }
+        let made = self.make_whole(&tmp, capacity);
+        if made.is_err() {
+            // What is left of it goes at the next start at the latest.
+            fs::remove_file(&tmp).ok();
+            step!(self, _, remove(name(&tmp)));
+            return made;
+        }
+        let _held = self.hold_spare();
+        if spare.exists() {
+            at("remove", &tmp, fs::remove_file(&tmp))?;
+            step!(self, _, remove(name(&tmp)));
+            return made;
+        }
+        at("rename", &tmp, fs::rename(&tmp, &spare))?;
+        step!(self, "spare-made", rename(name(&tmp), name(&spare)));
+        made
+    }
+
+    /// Brings a file to `capacity` bytes, each block of it written. Returns how many were.
+    fn make_whole(&self, path: &Path, capacity: u64) -> Result<u64, SpoolError> {
+        let mut options = OpenOptions::new();
+        let file =
+            at("create", path, options.read(true).write(true).create(true).truncate(false).open(path))?;
+        step!(self, _, create(name(path)));
+        let from = at("stat", path, file.metadata())?.len();
+        // Where room can't be reserved, it is not to be used up either.
+        if from >= capacity || !self.allocate(path, &file, capacity)? {
+            return Ok(0);
+        }
+        let zeroes = vec![0; SPARE_PIECE];
+        let mut offset = from;
+        while offset < capacity {
+            let piece = usize::try_from(capacity - offset).map_or(SPARE_PIECE, |left| left.min(SPARE_PIECE));
+            at("write", path, file.write_all_at(&zeroes[..piece], offset))?;
+            step!(self, _, write(name(path), offset, &zeroes[..piece]));
+            at("sync", path, file.sync_data())?;
+            step!(self, "spare-written", sync(name(path)));
+            offset += piece as u64;
+        }
+        Ok(capacity - from)
     }
 
     pub(super) fn remove(&self, serial: u64) -> Result<(), SpoolError> {

@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex};
 use caregate_protocol::id::Lane;
 
 use super::disk::{Created, Disk};
-use super::file::{Current, Head, Kept, Pending};
+use super::file::{Current, Head, Pending};
 use super::frame::{FRAME_HEADER, Header, Kind, Listed, State, encode_acks};
 use super::index::{Entry, FileIndex, Index};
+use super::keeper::{Keeper, Task};
 use super::limits::Limits;
 use super::reader::{Reader, lock};
+use super::syncer::Syncer;
 use super::{Position, Recovery, SpoolError, recover};
 
 /// Most ack ranges that wait for a group commit; then they get one of their own. 64 KiB as a frame.
@@ -57,11 +59,17 @@ impl Default for Position {
 /// The spool, owned by one thread. All calls block.
 #[derive(Debug)]
 pub struct Log {
-    pub(super) disk: Disk,
+    pub(super) disk: Arc<Disk>,
+    pub(super) keeper: Keeper,
     pub(super) limits: Limits,
     pub(super) index: Arc<Mutex<Index>>,
     pub(super) current: Current,
     pub(super) pending: Pending,
+    pub(super) syncer: Syncer,
+    /// Bytes of the group that is being synced, behind which the pending one will lie, and its first position.
+    pub(super) flying: Option<(u64, u64)>,
+    /// Memory of a group that is through, for the next one.
+    pub(super) idle: Pending,
     /// Ranges marked in the index that no frame holds yet.
     pub(super) acks: Vec<Range<u64>>,
     /// Position of the next record, with those pending.
@@ -70,6 +78,8 @@ pub struct Log {
     pub(super) closed_bytes: u64,
     /// The newest file has no checkpoint, because it was begun after a failed sync.
     pub(super) continued: bool,
+    /// A spare was asked for since the newest file began.
+    pub(super) spare_asked: bool,
     /// The disk was full when a file was to be made: refusals until the next try.
     pub(super) full_for: u32,
     pub(super) stopped: bool,
@@ -122,7 +132,7 @@ impl Log {
             return Err(SpoolError::Oversized { what: "record", len: payload.len(), max });
         }
         let frame = (FRAME_HEADER + payload.len()) as u64;
-        let end = self.current.end + self.pending.len() + frame;
+        let end = self.base() + self.pending.len() + frame;
         let blocked = self.is_blocked();
         let file_end = self.limits.file_end(lane, self.current.capacity, blocked).max(end_min);
         if end > file_end && !blocked {
@@ -133,32 +143,15 @@ impl Log {
             return Err(SpoolError::Full { lane });
         }
         let position = self.next;
-        self.pending.record(self.current.serial, self.current.end, position, lane, payload);
+        self.pending.record(self.current.serial, self.base(), position, lane, payload);
         self.next += 1;
         Ok(Position(position))
-    }
-
-    /// Makes all that was appended durable: one write, one fdatasync. Only after `Ok` may anybody acknowledge it, and only then
-    /// can a [`Reader`] see it. Without anything appended it does nothing.
-    ///
-    /// # Errors
-    /// [`SpoolError::SyncFailed`], [`SpoolError::Stopped`]: nothing of the batch may be acknowledged. Drop the log and open it
-    /// again; its [`Recovery`] is the truth about what the batch left behind.
-    pub fn sync(&mut self) -> Result<(), SpoolError> {
-        if self.stopped {
-            return Err(SpoolError::Stopped);
-        }
-        if self.pending.records.is_empty() {
-            return Ok(());
-        }
-        self.add_acks(self.limits.soft_end(self.current.capacity));
-        self.commit()
     }
 
     /// Whether [`Self::rotate`] should be called before the next batch. False while no further file can be made.
     #[must_use]
     pub fn rotation_due(&self) -> bool {
-        let end = self.current.end + self.pending.len();
+        let end = self.base() + self.pending.len();
         let wanted = self.continued || end >= self.limits.rotate_from(self.current.capacity);
         wanted && !self.stopped && !self.is_blocked()
     }
@@ -181,7 +174,13 @@ impl Log {
         }
         let header = Header { serial: self.current.serial + 1, first: self.next, state: State::Checkpoint };
         let head = Head::new(header, &self.listed(self.next), Some(checkpoint), &[]);
-        match self.begin(&head) {
+        let mut begun = self.begin(&head);
+        if matches!(begun, Err(SpoolError::NoSpace { .. })) {
+            // What is being let go may be the room that it wants.
+            self.keeper.wait();
+            begun = self.begin(&head);
+        }
+        match begun {
             Ok(begun) => {
                 self.close();
                 self.switch(begun, &head);
@@ -247,8 +246,14 @@ impl Log {
             oldest_unacked: index.oldest_unacked().map(Position),
             next: Position(self.next),
             reserved: self.current.reserved,
+            written_bytes: self.counted.written_bytes + self.keeper.written(),
             ..self.counted
         }
+    }
+
+    /// Where the pending group will begin in the file.
+    pub(super) fn base(&self) -> u64 {
+        self.current.end + self.flying.map_or(0, |(bytes, _)| bytes)
     }
 
     /// No further file can be made: the budget forbids it, or the disk was full.
@@ -261,7 +266,7 @@ impl Log {
     }
 
     /// Adds the waiting acks to the pending frames, if they end before `limit` in the file.
-    fn add_acks(&mut self, limit: u64) {
+    pub(super) fn add_acks(&mut self, limit: u64) {
         let payload = encode_acks(&self.acks);
         let end = self.current.end + self.pending.len() + (FRAME_HEADER + payload.len()) as u64;
         if !self.acks.is_empty() && end <= limit {
@@ -276,6 +281,8 @@ impl Log {
         let done = lock(&self.index).done();
         self.acks.retain(|r| !done.iter().any(|d| d.start <= r.start && r.end <= d.end));
         if !done.is_empty() {
+            // What is being synced would lie where these acks are to go.
+            self.finish_sync()?;
             let payload = encode_acks(&done);
             let end = self.current.end + self.pending.len() + (FRAME_HEADER + payload.len()) as u64;
             // Should even the acks' room be used up, then space counts for more than a clean report.
@@ -287,6 +294,7 @@ impl Log {
             self.sweep()?;
         }
         if self.acks.len() >= ACK_RANGES_MAX {
+            self.finish_sync()?;
             self.add_acks(self.limits.soft_end(self.current.capacity));
             if self.pending.acks > 0 {
                 self.commit()?;
@@ -297,57 +305,13 @@ impl Log {
         Ok(())
     }
 
-    fn commit(&mut self) -> Result<(), SpoolError> {
-        let Current { serial, ref file, end, capacity, .. } = self.current;
-        let group = self.pending.bytes.len();
-        let terminated = group + terminator(end + group as u64, capacity);
-        let ahead = self.current.ahead(end + terminated as u64);
-        self.pending.bytes.resize(terminated + ahead, 0);
-        let written = self.disk.write_synced(serial, file, end, &self.pending.bytes);
-        self.current.written = self.current.written.max(end + self.pending.len());
-        self.counted.syncs += 1;
-        self.counted.written_bytes += self.pending.len();
-        self.pending.bytes.truncate(group);
-        if let Err(first) = written {
-            self.counted.syncs_failed += 1;
-            if let Err(second) = self.replace() {
-                self.stopped = true;
-                return Err(SpoolError::SyncFailed { first: Box::new(first), second: Box::new(second) });
-            }
-        } else {
-            self.current.advance(&self.pending);
-            let mut index = lock(&self.index);
-            if let Some(newest) = index.files.last_mut() {
-                newest.bytes = self.current.end;
-                self.pending.records.iter().for_each(|found| newest.push(Entry::new(found)));
-            }
-            self.acks.drain(..self.pending.acks);
-        }
-        self.counted.payload_bytes += self.pending.payload_bytes;
-        self.pending.clear();
-        Ok(())
-    }
-
-    /// After a failed sync: what was not synced, and the records whose block was written again, go to a new file.
-    fn replace(&mut self) -> Result<(), SpoolError> {
-        let mut carried = self.current.tail.clone();
-        carried.extend(self.pending.keep(self.current.end, 0));
-        let first = carried.first().map_or(self.next, |r| r.position);
-        let header = Header { serial: self.current.serial + 1, first, state: State::Continued };
-        let head = Head::new(header, &self.listed(first), None, &carried);
-        let begun = self.begin(&head)?;
-        self.switch(begun, &head);
-        self.current.tail = carried_tail(&head, carried, self.current.end);
-        Ok(())
-    }
-
     /// The manifest for a file that begins with position `first`.
     pub(super) fn listed(&self, first: u64) -> Vec<Listed> {
         lock(&self.index).files.iter().map(|f| f.listed(first)).collect()
     }
 
     /// Makes a file with `head` on disk.
-    fn begin(&mut self, head: &Head) -> Result<Current, SpoolError> {
+    pub(super) fn begin(&mut self, head: &Head) -> Result<Current, SpoolError> {
         let begun = begin(&self.disk, &self.limits, head)?;
         self.counted.written_bytes += begun.end;
         Ok(begun)
@@ -359,9 +323,11 @@ impl Log {
         let mut closed = Pending::default();
         closed.frame(serial, end, self.next, Kind::Closed, &[]);
         let written = self.disk.write(serial, file, end, &closed.bytes);
-        self.current.end += closed.len();
-        if let Err(error) = written.and_then(|()| self.disk.set_len(serial, file, self.current.end)) {
-            tracing::warn!(%error, "spool file could not be closed in good order");
+        let (len, file) = (end + closed.len(), Arc::clone(file));
+        self.current.end = len;
+        match written {
+            Ok(()) => self.keeper.give(Task::Cut { serial, file, len }),
+            Err(error) => tracing::warn!(%error, "spool file could not be closed in good order"),
         }
     }
 
@@ -382,10 +348,11 @@ impl Log {
         self.closed_bytes = index.files.iter().rev().skip(1).map(|f| f.bytes).sum();
         self.continued = head.header.state == State::Continued;
         self.acks.clear();
+        self.spare_asked = false;
         self.current = begun;
     }
 
-    /// Deletes the files that nobody needs any more.
+    /// Has the files deleted that nobody needs any more.
     pub(super) fn sweep(&mut self) -> Result<(), SpoolError> {
         let mut index = lock(&self.index);
         let done = index.take_done();
@@ -394,7 +361,19 @@ impl Log {
         if !done.is_empty() {
             self.full_for = 0;
         }
-        done.into_iter().try_for_each(|serial| self.disk.recycle(serial))
+        let capacity = self.limits.capacity();
+        for serial in done {
+            self.keeper.give(Task::Recycle { serial, capacity });
+        }
+        self.keeper.check()
+    }
+
+    /// Asks for a spare when half of the newest file is full, if one more file may be made.
+    pub(super) fn ask_for_spare(&mut self) {
+        if !self.spare_asked && self.current.end >= self.limits.capacity() / 2 && !self.is_blocked() {
+            self.spare_asked = true;
+            self.keeper.give(Task::Spare { capacity: self.limits.capacity() });
+        }
     }
 }
 
@@ -432,13 +411,4 @@ pub(super) fn indexed(begun: &Current, head: &Head) -> FileIndex {
         file.push(Entry::new(found));
     }
     file
-}
-
-/// Of the carried records, those that share the block at the new file's `end`.
-fn carried_tail(head: &Head, carried: Vec<Kept>, end: u64) -> Vec<Kept> {
-    let placed = carried
-        .into_iter()
-        .zip(&head.records)
-        .map(|(kept, found)| Kept { offset: found.offset.into(), ..kept });
-    placed.filter(|kept| kept.reaches(Current::block(end))).collect()
 }

@@ -1,7 +1,8 @@
 //! The spool: where sealed records lie on disk between the sensor's PUBACK and the core's ack.
 //!
 //! A segmented append-only log. One thread owns the [`Log`]: it appends a batch, calls [`Log::sync`] once, and only then may
-//! anybody acknowledge what is in the batch (group commit). Senders read through [`Reader`]s. Why a log of our own and no
+//! anybody acknowledge what is in the batch (group commit); or it has the batch synced by another thread ([`Log::begin_sync`]) and
+//! appends the next one meanwhile. Senders read through [`Reader`]s. Why a log of our own and no
 //! database: `docs/adr/0002-spool.md`, with figures.
 //!
 //! ```text
@@ -32,7 +33,8 @@
 //!   that was deleted, and a restart sends again only what was acknowledged in the last moments.
 //! * A file is deleted when all its records are acknowledged, wherever it stands, except those from the second newest checkpoint
 //!   on: if the newest checkpoint is damaged, the one before and the records since restore the same state. One deleted file
-//!   stays as the spare, since to write over its blocks takes no journal commit: half the wear. The serial in each checksum
+//!   stays as the spare, since to write over its blocks takes no journal commit: half the wear; where none was deleted in time, a spare is
+//!   made beside the commits (`keeper`). The serial in each checksum
 //!   keeps its old frames from being taken for new ones.
 //! * **Torn or damaged.** Bytes that don't check out in the newest file, at or after the start of its youngest group, were not
 //!   known to be synced: that is a torn write, and it is cut off. Good records in the same group are kept whatever precedes
@@ -48,12 +50,15 @@
 mod disk;
 mod file;
 pub mod frame;
+mod group;
 mod index;
+mod keeper;
 mod limits;
 mod log;
 mod reader;
 mod recover;
 mod scan;
+mod syncer;
 #[cfg(test)]
 mod tests;
 

@@ -9,10 +9,12 @@ use super::disk::Disk;
 use super::file::{Current, Head, Kept, Pending};
 use super::frame::{FRAME_HEADER, FrameError, Header, Kind, Listed, State};
 use super::index::{Entry, FileIndex, Index};
+use super::keeper::Keeper;
 use super::limits::Limits;
 use super::log::{Log, Stats, begin, indexed, terminator};
 use super::reader::Reader;
 use super::scan::{Bad, Found, Scan, scan};
+use super::syncer::Syncer;
 use super::{Damage, Damaged, Position, Recovered, Recovery, SpoolError, Torn};
 
 /// Files longer than this were not made by us: the largest file, reserve, acks and room for a head that outgrew them.
@@ -313,16 +315,22 @@ fn create(disk: Disk, limits: Limits) -> Result<Log, SpoolError> {
 fn assemble(disk: Disk, limits: Limits, index: Index, current: Current, next: u64) -> Log {
     let closed_bytes = index.files.iter().rev().skip(1).map(|f| f.bytes).sum();
     let continued = index.files.last().is_some_and(|f| f.state == State::Continued);
+    let disk = Arc::new(disk);
     Log {
+        keeper: Keeper::start(Arc::clone(&disk)),
+        syncer: Syncer::start(Arc::clone(&disk)),
         disk,
         limits,
         index: Arc::new(Mutex::new(index)),
         current,
         pending: Pending::default(),
+        flying: None,
+        idle: Pending::default(),
         acks: Vec::new(),
         next,
         closed_bytes,
         continued,
+        spare_asked: false,
         full_for: 0,
         stopped: false,
         counted: Stats::default(),

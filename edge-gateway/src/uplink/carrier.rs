@@ -96,6 +96,12 @@ impl LaneOut {
         Self { carrier, lane, part, stream: None }
     }
 
+    /// Whether records may go up before they are durable here. By TCP, where one frame follows the other whatever lane it is of, nothing
+    /// is held for what comes.
+    pub(super) fn takes_early(&self) -> bool {
+        matches!((&self.carrier, self.part), (Carrier::Quic(_), Part::Live(_)))
+    }
+
     /// Sends a record. Each stream says once what it carries; on TCP, where lanes take turns, each record does.
     pub(super) async fn send(&mut self, data: &Frame) -> Result<(), LinkError> {
         let frame = Frame::Lane { lane: self.lane, backlog: self.part == Part::Backlog };

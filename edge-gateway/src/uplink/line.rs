@@ -1,11 +1,12 @@
 //! One connection to the core, from handshake to loss: its control stream and the streams of what it carries.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use caregate_host::{clock, kill_point};
 use caregate_protocol::beat::BEAT_BYTES;
 use caregate_protocol::id::Lane;
-use caregate_protocol::uplink::{self as wire, Frame};
+use caregate_protocol::uplink::{self as wire, EARLY_BYTES_MAX, EARLY_RECORDS_MAX, Frame};
 use quinn::Endpoint;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -179,6 +180,8 @@ impl Line {
             | Frame::Welcome { .. }
             | Frame::Lane { .. }
             | Frame::Data { .. }
+            | Frame::Early { .. }
+            | Frame::Durable { .. }
             | Frame::Subscribe { .. }
             | Frame::Subscribed { .. }
             | Frame::Delivery { .. }
@@ -195,7 +198,7 @@ impl Line {
 
     /// From memory where it was spooled a moment ago, else from the spool.
     async fn read(&self, position: u64) -> Result<Result<Option<Vec<u8>>, SpoolError>, LinkError> {
-        if let Some(record) = self.link.uplink.take_recent(position) {
+        if let Some(record) = self.link.uplink.take_recent(position, usize::MAX) {
             return Ok(Ok(Some(record)));
         }
         let reader = self.link.reader.clone();
@@ -206,8 +209,33 @@ impl Line {
     /// Sends one lane's records for as long as the connection lasts.
     async fn send_lane(self, mut out: LaneOut, lane: Lane) -> Result<(), LinkError> {
         let link = &self.link;
+        let mut durable = link.uplink.durable.subscribe();
+        let mut early = Early::default();
         loop {
-            let position = link.uplink.next_position(self.part, lane).await;
+            let position = tokio::select! {
+                biased;
+                changed = durable.changed(), if !early.is_empty() => {
+                    changed.map_err(|_gone| LinkError::Stopping)?;
+                    let below = *durable.borrow_and_update();
+                    early.confirm(below, &mut out).await?;
+                    continue;
+                }
+                position = link.uplink.next_position(self.part, lane) => position,
+            };
+            if position >= *durable.borrow() {
+                let room = if out.takes_early() { early.room() } else { 0 };
+                if let Some(record) = link.uplink.take_recent(position, room) {
+                    early.push(position, record.len());
+                    out.send(&Frame::Early { position, record }).await?;
+                    kill_point::pass("uplink.early-sent");
+                    link.metrics.sent.with_label_values(&[lane.as_str(), "early"]).inc();
+                    continue;
+                }
+                durable.wait_for(|below| position < *below).await.map_err(|_gone| LinkError::Stopping)?;
+            }
+            // What went up early comes before it.
+            let below = *durable.borrow();
+            early.confirm(below, &mut out).await?;
             let record = match self.read(position).await? {
                 Ok(Some(record)) => record,
                 Ok(None) => {
@@ -227,6 +255,42 @@ impl Line {
             out.send(&Frame::Data { position, record }).await?;
             kill_point::pass("uplink.record-sent");
             link.metrics.sent.with_label_values(&[lane.as_str(), self.part.kind()]).inc();
+        }
+    }
+}
+
+/// What went up on a stream before it was durable here, oldest first. The core holds it until it hears that it is.
+#[derive(Debug, Default)]
+struct Early {
+    sent: VecDeque<(u64, usize)>,
+    bytes: usize,
+}
+
+impl Early {
+    fn is_empty(&self) -> bool {
+        self.sent.is_empty()
+    }
+
+    /// Bytes that the next one may have.
+    fn room(&self) -> usize {
+        if self.sent.len() < EARLY_RECORDS_MAX { EARLY_BYTES_MAX - self.bytes } else { 0 }
+    }
+
+    fn push(&mut self, position: u64, bytes: usize) {
+        self.sent.push_back((position, bytes));
+        self.bytes += bytes;
+    }
+
+    /// Says of those below `durable` that they count.
+    async fn confirm(&mut self, durable: u64, out: &mut LaneOut) -> Result<(), LinkError> {
+        let mut below = None;
+        while let Some((position, bytes)) = self.sent.pop_front_if(|(position, _)| *position < durable) {
+            self.bytes -= bytes;
+            below = Some(position + 1);
+        }
+        match below {
+            Some(below) => out.send(&Frame::Durable { below }).await,
+            None => Ok(()),
         }
     }
 }

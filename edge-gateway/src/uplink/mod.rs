@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use caregate_host::clock;
 use caregate_protocol::id::Lane;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use self::recent::Recent;
 use self::schedule::{Part, Schedule, Turn};
@@ -28,12 +28,16 @@ pub struct Uplink {
     schedule: Mutex<Schedule>,
     recent: Mutex<Recent>,
     wake: Notify,
+    /// All records below this position are on disk here.
+    durable: watch::Sender<u64>,
 }
 
 impl Uplink {
     /// For what the spool held at start.
     pub fn new(unacked: impl IntoIterator<Item = (u64, Lane)>) -> Self {
-        Self { schedule: Mutex::new(Schedule::new(unacked)), recent: Mutex::default(), wake: Notify::new() }
+        let schedule = Schedule::new(unacked);
+        let durable = watch::Sender::new(schedule.next());
+        Self { schedule: Mutex::new(schedule), recent: Mutex::default(), wake: Notify::new(), durable }
     }
 
     fn schedule(&self) -> MutexGuard<'_, Schedule> {
@@ -45,8 +49,25 @@ impl Uplink {
         clock::monotonic()
     }
 
-    /// Records are in the spool.
+    /// Records are in the spool, durably.
     pub fn spooled(&self, records: Vec<Spooled>) {
+        if let Some(last) = records.last() {
+            self.durable(last.position + 1);
+        }
+        self.early(records);
+    }
+
+    /// All records below this position are durable: what went up early counts from now on.
+    pub fn durable(&self, below: u64) {
+        self.durable.send_if_modified(|durable| {
+            let more = below > *durable;
+            *durable = below.max(*durable);
+            more
+        });
+    }
+
+    /// Records are appended to the spool. They may go up at once; those that are not durable yet go up as that.
+    pub fn early(&self, records: Vec<Spooled>) {
         if records.is_empty() {
             return;
         }
@@ -79,9 +100,9 @@ impl Uplink {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A record that was spooled a moment ago; none where it must be read from the spool.
-    fn take_recent(&self, position: u64) -> Option<Vec<u8>> {
-        self.recent().take(position)
+    /// A record that was spooled a moment ago; none where it must be read from the spool, or has more than `bytes_max`.
+    fn take_recent(&self, position: u64, bytes_max: usize) -> Option<Vec<u8>> {
+        self.recent().take(position, bytes_max)
     }
 
     /// A connection is up or gone. `told` learns, in the order in which it happens, whether every lane has its connection.

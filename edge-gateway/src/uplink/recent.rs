@@ -23,9 +23,12 @@ impl Recent {
         }
     }
 
-    /// Takes a record out.
-    pub(super) fn take(&mut self, position: u64) -> Option<Vec<u8>> {
+    /// Takes a record out that has no more than `bytes_max`.
+    pub(super) fn take(&mut self, position: u64, bytes_max: usize) -> Option<Vec<u8>> {
         let at = self.records.binary_search_by_key(&position, |(position, _)| *position).ok()?;
+        if self.records[at].1.len() > bytes_max {
+            return None;
+        }
         let (_, record) = self.records.remove(at)?;
         self.bytes -= record.len();
         Some(record)
@@ -42,11 +45,12 @@ mod tests {
         for position in 1..=5 {
             recent.keep(position, vec![u8::try_from(position).unwrap(); BYTES_MAX / 4]);
         }
-        assert_eq!(recent.take(1), None);
-        assert_eq!(recent.take(3).unwrap()[0], 3);
-        assert_eq!(recent.take(3), None);
+        assert_eq!(recent.take(1, usize::MAX), None);
+        assert_eq!(recent.take(3, BYTES_MAX / 4).unwrap()[0], 3);
+        assert_eq!(recent.take(3, usize::MAX), None);
+        assert_eq!(recent.take(2, BYTES_MAX / 4 - 1), None, "it stays");
         recent.keep(6, vec![6; BYTES_MAX / 4]);
-        assert_eq!((recent.take(2).unwrap()[0], recent.take(6).unwrap()[0]), (2, 6));
+        assert_eq!((recent.take(2, usize::MAX).unwrap()[0], recent.take(6, usize::MAX).unwrap()[0]), (2, 6));
         assert_eq!(recent.bytes, BYTES_MAX / 2);
         recent.keep(7, vec![7; BYTES_MAX + 1]);
         assert_eq!((recent.records.len(), recent.bytes), (0, 0));

@@ -12,6 +12,8 @@ fn frame() -> impl Strategy<Value = Frame> {
         (0_u8..4, any::<bool>())
             .prop_map(|(lane, backlog)| Frame::Lane { lane: Lane::from_u8(lane).unwrap(), backlog }),
         (any::<u64>(), record.clone()).prop_map(|(position, record)| Frame::Data { position, record }),
+        (any::<u64>(), record.clone()).prop_map(|(position, record)| Frame::Early { position, record }),
+        any::<u64>().prop_map(|below| Frame::Durable { below }),
         proptest::collection::vec((any::<u32>(), any::<u32>()), 0..20).prop_map(|r| Frame::Ack {
             ranges: r.into_iter().map(|(a, b)| (u64::from(a), u64::from(a) + u64::from(b))).collect()
         }),
@@ -107,6 +109,10 @@ fn golden_bytes() {
     assert_eq!(hex::encode(hello), "00000003010001");
     let data = Frame::Data { position: 258, record: vec![0xab] }.encode();
     assert_eq!(hex::encode(data), "0000000a040000000000000102ab");
+    let early = Frame::Early { position: 258, record: vec![0xab] }.encode();
+    assert_eq!(hex::encode(early), "0000000a0c0000000000000102ab");
+    let durable = Frame::Durable { below: 259 }.encode();
+    assert_eq!(hex::encode(durable), "000000090d0000000000000103");
     let ack = Frame::Ack { ranges: vec![(1, 2)] }.encode();
     assert_eq!(hex::encode(ack), "000000110500000000000000010000000000000002");
     let classes = Classes::of(&[DataClass::Alarm, DataClass::Activity]);

@@ -7,11 +7,12 @@ use std::time::Duration;
 use anyhow::Context;
 use caregate_host::clock;
 
-use crate::Figures;
 use crate::contender::Contender;
 use crate::load::{self, Body, End, Pace};
 use crate::process::{PATIENCE, metric, until};
 use crate::site::{self, Site};
+use crate::subscriber::Subscriber;
+use crate::{Figures, quantile};
 
 /// Sensors of which there is a backlog.
 pub(crate) const SENSORS: usize = 100;
@@ -22,6 +23,9 @@ const CUT_RATE: u32 = 750;
 /// Leads that are worn while a backlog of real time comes into being, and between two chunks of each.
 const LEADS: usize = 18;
 const CHUNK: Duration = Duration::from_millis(250);
+/// Numbers a second that go on while a backlog drains, and for how long: less than the drain takes.
+const LIVE_RATE: u32 = 200;
+const LIVE_SPAN: Duration = Duration::from_secs(2);
 /// How long: drained at twenty times this pace it takes a second and a half.
 const BACKLOG: Duration = Duration::from_secs(30);
 
@@ -77,10 +81,11 @@ pub(crate) fn kill(
 /// 256 MiB while the far end is stopped: memory; ours also its recovery after a kill.
 pub(crate) fn backlog(mut contender: Contender, name: &str, figures: &mut Figures) -> anyhow::Result<()> {
     // So that the bridge has been up, and the peer knows whom it queues for.
-    drop(contender.subscribe(false)?);
+    let subscriber = contender.subscribe(false)?;
     if let Contender::Ours(site) = &mut contender {
-        return ours(site, figures);
+        return ours(site, subscriber, figures);
     }
+    subscriber.stop()?;
     contender.ends_mut().1.stop()?;
     let clients = site::clients(SENSORS, Body::Wave);
     load::run(contender.mqtt(), &clients, Pace::Window(20), End::Count(CHUNKS), false)?;
@@ -88,8 +93,9 @@ pub(crate) fn backlog(mut contender: Contender, name: &str, figures: &mut Figure
     Ok(())
 }
 
-fn ours(site: &mut Site, figures: &mut Figures) -> anyhow::Result<()> {
+fn ours(site: &mut Site, subscriber: Subscriber, figures: &mut Figures) -> anyhow::Result<()> {
     drain(site, figures)?;
+    let alone = live(site, &subscriber, "alone", figures)?;
     site.core.stop()?;
     let clients = site::clients(SENSORS, Body::Wave);
     load::run(site.mqtt, &clients, Pace::Window(20), End::Count(CHUNKS), false)?;
@@ -103,9 +109,31 @@ fn ours(site: &mut Site, figures: &mut Figures) -> anyhow::Result<()> {
     figures.put("rss_mib_recovered_ours", site.gateway.rss_mib()?);
     let begun = clock::monotonic();
     site.core.restart()?;
+    let lanes = || metric(site.gateway_admin, "caregate_gateway_lane_connected") == Some(5.0);
+    until("every lane is connected", lanes).with_context(|| site.gateway.tail())?;
+    let draining = live(site, &subscriber, "draining", figures)?;
+    figures.put("live_delay_while_draining", draining / alone - 1.0);
     until("the backlog is gone", || site.waiting() == Some(0.0))?;
     figures.put("drain_s_256mb", begun.elapsed().as_secs_f64());
-    Ok(())
+    subscriber.stop()
+}
+
+/// Numbers at [`LIVE_RATE`] a second: the median of their way to the subscriber in milliseconds.
+fn live(site: &Site, subscriber: &Subscriber, when: &str, figures: &mut Figures) -> anyhow::Result<f64> {
+    subscriber.forget();
+    let clients = site::clients(10, Body::Numeric);
+    let every = Duration::from_secs(1) * 10 / LIVE_RATE;
+    let mut report = load::run(site.mqtt, &clients, Pace::Every(every), End::After(LIVE_SPAN), false)?;
+    figures.put(&format!("left_{when}"), site.waiting().context("metric")?);
+    until("the numbers have come", || subscriber.count() >= report.sent)?;
+    let mut came = subscriber.taken();
+    let mut put = |field: &str, values: &mut [f64], part: usize| {
+        let value = quantile(values, part, 100).context("nothing came");
+        value.inspect(|value| figures.put(&format!("{field}_{when}"), *value))
+    };
+    put("puback_p99_ms", &mut report.puback_ms, 99)?;
+    put("live_p99_ms", &mut came.numeric_ms, 99)?;
+    put("live_p50_ms", &mut came.numeric_ms, 50)
 }
 
 /// Waits until a PUBLISH is acknowledged; how long that took.

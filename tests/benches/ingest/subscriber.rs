@@ -148,7 +148,10 @@ impl Write for Lines {
         self.line.extend_from_slice(bytes);
         while let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
             let message: Message<'_> = serde_json::from_slice(&self.line[..end])?;
-            if let ("reading", Some(counter)) = (message.kind, message.seq) {
+            // Of a backlog nobody asks how old it is.
+            if let ("reading", Some(counter)) = (message.kind, message.seq)
+                && message.class != "waveform"
+            {
                 #[expect(clippy::cast_possible_truncation, reason = "a time of this century in microseconds")]
                 let arrived_us = (message.arrived_ms * 1000.0) as i64;
                 let mut came = self.came.lock().unwrap_or_else(PoisonError::into_inner);

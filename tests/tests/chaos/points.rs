@@ -3,7 +3,7 @@
 /// A point's name, and the most passes before the process dies there; 1 for what a short life meets once.
 pub(crate) type Point = (&'static str, u64);
 
-pub(crate) const GATEWAY: [Point; 30] = [
+pub(crate) const GATEWAY: [Point; 33] = [
     ("commit.gathered", 40),
     ("commit.sorted", 40),
     ("commit.sealed", 60),
@@ -27,22 +27,26 @@ pub(crate) const GATEWAY: [Point; 30] = [
     ("commit.rotated", 2),
     ("spool.spare-kept", 1),
     ("spool.spare-taken", 1),
+    ("spool.spare-written", 1),
+    ("spool.spare-made", 1),
     ("spool.removed", 1),
     ("recover.opened", 1),
     ("recover.replayed", 1),
     ("uplink.welcomed", 5),
+    ("uplink.early-sent", 60),
     ("uplink.record-read", 60),
     ("uplink.record-sent", 60),
     ("uplink.ack-read", 40),
 ];
 
-pub(crate) const CORE: [Point; 28] = [
+pub(crate) const CORE: [Point; 29] = [
     ("store.opened", 1),
     ("store.tables-made", 1),
     ("store.prepared", 1),
     ("store.name-synced", 1),
     ("session.welcomed", 5),
     ("session.lane-opened", 5),
+    ("session.early-read", 60),
     ("session.record-read", 60),
     ("session.record-checked", 60),
     ("session.record-handed-over", 60),

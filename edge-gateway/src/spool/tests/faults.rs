@@ -40,6 +40,30 @@ fn after_a_failed_sync_the_batch_is_in_a_new_file() {
 }
 
 #[test]
+fn what_was_appended_behind_a_sync_that_failed_is_in_the_new_file_too() {
+    let dir = directory();
+    let (mut log, _) = open(dir.path());
+    put(&mut log, Lane::Vitals, b"synced");
+    log.append(Lane::Vitals, b"in the batch").unwrap();
+    log.disk.faults.syncs.store(1, Ordering::SeqCst);
+    log.begin_sync().unwrap();
+    log.append(Lane::Alarm, b"behind").unwrap();
+    assert_eq!(log.durable(), 2);
+    log.finish_sync().unwrap();
+    assert_eq!(log.durable(), 4, "the new file was synced with both");
+    log.begin_sync().unwrap();
+    assert!(!log.is_syncing());
+    put(&mut log, Lane::Alarm, b"goes on");
+    drop(log);
+    let (log, recovery) = open(dir.path());
+    assert!(recovery.damaged.is_empty() && recovery.torn.is_none(), "{recovery:?}");
+    let all: [&[u8]; 4] = [b"synced", b"in the batch", b"behind", b"goes on"];
+    for (position, payload) in (1..).zip(all) {
+        assert_eq!(read(&log, position).unwrap().1, payload);
+    }
+}
+
+#[test]
 fn records_behind_a_hole_are_carried_to_where_they_are_found() {
     let dir = directory();
     let (mut log, _) = open(dir.path());

@@ -9,10 +9,13 @@ mod power;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use caregate_protocol::id::Lane;
 use tempfile::TempDir;
 
+use super::keeper::Keeper;
+use super::syncer::Syncer;
 use super::{Limits, Log, Position, Recovery, SpoolError};
 
 /// In memory where the system has such a place: these tests sync thousands of times, and none asks what a real disk does (the
@@ -90,22 +93,65 @@ fn a_new_log_is_empty_and_counts_from_one() {
 #[test]
 fn new_blocks_are_written_ahead_once_and_those_of_the_spare_never() {
     let dir = directory();
-    // A file takes three times what is written ahead.
     let (mut log, _) = Log::open(dir.path(), Limits::new(384 << 10, 8 << 20, 4 << 10)).unwrap();
     let put = |log: &mut Log| {
         let before = log.stats().written_bytes;
         put(log, Lane::Vitals, &[7; 1000]);
         log.stats().written_bytes - before
     };
-    assert!(put(&mut log) > 128 << 10);
-    let later: Vec<u64> = (0..200).map(|_| put(&mut log)).collect();
-    assert_eq!(later.iter().filter(|bytes| **bytes > 2000).count(), 1, "{later:?}");
+    assert!(put(&mut log) > 256 << 10, "all of this small file");
+    assert!((0..200).all(|_| put(&mut log) < 2000));
     for checkpoint in 0..3 {
         log.rotate(&[checkpoint]).unwrap();
         log.ack(1..=u64::MAX).unwrap();
     }
     // The first file was cut to its 206 kB when it was closed; the one that is made of it has so much that is written.
     assert!((0..150).all(|_| put(&mut log) < 2000));
+}
+
+#[test]
+fn a_thread_makes_the_spare_ready_and_lets_files_go() {
+    let dir = directory();
+    let (mut log, _) = Log::open(dir.path(), Limits::new(384 << 10, 8 << 20, 4 << 10)).unwrap();
+    let keeper = Keeper::start(Arc::clone(&log.disk)).on_thread();
+    log.keeper = keeper;
+    let spare = dir.path().join("spare");
+    for checkpoint in 0..4 {
+        let before = log.stats().syncs;
+        while !log.rotation_due() {
+            put(&mut log, Lane::Vitals, &[7; 1000]);
+        }
+        assert!(log.stats().syncs - before > 200);
+        log.keeper.wait();
+        assert_eq!(
+            fs::metadata(&spare).unwrap().len(),
+            log.limits().capacity(),
+            "whole, before it is wanted"
+        );
+        log.rotate(&[checkpoint]).unwrap();
+        log.ack(1..=u64::MAX).unwrap();
+    }
+    log.keeper.wait();
+    assert_eq!(files(dir.path()).len(), 2);
+    drop(log);
+    let (log, recovery) = Log::open(dir.path(), Limits::new(384 << 10, 8 << 20, 4 << 10)).unwrap();
+    assert!(recovery.damaged.is_empty() && recovery.torn.is_none(), "{recovery:?}");
+    assert_eq!(log.stats().files, 2);
+}
+
+#[test]
+fn what_fails_behind_its_back_stops_the_log() {
+    let dir = directory();
+    let (mut log, _) = open(dir.path());
+    for position in 1..=3 {
+        put(&mut log, Lane::Vitals, b"x");
+        log.rotate(&[position]).unwrap();
+    }
+    // In the place of the spare stands what no file can take the place of.
+    fs::create_dir_all(dir.path().join("spare/in the way")).unwrap();
+    fs::remove_file(files(dir.path()).remove(0)).unwrap();
+    fs::create_dir(dir.path().join("0000000000000001.log")).unwrap();
+    assert!(matches!(log.ack(1..=u64::MAX), Err(SpoolError::Io { op: "remove", .. })));
 }
 
 #[test]
@@ -117,6 +163,40 @@ fn nothing_is_seen_before_the_sync() {
     log.ack(1..=1).unwrap();
     log.sync().unwrap();
     assert_eq!(unacked(&log), [1], "an ack of a record that nobody could have sent is none");
+}
+
+#[test]
+fn more_is_appended_while_a_sync_is_under_way() {
+    let dir = directory();
+    let (mut log, _) = open(dir.path());
+    log.syncer = Syncer::start(Arc::clone(&log.disk)).on_thread();
+    let mut last = 0;
+    for round in 0..40_u8 {
+        for _ in 0..3 {
+            last = log.append(Lane::Vitals, &[round; 100]).unwrap().0;
+        }
+        log.begin_sync().unwrap();
+        assert!(log.is_syncing() && log.durable() == last - 2);
+        let behind = log.append(Lane::Alarm, &[round; 50]).unwrap().0;
+        log.begin_sync().unwrap();
+        assert_eq!(read(&log, behind), None);
+        log.finish_sync().unwrap();
+        assert!(!log.is_syncing() && log.durable() == behind);
+        assert_eq!(read(&log, last), Some((Lane::Vitals, vec![round; 100])));
+        log.sync().unwrap();
+        assert_eq!(read(&log, behind), Some((Lane::Alarm, vec![round; 50])));
+        if log.rotation_due() {
+            log.append(Lane::Alarm, b"with the rotation").unwrap();
+            log.begin_sync().unwrap();
+            log.append(Lane::Alarm, b"too").unwrap();
+            log.rotate(&[round]).unwrap();
+        }
+    }
+    let next = log.next();
+    drop(log);
+    let (log, recovery) = open(dir.path());
+    assert!(recovery.damaged.is_empty() && recovery.torn.is_none(), "{recovery:?}");
+    assert_eq!((unacked(&log).len() as u64, log.durable()), (next - 1, next));
 }
 
 #[test]

@@ -123,7 +123,10 @@ impl World {
     /// Recovers, and holds it against what was acknowledged.
     fn open(&mut self, dir: &TempDir, faults: &Arc<Faults>) -> Result<Gateway, SpoolError> {
         let disk = Disk::open_with(dir.path(), Arc::clone(faults))?;
-        let (log, recovery) = recover::open(disk, limits())?;
+        let (mut log, recovery) = recover::open(disk, limits())?;
+        if self.random.one_in(2) {
+            log.keeper.later();
+        }
         let Recovery { checkpoint, records, damaged, torn } = recovery;
         // Where a failed sync had left frames of the log's own behind, a file may say so as long as it is kept. Never of records.
         self.tally.false_alarms +=
@@ -157,6 +160,10 @@ impl World {
 
     /// One thing that a gateway does; `None` when the log has stopped.
     fn work(&mut self, gateway: &mut Gateway) -> Option<()> {
+        // What another thread does may be done now, or not for a long time.
+        if self.random.one_in(4) {
+            gateway.log.keeper.next();
+        }
         match self.random.below(10) {
             0 => self.deliver(gateway),
             1 if self.random.one_in(3) => {
@@ -190,11 +197,13 @@ impl World {
                 refused.push(reading);
             }
         }
-        let synced = gateway.log.sync();
+        let behind = self.behind(gateway);
+        let synced = gateway.log.finish_sync().and_then(|()| gateway.log.sync());
         if synced.is_err() || !gateway.has_power() {
-            self.open.extend(known.into_iter().chain(new));
+            self.open.extend(known.into_iter().chain(new).chain(behind));
             return synced.ok();
         }
+        let new: Vec<u64> = new.into_iter().chain(behind).collect();
         let stored: Vec<u64> = new.into_iter().filter(|reading| !refused.contains(reading)).collect();
         gateway.known.extend(&stored);
         for reading in stored.into_iter().chain(known) {
@@ -202,6 +211,18 @@ impl World {
         }
         self.open.extend(refused);
         Some(())
+    }
+
+    /// Sometimes the batch is synced by another thread, and more is appended meanwhile: a reading that was, is given back.
+    fn behind(&mut self, gateway: &mut Gateway) -> Option<u64> {
+        if !self.random.one_in(2) || gateway.log.begin_sync().is_err() {
+            return None;
+        }
+        let reading = self.next;
+        let lane = Lane::ALL[usize::try_from(reading % 4).unwrap()];
+        gateway.log.append(lane, &payload(reading)).ok()?;
+        self.next += 1;
+        Some(reading)
     }
 
     /// The core takes some, in any order, and acknowledges them.
