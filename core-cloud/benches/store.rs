@@ -18,8 +18,10 @@ use ed25519_dalek::SigningKey;
 
 /// (chains, records) of a commit: one sensor; a clinic's second; a hospital's; a backlog.
 const LOADS: [(u64, u64); 6] = [(1, 1), (1, 20), (10, 20), (50, 50), (50, 1000), (1000, 1000)];
+/// Of a round.
+const TIME: Duration = Duration::from_secs(1);
 /// For each load and store.
-const TIME: Duration = Duration::from_secs(3);
+const ROUNDS: u32 = 4;
 /// Of a segment's plaintext: some numerics.
 const PLAINTEXT_BYTES: usize = 120;
 const EPOCH: u32 = 29_000_000;
@@ -101,26 +103,44 @@ impl Sealer {
     }
 }
 
-fn measure(name: &str, store: &dyn Store, sealer: &mut Sealer) {
-    for (chains, records) in LOADS {
-        let (mut took, mut total) = (Vec::new(), Duration::ZERO);
-        while total < TIME {
-            let batch = sealer.batch(chains, records);
-            let began: Instant = clock::monotonic();
-            let outcomes = store.put(&batch).unwrap();
-            let elapsed = began.elapsed();
-            assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Stored));
-            took.push(elapsed.as_secs_f64() * 1000.0);
-            total += elapsed;
+/// Records in a second, and how long commits took: median and 99th percentile, in milliseconds.
+#[derive(Clone, Copy)]
+struct Round(f64, f64, f64);
+
+fn round(store: &dyn Store, sealer: &mut Sealer, (chains, records): (u64, u64)) -> Round {
+    let (mut took, mut total) = (Vec::new(), Duration::ZERO);
+    while total < TIME {
+        let batch = sealer.batch(chains, records);
+        let began: Instant = clock::monotonic();
+        let outcomes = store.put(&batch).unwrap();
+        let elapsed = began.elapsed();
+        assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Stored));
+        took.push(elapsed.as_secs_f64() * 1000.0);
+        total += elapsed;
+    }
+    took.sort_unstable_by(f64::total_cmp);
+    #[expect(clippy::cast_precision_loss, reason = "a rate")]
+    let rate = took.len() as f64 * records as f64 / total.as_secs_f64();
+    Round(rate, took[took.len() / 2], took[took.len() * 99 / 100])
+}
+
+/// Of several rounds in turn the best: what else the machine's disk does is no store's.
+fn measure(stores: &[(&str, &dyn Store)], sealer: &mut Sealer) {
+    for load in LOADS {
+        let mut best: Vec<Option<Round>> = vec![None; stores.len()];
+        for _ in 0..ROUNDS {
+            for ((_, store), best) in stores.iter().zip(&mut best) {
+                let round = round(*store, sealer, load);
+                *best = Some(best.filter(|best| best.0 > round.0).unwrap_or(round));
+            }
         }
-        took.sort_unstable_by(f64::total_cmp);
-        let (p50, p99) = (took[took.len() / 2], took[took.len() * 99 / 100]);
-        #[expect(clippy::cast_precision_loss, reason = "a rate")]
-        let rate = took.len() as f64 * records as f64 / total.as_secs_f64();
-        println!(
-            "{{\"store\":\"{name}\",\"chains\":{chains},\"records\":{records},\"records_s\":{rate:.0},\
-             \"commit_p50_ms\":{p50:.2},\"commit_p99_ms\":{p99:.2}}}"
-        );
+        for ((name, _), Round(rate, p50, p99)) in stores.iter().zip(best.into_iter().flatten()) {
+            let (chains, records) = load;
+            println!(
+                "{{\"store\":\"{name}\",\"chains\":{chains},\"records\":{records},\"records_s\":{rate:.0},\
+                 \"commit_p50_ms\":{p50:.2},\"commit_p99_ms\":{p99:.2}}}"
+            );
+        }
     }
 }
 
@@ -136,8 +156,8 @@ fn main() {
         std::fs::create_dir(&path).unwrap();
         path
     };
-    measure("embedded", &Embedded::open(&place("embedded")).unwrap(), &mut sealer);
+    let embedded = Embedded::open(&place("embedded")).unwrap();
     let server = Server::start(Path::new(&program), dir.path());
-    let store = JetStream::open(&place("tables"), &server.settings).unwrap();
-    measure("jetstream", &store, &mut sealer);
+    let stream = JetStream::open(&place("tables"), &server.settings).unwrap();
+    measure(&[("embedded", &embedded), ("jetstream", &stream)], &mut sealer);
 }

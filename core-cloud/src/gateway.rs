@@ -33,6 +33,9 @@ const ANSWERS_MAX: usize = 8192;
 /// Time for the control stream and its hello: three round trips of the worst link, and no place held for longer by a peer
 /// that says nothing.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection by TCP whose record waits for its tenant's share, or for the writer, for so long is closed: that its peer is gone shows only
+/// by reading, and each holds a place. The gateway comes again, and sends it again.
+const TCP_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Bytes read from a stream at once.
 const READ_BYTES: usize = 64 << 10;
 
@@ -63,6 +66,9 @@ pub enum SessionError {
     /// No hello in time.
     #[error("no hello within {} s", HELLO_TIMEOUT.as_secs())]
     Silent,
+    /// A record by TCP that could not be taken in time.
+    #[error("a record waited for {} s", TCP_WAIT_MAX.as_secs())]
+    Waiting,
     /// The transport failed or the peer left.
     #[error("transport: {0}")]
     Transport(String),
@@ -84,6 +90,7 @@ impl SessionError {
             Self::Version(_) => "protocol_version",
             Self::Early => "early",
             Self::Silent => "silent",
+            Self::Waiting => "waiting",
             Self::Transport(_) => "transport",
             Self::Stopped => "stopped",
         }
@@ -284,7 +291,9 @@ impl GatewaySession {
                 Some(Frame::Lane { backlog, .. }) => lane = Some(!backlog),
                 Some(Frame::Data { position, record }) => {
                     let live = lane.ok_or(SessionError::Unexpected("tcp"))?;
-                    self.data((position, live), record, &answer).await?;
+                    let taken = self.data((position, live), record, &answer);
+                    let taken = tokio::time::timeout(TCP_WAIT_MAX, taken).await;
+                    taken.map_err(|_elapsed| SessionError::Waiting)??;
                 }
                 Some(Frame::Beat { bytes }) => {
                     line.get_or_insert_with(|| self.relay.line(signers.clone(), &answer)).beat(bytes);

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use caregate_protocol::erasure;
 use caregate_protocol::id::{DataClass, PatientId};
 use caregate_protocol::key::{PatientRoot, TreeNode};
 use caregate_protocol::reading::{self, Reading};
@@ -16,6 +17,8 @@ use caregate_protocol::wrap::{HpkePrivateKey, Wrap};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+mod stream;
 
 const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
 const ROOTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("roots");
@@ -81,12 +84,18 @@ impl std::fmt::Debug for Audit {
 }
 
 impl Audit {
-    /// Reads `core.redb` and `keys.redb`. Their daemons must have ended.
+    /// Reads `core.redb`, or the folder of a NATS server in its place, and `keys.redb`. Their daemons must have ended.
     ///
     /// # Errors
     /// [`AuditError::Store`], [`AuditError::Root`].
     pub fn open(core: &Path, keys: &Path) -> Result<Self, AuditError> {
-        let records = read(core, RECORDS, |key: u64, bytes: &[u8]| (key, bytes.to_vec()))?;
+        let mut records = if core.is_dir() {
+            stream::read(core)?
+        } else {
+            read(core, RECORDS, |key: u64, bytes: &[u8]| (key, bytes.to_vec()))?
+        };
+        // A request for an erasure holds no readings.
+        records.retain(|(_, bytes)| !bytes.starts_with(&erasure::MAGIC));
         let stored = read(keys, ROOTS, |key: &[u8], bytes: &[u8]| (key.to_vec(), bytes.to_vec()))?;
         let mut roots = HashMap::new();
         for (patient, root) in stored {

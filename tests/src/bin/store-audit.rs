@@ -18,7 +18,7 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The core's `core.redb`.
+    /// The core's `core.redb`, or the folder of the NATS server on which it stored.
     #[arg(long, value_name = "FILE")]
     core: PathBuf,
     /// The gateway's `keys.redb`.

@@ -94,9 +94,11 @@ pub(super) fn measure(system: &System<'_>, script: Script<'_>, seen: &mut Seen) 
 fn audit(system: &System<'_>) -> anyhow::Result<()> {
     let dir = &system.deployment.dir;
     let ledger = &system.deployment.ledger;
+    let on_server = dir.join("nats");
+    let core = if on_server.exists() { on_server } else { dir.join("core/core.redb") };
     let output = Command::new(system.program("store-audit"))
         .arg("--core")
-        .arg(dir.join("core/core.redb"))
+        .arg(core)
         .arg("--keys")
         .arg(dir.join("gateway/keys.redb"))
         .arg("--hpke-key")
