@@ -148,6 +148,8 @@ pub struct Agent {
     /// The helper answers.
     is_helper_there: bool,
     batch: Option<Batch>,
+    /// The helper went while it had something to confirm, and may have taken it, or take it when it comes back.
+    is_unsure: bool,
     /// Since when what is in force is not on disk.
     unkept: Option<Duration>,
     /// As last read.
@@ -182,6 +184,7 @@ impl Agent {
             tables: Tables::new(ports),
             is_helper_there: true,
             batch: None,
+            is_unsure: false,
             unkept: None,
             readings: Readings::default(),
             is_reading: false,
@@ -292,6 +295,7 @@ impl Agent {
     #[must_use]
     pub fn handle_helper_lost(&mut self, now: Duration) -> Vec<Action> {
         self.is_helper_there = false;
+        self.is_unsure |= self.is_installing();
         let mut actions = self.handle_installed(Err(HelperRefused), now);
         if let Some(batch) = self.batch.take() {
             self.roll_back(batch, &mut actions);
@@ -318,7 +322,7 @@ impl Agent {
         }
         self.is_helper_there = true;
         let outcome = self.tables.recheck(now);
-        if outcome.changed {
+        if outcome.changed || self.is_unsure {
             self.begin_batch(now).removed.extend(outcome.removed);
             self.flush_batch(&mut actions);
         }

@@ -123,7 +123,11 @@ impl Agent {
     pub(super) fn prepare_if_many(&mut self, actions: &mut Vec<Action>) {
         let untold = self.tables.untold();
         let Some(batch) = self.batch.as_mut().filter(|batch| !batch.is_installing) else { return };
-        if untold < PART_FLOWS || batch.prepared + untold > FLOWS_MAX || !self.is_helper_there {
+        if self.is_unsure
+            || untold < PART_FLOWS
+            || batch.prepared + untold > FLOWS_MAX
+            || !self.is_helper_there
+        {
             return;
         }
         batch.prepared += untold;
@@ -136,7 +140,8 @@ impl Agent {
         batch.is_installing = true;
         batch.is_kept = self.tables.touches_sensors();
         let kept = batch.is_kept.then(|| self.tables.kept());
-        actions.push(Action::Install { kept, part: batch.next_part(), changes: self.tables.changes() });
+        let changes = if self.is_unsure { self.tables.everything() } else { self.tables.changes() };
+        actions.push(Action::Install { kept, part: batch.next_part(), changes });
     }
 
     /// Takes what came of [`Action::Install`].
@@ -145,6 +150,7 @@ impl Agent {
         let mut actions = Vec::new();
         let Some(batch) = self.batch.take_if(|batch| batch.is_installing) else { return actions };
         if result.is_ok() {
+            self.is_unsure = false;
             self.tables.commit();
             self.unkept = if batch.is_kept { None } else { self.unkept.or(Some(now)) };
             for removed in &batch.removed {

@@ -398,8 +398,26 @@ fn without_the_helper_nothing_is_promised_and_with_it_all_is_as_it_was() {
     let mut flows = bench.give(4, &ask(RequestBody::Flow(FlowStatsRequest::all()))).sent;
     assert!(matches!(flows.pop(), Some((4, Message::MultipartReply(_)))), "by the last counters");
     assert_eq!(bench.agent.next_timeout(), Some(at(13)), "its echo alone: no flow can time out now");
+    // What it had to confirm may have reached it all the same, now or when it came back: it is told what there is.
     let back = Done::of(bench.agent.handle_helper(&welcome(), at(3)));
-    assert_eq!(back, Done::default(), "it was told by its client");
+    let (changes, is_kept) = back.install().unwrap();
+    assert_eq!((changes.first(), is_kept), (Some(&Change::Clear), false));
+    assert_eq!(flows_of(changes).len(), 1, "and not what was taken back");
+    assert_eq!(bench.installed(Err(HelperRefused)).errors(), []);
+    bench.flow_mod(5, quarantine(3));
+    let (changes, _) = bench.flush().install().map(|(changes, kept)| (changes.to_vec(), kept)).unwrap();
+    assert_eq!(
+        (changes.first(), flows_of(&changes).len()),
+        (Some(&Change::Clear), 2),
+        "until it has confirmed that"
+    );
+    assert_eq!(bench.installed(Ok(())), Done::default());
+    bench.flow_mod(6, openflow::FlowMod { command: Command::Delete, ..quarantine(3) });
+    assert_eq!(bench.flush().puts_and_removes(), (0, 1), "what changes, from then on");
+    bench.installed(Ok(()));
+    // Where nothing was under way its client has told it.
+    assert_eq!(Done::of(bench.agent.handle_helper_lost(bench.now)), Done::default());
+    assert_eq!(Done::of(bench.agent.handle_helper(&welcome(), bench.now)), Done::default());
 
     // With other ports, what means nothing with them goes, and the controller hears of both.
     let local = with_actions(Match::any().in_port(2), vec![openflow::Action::output(port::LOCAL)]);
