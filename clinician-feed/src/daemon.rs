@@ -19,7 +19,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use socket2::SockRef;
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -37,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::opener::Opener;
 use crate::receipts;
 use crate::record::Recorder;
+use crate::search::Searcher;
 use crate::server::{self, App, Oversight};
 
 /// How often certificate files are looked at for rotation.
@@ -155,8 +156,10 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     let feed = Arc::new(Feed::new(loaded.file.ring_bytes_max));
     feed.bedside().know(loaded.domain.device_keys.iter().copied());
     feed.erasures().sign_with(erasures::receipt_key(&loaded.private_key));
-    let staff = Staff { feed: Arc::clone(&feed), commands };
+    let (core_out, core) = watch::channel(None);
+    let staff = Staff { feed: Arc::clone(&feed), commands, core: core_out };
     let (events_out, events) = mpsc::channel(EVENTS_MAX);
+    let searcher = Searcher::new(events_out.downgrade(), core, loaded.file.recipient);
     let (link, opener) = (loaded.link(events_out, Some(staff)), loaded.opener());
     let opening = {
         let (feed, metrics, stop) = (Arc::clone(&feed), metrics.clone(), stop.clone());
@@ -173,7 +176,8 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     let (noted, no_more) = (Arc::clone(&feed), CancellationToken::new());
     let noting = tokio::spawn(receipts::run(noted, recorder, recipient, no_more.clone()));
     let login = Login::new(domain.users)?;
-    let app = App::new(feed, login, domain.beds, oversight, metrics, tls.is_some(), stop.clone());
+    let mut app = App::new(feed, login, domain.beds, oversight, metrics, tls.is_some(), stop.clone());
+    app.searcher = Some(searcher);
     let app = Arc::new(app);
     let options = http::Options { connections_max: server::CONNECTIONS_MAX, tls };
     http::serve(listener, server::router(Arc::clone(&app)), options, stop.clone()).await;

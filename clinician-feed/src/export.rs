@@ -54,7 +54,8 @@ pub fn run(
     let mut chains = BTreeSet::new();
     loop {
         match events.blocking_recv().ok_or(ExportError::Ended)? {
-            Event::Up => {}
+            // Nobody searches beside an export.
+            Event::Up | Event::Question(_) => {}
             Event::Down(reason) => {
                 lost += 1;
                 if lost >= LOST_MAX {

@@ -36,6 +36,7 @@ pub mod password;
 pub mod receipts;
 pub mod record;
 pub mod ring;
+pub mod search;
 pub mod server;
 pub mod session;
 pub mod stream;

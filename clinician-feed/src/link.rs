@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::feed::Feed;
+use crate::search::Question;
 
 /// First pause after a lost connection, doubled at each failure up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
@@ -91,6 +92,8 @@ pub enum Event {
     Provisional(Vec<u8>),
     /// Everything that was in the queue when the connection came up has been delivered.
     CaughtUp,
+    /// Not of the link: somebody searches.
+    Question(Question),
 }
 
 /// What goes beside records: gateways' heartbeats to us, staff's sealed commands to them.
@@ -100,6 +103,8 @@ pub struct Staff {
     pub feed: Arc<Feed>,
     /// Commands to send; one that comes while there is no connection is lost, and its sender repeats it.
     pub commands: broadcast::Sender<Vec<u8>>,
+    /// Gives the connection to who searches.
+    pub core: watch::Sender<Option<Connection>>,
 }
 
 /// What the link needs.
@@ -135,6 +140,7 @@ impl Link {
                 () = shutdown.cancelled() => break,
             };
             progress.interrupted();
+            self.staff.iter().for_each(|staff| drop(staff.core.send_replace(None)));
             let Err(error) = ended else { continue };
             info!(%error, "no connection to the core");
             if self.events.send(Event::Down(error.reason())).await.is_err() {
@@ -243,6 +249,7 @@ impl Link {
             tokio::time::timeout(HANDSHAKE_TIMEOUT, opening).await.map_err(transport)??;
         *backoff = BACKOFF_MIN;
         info!(core = %connection.remote_address(), "connected to the core");
+        self.staff.iter().for_each(|staff| drop(staff.core.send_replace(Some(connection.clone()))));
         self.tell(Event::Up).await?;
         let mut history =
             Subscription::open(&connection, self.recipient, progress.whole_below, live.next).await?;

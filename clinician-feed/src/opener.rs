@@ -1,20 +1,24 @@
 //! Opens what this domain may read: wraps give epoch keys, epoch keys open segments, chains say whether all came. Pure.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use caregate_protocol::alarm::Standing;
 use caregate_protocol::erasure::{self, ErasureError, RequestHash, SignedErasure};
 use caregate_protocol::gap::Missing;
 use caregate_protocol::id::{DataClass, PatientId, RecipientId, SignerId};
-use caregate_protocol::key::{EpochKey, TreeNode};
+use caregate_protocol::key::{EpochKey, TREE_DEPTH, TreeNode};
 use caregate_protocol::reading::{self, Reading, Value};
 use caregate_protocol::record::{Record, RecordError};
+use caregate_protocol::search::{Token, Word};
 use caregate_protocol::segment::{Header, Segment, signer_id};
+use caregate_protocol::uplink::TOKENS_ASKED_MAX;
 use caregate_protocol::wrap::{HpkePrivateKey, Wrap};
 use ed25519_dalek::VerifyingKey;
 use thiserror::Error;
 
 use crate::chain::{Chain, Link};
+use crate::search::Question;
 
 /// Epoch keys kept: a day of 64 patients with two classes each, at one a minute; the oldest go first.
 const NODES_MAX: usize = 200_000;
@@ -37,6 +41,9 @@ pub enum OpenError {
     /// No gateway with this key is known here.
     #[error("signed by an unknown gateway")]
     UnknownSigner,
+    /// Search tokens, which the core delivers to nobody.
+    #[error("search tokens in a queue")]
+    Tokens,
     /// A wrap for somebody else.
     #[error("wrap for another recipient")]
     OtherRecipient,
@@ -67,6 +74,7 @@ impl OpenError {
             Self::Record(e) => e.reason(),
             Self::Erasure(e) => e.reason(),
             Self::UnknownSigner => "signer",
+            Self::Tokens => "tokens",
             Self::OtherRecipient => "recipient",
             Self::BrokenChain => "chain",
             Self::Readings(_) => "readings",
@@ -229,7 +237,7 @@ impl Opener {
                 Ok(())
             }
             // They say how whole a chain is, which is the queue's matter.
-            Record::Head(_) | Record::Gap(_) => Ok(()),
+            Record::Head(_) | Record::Gap(_) | Record::Tokens(_) => Ok(()),
         }
     }
 
@@ -265,6 +273,7 @@ impl Opener {
                     Err(OpenError::BrokenChain)
                 }
             }
+            Record::Tokens(_) => Err(OpenError::Tokens),
             Record::Segment(segment) => {
                 segment.verify(&gateway)?;
                 taken.note(self.take_segment(&segment, bytes));
@@ -303,8 +312,16 @@ impl Opener {
         let node = wrap.open(&self.private_key)?;
         let key = (wrap.patient, wrap.class, wrap.generation);
         let (first, last) = (node.first(), node.last());
-        if self.nodes.insert((key, first), node).is_none() {
-            self.ages.push_back((key, first));
+        match self.nodes.entry((key, first)) {
+            Entry::Vacant(slot) => {
+                slot.insert(node);
+                self.ages.push_back((key, first));
+            }
+            // Of two that begin together, the one that opens more.
+            Entry::Occupied(mut slot) if slot.get().depth() > node.depth() => {
+                slot.insert(node);
+            }
+            Entry::Occupied(_) => {}
         }
         if self.nodes.len() > NODES_MAX
             && let Some(oldest) = self.ages.pop_front()
@@ -343,10 +360,57 @@ impl Opener {
         }
     }
 
-    /// The nearest node at or below the epoch opens it, where any does: wraps of one recipient don't overlap in part.
+    /// The lowest node above the epoch opens it, where there is one: those of a past may lie above such as came live.
     fn epoch_key(&self, key: NodeKey, epoch: u32) -> Option<EpochKey> {
-        let (_, node) = self.nodes.range((key, 0)..=(key, epoch)).next_back()?;
-        node.epoch_key(epoch)
+        let first = |depth: u8| epoch & !u32::MAX.checked_shr(u32::from(depth)).unwrap_or(0);
+        let above = (0..=TREE_DEPTH).rev().filter_map(|depth| self.nodes.get(&(key, first(depth))));
+        above.into_iter().find_map(|node| node.epoch_key(epoch))
+    }
+
+    /// Answers who searches.
+    pub fn answer(&self, question: Question) {
+        match question {
+            Question::Tokens { patient, word, epochs, answer } => {
+                // Who does not wait any more needs no answer.
+                drop(answer.send(self.tokens(patient, word, epochs)));
+            }
+            Question::Open { records, answer } => {
+                let opened = records.iter().filter_map(|record| self.peek(record)).collect();
+                drop(answer.send(opened));
+            }
+        }
+    }
+
+    /// The word's tokens in those epochs whose keys are here; one more than may be asked for, where there are more.
+    fn tokens(&self, patient: PatientId, word: Word, (first, last): (u32, u32)) -> Vec<Token> {
+        let class = DataClass::Alarm;
+        let all = ((patient, class, 0), 0)..=((patient, class, u32::MAX), u32::MAX);
+        let mut tokens = Vec::new();
+        // Of each generation as far as its epochs are done: nodes may lie below each other.
+        let mut done: Option<(u32, u32)> = None;
+        for (((_, _, generation), _), node) in
+            self.nodes.range(all).map(|((key, at), node)| ((*key, at), node))
+        {
+            let next =
+                done.filter(|(of, _)| *of == generation).map_or(0, |(_, epoch)| epoch.saturating_add(1));
+            for epoch in node.first().max(first).max(next)..=node.last().min(last) {
+                tokens.extend(node.epoch_key(epoch).map(|key| word.token(&key, patient, class)));
+                done = Some((generation, epoch));
+                if tokens.len() > TOKENS_ASKED_MAX {
+                    return tokens;
+                }
+            }
+        }
+        tokens
+    }
+
+    /// Opens a segment and notes it nowhere; none where it is not a known gateway's, or not for us.
+    fn peek(&self, bytes: &[u8]) -> Option<Opened> {
+        let Ok(Record::Segment(segment)) = Record::decode(bytes) else { return None };
+        segment.verify(self.gateways.get(&segment.header.signer)?).ok()?;
+        let h = &segment.header;
+        let key = self.epoch_key((h.patient, h.class, h.generation), h.epoch)?;
+        Some(opened(h, open(&segment, &key).ok()?))
     }
 
     /// How a chain stands.

@@ -29,8 +29,9 @@ use crate::login::{Access, COOKIE, Login, LoginError};
 use crate::message::Bed;
 use crate::metrics::Metrics;
 use crate::record::Recorder;
+use crate::search::Searcher;
 use crate::session::AGE_MAX;
-use crate::{break_glass, command, fhir, page, stream};
+use crate::{break_glass, command, fhir, page, search, stream};
 
 /// HTTP connections at once, upgraded ones not counted: a browser opens up to six.
 pub const CONNECTIONS_MAX: usize = 256;
@@ -65,6 +66,8 @@ pub struct App {
     pub beds: Vec<Bed>,
     /// Who looked, what the ledger says, and break-glass.
     pub oversight: Oversight,
+    /// Who searches at the core; none where there is no link.
+    pub searcher: Option<Searcher>,
     /// Counters.
     pub metrics: Metrics,
     /// Places of streams.
@@ -96,6 +99,7 @@ impl App {
             login,
             beds,
             oversight,
+            searcher: None,
             metrics,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             searches: Arc::new(Semaphore::new(SEARCHES_MAX)),
@@ -132,6 +136,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/stream", get(open_stream))
         .route("/api/emergency", post(break_glass::open))
         .route("/api/command", post(command::post))
+        .route("/api/search", get(search::get))
         .nest("/fhir", fhir::router())
         .route("/api/{*rest}", get(async || problem(StatusCode::NOT_FOUND, "no such interface")))
         .fallback(get(page::asset))

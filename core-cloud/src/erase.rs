@@ -16,6 +16,7 @@ use tracing::{error, info};
 use crate::metrics::Metrics;
 use crate::preview::Previews;
 use crate::relay::Relay;
+use crate::search::SearchIndex;
 use crate::store::{Erased, Store, StoreError};
 use crate::writer::Answer;
 
@@ -26,6 +27,7 @@ const KEY_FILE: &str = "receipt.key";
 #[derive(Debug, Clone)]
 pub struct Eraser {
     store: Arc<dyn Store>,
+    search: Arc<SearchIndex>,
     key: Arc<SigningKey>,
     relay: Relay,
     previews: Previews,
@@ -37,12 +39,13 @@ impl Eraser {
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
+        search: Arc<SearchIndex>,
         key: SigningKey,
         relay: Relay,
         previews: Previews,
         metrics: Metrics,
     ) -> Self {
-        Self { store, key: Arc::new(key), relay, previews, metrics }
+        Self { store, search, key: Arc::new(key), relay, previews, metrics }
     }
 
     /// Takes a feed's receipt, for the gateways that ask. What is none, or of a pseudonym that was not erased here, is counted and dropped.
@@ -106,9 +109,15 @@ impl Eraser {
         let Some(_place) = self.relay.erasure_place() else { return Ok(Err(EraseRefusal::TooOften)) };
         let patient = signed.erasure.patient;
         let is_first = self.previews.erase(patient);
-        let store = Arc::clone(&self.store);
+        let (store, search) = (Arc::clone(&self.store), Arc::clone(&self.search));
         let erasing = move || {
             let erased = store.erase(&signed, &own, clock::now_us())?;
+            if matches!(erased, Erased::Done { .. }) {
+                search.forget(patient).map_err(|failure| {
+                    error!(%failure, "an erasure: asked again, it goes on");
+                    StoreError::stopped()
+                })?;
+            }
             Ok((erased, store.receipts(patient)?))
         };
         let (erased, of_feeds) = tokio::task::spawn_blocking(erasing).await.unwrap_or_else(|panic| {

@@ -366,6 +366,7 @@ fn check<'r>(record: &'r [u8], keys: &[VerifyingKey]) -> Result<Record<'r>, (Ref
         Record::Wrap(wrap) => wrap.verify(key).map_err(RecordError::from),
         Record::Head(head) => head.verify(key).map_err(RecordError::from),
         Record::Gap(gap) => gap.verify(key).map_err(RecordError::from),
+        Record::Tokens(tokens) => tokens.verify(key).map_err(RecordError::from),
     };
     verified.map_err(|e| (Refusal::Signature, e.reason()))?;
     Ok(record)

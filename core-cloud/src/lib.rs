@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod preview;
 pub mod relay;
 pub mod retention;
+pub mod search;
 pub mod server;
 pub mod store;
 pub mod subscriber;

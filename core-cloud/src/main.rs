@@ -15,13 +15,14 @@ use core_cloud::erase;
 use core_cloud::metrics::Metrics;
 use core_cloud::preview::Previews;
 use core_cloud::retention::{self, Retention};
+use core_cloud::search::SearchIndex;
 use core_cloud::server::{self, Shared};
 #[cfg(feature = "nats")]
 use core_cloud::store::jetstream::JetStream;
 use core_cloud::store::{Embedded, Store};
 use core_cloud::tcp::TcpDoor;
 use core_cloud::tenants::Tenants;
-use core_cloud::writer;
+use core_cloud::writer::{self, Stores};
 use ledger_chain::{Chain, Follower, RevokedGateways};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -83,6 +84,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let metrics = Metrics::register(&registry)?;
     let (tenants, retention) =
         file.shares(&peers, &metrics).with_context(|| arguments.config.display().to_string())?;
+    let search = Arc::new(SearchIndex::open(&file.data).with_context(|| file.data.display().to_string())?);
     if arguments.check {
         return Ok(());
     }
@@ -100,13 +102,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (writer, incoming) = writer::queue();
     let (stored_out, stored) = watch::channel(0);
     let thread = {
-        let (store, metrics, storing, stop) =
-            (Arc::clone(&store), metrics.clone(), storing.clone(), stop.clone());
+        let stores = Stores { store: Arc::clone(&store), search: Arc::clone(&search) };
+        let (metrics, storing, stop) = (metrics.clone(), storing.clone(), stop.clone());
         std::thread::Builder::new().name("store".into()).spawn(move || {
             // Also where it panics: a core that takes records and never acknowledges one helps nobody.
             let _guard = stop.drop_guard();
             storing.set(true);
-            let ended = writer::run(&*store, incoming, &stored_out, &metrics);
+            let ended = writer::run(&stores, incoming, &stored_out, &metrics);
             storing.set(false);
             ended
         })?
@@ -116,8 +118,19 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     keep(&store, retention, &tenants, &metrics, &stop)?;
     let previews = Previews::new(store.erased()?, metrics.clone());
     let peers = Arc::new(peers);
-    let shared =
-        Shared { peers, revoked, store, writer, stored, journal, receipt_key, previews, tenants, metrics };
+    let shared = Shared {
+        peers,
+        revoked,
+        store,
+        search,
+        writer,
+        stored,
+        journal,
+        receipt_key,
+        previews,
+        tenants,
+        metrics,
+    };
     server::serve(endpoint, door, shared, stop).await;
     tokio::task::spawn_blocking(move || thread.join())
         .await?

@@ -25,6 +25,8 @@ pub struct Metrics {
     pub tenant_bytes: IntGaugeVec,
     /// `caregate_core_expired_total`: records that had grown too old.
     pub expired: IntCounter,
+    /// `caregate_core_searches_total`: searches by feeds.
+    pub searches: IntCounter,
     /// `caregate_core_connections{role}`.
     pub connections: IntGaugeVec,
     /// `caregate_core_tcp_connections`: gateways' connections by TCP; not among the above.
@@ -91,6 +93,7 @@ impl Metrics {
             tenant_waits,
             tenant_bytes,
             expired: counter("caregate_core_expired_total", "Records that had grown too old")?,
+            searches: counter("caregate_core_searches_total", "Searches by feeds")?,
             connections,
             tcp_connections,
             connections_refused: counters(

@@ -72,7 +72,7 @@ impl Inner {
         let segment = match record {
             Record::Segment(segment) => &segment.header,
             Record::Wrap(wrap) => return vec![wrap.recipient],
-            Record::Head(_) | Record::Gap(_) => return Vec::new(),
+            Record::Head(_) | Record::Gap(_) | Record::Tokens(_) => return Vec::new(),
         };
         let audience = self.audiences.get(&(segment.patient, segment.class, segment.generation));
         let opens = |held: &&Held| (held.first..=held.last).contains(&segment.epoch);

@@ -25,6 +25,7 @@ use crate::gateway::{GatewaySession, SessionError};
 use crate::metrics::Metrics;
 use crate::preview::Previews;
 use crate::relay::Relay;
+use crate::search::SearchIndex;
 use crate::store::Store;
 use crate::subscriber::FeedSession;
 use crate::tcp::{self, TcpDoor};
@@ -72,6 +73,8 @@ pub struct Shared {
     pub revoked: RevokedGateways,
     /// The store.
     pub store: Arc<dyn Store>,
+    /// What segments can be found by.
+    pub search: Arc<SearchIndex>,
     /// To the writer thread.
     pub writer: Queue,
     /// Raised after each commit.
@@ -90,8 +93,9 @@ pub struct Shared {
 
 impl Shared {
     fn eraser(&self, relay: &Relay) -> Eraser {
-        let (store, key) = (Arc::clone(&self.store), self.receipt_key.clone());
-        Eraser::new(store, key, relay.clone(), self.previews.clone(), self.metrics.clone())
+        let (store, search) = (Arc::clone(&self.store), Arc::clone(&self.search));
+        let key = self.receipt_key.clone();
+        Eraser::new(store, search, key, relay.clone(), self.previews.clone(), self.metrics.clone())
     }
 }
 
@@ -262,6 +266,7 @@ async fn by_role(
                 eraser,
                 recipients: recipients.as_slice().into(),
                 store: shared.store,
+                search: shared.search,
                 stored: shared.stored,
                 relay,
                 previews: shared.previews,

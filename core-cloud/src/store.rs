@@ -10,7 +10,7 @@
 use std::fmt::Debug;
 
 use caregate_protocol::erasure::{Receipt, SignedErasure};
-use caregate_protocol::id::{PatientId, RecipientId, SignerId};
+use caregate_protocol::id::{DataClass, PatientId, RecipientId, SignerId};
 use caregate_protocol::uplink::{HistoryPlace, Question, Refusal};
 use thiserror::Error;
 
@@ -118,6 +118,17 @@ pub trait Store: Debug + Send + Sync {
     /// # Errors
     /// [`StoreError`].
     fn next_number(&self, recipient: RecipientId) -> Result<u64, StoreError>;
+
+    /// The segment of this number, where it is there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn segment(
+        &self,
+        patient: PatientId,
+        class: DataClass,
+        sequence: u64,
+    ) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// The records of a recipient's queue from number `from` (inclusive) to `until` (exclusive), at most `bytes_max`
     /// bytes but at least one record where there is one.

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use caregate_host::clock;
 use caregate_host::journal::Journal;
-use caregate_protocol::id::RecipientId;
+use caregate_protocol::id::{DataClass, PatientId, RecipientId};
+use caregate_protocol::search::Token;
 use caregate_protocol::uplink::{self, Classes, Frame, Question};
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::broadcast::error::RecvError;
@@ -20,6 +21,7 @@ use crate::gateway::{FrameStream, SessionError, transport};
 use crate::metrics::Metrics;
 use crate::preview::Previews;
 use crate::relay::Relay;
+use crate::search::SearchIndex;
 use crate::store::{Page, Store, StoreError};
 
 /// Bytes read from the store at once: a quarter second of a busy hospital's traffic, and the memory of a subscription.
@@ -36,6 +38,8 @@ pub struct FeedSession {
     pub recipients: Arc<[RecipientId]>,
     /// The store.
     pub store: Arc<dyn Store>,
+    /// What segments can be found by.
+    pub search: Arc<SearchIndex>,
     /// Raised after each commit.
     pub stored: watch::Receiver<u64>,
     /// Heartbeats and commands.
@@ -91,11 +95,15 @@ impl FeedSession {
             Some(Frame::History { version: uplink::VERSION, question }) => {
                 return self.history(out, question).await;
             }
+            Some(Frame::Search { version: uplink::VERSION, recipient, patient, class, tokens }) => {
+                return self.search(out, recipient, (patient, class), tokens).await;
+            }
             Some(
                 Frame::Subscribe { version, .. }
                 | Frame::Follow { version }
                 | Frame::Preview { version, .. }
-                | Frame::History { version, .. },
+                | Frame::History { version, .. }
+                | Frame::Search { version, .. },
             ) => {
                 return Err(SessionError::Version(version));
             }
@@ -170,6 +178,35 @@ impl FeedSession {
         out.write_all(&Frame::PastEnd { next }.encode()).await.map_err(transport)?;
         drop(fetches);
         out.finish().map_err(transport)?;
+        // The feed stops reading when it has all; until then the stream must not be reset.
+        drop(out.stopped().await);
+        Ok(())
+    }
+
+    /// Gives the feed the segments that have any of these tokens. Who can make one of them holds the key of its epoch.
+    async fn search(
+        self,
+        mut out: SendStream,
+        recipient: RecipientId,
+        (patient, class): (PatientId, DataClass),
+        tokens: Vec<Token>,
+    ) -> Result<(), SessionError> {
+        self.allow(recipient)?;
+        let index = Arc::clone(&self.search);
+        let found = tokio::task::spawn_blocking(move || index.find(patient, class, &tokens));
+        let found = found.await.map_err(transport)?.map_err(|failure| {
+            error!(%failure, "search");
+            SessionError::Stopped
+        })?;
+        self.metrics.searches.inc();
+        for number in found {
+            let segment = self.read(move |store| store.segment(patient, class, number)).await?;
+            if let Some(record) = segment {
+                out.write_all(&Frame::Found { record }.encode()).await.map_err(transport)?;
+            }
+        }
+        out.finish().map_err(transport)?;
+        // The feed stops reading when it has all; until then the stream must not be reset.
         drop(out.stopped().await);
         Ok(())
     }

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use caregate_host::kill_point;
 use caregate_protocol::erasure::RequestHash;
+use caregate_protocol::record::Record;
+use caregate_protocol::search::{self, Tokens};
 use caregate_protocol::uplink::{EraseRefusal, Refusal};
 use thiserror::Error;
 use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::metrics::Metrics;
+use crate::search::{SearchError, SearchIndex};
 use crate::store::{Outcome, Store, StoreError};
 
 /// Most records in one commit: bounds the memory of a commit to what [`BATCH_BYTES_MAX`] allows anyway, and its length.
@@ -84,21 +87,71 @@ pub enum Answer {
     EraseRefused(RequestHash, EraseRefusal),
 }
 
+/// Nothing of that commit was acknowledged; the gateways keep it and send it again to a core that can store.
+#[derive(Debug, Error)]
+pub enum WriteError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The search index did.
+    #[error(transparent)]
+    Search(#[from] SearchError),
+}
+
+/// Where records go.
+#[derive(Debug, Clone)]
+pub struct Stores {
+    /// Segments, wraps and heads.
+    pub store: Arc<dyn Store>,
+    /// Tokens.
+    pub search: Arc<SearchIndex>,
+}
+
+impl Stores {
+    /// Stores a batch, each record where it belongs. Outcomes are in the batch's order.
+    fn put(&self, records: Vec<Vec<u8>>) -> Result<Vec<Outcome>, WriteError> {
+        let is_tokens: Vec<_> = records.iter().map(|record| record.starts_with(&search::MAGIC)).collect();
+        if !is_tokens.contains(&true) {
+            return Ok(self.store.put(&records)?);
+        }
+        let (mut tokens, mut others) = (Vec::new(), Vec::new());
+        for record in records {
+            match Record::decode(&record) {
+                Ok(Record::Tokens(signed)) => tokens.push(signed.tokens),
+                // What does not parse was refused before it came here.
+                Ok(_) | Err(_) => others.push(record),
+            }
+        }
+        let erased = self.store.erased()?;
+        let is_erased = |tokens: &Tokens| erased.contains(&tokens.patient);
+        let of_tokens: Vec<_> = tokens
+            .iter()
+            .map(|tokens| if is_erased(tokens) { Outcome::Refused(Refusal::Erased) } else { Outcome::Stored })
+            .collect();
+        tokens.retain(|tokens| !is_erased(tokens));
+        self.search.put(&tokens)?;
+        let (mut of_tokens, mut others) = (of_tokens.into_iter(), self.store.put(&others)?.into_iter());
+        let each = is_tokens.into_iter().map(|is| if is { of_tokens.next() } else { others.next() });
+        Ok(each.map(|outcome| outcome.unwrap_or(Outcome::Stored)).collect())
+    }
+}
+
 /// Runs until every [`Queue`] is gone. `stored` is raised after each commit.
 ///
 /// # Errors
-/// [`StoreError`]: nothing of that commit was acknowledged; the gateways keep it and send it again to a core that can store.
+/// [`WriteError`].
 pub fn run(
-    store: &dyn Store,
+    stores: &Stores,
     mut incoming: mpsc::Receiver<Incoming>,
     stored: &watch::Sender<u64>,
     metrics: &Metrics,
-) -> Result<(), StoreError> {
+) -> Result<(), WriteError> {
     while let Some(first) = incoming.blocking_recv() {
         let mut bytes = first.record.len();
-        let (mut records, mut replies) = (Vec::new(), Vec::new());
+        let (mut records, mut replies, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
         let mut next = Some(first);
         while let Some(Incoming { position, record, answer, _room: room }) = next {
+            lengths.push(record.len());
             records.push(record);
             replies.push((position, answer, room));
             next = None;
@@ -108,15 +161,15 @@ pub fn run(
             }
         }
         kill_point::pass("writer.gathered");
-        let outcomes = store.put(&records)?;
+        let outcomes = stores.put(records)?;
         kill_point::pass("writer.stored");
         metrics.commits.inc();
         stored.send_modify(|commits| *commits += 1);
-        for ((position, answer, _room), (outcome, record)) in
-            replies.into_iter().zip(outcomes.into_iter().zip(&records))
+        for ((position, answer, _room), (outcome, length)) in
+            replies.into_iter().zip(outcomes.into_iter().zip(lengths))
         {
             // A connection that is gone does not hear it; its gateway sends again and is told then.
-            answer.send(note(position, outcome, record.len(), metrics));
+            answer.send(note(position, outcome, length, metrics));
             kill_point::pass("writer.answered-one");
         }
         kill_point::pass("writer.answered");

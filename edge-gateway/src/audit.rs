@@ -48,9 +48,10 @@ impl Audit {
     /// Keeps in mind that a key was wrapped, until [`Self::note_wraps`].
     pub(crate) fn wrapped(&self, wrap: &Wrap) {
         let mut pending = self.wrapped.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(What::Wrapped { patient, class, generation, epoch, recipients }) = pending.last_mut()
-            && (*patient, *class, *generation, *epoch)
-                == (wrap.patient, wrap.class, wrap.generation, wrap.epoch)
+        if let Some(What::Wrapped { patient, class, generation, epoch, depth, recipients }) =
+            pending.last_mut()
+            && (*patient, *class, *generation) == (wrap.patient, wrap.class, wrap.generation)
+            && (*epoch, *depth) == (wrap.epoch, wrap.depth)
         {
             recipients.push(wrap.recipient);
             return;
@@ -60,11 +61,17 @@ impl Audit {
             class: wrap.class,
             generation: wrap.generation,
             epoch: wrap.epoch,
+            depth: wrap.depth,
             recipients: vec![wrap.recipient],
         });
     }
 
-    /// Notes the wraps of this commit; call before they leave the gateway. Blocks where there are any.
+    /// Keeps in mind what a commit tells, until [`Self::note_wraps`].
+    pub(crate) fn told(&self, what: What) {
+        self.wrapped.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+
+    /// Notes the wraps of this commit, and the gaps that it tells; call before they leave the gateway. Blocks where there are any.
     pub(crate) fn note_wraps(&self, now_us: i64) {
         let wraps = std::mem::take(&mut *self.wrapped.lock().unwrap_or_else(PoisonError::into_inner));
         let at_ms = now_us.div_euclid(1000);
@@ -136,6 +143,7 @@ fn what(event: &Event) -> What {
             What::RootShared { patient: *patient, threshold: *threshold, shares: *shares }
         }
         Event::RootRestored { patient } => What::RootRestored { patient: *patient },
+        Event::RootErased { patient } => What::RootErased { patient: *patient },
         Event::StalenessEntered { as_of } => What::PolicyStale { as_of: *as_of },
         Event::StalenessLeft => What::PolicyFresh,
     }
@@ -184,6 +192,7 @@ mod tests {
             class,
             generation: 0,
             epoch: 7,
+            depth: TREE_DEPTH,
             recipients: recipients.iter().map(|n| RecipientId([*n; 20])).collect(),
         };
         let expected = [

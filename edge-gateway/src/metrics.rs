@@ -26,6 +26,8 @@ pub struct Metrics {
     pub expired: IntCounterVec,
     /// `caregate_gateway_gaps_total{reason}`: gap records signed, `expired` or `damaged`.
     pub gaps: IntCounterVec,
+    /// `caregate_gateway_past_wraps_total`: keys wrapped for grants that begin in the past.
+    pub past_wraps: IntCounter,
     /// `caregate_gateway_batch_publishes`: PUBLISHes per group commit.
     pub batch_publishes: Histogram,
     /// `caregate_gateway_commits_total`: group commits that were synced.
@@ -75,6 +77,10 @@ impl Maker<'_> {
         self.keep(IntCounterVec::new(Opts::new(name, help), labels)?)
     }
 
+    fn count(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.keep(IntCounter::new(name, help)?)
+    }
+
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
         self.keep(IntGauge::new(name, help)?)
     }
@@ -99,10 +105,8 @@ impl Metrics {
             publishes: m.vec("caregate_gateway_publishes_total", "PUBLISHes by verdict", &["verdict"])?,
             readings: m.vec("caregate_gateway_readings_total", "Readings sealed, by class", &["class"])?,
             segments: m.vec("caregate_gateway_segments_total", "Segments sealed, by class", &["class"])?,
-            duplicates: m.keep(IntCounter::new(
-                "caregate_gateway_duplicates_total",
-                "Readings that came again and were recognised",
-            )?)?,
+            duplicates: m
+                .count("caregate_gateway_duplicates_total", "Readings that came again and were recognised")?,
             quarantined: m.vec(
                 "caregate_gateway_quarantined_total",
                 "PUBLISHes kept apart, by reason",
@@ -115,6 +119,7 @@ impl Metrics {
                 &["class"],
             )?,
             gaps: m.vec("caregate_gateway_gaps_total", "Gap records signed, by reason", &["reason"])?,
+            past_wraps: m.count("caregate_gateway_past_wraps_total", "Keys wrapped for past spans")?,
             batch_publishes: m.histogram(
                 "caregate_gateway_batch_publishes",
                 "PUBLISHes per group commit",

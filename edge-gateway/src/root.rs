@@ -37,6 +37,7 @@ pub struct Arguments {
 enum Command {
     Share(ShareArgs),
     Restore(RestoreArgs),
+    Erase(EraseArgs),
     List(Common),
 }
 
@@ -78,6 +79,34 @@ struct RestoreArgs {
     share: Vec<PathBuf>,
 }
 
+/// Destroy a patient's root here, for good
+///
+/// What this gateway has sealed for the patient opens for nobody new from then on, and it seals nothing for the pseudonym any more. It
+/// says what is beyond its reach.
+#[derive(Debug, Args)]
+struct EraseArgs {
+    #[command(flatten)]
+    common: Common,
+    /// The patient's pseudonym on this gateway: 16 bytes in hexadecimal
+    #[arg(long, value_name = "HEX")]
+    patient: PatientId,
+    /// The pseudonym again: there is no way back
+    #[arg(long, value_name = "HEX")]
+    confirm: PatientId,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// What no erasure here can recall.
+const BEYOND: [&str; 5] = [
+    "wraps and readings that recipients have: what they could open, they can open for ever",
+    "ciphertext and wraps at the core, until its operator or its retention removes them",
+    "shares of the root, with the people who have them: ask them to destroy theirs",
+    "backups of this gateway's folder, and what its flash keeps of blocks that were replaced",
+    "salts and keys in the patient's wallet, and the ledger's entries, which say no more than before",
+];
+
 /// Does what was asked for; the sentence to say.
 ///
 /// # Errors
@@ -86,6 +115,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<String> {
     match &arguments.command {
         Command::Share(arguments) => share(arguments),
         Command::Restore(arguments) => restore(arguments),
+        Command::Erase(arguments) => erase(arguments),
         Command::List(common) => list(common),
     }
 }
@@ -166,6 +196,25 @@ fn restore(arguments: &RestoreArgs) -> anyhow::Result<String> {
     }
     opened.note(&keys, Event::RootRestored { patient })?;
     Ok(format!("the root of patient {patient} is here, and opens what was sealed under it"))
+}
+
+fn erase(arguments: &EraseArgs) -> anyhow::Result<String> {
+    let EraseArgs { common, patient, confirm, json } = arguments;
+    ensure!(patient == confirm, "--confirm names another pseudonym than --patient; nothing was done");
+    let opened = common.open()?;
+    // A root that another TPM has sealed goes as well.
+    let keys = KeyStore::open_to_restore(&opened.file.data, opened.file.keys.tpm.device())
+        .with_context(|| opened.file.data.display().to_string())?;
+    opened.note(&keys, Event::RootErased { patient: *patient })?;
+    let now_s = u64::try_from(clock::now_us() / 1_000_000).unwrap_or(0);
+    let was_there = keys.erase(&opened.file.data, *patient, now_s)?;
+    if *json {
+        let said =
+            serde_json::json!({ "patient": patient, "root_destroyed": was_there, "beyond_reach": BEYOND });
+        return Ok(said.to_string());
+    }
+    let done = if was_there { "the root is destroyed" } else { "there was no root; none will be made" };
+    Ok(format!("{done}. Beyond reach are:\n- {}", BEYOND.join("\n- ")))
 }
 
 fn list(common: &Common) -> anyhow::Result<String> {

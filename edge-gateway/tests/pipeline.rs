@@ -231,6 +231,28 @@ fn each_recipient_opens_what_it_was_granted_and_nothing_else() {
 }
 
 #[test]
+fn one_publish_with_several_classes_is_sealed_apart() {
+    let home = Home::new(large());
+    let (clinic, dietician) = (Hospital::new(1), Hospital::new(2));
+    let grants = [
+        clinic.grant(&[DataClass::Vitals], 0, u64::MAX),
+        dietician.grant(&[DataClass::Sensitive], 0, u64::MAX),
+    ];
+    let policy = policy(&[&clinic, &dietician], &grants, &[]);
+    let mut gateway = home.start();
+    let pack = r#"[{"n":"spo2","v":97,"u":"%","t":1790000000},{"n":"weight","v":81,"u":"kg","t":1790000000},
+        {"n":"steps","v":12,"u":"{steps}","t":1790000000}]"#;
+    assert_eq!(gateway.put(&Publish::new("belt-1", "num/senml", pack), &policy), Verdict::Stored);
+    let classes = |opened: Vec<pipeline_support::Opened>| -> Vec<DataClass> {
+        opened.into_iter().map(|o| o.header.class).collect()
+    };
+    let all = [DataClass::Vitals, DataClass::Sensitive, DataClass::Activity];
+    assert_eq!(classes(gateway.opened()), all, "a segment each");
+    assert_eq!(classes(gateway.opened_by(&clinic)), [DataClass::Vitals]);
+    assert_eq!(classes(gateway.opened_by(&dietician)), [DataClass::Sensitive]);
+}
+
+#[test]
 fn revocation_in_the_middle_of_an_epoch_closes_it_at_once_also_over_a_restart() {
     let (stays, goes) = (Hospital::new(1), Hospital::new(2));
     let grants = [stays.whole(), goes.whole()];

@@ -76,7 +76,7 @@ fn told(gateway: &Gateway, class: DataClass) -> (Vec<u64>, Vec<Missing>) {
                 gap.verify(&device_key().verifying_key()).unwrap();
                 gaps.push(gap.gap.missing);
             }
-            Record::Segment(_) | Record::Gap(_) | Record::Wrap(_) | Record::Head(_) => {}
+            Record::Segment(_) | Record::Gap(_) | Record::Wrap(_) | Record::Head(_) | Record::Tokens(_) => {}
         }
     }
     (numbers, gaps)

@@ -112,6 +112,27 @@ fn a_root_opens_with_its_tpm_alone_and_comes_again_from_shares() {
 }
 
 #[test]
+fn an_erased_root_leaves_the_file_and_never_comes_again() {
+    let tpm = Tpm::start();
+    for path in [None, Some(tpm.path())] {
+        let path = path.as_deref();
+        let dir = tempfile::tempdir().unwrap();
+        let mut keys = KeyStore::open_with(dir.path(), path).unwrap();
+        let (root, other) = (keys.root(PATIENT).unwrap(), keys.root(PatientId([5; 16])).unwrap());
+        assert_eq!(holds(&dir, root.as_bytes()), path.is_none());
+        drop(keys);
+        let keys = KeyStore::open_with(dir.path(), path).unwrap();
+        assert!(keys.erase(dir.path(), PATIENT, 9).unwrap());
+        assert!(!holds(&dir, root.as_bytes()), "not in freed pages either");
+        let mut keys = KeyStore::open_with(dir.path(), path).unwrap();
+        assert_eq!(keys.existing_root(PatientId([5; 16])).unwrap().unwrap().as_bytes(), other.as_bytes());
+        assert!(keys.is_erased(PATIENT) && keys.existing_root(PATIENT).unwrap().is_none());
+        assert!(matches!(keys.root(PATIENT), Err(KeyStoreError::Erased)));
+        assert!(matches!(keys.restore(PATIENT, &root, Beginning::at(0)), Err(KeyStoreError::Erased)));
+    }
+}
+
+#[test]
 fn roots_that_lay_open_are_sealed_at_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
     let root = KeyStore::open(dir.path()).unwrap().root(PATIENT).unwrap();

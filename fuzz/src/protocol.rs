@@ -14,6 +14,7 @@ use caregate_protocol::payload::{self, Decoded};
 use caregate_protocol::policy::{PolicyBundle, delivery};
 use caregate_protocol::reading;
 use caregate_protocol::record::Record;
+use caregate_protocol::search::{SignedTokens, Word};
 use caregate_protocol::segment::Segment;
 use caregate_protocol::tpm;
 use caregate_protocol::uplink::{Frame, Framer};
@@ -48,7 +49,25 @@ pub const TARGETS: &[Target] = &[
     ("command", command),
     ("tpm", tpm),
     ("audit_log", audit_log),
+    ("search_tokens", search_tokens),
 ];
+
+/// A record of tokens that parses is the one that was signed, or its signature does not hold.
+pub fn search_tokens(data: &[u8]) {
+    let device = SigningKey::from_bytes(&[3; 32]);
+    if let Ok(signed) = SignedTokens::decode(data)
+        && signed.verify(&device.verifying_key()).is_ok()
+    {
+        assert_eq!(signed.tokens.sign(&device).as_slice(), data);
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        let names = text.strip_prefix("priority:").unwrap_or(text);
+        assert!(
+            Word::parse(text).is_none()
+                || names.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        );
+    }
+}
 
 /// What a TPM answers, and what is kept of it.
 pub fn tpm(data: &[u8]) {

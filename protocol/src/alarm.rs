@@ -118,6 +118,22 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::High,
+        Self::Low,
+        Self::ExtremeHigh,
+        Self::ExtremeLow,
+        Self::Asystole,
+        Self::Apnoea,
+        Self::Score,
+        Self::Fall,
+        Self::Button,
+        Self::LeadsOff,
+        Self::NoData,
+        Self::Implausible,
+    ];
+
     /// Whether it is about the equipment (IEC 60601-1-8: technical alarm condition).
     #[must_use]
     pub fn is_technical(self) -> bool {

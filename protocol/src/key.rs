@@ -151,6 +151,15 @@ impl EpochKey {
             &[b"caregate segment 1", &patient.0, &[class as u8], &sequence.to_be_bytes()],
         ))
     }
+
+    /// What stands for a word in this epoch (`crate::search`).
+    #[must_use]
+    pub fn search_token(&self, patient: PatientId, class: DataClass, word: &[u8]) -> [u8; 16] {
+        let okm = derive(&[], &self.0, &[b"caregate search 1", &patient.0, &[class as u8], word]);
+        let mut token = [0; 16];
+        token.copy_from_slice(&okm[..16]);
+        token
+    }
 }
 
 /// The epoch of a Unix time in microseconds; times before 1970 belong to epoch 0.
@@ -217,7 +226,35 @@ mod tests {
         assert!(TreeNode::new(65, 26, [0; 32]).is_none() && TreeNode::new(0, 33, [0; 32]).is_none());
     }
 
+    #[test]
+    fn keys_are_wiped() {
+        fn wiped<T: ZeroizeOnDrop>() {}
+        wiped::<PatientRoot>();
+        wiped::<TreeNode>();
+        wiped::<EpochKey>();
+        wiped::<crate::wrap::HpkePrivateKey>();
+        let (mut patient, mut node) = (PatientRoot::from_bytes([7; 32]), root());
+        let mut epoch = node.epoch_key(29_000_000).unwrap();
+        patient.zeroize();
+        node.zeroize();
+        epoch.zeroize();
+        assert_eq!((patient.0, node.key, epoch.0), ([0; 32], [0; 32], [0; 32]));
+    }
+
     proptest! {
+        /// Design: any span of n epochs in 2·log₂(n) nodes at most.
+        #[test]
+        fn a_cover_of_any_span_is_small(a in any::<u32>(), b in any::<u32>()) {
+            let (first, last) = (a.min(b), a.max(b));
+            let n = u64::from(last - first) + 1;
+            let nodes = cover(first, last);
+            // n + 1 is between 2^log and 2^(log + 1).
+            let log = usize::try_from((n + 1).ilog2()).unwrap();
+            prop_assert!(nodes.len() <= 2 * log, "{} nodes for {n} epochs", nodes.len());
+            let epochs: u64 = nodes.iter().map(|(_, depth)| 1_u64 << (TREE_DEPTH - depth)).sum();
+            prop_assert_eq!(epochs, n);
+        }
+
         #[test]
         fn a_cover_is_exact_small_and_opens_like_the_root(first in any::<u32>(), span in 0_u32..5000) {
             let last = first.saturating_add(span);

@@ -22,6 +22,7 @@ pub mod policy;
 pub mod rate;
 pub mod reading;
 pub mod record;
+pub mod search;
 pub mod segment;
 pub mod tpm;
 pub mod uplink;

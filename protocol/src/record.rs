@@ -1,10 +1,12 @@
-//! A record: what the spool keeps, the uplink carries and the core stores — a segment, a wrap, a head or a gap, told apart by their magic.
+//! A record: what the spool keeps, the uplink carries and the core stores — a segment, its search tokens, a wrap, a head or a gap, told apart
+//! by their magic.
 
 use thiserror::Error;
 
 use crate::gap::{self, GapError, SignedGap};
 use crate::head::{self, HeadError, SignedHead};
 use crate::id::{DataClass, PatientId, SignerId};
+use crate::search::{self, SignedTokens, TokensError};
 use crate::segment::{self, Segment, SegmentError};
 use crate::wrap::{self, Wrap, WrapError};
 
@@ -15,7 +17,7 @@ pub const RECORD_BYTES_MAX: usize = segment::SEGMENT_BYTES_MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RecordError {
     /// No such magic.
-    #[error("record: neither a segment, a wrap, a head nor a gap")]
+    #[error("record: neither a segment, tokens, a wrap, a head nor a gap")]
     Magic,
     /// A segment that does not parse or verify.
     #[error(transparent)]
@@ -29,6 +31,9 @@ pub enum RecordError {
     /// A gap that does not parse or verify.
     #[error(transparent)]
     Gap(#[from] GapError),
+    /// Tokens that do not parse or verify.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
 }
 
 impl RecordError {
@@ -41,11 +46,12 @@ impl RecordError {
             Self::Wrap(e) => e.reason(),
             Self::Head(e) => e.reason(),
             Self::Gap(e) => e.reason(),
+            Self::Tokens(e) => e.reason(),
         }
     }
 }
 
-/// A segment, a wrap, a head or a gap.
+/// A segment, a wrap, a head, a gap or tokens.
 #[derive(Debug, Clone)]
 pub enum Record<'a> {
     /// Sealed readings.
@@ -56,6 +62,8 @@ pub enum Record<'a> {
     Head(SignedHead),
     /// What may be missing in a chain.
     Gap(SignedGap),
+    /// What a segment can be found by.
+    Tokens(SignedTokens),
 }
 
 impl<'a> Record<'a> {
@@ -72,6 +80,8 @@ impl<'a> Record<'a> {
             Ok(Self::Head(SignedHead::decode(bytes)?))
         } else if bytes.starts_with(&gap::MAGIC) {
             Ok(Self::Gap(SignedGap::decode(bytes)?))
+        } else if bytes.starts_with(&search::MAGIC) {
+            Ok(Self::Tokens(SignedTokens::decode(bytes)?))
         } else {
             Err(RecordError::Magic)
         }
@@ -85,6 +95,7 @@ impl<'a> Record<'a> {
             Self::Wrap(w) => w.patient,
             Self::Head(h) => h.head.patient,
             Self::Gap(g) => g.gap.patient,
+            Self::Tokens(t) => t.tokens.patient,
         }
     }
 
@@ -96,6 +107,7 @@ impl<'a> Record<'a> {
             Self::Wrap(w) => w.class,
             Self::Head(h) => h.head.class,
             Self::Gap(g) => g.gap.class,
+            Self::Tokens(t) => t.tokens.class,
         }
     }
 
@@ -107,6 +119,7 @@ impl<'a> Record<'a> {
             Self::Wrap(w) => w.signer,
             Self::Head(h) => h.signer,
             Self::Gap(g) => g.signer,
+            Self::Tokens(t) => t.signer,
         }
     }
 }

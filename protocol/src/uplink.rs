@@ -30,6 +30,8 @@
 //! | 22 | [`Frame::History`] | feed → core | first on a stream of its own |
 //! | 23 | [`Frame::Past`] | core → feed | history |
 //! | 24 | [`Frame::PastEnd`] | core → feed | history, last |
+//! | 25 | [`Frame::Search`] | feed → core | search |
+//! | 26 | [`Frame::Found`] | core → feed | search |
 //!
 //! A record is **provisional** while the core has not synced it. What comes as [`Frame::Provisional`] may be lost by a power cut at the
 //! core, may come out of order, and may be missing; the same record comes as [`Frame::Delivery`] once it is durable, and only that
@@ -42,6 +44,7 @@ use crate::command::COMMAND_BYTES_MAX;
 use crate::erasure::{ERASURE_BYTES, RECEIPT_BYTES, RequestHash};
 use crate::id::{DataClass, Lane, PatientId, RecipientId};
 use crate::record::RECORD_BYTES_MAX;
+use crate::search::Token;
 use crate::wire::{Reader, WireError};
 
 /// ALPN of both hops.
@@ -123,6 +126,8 @@ pub struct Question {
     /// Where to go on: [`HistoryPlace::FIRST`], then what the answer's [`Frame::PastEnd`] said.
     pub at: HistoryPlace,
 }
+/// Most tokens in one [`Frame::Search`]: of almost three days' minutes, in 64 KiB; a reader that wants more asks again.
+pub const TOKENS_ASKED_MAX: usize = 4096;
 
 /// Why the core did not take a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,6 +220,9 @@ pub enum FrameError {
     /// A range whose last position is before its first, or too many ranges.
     #[error("frame: acknowledged ranges are malformed")]
     Ranges,
+    /// No tokens, too many, or a part of one.
+    #[error("frame: tokens are malformed")]
+    Tokens,
 }
 
 impl FrameError {
@@ -227,6 +235,7 @@ impl FrameError {
             Self::Type(_) => "type",
             Self::Value { .. } => "value",
             Self::Ranges => "ranges",
+            Self::Tokens => "tokens",
         }
     }
 }
@@ -333,6 +342,24 @@ pub enum Frame {
         /// One past the newest number in the queue at this moment.
         next: u64,
     },
+    /// Asks for segments with any of these tokens (`crate::search`).
+    Search {
+        /// [`VERSION`].
+        version: u16,
+        /// As whom; one of the feed's.
+        recipient: RecipientId,
+        /// Whose segments.
+        patient: PatientId,
+        /// Of which class.
+        class: DataClass,
+        /// At most [`TOKENS_ASKED_MAX`].
+        tokens: Vec<Token>,
+    },
+    /// One segment that has one. The stream ends after the last.
+    Found {
+        /// The segment.
+        record: Vec<u8>,
+    },
     /// One record of the queue.
     Delivery {
         /// Its number in the recipient's queue.
@@ -400,6 +427,12 @@ impl Frame {
             Self::EraseRefused { request, refusal } => put(&mut out, 11, &[&request.0, &[*refusal as u8]]),
             Self::Early { position, record } => put(&mut out, 12, &[&position.to_be_bytes(), record]),
             Self::Durable { below } => put(&mut out, 13, &[&below.to_be_bytes()]),
+            Self::Search { version, recipient, patient, class, tokens } => {
+                let head = [version.to_be_bytes().as_slice(), &recipient.0, &patient.0].concat();
+                put(&mut out, 25, &[&head, &[*class as u8]]);
+                tokens.iter().for_each(|token| out.extend_from_slice(&token.0));
+            }
+            Self::Found { record } => put(&mut out, 26, &[record]),
             Self::Follow { version } => put(&mut out, 19, &[&version.to_be_bytes()]),
             Self::Subscribe { version, recipient, from, until } => put(
                 &mut out,
@@ -483,7 +516,7 @@ impl Frame {
             },
             17 => Self::Subscribed { version: r.u16("version")?, next: r.u64("next")? },
             18 => Self::Delivery { number: r.u64("number")?, record: r.rest().to_vec() },
-            20..=24 => decode_later(body[0], &mut r)?,
+            20..=26 => decode_later(body[0], &mut r)?,
             other => return Err(FrameError::Type(other)),
         };
         r.finish()?;
@@ -525,6 +558,8 @@ fn decode_later(kind: u8, r: &mut Reader<'_>) -> Result<Frame, FrameError> {
             1 => Frame::PastEnd { next: Some(HistoryPlace::decode(r)?) },
             other => return Err(bad("more", other)),
         },
+        25 => decode_search(r)?,
+        26 => Frame::Found { record: r.rest().to_vec() },
         other => return Err(FrameError::Type(other)),
     })
 }
@@ -534,6 +569,19 @@ fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
     for part in parts {
         out.extend_from_slice(part);
     }
+}
+
+fn decode_search(r: &mut Reader<'_>) -> Result<Frame, FrameError> {
+    let (version, recipient) = (r.u16("version")?, RecipientId(r.array("recipient")?));
+    let (patient, class) = (PatientId(r.array("patient")?), r.u8("class")?);
+    let class = DataClass::from_u8(class)
+        .ok_or_else(|| FrameError::Value { field: "class", value: u64::from(class) })?;
+    let (tokens, []) = r.rest().as_chunks::<16>() else { return Err(FrameError::Tokens) };
+    if tokens.is_empty() || tokens.len() > TOKENS_ASKED_MAX {
+        return Err(FrameError::Tokens);
+    }
+    let tokens = tokens.iter().map(|token| Token(*token)).collect();
+    Ok(Frame::Search { version, recipient, patient, class, tokens })
 }
 
 fn decode_ranges(bytes: &[u8]) -> Result<Vec<(u64, u64)>, FrameError> {

@@ -233,6 +233,12 @@ impl WrapScope {
 }
 
 impl Wrap {
+    /// Last epoch below the node.
+    #[must_use]
+    pub fn last(&self) -> u32 {
+        self.epoch | u32::MAX.checked_shr(u32::from(self.depth)).unwrap_or(0)
+    }
+
     /// Parses exactly one wrap.
     ///
     /// # Errors
@@ -334,6 +340,32 @@ mod tests {
         assert_eq!((node.first(), node.depth(), node.key()), (29_000_000, 32, leaf().key()));
         assert_eq!(private.public_key().unwrap(), public);
         assert!(matches!(wrap.open(&generate_keypair().0), Err(WrapError::Open)));
+    }
+
+    /// Ten hours of a past, in the wraps of a few nodes: each opens its own epochs, and together exactly those.
+    #[test]
+    fn a_span_of_time_is_wrapped_in_few_nodes() {
+        let (private, public) = generate_keypair();
+        let class_key = PatientRoot::from_bytes([7; 32]).class_key(DataClass::Alarm, 2);
+        let (first, last) = (29_000_123_u32, 29_000_722_u32);
+        let nodes = crate::key::cover(first, last);
+        assert!(nodes.len() <= 2 * 9, "2·log₂(600) is above 18: {}", nodes.len());
+        let mut opens = std::collections::BTreeSet::new();
+        for (epoch, depth) in nodes {
+            let node = class_key.descend(epoch, depth).unwrap();
+            let wrap = Wrap::decode(&scope().seal(&node, &public, &device()).unwrap()).unwrap();
+            let opened = wrap.open(&private).unwrap();
+            for epoch in first - 9..=last + 9 {
+                let Some(key) = opened.epoch_key(epoch) else { continue };
+                let salt = [1; 16];
+                let key_of = |key: crate::key::EpochKey| {
+                    *key.segment_key(&salt, PatientId([2; 16]), DataClass::Alarm, 1)
+                };
+                assert_eq!(key_of(key), key_of(class_key.epoch_key(epoch).unwrap()));
+                assert!(opens.insert(epoch), "{epoch} twice");
+            }
+        }
+        assert!(opens.into_iter().eq(first..=last));
     }
 
     #[test]

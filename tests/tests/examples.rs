@@ -173,6 +173,35 @@ fn units_name_their_files() {
     assert!(units.join("caregate-clinician-feed.socket").exists());
 }
 
+/// Audit logs are anchored by a timer, as their daemon's user, by a command that there is.
+#[test]
+fn the_timer_anchors_what_its_file_names() {
+    let unit = |name: &str| std::fs::read_to_string(root().join("deploy/systemd").join(name)).unwrap();
+    let (service, timer) = (unit("caregate-audit-anchor@.service"), unit("caregate-audit-anchor@.timer"));
+    assert!(timer.contains("OnCalendar=hourly\n") && timer.contains("WantedBy=timers.target\n"));
+    for needed in ["User=caregate-%i\n", "NoNewPrivileges=yes\n", "CapabilityBoundingSet=\n", "UMask=0077\n"]
+    {
+        assert!(service.contains(needed), "{needed}");
+    }
+    let example = text("audit-core.env");
+    let values: std::collections::BTreeMap<_, _> = example
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once('='))
+        .collect();
+    let start =
+        service.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/caregatectl ")).unwrap();
+    let called = start.split(' ').flat_map(|word| match word.strip_prefix('$') {
+        Some(name) => values[name.trim_matches(['{', '}'])].split(' ').collect::<Vec<_>>(),
+        None => vec![word],
+    });
+    let log = &format!("{}/journal.jsonl", "/var/lib/caregate/core-cloud");
+    let expected = ["audit", "anchor", "--rpc", values["RPC"], "--chain-id", "4711", "--contract"];
+    let called: Vec<_> = called.collect();
+    assert_eq!(called[..7], expected);
+    assert_eq!(called[called.len() - 2..], ["--log", log]);
+}
+
 /// The one part with privilege has what it needs, and the gateway finds it where its example says.
 #[test]
 fn the_datapath_helper_is_where_the_gateway_asks() {

@@ -51,6 +51,7 @@ pub(crate) const TESTS: &[Tool] = &[
     tool("tc", "iproute2"),
     tool("mount", "mount"),
     tool("swtpm", "swtpm"),
+    tool("faketime", "faketime"),
 ];
 /// For conformance suites: the switch beside ours, and what runs the suite.
 pub(crate) const CONFORM: &[Tool] = &[

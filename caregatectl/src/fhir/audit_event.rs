@@ -164,8 +164,16 @@ fn of_exchange(what: &What) -> Option<Told> {
                 ..told(if is_import { dcm::IMPORT } else { dcm::EXPORT }, None, "R")
             }
         }
-        What::Wrapped { patient, class: of, generation, epoch, recipients } => {
-            let numbers = [("generation", generation.to_string()), ("epoch", epoch.to_string())];
+        What::GapTold { patient, class: of, first, last, why } => Told {
+            failed: Some(format!("segments {first} to {last} may be missing: {why}")),
+            patient: Some(*patient),
+            details: vec![class(*of)],
+            ..told(dcm::SECURITY_ALERT, None, "R")
+        },
+        What::Wrapped { patient, class: of, generation, epoch, depth, recipients } => {
+            let last = epoch | u32::MAX.checked_shr(u32::from(*depth)).unwrap_or(0);
+            let epochs = if last == *epoch { epoch.to_string() } else { format!("{epoch}-{last}") };
+            let numbers = [("generation", generation.to_string()), ("epoch", epochs)];
             let details = [class(*of)].into_iter().chain(numbers).chain(recipients.iter().map(to));
             Told { patient: Some(*patient), details: details.collect(), ..changed() }
         }
@@ -217,9 +225,9 @@ fn of_gateway(what: &What) -> Told {
             details: vec![("threshold", threshold.to_string()), ("shares", shares.to_string())],
             ..changed()
         },
-        What::RootRestored { patient } | What::RevocationAnchored { patient } => {
-            Told { patient: Some(*patient), ..changed() }
-        }
+        What::RootRestored { patient }
+        | What::RootErased { patient }
+        | What::RevocationAnchored { patient } => Told { patient: Some(*patient), ..changed() },
         What::EmergencyBegan { patient, recipient, number: nth, until } => Told {
             patient: Some(*patient),
             purpose: Some("ETREAT"),

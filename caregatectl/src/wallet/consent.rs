@@ -39,13 +39,13 @@ pub(super) struct GrantArgs {
     /// Purposes, with commas: treatment, research, patient-request
     #[arg(long, default_value = "treatment", value_parser = parse_purposes)]
     purposes: u32,
-    /// First second at which it holds, Unix time [default: now]
+    /// First second at which it holds, Unix time; one that has passed also gives what was sealed since then [default: now]
     #[arg(long, value_name = "UNIX_S")]
     from: Option<u64>,
     /// First second at which it holds no more, Unix time
     #[arg(long, value_name = "UNIX_S", conflicts_with = "days")]
     until: Option<u64>,
-    /// For how many days it holds
+    /// For how many days it holds, from now on or from --from where that is later
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=36_500))]
     days: u64,
     /// For how many seconds it goes on where the gateway can't refresh its policy; counts for those who treat, a day at most
@@ -117,12 +117,13 @@ pub(super) async fn note_versions(open: &mut Open, chain: &Chain, label: &str) -
 
 fn terms(arguments: &GrantArgs, open: &Open) -> Result<Terms, Failure> {
     let Some(path) = &arguments.fhir_consent else {
-        let from = arguments.from.unwrap_or_else(now_s);
+        let now = now_s();
+        let from = arguments.from.unwrap_or(now);
         return Ok(Terms {
             classes: arguments.classes,
             purposes: arguments.purposes,
             from,
-            until: arguments.until.unwrap_or_else(|| from.saturating_add(arguments.days * DAY_S)),
+            until: arguments.until.unwrap_or_else(|| from.max(now).saturating_add(arguments.days * DAY_S)),
             stale_bound_s: arguments.stale_bound_s,
         });
     };
@@ -139,6 +140,7 @@ pub(super) async fn grant(arguments: &GrantArgs) -> Outcome {
     let mut open = arguments.keystore.open()?;
     let chain = arguments.node.connect(&open.ledger()?.domain).await?;
     note_versions(&mut open, &chain, &arguments.label).await?;
+    let granted_s = now_s();
     let terms = terms(arguments, &open)?;
     let signed = open.wallet.sign_grant(&arguments.label, &terms)?;
     let revoke_key = open.wallet.current_keys(&arguments.label)?.revoke.address();
@@ -146,10 +148,12 @@ pub(super) async fn grant(arguments: &GrantArgs) -> Outcome {
     open.save()?;
     let sent = chain.grant(&signed, &revoke_key, &arguments.node.relay()?).await?;
     let grant = &signed.grant;
+    let since = (grant.from < granted_s).then(|| format!(" what was sealed since {}, and", utc(grant.from)));
     Ok(Done::new(
         format!(
-            "granted to {}: {} for {}, until {} (version {}, block {})",
+            "granted to {}:{} {} for {}, until {} (version {}, block {})",
             arguments.label,
+            since.unwrap_or_default(),
             class_names(grant.classes),
             purpose_names(grant.purposes),
             utc(grant.until),

@@ -218,6 +218,7 @@ fn the_logs_of_gateway_core_and_feed_are_held_against_each_other() {
         class: DataClass::Vitals,
         generation: 0,
         epoch,
+        depth: 32,
         recipients: vec![HOSPITAL],
     };
     write(&gateway, [wrapped(7)]);

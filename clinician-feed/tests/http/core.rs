@@ -101,6 +101,7 @@ impl Core {
         let previews = Previews::new([], metrics.clone());
         let shared = Shared {
             revoked: ledger_chain::RevokedGateways::none(),
+            search: Arc::new(core_cloud::search::SearchIndex::open(dir.path()).unwrap()),
             peers: Arc::new(Peers { gateways: HashMap::new(), feeds }),
             store: Arc::clone(&store),
             writer: queue,

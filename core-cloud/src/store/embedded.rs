@@ -4,7 +4,7 @@ use std::path::Path;
 
 use caregate_host::{clock, kill_point};
 use caregate_protocol::erasure::{Receipt, SignedErasure};
-use caregate_protocol::id::{PatientId, RecipientId, SignerId};
+use caregate_protocol::id::{DataClass, PatientId, RecipientId, SignerId};
 use caregate_protocol::uplink::Question;
 use redb::Database;
 
@@ -109,6 +109,15 @@ impl Store for Embedded {
 
     fn next_number(&self, recipient: RecipientId) -> Result<u64, StoreError> {
         index::next(&self.db, recipient)
+    }
+
+    fn segment(
+        &self,
+        patient: PatientId,
+        class: DataClass,
+        sequence: u64,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        index::segment(&self.db, (patient, class, sequence), |record| Ok(Some(record.to_vec())))
     }
 
     fn page(

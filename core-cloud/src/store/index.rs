@@ -118,6 +118,23 @@ pub(super) fn page(
     Ok(page)
 }
 
+/// The segment of this number; `fetch` as for [`page`].
+pub(super) fn segment(
+    db: &Database,
+    (patient, class, sequence): (PatientId, DataClass, u64),
+    fetch: impl FnOnce(&[u8]) -> Result<Option<Vec<u8>>, StoreError>,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let txn = db.begin_read().map_err(failed("begin"))?;
+    let segments = txn.open_table(SEGMENTS).map_err(failed("open segments"))?;
+    let records = txn.open_table(RECORDS).map_err(failed("open records"))?;
+    let key = [patient.0.as_slice(), &[class as u8], &sequence.to_be_bytes()].concat();
+    let named = segments.get(key.as_slice()).map_err(failed("read segments"))?;
+    let index = named.and_then(|named| named.value().first_chunk::<8>().copied());
+    let Some(index) = index.map(u64::from_be_bytes) else { return Ok(None) };
+    let stored = records.get(index).map_err(failed("read a record"))?;
+    Ok(stored.map(|stored| fetch(stored.value())).transpose()?.flatten())
+}
+
 /// Where records' bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keep {
@@ -188,6 +205,8 @@ impl<'t> Tables<'t> {
             Record::Wrap(wrap) => self.put_wrap(wrap, bytes)?,
             Record::Head(signed) => self.put_head(&signed.head, bytes)?,
             Record::Gap(signed) => self.put_gap(&signed.gap, bytes)?,
+            // They go to the search index.
+            Record::Tokens(_) => Outcome::Refused(Refusal::Malformed),
         };
         if outcome == Outcome::Stored {
             self.use_up(record.patient(), record.signer(), bytes.len());
@@ -393,6 +412,8 @@ impl<'t> Tables<'t> {
                 Record::Head(signed) => self.name_head(&signed.head, entry.index)?,
                 Record::Gap(signed) => self.name_gap(&signed.gap, entry.index)?,
                 Record::Wrap(wrap) => self.name_wrap(wrap, entry.index)?,
+                // They go to the search index, and into no stream.
+                Record::Tokens(_) => {}
             }
             self.use_up(record.patient(), record.signer(), entry.record.len());
         }

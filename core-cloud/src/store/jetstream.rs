@@ -20,7 +20,7 @@ use bytes::Bytes;
 use caregate_host::clock;
 use caregate_protocol::entry;
 use caregate_protocol::erasure::{Receipt, SignedErasure};
-use caregate_protocol::id::{PatientId, RecipientId, SignerId};
+use caregate_protocol::id::{DataClass, PatientId, RecipientId, SignerId};
 use caregate_protocol::uplink::Question;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use tokio::runtime::Runtime;
@@ -443,6 +443,22 @@ impl Store for JetStream {
 
     fn next_number(&self, recipient: RecipientId) -> Result<u64, StoreError> {
         index::next(&self.db, recipient)
+    }
+
+    fn segment(
+        &self,
+        patient: PatientId,
+        class: DataClass,
+        sequence: u64,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        index::segment(&self.db, (patient, class, sequence), |stored| {
+            let place =
+                Place::decode(stored).ok_or_else(|| failed("read a record")("its place is malformed"))?;
+            let Some(payload) = self.payload(place.sequence)? else { return Ok(None) };
+            let record =
+                place.cut(&payload).ok_or_else(|| failed("read a record")("it is not in its message"))?;
+            Ok(Some(record.to_vec()))
+        })
     }
 
     fn page(

@@ -20,11 +20,12 @@ use caregate_protocol::uplink::{ALPN, Frame, Framer, VERSION};
 use core_cloud::config::Peers;
 use core_cloud::metrics::Metrics;
 use core_cloud::preview::Previews;
+use core_cloud::search::SearchIndex;
 use core_cloud::server::{self, Shared};
 use core_cloud::store::{Embedded, Store};
 use core_cloud::tcp::TcpDoor;
 use core_cloud::tenants::{Quota, Tenant, Tenants};
-use core_cloud::writer::{self, Incoming};
+use core_cloud::writer::{self, Incoming, Stores};
 use ed25519_dalek::SigningKey;
 use prometheus::Registry;
 use quinn::crypto::rustls::QuicClientConfig;
@@ -126,6 +127,7 @@ pub(crate) struct Core {
     pub(crate) address: SocketAddr,
     pub(crate) tcp: SocketAddr,
     pub(crate) store: Arc<dyn Store>,
+    search: Arc<SearchIndex>,
     pub(crate) metrics: Metrics,
     previews: Previews,
     pub(crate) tenants: Tenants,
@@ -138,6 +140,7 @@ pub(crate) struct Core {
 impl Core {
     fn start(dir: &Path, ca: &Ca, tenants: impl FnOnce(&Metrics) -> Tenants) -> Self {
         let store: Arc<dyn Store> = Arc::new(Embedded::open(dir).unwrap());
+        let search = Arc::new(SearchIndex::open(dir).unwrap());
         let metrics = Metrics::register(&Registry::new()).unwrap();
         let endpoint =
             server::bind("127.0.0.1:0".parse().unwrap(), &ca.identity(Role::Core, "core-1")).unwrap();
@@ -153,6 +156,7 @@ impl Core {
             revoked: ledger_chain::RevokedGateways::none(),
             peers: Arc::new(Site::peers()),
             store: Arc::clone(&store),
+            search: Arc::clone(&search),
             writer: queue,
             stored,
             journal: Arc::new(Journal::open(&dir.join("journal.jsonl")).unwrap().0),
@@ -167,6 +171,7 @@ impl Core {
             address,
             tcp,
             store,
+            search,
             metrics,
             previews,
             tenants,
@@ -179,8 +184,9 @@ impl Core {
 
     pub(crate) fn start_writer(&mut self) {
         let (incoming, stored) = self.waiting.take().unwrap();
-        let (store, metrics) = (Arc::clone(&self.store), self.metrics.clone());
-        let run = move || writer::run(&*store, incoming, &stored, &metrics).unwrap();
+        let stores = Stores { store: Arc::clone(&self.store), search: Arc::clone(&self.search) };
+        let metrics = self.metrics.clone();
+        let run = move || writer::run(&stores, incoming, &stored, &metrics).unwrap();
         self.writer = Some(std::thread::spawn(run));
     }
 

@@ -5,16 +5,20 @@
 //! root that is gone, or whose TPM is, comes again from shares ([`crate::root`], ADR 28).
 
 mod envelope;
+mod past;
+mod scrub;
 mod tpm;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use caregate_protocol::id::PatientId;
+use caregate_protocol::id::{DataClass, PatientId};
 use caregate_protocol::key::PatientRoot;
+use caregate_protocol::policy::RelationshipId;
 use caregate_protocol::tpm::Sealed;
 use envelope::{RootKey, Stored};
+use past::Past;
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use ring::digest::{SHA256, digest};
@@ -32,6 +36,8 @@ pub use tpm::TpmFailure;
 const ROOTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("roots");
 /// Where chains of a restored root begin: sequence 8, generation 4.
 const BEGINNINGS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("beginnings");
+/// Patients whose roots were destroyed, and when, Unix seconds.
+const ERASED: TableDefinition<'_, &[u8], u64> = TableDefinition::new("erased");
 /// The key under which roots are encrypted, as the TPM has sealed it.
 const SEALED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sealed");
 const ROOT_KEY: &str = "root key";
@@ -77,6 +83,12 @@ pub enum KeyStoreError {
         "a patient's root is sealed to another TPM than this one; bring it back from the patient's shares: edge-gateway root restore"
     )]
     Elsewhere,
+    /// The patient's root was destroyed here.
+    #[error("that patient's root was erased on this gateway, for good; enrol another pseudonym")]
+    Erased,
+    /// What was erased may still be in freed pages of the file.
+    #[error("keys.redb could not be scrubbed: {0}")]
+    Scrub(std::io::Error),
     /// There is another root of this patient.
     #[error(
         "this gateway holds another root of that patient, and has sealed under it; restore into a gateway that has not begun (an empty `data`)"
@@ -102,6 +114,8 @@ pub struct KeyStore {
     audit: Audit,
     key: Option<RootKey>,
     cache: HashMap<PatientId, PatientRoot>,
+    erased: BTreeSet<PatientId>,
+    past: Past,
     random: SystemRandom,
 }
 
@@ -142,6 +156,8 @@ impl KeyStore {
         txn.open_table(ROOTS).map_err(failed("open roots"))?;
         txn.open_table(BEGINNINGS).map_err(failed("open beginnings"))?;
         txn.open_table(FILES).map_err(failed("open files"))?;
+        let erased = erased(&txn.open_table(ERASED).map_err(failed("open erased"))?)?;
+        let past = Past::read(&txn)?;
         PolicyStore::make_tables(&txn)?;
         WatchStore::make_table(&txn)?;
         let random = SystemRandom::new();
@@ -152,7 +168,7 @@ impl KeyStore {
             .and_then(|dir| dir.sync_all())
             .map_err(|e| failed("sync the folder of keys.redb")(redb::StorageError::Io(e)))?;
         let audit = Audit::new(dir).map_err(|_name| KeyStoreError::Shape("name of a counter"))?;
-        Ok(Self { db, audit, key, cache: HashMap::new(), random })
+        Ok(Self { db, audit, key, cache: HashMap::new(), erased, past, random })
     }
 
     /// Whether roots are sealed to a TPM.
@@ -239,6 +255,9 @@ impl KeyStore {
     /// # Errors
     /// [`KeyStoreError`].
     pub fn root(&mut self, patient: PatientId) -> Result<PatientRoot, KeyStoreError> {
+        if self.is_erased(patient) {
+            return Err(KeyStoreError::Erased);
+        }
         if let Some(root) = self.existing_root(patient)? {
             return Ok(root);
         }
@@ -260,6 +279,9 @@ impl KeyStore {
         root: &PatientRoot,
         beginning: Beginning,
     ) -> Result<bool, KeyStoreError> {
+        if self.is_erased(patient) {
+            return Err(KeyStoreError::Erased);
+        }
         match self.stored(patient)? {
             Some(Stored::Root(known)) if known.as_bytes() == root.as_bytes() => Ok(false),
             Some(Stored::Root(_)) => Err(KeyStoreError::OtherRoot),
@@ -289,6 +311,98 @@ impl KeyStore {
         txn.commit().map_err(failed("commit"))?;
         self.cache.insert(patient, root.clone());
         Ok(())
+    }
+
+    /// Whether the patient's root was destroyed here.
+    #[must_use]
+    pub fn is_erased(&self, patient: PatientId) -> bool {
+        self.erased.contains(&patient)
+    }
+
+    /// Destroys a patient's root, for good: it leaves the table, then the freed pages in which it lay, in the file of `dir` from which
+    /// this was opened. False where there was none. No root of this patient is made or taken here again.
+    ///
+    /// # Errors
+    /// [`KeyStoreError`]; after [`KeyStoreError::Scrub`] it is erased, and its bytes may be left in the file.
+    pub fn erase(self, dir: &Path, patient: PatientId, now_s: u64) -> Result<bool, KeyStoreError> {
+        let Self { db, .. } = self;
+        let txn = db.begin_write().map_err(failed("begin"))?;
+        let stored = {
+            let mut roots = txn.open_table(ROOTS).map_err(failed("open roots"))?;
+            let mut beginnings = txn.open_table(BEGINNINGS).map_err(failed("open beginnings"))?;
+            let mut erased = txn.open_table(ERASED).map_err(failed("open erased"))?;
+            Past::erase(&txn, patient)?;
+            beginnings.remove(patient.0.as_slice()).map_err(failed("remove a beginning"))?;
+            erased.insert(patient.0.as_slice(), now_s).map_err(failed("write erased"))?;
+            let stored = roots.remove(patient.0.as_slice()).map_err(failed("remove a root"))?;
+            stored.map(|stored| Zeroizing::new(stored.value().to_vec()))
+        };
+        txn.commit().map_err(failed("commit"))?;
+        // redb keeps the state before the last one; two more commits, and no state that it could go back to has the root.
+        for _ in 0..2 {
+            db.begin_write().map_err(failed("begin"))?.commit().map_err(failed("commit"))?;
+        }
+        drop(db);
+        match stored {
+            None => Ok(false),
+            Some(stored) => {
+                scrub::scrub(&dir.join("keys.redb"), &stored).map_err(KeyStoreError::Scrub)?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Writes down, where it is new, that a generation of a chain's keys seals from `epoch` on; call before it does.
+    ///
+    /// # Errors
+    /// [`KeyStoreError`].
+    pub fn note_generation(
+        &mut self,
+        key: (PatientId, DataClass),
+        generation: u32,
+        epoch: u32,
+    ) -> Result<(), KeyStoreError> {
+        if self.past.knows(key, generation) {
+            return Ok(());
+        }
+        self.past.note(&self.db, key, [(generation, epoch)])
+    }
+
+    /// Takes the generations of a chain for used, from `base` to `generation`, where none of it was written down.
+    ///
+    /// # Errors
+    /// [`KeyStoreError`].
+    pub fn adopt_generations(
+        &mut self,
+        key: (PatientId, DataClass),
+        base: u32,
+        generation: u32,
+    ) -> Result<(), KeyStoreError> {
+        self.past.adopt(&self.db, key, base, generation)
+    }
+
+    /// The generations of a chain that may have sealed, the lowest first, each with its first epoch; 0 where that is not known.
+    #[must_use]
+    pub fn generations(&self, key: (PatientId, DataClass)) -> Vec<(u32, u32)> {
+        self.past.generations(key)
+    }
+
+    /// The newest grant of a relationship whose past was given.
+    #[must_use]
+    pub fn past_given(&self, relationship: &RelationshipId) -> Option<u64> {
+        self.past.given(relationship)
+    }
+
+    /// Writes down that the past of a grant was given.
+    ///
+    /// # Errors
+    /// [`KeyStoreError`].
+    pub fn note_past_given(
+        &mut self,
+        relationship: RelationshipId,
+        version: u64,
+    ) -> Result<(), KeyStoreError> {
+        self.past.give(&self.db, relationship, version)
     }
 
     /// Where chains of restored roots begin.
@@ -328,6 +442,16 @@ impl KeyStore {
         }
         Ok(patients)
     }
+}
+
+fn erased(table: &impl ReadableTable<&'static [u8], u64>) -> Result<BTreeSet<PatientId>, KeyStoreError> {
+    let mut erased = BTreeSet::new();
+    for entry in table.iter().map_err(failed("read erased"))? {
+        let (patient, _) = entry.map_err(failed("read erased"))?;
+        let patient = patient.value().try_into().map_err(|_length| KeyStoreError::Shape("patient"))?;
+        erased.insert(PatientId(patient));
+    }
+    Ok(erased)
 }
 
 fn open_database(dir: &Path) -> Result<Database, KeyStoreError> {

@@ -159,13 +159,17 @@ impl State {
         chain.used = true;
     }
 
-    /// Notes a wrap found in the spool after the checkpoint. A wrap opens an epoch before the first segment of it.
+    /// Notes a wrap, also one found in the spool after the checkpoint. A wrap opens an epoch before the first segment of it; one of the
+    /// past opens nothing that is sealed from now on, unless it reaches to the present epoch.
     pub fn replay_wrap(&mut self, wrap: &Wrap) {
         let beginning = self.beginning(wrap.patient);
         let chain = self.chains.entry((wrap.patient, wrap.class)).or_insert(beginning);
-        if chain.generation != wrap.generation || chain.epoch != wrap.epoch {
+        if (wrap.generation, wrap.last()) < (chain.generation, chain.epoch) {
+            return;
+        }
+        if wrap.generation != chain.generation || wrap.epoch > chain.epoch {
             chain.generation = wrap.generation;
-            chain.epoch = wrap.epoch;
+            chain.epoch = wrap.last();
             chain.holders.clear();
             chain.used = false;
         }

@@ -9,6 +9,7 @@ use caregate_protocol::id::{DataClass, DeviceId, Lane, PatientId, RecipientId, S
 use caregate_protocol::policy::VerifiedPolicy;
 use caregate_protocol::reading::{self, Reading, Value};
 use caregate_protocol::record::Record;
+use caregate_protocol::search::{TOKENS, Token, Tokens, Word};
 use caregate_protocol::wrap::HpkePublicKey;
 use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
@@ -238,10 +239,13 @@ impl Committer {
                 .recipients(&patient, DataClass::Alarm, seconds(now_us))
                 .map(|r| (r.id, HpkePublicKey(r.hpke_public_key)))
                 .collect();
+            let words = Word::of(&standing);
             let pending = vec![Pending { inbound: 0, fingerprint: None, reading: own(standing) }];
             let chunk = Chunk { patient, class: DataClass::Alarm, recipients: &recipients, pending };
             // Where there is no room it is counted, and said again within a minute.
-            self.append(chunk, now_us, &mut spooled)?;
+            if self.append(chunk, now_us, &mut spooled)? {
+                spooled.extend(self.append_tokens(patient, DataClass::Alarm, &words)?);
+            }
         }
         if !spooled.is_empty() {
             self.keys.audit().note_wraps(now_us);
@@ -375,6 +379,10 @@ impl Committer {
             self.metrics.refused.with_label_values(&["chains"]).inc();
             return Ok(false);
         }
+        if self.keys.is_erased(patient) {
+            self.metrics.refused.with_label_values(&["erased"]).inc();
+            return Ok(false);
+        }
         let root = self.keys.root(patient)?;
         let mut salt = [0; 16];
         self.random.fill(&mut salt).map_err(|_unspecified| CommitError::Random)?;
@@ -394,6 +402,7 @@ impl Committer {
             }
         };
         kill_point::pass("commit.sealed");
+        self.keys.note_generation((patient, class), sealed.chain.generation, sealed.chain.epoch)?;
         // Once an epoch, not with each segment of it.
         if (sealed.chain.generation, sealed.chain.epoch) != (chain.generation, chain.epoch) {
             self.note_unwrapped(&sealed);
@@ -419,6 +428,28 @@ impl Committer {
         self.metrics.readings.with_label_values(&[class.as_str()]).inc_by(readings.len() as u64);
         self.metrics.segments.with_label_values(&[class.as_str()]).inc();
         Ok(true)
+    }
+
+    /// What the segment that was sealed last can be found by. Of standings alone: they are few, and what somebody searches for; a
+    /// signature for each segment of every sensor would cost as much as sealing it, and say how often values repeat.
+    fn append_tokens(
+        &mut self,
+        patient: PatientId,
+        class: DataClass,
+        words: &[Word],
+    ) -> Result<Option<Spooled>, CommitError> {
+        let mut random = [Token([0; 16]); TOKENS];
+        for token in &mut random {
+            self.random.fill(&mut token.0).map_err(|_unspecified| CommitError::Random)?;
+        }
+        let (root, chain) = (self.keys.root(patient)?, self.state.chain(patient, class));
+        let Some(sequence) = chain.next.checked_sub(1) else { return Ok(None) };
+        let (generation, epoch) = (chain.generation, chain.epoch);
+        let Some(key) = root.class_key(class, generation).epoch_key(epoch) else { return Ok(None) };
+        let words = words.iter().map(|word| word.token(&key, patient, class));
+        let tokens = Tokens::fill(words, random);
+        let tokens = Tokens { class, patient, generation, epoch, sequence, tokens };
+        self.append_record(class.lane(), tokens.sign(&self.sealer.device).to_vec(), false)
     }
 
     fn note_unwrapped(&self, sealed: &Sealed) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
+use caregate_protocol::audit::What;
 use caregate_protocol::gap::{Missing, Why};
 use caregate_protocol::id::{DataClass, Lane, PatientId};
 use caregate_protocol::key::EPOCH_S;
@@ -77,7 +78,7 @@ impl Committer {
                 }
             }
         }
-        self.settle(&spooled)?;
+        self.settle(&spooled, now_us)?;
         for (key, first, last) in told {
             self.state.told(key, first, last);
         }
@@ -113,7 +114,7 @@ impl Committer {
         for (key, due) in due {
             self.let_go(key, due, policy, now_us, &mut expired, &mut waiting)?;
         }
-        self.settle(&expired.spooled)?;
+        self.settle(&expired.spooled, now_us)?;
         for range in ranges(&mut expired.gone) {
             self.log.ack(range)?;
         }
@@ -165,6 +166,12 @@ impl Committer {
             }
             Record::Head(head) => {
                 if is_due(head.head.made_us, Duration::ZERO) {
+                    all.entry(key).or_default().others.push(position);
+                }
+            }
+            Record::Tokens(tokens) => {
+                let dated_us = i64::from(tokens.tokens.epoch) * EPOCH_S * 1_000_000;
+                if is_due(dated_us, Duration::ZERO) {
                     all.entry(key).or_default().others.push(position);
                 }
             }
@@ -250,19 +257,23 @@ impl Committer {
             position = Some(appended.position);
             if let Ok(Record::Wrap(wrap)) = Record::decode(&appended.record) {
                 self.state.replay_wrap(&wrap);
+                self.keys.audit().wrapped(&wrap);
             }
             spooled.push(appended);
         }
         self.state.chains.insert((patient, class), sealed.chain);
         let Missing { why, first, last, .. } = missing;
+        let why_told = why.as_str().to_owned();
+        self.keys.audit().told(What::GapTold { patient, class, first, last, why: why_told });
         warn!(why = why.as_str(), class = class.as_str(), segments = last - first + 1, "a gap is told");
         self.metrics.gaps.with_label_values(&[why.as_str()]).inc();
         Ok(position)
     }
 
     /// Makes durable what was appended.
-    fn settle(&mut self, spooled: &[Spooled]) -> Result<(), CommitError> {
+    fn settle(&mut self, spooled: &[Spooled], now_us: i64) -> Result<(), CommitError> {
         if !spooled.is_empty() {
+            self.keys.audit().note_wraps(now_us);
             self.log.sync()?;
             self.metrics.commits.inc();
         }

@@ -12,6 +12,7 @@ pub mod gaps;
 pub mod heads;
 pub mod leaves;
 pub mod losses;
+mod past;
 pub mod recover;
 pub mod seal;
 pub mod thread;

@@ -47,11 +47,16 @@ pub fn open(dir: &Path, limits: Limits, keys: &mut KeyStore) -> Result<(Log, Sta
     kill_point::pass("recover.replayed");
     let found_damage = note_damage(&mut state, &recovery, &log);
     // A root that is gone is made anew, and recipients must not be thought to hold its keys because they held the old one's.
+    state.chains.retain(|(patient, _), _| !keys.is_erased(*patient));
     for ((patient, _), chain) in &mut state.chains {
         if keys.existing_root(*patient)?.is_none() {
             error!("a patient's root is gone; what was sealed with it is for its recipients alone");
             chain.renew();
         }
+    }
+    for ((patient, class), chain) in state.chains.iter().filter(|(_, chain)| chain.used) {
+        let base = state.beginnings.get(patient).map_or(0, |beginning| beginning.generation);
+        keys.adopt_generations((*patient, *class), base, chain.generation)?;
     }
     if hidden {
         state.skip_after_damage();
@@ -114,7 +119,7 @@ fn replay(
     match Record::decode(bytes) {
         Ok(Record::Wrap(wrap)) => state.replay_wrap(&wrap),
         // It says what the segments before it have said.
-        Ok(Record::Head(_)) => {}
+        Ok(Record::Head(_) | Record::Tokens(_)) => {}
         Ok(Record::Gap(signed)) => {
             let gap = &signed.gap;
             state.told((gap.patient, gap.class), gap.missing.first, gap.missing.last);

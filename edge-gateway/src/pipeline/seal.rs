@@ -294,6 +294,29 @@ mod tests {
         assert_eq!((joined.records.len(), joined.chain.generation), (2, 1));
     }
 
+    /// A torn write loses what was sealed last; its number is used again, with another salt, and so never with the same key and nonce.
+    #[test]
+    fn a_number_that_is_used_again_after_a_crash_meets_another_key() {
+        let root = PatientRoot::from_bytes([7; 32]);
+        let sealed = |salt: u8| {
+            let (class, patient) = (DataClass::Vitals, PatientId([1; 16]));
+            let batch =
+                Batch { patient, class, readings: &[], recipients: &[], now_us: NOW_US, salt: [salt; 16] };
+            sealer().seal(&root, &Chain::default(), &batch).unwrap().records.remove(0)
+        };
+        let (lost, again) = (sealed(1), sealed(2));
+        let key_of = |record: &[u8]| {
+            let Record::Segment(segment) = Record::decode(record).unwrap() else { panic!("a segment") };
+            let h = &segment.header;
+            let epoch_key = root.class_key(h.class, h.generation).epoch_key(h.epoch).unwrap();
+            assert!(segment.open(&epoch_key).is_ok());
+            (h.sequence, *epoch_key.segment_key(&h.salt, h.patient, h.class, h.sequence))
+        };
+        let ((first, lost_key), (second, again_key)) = (key_of(&lost), key_of(&again));
+        assert_eq!(first, second, "the same number");
+        assert_ne!(lost_key, again_key);
+    }
+
     #[test]
     fn an_epoch_never_goes_back() {
         let first = seal(&Chain::default(), &[], NOW_US);

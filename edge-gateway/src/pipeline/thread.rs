@@ -148,6 +148,7 @@ impl Pipeline {
         committer.tick(clock::now_us());
         uplink.early(committer.commit_heads(clock::now_us())?);
         if let Some(policy) = committer.policy.policy().cloned() {
+            uplink.early(committer.give_past(&policy, clock::now_us())?);
             uplink.early(committer.tell_losses(&policy, clock::now_us())?);
             let expired = committer.expire(&policy, clock::now_us(), clock::monotonic())?;
             uplink.early(expired.spooled);

@@ -166,6 +166,11 @@ pub enum Event {
         /// Whose.
         patient: PatientId,
     },
+    /// A patient's root was destroyed.
+    RootErased {
+        /// Whose.
+        patient: PatientId,
+    },
     /// The policy is too old for anybody new.
     StalenessEntered {
         /// The newest header's time, Unix seconds.
@@ -376,6 +381,7 @@ impl Event {
                 )
             }
             Self::RootRestored { .. } => "Your root key was put together from its shares, on this box".into(),
+            Self::RootErased { .. } => "Your root key was destroyed on this box, for good".into(),
             Self::StalenessEntered { .. } => {
                 "Nothing was heard of the ledger for too long: nobody new may open".into()
             }

@@ -190,6 +190,8 @@ impl Line {
             | Frame::History { .. }
             | Frame::Past { .. }
             | Frame::PastEnd { .. }
+            | Frame::Search { .. }
+            | Frame::Found { .. }
             | Frame::Erase { .. }
             | Frame::Erased { .. }
             | Frame::EraseRefused { .. } => Err(LinkError::Unexpected),

@@ -318,7 +318,7 @@ impl Gateway {
             .iter()
             .filter_map(|(_, _, bytes)| match Record::decode(bytes).unwrap() {
                 Record::Wrap(wrap) => wrap.open(&key.private).ok(),
-                Record::Segment(_) | Record::Head(_) | Record::Gap(_) => None,
+                Record::Segment(_) | Record::Head(_) | Record::Gap(_) | Record::Tokens(_) => None,
             })
             .collect();
         let mut seqs = Vec::new();

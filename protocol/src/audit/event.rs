@@ -4,7 +4,17 @@ use serde::{Deserialize, Serialize};
 
 use super::tally::Delivered;
 use crate::id::{DataClass, PatientId, RecipientId};
+use crate::key::TREE_DEPTH;
 use crate::policy::Pseudonym;
+
+fn leaf() -> u8 {
+    TREE_DEPTH
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_leaf(depth: &u8) -> bool {
+    *depth == TREE_DEPTH
+}
 
 /// What happened, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,6 +188,19 @@ pub enum What {
         /// Highest missing sequence.
         last: u64,
     },
+    /// A gateway told that segments of a chain may be missing.
+    GapTold {
+        /// Whose.
+        patient: PatientId,
+        /// Of which class.
+        class: DataClass,
+        /// Lowest such sequence.
+        first: u64,
+        /// Highest such sequence.
+        last: u64,
+        /// Why: `expired` or `damaged`, as in the gap record.
+        why: String,
+    },
     /// A feed received records from the core.
     Received {
         /// For which domain.
@@ -196,7 +219,7 @@ pub enum What {
         #[serde(flatten)]
         delivered: Delivered,
     },
-    /// A gateway sealed an epoch's key to recipients.
+    /// A gateway sealed an epoch's key to recipients, or a node above epochs of the past.
     Wrapped {
         /// Whose.
         patient: PatientId,
@@ -204,8 +227,11 @@ pub enum What {
         class: DataClass,
         /// Raised by each loss of access.
         generation: u32,
-        /// Minutes of Unix time.
+        /// Minutes of Unix time; the first, where it is a node above several.
         epoch: u32,
+        /// Of the node; [`TREE_DEPTH`] is one epoch.
+        #[serde(default = "leaf", skip_serializing_if = "is_leaf")]
+        depth: u8,
         /// To whom.
         recipients: Vec<RecipientId>,
     },
@@ -301,6 +327,11 @@ pub enum What {
     },
     /// A patient's root was put together from shares at a gateway.
     RootRestored {
+        /// Whose.
+        patient: PatientId,
+    },
+    /// A patient's root was destroyed at a gateway.
+    RootErased {
         /// Whose.
         patient: PatientId,
     },

@@ -45,7 +45,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts a record in; bytes that are none, heads and gaps, which open nothing, are left out. Answers whether the tally should be
+    /// Counts a record in; bytes that are none, heads, gaps and tokens, which open nothing, are left out. Answers whether the tally should be
     /// taken, because it has grown to [`RUNS_MAX`].
     pub fn add(&mut self, record: &[u8]) -> bool {
         match Record::decode(record) {
@@ -55,11 +55,10 @@ impl Tally {
                 self.runs += chain.segment(header.sequence);
             }
             Ok(Record::Wrap(wrap)) => {
-                let last = wrap.epoch | u32::MAX.checked_shr(u32::from(wrap.depth)).unwrap_or(0);
                 let chain = self.chains.entry((wrap.patient, wrap.class)).or_default();
-                self.runs += chain.wrap(WrapRun(wrap.generation, wrap.epoch, last));
+                self.runs += chain.wrap(WrapRun(wrap.generation, wrap.epoch, wrap.last()));
             }
-            Ok(Record::Head(_) | Record::Gap(_)) | Err(_) => {}
+            Ok(Record::Head(_) | Record::Gap(_) | Record::Tokens(_)) | Err(_) => {}
         }
         self.runs >= RUNS_MAX
     }

@@ -4,6 +4,7 @@ use super::merkle;
 use super::verify::{Batch, Disagreement, Fault, SLACK_MS, agree, log};
 use super::*;
 use crate::id::{DataClass, PatientId, RecipientId};
+use crate::key::TREE_DEPTH;
 use crate::policy::Pseudonym;
 
 const PATIENT: PatientId = PatientId([1; 16]);
@@ -188,7 +189,7 @@ fn fetched(segments: &[(u64, u64)], wraps: &[(u32, u32, u32)]) -> What {
 
 fn wrapped(epoch: u32) -> What {
     let (class, recipients) = (DataClass::Vitals, vec![HOSPITAL]);
-    What::Wrapped { patient: PATIENT, class, generation: 0, epoch, recipients }
+    What::Wrapped { patient: PATIENT, class, generation: 0, epoch, depth: TREE_DEPTH, recipients }
 }
 
 fn look(class: DataClass) -> What {
@@ -204,6 +205,23 @@ fn logs_that_tell_the_same_agree() {
     assert_eq!(agree(HOSPITAL, &feed, &core, &[&gateway]), Ok(2_000));
     assert_eq!(agree(HOSPITAL, &feed, &core, &[]), Ok(2_000));
     assert_eq!(agree(RecipientId([6; 20]), &[], &core, &[]), Ok(i64::MIN));
+}
+
+#[test]
+fn a_node_of_the_past_is_as_good_as_its_epochs_and_a_leaf_is_written_as_ever() {
+    let (class, recipients) = (DataClass::Vitals, vec![HOSPITAL]);
+    let node = What::Wrapped { patient: PATIENT, class, generation: 0, epoch: 8, depth: 30, recipients };
+    let feed = lines(vec![received(&[(0, 4)])]);
+    let core = lines(vec![fetched(&[(0, 4)], &[(0, 7, 11)])]);
+    let gateway = lines(vec![node.clone(), wrapped(7)]);
+    assert!(agree(HOSPITAL, &feed, &core, &[&gateway]).is_ok());
+    let beyond = lines(vec![fetched(&[(0, 4)], &[(0, 7, 12)]), fetched(&[], &[])]);
+    let (patient, generation) = (PATIENT, 0);
+    let unwrapped = Disagreement::Unwrapped { n: 1, patient, class, generation, epoch: 12 };
+    assert_eq!(agree(HOSPITAL, &feed, &beyond, &[&gateway]), Err(unwrapped));
+    let json = |what: &What| serde_json::to_string(what).unwrap();
+    assert!(!json(&wrapped(7)).contains("depth") && json(&node).contains("\"depth\":30"));
+    assert_eq!(serde_json::from_str::<What>(&json(&wrapped(7))).unwrap(), wrapped(7));
 }
 
 #[test]

@@ -278,7 +278,36 @@ type Runs = BTreeMap<(PatientId, DataClass), Vec<(u64, u64)>>;
 #[derive(Debug, Default)]
 struct Sum {
     segments: BTreeMap<(PatientId, DataClass), BTreeSet<(u64, u64)>>,
-    wraps: BTreeSet<(PatientId, DataClass, u32, u32)>,
+}
+
+/// Keys of each chain and generation, by epoch, in runs that don't touch.
+type Wrapped = BTreeMap<(PatientId, DataClass, u32), Vec<(u64, u64)>>;
+
+/// What gateways' logs say was wrapped for `recipient`.
+fn wrapped(recipient: RecipientId, gateways: &[&[Line]]) -> Wrapped {
+    let mut nodes: BTreeMap<_, BTreeSet<(u64, u64)>> = BTreeMap::new();
+    for line in gateways.iter().copied().flatten() {
+        if let What::Wrapped { patient, class, generation, epoch, depth, recipients } = &line.entry.what
+            && recipients.contains(&recipient)
+        {
+            let last = epoch | u32::MAX.checked_shr(u32::from(*depth)).unwrap_or(0);
+            let of = nodes.entry((*patient, *class, *generation)).or_default();
+            of.insert((u64::from(*epoch), u64::from(last)));
+        }
+    }
+    nodes.iter().map(|(of, nodes)| (*of, joined(nodes))).collect()
+}
+
+/// Runs joined where they touch.
+fn joined(runs: &BTreeSet<(u64, u64)>) -> Vec<(u64, u64)> {
+    let mut joined: Vec<(u64, u64)> = Vec::new();
+    for (first, last) in runs {
+        match joined.last_mut() {
+            Some(run) if *first <= run.1.saturating_add(1) => run.1 = run.1.max(*last),
+            Some(_) | None => joined.push((*first, *last)),
+        }
+    }
+    joined
 }
 
 impl Sum {
@@ -287,19 +316,8 @@ impl Sum {
         chain.extend(delivered.segments.iter().map(|run| (run.0, run.1)));
     }
 
-    /// Runs joined where they touch.
     fn joined(&self) -> Runs {
-        let join = |runs: &BTreeSet<(u64, u64)>| {
-            let mut joined: Vec<(u64, u64)> = Vec::new();
-            for (first, last) in runs {
-                match joined.last_mut() {
-                    Some(run) if *first <= run.1.saturating_add(1) => run.1 = run.1.max(*last),
-                    Some(_) | None => joined.push((*first, *last)),
-                }
-            }
-            joined
-        };
-        self.segments.iter().map(|(chain, runs)| (*chain, join(runs))).collect()
+        self.segments.iter().map(|(chain, runs)| (*chain, joined(runs))).collect()
     }
 }
 
@@ -331,16 +349,10 @@ pub fn agree(
     let end = |log: &[Line]| log.last().map_or(i64::MIN, |line| line.entry.at_ms);
     let ends = [feed, core].into_iter().chain(gateways.iter().copied()).map(end);
     let until_ms = ends.min().unwrap_or(i64::MIN).saturating_sub(SLACK_MS);
-    let (mut received, mut fetched, mut wrapped) = (Sum::default(), Sum::default(), Sum::default());
+    let (mut received, mut fetched) = (Sum::default(), Sum::default());
     deliveries(recipient, feed).for_each(|(_, delivered)| received.add(delivered));
     deliveries(recipient, core).for_each(|(_, delivered)| fetched.add(delivered));
-    for line in gateways.iter().copied().flatten() {
-        if let What::Wrapped { patient, class, generation, epoch, recipients } = &line.entry.what
-            && recipients.contains(&recipient)
-        {
-            wrapped.wraps.insert((*patient, *class, *generation, *epoch));
-        }
-    }
+    let wrapped = wrapped(recipient, gateways);
     let (received, fetched) = (received.joined(), fetched.joined());
     for (line, delivered) in deliveries(recipient, core).filter(|(line, _)| line.entry.at_ms <= until_ms) {
         let (n, patient, class) = (line.n, delivered.patient, delivered.class);
@@ -379,19 +391,12 @@ fn not_in(known: &Runs, delivered: &Delivered) -> Option<u64> {
 }
 
 /// The first key that was not wrapped.
-fn not_wrapped(wrapped: &Sum, delivered: &Delivered) -> Option<(u32, u32)> {
+fn not_wrapped(wrapped: &Wrapped, delivered: &Delivered) -> Option<(u32, u32)> {
     let (patient, class) = (delivered.patient, delivered.class);
     delivered.wraps.iter().find_map(|WrapRun(generation, first, last)| {
-        let scope = |epoch: u32| (patient, class, *generation, epoch);
-        let mut due = Some(*first);
-        // As far as the gateway's log goes without a hole.
-        for (.., known) in wrapped.wraps.range(scope(*first)..=scope(*last)) {
-            if due != Some(*known) {
-                break;
-            }
-            due = if known == last { None } else { known.checked_add(1) };
-        }
-        due.map(|epoch| (*generation, epoch))
+        let runs = wrapped.get(&(patient, class, *generation));
+        let epoch = outside(runs, (u64::from(*first), u64::from(*last)))?;
+        Some((*generation, u32::try_from(epoch).unwrap_or(u32::MAX)))
     })
 }
 

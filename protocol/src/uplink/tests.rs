@@ -58,6 +58,12 @@ fn later(record: impl Strategy<Value = Vec<u8>> + Clone) -> impl Strategy<Value 
                 Frame::History { version: 1, question }
             }
         ),
+        (any::<[u8; 16]>(), proptest::collection::vec(any::<[u8; 16]>(), 1..20)).prop_map(|(id, tokens)| {
+            let (recipient, patient) = (RecipientId([3; 20]), PatientId(id));
+            let tokens = tokens.into_iter().map(Token).collect();
+            Frame::Search { version: 1, recipient, patient, class: DataClass::Alarm, tokens }
+        }),
+        record.clone().prop_map(|record| Frame::Found { record }),
         record.prop_map(|record| Frame::Past { record }),
         proptest::option::of(place).prop_map(|next| Frame::PastEnd { next }),
     ]

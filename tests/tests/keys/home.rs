@@ -12,7 +12,8 @@ use caregate_host::identity::{IdentityFiles, Role};
 use caregate_protocol::id::{DeviceId, RecipientId};
 use caregate_protocol::wrap::{HpkePrivateKey, generate_keypair};
 use clinician_feed::opener::Opener;
-use core_cloud::store::{Embedded, Store};
+use clinician_feed::password;
+use core_cloud::store::{Embedded, Store as _};
 use ed25519_dalek::SigningKey;
 use edge_gateway::mqtt::credentials::Credential;
 
@@ -80,6 +81,56 @@ impl Home {
         home.configure_core(gateways);
         home.configure_controller();
         home
+    }
+
+    /// Another hospital that takes part; the core lets both subscribe as whom they are.
+    pub(crate) fn second_hospital(&self) -> (RecipientId, HpkePrivateKey) {
+        let address: RecipientId = self.node.hospital("clinic", &[]).parse().unwrap();
+        let (private, public) = generate_keypair();
+        let (key, public) = (self.node.path("clinic.key"), hex::encode(public.0));
+        self.node.ledger("participant key", &["--key", &key, "--hpke-public-key", &public]).done();
+        let path = self.node.dir.path().join("core.toml");
+        let mut text = fs::read_to_string(&path).unwrap();
+        for (name, recipient) in [("hospital", self.recipient), ("clinic", address)] {
+            text.push_str(&format!("[[feed]]\nname = \"{name}\"\nrecipients = [\"{recipient}\"]\n"));
+        }
+        fs::write(path, text).unwrap();
+        (address, private)
+    }
+
+    /// A hospital's feed, and where its page is.
+    pub(crate) fn feed(
+        &self,
+        name: &str,
+        recipient: RecipientId,
+        key: &HpkePrivateKey,
+        gateway: &str,
+    ) -> (Daemon, SocketAddr) {
+        let (dir, page, admin) = (self.node.dir.path(), free_tcp(), free_tcp());
+        let hpke = dir.join(format!("{name}-hpke.key"));
+        write_private(&hpke, &hex::encode(key.as_bytes()));
+        let device_key = hex::encode(device_key(gateway).verifying_key().as_bytes());
+        let text = format!(
+            "listen = \"{page}\"\nadmin = \"{admin}\"\nrecipient = \"{recipient}\"\nhpke_key = {hpke:?}\n{}\
+             [core]\naddress = \"{}\"\nname = \"core-1\"\n\
+             [[gateway]]\nname = \"{gateway}\"\ndevice_keys = [\"{device_key}\"]\n\
+             [[user]]\nname = \"nurse\"\npassword_hash = \"{}\"\n",
+            identity(&self.ca.issue(dir, Role::Feed, name)),
+            self.core,
+            password::hash("correct horse").unwrap(),
+        );
+        fs::write(dir.join(format!("{name}.toml")), text).unwrap();
+        (Daemon::start("clinician-feed", dir, name, admin), page)
+    }
+
+    /// Where the controller listens for gateways.
+    pub(crate) fn policy(&self) -> SocketAddr {
+        self.policy
+    }
+
+    /// A certificate of this deployment.
+    pub(crate) fn issue(&self, role: Role, name: &str) -> IdentityFiles {
+        self.ca.issue(self.node.dir.path(), role, name)
     }
 
     fn ledger(&self) -> String {
@@ -200,10 +251,15 @@ impl Home {
 
     /// The hospital's queue at the core.
     pub(crate) fn records(&self) -> Vec<Vec<u8>> {
+        self.records_of(self.recipient)
+    }
+
+    /// Anybody's.
+    pub(crate) fn records_of(&self, recipient: RecipientId) -> Vec<Vec<u8>> {
         let store = Embedded::open(&self.node.dir.path().join("core")).unwrap();
         let (mut records, mut at) = (Vec::new(), 0);
         loop {
-            let page = store.page(self.recipient, at, u64::MAX, 1 << 20).unwrap();
+            let page = store.page(recipient, at, u64::MAX, 1 << 20).unwrap();
             if page.records.is_empty() {
                 return records;
             }
@@ -234,6 +290,21 @@ impl Gateway {
         Daemon::start("edge-gateway", &self.dir, &self.name, self.admin)
     }
 
+    /// With a clock that is off by this, as `faketime` writes it.
+    pub(crate) fn start_at(&self, offset: &str) -> Daemon {
+        let library = fs::read_dir("/usr/lib").unwrap().find_map(|folder| {
+            let path = folder.ok()?.path().join("faketime/libfaketime.so.1");
+            path.is_file().then_some(path)
+        });
+        let library = library.expect("libfaketime is not there: apt-get install faketime");
+        let environment = [
+            ("LD_PRELOAD", library.to_str().unwrap()),
+            ("FAKETIME", offset),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ];
+        Daemon::start_with("edge-gateway", &self.dir, &self.name, self.admin, &environment)
+    }
+
     /// `edge-gateway root …`: whether it was done, and what it said.
     pub(crate) fn root(&self, verb: &str, arguments: &[&str]) -> (bool, String) {
         let mut command = Command::new(binary("edge-gateway"));
@@ -254,13 +325,30 @@ impl Gateway {
         for number in numbers {
             let payload = format!(r#"{{"v":72,"seq":{number},"t":{}}}"#, 1_790_000_000_000 + number);
             until("a reading is acknowledged", || {
-                let done = publish(&mut stream, &payload);
+                let done = publish(&mut stream, &format!("vitals/v1/{DEVICE}/num/heart-rate"), &payload);
                 if done.is_none() {
                     stream = until("the gateway admits the device", || self.connect());
                 }
                 done
             });
         }
+    }
+
+    /// Publishes an event, and waits for its PUBACK.
+    pub(crate) fn event(&self, kind: &str) {
+        until("an event is acknowledged", || {
+            let topic = format!("vitals/v1/{DEVICE}/event/{kind}");
+            publish(&mut self.connect()?, &topic, r#"{"seq":1}"#)
+        });
+    }
+
+    /// Publishes an event that is not acknowledged: where nothing can be stored, MQTT 3.1.1 withholds the PUBACK.
+    pub(crate) fn is_refused(&self, kind: &str) {
+        let mut stream = until("the gateway admits the device", || self.connect());
+        // Long enough for a PUBACK that should not come; the counter tells the rest.
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(2))).unwrap();
+        let topic = format!("vitals/v1/{DEVICE}/event/{kind}");
+        assert_eq!(publish(&mut stream, &topic, r#"{"seq":9}"#), None, "it was acknowledged");
     }
 
     fn connect(&self) -> Option<TcpStream> {
@@ -278,8 +366,7 @@ impl Gateway {
 }
 
 /// One PUBLISH, with the packet identifier 1.
-fn publish(stream: &mut TcpStream, payload: &str) -> Option<()> {
-    let topic = format!("vitals/v1/{DEVICE}/num/heart-rate");
+fn publish(stream: &mut TcpStream, topic: &str, payload: &str) -> Option<()> {
     let length = u8::try_from(2 + topic.len() + 2 + payload.len()).unwrap();
     assert!(length < 128, "one byte of length");
     let head = [&[0x32, length, 0, u8::try_from(topic.len()).unwrap()], topic.as_bytes(), &[0, 1]].concat();
@@ -304,10 +391,21 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     fn start(program: &str, dir: &Path, name: &str, admin: SocketAddr) -> Self {
+        Self::start_with(program, dir, name, admin, &[])
+    }
+
+    fn start_with(
+        program: &str,
+        dir: &Path,
+        name: &str,
+        admin: SocketAddr,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let log = dir.join(format!("{name}.log"));
         let out = File::options().create(true).append(true).open(&log).unwrap();
         let mut command = Command::new(binary(program));
         command.arg("--config").arg(dir.join(format!("{name}.toml"))).stdin(Stdio::null());
+        command.envs(environment.iter().copied());
         let process = command.stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
         Self { log, admin, process }
     }
@@ -331,12 +429,18 @@ impl Daemon {
         String::from_utf8_lossy(&text[text.len().saturating_sub(4000)..]).into_owned()
     }
 
-    /// The sum of a metric's series whose line begins with `series`; none while the daemon does not answer.
-    pub(crate) fn metric(&self, series: &str) -> Option<f64> {
+    /// What its admin listener answers.
+    pub(crate) fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.admin).ok()?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
+        Some(text)
+    }
+
+    /// The sum of a metric's series whose line begins with `series`; none while the daemon does not answer.
+    pub(crate) fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.get("/metrics")?;
         let values = text.lines().filter(|line| line.starts_with(series));
         Some(values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }

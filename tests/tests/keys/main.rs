@@ -1,4 +1,4 @@
-//! A patient's root through real processes: ledger, core, controller, and one gateway after the other.
+//! A patient's root, and what is searched under it, through real processes: ledger, core, controller, and one gateway after the other.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 #![allow(dead_code, reason = "helpers of other tests, of which this uses its part")]
@@ -6,6 +6,9 @@
 #[path = "../../../caregatectl/tests/ledger/support.rs"]
 mod called;
 mod home;
+mod past;
 #[path = "../../../core-cloud/tests/support/pki.rs"]
 mod pki;
 mod recovery;
+mod refused;
+mod search;

@@ -127,4 +127,20 @@ fn history_outlives_its_gateway_and_the_old_one_is_refused() {
             assert!(segment.open(&key).is_ok(), "the restored root opens what either gateway has sealed");
         }
     }
+    the_patient_has_it_erased(&new, &patient, &first);
+}
+
+/// The root goes, and comes back neither by itself nor from shares.
+fn the_patient_has_it_erased(gateway: &Gateway, patient: &str, shares: &[String; 3]) {
+    let (done, said) = gateway.root("erase", &["--patient", patient, "--confirm", &"0".repeat(32)]);
+    assert!(!done && said.contains("nothing was done"), "{said}");
+    let (done, said) = gateway.root("erase", &["--patient", patient, "--confirm", patient, "--json"]);
+    let said: serde_json::Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert!(done && said["root_destroyed"] == true && said["beyond_reach"].as_array().unwrap().len() == 5);
+    let (done, said) = restore(gateway, &[&shares[0], &shares[1]]);
+    assert!(!done && said.contains("was erased on this gateway"), "{said}");
+    let running = gateway.start();
+    gateway.is_refused("fall");
+    running.reaches("caregate_gateway_refused_total{reason=\"erased\"}", 1.0);
+    running.stop();
 }

@@ -103,7 +103,9 @@ fn check(kind: Kind, steps: &[Step], batch: usize) -> Result<(), TestCaseError> 
                     prop_assert!(opens(&held, &name), "a segment before its wrap");
                     prop_assert!(seen.insert(name), "a segment twice");
                 }
-                Record::Head(_) | Record::Gap(_) => prop_assert!(false, "nobody made one"),
+                Record::Head(_) | Record::Gap(_) | Record::Tokens(_) => {
+                    prop_assert!(false, "nobody made one")
+                }
             }
         }
         prop_assert_eq!(&held, &wraps.iter().filter(|(_, _, holder)| *holder == to).copied().collect());

@@ -1,0 +1,160 @@
+//! A grant that begins in the past gives what was sealed since: nodes of the epoch tree that cover exactly that span, wrapped for the
+//! grantee. Nothing is sealed anew; the core has the ciphertext and delivers it to whom the wraps name.
+//!
+//! What is wrapped reaches no further than the chain's present epoch. Who is given that one as well counts as a holder of its key, as if
+//! by the wrap of the live path, so that losing access closes it.
+
+use caregate_protocol::id::{DataClass, PatientId};
+use caregate_protocol::key::{EPOCH_S, cover};
+use caregate_protocol::policy::{Grant, Purpose, VerifiedPolicy, class_bit};
+use caregate_protocol::wrap::{HpkePublicKey, Wrap, WrapScope};
+use tracing::{info, warn};
+
+use super::commit::{CommitError, Committer, Spooled, seconds};
+
+/// The nodes, as (generation, first epoch, depth), of what a chain has sealed from epoch `from` on to `until`. `generations` has each
+/// with its first epoch, the lowest first; the next one's is its last, since a generation may end in the middle of an epoch. 0 where it is
+/// not known.
+fn nodes(generations: &[(u32, u32)], from: u32, until: u32) -> Vec<(u32, u32, u8)> {
+    let mut nodes = Vec::new();
+    for (at, (generation, first)) in generations.iter().enumerate() {
+        let known = generations.iter().skip(at + 1).map(|(_, first)| *first).find(|first| *first != 0);
+        let last = known.unwrap_or(until).min(until);
+        let covered = cover(from.max(*first), last);
+        nodes.extend(covered.into_iter().map(|(epoch, depth)| (*generation, epoch, depth)));
+    }
+    nodes
+}
+
+/// The first epoch that lies wholly behind this second.
+fn first_epoch(from_s: u64) -> u32 {
+    u32::try_from(from_s.div_ceil(EPOCH_S.unsigned_abs())).unwrap_or(u32::MAX)
+}
+
+impl Committer {
+    /// Gives the past of one grant that holds and whose past was not given yet. Call about every second; one at a time, since some
+    /// hundred wraps hold up PUBACKs for as many tenths of a millisecond.
+    ///
+    /// # Errors
+    /// [`CommitError`], as for [`Self::commit`].
+    pub fn give_past(&mut self, policy: &VerifiedPolicy, now_us: i64) -> Result<Vec<Spooled>, CommitError> {
+        let now_s = seconds(now_us);
+        let is_due = |grant: &Grant| {
+            grant.purposes & Purpose::Treatment.bit() != 0
+                && policy.holds(grant, now_s)
+                && self.keys.past_given(&grant.relationship).is_none_or(|version| version < grant.version)
+        };
+        let due = policy.standing().find(|(_, grant)| is_due(grant));
+        let Some((patient, grant)) = due.map(|(patient, grant)| (patient, grant.clone())) else {
+            return Ok(Vec::new());
+        };
+        let Some(entry) = policy.recipient_entry(&grant.grantee) else { return Ok(Vec::new()) };
+        let public_key = HpkePublicKey(entry.hpke_public_key);
+        let mut spooled = Vec::new();
+        let mut is_whole = true;
+        for class in DataClass::ALL.into_iter().filter(|class| grant.classes & class_bit(*class) != 0) {
+            is_whole &= self.wrap_past((patient, class), &grant, &public_key, &mut spooled)?;
+        }
+        if !spooled.is_empty() {
+            self.keys.audit().note_wraps(now_us);
+            self.log.sync()?;
+            self.metrics.commits.inc();
+            self.metrics.past_wraps.inc_by(spooled.len() as u64);
+            info!(wraps = spooled.len(), "a grant gives what was sealed before it");
+        }
+        // Where the spool had no room it is tried again, and the core knows what it has.
+        if is_whole {
+            self.keys.note_past_given(grant.relationship, grant.version)?;
+        }
+        if self.log.rotation_due() {
+            self.rotate()?;
+        }
+        Ok(spooled)
+    }
+
+    /// False where the spool has no room.
+    fn wrap_past(
+        &mut self,
+        (patient, class): (PatientId, DataClass),
+        grant: &Grant,
+        public_key: &HpkePublicKey,
+        spooled: &mut Vec<Spooled>,
+    ) -> Result<bool, CommitError> {
+        let Some(chain) = self.state.chains.get(&(patient, class)) else { return Ok(true) };
+        let (newest, until) = (chain.generation, chain.epoch);
+        let mut generations = self.keys.generations((patient, class));
+        // One that was written down and whose segment was not, by a crash, may seal yet.
+        generations.retain(|(generation, _)| *generation <= newest);
+        let nodes = nodes(&generations, first_epoch(grant.from), until);
+        let Some(root) = self.keys.existing_root(patient)?.filter(|_| !nodes.is_empty()) else {
+            return Ok(true);
+        };
+        for (generation, epoch, depth) in nodes {
+            let Some(node) = root.class_key(class, generation).descend(epoch, depth) else { continue };
+            let scope = WrapScope { class, patient, generation, recipient: grant.grantee };
+            let record = match scope.seal(&node, public_key, &self.sealer.device) {
+                Ok(record) => record.to_vec(),
+                Err(failure) => {
+                    warn!(%failure, "a recipient's key is unusable; it gets no past");
+                    self.metrics.refused.with_label_values(&["recipient_key"]).inc();
+                    return Ok(true);
+                }
+            };
+            let Some(appended) = self.append_record(class.lane(), record, false)? else {
+                return Ok(false);
+            };
+            if let Ok(wrap) = Wrap::decode(&appended.record) {
+                self.state.replay_wrap(&wrap);
+                self.keys.audit().wrapped(&wrap);
+            }
+            spooled.push(appended);
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use caregate_protocol::key::TREE_DEPTH;
+
+    use super::*;
+
+    fn opens(nodes: &[(u32, u32, u8)]) -> BTreeSet<(u32, u32)> {
+        let below = |depth: u8| u32::MAX.checked_shr(u32::from(depth)).unwrap_or(0);
+        nodes.iter().flat_map(|(g, epoch, depth)| (*epoch..=epoch | below(*depth)).map(|e| (*g, e))).collect()
+    }
+
+    fn all(generation: u32, epochs: std::ops::RangeInclusive<u32>) -> impl Iterator<Item = (u32, u32)> {
+        epochs.map(move |epoch| (generation, epoch))
+    }
+
+    #[test]
+    fn each_generation_opens_where_it_sealed_and_none_beyond_the_present_epoch() {
+        let generations = [(0, 100), (2, 140), (3, 140), (5, 201)];
+        let given = opens(&nodes(&generations, 120, 230));
+        let expected =
+            all(0, 120..=140).chain(all(2, 140..=140)).chain(all(3, 140..=201)).chain(all(5, 201..=230));
+        assert_eq!(given, expected.collect());
+        assert_eq!(opens(&nodes(&generations, 210, 205)), BTreeSet::new(), "it begins in the future");
+        assert_eq!(opens(&nodes(&generations, 150, 160)), all(3, 150..=160).collect());
+        // What an older gateway has sealed: any of them, anywhere.
+        let adopted = [(0, 0), (1, 0), (2, 150)];
+        let expected = all(0, 140..=150).chain(all(1, 140..=150)).chain(all(2, 150..=155));
+        assert_eq!(opens(&nodes(&adopted, 140, 155)), expected.collect());
+    }
+
+    #[test]
+    fn a_year_takes_few_nodes() {
+        let year = nodes(&[(0, 28_000_001)], 0, 28_000_000 + 525_600);
+        assert!(year.len() <= 2 * 19, "{}", year.len());
+        assert!(year.iter().all(|(_, _, depth)| *depth <= TREE_DEPTH));
+    }
+
+    #[test]
+    fn an_epoch_that_had_begun_is_not_given() {
+        assert_eq!((first_epoch(0), first_epoch(1), first_epoch(60), first_epoch(61)), (0, 1, 1, 2));
+        assert_eq!(first_epoch(u64::MAX), u32::MAX);
+    }
+}

@@ -1,0 +1,148 @@
+//! What a gateway process refuses, line by line, each for its own reason: forged bundles from who stands in the controller's place, another
+//! ledger's, and time that somebody stopped or set back.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+
+use caregate_host::identity::{IdentityFiles, Role};
+use edge_gateway::keys::KeyStore;
+use serde_json::Value;
+
+use crate::called::{Wallet, binary};
+use crate::home::{Gateway, Home};
+
+/// The issue's lines, and the forgeries that are one.
+const LINES: [(&str, &[&str]); 11] = [
+    ("forged value", &["grantee_replaced", "grant_lengthened", "grant_widened", "consent_leaf_altered"]),
+    ("too few seals", &["seals_stripped"]),
+    ("duplicate seals", &["seal_twice"]),
+    ("unknown validator", &["seal_foreign", "validators_foreign"]),
+    ("truncated or bit-flipped header", &["header_cut", "state_root_other", "time_later", "number_higher"]),
+    (
+        "truncated or bit-flipped proof",
+        &["nodes_stripped", "storage_node_removed", "account_node_altered", "account_node_cut"],
+    ),
+    ("old epoch", &["epoch_older", "older_bundle"]),
+    ("another contract", &["account_of_nobody"]),
+    ("another recipient's key", &["hpke_key_swapped", "hpke_key_signed_by_stranger"]),
+    ("a grant that the patient never signed", &["grant_signed_by_stranger"]),
+    ("an emergency by a stranger", &["emergency_by_stranger"]),
+];
+
+/// The newest bundle that a stopped gateway has kept.
+fn kept(home: &Home, data: &str, name: &str) -> String {
+    let keys = KeyStore::open(&home.node.dir.path().join(data)).unwrap();
+    let path = home.node.path(name);
+    fs::write(&path, keys.policy().bundle().unwrap().expect("a bundle was kept")).unwrap();
+    path
+}
+
+/// Runs the gateway until it has a policy that shows this grant, and stops it.
+fn learns(home: &Home, wallet: &Wallet<'_>, gateway: &Gateway, name: &str) -> String {
+    let granted = wallet.call("grant", &["--label", "City", "--stale-bound-s", "0"]).done();
+    let block = u32::try_from(granted["ledger"]["block"].as_u64().unwrap()).unwrap();
+    let running = gateway.start();
+    running.reaches("caregate_gateway_policy_header_number ", block.into());
+    running.stop();
+    kept(home, "gateway", name)
+}
+
+#[test]
+fn every_forgery_is_refused_by_a_gateway_process_for_its_own_reason() {
+    let home = Home::new(&["g-1"]);
+    let wallet = home.patient("g-1");
+    let (core, controller) = (home.core(), home.controller());
+    let gateway = home.configure_gateway("g-1", "gateway", "");
+    let older = learns(&home, &wallet, &gateway, "older.cbor");
+    let good = learns(&home, &wallet, &gateway, "good.cbor");
+    another_ledgers_bundles_are_refused(&home);
+    controller.stop();
+
+    let IdentityFiles { certificate, key, ca } = home.issue(Role::Controller, "controller-1");
+    let running = gateway.start();
+    let mut hostile = Command::new(binary("hostile-controller"));
+    hostile.args(["--listen", &home.policy().to_string(), "--bundle", &good, "--older", &older]);
+    hostile.args(["--chain-id", "4711", "--contract", &home.node.contract]);
+    hostile.arg("--certificate").arg(certificate).arg("--key").arg(key).arg("--ca").arg(ca);
+    let output = hostile.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (said, log) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{said}{log}");
+    let report: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    let refused: BTreeMap<_, _> = report["forgeries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["kind"].as_str().unwrap(), (one["expected"].as_str(), one["refused"].as_str())))
+        .collect();
+    for (line, kinds) in LINES {
+        for kind in kinds {
+            let (expected, reason) =
+                refused.get(kind).unwrap_or_else(|| panic!("{line}: {kind} was not tried"));
+            assert!(reason.is_some() && expected == reason, "{line}: {kind}: {expected:?}, {reason:?}");
+        }
+    }
+    running.stop();
+    core.stop();
+}
+
+/// What the real controller brings is good, and not of the ledger that these gateways were enrolled with.
+fn another_ledgers_bundles_are_refused(home: &Home) {
+    let enrolment = fs::read_to_string(home.node.path("g-1-enrolment.toml")).unwrap();
+    let stranger = format!("0x{}", "5e".repeat(20));
+    let more = format!("\"{}\", \"{stranger}\"", home.node.validator);
+    let quoted = |text: &str| format!("\"{text}\"");
+    let cases = [
+        ("other chain", "chain_id = 4711", "chain_id = 4712", "participant_signature"),
+        ("other contract", home.node.contract.as_str(), stranger.as_str(), "account_proof"),
+        ("unknown validator", home.node.validator.as_str(), stranger.as_str(), "validator_unknown"),
+        ("too few seals", &quoted(&home.node.validator), &more, "quorum"),
+    ];
+    for (line, is, becomes, reason) in cases {
+        assert!(enrolment.contains(is), "{line}: {enrolment}");
+        let gateway = home.configure_gateway("g-1", &line.replace(' ', "-"), "");
+        fs::write(home.node.path("g-1-enrolment.toml"), enrolment.replace(is, becomes)).unwrap();
+        let running = gateway.start();
+        println!("{line}: {reason}");
+        running.reaches(&format!("caregate_gateway_policy_refused_total{{reason=\"{reason}\"}}"), 1.0);
+        assert!(running.metric("caregate_gateway_policy_epoch ").unwrap() < 1.0, "{line}");
+        running.stop();
+    }
+    fs::write(home.node.path("g-1-enrolment.toml"), enrolment).unwrap();
+    home.configure_gateway("g-1", "gateway", "");
+}
+
+/// Whoever holds back a revocation holds back headers: they grow old, also where the clock is set back so that they would not.
+#[test]
+fn a_withheld_revocation_and_a_clock_that_was_set_back_end_access() {
+    for offset in ["+1h", "-1d"] {
+        let home = Home::new(&["g-1"]);
+        let wallet = home.patient("g-1");
+        let (core, controller) = (home.core(), home.controller());
+        let gateway = home.configure_gateway("g-1", "gateway", "");
+        drop(learns(&home, &wallet, &gateway, "good.cbor"));
+        let running = gateway.start();
+        home.knows_device(&running);
+        gateway.publish(0..5);
+        running.delivers();
+        running.stop();
+        // From now on nobody brings headers, and the patient revokes.
+        controller.stop();
+        wallet.call("revoke", &["--label", "City"]).done();
+        let running = gateway.start_at(offset);
+        gateway.publish(5..10);
+        running.delivers();
+        assert!(running.get("/readyz").unwrap().contains("policy_fresh"), "{offset}");
+        running.stop();
+        // With the right time and headers that are young still, the grant goes on: it was their age, or that nobody knew it.
+        let running = gateway.start();
+        gateway.publish(10..15);
+        running.delivers();
+        running.stop();
+        core.stop();
+        let (rates, refused) = home.found(&["g-1"]);
+        assert!(refused.is_empty(), "{refused:?}");
+        assert_eq!(rates, (0..5).chain(10..15).collect::<Vec<_>>(), "{offset}");
+    }
+}
