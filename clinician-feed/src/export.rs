@@ -55,7 +55,7 @@ pub fn run(
     loop {
         match events.blocking_recv().ok_or(ExportError::Ended)? {
             // Nobody searches beside an export.
-            Event::Up | Event::Question(_) => {}
+            Event::Up | Event::Inquiry(_) => {}
             Event::Down(reason) => {
                 lost += 1;
                 if lost >= LOST_MAX {

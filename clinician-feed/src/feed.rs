@@ -210,7 +210,7 @@ pub fn run(
                 set_link(false, feed, metrics, connected);
             }
             Event::CaughtUp => info!("history is complete"),
-            Event::Question(question) => opener.answer(question),
+            Event::Inquiry(question) => opener.answer(question),
             Event::Record(record) => {
                 feed.receipts.add(&record);
                 let taken = opener.take(&record);

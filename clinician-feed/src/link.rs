@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::feed::Feed;
-use crate::search::Question;
+use crate::search::Inquiry;
 
 /// First pause after a lost connection, doubled at each failure up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
@@ -93,7 +93,7 @@ pub enum Event {
     /// Everything that was in the queue when the connection came up has been delivered.
     CaughtUp,
     /// Not of the link: somebody searches.
-    Question(Question),
+    Inquiry(Inquiry),
 }
 
 /// What goes beside records: gateways' heartbeats to us, staff's sealed commands to them.

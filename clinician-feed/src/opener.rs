@@ -18,7 +18,7 @@ use ed25519_dalek::VerifyingKey;
 use thiserror::Error;
 
 use crate::chain::{Chain, Link};
-use crate::search::Question;
+use crate::search::Inquiry;
 
 /// Epoch keys kept: a day of 64 patients with two classes each, at one a minute; the oldest go first.
 const NODES_MAX: usize = 200_000;
@@ -368,13 +368,13 @@ impl Opener {
     }
 
     /// Answers who searches.
-    pub fn answer(&self, question: Question) {
+    pub fn answer(&self, question: Inquiry) {
         match question {
-            Question::Tokens { patient, word, epochs, answer } => {
+            Inquiry::Tokens { patient, word, epochs, answer } => {
                 // Who does not wait any more needs no answer.
                 drop(answer.send(self.tokens(patient, word, epochs)));
             }
-            Question::Open { records, answer } => {
+            Inquiry::Open { records, answer } => {
                 let opened = records.iter().filter_map(|record| self.peek(record)).collect();
                 drop(answer.send(opened));
             }

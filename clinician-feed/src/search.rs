@@ -39,7 +39,7 @@ const SEGMENTS_MAX: usize = 1024;
 
 /// What is asked of the opener.
 #[derive(Debug)]
-pub enum Question {
+pub enum Inquiry {
     /// The tokens of a word in a span of epochs, inclusive.
     Tokens {
         /// Whose.
@@ -137,10 +137,10 @@ impl Searcher {
         Self { events, core, recipient, places: Arc::new(Semaphore::new(SEARCHES_MAX)) }
     }
 
-    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Result<T, SearchError> {
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Inquiry) -> Result<T, SearchError> {
         let (answer, answered) = oneshot::channel();
         let events = self.events.upgrade().ok_or(SearchError::Stopping)?;
-        events.send(Event::Question(question(answer))).await.map_err(|_gone| SearchError::Stopping)?;
+        events.send(Event::Inquiry(question(answer))).await.map_err(|_gone| SearchError::Stopping)?;
         answered.await.map_err(|_gone| SearchError::Stopping)
     }
 
@@ -152,7 +152,7 @@ impl Searcher {
         epochs: (u32, u32),
     ) -> Result<(Vec<Opened>, usize), SearchError> {
         let _place = self.places.try_acquire().map_err(|_full| SearchError::Busy)?;
-        let tokens = self.ask(|answer| Question::Tokens { patient, word, epochs, answer }).await?;
+        let tokens = self.ask(|answer| Inquiry::Tokens { patient, word, epochs, answer }).await?;
         if tokens.is_empty() {
             return Ok((Vec::new(), 0));
         }
@@ -167,7 +167,7 @@ impl Searcher {
         let records = tokio::time::timeout(ANSWER_TIMEOUT, fetch(&core, &frame))
             .await
             .map_err(|elapsed| SearchError::Core(elapsed.to_string()))??;
-        let opened = self.ask(|answer| Question::Open { records, answer }).await?;
+        let opened = self.ask(|answer| Inquiry::Open { records, answer }).await?;
         let mut found = BTreeMap::new();
         for segment in opened {
             // The core may send what it likes: what does not have the word in it was not found.

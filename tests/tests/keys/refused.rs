@@ -97,7 +97,7 @@ fn another_ledgers_bundles_are_refused(home: &Home) {
         ("other chain", "chain_id = 4711", "chain_id = 4712", "participant_signature"),
         ("other contract", home.node.contract.as_str(), stranger.as_str(), "account_proof"),
         ("unknown validator", home.node.validator.as_str(), stranger.as_str(), "validator_unknown"),
-        ("too few seals", &quoted(&home.node.validator), &more, "quorum"),
+        ("other validator set", &quoted(&home.node.validator), &more, "validator_unknown"),
     ];
     for (line, is, becomes, reason) in cases {
         assert!(enrolment.contains(is), "{line}: {enrolment}");
