@@ -159,7 +159,9 @@ impl Hub {
         }
         for kept in snapshot.sessions {
             let left = kept.left.saturating_sub(passed).min(SESSION_EXPIRY_MAX);
-            if left.is_zero() || self.sessions.len() >= SESSIONS_MAX {
+            // Such as end with their connection are never written.
+            let has_ended = left.is_zero() || kept.expiry.is_zero();
+            if has_ended || self.sessions.len() >= SESSIONS_MAX {
                 continue;
             }
             let mut session = Session::new();

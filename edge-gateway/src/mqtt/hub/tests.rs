@@ -704,6 +704,20 @@ fn retained_messages_come_back_with_what_is_left_of_their_time() {
 }
 
 #[test]
+fn a_session_that_is_not_kept_does_not_come_in_by_the_file() {
+    for (expiry, sessions) in [(5, 1), (0, 0)] {
+        let mut e = minicbor::Encoder::new(Vec::new());
+        e.array(5).unwrap().u8(1).unwrap().bool(true).unwrap().u64(UNIX_S).unwrap().array(1).unwrap();
+        e.array(9).unwrap().str("d").unwrap().str("x").unwrap().u64(9).unwrap().u64(expiry).unwrap();
+        for _ in 0..4 {
+            e.array(0).unwrap();
+        }
+        e.u16(0).unwrap().array(0).unwrap();
+        assert_eq!(Hub::new(9).restore(&e.into_writer(), T0, UNIX_S, &access()).unwrap(), sessions);
+    }
+}
+
+#[test]
 fn bytes_that_are_no_snapshot_are_refused_and_change_nothing() {
     let (home, _) = busy();
     let bytes = home.hub.snapshot(T0).encode(UNIX_S, true);
