@@ -71,11 +71,9 @@ fn a_span_of_the_past_opens_whole_and_nothing_beside_it() {
     // From the middle of minute 6: that one had begun.
     let of_c = c.grant(&VITALS, second(6) + 30, second(1000));
     let grants = [of_a, of_b, of_c.clone()];
-    assert_eq!(
-        give(&mut gateway, &all, &grants[..2], &gone, minute(33)),
-        0,
-        "those began before anything was sealed"
-    );
+    // The first one's, who could open it all along, and nothing for the revoked.
+    assert!(give(&mut gateway, &all, &grants[..2], &gone, minute(33)) > 0);
+    assert_eq!(give(&mut gateway, &all, &grants[..2], &gone, minute(33)), 0);
     while give(&mut gateway, &all, &grants, &gone, minute(33)) > 0 {}
     let opened = |gateway: &Gateway, hospital: &Hospital| -> Vec<u64> {
         let opened = gateway.opened_by(hospital).into_iter();
