@@ -94,14 +94,15 @@ mod tests {
         let subject = b"CAREGATE.records.vitals.01";
         let mut rest = subject.to_vec();
         if !headers.is_empty() {
-            rest.extend_from_slice(&(headers.len() as u32).to_le_bytes());
+            rest.extend_from_slice(&u32::try_from(headers.len()).unwrap().to_le_bytes());
             rest.extend_from_slice(headers);
         }
         rest.extend_from_slice(payload);
         rest.extend_from_slice(&[0xcc; CHECKSUM_BYTES]);
-        let length = (HEAD_BYTES + rest.len()) as u32 | if headers.is_empty() { 0 } else { HAS_HEADERS };
+        let length = u32::try_from(HEAD_BYTES + rest.len()).unwrap()
+            | if headers.is_empty() { 0 } else { HAS_HEADERS };
         let head = [length.to_le_bytes().as_slice(), &sequence.to_le_bytes(), &[7; 8]].concat();
-        [head.as_slice(), &(subject.len() as u16).to_le_bytes(), &rest].concat()
+        [head.as_slice(), &u16::try_from(subject.len()).unwrap().to_le_bytes(), &rest].concat()
     }
 
     #[test]
