@@ -5,6 +5,7 @@
 //! helper answers, or that doesn't read, stops itself and nothing else.
 
 use std::collections::BTreeSet;
+use std::future::ready;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -116,6 +117,8 @@ impl<H: Helper> Installed<H> {
         // Each outcome was a task, and those are bounded; so the worker never waits for whoever gives it tasks.
         let (outcomes, outcomes_in) = mpsc::unbounded_channel();
         let worker = tokio::spawn(Worker::new(helper, store, metrics.clone()).run(tasks_in, outcomes));
+        // Whoever waits for the switch's end waits until nobody says this any more: not before all is on disk.
+        let last = quarantined.clone();
         let mut shell = Shell {
             agent,
             opened,
@@ -135,6 +138,7 @@ impl<H: Helper> Installed<H> {
         let run = move || runtime.block_on(async { shell.run(events, outcomes_in, &shutdown).await });
         let ended = tokio::task::spawn_blocking(run).await.context("the switch's agent")?;
         worker.await.context("the switch's worker")?;
+        drop(last);
         ended
     }
 }
@@ -182,6 +186,16 @@ impl Shell {
                     self.helper_said(event).await;
                 }
                 () = sleep_until(due.into()) => {
+                    // What came meanwhile belongs to what was gathered, which would else be installed without it.
+                    let come = tokio::select! {
+                        biased;
+                        moved = self.line.next(may_read) => Some(moved),
+                        () = ready(()) => None,
+                    };
+                    if let Some(moved) = come {
+                        self.moved(moved).await;
+                        self.take_frames().await;
+                    }
                     let actions = self.agent.handle_timeout(self.now());
                     self.perform(actions).await;
                 }
