@@ -189,6 +189,7 @@ pub async fn run(file: &ConfigFile, parts: Parts, sockets: Sockets) -> anyhow::R
     // Before policy admits anybody.
     let Network { datapath, quarantined } =
         network::start(&file.datapath, file.controller.as_ref(), &around).await?;
+    let mut switch = quarantined.clone();
     let mut doors = Doors::new(inbound, &registry, &identity, stop.clone())?;
     let reader = committer.log.reader();
     let uplink = Arc::new(Uplink::new(unacked(&reader)));
@@ -242,6 +243,8 @@ pub async fn run(file: &ConfigFile, parts: Parts, sockets: Sockets) -> anyhow::R
     doors.closed().await;
     info!("doors closed");
     link.await?.context("uplink")?;
+    // The switch, if there is one, has ended when it says no more who is shut out.
+    while switch.changed().await.is_ok() {}
     tokio::task::spawn_blocking(move || thread.join())
         .await?
         .map_err(|_panic| anyhow::anyhow!("the committer panicked"))?
