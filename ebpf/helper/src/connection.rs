@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
-use crate::shared::Shared;
+use crate::shared::{Kind, Shared};
 use crate::switch::Series;
 
 /// A hundred flows are 30 kB.
@@ -118,8 +118,16 @@ impl Connection {
             self.reply(number, Err(Refused { reason: Reason::Version, detail }), None).await?;
             return Err(ConnectionError::Version(version));
         }
-        let puts_in_force = matches!(request, Request::SetPolicy(_) | Request::Change { more: false, .. });
-        let turn = if puts_in_force { Some(self.shared.turn().await) } else { None };
+        let turn = match request {
+            Request::SetPolicy(_) => Some(self.shared.turn(Kind::Policy).await),
+            Request::Change { more: false, .. } => Some(self.shared.turn(Kind::Switch).await),
+            Request::Hello { .. }
+            | Request::Change { more: true, .. }
+            | Request::Counters
+            | Request::SwitchCounters
+            | Request::PacketOuts(_)
+            | Request::PacketSocket { .. } => None,
+        };
         let (result, descriptor) = match self.act(request) {
             Ok((reply, descriptor)) => (Ok(reply), descriptor),
             Err(refused) => (Err(refused), None),

@@ -45,7 +45,8 @@ pub struct Shared {
     events: broadcast::Sender<Event>,
     punts: broadcast::Sender<Event>,
     /// Held from a change until no frame meets what it replaced: only then may the next be written.
-    grace: Arc<tokio::sync::Mutex<()>>,
+    policy_turn: Arc<tokio::sync::Mutex<()>>,
+    switch_turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Both rings.
@@ -118,7 +119,8 @@ impl Shared {
             inner: Arc::new(Mutex::new(inner)),
             events: broadcast::channel(EVENTS_MAX).0,
             punts: broadcast::channel(PUNTS_MAX).0,
-            grace: Arc::default(),
+            policy_turn: Arc::default(),
+            switch_turn: Arc::default(),
         };
         shared.refresh()?;
         Ok((shared, rings))
@@ -258,9 +260,14 @@ impl Shared {
         self.lock().switch.counters().map_err(kernel_refused)
     }
 
-    /// Waits until something may be put in force: until no frame meets what the last change replaced.
-    pub async fn turn(&self) -> Turn {
-        Turn { _held: self.grace.clone().lock_owned().await }
+    /// Waits until something may be put in force: until no frame meets what the last change of the same kind replaced. Policy and the
+    /// switch's tables have two copies each, and neither is written for the other's sake.
+    pub async fn turn(&self, of: Kind) -> Turn {
+        let turn = match of {
+            Kind::Policy => &self.policy_turn,
+            Kind::Switch => &self.switch_turn,
+        };
+        Turn { _held: turn.clone().lock_owned().await }
     }
 
     /// All counters.
@@ -352,6 +359,15 @@ impl Shared {
             drop(self.events.send(Event::PacketIn { uplink, rule, total_len, frame: frame.to_vec() }));
         }
     }
+}
+
+/// What is put in force by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Who is admitted.
+    Policy,
+    /// Flows, groups and meters.
+    Switch,
 }
 
 /// The right to put something in force.
