@@ -11,11 +11,12 @@
 
 use std::time::Duration;
 
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use thiserror::Error;
 
 use crate::id::SignerId;
 use crate::segment::signer_id;
+use crate::signed::{self, Unsigned};
 use crate::wire::{Reader, WireError};
 
 /// Length of every heartbeat.
@@ -115,15 +116,10 @@ impl Beat {
     /// # Errors
     /// [`BeatError::Signer`] or [`BeatError::Signature`].
     pub fn verify(&self, device: &VerifyingKey) -> Result<(), BeatError> {
-        if signer_id(device) != self.signer {
-            return Err(BeatError::Signer);
-        }
-        let mut signature = [0; 64];
-        signature.copy_from_slice(&self.bytes[SIGNED_BYTES..]);
-        let signed = [SIGNED_PREFIX, &self.bytes[..SIGNED_BYTES]].concat();
-        device
-            .verify_strict(&signed, &Signature::from_bytes(&signature))
-            .map_err(|_source| BeatError::Signature)
+        signed::verify(&self.bytes[..], SIGNED_PREFIX, self.signer, device).map_err(|why| match why {
+            Unsigned::Signer => BeatError::Signer,
+            Unsigned::Signature => BeatError::Signature,
+        })
     }
 }
 

@@ -22,6 +22,7 @@ use thiserror::Error;
 
 use crate::id::{PatientId, SignerId};
 use crate::segment::signer_id;
+use crate::signed::{self, Unsigned};
 use crate::wire::{Reader, WireError};
 
 /// Length of a request.
@@ -158,10 +159,10 @@ impl SignedErasure {
     /// # Errors
     /// [`ErasureError::Signer`] or [`ErasureError::Signature`].
     pub fn verify(&self, device: &VerifyingKey) -> Result<(), ErasureError> {
-        if signer_id(device) != self.signer {
-            return Err(ErasureError::Signer);
-        }
-        verify(device, SIGNED_PREFIX, &self.bytes[..SIGNED_BYTES], &self.bytes[SIGNED_BYTES..])
+        signed::verify(&self.bytes, SIGNED_PREFIX, self.signer, device).map_err(|why| match why {
+            Unsigned::Signer => ErasureError::Signer,
+            Unsigned::Signature => ErasureError::Signature,
+        })
     }
 
     /// The bytes as they were received.
@@ -252,15 +253,11 @@ impl Receipt {
         }
         let issuer = Issuer::from_u8(issuer).ok_or(ErasureError::Issuer(issuer))?;
         let key = VerifyingKey::from_bytes(&key).map_err(|_source| ErasureError::Key)?;
-        let signed = bytes.get(..RECEIPT_SIGNED_BYTES).unwrap_or_default();
-        verify(&key, RECEIPT_SIGNED_PREFIX, signed, &signature)?;
+        let signed = [RECEIPT_SIGNED_PREFIX, bytes.get(..RECEIPT_SIGNED_BYTES).unwrap_or_default()].concat();
+        key.verify_strict(&signed, &Signature::from_bytes(&signature))
+            .map_err(|_source| ErasureError::Signature)?;
         Ok((Self { issuer, patient, request, records, bytes: size, erased_us }, key))
     }
-}
-
-fn verify(key: &VerifyingKey, prefix: &[u8], signed: &[u8], signature: &[u8]) -> Result<(), ErasureError> {
-    let signature = Signature::from_slice(signature).map_err(|_source| ErasureError::Signature)?;
-    key.verify_strict(&[prefix, signed].concat(), &signature).map_err(|_source| ErasureError::Signature)
 }
 
 #[cfg(test)]

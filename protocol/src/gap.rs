@@ -12,11 +12,12 @@
 //! All numbers are big-endian. The signature is Ed25519 over "caregate gap 1\0" ‖ bytes 0..112. What is missing without such a word was
 //! taken away on the way.
 
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use thiserror::Error;
 
 use crate::id::{DataClass, PatientId, SignerId};
 use crate::segment::{SegmentHash, signer_id};
+use crate::signed::{self, Unsigned};
 use crate::wire::{Reader, WireError};
 
 /// Length of a gap record.
@@ -213,15 +214,10 @@ impl SignedGap {
     /// # Errors
     /// [`GapError::Signer`] or [`GapError::Signature`].
     pub fn verify(&self, device: &VerifyingKey) -> Result<(), GapError> {
-        if signer_id(device) != self.signer {
-            return Err(GapError::Signer);
-        }
-        let mut signature = [0; 64];
-        signature.copy_from_slice(&self.bytes[SIGNED_BYTES..]);
-        let signed = [SIGNED_PREFIX, &self.bytes[..SIGNED_BYTES]].concat();
-        device
-            .verify_strict(&signed, &Signature::from_bytes(&signature))
-            .map_err(|_source| GapError::Signature)
+        signed::verify(&self.bytes[..], SIGNED_PREFIX, self.signer, device).map_err(|why| match why {
+            Unsigned::Signer => GapError::Signer,
+            Unsigned::Signature => GapError::Signature,
+        })
     }
 }
 

@@ -11,11 +11,12 @@
 //! All numbers are big-endian. The signature is Ed25519 over "caregate head 1\0" ‖ bytes 0..88. Removal, reordering and replay show in the
 //! chain itself; only its end has nobody behind it who names its hash.
 
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use thiserror::Error;
 
 use crate::id::{DataClass, PatientId, SignerId};
 use crate::segment::{SegmentHash, signer_id};
+use crate::signed::{self, Unsigned};
 use crate::wire::{Reader, WireError};
 
 /// Length of a head.
@@ -156,15 +157,10 @@ impl SignedHead {
     /// # Errors
     /// [`HeadError::Signer`] or [`HeadError::Signature`].
     pub fn verify(&self, device: &VerifyingKey) -> Result<(), HeadError> {
-        if signer_id(device) != self.signer {
-            return Err(HeadError::Signer);
-        }
-        let mut signature = [0; 64];
-        signature.copy_from_slice(&self.bytes[SIGNED_BYTES..]);
-        let signed = [SIGNED_PREFIX, &self.bytes[..SIGNED_BYTES]].concat();
-        device
-            .verify_strict(&signed, &Signature::from_bytes(&signature))
-            .map_err(|_source| HeadError::Signature)
+        signed::verify(&self.bytes[..], SIGNED_PREFIX, self.signer, device).map_err(|why| match why {
+            Unsigned::Signer => HeadError::Signer,
+            Unsigned::Signature => HeadError::Signature,
+        })
     }
 }
 

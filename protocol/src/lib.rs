@@ -24,6 +24,7 @@ pub mod reading;
 pub mod record;
 pub mod search;
 pub mod segment;
+mod signed;
 pub mod tpm;
 pub mod uplink;
 pub mod wire;

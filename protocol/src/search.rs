@@ -13,13 +13,14 @@
 //! All numbers are big-endian. There are always sixteen, random ones where there are fewer words, in ascending order: neither their number
 //! nor their place says anything. A token is of one epoch, class, generation and patient: those of two minutes have nothing in common.
 
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use thiserror::Error;
 
 use crate::alarm::{Kind, Priority, Standing, State};
 use crate::id::{DataClass, PatientId, SignerId};
 use crate::key::EpochKey;
 use crate::segment::signer_id;
+use crate::signed::{self, Unsigned};
 use crate::wire::{Reader, WireError};
 
 /// Length of a record of tokens.
@@ -219,15 +220,10 @@ impl SignedTokens {
     /// # Errors
     /// [`TokensError::Signer`] or [`TokensError::Signature`].
     pub fn verify(&self, device: &VerifyingKey) -> Result<(), TokensError> {
-        if signer_id(device) != self.signer {
-            return Err(TokensError::Signer);
-        }
-        let mut signature = [0; 64];
-        signature.copy_from_slice(&self.bytes[SIGNED_BYTES..]);
-        let signed = [SIGNED_PREFIX, &self.bytes[..SIGNED_BYTES]].concat();
-        device
-            .verify_strict(&signed, &Signature::from_bytes(&signature))
-            .map_err(|_source| TokensError::Signature)
+        signed::verify(&self.bytes[..], SIGNED_PREFIX, self.signer, device).map_err(|why| match why {
+            Unsigned::Signer => TokensError::Signer,
+            Unsigned::Signature => TokensError::Signature,
+        })
     }
 }
 

@@ -12,7 +12,7 @@
 
 use std::fmt;
 
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
@@ -24,6 +24,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::id::{DataClass, PatientId, RecipientId, SignerId};
 use crate::key::TreeNode;
 use crate::segment::signer_id;
+use crate::signed::{self, Unsigned};
 use crate::wire::{Reader, WireError};
 
 /// Length of every wrap.
@@ -273,15 +274,10 @@ impl Wrap {
     /// # Errors
     /// [`WrapError::Signer`] or [`WrapError::Signature`].
     pub fn verify(&self, device: &VerifyingKey) -> Result<(), WrapError> {
-        if signer_id(device) != self.signer {
-            return Err(WrapError::Signer);
-        }
-        let mut signature = [0; 64];
-        signature.copy_from_slice(&self.bytes[SIGNED_BYTES..]);
-        let signed = [SIGNED_PREFIX, &self.bytes[..SIGNED_BYTES]].concat();
-        device
-            .verify_strict(&signed, &Signature::from_bytes(&signature))
-            .map_err(|_source| WrapError::Signature)
+        signed::verify(&self.bytes[..], SIGNED_PREFIX, self.signer, device).map_err(|why| match why {
+            Unsigned::Signer => WrapError::Signer,
+            Unsigned::Signature => WrapError::Signature,
+        })
     }
 
     /// Opens the node of the epoch tree.

@@ -44,8 +44,9 @@ pub struct Shared {
     inner: Arc<Mutex<Inner>>,
     events: broadcast::Sender<Event>,
     punts: broadcast::Sender<Event>,
-    /// Held from a change until no frame meets what it replaced: only then may the next be written.
+    /// Held from a change of policy until no frame meets what it replaced: only then may the next be written.
     policy_turn: Arc<tokio::sync::Mutex<()>>,
+    /// The same of the switch's tables.
     switch_turn: Arc<tokio::sync::Mutex<()>>,
 }
 

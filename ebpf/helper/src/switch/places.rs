@@ -75,12 +75,6 @@ impl Numbers {
         let (word, bit) = Self::at(number);
         self.words.get(word).is_some_and(|word| word & bit != 0)
     }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.words.is_empty()
-    }
 }
 
 impl FromIterator<u32> for Numbers {
