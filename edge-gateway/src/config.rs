@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -212,6 +213,8 @@ pub struct MqttEntry {
     pub keep_alive_s_max: Option<u16>,
     /// Connections at once; 64 where nothing is said.
     pub connections_max: Option<usize>,
+    /// PUBLISHes a second of one connection, as a long-run mean; 5,000 where nothing is said. A hub for a ward may need more.
+    pub publishes_per_s: Option<NonZeroU32>,
 }
 
 /// A broker that the home already has.
@@ -253,9 +256,9 @@ pub struct SpoolEntry {
 
 impl Default for SpoolEntry {
     fn default() -> Self {
-        // 1 GiB holds some days of one patient's waveforms and fits a router's flash; 5 ms of gathering made syncs four
-        // times rarer at 1,000 PUBLISHes a second and can't be felt.
-        Self { bytes_max: 1 << 30, linger_ms: 5, age_limit_s: None }
+        // 1 GiB holds some days of one patient's waveforms and fits a router's flash. What comes while a sync is under way is gathered
+        // anyway, so a slow disk has large groups without a linger, and a fast one no need of them (ADR 23).
+        Self { bytes_max: 1 << 30, linger_ms: 0, age_limit_s: None }
     }
 }
 

@@ -2,6 +2,7 @@
 //! that order when it is told to stop.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -386,6 +387,7 @@ impl Doors {
         let mut limits = MqttLimits::default();
         limits.connections_max = entry.connections_max.unwrap_or(limits.connections_max);
         let credentials = Credentials::new(entry.credentials.clone()).context("mqtt.credential")?;
+        limits.publishes_per_s = entry.publishes_per_s.map_or(limits.publishes_per_s, NonZeroU32::get);
         limits.keep_alive_s_max = entry.keep_alive_s_max.unwrap_or(limits.keep_alive_s_max);
         let access = Access::new(entry.readers.clone()).context("mqtt.reader")?;
         let (inbound, metrics) = (self.inbound.clone(), self.server_metrics.clone());

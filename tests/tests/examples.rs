@@ -4,6 +4,7 @@
 //! A key that a daemon knows and an example lacks is not noticed here; a key that is misspelt, missing or gone is.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use caregate_host::config;
@@ -95,7 +96,9 @@ fn edge_gateway_defaults() {
     let spool = edge_gateway::config::SpoolEntry::default();
     assert_eq!((file.spool.bytes_max, file.spool.linger_ms), (spool.bytes_max, spool.linger_ms));
     let limits = edge_gateway::mqtt::limits::Limits::default();
-    assert_eq!(file.mqtt.unwrap().connections_max, Some(limits.connections_max));
+    let mqtt = file.mqtt.unwrap();
+    assert_eq!(mqtt.connections_max, Some(limits.connections_max));
+    assert_eq!(mqtt.publishes_per_s.map(NonZeroU32::get), Some(limits.publishes_per_s));
 }
 
 /// `cargo xtask pki sensor-password` prints an entry that is put at the file's end.

@@ -223,13 +223,15 @@ struct Gathered {
     bytes: usize,
     /// An event may be an alarm; whether it is shows when it is decoded, after the gathering.
     urgent: bool,
-    /// When the linger is over.
+    /// When the linger is over; with none of it at once, for a timer takes a millisecond at least.
     until: Option<Instant>,
 }
 
 impl Gathered {
     fn push(&mut self, publish: Inbound, linger: Duration) {
-        self.until.get_or_insert_with(|| clock::monotonic() + linger);
+        if !linger.is_zero() {
+            self.until.get_or_insert_with(|| clock::monotonic() + linger);
+        }
         self.bytes += publish.payload.len();
         self.urgent |= publish.topic.contains("/event/");
         self.batch.push(publish);

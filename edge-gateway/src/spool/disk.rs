@@ -14,6 +14,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use super::SpoolError;
+use super::direct::Led;
 
 /// A step that was done: a kill point, and the tests' disk is told.
 macro_rules! step {
@@ -37,6 +38,8 @@ pub(super) struct Faults {
     pub(super) room: std::sync::atomic::AtomicU32,
     /// Of group commits, as on a file system that can't reserve room.
     pub(super) writes: std::sync::atomic::AtomicU32,
+    /// As on a file system without direct writes.
+    pub(super) buffered: std::sync::atomic::AtomicBool,
     /// The disk that loses power, if there is one.
     pub(super) model: Mutex<Option<caregate_crash::Disk>>,
 }
@@ -215,6 +218,15 @@ impl Disk {
         Ok(Created { file, reserved, written: before.min(capacity).max(head.len() as u64) })
     }
 
+    /// For writes past the page cache from `end` on. None where room is not reserved, or the file system has no such writes.
+    pub(super) fn direct(&self, serial: u64, file: &File, end: u64, reserved: bool) -> Option<Led> {
+        #[cfg(test)]
+        if self.faults.buffered.load(std::sync::atomic::Ordering::SeqCst) {
+            return None;
+        }
+        if reserved { Led::open(&self.path(serial), file, end) } else { None }
+    }
+
     /// Reserves room up to `capacity`; false where the file system can't (then the file is sparse).
     pub(super) fn allocate(&self, path: &Path, file: &File, capacity: u64) -> Result<bool, SpoolError> {
         #[cfg(test)]
@@ -244,6 +256,18 @@ impl Disk {
         #[cfg(not(test))]
         let _unused = path;
         Ok(())
+    }
+
+    /// As [`Self::write_synced`], past the page cache.
+    pub(super) fn write_direct(
+        &self,
+        serial: u64,
+        direct: &Led,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), SpoolError> {
+        let (offset, mut blocks) = direct.blocks(offset, bytes);
+        self.write_synced(serial, direct.file(), offset, blocks.slice())
     }
 
     /// Writes `bytes` at `offset` and waits until the device has them.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use caregate_protocol::id::Lane;
 
+use super::direct::Led;
 use super::frame::{FILE_HEADER, FRAME_HEADER, Frame, Header, Kind, Listed, encode, encode_manifest};
 use super::scan::Found;
 
@@ -33,6 +34,8 @@ pub(super) struct Current {
     /// The synced records that share the block at `end`: the next write writes that block again, so should its sync fail, they are
     /// in doubt too. Less than a block of frames, plus one record that reaches into it.
     pub(super) tail: Vec<Kept>,
+    /// Writes past the page cache, where the file system has them.
+    pub(super) direct: Option<Led>,
 }
 
 /// A record in memory.

@@ -108,9 +108,16 @@ impl Log {
         group.bytes.resize(terminated + ahead, 0);
         self.acks.drain(..group.acks);
         self.counted.syncs += 1;
-        self.counted.written_bytes += group.len();
         self.current.written = self.current.written.max(at + group.len());
-        Flight { serial, file, at, group, len }
+        let room = capacity.saturating_sub(at);
+        let direct =
+            self.current.direct.as_ref().filter(|direct| direct.ends(group.bytes.len()) <= room).cloned();
+        self.counted.written_bytes +=
+            direct.as_ref().map_or(group.bytes.len(), |direct| direct.touched(group.bytes.len())) as u64;
+        if let Some(direct) = &mut self.current.direct {
+            direct.advance(at, &group.bytes[..len]);
+        }
+        Flight { serial, file, at, direct, group, len }
     }
 
     /// A group is written and synced, or not.

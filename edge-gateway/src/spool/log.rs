@@ -390,7 +390,8 @@ pub(super) fn begin(disk: &Disk, limits: &Limits, head: &Head) -> Result<Current
     let bytes = [&head.bytes[..], &[0; FRAME_HEADER]].concat();
     let Created { file, reserved, written } = disk.create(head.header.serial, &bytes, capacity)?;
     let serial = head.header.serial;
-    Ok(Current { serial, file: Arc::new(file), end, capacity, reserved, written, tail: Vec::new() })
+    let direct = disk.direct(serial, &file, end, reserved);
+    Ok(Current { serial, file: Arc::new(file), end, capacity, reserved, written, tail: Vec::new(), direct })
 }
 
 /// The index of a file that was just begun.

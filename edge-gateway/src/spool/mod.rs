@@ -47,6 +47,7 @@
 //! * **Room** for a whole file, the alarm reserve and the acks is allocated when the file is made, so the disk
 //!   can't be full at a commit. When no further file can be made, the lowest lane is refused first and alarms go into the reserve.
 
+mod direct;
 mod disk;
 mod file;
 pub mod frame;

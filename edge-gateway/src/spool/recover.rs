@@ -365,7 +365,8 @@ fn resume(
         };
         let end = scan.end as u64;
         let tail = tail(scan, bytes, end);
-        let current = Current { serial: f.serial, file, end, capacity, reserved, written: end, tail };
+        let direct = disk.direct(f.serial, &file, end, reserved);
+        let current = Current { serial: f.serial, file, end, capacity, reserved, written: end, tail, direct };
         return Ok(assemble(disk, limits, index, current, next));
     }
     let mut first = next;
@@ -378,7 +379,8 @@ fn resume(
     }
     let end = scan.end as u64;
     let (capacity, reserved) = (f.len, false);
-    let old = Current { serial: f.serial, file, end, capacity, reserved, written: end, tail: Vec::new() };
+    let (tail, direct) = (Vec::new(), None);
+    let old = Current { serial: f.serial, file, end, capacity, reserved, written: end, tail, direct };
     let mut log = assemble(disk, limits, index, old, first);
     let header = Header { serial: log.current.serial + 1, first, state: State::Continued };
     let head = Head::new(header, &log.listed(first), None, &[]);

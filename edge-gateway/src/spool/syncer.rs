@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use tokio::sync::Notify;
 
 use super::SpoolError;
+use super::direct::Led;
 use super::disk::Disk;
 use super::file::Pending;
 
@@ -18,6 +19,8 @@ pub(super) struct Flight {
     pub(super) file: Arc<File>,
     /// Where it begins in the file.
     pub(super) at: u64,
+    /// How it is written past the page cache, if it is.
+    pub(super) direct: Option<Led>,
     /// Its bytes end in zeroes, behind `len`.
     pub(super) group: Pending,
     pub(super) len: usize,
@@ -27,7 +30,10 @@ type Landed = (Flight, Result<(), SpoolError>);
 
 impl Flight {
     pub(super) fn run(mut self, disk: &Disk) -> Landed {
-        let written = disk.write_synced(self.serial, &self.file, self.at, &self.group.bytes);
+        let written = match &self.direct {
+            Some(direct) => disk.write_direct(self.serial, direct, self.at, &self.group.bytes),
+            None => disk.write_synced(self.serial, &self.file, self.at, &self.group.bytes),
+        };
         self.group.bytes.truncate(self.len);
         (self, written)
     }

@@ -94,7 +94,7 @@ impl Site {
             "data = {:?}\nadmin = \"{gateway_admin}\"\nlog = \"text\"\ndatapath = \"off\"\ndevice_key = {:?}\n{}\
              [core]\naddress = \"{core}\"\nname = \"core-1\"\n[spool]\nbytes_max = {SPOOL_BYTES_MAX}\n\
              [policy]\nenrolment = {:?}\n[local]\nlisten = \"{door}\"\n\
-             access_code = {{ salt = \"{salt}\", sha256 = \"{sha256}\" }}\n[mqtt]\nlisten = \"{mqtt}\"\nconnections_max = 128\n",
+             access_code = {{ salt = \"{salt}\", sha256 = \"{sha256}\" }}\n[mqtt]\nlisten = \"{mqtt}\"\nconnections_max = 128\npublishes_per_s = 1000000\n",
             path("gateway"),
             path("device.key"),
             identity(&ca.issue(dir.path(), Role::Gateway, "gateway-1")),

@@ -102,6 +102,7 @@ impl World {
         let model = Model::new(&self.disk.files, self.syncs, cut_at, self.random.clone());
         self.random.bits();
         let faults = Arc::new(Faults::default());
+        faults.buffered.store(self.random.one_in(3), Ordering::SeqCst);
         *faults.model.lock().unwrap() = Some(model);
         match self.open(&dir, &faults) {
             Ok(mut gateway) => while gateway.has_power() && self.work(&mut gateway).is_some() {},
