@@ -28,6 +28,11 @@ const BATCH_MAX: usize = 1024;
 const BATCH_BYTES_MAX: usize = 256 << 10;
 /// With so many there is nothing to gather for: a commit of 16 numbers fills a block of the disk, which is what a smaller one costs too.
 const GATHERED_ENOUGH: usize = 16;
+/// Of a sync's time, how long the next group stays open for those whom it has answered: one eighth costs who sends by the clock little, and gives
+/// who sends by the window twice as much.
+const HELD_SHARE: u32 = 8;
+/// Syncs that are shorter are not waited for so: a timer takes a millisecond at least.
+const HELD_FROM: Duration = Duration::from_millis(2);
 /// Batches that are sealed and not answered: one that is being synced, and one to be synced next.
 const WAITING_MAX: usize = 2;
 /// How often the clock is looked at: access that ends by its time closes its epochs this soon, also where no sensor sends.
@@ -87,7 +92,7 @@ pub async fn run(
                 pipeline.gathered.push(first, linger);
                 pipeline.gathered.take(&mut inputs);
             },
-            () = pipeline.gathered.over(), if room && !pipeline.gathered.batch.is_empty() => {
+            () = pipeline.gathered.over(), if room && pipeline.gathered.is_open() => {
                 pipeline.gathered.take(&mut inputs);
                 // A revocation that came meanwhile holds for what is sealed now.
                 while let Ok(proposal) = inputs.proposals.try_recv() {
@@ -126,6 +131,9 @@ impl Pipeline {
     /// Seals what was gathered and lets it go up; it is answered when it is durable.
     fn commit(&mut self) -> Result<(), CommitError> {
         let batch = std::mem::take(&mut self.gathered).batch;
+        if batch.is_empty() {
+            return Ok(());
+        }
         let Some(policy) = self.committer.policy.policy().cloned() else {
             batch.into_iter().for_each(|publish| refuse(publish, &self.committer.metrics));
             return Ok(());
@@ -160,7 +168,7 @@ impl Pipeline {
     /// Answers what has become durable, and has the next group synced.
     fn go_on(&mut self) -> Result<(), CommitError> {
         self.answer();
-        if !self.committer.log.is_syncing() {
+        if !self.committer.log.is_syncing() && !self.gathered.held {
             if self.committer.log.rotation_due() {
                 // It syncs what is pending first.
                 self.committer.rotate()?;
@@ -174,8 +182,12 @@ impl Pipeline {
     fn answer(&mut self) {
         let durable = self.committer.log.durable();
         self.uplink.durable(durable);
+        let mut answered = 0;
         while let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.is_durable(durable)) {
-            waiting.answer(&self.committer.metrics);
+            answered += waiting.answer(&self.committer.metrics);
+        }
+        if answered > 0 {
+            self.gathered.hold(answered, self.committer.log.sync_took(), clock::monotonic());
         }
         if durable > self.durable {
             self.durable = durable;
@@ -217,9 +229,13 @@ fn refuse(publish: Inbound, metrics: &Metrics) {
 }
 
 /// What the next commit will be made of.
-#[derive(Default)]
 struct Gathered {
     batch: Vec<Inbound>,
+    /// With so many there is nothing more to wait for.
+    wanted: usize,
+    /// Kept open for those who were just answered: a client whose window was full sends again at once, and what comes just after a sync
+    /// has begun waits for two.
+    held: bool,
     bytes: usize,
     /// An event may be an alarm; whether it is shows when it is decoded, after the gathering.
     urgent: bool,
@@ -227,7 +243,28 @@ struct Gathered {
     until: Option<Instant>,
 }
 
+impl Default for Gathered {
+    fn default() -> Self {
+        let (batch, bytes, wanted, held) = (Vec::new(), 0, GATHERED_ENOUGH, false);
+        Self { batch, bytes, wanted, held, urgent: false, until: None }
+    }
+}
+
 impl Gathered {
+    /// So many were answered by a sync that took so long: they are expected back.
+    fn hold(&mut self, answered: usize, sync: Duration, now: Instant) {
+        if sync >= HELD_FROM {
+            self.held = true;
+            self.wanted = answered.min(BATCH_MAX);
+            self.until = Some(now + sync / HELD_SHARE);
+        }
+    }
+
+    /// Whether it comes to an end by itself.
+    fn is_open(&self) -> bool {
+        self.held || !self.batch.is_empty()
+    }
+
     fn push(&mut self, publish: Inbound, linger: Duration) {
         if !linger.is_zero() {
             self.until.get_or_insert_with(|| clock::monotonic() + linger);
@@ -246,7 +283,7 @@ impl Gathered {
     }
 
     fn is_enough(&self) -> bool {
-        self.urgent || self.batch.len() >= GATHERED_ENOUGH || self.bytes >= BATCH_BYTES_MAX
+        self.urgent || self.batch.len() >= self.wanted || self.bytes >= BATCH_BYTES_MAX
     }
 
     /// Waits until there is no reason to gather any longer.
@@ -301,6 +338,33 @@ mod tests {
         assert_eq!(gathered(&["event/fall"]).await, Some(1));
         let rest = ["num/heart-rate", "num/heart-rate", "event/fall"];
         assert_eq!(gathered(&rest).await, Some(3));
+    }
+
+    #[tokio::test]
+    async fn a_slow_sync_is_followed_by_a_group_of_all_that_it_answered() {
+        let (_inbound, mut inputs) = inputs(Duration::ZERO);
+        let is_over = async |gathered: &Gathered| {
+            tokio::time::timeout(Duration::from_millis(1), gathered.over()).await.is_ok()
+        };
+        let now = clock::monotonic();
+        let mut gathered = Gathered::default();
+        gathered.hold(2, HELD_FROM, now);
+        assert!(gathered.held && gathered.is_open());
+        let mut gathered = Gathered::default();
+        gathered.hold(2, Duration::from_secs(3600), now);
+        for is_whole in [false, true] {
+            gathered.push(publish("num/heart-rate"), inputs.linger);
+            gathered.take(&mut inputs);
+            assert_eq!(is_over(&gathered).await, is_whole);
+        }
+        // An alarm waits for nobody, nor does anybody after a sync that was quick.
+        let mut gathered = Gathered::default();
+        gathered.hold(2, Duration::from_secs(3600), now);
+        gathered.push(publish("event/fall"), inputs.linger);
+        assert!(is_over(&gathered).await);
+        let mut gathered = Gathered::default();
+        gathered.hold(2, HELD_FROM / 2, now);
+        assert!(!gathered.held && !gathered.is_open());
     }
 
     #[tokio::test]

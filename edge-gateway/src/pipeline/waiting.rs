@@ -29,8 +29,8 @@ impl Waiting {
         self.below <= durable
     }
 
-    /// Gives each PUBLISH its verdict. All of the batch must be durable.
-    pub fn answer(self, metrics: &Metrics) {
+    /// Gives each PUBLISH its verdict; how many there were. All of the batch must be durable.
+    pub fn answer(self, metrics: &Metrics) -> usize {
         kill_point::pass("commit.synced");
         self.timer.observe_duration();
         let Self { batch, verdicts, .. } = self;
@@ -42,6 +42,7 @@ impl Waiting {
             let count = verdicts.iter().filter(|given| **given == verdict).count();
             metrics.publishes.with_label_values(&[label]).inc_by(count as u64);
         }
+        let count = batch.len();
         for (sender, verdict) in batch.into_iter().zip(verdicts) {
             let answered = sender.send(verdict);
             kill_point::pass("commit.answered-one");
@@ -51,5 +52,6 @@ impl Waiting {
             }
         }
         kill_point::pass("commit.answered");
+        count
     }
 }

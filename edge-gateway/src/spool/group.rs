@@ -1,6 +1,7 @@
 //! A group's way to the disk: here and now, or on the syncing thread while the next one is appended.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -61,8 +62,9 @@ impl Log {
         if self.flying.is_none() {
             return Ok(());
         }
-        let (flight, written) = self.syncer.wait().inspect_err(|_gone| self.stopped = true)?;
+        let (flight, written, took) = self.syncer.wait().inspect_err(|_gone| self.stopped = true)?;
         self.flying = None;
+        self.sync_took = took;
         self.land(flight, written)
     }
 
@@ -76,6 +78,12 @@ impl Log {
     #[must_use]
     pub fn landed(&self) -> Arc<Notify> {
         Arc::clone(&self.syncer.landed)
+    }
+
+    /// How long the newest group took to be written and synced; nothing before the first.
+    #[must_use]
+    pub fn sync_took(&self) -> Duration {
+        self.sync_took
     }
 
     /// Position of the next record.
@@ -93,7 +101,8 @@ impl Log {
 
     /// Writes and syncs what is pending, here and now. Nothing may be under way.
     pub(super) fn commit(&mut self) -> Result<(), SpoolError> {
-        let (flight, written) = self.take_off().run(&self.disk);
+        let (flight, written, took) = self.take_off().run(&self.disk);
+        self.sync_took = took;
         self.land(flight, written)
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use caregate_protocol::id::Lane;
 
@@ -68,6 +69,7 @@ pub struct Log {
     pub(super) syncer: Syncer,
     /// Bytes of the group that is being synced, behind which the pending one will lie, and its first position.
     pub(super) flying: Option<(u64, u64)>,
+    pub(super) sync_took: Duration,
     /// Memory of a group that is through, for the next one.
     pub(super) idle: Pending,
     /// Ranges marked in the index that no frame holds yet.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::disk::Disk;
 use super::file::{Current, Head, Kept, Pending};
@@ -325,6 +326,7 @@ fn assemble(disk: Disk, limits: Limits, index: Index, current: Current, next: u6
         current,
         pending: Pending::default(),
         flying: None,
+        sync_took: Duration::ZERO,
         idle: Pending::default(),
         acks: Vec::new(),
         next,

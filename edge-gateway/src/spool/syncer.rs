@@ -4,7 +4,9 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use caregate_host::clock;
 use tokio::sync::Notify;
 
 use super::SpoolError;
@@ -26,16 +28,18 @@ pub(super) struct Flight {
     pub(super) len: usize,
 }
 
-type Landed = (Flight, Result<(), SpoolError>);
+/// And how long it took.
+type Landed = (Flight, Result<(), SpoolError>, Duration);
 
 impl Flight {
     pub(super) fn run(mut self, disk: &Disk) -> Landed {
+        let begun = clock::monotonic();
         let written = match &self.direct {
             Some(direct) => disk.write_direct(self.serial, direct, self.at, &self.group.bytes),
             None => disk.write_synced(self.serial, &self.file, self.at, &self.group.bytes),
         };
         self.group.bytes.truncate(self.len);
-        (self, written)
+        (self, written, begun.elapsed())
     }
 }
 
