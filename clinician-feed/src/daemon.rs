@@ -28,7 +28,7 @@ use crate::config::{ConfigFile, Domain, TlsFiles};
 use crate::emergency::{BreakGlass, Checked, EmergencyError, Opened, Request};
 use crate::erasures;
 use crate::export;
-use crate::feed::{self, EVENTS_MAX, Feed};
+use crate::feed::{self, EVENTS_MAX, Feed, Inbox};
 use crate::journal::{Entry, Journal, What};
 use crate::ledger::Watcher;
 use crate::link::{Event, Link, Staff};
@@ -44,6 +44,8 @@ use crate::server::{self, App, Oversight};
 const ROTATION_INTERVAL: Duration = Duration::from_secs(2);
 /// Bytes that are read of a reason's or pseudonym's file: more than either may have.
 const TEXT_BYTES_MAX: u64 = 4096;
+/// Bytes of a stream that wait in the kernel beyond what is on the line (`TCP_NOTSENT_LOWAT`): two batches of readings.
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// Time that streams have for their closing handshake.
 const STREAMS_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -78,13 +80,14 @@ fn domain_key(path: &Path, recipient: &RecipientId) -> anyhow::Result<DomainKey>
 }
 
 impl Loaded {
-    fn link(&self, events: mpsc::Sender<Event>, staff: Option<Staff>) -> Link {
+    fn link(&self, events: mpsc::Sender<Event>, backlog: mpsc::Sender<Event>, staff: Option<Staff>) -> Link {
         Link {
             core: self.file.core.address,
             core_name: Some(self.file.core.name.clone()),
             identity: Arc::clone(&self.identity),
             recipient: self.file.recipient,
             events,
+            backlog,
             staff,
         }
     }
@@ -158,15 +161,15 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     feed.erasures().sign_with(erasures::receipt_key(&loaded.private_key));
     let (core_out, core) = watch::channel(None);
     let staff = Staff { feed: Arc::clone(&feed), commands, core: core_out };
-    let (events_out, events) = mpsc::channel(EVENTS_MAX);
+    let (events_out, backlog_out, inbox) = Inbox::new();
     let searcher = Searcher::new(events_out.downgrade(), core, loaded.file.recipient);
-    let (link, opener) = (loaded.link(events_out, Some(staff)), loaded.opener());
+    let (link, opener) = (loaded.link(events_out, backlog_out, Some(staff)), loaded.opener());
     let opening = {
         let (feed, metrics, stop) = (Arc::clone(&feed), metrics.clone(), stop.clone());
         std::thread::Builder::new().name("opener".into()).spawn(move || {
             // Without an opener nothing is shown: the process must end, also when it panics.
             let _stop = stop.drop_guard();
-            feed::run(events, opener, &feed, &metrics, &connected);
+            feed::run(inbox, opener, &feed, &metrics, &connected)
         })?
     };
     let linking = tokio::spawn(link.run(stop.clone()));
@@ -185,7 +188,8 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     linking.await?.context("link")?;
     tokio::task::spawn_blocking(move || opening.join())
         .await?
-        .map_err(|_panic| anyhow::anyhow!("the opener failed"))?;
+        .map_err(|_panic| anyhow::anyhow!("the opener failed"))?
+        .context("opener")?;
     no_more.cancel();
     noting.await?;
     info!("stopped");
@@ -200,14 +204,16 @@ pub async fn drain(app: &App) {
     }
 }
 
-/// The page's listener. A reading is a small packet that must not wait for the acknowledgement of the one before; accepted
-/// sockets inherit the option.
+/// The page's listener. A reading is a small packet that must not wait for the acknowledgement of the one before, nor behind more of a
+/// backlog than the line needs to be busy; accepted sockets inherit the options.
 ///
 /// # Errors
 /// What the operating system says, naming the address.
 pub fn listen(address: &str) -> anyhow::Result<TcpListener> {
     let listener = net::listen(address)?;
-    SockRef::from(&listener).set_tcp_nodelay(true).with_context(|| address.to_owned())?;
+    let socket = SockRef::from(&listener);
+    socket.set_tcp_nodelay(true).with_context(|| address.to_owned())?;
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX).with_context(|| address.to_owned())?;
     Ok(listener)
 }
 
@@ -253,7 +259,8 @@ pub async fn export(path: &Path, part: Option<Part>) -> anyhow::Result<()> {
     }
     let stop = CancellationToken::new();
     let (events_out, events) = mpsc::channel(EVENTS_MAX);
-    let link = loaded.link(events_out, None);
+    // An export has one order: nobody waits for what is live.
+    let link = loaded.link(events_out.clone(), events_out, None);
     let linking = match part {
         None => tokio::spawn(link.run(stop.clone())),
         Some(Part { patient, class, from_s, until_s }) => {

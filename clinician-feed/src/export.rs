@@ -65,7 +65,7 @@ pub fn run(
             // An export does not ask for it.
             Event::Provisional(_) => {}
             Event::CaughtUp => break,
-            Event::Record(record) => {
+            Event::Record(record) | Event::Backlog(record) => {
                 let taken = opener.take(&record);
                 for segment in taken.opened {
                     chains.insert((segment.patient, segment.class));

@@ -10,6 +10,7 @@ use caregate_host::admin::Condition;
 use caregate_host::clock;
 use caregate_protocol::erasure::{Issuer, Receipt};
 use caregate_protocol::id::{DataClass, PatientId};
+use caregate_protocol::uplink::Timing;
 use tokio::sync::{broadcast, mpsc, watch};
 use tracing::{debug, info, warn};
 
@@ -19,11 +20,13 @@ use crate::link::Event;
 use crate::metrics::Metrics;
 use crate::opener::{ChainState, OpenError, Opened, Opener, Taken};
 use crate::receipts::Receipts;
-use crate::ring::{Entry, Fallen, Ring, entries};
+use crate::ring::{Entry, Fallen, Place, Ring, Sent, entries};
 
-/// Events between the link and the opener: some 100 ms of a busy hospital, at most 256 MiB if every record were of the
+/// Live events between the link and the opener: some 100 ms of a busy hospital, at most 256 MiB if every record were of the
 /// greatest length; beyond it QUIC's flow control holds the core.
 pub const EVENTS_MAX: usize = 256;
+/// Records of the past between them: enough that the opener never waits for the link.
+pub const BACKLOG_MAX: usize = 32;
 /// Provisional readings that a page may be behind: a second of a busy hospital. What it misses comes when it is durable.
 const PROVISIONAL_MAX: usize = 1024;
 /// Readings taken from the ring at once by a scan: what the opener may have to wait for stays below a millisecond.
@@ -73,8 +76,13 @@ impl Feed {
         }
     }
 
-    /// Appends opened segments with their chains' states, then wakes the readers.
+    /// Appends opened segments that came live, with their chains' states, then wakes the readers.
     pub fn append(&self, opened: Vec<Opened>, states: Chains, opened_ms: i64) {
+        self.append_as(opened, states, opened_ms, Timing::Live);
+    }
+
+    /// The same of what came as `timing` says.
+    pub fn append_as(&self, opened: Vec<Opened>, states: Chains, opened_ms: i64, timing: Timing) {
         self.chains.write().unwrap_or_else(PoisonError::into_inner).extend(states);
         let mut newest = self.newest.write().unwrap_or_else(PoisonError::into_inner);
         for segment in &opened {
@@ -88,7 +96,7 @@ impl Feed {
         }
         let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
         for segment in opened {
-            ring.append(segment, opened_ms);
+            ring.append(segment, opened_ms, timing);
         }
         let next = ring.next();
         drop(ring);
@@ -166,6 +174,14 @@ impl Feed {
         self.ring.read().unwrap_or_else(PoisonError::into_inner).read(from, count)
     }
 
+    /// As [`Ring::take`].
+    ///
+    /// # Errors
+    /// [`Fallen`].
+    pub fn take(&self, place: &mut Place) -> Result<Vec<Sent>, Fallen> {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).take(place)
+    }
+
     /// Shows each reading held to `visit`, oldest first, without holding up the opener for long.
     pub fn scan(&self, mut visit: impl FnMut(&Arc<Entry>)) {
         let mut at = self.held().0;
@@ -194,15 +210,46 @@ impl Feed {
     }
 }
 
+/// What the link delivers, live before backlog: at most one record of the past is opened while something live waits.
+#[derive(Debug)]
+pub struct Inbox {
+    live: mpsc::Receiver<Event>,
+    backlog: mpsc::Receiver<Event>,
+}
+
+impl Inbox {
+    /// The ends for the link (what is live, and all else) and the one for [`run`].
+    #[must_use]
+    pub fn new() -> (mpsc::Sender<Event>, mpsc::Sender<Event>, Self) {
+        let (to_live, live) = mpsc::channel(EVENTS_MAX);
+        let (to_backlog, backlog) = mpsc::channel(BACKLOG_MAX);
+        (to_live, to_backlog, Self { live, backlog })
+    }
+
+    /// The next event; none when the link is gone and all has been taken.
+    async fn next(&mut self) -> Option<Event> {
+        tokio::select! {
+            biased;
+            Some(event) = self.live.recv() => Some(event),
+            Some(event) = self.backlog.recv() => Some(event),
+            else => None,
+        }
+    }
+}
+
 /// Opens what the link delivers until the link is gone. For a thread of its own.
+///
+/// # Errors
+/// The system gives no event queue.
 pub fn run(
-    mut events: mpsc::Receiver<Event>,
+    mut inbox: Inbox,
     mut opener: Opener,
     feed: &Feed,
     metrics: &Metrics,
     connected: &Condition,
-) {
-    while let Some(event) = events.blocking_recv() {
+) -> std::io::Result<()> {
+    let waiting = tokio::runtime::Builder::new_current_thread().build()?;
+    while let Some(event) = waiting.block_on(inbox.next()) {
         match event {
             Event::Up => set_link(true, feed, metrics, connected),
             Event::Down(reason) => {
@@ -211,11 +258,8 @@ pub fn run(
             }
             Event::CaughtUp => info!("history is complete"),
             Event::Inquiry(question) => opener.answer(question),
-            Event::Record(record) => {
-                feed.receipts.add(&record);
-                let taken = opener.take(&record);
-                take(taken, &opener, feed, metrics);
-            }
+            Event::Record(record) => take(&record, Timing::Live, &mut opener, feed, metrics),
+            Event::Backlog(record) => take(&record, Timing::Backlog, &mut opener, feed, metrics),
             Event::Provisional(record) => {
                 feed.receipts.add(&record);
                 let taken = opener.preview(&record);
@@ -224,6 +268,7 @@ pub fn run(
         }
     }
     set_link(false, feed, metrics, connected);
+    Ok(())
 }
 
 fn set_link(up: bool, feed: &Feed, metrics: &Metrics, connected: &Condition) {
@@ -250,11 +295,17 @@ fn preview(mut taken: Taken, opener: &Opener, feed: &Feed, metrics: &Metrics) {
         feed.show_provisional(segment, clock::now_ms());
     }
     if !taken.opened.is_empty() {
-        show(taken.opened, opener, feed, metrics);
+        show((taken.opened, Timing::Live), opener, feed, metrics);
     }
 }
 
-fn take(taken: Taken, opener: &Opener, feed: &Feed, metrics: &Metrics) {
+fn take(record: &[u8], timing: Timing, opener: &mut Opener, feed: &Feed, metrics: &Metrics) {
+    feed.receipts.add(record);
+    let taken = opener.take(record);
+    taken_as(taken, timing, opener, feed, metrics);
+}
+
+fn taken_as(taken: Taken, timing: Timing, opener: &Opener, feed: &Feed, metrics: &Metrics) {
     let Taken { opened, provisional: _, head, gap, erased, refused: errors } = taken;
     if let Some((patient, request)) = erased {
         let (records, bytes) = feed.forget(patient);
@@ -286,11 +337,11 @@ fn take(taken: Taken, opener: &Opener, feed: &Feed, metrics: &Metrics) {
         feed.append(Vec::new(), [(key, state)].into(), 0);
     }
     if !opened.is_empty() {
-        show(opened, opener, feed, metrics);
+        show((opened, timing), opener, feed, metrics);
     }
 }
 
-fn show(opened: Vec<Opened>, opener: &Opener, feed: &Feed, metrics: &Metrics) {
+fn show((opened, timing): (Vec<Opened>, Timing), opener: &Opener, feed: &Feed, metrics: &Metrics) {
     let now_us = clock::now_us();
     for segment in &opened {
         let readings = u64::try_from(segment.readings.len()).unwrap_or(u64::MAX);
@@ -305,7 +356,7 @@ fn show(opened: Vec<Opened>, opener: &Opener, feed: &Feed, metrics: &Metrics) {
         .iter()
         .filter_map(|o| Some(((o.patient, o.class), opener.chain(o.patient, o.class)?)))
         .collect();
-    feed.append(opened, states, now_us.div_euclid(1000));
+    feed.append_as(opened, states, now_us.div_euclid(1000), timing);
     let (tail, next, bytes) = feed.held();
     metrics.ring_bytes.set(gauge(bytes));
     metrics.ring_readings.set(i64::try_from(next - tail).unwrap_or(i64::MAX));
@@ -359,16 +410,40 @@ mod tests {
         let metrics = Metrics::register(&registry).unwrap();
         let (private, _) = caregate_protocol::wrap::generate_keypair();
         let opener = Opener::new(caregate_protocol::id::RecipientId([5; 20]), private, []);
-        let (out, events) = mpsc::channel(8);
+        let (out, _, inbox) = Inbox::new();
         let condition = caregate_host::admin::Health::new().condition("core");
         out.try_send(Event::Up).unwrap();
         out.try_send(Event::Record(b"rubbish".to_vec())).unwrap();
         out.try_send(Event::Record(Vec::new())).unwrap();
         out.try_send(Event::Down("transport")).unwrap();
         drop(out);
-        run(events, opener, &Feed::new(1), &metrics, &condition);
+        run(inbox, opener, &Feed::new(1), &metrics, &condition).unwrap();
         assert_eq!(metrics.refused.with_label_values(&["magic"]).get(), 2);
         assert_eq!(metrics.link_lost.with_label_values(&["transport"]).get(), 1);
         assert!(!condition.holds());
+    }
+
+    #[tokio::test]
+    async fn what_is_live_is_next_however_much_backlog_waits() {
+        let (live, backlog, mut inbox) = Inbox::new();
+        for n in 0..BACKLOG_MAX {
+            backlog.try_send(Event::Backlog(vec![u8::try_from(n).unwrap()])).unwrap();
+        }
+        backlog.try_send(Event::CaughtUp).unwrap_err();
+        let mut backlog_at = 0;
+        for n in [200, 201, 202] {
+            let Some(Event::Backlog(record)) = inbox.next().await else { panic!("backlog waits") };
+            assert_eq!(record, [backlog_at]);
+            backlog_at += 1;
+            live.try_send(Event::Record(vec![n])).unwrap();
+            let Some(Event::Record(record)) = inbox.next().await else { panic!("not what is live") };
+            assert_eq!(record, [n]);
+        }
+        drop((live, backlog));
+        while let Some(Event::Backlog(record)) = inbox.next().await {
+            assert_eq!(record, [backlog_at]);
+            backlog_at += 1;
+        }
+        assert_eq!(usize::from(backlog_at), BACKLOG_MAX, "and all of it came, in its order");
     }
 }

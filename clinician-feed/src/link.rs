@@ -1,4 +1,5 @@
-//! The way from the core: one subscription for what comes now, one for what came before, on one QUIC connection.
+//! The way from the core, on one QUIC connection: a subscription for what is live, one for the backlog that comes now, and one for what
+//! was in the queue before. Of these the first goes before the others wherever they meet.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,7 +9,7 @@ use std::time::Duration;
 use caregate_host::clock;
 use caregate_host::identity::{Identity, Role};
 use caregate_protocol::id::{DataClass, RecipientId};
-use caregate_protocol::uplink::{self as wire, Classes, Frame, FrameError, Framer, Question};
+use caregate_protocol::uplink::{self as wire, Classes, Frame, FrameError, Framer, Question, Timing};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, TransportConfig};
 use thiserror::Error;
@@ -86,8 +87,10 @@ pub enum Event {
     Up,
     /// The connection is gone.
     Down(&'static str),
-    /// One record of the queue.
+    /// One record of the queue that came to the core live.
     Record(Vec<u8>),
+    /// One that did not, or that was in the queue before the connection came up.
+    Backlog(Vec<u8>),
     /// A live record that the core has not synced yet.
     Provisional(Vec<u8>),
     /// Everything that was in the queue when the connection came up has been delivered.
@@ -118,8 +121,10 @@ pub struct Link {
     pub identity: Arc<Identity>,
     /// Whose queue.
     pub recipient: RecipientId,
-    /// To the opener; bounded, so that a slow opener holds the core by flow control.
+    /// To the opener, what is live; bounded, so that a slow opener holds the core by flow control.
     pub events: mpsc::Sender<Event>,
+    /// The same for all else. Where it is full, what is live goes on.
+    pub backlog: mpsc::Sender<Event>,
     /// What goes beside records; none where history alone is wanted.
     pub staff: Option<Staff>,
 }
@@ -199,7 +204,7 @@ impl Link {
             let mut frames = Frames { stream, framer: Framer::new() };
             let next = loop {
                 match frames.next().await? {
-                    Some(Frame::Past { record }) => self.tell(Event::Record(record)).await?,
+                    Some(Frame::Past { record }) => self.tell(Event::Backlog(record)).await?,
                     Some(Frame::PastEnd { next }) => break next,
                     Some(_) => return Err(LinkError::Unexpected),
                     None => return Err(transport("the core ended the history")),
@@ -242,7 +247,8 @@ impl Link {
         let opening = async {
             let connection =
                 endpoint.connect(self.core, "core").map_err(transport)?.await.map_err(transport)?;
-            let live = Subscription::open(&connection, self.recipient, u64::MAX, u64::MAX).await?;
+            let span = (u64::MAX, u64::MAX);
+            let live = Subscription::open(&connection, self.recipient, span, Some(Timing::Live)).await?;
             Ok::<_, LinkError>((connection, live))
         };
         let (connection, mut live) =
@@ -251,33 +257,27 @@ impl Link {
         info!(core = %connection.remote_address(), "connected to the core");
         self.staff.iter().for_each(|staff| drop(staff.core.send_replace(Some(connection.clone()))));
         self.tell(Event::Up).await?;
-        let mut history =
-            Subscription::open(&connection, self.recipient, progress.whole_below, live.next).await?;
+        let span = (live.next, u64::MAX);
+        let backlog = Subscription::open(&connection, self.recipient, span, Some(Timing::Backlog)).await?;
+        let span = (progress.whole_below, live.next);
+        let history = Subscription::open(&connection, self.recipient, span, None).await?;
+        let mut past = Past { backlog, history: Some(history) };
         let mut following = Following::open(&connection, self.staff.as_ref()).await?;
         let mut preview = Preview::open(&connection, self.recipient, self.staff.is_some()).await?;
         progress.live_from(live.next);
-        let mut catching_up = true;
         loop {
             tokio::select! {
                 biased;
-                record = live.record() => {
-                    let (number, record) = record?.ok_or_else(|| transport("the core ended the subscription"))?;
-                    self.tell(Event::Record(record)).await?;
-                    progress.live_at(number);
-                }
+                came = live.next_of() => match came?.ok_or_else(|| transport("the core ended the subscription"))? {
+                    Came::Record(number, record) => {
+                        self.tell(Event::Record(record)).await?;
+                        progress.passed(Timing::Live, number + 1);
+                    }
+                    Came::Passed(below) => progress.passed(Timing::Live, below),
+                },
                 ended = following.carry() => return Err(ended),
                 record = preview.record() => self.tell(Event::Provisional(record?)).await?,
-                record = history.record(), if catching_up => match record? {
-                    Some((number, record)) => {
-                        self.tell(Event::Record(record)).await?;
-                        progress.whole_below = number + 1;
-                    }
-                    None => {
-                        catching_up = false;
-                        progress.caught_up();
-                        self.tell(Event::CaughtUp).await?;
-                    }
-                },
+                done = past.pass_on(&self.backlog, progress) => done?,
             }
         }
     }
@@ -287,44 +287,106 @@ impl Link {
     }
 }
 
-/// How much of the queue has been delivered: all below `whole_below`, and, while history catches up, the live part.
+/// What does not go before all else: backlog that comes now, and after it what was in the queue before.
+struct Past {
+    backlog: Subscription,
+    history: Option<Subscription>,
+}
+
+impl Past {
+    /// Passes one record on, as soon as the opener has room. Cancel-safe.
+    async fn pass_on(
+        &mut self,
+        events: &mpsc::Sender<Event>,
+        progress: &mut Progress,
+    ) -> Result<(), LinkError> {
+        // Room first: what is read here must not be lost where something else goes before it.
+        let room = events.reserve().await.map_err(|_gone| LinkError::Stopping)?;
+        tokio::select! {
+            biased;
+            came = self.backlog.next_of() => {
+                match came?.ok_or_else(|| transport("the core ended the subscription"))? {
+                    Came::Record(number, record) => {
+                        room.send(Event::Backlog(record));
+                        progress.passed(Timing::Backlog, number + 1);
+                    }
+                    Came::Passed(below) => progress.passed(Timing::Backlog, below),
+                }
+            }
+            came = next_of(&mut self.history) => match came? {
+                Some(Came::Record(number, record)) => {
+                    room.send(Event::Backlog(record));
+                    progress.whole_below = number + 1;
+                }
+                Some(Came::Passed(_)) => return Err(LinkError::Unexpected),
+                None => {
+                    self.history = None;
+                    progress.caught_up();
+                    room.send(Event::CaughtUp);
+                }
+            },
+        }
+        Ok(())
+    }
+}
+
+/// The next of a subscription; never where there is none any more.
+async fn next_of(subscription: &mut Option<Subscription>) -> Result<Option<Came>, LinkError> {
+    match subscription {
+        Some(subscription) => subscription.next_of().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How much of the queue has been delivered: all below `whole_below`, and, while history catches up, parts of what came after it.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Progress {
     whole_below: u64,
-    live: Option<(u64, u64)>,
+    present: Option<Present>,
     caught_up: bool,
+}
+
+/// From where the connection came up: below which number all of each timing has been delivered.
+#[derive(Debug, PartialEq, Eq)]
+struct Present {
+    start: u64,
+    live: u64,
+    backlog: u64,
 }
 
 impl Progress {
     fn live_from(&mut self, next: u64) {
-        self.live = Some((next, next));
+        self.present = Some(Present { start: next, live: next, backlog: next });
         self.caught_up = false;
     }
 
-    fn live_at(&mut self, number: u64) {
-        if let Some((_, end)) = &mut self.live {
-            *end = number + 1;
+    fn passed(&mut self, timing: Timing, below: u64) {
+        if let Some(present) = &mut self.present {
+            match timing {
+                Timing::Live => present.live = below,
+                Timing::Backlog => present.backlog = below,
+            }
         }
         self.advance();
     }
 
     fn caught_up(&mut self) {
         self.caught_up = true;
-        if let Some((start, _)) = self.live {
-            self.whole_below = self.whole_below.max(start);
+        if let Some(present) = &self.present {
+            self.whole_below = self.whole_below.max(present.start);
         }
         self.advance();
     }
 
     fn advance(&mut self) {
-        if let (true, Some((_, end))) = (self.caught_up, self.live) {
-            self.whole_below = self.whole_below.max(end);
+        if let (true, Some(present)) = (self.caught_up, &self.present) {
+            self.whole_below = self.whole_below.max(present.live.min(present.backlog));
         }
     }
 
-    /// What was delivered live past a history that is not whole comes again; the opener knows it.
+    /// What was delivered past a history that is not whole, or past a gap of the other timing, comes again; the opener knows it.
     fn interrupted(&mut self) {
-        self.live = None;
+        self.present = None;
         self.caught_up = false;
     }
 }
@@ -350,6 +412,14 @@ impl Frames {
     }
 }
 
+/// What a subscription brings.
+enum Came {
+    /// A record and its number.
+    Record(u64, Vec<u8>),
+    /// All below this number was delivered.
+    Passed(u64),
+}
+
 struct Subscription {
     frames: Frames,
     next: u64,
@@ -370,17 +440,23 @@ impl Order {
         self.last = Some(number);
         Ok(number)
     }
+
+    /// All below is done: as if the number before it had come.
+    fn pass(&mut self, below: u64) -> Result<u64, LinkError> {
+        let number = below.checked_sub(1).ok_or(LinkError::Unexpected)?;
+        self.admit(number).map(|number| number + 1)
+    }
 }
 
 impl Subscription {
     async fn open(
         connection: &Connection,
         recipient: RecipientId,
-        from: u64,
-        until: u64,
+        (from, until): (u64, u64),
+        of: Option<Timing>,
     ) -> Result<Self, LinkError> {
         let (mut out, stream) = connection.open_bi().await.map_err(transport)?;
-        let frame = Frame::Subscribe { version: wire::VERSION, recipient, from, until };
+        let frame = Frame::Subscribe { version: wire::VERSION, recipient, from, until, of };
         out.write_all(&frame.encode()).await.map_err(transport)?;
         out.finish().map_err(transport)?;
         let frames = Frames { stream, framer: Framer::new() };
@@ -392,10 +468,13 @@ impl Subscription {
         Ok(subscription)
     }
 
-    /// The next record, or `None` at the end. Cancel-safe: what was read stays in the framer.
-    async fn record(&mut self) -> Result<Option<(u64, Vec<u8>)>, LinkError> {
+    /// What comes next, or `None` at the end. Cancel-safe: what was read stays in the framer.
+    async fn next_of(&mut self) -> Result<Option<Came>, LinkError> {
         match self.frames.next().await? {
-            Some(Frame::Delivery { number, record }) => Ok(Some((self.order.admit(number)?, record))),
+            Some(Frame::Delivery { number, record }) => {
+                Ok(Some(Came::Record(self.order.admit(number)?, record)))
+            }
+            Some(Frame::Passed { below }) => Ok(Some(Came::Passed(self.order.pass(below)?))),
             None => Ok(None),
             Some(_) => Err(LinkError::Unexpected),
         }
@@ -531,9 +610,14 @@ mod tests {
             assert_eq!(error.reason(), "number", "{error}");
         }
         assert!(Order::default().admit(u64::MAX).is_err());
+        let mut order = Order::default();
+        assert_eq!(order.pass(5).unwrap(), 5);
+        assert!(order.admit(4).is_err() && order.pass(5).is_err() && order.pass(0).is_err());
+        assert_eq!((order.admit(5).unwrap(), order.pass(7).unwrap()), (5, 7));
         let mut progress = Progress::default();
         progress.live_from(0);
-        progress.live_at(u64::MAX - 1);
+        progress.passed(Timing::Live, u64::MAX);
+        progress.passed(Timing::Backlog, u64::MAX);
         progress.caught_up();
         assert_eq!(progress.whole_below, u64::MAX);
     }
@@ -542,20 +626,24 @@ mod tests {
     fn what_was_delivered_whole_is_not_asked_for_again() {
         let mut progress = Progress::default();
         progress.live_from(10);
-        progress.live_at(10);
+        progress.passed(Timing::Live, 13);
+        progress.passed(Timing::Backlog, 12);
         assert_eq!(progress.whole_below, 0, "history is not whole yet");
         progress.caught_up();
-        assert_eq!(progress.whole_below, 11);
-        progress.live_at(11);
+        assert_eq!(progress.whole_below, 12, "backlog may be between");
+        progress.passed(Timing::Backlog, 20);
+        assert_eq!(progress.whole_below, 13);
+        progress.passed(Timing::Live, 21);
         progress.interrupted();
-        assert_eq!(progress.whole_below, 12);
+        assert_eq!(progress.whole_below, 20);
     }
 
     #[test]
     fn an_interrupted_history_resumes_where_it_stopped() {
         let mut progress = Progress::default();
         progress.live_from(10);
-        progress.live_at(10);
+        progress.passed(Timing::Live, 11);
+        progress.passed(Timing::Backlog, 11);
         progress.whole_below = 4;
         progress.interrupted();
         assert_eq!(progress.whole_below, 4);

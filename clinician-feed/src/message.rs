@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::access::Basis;
 use crate::ledger::{Known, State};
 use crate::opener::ChainState;
-use crate::ring::Entry;
+use crate::ring::{Entry, Sent};
 use crate::trail::Line;
 
 /// What alarm limits and scores apply to.
@@ -138,6 +138,9 @@ impl From<Missing> for ToldMessage {
 pub struct ReadingMessage<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     n: Option<u64>,
+    /// Readings of lower numbers are still to come.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    ahead: bool,
     patient: PatientId,
     class: DataClass,
     segment: u64,
@@ -205,6 +208,7 @@ impl<'a> ReadingMessage<'a> {
         }
         Self {
             n,
+            ahead: false,
             patient: entry.patient,
             class: entry.class,
             segment: entry.segment,
@@ -230,6 +234,13 @@ impl<'a> From<&'a Entry> for Message<'a> {
 }
 
 impl<'a> Message<'a> {
+    /// A reading, and whether it goes ahead of others.
+    #[must_use]
+    pub fn sent(sent: &'a Sent) -> Self {
+        let reading = ReadingMessage::new(&sent.entry, Some(sent.entry.n));
+        Self::Reading(Box::new(ReadingMessage { ahead: sent.ahead, ..reading }))
+    }
+
     /// A reading that is not durable at the core.
     #[must_use]
     pub fn provisional(entry: &'a Entry) -> Self {

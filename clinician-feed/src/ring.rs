@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use caregate_protocol::id::{DataClass, PatientId};
 use caregate_protocol::reading::{Reading, Value};
+use caregate_protocol::uplink::Timing;
 use thiserror::Error;
 
 use crate::opener::Opened;
@@ -15,6 +16,12 @@ use crate::opener::Opened;
 pub const BYTES_MAX_DEFAULT: usize = 256 << 20;
 /// Beside the reading itself: the reference counts of its `Arc` and its slot, which a deque may hold twice.
 const OVERHEAD_BYTES: usize = 32;
+/// Live readings that a reader is sent at once: some 100 kB of JSON, so that a close or an end of session is soon seen.
+const LIVE_MAX: usize = 256;
+/// Others that it is sent with them: what comes live meanwhile waits for so many, some 80 kB where they are chunks of waveforms.
+const BACKLOG_MAX: usize = 32;
+/// Readings among which is looked for live ones at once: the opener waits meanwhile, for some 10 µs.
+const LOOKED_AT_MAX: usize = 4096;
 
 /// An opened reading and where it came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +38,8 @@ pub struct Entry {
     pub index: usize,
     /// Unix time in milliseconds by the feed's clock when the segment was opened.
     pub opened_ms: i64,
+    /// Whether it came live.
+    pub timing: Timing,
     /// What was measured.
     pub reading: Reading,
 }
@@ -64,8 +73,13 @@ impl Entry {
     }
 }
 
-/// The readings of an opened segment, numbered from `first`.
+/// The readings of an opened segment that came live, numbered from `first`.
 pub fn entries(opened: Opened, first: u64, opened_ms: i64) -> impl Iterator<Item = Entry> {
+    entries_of(opened, first, opened_ms, Timing::Live)
+}
+
+/// The same of one that came as what `timing` says.
+fn entries_of(opened: Opened, first: u64, opened_ms: i64, timing: Timing) -> impl Iterator<Item = Entry> {
     let Opened { patient, class, sequence, readings, .. } = opened;
     (first..).zip(readings).enumerate().map(move |(index, (n, reading))| Entry {
         n,
@@ -74,8 +88,41 @@ pub fn entries(opened: Opened, first: u64, opened_ms: i64) -> impl Iterator<Item
         segment: sequence,
         index,
         opened_ms,
+        timing,
         reading,
     })
+}
+
+/// How far a reader is. What is live it is sent first, so that it is in two places at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// All below was sent.
+    at: u64,
+    /// What came live below was sent, too; never below `at`.
+    ahead: u64,
+}
+
+impl Place {
+    /// At a number, nothing sent beyond it.
+    #[must_use]
+    pub fn new(at: u64) -> Self {
+        Self { at, ahead: at }
+    }
+
+    /// All below this number was sent.
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+}
+
+/// A reading for a reader.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sent {
+    /// It.
+    pub entry: Arc<Entry>,
+    /// It came live, and lower numbers are sent after it.
+    pub ahead: bool,
 }
 
 /// The number asked for is no longer held.
@@ -104,8 +151,8 @@ impl Ring {
     }
 
     /// Appends the readings of a segment; the oldest make room.
-    pub fn append(&mut self, opened: Opened, opened_ms: i64) {
-        for entry in entries(opened, self.next, opened_ms) {
+    pub fn append(&mut self, opened: Opened, opened_ms: i64, timing: Timing) {
+        for entry in entries_of(opened, self.next, opened_ms, timing) {
             self.bytes += entry.bytes();
             self.next += 1;
             self.entries.push_back(Arc::new(entry));
@@ -154,8 +201,59 @@ impl Ring {
         if from < tail {
             return Err(Fallen { tail });
         }
-        let skip = self.entries.partition_point(|entry| entry.n < from);
-        Ok(self.entries.range(skip..).take(count).cloned().collect())
+        Ok(self.from(from).take(count).cloned().collect())
+    }
+
+    fn from(&self, n: u64) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.range(self.entries.partition_point(|entry| entry.n < n)..)
+    }
+
+    /// What a reader is sent next: what came live, then some of what did not, both bounded. Each reading comes once.
+    ///
+    /// # Errors
+    /// [`Fallen`] when what it has not been sent has been dropped.
+    pub fn take(&self, place: &mut Place) -> Result<Vec<Sent>, Fallen> {
+        let tail = self.tail();
+        if place.at < tail {
+            return Err(Fallen { tail });
+        }
+        let mut sent = Vec::new();
+        let (mut looked_at, mut is_done) = (0, true);
+        for entry in self.from(place.ahead) {
+            let is_live = entry.timing == Timing::Live;
+            if looked_at == LOOKED_AT_MAX || (is_live && sent.len() == LIVE_MAX) {
+                is_done = false;
+                break;
+            }
+            looked_at += 1;
+            // Nothing before it waits.
+            let in_order = place.at == place.ahead;
+            if is_live {
+                sent.push(Sent { entry: Arc::clone(entry), ahead: !in_order });
+            }
+            place.ahead = entry.n + 1;
+            if in_order {
+                place.at = if is_live { place.ahead } else { entry.n };
+            }
+        }
+        if is_done {
+            let in_order = place.at == place.ahead;
+            place.ahead = self.next;
+            place.at = if in_order { self.next } else { place.at };
+        }
+        let mut backlog = 0;
+        for entry in self.from(place.at).take_while(|entry| entry.n < place.ahead) {
+            place.at = entry.n;
+            if entry.timing == Timing::Backlog {
+                if backlog == BACKLOG_MAX {
+                    return Ok(sent);
+                }
+                backlog += 1;
+                sent.push(Sent { entry: Arc::clone(entry), ahead: false });
+            }
+        }
+        place.at = place.ahead;
+        Ok(sent)
     }
 }
 
@@ -198,11 +296,11 @@ pub(crate) mod tests {
     fn reads_by_number_and_says_what_is_gone() {
         let mut ring = Ring::new(usize::MAX);
         assert_eq!(ring.read(0, 9).unwrap(), []);
-        ring.append(one(1.0), 5);
+        ring.append(one(1.0), 5, Timing::Live);
         let size = ring.bytes();
         let mut ring = Ring::new(3 * size);
         for n in 0..5 {
-            ring.append(one(f64::from(n)), 5);
+            ring.append(one(f64::from(n)), 5, Timing::Live);
         }
         assert_eq!((ring.tail(), ring.next(), ring.bytes()), (2, 5, 3 * size));
         assert_eq!(ring.read(1, 9), Err(Fallen { tail: 2 }));
@@ -215,17 +313,89 @@ pub(crate) mod tests {
     #[test]
     fn one_reading_is_held_whatever_its_size() {
         let mut ring = Ring::new(0);
-        ring.append(one(1.0), 5);
-        ring.append(one(2.0), 5);
+        ring.append(one(1.0), 5, Timing::Live);
+        ring.append(one(2.0), 5, Timing::Live);
         assert_eq!((ring.tail(), ring.next()), (1, 2));
+    }
+
+    fn taken(ring: &Ring, place: &mut Place) -> Vec<(u64, bool)> {
+        ring.take(place).unwrap().iter().map(|sent| (sent.entry.n, sent.ahead)).collect()
+    }
+
+    #[test]
+    fn what_is_live_is_next_however_much_backlog_waits() {
+        let mut ring = Ring::new(usize::MAX);
+        let mut place = Place::new(0);
+        ring.append(one(1.0), 5, Timing::Live);
+        assert_eq!(taken(&ring, &mut place), [(0, false)], "in its order where nothing waits");
+        for _ in 0..3 * BACKLOG_MAX {
+            ring.append(one(1.0), 5, Timing::Backlog);
+        }
+        ring.append(one(1.0), 5, Timing::Live);
+        let first = taken(&ring, &mut place);
+        assert_eq!((first[0], first[1], first.len()), ((97, true), (1, false), 1 + BACKLOG_MAX));
+        assert_eq!(place.at(), 33);
+        ring.append(one(1.0), 5, Timing::Live);
+        assert_eq!(taken(&ring, &mut place)[..2], [(98, true), (33, false)]);
+        assert_eq!(taken(&ring, &mut place)[0], (65, false));
+        assert_eq!((place, taken(&ring, &mut place)), (Place::new(99), vec![]));
+        ring.append(one(1.0), 5, Timing::Live);
+        assert_eq!(taken(&ring, &mut place), [(99, false)]);
+        assert_eq!(taken(&ring, &mut Place::new(0)).len(), 4 + BACKLOG_MAX);
+    }
+
+    #[test]
+    fn who_is_too_slow_for_the_past_is_told() {
+        let mut ring = Ring::new(0);
+        let mut place = Place::new(0);
+        for timing in [Timing::Backlog, Timing::Live] {
+            ring.append(one(1.0), 5, timing);
+        }
+        assert_eq!(ring.take(&mut place), Err(Fallen { tail: 1 }));
+        assert_eq!(taken(&ring, &mut Place::new(1)), [(1, false)]);
     }
 
     proptest! {
         #[test]
+        fn each_reading_is_sent_once_and_the_past_in_its_order(
+            steps in prop::collection::vec((0_usize..90, prop::bool::ANY, prop::bool::ANY), 1..40),
+            gone in 0_u64..200,
+        ) {
+            let (mut ring, mut place) = (Ring::new(usize::MAX), Place::new(0));
+            let (mut seen, mut past) = (std::collections::BTreeSet::new(), Vec::new());
+            let mut take = |ring: &Ring, place: &mut Place| {
+                for Sent { entry, ahead } in ring.take(place).unwrap() {
+                    assert!(seen.insert(entry.n), "{} twice", entry.n);
+                    assert!(!ahead || entry.timing == Timing::Live);
+                    if !ahead {
+                        past.push(entry.n);
+                    }
+                }
+            };
+            for (count, is_live, is_read) in steps {
+                let timing = if is_live { Timing::Live } else { Timing::Backlog };
+                ring.append(segment(0, vec![numeric("heart-rate", 1, 60.0, None); count]), 5, timing);
+                if is_read {
+                    take(&ring, &mut place);
+                }
+            }
+            while place.at() < ring.next() {
+                take(&ring, &mut place);
+            }
+            prop_assert!(seen.into_iter().eq(0..ring.next()));
+            prop_assert!(past.is_sorted());
+            ring.entries.retain(|entry| entry.n % 200 != gone);
+            // Nor does a reader wait for what was forgotten.
+            let mut place = Place::new(ring.tail());
+            while !ring.take(&mut place).unwrap().is_empty() {}
+            prop_assert_eq!(place.at(), ring.next());
+        }
+
+        #[test]
         fn numbers_have_no_gap_and_bytes_add_up(sizes in prop::collection::vec(0_usize..9, 1..60), max in 0_usize..9000) {
             let mut ring = Ring::new(max);
             for size in sizes {
-                ring.append(segment(0, vec![numeric("heart-rate", 1, 60.0, None); size]), 5);
+                ring.append(segment(0, vec![numeric("heart-rate", 1, 60.0, None); size]), 5, Timing::Live);
                 let held = ring.read(ring.tail(), usize::MAX).unwrap();
                 prop_assert!(held.iter().map(|e| e.n).eq(ring.tail()..ring.next()));
                 prop_assert_eq!(held.iter().map(|e| e.bytes()).sum::<usize>(), ring.bytes());

@@ -1,7 +1,7 @@
 //! `GET /api/stream`: a WebSocket (RFC 6455) that is a cursor on the ring.
 //!
-//! Nothing is queued for a reader: it is sent what the ring holds from its number on, as fast as it takes it. One that falls
-//! off the ring's tail is closed with 1013 and may come back with `from`.
+//! Nothing is queued for a reader: it is sent what the ring holds from its number on, as fast as it takes it, live readings before those
+//! of the past. One that falls off the ring's tail is closed with 1013 and may come back with `from`.
 
 mod bedside;
 mod oversight;
@@ -24,11 +24,9 @@ use crate::feed::{Chains, Progress};
 use crate::login::Access;
 use crate::look::{Span, Spans, looks, spans_of};
 use crate::message::Message;
-use crate::ring::{Entry, Fallen};
+use crate::ring::{Entry, Fallen, Place};
 use crate::server::App;
 
-/// Readings taken from the ring at once: some 100 kB of JSON, so that a close or an end of session is soon seen.
-const BATCH: usize = 256;
 /// How often a silent reader is asked whether it is there.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// Questions without any answer after which it is gone.
@@ -84,7 +82,7 @@ impl End {
 struct Stream {
     app: Arc<App>,
     socket: WebSocket,
-    at: u64,
+    place: Place,
     told: Chains,
     oversight: Told,
     bedside: bedside::Told,
@@ -102,7 +100,7 @@ pub async fn run(app: Arc<App>, socket: WebSocket, from: Option<u64>, access: Ac
     let mut stream = Stream {
         app,
         socket,
-        at: 0,
+        place: Place::new(0),
         told: BTreeMap::new(),
         oversight: Told::default(),
         bedside: bedside::Told::default(),
@@ -141,7 +139,7 @@ impl Stream {
         }
         loop {
             let expires = app.login.expires(access, since).ok_or(End::Expired)?;
-            let (at, link_up) = (self.at, self.link_up);
+            let (at, link_up) = (self.place.at(), self.link_up);
             tokio::select! {
                 biased;
                 () = app.stopping.cancelled() => return Err(End::Stopping),
@@ -179,11 +177,11 @@ impl Stream {
     ) -> Result<(), End> {
         let Progress { link_up, .. } = *progress.borrow_and_update();
         let (tail, next, _) = self.app.feed.held();
-        self.at = match from {
+        self.place = Place::new(match from {
             None => next,
             Some(from) if from > next => tail,
             Some(from) => from.max(tail),
-        };
+        });
         self.link_up = link_up;
         let hello = Message::Hello { server_ms: clock::now_ms(), next, beds: &self.app.beds };
         let frames = vec![text(&hello), text(&Message::link(link_up))];
@@ -199,12 +197,12 @@ impl Stream {
             self.link_up = progress.link_up;
             self.send(vec![text(&Message::link(progress.link_up))]).await?;
         }
-        let page = self.app.feed.read(self.at, BATCH).map_err(End::Slow)?;
-        let Some(last) = page.last().map(|entry| entry.n) else { return Ok(()) };
-        self.note_looks(spans_of(page.iter().map(|entry| &**entry))).await;
-        self.send(page.iter().map(|entry| text(&Message::from(&**entry))).collect()).await?;
-        self.at = last + 1;
-        Ok(())
+        let sent = self.app.feed.take(&mut self.place).map_err(End::Slow)?;
+        self.note_looks(spans_of(sent.iter().map(|sent| &*sent.entry))).await;
+        if sent.is_empty() {
+            return Ok(());
+        }
+        self.send(sent.iter().map(|sent| text(&Message::sent(sent))).collect()).await
     }
 
     async fn send_provisional(&mut self, entry: &Entry) -> Result<(), End> {

@@ -10,7 +10,7 @@ use caregate_host::kill_point;
 use caregate_protocol::record::{Record, RecordError};
 use caregate_protocol::segment::signer_id;
 use caregate_protocol::uplink::{
-    self, EARLY_BYTES_MAX, EARLY_RECORDS_MAX, Frame, FrameError, Framer, Refusal,
+    self, EARLY_BYTES_MAX, EARLY_RECORDS_MAX, Frame, FrameError, Framer, Refusal, Timing,
 };
 use ed25519_dalek::VerifyingKey;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
@@ -202,11 +202,11 @@ impl GatewaySession {
 
     async fn lane(self, stream: RecvStream, answer: mpsc::Sender<Answer>) -> Result<(), SessionError> {
         let mut frames = FrameStream::new(stream);
-        let live = match frames.next().await? {
+        let timing = match frames.next().await? {
             Some(Frame::Lane { lane, backlog }) => {
                 debug!(lane = lane.as_str(), backlog, "lane opened");
                 kill_point::pass("session.lane-opened");
-                !backlog
+                timing(backlog)
             }
             Some(_) => return Err(SessionError::Unexpected("lane")),
             None => return Ok(()),
@@ -219,10 +219,10 @@ impl GatewaySession {
                 early.hold(position, record)?;
             } else if let Frame::Durable { below } = frame {
                 while let Some((position, record)) = early.release(below) {
-                    self.data((position, live), record, &answer).await?;
+                    self.data((position, timing), record, &answer).await?;
                 }
             } else if let Frame::Data { position, record } = frame {
-                self.data((position, live), record, &answer).await?;
+                self.data((position, timing), record, &answer).await?;
             } else {
                 return Err(SessionError::Unexpected("lane"));
             }
@@ -232,7 +232,7 @@ impl GatewaySession {
 
     async fn data(
         &self,
-        (position, live): (u64, bool),
+        (position, timing): (u64, Timing),
         record: Vec<u8>,
         answer: &mpsc::Sender<Answer>,
     ) -> Result<(), SessionError> {
@@ -241,16 +241,16 @@ impl GatewaySession {
         let checked = check(&record, &self.device_keys);
         // Before it is admitted: who waits for its share is seen all the same.
         let class = checked.map(|checked| {
-            self.previews.take(&checked, &record, live);
+            self.previews.take(&checked, &record, timing == Timing::Live);
             checked.class()
         });
         match class {
             Ok(class) => {
                 if let Some(tenant) = &self.tenant {
-                    tenant.admit(class, record.len()).await;
+                    tenant.admit(class, timing, record.len()).await;
                 }
                 kill_point::pass("session.record-checked");
-                self.writer.put(position, record, answer).await?;
+                self.writer.put((position, timing), record, answer).await?;
                 kill_point::pass("session.record-handed-over");
             }
             Err((refusal, reason)) => {
@@ -288,10 +288,10 @@ impl GatewaySession {
             };
             match frame {
                 None => return Ok(()),
-                Some(Frame::Lane { backlog, .. }) => lane = Some(!backlog),
+                Some(Frame::Lane { backlog, .. }) => lane = Some(timing(backlog)),
                 Some(Frame::Data { position, record }) => {
-                    let live = lane.ok_or(SessionError::Unexpected("tcp"))?;
-                    let taken = self.data((position, live), record, &answer);
+                    let timing = lane.ok_or(SessionError::Unexpected("tcp"))?;
+                    let taken = self.data((position, timing), record, &answer);
                     let taken = tokio::time::timeout(TCP_WAIT_MAX, taken).await;
                     taken.map_err(|_elapsed| SessionError::Waiting)??;
                 }
@@ -306,6 +306,10 @@ impl GatewaySession {
             }
         }
     }
+}
+
+fn timing(backlog: bool) -> Timing {
+    if backlog { Timing::Backlog } else { Timing::Live }
 }
 
 /// What came on one stream before it was durable at the gateway, oldest first.

@@ -99,7 +99,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let door = door.map(|listener| TcpDoor::new(listener, &identity));
     let admin_listener = net::listen(&file.admin)?;
     info!(quic = %endpoint.local_addr()?, admin = %admin_listener.local_addr()?, "listening");
-    let (writer, incoming) = writer::queue();
+    let (writer, incoming) = writer::queue(&metrics);
     let (stored_out, stored) = watch::channel(0);
     let thread = {
         let stores = Stores { store: Arc::clone(&store), search: Arc::clone(&search) };

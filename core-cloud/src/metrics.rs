@@ -13,6 +13,8 @@ pub struct Metrics {
     pub erasures: IntCounterVec,
     /// `caregate_core_bytes_total`: bytes of records stored.
     pub bytes: IntCounter,
+    /// `caregate_core_waiting_records{timing}`: records that are not stored yet, `live` or `backlog`.
+    pub waiting: IntGaugeVec,
     /// `caregate_core_commits_total`.
     pub commits: IntCounter,
     /// `caregate_core_delivered_total`: records sent to feeds.
@@ -70,6 +72,11 @@ impl Metrics {
             &["tenant"],
         )?;
         registry.register(Box::new(tenant_bytes.clone()))?;
+        let waiting = IntGaugeVec::new(
+            Opts::new("caregate_core_waiting_records", "Records that are not stored yet"),
+            &["timing"],
+        )?;
+        registry.register(Box::new(waiting.clone()))?;
         let tcp_connections = IntGauge::new("caregate_core_tcp_connections", "Gateways' connections by TCP")?;
         registry.register(Box::new(tcp_connections.clone()))?;
         Ok(Self {
@@ -82,6 +89,7 @@ impl Metrics {
                 "outcome",
             )?,
             bytes: counter("caregate_core_bytes_total", "Bytes of records stored")?,
+            waiting,
             commits: counter("caregate_core_commits_total", "Durable commits")?,
             delivered: counter("caregate_core_delivered_total", "Records sent to feeds")?,
             beats: counters("caregate_core_heartbeats_total", "Gateways' heartbeats", "outcome")?,

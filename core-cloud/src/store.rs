@@ -11,7 +11,7 @@ use std::fmt::Debug;
 
 use caregate_protocol::erasure::{Receipt, SignedErasure};
 use caregate_protocol::id::{DataClass, PatientId, RecipientId, SignerId};
-use caregate_protocol::uplink::{HistoryPlace, Question, Refusal};
+use caregate_protocol::uplink::{HistoryPlace, Question, Refusal, Timing};
 use thiserror::Error;
 
 mod embedded;
@@ -95,6 +95,17 @@ pub struct Expired {
     pub more: bool,
 }
 
+/// A part of a recipient's queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// First number wanted.
+    pub from: u64,
+    /// One past the last number wanted.
+    pub until: u64,
+    /// Of which timing; all where none is named.
+    pub of: Option<Timing>,
+}
+
 /// One page of a recipient's queue.
 #[derive(Debug, Default)]
 pub struct Page {
@@ -107,11 +118,20 @@ pub struct Page {
 /// Where sealed records lie and who is offered them. Blocking; [`put`](Self::put) is called by one thread.
 pub trait Store: Debug + Send + Sync {
     /// Stores a batch; what is `Stored` or `Known` is durable when this returns. The records' signatures have been checked by the
-    /// caller. Of a (patient, class, sequence) the first is kept, whatever comes again.
+    /// caller. Of a (patient, class, sequence) the first is kept, whatever comes again. In queues stands with each record that all of
+    /// the batch came `as_of` the present or from before.
     ///
     /// # Errors
     /// [`StoreError`]; then none of the batch may be acknowledged.
-    fn put(&self, batch: &[Vec<u8>]) -> Result<Vec<Outcome>, StoreError>;
+    fn put_as(&self, batch: &[Vec<u8>], as_of: Timing) -> Result<Vec<Outcome>, StoreError>;
+
+    /// The same of what came live.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then none of the batch may be acknowledged.
+    fn put(&self, batch: &[Vec<u8>]) -> Result<Vec<Outcome>, StoreError> {
+        self.put_as(batch, Timing::Live)
+    }
 
     /// One past the newest number in a recipient's queue.
     ///
@@ -130,8 +150,13 @@ pub trait Store: Debug + Send + Sync {
         sequence: u64,
     ) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// The records of a recipient's queue from number `from` (inclusive) to `until` (exclusive), at most `bytes_max`
-    /// bytes but at least one record where there is one.
+    /// The records of a recipient's queue that are in `span`, at most `bytes_max` bytes but at least one record where there is one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn page_of(&self, recipient: RecipientId, span: Span, bytes_max: usize) -> Result<Page, StoreError>;
+
+    /// The same of either timing, from number `from` (inclusive) to `until` (exclusive).
     ///
     /// # Errors
     /// [`StoreError`].
@@ -141,7 +166,9 @@ pub trait Store: Debug + Send + Sync {
         from: u64,
         until: u64,
         bytes_max: usize,
-    ) -> Result<Page, StoreError>;
+    ) -> Result<Page, StoreError> {
+        self.page_of(recipient, Span { from, until, of: None }, bytes_max)
+    }
 
     /// Erases a pseudonym, for a gateway whose keys are `own`; the request's signature has been checked by the caller. From then on
     /// its records are refused as `Erased`, and the request stands in the queue of each recipient that ever held a wrap of it.

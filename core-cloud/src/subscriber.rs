@@ -7,7 +7,7 @@ use caregate_host::clock;
 use caregate_host::journal::Journal;
 use caregate_protocol::id::{DataClass, PatientId, RecipientId};
 use caregate_protocol::search::Token;
-use caregate_protocol::uplink::{self, Classes, Frame, Question};
+use caregate_protocol::uplink::{self, Classes, Frame, Question, Timing};
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::preview::Previews;
 use crate::relay::Relay;
 use crate::search::SearchIndex;
-use crate::store::{Page, Store, StoreError};
+use crate::store::{Page, Span, Store, StoreError};
 
 /// Bytes read from the store at once: a quarter second of a busy hospital's traffic, and the memory of a subscription.
 const PAGE_BYTES: usize = 512 << 10;
@@ -30,6 +30,16 @@ const PAGE_BYTES: usize = 512 << 10;
 const HISTORY_BYTES_MAX: usize = 8 << 20;
 /// Subscriptions of one feed at once: live and history of a few recipients.
 const SUBSCRIPTIONS_MAX: usize = 8;
+
+/// Numbers of the other timing that are passed over until the feed is told so: what comes again, at most, where a connection is lost.
+const PASSED_MAX: u64 = 256;
+
+/// What goes first where the line is full: heartbeats and commands, what is shown before it is durable, what is live; then all else.
+mod priority {
+    pub(super) const FOLLOWING: i32 = 3;
+    pub(super) const PREVIEW: i32 = 2;
+    pub(super) const LIVE: i32 = 1;
+}
 
 /// What a feed's session needs.
 #[derive(Debug, Clone)]
@@ -84,9 +94,9 @@ impl FeedSession {
 
     async fn subscription(mut self, mut out: SendStream, incoming: RecvStream) -> Result<(), SessionError> {
         let mut frames = FrameStream::new(incoming);
-        let (recipient, from, until) = match frames.next().await? {
-            Some(Frame::Subscribe { version: uplink::VERSION, recipient, from, until }) => {
-                (recipient, from, until)
+        let (recipient, mut span) = match frames.next().await? {
+            Some(Frame::Subscribe { version: uplink::VERSION, recipient, from, until, of }) => {
+                (recipient, Span { from, until, of })
             }
             Some(Frame::Follow { version: uplink::VERSION }) => return self.follow(out, frames).await,
             Some(Frame::Preview { version: uplink::VERSION, recipient, classes }) => {
@@ -110,16 +120,23 @@ impl FeedSession {
             _ => return Err(SessionError::Unexpected("subscription")),
         };
         self.allow(recipient)?;
+        if span.of == Some(Timing::Live) {
+            out.set_priority(priority::LIVE).map_err(transport)?;
+        }
         self.stored.mark_unchanged();
         let mut erasures = self.relay.erasures();
         let next = self.read(move |store| store.next_number(recipient)).await?;
         let answer = Frame::Subscribed { version: uplink::VERSION, next };
         out.write_all(&answer.encode()).await.map_err(transport)?;
         let mut fetches = self.fetches(recipient);
-        let mut at = if from == u64::MAX { next } else { from };
-        while at < until {
-            let page: Page = self.read(move |store| store.page(recipient, at, until, PAGE_BYTES)).await?;
-            if page.records.is_empty() && page.next == at {
+        if span.from == u64::MAX {
+            span.from = next;
+        }
+        // The feed knows that all below it is done.
+        let mut told = span.from;
+        while span.from < span.until {
+            let page: Page = self.read(move |store| store.page_of(recipient, span, PAGE_BYTES)).await?;
+            if page.records.is_empty() && page.next == span.from {
                 tokio::select! {
                     changed = self.stored.changed() => changed.map_err(|_gone| SessionError::Stopped)?,
                     changed = erasures.changed() => changed.map_err(|_gone| SessionError::Stopped)?,
@@ -134,8 +151,13 @@ impl FeedSession {
                 let frame = Frame::Delivery { number, record };
                 out.write_all(&frame.encode()).await.map_err(transport)?;
                 self.metrics.delivered.inc();
+                told = number + 1;
             }
-            at = page.next;
+            span.from = page.next;
+            if span.of.is_some() && span.from - told >= PASSED_MAX {
+                told = span.from;
+                out.write_all(&Frame::Passed { below: told }.encode()).await.map_err(transport)?;
+            }
             if fetches.due().is_some_and(|due| due <= clock::monotonic()) {
                 fetches.note().await;
             }
@@ -219,6 +241,7 @@ impl FeedSession {
         classes: Classes,
     ) -> Result<(), SessionError> {
         self.allow(recipient)?;
+        out.set_priority(priority::PREVIEW).map_err(transport)?;
         let mut view = self.previews.view(recipient, classes);
         let mut fetches = self.fetches(recipient);
         loop {
@@ -237,6 +260,7 @@ impl FeedSession {
 
     /// Carries heartbeats to the feed and its commands to gateways, until the feed lets go.
     async fn follow(self, mut out: SendStream, mut frames: FrameStream) -> Result<(), SessionError> {
+        out.set_priority(priority::FOLLOWING).map_err(transport)?;
         let mut beats = self.relay.beats();
         let mut staff = self.relay.staff();
         loop {

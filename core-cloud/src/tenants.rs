@@ -1,7 +1,8 @@
 //! What each tenant may use of the core: records in a second, bytes stored. Whoever has used up its share waits: its lanes are not read
 //! further, QUIC's flow control holds its gateways, and their spools keep what does not come through. Others go on.
 //!
-//! Alarms never wait for bytes, and have a rate of their own, so that a flood of anything else holds none up.
+//! Alarms never wait for bytes, and have a rate of their own, so that a flood of anything else holds none up. Backlog leaves half of a
+//! second's worth to what is live.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use caregate_host::clock;
 use caregate_protocol::id::{DataClass, SignerId};
+use caregate_protocol::uplink::Timing;
 use tokio::sync::Notify;
 
 use crate::metrics::Metrics;
@@ -42,16 +44,20 @@ impl Bucket {
         Self { records_s, tokens: records_s, at: now }
     }
 
-    /// Takes one, or says after what time there is one.
-    fn take(&mut self, now: Instant) -> Result<(), Duration> {
+    /// Takes one, or says after what time there is one. Backlog takes none of the lower half.
+    fn take(&mut self, timing: Timing, now: Instant) -> Result<(), Duration> {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.tokens = (self.tokens + passed * self.records_s).min(self.records_s);
         self.at = now;
-        if self.tokens >= 1.0 {
+        let wanted = match timing {
+            Timing::Live => 1.0,
+            Timing::Backlog => (self.records_s / 2.0).max(1.0),
+        };
+        if self.tokens >= wanted {
             self.tokens -= 1.0;
             return Ok(());
         }
-        Err(Duration::from_secs_f64((1.0 - self.tokens) / self.records_s))
+        Err(Duration::from_secs_f64((wanted - self.tokens) / self.records_s))
     }
 }
 
@@ -87,11 +93,14 @@ impl Tenant {
     }
 
     /// Waits until a record may come in.
-    pub async fn admit(&self, class: DataClass, bytes: usize) {
+    pub async fn admit(&self, class: DataClass, timing: Timing, bytes: usize) {
         let is_alarm = class == DataClass::Alarm;
         if let Some(buckets) = &self.buckets {
             let bucket = &buckets[usize::from(!is_alarm)];
-            let take = || bucket.lock().unwrap_or_else(PoisonError::into_inner).take(clock::monotonic());
+            let take = || {
+                let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+                bucket.take(timing, clock::monotonic())
+            };
             if let Err(mut wait) = take() {
                 self.metrics.tenant_waits.with_label_values(&[&self.name, "rate"]).inc();
                 loop {
@@ -194,34 +203,52 @@ mod tests {
     fn a_bucket_gives_its_rate_and_a_seconds_worth_at_once() {
         let start = clock::monotonic();
         let mut bucket = Bucket::new(100, start);
-        assert!((0..100).all(|_| bucket.take(start).is_ok()));
-        let wait = bucket.take(start).unwrap_err();
+        assert!((0..100).all(|_| bucket.take(Timing::Live, start).is_ok()));
+        let wait = bucket.take(Timing::Live, start).unwrap_err();
         assert!(wait > Duration::from_millis(9) && wait <= Duration::from_millis(10), "{wait:?}");
         let mut taken = 0;
         for ms in 1..=5000_u64 {
-            while bucket.take(start + Duration::from_millis(ms)).is_ok() {
+            while bucket.take(Timing::Live, start + Duration::from_millis(ms)).is_ok() {
                 taken += 1;
             }
         }
         assert!((499..=500).contains(&taken), "{taken}");
         // However long nothing came, no more than a second's worth; and a clock that goes back gives nothing.
         let later = start + Duration::from_hours(9);
-        assert_eq!((0..1000).filter(|_| bucket.take(later).is_ok()).count(), 100);
-        assert!(bucket.take(start).is_err());
+        assert_eq!((0..1000).filter(|_| bucket.take(Timing::Live, later).is_ok()).count(), 100);
+        assert!(bucket.take(Timing::Live, start).is_err());
+    }
+
+    #[test]
+    fn backlog_leaves_half_to_what_is_live() {
+        let start = clock::monotonic();
+        let mut bucket = Bucket::new(100, start);
+        let mut count = |timing, ms| {
+            let now = start + Duration::from_millis(ms);
+            std::iter::repeat_with(|| bucket.take(timing, now)).take_while(Result::is_ok).count()
+        };
+        assert_eq!((count(Timing::Backlog, 0), count(Timing::Live, 0)), (51, 49));
+        assert_eq!((count(Timing::Backlog, 490), count(Timing::Backlog, 500)), (0, 1));
+        assert_eq!((count(Timing::Backlog, 600), count(Timing::Live, 600)), (10, 49));
+        assert_eq!(
+            Bucket::new(1, start).take(Timing::Backlog, start),
+            Ok(()),
+            "also where that is less than one"
+        );
     }
 
     #[tokio::test]
     async fn who_is_full_waits_for_room_and_alarms_do_not() {
         let tenant = tenant(Quota { records_s: None, bytes_max: Some(100) });
-        tenant.admit(DataClass::Vitals, 100).await;
+        tenant.admit(DataClass::Vitals, Timing::Live, 100).await;
         let waiting = tokio::spawn({
             let tenant = Arc::clone(&tenant);
-            async move { tenant.admit(DataClass::Vitals, 7).await }
+            async move { tenant.admit(DataClass::Vitals, Timing::Live, 7).await }
         });
         while tenant.metrics.tenant_waits.with_label_values(&["t", "bytes"]).get() == 0 {
             tokio::task::yield_now().await;
         }
-        tenant.admit(DataClass::Alarm, 5).await;
+        tenant.admit(DataClass::Alarm, Timing::Live, 5).await;
         tenant.count(100);
         assert!(!waiting.is_finished());
         tenant.count(99);
@@ -232,15 +259,15 @@ mod tests {
     #[tokio::test]
     async fn alarms_have_a_rate_of_their_own() {
         let tenant = tenant(Quota { records_s: Some(1), bytes_max: None });
-        tenant.admit(DataClass::Waveform, 1).await;
+        tenant.admit(DataClass::Waveform, Timing::Live, 1).await;
         let waiting = tokio::spawn({
             let tenant = Arc::clone(&tenant);
-            async move { tenant.admit(DataClass::Waveform, 1).await }
+            async move { tenant.admit(DataClass::Waveform, Timing::Live, 1).await }
         });
         while tenant.metrics.tenant_waits.with_label_values(&["t", "rate"]).get() == 0 {
             tokio::task::yield_now().await;
         }
-        tenant.admit(DataClass::Alarm, 1).await;
+        tenant.admit(DataClass::Alarm, Timing::Live, 1).await;
         waiting.await.unwrap();
     }
 

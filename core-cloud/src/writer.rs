@@ -1,29 +1,31 @@
-//! The one thread that writes: it takes whatever has come in, commits it durably in one go, and only then answers.
+//! The one thread that writes: it takes whatever has come in, commits it durably in one go, and only then answers. What came live and
+//! backlog have queues and commits of their own; [`crate::pace`] says whose turn it is.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use caregate_host::kill_point;
+use caregate_host::{clock, kill_point};
 use caregate_protocol::erasure::RequestHash;
 use caregate_protocol::record::Record;
 use caregate_protocol::search::{self, Tokens};
-use caregate_protocol::uplink::{EraseRefusal, Refusal};
+use caregate_protocol::uplink::{EraseRefusal, Refusal, Timing};
+use prometheus::IntGauge;
 use thiserror::Error;
 use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::metrics::Metrics;
+use crate::pace::{BATCH_BYTES_MAX, Pace, Turn};
 use crate::search::{SearchError, SearchIndex};
 use crate::store::{Outcome, Store, StoreError};
 
 /// Most records in one commit: bounds the memory of a commit to what [`BATCH_BYTES_MAX`] allows anyway, and its length.
 const BATCH_RECORDS_MAX: usize = 4096;
-/// Most bytes in one commit: large enough that a backlog drains at disk speed, small enough to stay under 50 ms.
-const BATCH_BYTES_MAX: usize = 8 << 20;
-/// Records waiting for the writer over all gateways; beyond it QUIC's flow control holds the senders.
+/// Records of either kind waiting for the writer over all gateways; beyond it QUIC's flow control holds the senders.
 const QUEUE_RECORDS_MAX: usize = 1024;
-/// Their bytes, with those being written: four commits of the largest size. It bounds the core's memory, since a record may
+/// Their bytes, with those being written: two commits of the largest size. It bounds the core's memory, since a record may
 /// have 1 MiB.
-const QUEUE_BYTES_MAX: usize = 4 * BATCH_BYTES_MAX;
+const QUEUE_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
 
 /// The writer is gone.
 #[derive(Debug, Error)]
@@ -33,33 +35,147 @@ pub struct Stopped;
 /// The way to the writer, shared by all gateways.
 #[derive(Debug, Clone)]
 pub struct Queue {
+    live: Door,
+    backlog: Door,
+}
+
+/// Where records of one kind come in.
+#[derive(Debug, Clone)]
+struct Door {
     sender: mpsc::Sender<Incoming>,
     room: Arc<Semaphore>,
+    waiting: IntGauge,
+}
+
+/// Counts a record that waits, until it is dropped.
+#[derive(Debug)]
+struct Counted(IntGauge);
+
+impl Counted {
+    fn new(waiting: &IntGauge) -> Self {
+        waiting.inc();
+        Self(waiting.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// What comes in, for [`run`].
+#[derive(Debug)]
+pub struct Inbox {
+    live: Waiting,
+    backlog: Waiting,
+}
+
+/// Records of one kind that wait.
+#[derive(Debug)]
+struct Waiting {
+    incoming: mpsc::Receiver<Incoming>,
+    first: Option<Incoming>,
+    has_ended: bool,
 }
 
 /// The queue and its end for [`run`].
 #[must_use]
-pub fn queue() -> (Queue, mpsc::Receiver<Incoming>) {
-    let (sender, incoming) = mpsc::channel(QUEUE_RECORDS_MAX);
-    (Queue { sender, room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)) }, incoming)
+pub fn queue(metrics: &Metrics) -> (Queue, Inbox) {
+    let door = |timing: Timing| {
+        let (sender, incoming) = mpsc::channel(QUEUE_RECORDS_MAX);
+        let (room, waiting) = (
+            Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
+            metrics.waiting.with_label_values(&[timing.as_str()]),
+        );
+        let door = Door { sender, room, waiting };
+        (door, Waiting { incoming, first: None, has_ended: false })
+    };
+    let ((live, of_live), (backlog, of_backlog)) = (door(Timing::Live), door(Timing::Backlog));
+    (Queue { live, backlog }, Inbox { live: of_live, backlog: of_backlog })
 }
 
 impl Queue {
     /// Waits for room, and queues a record whose signature has been checked. `position` is its place at the gateway;
     /// `answer` is a place already taken on the gateway's control stream, so that no answer can be lost or block the writer.
+    /// Live records and backlog never wait for each other's room.
     ///
     /// # Errors
     /// [`Stopped`].
     pub async fn put(
         &self,
-        position: u64,
+        (position, timing): (u64, Timing),
         record: Vec<u8>,
         answer: OwnedPermit<Answer>,
     ) -> Result<(), Stopped> {
+        let door = match timing {
+            Timing::Live => &self.live,
+            Timing::Backlog => &self.backlog,
+        };
+        let counted = Counted::new(&door.waiting);
         let bytes = u32::try_from(record.len()).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.room).acquire_many_owned(bytes).await.map_err(|_closed| Stopped)?;
-        let incoming = Incoming { position, record, answer, _room: room };
-        self.sender.send(incoming).await.map_err(|_gone| Stopped)
+        let room = Arc::clone(&door.room).acquire_many_owned(bytes).await.map_err(|_closed| Stopped)?;
+        let incoming = Incoming { position, record, answer, _held: (room, counted) };
+        door.sender.send(incoming).await.map_err(|_gone| Stopped)
+    }
+}
+
+impl Waiting {
+    /// Whether one waits.
+    fn any(&mut self) -> bool {
+        if self.first.is_none() {
+            self.first = self.incoming.try_recv().ok();
+        }
+        self.first.is_some()
+    }
+
+    /// Until one waits, or none comes any more. Cancel-safe.
+    async fn come(&mut self) {
+        self.first = self.incoming.recv().await;
+        self.has_ended = self.first.is_none();
+    }
+
+    fn may_come(&self) -> bool {
+        self.first.is_none() && !self.has_ended
+    }
+
+    /// All that wait, up to `bytes_max` and one record more.
+    fn gather(&mut self, bytes_max: usize) -> Vec<Incoming> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while batch.len() < BATCH_RECORDS_MAX && bytes < bytes_max && self.any() {
+            let Some(incoming) = self.first.take() else { break };
+            bytes += incoming.record.len();
+            batch.push(incoming);
+        }
+        batch
+    }
+}
+
+impl Inbox {
+    /// What is to be committed next; nothing where nobody can send any more.
+    async fn next(&mut self, pace: &mut Pace) -> Option<(Timing, Vec<Incoming>)> {
+        loop {
+            match pace.turn(self.live.any(), self.backlog.any(), clock::monotonic()) {
+                Turn::Write(Timing::Live, bytes_max) => {
+                    return Some((Timing::Live, self.live.gather(bytes_max)));
+                }
+                Turn::Write(Timing::Backlog, bytes_max) => {
+                    return Some((Timing::Backlog, self.backlog.gather(bytes_max)));
+                }
+                Turn::Wait(until) => tokio::select! {
+                    () = self.live.come(), if self.live.may_come() => {}
+                    () = self.backlog.come(), if self.backlog.may_come() => {}
+                    () = rested(until), if until.is_some() => {}
+                    else => return None,
+                },
+            }
+        }
+    }
+}
+
+async fn rested(until: Option<Instant>) {
+    if let Some(until) = until {
+        tokio::time::sleep_until(until.into()).await;
     }
 }
 
@@ -69,7 +185,7 @@ pub struct Incoming {
     position: u64,
     record: Vec<u8>,
     answer: OwnedPermit<Answer>,
-    _room: OwnedSemaphorePermit,
+    _held: (OwnedSemaphorePermit, Counted),
 }
 
 /// What the gateway's control stream is to be told.
@@ -96,6 +212,9 @@ pub enum WriteError {
     /// The search index did.
     #[error(transparent)]
     Search(#[from] SearchError),
+    /// The system gives no timer.
+    #[error("the writer's timer: {0}")]
+    Timer(#[from] std::io::Error),
 }
 
 /// Where records go.
@@ -109,10 +228,10 @@ pub struct Stores {
 
 impl Stores {
     /// Stores a batch, each record where it belongs. Outcomes are in the batch's order.
-    fn put(&self, records: Vec<Vec<u8>>) -> Result<Vec<Outcome>, WriteError> {
+    fn put(&self, records: Vec<Vec<u8>>, as_of: Timing) -> Result<Vec<Outcome>, WriteError> {
         let is_tokens: Vec<_> = records.iter().map(|record| record.starts_with(&search::MAGIC)).collect();
         if !is_tokens.contains(&true) {
-            return Ok(self.store.put(&records)?);
+            return Ok(self.store.put_as(&records, as_of)?);
         }
         let (mut tokens, mut others) = (Vec::new(), Vec::new());
         for record in records {
@@ -130,50 +249,57 @@ impl Stores {
             .collect();
         tokens.retain(|tokens| !is_erased(tokens));
         self.search.put(&tokens)?;
-        let (mut of_tokens, mut others) = (of_tokens.into_iter(), self.store.put(&others)?.into_iter());
+        let (mut of_tokens, mut others) =
+            (of_tokens.into_iter(), self.store.put_as(&others, as_of)?.into_iter());
         let each = is_tokens.into_iter().map(|is| if is { of_tokens.next() } else { others.next() });
         Ok(each.map(|outcome| outcome.unwrap_or(Outcome::Stored)).collect())
     }
 }
 
-/// Runs until every [`Queue`] is gone. `stored` is raised after each commit.
+/// Runs until every [`Queue`] is gone. `stored` is raised after each commit. Not on a thread of a runtime.
 ///
 /// # Errors
 /// [`WriteError`].
 pub fn run(
     stores: &Stores,
-    mut incoming: mpsc::Receiver<Incoming>,
+    mut inbox: Inbox,
     stored: &watch::Sender<u64>,
     metrics: &Metrics,
 ) -> Result<(), WriteError> {
-    while let Some(first) = incoming.blocking_recv() {
-        let mut bytes = first.record.len();
-        let (mut records, mut replies, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
-        let mut next = Some(first);
-        while let Some(Incoming { position, record, answer, _room: room }) = next {
-            lengths.push(record.len());
-            records.push(record);
-            replies.push((position, answer, room));
-            next = None;
-            if records.len() < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX {
-                next = incoming.try_recv().ok();
-                bytes += next.as_ref().map_or(0, |incoming| incoming.record.len());
-            }
+    let waiting = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let mut pace = Pace::default();
+    while let Some((timing, batch)) = waiting.block_on(inbox.next(&mut pace)) {
+        let began = clock::monotonic();
+        write(stores, (timing, batch), stored, metrics)?;
+        if timing == Timing::Backlog {
+            pace.wrote_backlog(began, clock::monotonic());
         }
-        kill_point::pass("writer.gathered");
-        let outcomes = stores.put(records)?;
-        kill_point::pass("writer.stored");
-        metrics.commits.inc();
-        stored.send_modify(|commits| *commits += 1);
-        for ((position, answer, _room), (outcome, length)) in
-            replies.into_iter().zip(outcomes.into_iter().zip(lengths))
-        {
-            // A connection that is gone does not hear it; its gateway sends again and is told then.
-            answer.send(note(position, outcome, length, metrics));
-            kill_point::pass("writer.answered-one");
-        }
-        kill_point::pass("writer.answered");
     }
+    Ok(())
+}
+
+fn write(
+    stores: &Stores,
+    (timing, batch): (Timing, Vec<Incoming>),
+    stored: &watch::Sender<u64>,
+    metrics: &Metrics,
+) -> Result<(), WriteError> {
+    let (mut records, mut replies) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+    for Incoming { position, record, answer, _held: held } in batch {
+        replies.push((position, record.len(), answer, held));
+        records.push(record);
+    }
+    kill_point::pass("writer.gathered");
+    let outcomes = stores.put(records, timing)?;
+    kill_point::pass("writer.stored");
+    metrics.commits.inc();
+    stored.send_modify(|commits| *commits += 1);
+    for ((position, length, answer, _held), outcome) in replies.into_iter().zip(outcomes) {
+        // A connection that is gone does not hear it; its gateway sends again and is told then.
+        answer.send(note(position, outcome, length, metrics));
+        kill_point::pass("writer.answered-one");
+    }
+    kill_point::pass("writer.answered");
     Ok(())
 }
 

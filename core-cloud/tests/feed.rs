@@ -158,6 +158,7 @@ async fn subscriptions_of_one_feed_are_bounded_and_free_when_they_end() {
         recipient: recipient(1),
         from: 0,
         until: 1,
+        of: None,
     };
     let mut ninth = Box::pin(feed.ask(&subscribe));
     tokio::select! {

@@ -265,11 +265,15 @@ async fn who_breaks_the_protocol_is_closed_by_reason_and_harms_nobody() {
     let mut lane = honest.lane(Lane::Vitals, false).await;
     let gateway = (Role::Gateway, "gateway-1");
     let subscribe: &'static [u8] =
-        Frame::Subscribe { version: VERSION, recipient: recipient(1), from: 0, until: 1 }.encode().leak();
+        Frame::Subscribe { version: VERSION, recipient: recipient(1), from: 0, until: 1, of: None }
+            .encode()
+            .leak();
     let other_version: &'static [u8] =
-        Frame::Subscribe { version: 2, recipient: recipient(1), from: 0, until: 1 }.encode().leak();
+        Frame::Subscribe { version: 2, recipient: recipient(1), from: 0, until: 1, of: None }.encode().leak();
     let others_queue: &'static [u8] =
-        Frame::Subscribe { version: VERSION, recipient: recipient(3), from: 0, until: 1 }.encode().leak();
+        Frame::Subscribe { version: VERSION, recipient: recipient(3), from: 0, until: 1, of: None }
+            .encode()
+            .leak();
     let huge = &[0xff, 0xff, 0xff, 0xff, 4];
     let cases = [
         (gateway, Attack::Control(b"GET / HTTP/1.1\r\n\r\n"), "length"),

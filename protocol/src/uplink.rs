@@ -32,6 +32,7 @@
 //! | 24 | [`Frame::PastEnd`] | core → feed | history, last |
 //! | 25 | [`Frame::Search`] | feed → core | search |
 //! | 26 | [`Frame::Found`] | core → feed | search |
+//! | 27 | [`Frame::Passed`] | core → feed | subscription |
 //!
 //! A record is **provisional** while the core has not synced it. What comes as [`Frame::Provisional`] may be lost by a power cut at the
 //! core, may come out of order, and may be missing; the same record comes as [`Frame::Delivery`] once it is durable, and only that
@@ -82,6 +83,28 @@ impl Classes {
     #[must_use]
     pub fn contains(self, class: DataClass) -> bool {
         self.0 & 1 << (class as u8) != 0
+    }
+}
+
+/// When a record came to the core: as the present, or from before. Each has a subscription of its own, so that the past never stands
+/// before the present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Timing {
+    /// On a live lane; and each wrap, without which nothing live can be opened.
+    Live = 1,
+    /// On a lane of backlog, or brought into the queue by a wrap of a past.
+    Backlog = 2,
+}
+
+impl Timing {
+    /// A label for counters.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Backlog => "backlog",
+        }
     }
 }
 
@@ -334,6 +357,8 @@ pub enum Frame {
         from: u64,
         /// One past the last number wanted; `u64::MAX` to follow for ever.
         until: u64,
+        /// Of which timing; all where none is named.
+        of: Option<Timing>,
     },
     /// The core's answer.
     Subscribed {
@@ -366,6 +391,12 @@ pub enum Frame {
         number: u64,
         /// A segment or a wrap.
         record: Vec<u8>,
+    },
+    /// Of what the subscription is of, all below this number has been delivered. Said now and then where numbers of the other timing were
+    /// passed over, so that a feed that comes again need not begin far behind them.
+    Passed {
+        /// One past the last number that was looked at.
+        below: u64,
     },
     /// The feed's first word where it wants live records before they are durable.
     Preview {
@@ -434,11 +465,11 @@ impl Frame {
             }
             Self::Found { record } => put(&mut out, 26, &[record]),
             Self::Follow { version } => put(&mut out, 19, &[&version.to_be_bytes()]),
-            Self::Subscribe { version, recipient, from, until } => put(
-                &mut out,
-                16,
-                &[&version.to_be_bytes(), &recipient.0, &from.to_be_bytes(), &until.to_be_bytes()],
-            ),
+            Self::Subscribe { version, recipient, from, until, of } => {
+                let (from, until) = (from.to_be_bytes(), until.to_be_bytes());
+                let of = [of.map_or(0, |timing| timing as u8)];
+                put(&mut out, 16, &[&version.to_be_bytes(), &recipient.0, &from, &until, &of]);
+            }
             Self::Subscribed { version, next } => {
                 put(&mut out, 17, &[&version.to_be_bytes(), &next.to_be_bytes()]);
             }
@@ -451,6 +482,7 @@ impl Frame {
             Self::Past { record } => put(&mut out, 23, &[record]),
             Self::PastEnd { next: None } => put(&mut out, 24, &[&[0]]),
             Self::PastEnd { next: Some(next) } => put(&mut out, 24, &[&[1], &next.encode()]),
+            Self::Passed { below } => put(&mut out, 27, &[&below.to_be_bytes()]),
         }
         let length = u32::try_from(out.len() - 4).unwrap_or(u32::MAX);
         out[..4].copy_from_slice(&length.to_be_bytes());
@@ -513,10 +545,11 @@ impl Frame {
                 recipient: RecipientId(r.array("recipient")?),
                 from: r.u64("from")?,
                 until: r.u64("until")?,
+                of: decode_timing(r.u8("timing")?)?,
             },
             17 => Self::Subscribed { version: r.u16("version")?, next: r.u64("next")? },
             18 => Self::Delivery { number: r.u64("number")?, record: r.rest().to_vec() },
-            20..=26 => decode_later(body[0], &mut r)?,
+            20..=27 => decode_later(body[0], &mut r)?,
             other => return Err(FrameError::Type(other)),
         };
         r.finish()?;
@@ -532,7 +565,7 @@ fn put_question(out: &mut Vec<u8>, version: u16, question: &Question) {
     put(out, 22, &parts);
 }
 
-/// Types 20 to 24.
+/// Types 20 to 27.
 fn decode_later(kind: u8, r: &mut Reader<'_>) -> Result<Frame, FrameError> {
     let bad = |field, value: u8| FrameError::Value { field, value: u64::from(value) };
     Ok(match kind {
@@ -560,8 +593,18 @@ fn decode_later(kind: u8, r: &mut Reader<'_>) -> Result<Frame, FrameError> {
         },
         25 => decode_search(r)?,
         26 => Frame::Found { record: r.rest().to_vec() },
+        27 => Frame::Passed { below: r.u64("below")? },
         other => return Err(FrameError::Type(other)),
     })
+}
+
+fn decode_timing(number: u8) -> Result<Option<Timing>, FrameError> {
+    match number {
+        0 => Ok(None),
+        1 => Ok(Some(Timing::Live)),
+        2 => Ok(Some(Timing::Backlog)),
+        _ => Err(FrameError::Value { field: "timing", value: u64::from(number) }),
+    }
 }
 
 fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {

@@ -87,6 +87,11 @@ fn an_erased_patient_is_forgotten_and_only_by_a_gateways_word() {
     assert_eq!(world.opener.nodes.len(), 1, "another's keys stay");
     assert_eq!(world.opener.take(&request.sign(&world.device)).erased.map(|(of, _)| of), Some(patient));
     assert!(world.opener.nodes.is_empty() && world.opener.ages.is_empty() && world.opener.chains.is_empty());
+    // What of its past was on its way behind the request.
+    let (wrap, (segment, _)) = (world.wrap.clone(), world.segment(0, SegmentHash::NONE));
+    assert!(world.opened(&wrap).is_empty() && world.opened(&segment).is_empty());
+    assert!(world.opener.nodes.is_empty() && world.opener.chains.is_empty());
+    assert_eq!(world.opener.waiting_bytes(), 0);
 }
 
 #[test]

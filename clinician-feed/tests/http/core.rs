@@ -96,8 +96,8 @@ impl Core {
         let store: Arc<dyn Store> = Arc::new(Embedded::open(dir.path()).unwrap());
         let (stored_out, stored) = watch::channel(0);
         let feeds = HashMap::from([("hospital-1".to_owned(), vec![recipient])]);
-        let (queue, _no_gateways_here) = writer::queue();
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        let (queue, _no_gateways_here) = writer::queue(&metrics);
         let previews = Previews::new([], metrics.clone());
         let shared = Shared {
             revoked: ledger_chain::RevokedGateways::none(),

@@ -5,12 +5,12 @@ use std::path::Path;
 use caregate_host::{clock, kill_point};
 use caregate_protocol::erasure::{Receipt, SignedErasure};
 use caregate_protocol::id::{DataClass, PatientId, RecipientId, SignerId};
-use caregate_protocol::uplink::Question;
+use caregate_protocol::uplink::{Question, Timing};
 use redb::Database;
 
 use super::erase::{self, Begun};
 use super::index::{self, CACHE_BYTES, Keep, Tables};
-use super::{Erased, Expired, Outcome, Page, Past, Store, StoreError, failed, history, retain};
+use super::{Erased, Expired, Outcome, Page, Past, Span, Store, StoreError, failed, history, retain};
 
 #[cfg(feature = "kill-points")]
 mod kill;
@@ -88,11 +88,12 @@ fn create(path: &Path) -> Result<Database, redb::DatabaseError> {
 
 impl Store for Embedded {
     /// In one durable commit.
-    fn put(&self, batch: &[Vec<u8>]) -> Result<Vec<Outcome>, StoreError> {
+    fn put_as(&self, batch: &[Vec<u8>], as_of: Timing) -> Result<Vec<Outcome>, StoreError> {
         let txn = self.db.begin_write().map_err(failed("begin"))?;
         kill_point::pass("store.begun");
         let outcomes = {
             let mut tables = Tables::open(&txn, Keep::Here)?;
+            tables.as_of = as_of;
             let outcomes = batch.iter().map(|bytes| tables.put(bytes)).collect::<Result<Vec<_>, _>>()?;
             tables.settle()?;
             outcomes
@@ -120,14 +121,8 @@ impl Store for Embedded {
         index::segment(&self.db, (patient, class, sequence), |record| Ok(Some(record.to_vec())))
     }
 
-    fn page(
-        &self,
-        recipient: RecipientId,
-        from: u64,
-        until: u64,
-        bytes_max: usize,
-    ) -> Result<Page, StoreError> {
-        index::page(&self.db, (recipient, from, until), bytes_max, |record| Ok(Some(record.to_vec())))
+    fn page_of(&self, recipient: RecipientId, span: Span, bytes_max: usize) -> Result<Page, StoreError> {
+        index::page(&self.db, recipient, span, bytes_max, |record| Ok(Some(record.to_vec())))
     }
 
     fn erase(&self, request: &SignedErasure, own: &[SignerId], now_us: i64) -> Result<Erased, StoreError> {

@@ -8,6 +8,7 @@
 
 use caregate_protocol::erasure::{Receipt, SignedErasure};
 use caregate_protocol::id::{PatientId, RecipientId, SignerId};
+use caregate_protocol::uplink::Timing;
 use redb::{Database, ReadableDatabase, ReadableTable, Table};
 
 use super::index::{Keep, Tables};
@@ -93,7 +94,7 @@ impl Tables<'_> {
             let (key, _) = entry.map_err(failed("read holders"))?;
             holders.extend(key.value().last_chunk::<20>().copied().map(RecipientId));
         }
-        holders.into_iter().try_for_each(|holder| self.deliver(holder, index))?;
+        holders.into_iter().try_for_each(|holder| self.deliver(holder, index, Timing::Live))?;
         self.note_erasure(request)?;
         Ok(Begun::Now)
     }

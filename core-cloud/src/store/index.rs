@@ -13,10 +13,14 @@
 //! holders   patient ‖ recipient                          → ()                    who ever held a wrap of a patient's
 //! receipts  patient ‖ feed's key 32                      → receipt               that feeds have erased
 //! erased    patient                                      → state, what went (`erase`)
-//! delivery  recipient 20 ‖ number 8                      → index                 each recipient's queue
+//! delivery  recipient 20 ‖ number 8                      → index                 each recipient's queue; bit 63 where it is backlog
 //! ```
 //! A segment enters the queues of the recipients that hold a wrap for its epoch; a wrap that comes later brings the
 //! segments of its epoch with it. So no recipient is offered what it can't open, and a wrap always precedes its segments.
+//!
+//! A queue has one order and two readers: of what came live, and of backlog. Wraps are always live, since nothing live is opened without
+//! them. What a wrap brings is live where it is of one epoch (then its segments came a moment before it, on another connection), and backlog
+//! where it is of a past.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,11 +35,11 @@ use caregate_protocol::head::Head;
 use caregate_protocol::id::{DataClass, PatientId, RecipientId, SignerId};
 use caregate_protocol::record::Record;
 use caregate_protocol::segment::{Header, SegmentHash};
-use caregate_protocol::uplink::Refusal;
+use caregate_protocol::uplink::{Refusal, Timing};
 use caregate_protocol::wrap::Wrap;
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 
-use super::{Outcome, Page, StoreError, failed};
+use super::{Outcome, Page, Span, StoreError, failed};
 
 pub(super) const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
 const SEGMENTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("segments");
@@ -55,6 +59,8 @@ const DELIVERY: TableDefinition<'_, &[u8], u64> = TableDefinition::new("delivery
 pub(super) const CACHE_BYTES: usize = 32 << 20;
 /// Places of a queue that one page looks at: what was erased leaves places without a record, and a page must end.
 pub(super) const ROWS_MAX: usize = 65_536;
+/// Set in the index of a place in a queue whose record came as backlog.
+const BACKLOG: u64 = 1 << 63;
 /// Deepest level of the epoch tree that a wrap may name.
 pub(super) const TREE_DEPTH: u8 = caregate_protocol::key::TREE_DEPTH;
 
@@ -80,10 +86,17 @@ pub(super) fn next(db: &Database, recipient: RecipientId) -> Result<u64, StoreEr
     next_number(&delivery, recipient)
 }
 
-/// A page of (recipient, from, until). `fetch` makes a record of what stands in `records`; `None` where it is gone meanwhile.
+/// The record at a place in a queue, and when it came.
+pub(super) fn at_place(place: u64) -> (u64, Timing) {
+    let timing = if place & BACKLOG == 0 { Timing::Live } else { Timing::Backlog };
+    (place & !BACKLOG, timing)
+}
+
+/// A page of a recipient's queue. `fetch` makes a record of what stands in `records`; `None` where it is gone meanwhile.
 pub(super) fn page(
     db: &Database,
-    (recipient, from, until): (RecipientId, u64, u64),
+    recipient: RecipientId,
+    Span { from, until, of }: Span,
     bytes_max: usize,
     mut fetch: impl FnMut(&[u8]) -> Result<Option<Vec<u8>>, StoreError>,
 ) -> Result<Page, StoreError> {
@@ -102,9 +115,14 @@ pub(super) fn page(
         if nth == ROWS_MAX {
             break;
         }
-        let (key, index) = entry.map_err(failed("read delivery"))?;
+        let (key, place) = entry.map_err(failed("read delivery"))?;
         let number = number_of(key.value());
-        let stored = records.get(index.value()).map_err(failed("read a record"))?;
+        let (index, timing) = at_place(place.value());
+        if of.is_some_and(|of| of != timing) {
+            page.next = number + 1;
+            continue;
+        }
+        let stored = records.get(index).map_err(failed("read a record"))?;
         let record = stored.map(|stored| fetch(stored.value())).transpose()?.flatten();
         if let Some(record) = record {
             if bytes > 0 && bytes + record.len() > bytes_max {
@@ -156,6 +174,8 @@ pub(super) struct Noted {
 /// All tables of one write.
 pub(super) struct Tables<'t> {
     pub(super) keep: Keep,
+    /// When what is put came.
+    pub(super) as_of: Timing,
     /// Of [`Keep::Elsewhere`], in the order in which they were stored.
     pub(super) noted: Vec<Noted>,
     pub(super) records: Table<'t, u64, &'static [u8]>,
@@ -178,6 +198,7 @@ impl<'t> Tables<'t> {
     pub(super) fn open(txn: &'t WriteTransaction, keep: Keep) -> Result<Self, StoreError> {
         Ok(Self {
             keep,
+            as_of: Timing::Live,
             noted: Vec::new(),
             records: txn.open_table(RECORDS).map_err(failed("open records"))?,
             segments: txn.open_table(SEGMENTS).map_err(failed("open segments"))?,
@@ -227,7 +248,7 @@ impl<'t> Tables<'t> {
         self.name_segment(h, hash, index)?;
         let scope = scope_key(h.patient.0, h.class as u8, h.generation);
         for recipient in self.holders(&scope, h.epoch)? {
-            self.deliver(recipient, index)?;
+            self.deliver(recipient, index, self.as_of)?;
         }
         kill_point::pass("store.segment-queued");
         Ok(Outcome::Stored)
@@ -251,7 +272,7 @@ impl<'t> Tables<'t> {
             return Ok(Outcome::Known);
         }
         let index = self.append(bytes)?;
-        self.deliver(wrap.recipient, index)?;
+        self.deliver(wrap.recipient, index, Timing::Live)?;
         kill_point::pass("store.wrap-queued");
         let last = wrap.epoch | u32::MAX.checked_shr(u32::from(wrap.depth)).unwrap_or(0);
         let first = [scope.as_slice(), &wrap.epoch.to_be_bytes(), &[0; 8]].concat();
@@ -261,6 +282,7 @@ impl<'t> Tables<'t> {
             let (key, index) = entry.map_err(failed("read epochs"))?;
             waiting.push((epoch_in(key.value(), scope.len()), index.value()));
         }
+        let brought = if wrap.depth == TREE_DEPTH { Timing::Live } else { Timing::Backlog };
         // Not what a wrap of another node above that epoch has brought already.
         let mut held = None;
         for (epoch, index) in waiting {
@@ -270,7 +292,7 @@ impl<'t> Tables<'t> {
             };
             held = Some((epoch, is_held));
             if !is_held {
-                self.deliver(wrap.recipient, index)?;
+                self.deliver(wrap.recipient, index, brought)?;
             }
         }
         self.name_wrap(wrap, index)?;
@@ -346,7 +368,7 @@ impl<'t> Tables<'t> {
         self.name_head(head, index)?;
         let scope = scope_key(head.patient.0, head.class as u8, head.generation);
         for recipient in self.holders(&scope, head.epoch)? {
-            self.deliver(recipient, index)?;
+            self.deliver(recipient, index, self.as_of)?;
         }
         Ok(Outcome::Stored)
     }
@@ -363,7 +385,7 @@ impl<'t> Tables<'t> {
         self.name_gap(gap, index)?;
         let scope = scope_key(gap.patient.0, gap.class as u8, gap.generation);
         for recipient in self.holders(&scope, gap.epoch)? {
-            self.deliver(recipient, index)?;
+            self.deliver(recipient, index, self.as_of)?;
         }
         Ok(Outcome::Stored)
     }
@@ -452,8 +474,14 @@ impl<'t> Tables<'t> {
         Ok(index)
     }
 
-    pub(super) fn deliver(&mut self, recipient: RecipientId, index: u64) -> Result<(), StoreError> {
+    pub(super) fn deliver(
+        &mut self,
+        recipient: RecipientId,
+        index: u64,
+        timing: Timing,
+    ) -> Result<(), StoreError> {
         let number = next_number(&self.delivery, recipient)?;
+        let index = if timing == Timing::Backlog { index | BACKLOG } else { index };
         self.queue(&Queued { recipient, number, index })?;
         if let (Keep::Elsewhere, Some(noted)) = (self.keep, self.noted.last_mut()) {
             noted.queued.push(Queued { recipient, number, index });

@@ -21,14 +21,14 @@ use caregate_host::clock;
 use caregate_protocol::entry;
 use caregate_protocol::erasure::{Receipt, SignedErasure};
 use caregate_protocol::id::{DataClass, PatientId, RecipientId, SignerId};
-use caregate_protocol::uplink::Question;
+use caregate_protocol::uplink::{Question, Timing};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
 use super::erase::{self, Begun};
 use super::index::{self, CACHE_BYTES, Keep, Tables};
-use super::{Erased, Expired, Outcome, Page, Past, Store, StoreError, failed, history};
+use super::{Erased, Expired, Outcome, Page, Past, Span, Store, StoreError, failed, history};
 
 mod message;
 mod server;
@@ -255,7 +255,12 @@ impl JetStream {
         txn.commit().map_err(failed("commit"))
     }
 
-    fn try_put(&self, written: &mut Written, batch: &[Vec<u8>]) -> Result<Vec<Outcome>, Failure> {
+    fn try_put(
+        &self,
+        written: &mut Written,
+        batch: &[Vec<u8>],
+        as_of: Timing,
+    ) -> Result<Vec<Outcome>, Failure> {
         if written.behind {
             self.catch_up(written)?;
         }
@@ -264,6 +269,7 @@ impl JetStream {
             txn.set_durability(Durability::None).map_err(failed("set durability"))?;
         }
         let mut tables = Tables::open(&txn, Keep::Elsewhere)?;
+        tables.as_of = as_of;
         let outcomes = batch.iter().map(|bytes| tables.put(bytes)).collect::<Result<Vec<_>, _>>()?;
         let stored = batch.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == Outcome::Stored);
         let noted = std::mem::take(&mut tables.noted);
@@ -437,8 +443,8 @@ impl Drop for JetStream {
 
 impl Store for JetStream {
     /// In one message for each patient and class.
-    fn put(&self, batch: &[Vec<u8>]) -> Result<Vec<Outcome>, StoreError> {
-        self.retried(&mut self.written(), |written| self.try_put(written, batch))
+    fn put_as(&self, batch: &[Vec<u8>], as_of: Timing) -> Result<Vec<Outcome>, StoreError> {
+        self.retried(&mut self.written(), |written| self.try_put(written, batch, as_of))
     }
 
     fn next_number(&self, recipient: RecipientId) -> Result<u64, StoreError> {
@@ -461,16 +467,10 @@ impl Store for JetStream {
         })
     }
 
-    fn page(
-        &self,
-        recipient: RecipientId,
-        from: u64,
-        until: u64,
-        bytes_max: usize,
-    ) -> Result<Page, StoreError> {
+    fn page_of(&self, recipient: RecipientId, span: Span, bytes_max: usize) -> Result<Page, StoreError> {
         // Neighbours in a queue often came in one message.
         let mut newest: Option<(u64, Bytes)> = None;
-        index::page(&self.db, (recipient, from, until), bytes_max, |stored| self.stored(stored, &mut newest))
+        index::page(&self.db, recipient, span, bytes_max, |stored| self.stored(stored, &mut newest))
     }
 
     /// Written down as a message of its own; then the patient's messages are purged by their subject.

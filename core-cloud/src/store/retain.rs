@@ -9,7 +9,7 @@ use caregate_protocol::record::Record;
 use redb::{Database, ReadableTable};
 
 use super::erase::STEP_RECORDS;
-use super::index::{Keep, Tables, scope_key};
+use super::index::{Keep, Tables, at_place, scope_key};
 use super::{Expired, StoreError, failed};
 
 /// Bytes of a patient, a class and a generation in front of a key.
@@ -213,12 +213,12 @@ impl Tables<'_> {
             let mut recipient: Option<[u8; 20]> = None;
             let low = [from.as_slice(), &[0; 8]].concat();
             for entry in self.delivery.range(low.as_slice()..).map_err(failed("read delivery"))? {
-                let (key, index) = entry.map_err(failed("read delivery"))?;
+                let (key, place) = entry.map_err(failed("read delivery"))?;
                 let of = key.value().first_chunk::<20>().copied().unwrap_or([0xff; 20]);
                 if *recipient.get_or_insert(of) != of || gone.len() > STEP_RECORDS {
                     break;
                 }
-                if self.records.get(index.value()).map_err(failed("read a record"))?.is_some() {
+                if self.records.get(at_place(place.value()).0).map_err(failed("read a record"))?.is_some() {
                     gone.push(None);
                     break;
                 }

@@ -115,6 +115,7 @@ of_both! {
     wraps_that_overlap_bring_a_segment_once,
     nobody_is_offered_what_it_holds_no_wrap_for,
     pages_respect_their_bounds_and_always_make_progress,
+    what_came_live_and_what_did_not_have_each_a_reader,
     queues_of_neighbouring_recipients_do_not_run_into_each_other,
     what_does_not_parse_is_refused_and_costs_the_others_nothing,
     a_store_is_held_by_one_process,
@@ -301,6 +302,30 @@ fn nobody_is_offered_what_it_holds_no_wrap_for(kind: Kind) {
         [2, 1, 1, 1, 1, 0],
         "class, generation, patient and epoch each keep the segment away"
     );
+}
+
+fn what_came_live_and_what_did_not_have_each_a_reader(kind: Kind) {
+    const ALL: [Option<Timing>; 3] = [None, Some(Timing::Live), Some(Timing::Backlog)];
+    let world = World::new(kind);
+    let put = |records: &[Vec<u8>], as_of| world.store().put_as(records, as_of).unwrap();
+    put(&[wrap(EPOCH, 1), segment(EPOCH, 0), segment(EPOCH + 1, 1), segment(EPOCH + 4, 9)], Timing::Backlog);
+    put(&[segment(EPOCH, 2), segment(EPOCH + 2, 3), head(9, SegmentHash([5; 32]), 1)], Timing::Live);
+    put(&[segment(EPOCH, 4), segment(EPOCH, 2)], Timing::Backlog);
+    // One of an epoch brings what came a moment before it; one above it, a past.
+    put(&[wrap(EPOCH + 1, 1)], Timing::Backlog);
+    put(&[wrap_of(1, DataClass::Vitals, 0, (EPOCH, TREE_DEPTH - 2), 1)], Timing::Live);
+    let numbers = |world: &World, of, from| -> Vec<u64> {
+        let page =
+            world.store().page_of(recipient(1), Span { from, until: u64::MAX, of }, PAGE_BYTES).unwrap();
+        assert_eq!(page.next, 9, "also what was passed over is behind it");
+        page.records.into_iter().map(|(number, _)| number).collect()
+    };
+    let world = world.reopened();
+    assert_eq!(
+        ALL.map(|of| numbers(&world, of, 0)),
+        [(0..9).collect(), vec![0, 2, 3, 5, 6, 7], vec![1, 4, 8]]
+    );
+    assert_eq!(ALL.map(|of| numbers(&world, of, 3).len()), [6, 4, 2]);
 }
 
 fn pages_respect_their_bounds_and_always_make_progress(kind: Kind) {

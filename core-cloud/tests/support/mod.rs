@@ -16,16 +16,16 @@ use caregate_host::journal::Journal;
 use caregate_host::net;
 use caregate_protocol::id::{Lane, RecipientId};
 use caregate_protocol::segment::signer_id;
-use caregate_protocol::uplink::{ALPN, Frame, Framer, VERSION};
+use caregate_protocol::uplink::{ALPN, Frame, Framer, Timing, VERSION};
 use core_cloud::config::Peers;
 use core_cloud::metrics::Metrics;
 use core_cloud::preview::Previews;
 use core_cloud::search::SearchIndex;
 use core_cloud::server::{self, Shared};
-use core_cloud::store::{Embedded, Store};
+use core_cloud::store::{Embedded, Span, Store};
 use core_cloud::tcp::TcpDoor;
 use core_cloud::tenants::{Quota, Tenant, Tenants};
-use core_cloud::writer::{self, Incoming, Stores};
+use core_cloud::writer::{self, Inbox, Stores};
 use ed25519_dalek::SigningKey;
 use prometheus::Registry;
 use quinn::crypto::rustls::QuicClientConfig;
@@ -133,7 +133,7 @@ pub(crate) struct Core {
     pub(crate) tenants: Tenants,
     stop: CancellationToken,
     serving: JoinHandle<()>,
-    waiting: Option<(mpsc::Receiver<Incoming>, watch::Sender<u64>)>,
+    waiting: Option<(Inbox, watch::Sender<u64>)>,
     writer: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -148,7 +148,7 @@ impl Core {
         let listener = net::listen("127.0.0.1:0").unwrap();
         let tcp = listener.local_addr().unwrap();
         let door = TcpDoor::new(listener, &ca.identity(Role::Core, "core-1"));
-        let (queue, incoming) = writer::queue();
+        let (queue, incoming) = writer::queue(&metrics);
         let (stored_out, stored) = watch::channel(0);
         let tenants = tenants(&metrics);
         let previews = Previews::new(store.erased().unwrap(), metrics.clone());
@@ -228,6 +228,11 @@ impl Core {
 
     pub(crate) fn refused_for(&self, reason: &str) -> u64 {
         self.metrics.refused.with_label_values(&[reason]).get()
+    }
+
+    /// Records that wait for the writer, or for room before it.
+    pub(crate) fn waiting(&self, timing: Timing) -> u64 {
+        u64::try_from(self.metrics.waiting.with_label_values(&[timing.as_str()]).get()).unwrap()
     }
 
     pub(crate) fn records(&self, outcome: &str) -> u64 {
@@ -357,7 +362,12 @@ impl Feed {
 
     /// Subscribes; returns the frames and the queue's next number.
     pub(crate) async fn subscribe(&self, recipient: RecipientId, from: u64, until: u64) -> (Frames, u64) {
-        let mut frames = self.ask(&Frame::Subscribe { version: VERSION, recipient, from, until }).await;
+        self.subscribe_to(recipient, Span { from, until, of: None }).await
+    }
+
+    pub(crate) async fn subscribe_to(&self, recipient: RecipientId, span: Span) -> (Frames, u64) {
+        let Span { from, until, of } = span;
+        let mut frames = self.ask(&Frame::Subscribe { version: VERSION, recipient, from, until, of }).await;
         match frames.next().await {
             Some(Frame::Subscribed { version: VERSION, next }) => (frames, next),
             other => panic!("no subscription but {other:?}"),

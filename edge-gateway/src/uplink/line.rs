@@ -185,6 +185,7 @@ impl Line {
             | Frame::Subscribe { .. }
             | Frame::Subscribed { .. }
             | Frame::Delivery { .. }
+            | Frame::Passed { .. }
             | Frame::Preview { .. }
             | Frame::Provisional { .. }
             | Frame::History { .. }

@@ -19,11 +19,9 @@ fn frame() -> impl Strategy<Value = Frame> {
         }),
         (any::<u64>(), 1_u8..5)
             .prop_map(|(position, r)| Frame::Refuse { position, refusal: Refusal::from_u8(r).unwrap() }),
-        (any::<[u8; 20]>(), any::<u64>(), any::<u64>()).prop_map(|(id, from, until)| Frame::Subscribe {
-            version: 1,
-            recipient: RecipientId(id),
-            from,
-            until
+        (any::<[u8; 20]>(), any::<u64>(), any::<u64>(), 0_u8..3).prop_map(|(id, from, until, of)| {
+            let of = decode_timing(of).unwrap();
+            Frame::Subscribe { version: 1, recipient: RecipientId(id), from, until, of }
         }),
         any::<u64>().prop_map(|next| Frame::Subscribed { version: 1, next }),
         any::<u8>().prop_map(|byte| Frame::Beat { bytes: vec![byte; BEAT_BYTES] }),
@@ -65,6 +63,7 @@ fn later(record: impl Strategy<Value = Vec<u8>> + Clone) -> impl Strategy<Value 
         }),
         record.clone().prop_map(|record| Frame::Found { record }),
         record.prop_map(|record| Frame::Past { record }),
+        any::<u64>().prop_map(|below| Frame::Passed { below }),
         proptest::option::of(place).prop_map(|next| Frame::PastEnd { next }),
     ]
 }
@@ -124,6 +123,12 @@ fn golden_bytes() {
     let classes = Classes::of(&[DataClass::Alarm, DataClass::Activity]);
     let preview = Frame::Preview { version: 1, recipient: RecipientId([2; 20]), classes }.encode();
     assert_eq!(hex::encode(preview), format!("00000018140001{}09", "02".repeat(20)));
+    let of = Some(Timing::Backlog);
+    let subscribe =
+        Frame::Subscribe { version: 1, recipient: RecipientId([2; 20]), from: 3, until: 4, of }.encode();
+    let numbers = "00000000000000030000000000000004";
+    assert_eq!(hex::encode(subscribe), format!("00000028100001{}{numbers}02", "02".repeat(20)));
+    assert_eq!(hex::encode(Frame::Passed { below: 259 }.encode()), "000000091b0000000000000103");
     let place = HistoryPlace { generation: 1, epoch: 2, sequence: 3 };
     let end = Frame::PastEnd { next: Some(place) }.encode();
     assert_eq!(hex::encode(end), "00000012180100000001000000020000000000000003");
@@ -138,6 +143,8 @@ fn classes_that_are_none_are_refused() {
     assert!(DataClass::ALL.into_iter().all(|class| all.contains(class)));
     assert!(!Classes::of(&[DataClass::Vitals]).contains(DataClass::Alarm));
     assert_eq!(Frame::decode(&[24, 2]), Err(FrameError::Value { field: "more", value: 2 }));
+    let subscribe = [&[16, 0, 1], [2; 36].as_slice(), &[3]].concat();
+    assert_eq!(Frame::decode(&subscribe), Err(FrameError::Value { field: "timing", value: 3 }));
 }
 
 #[test]

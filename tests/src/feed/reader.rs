@@ -1,5 +1,6 @@
 //! Follows the feed's stream through disconnects and writes each message as one JSON line.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -53,10 +54,15 @@ pub enum FeedError {
     },
 }
 
-/// Where to resume: the number after the last reading seen.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+/// Numbers remembered of readings that came ahead of others: more than any feed's ring holds of live readings while a backlog drains.
+const AHEAD_MAX: usize = 65_536;
+
+/// Where to resume: the number after the last reading seen, but for those that came ahead of others.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Cursor {
     next: Option<u64>,
+    /// Beyond it.
+    ahead: BTreeSet<u64>,
 }
 
 #[derive(Deserialize)]
@@ -64,6 +70,8 @@ struct Head {
     #[serde(rename = "type")]
     kind: String,
     n: Option<u64>,
+    #[serde(default)]
+    ahead: bool,
     next: Option<u64>,
 }
 
@@ -71,26 +79,39 @@ impl Cursor {
     /// Starts at a number, or with the next reading.
     #[must_use]
     pub fn new(from: Option<u64>) -> Self {
-        Self { next: from }
+        Self { next: from, ahead: BTreeSet::new() }
     }
 
-    /// Takes note of a message.
-    pub fn handle_message(&mut self, text: &str) -> Result<(), serde_json::Error> {
+    /// Takes note of a message; answers whether it is none that came before.
+    pub fn handle_message(&mut self, text: &str) -> Result<bool, serde_json::Error> {
         let head: Head = serde_json::from_str(text)?;
         match (head.kind.as_str(), head.n, head.next) {
-            ("reading", Some(n), _) => self.next = Some(n.saturating_add(1)),
+            ("reading", Some(n), _) if head.ahead => {
+                let is_new = self.next.is_none_or(|next| n >= next) && self.ahead.insert(n);
+                if self.ahead.len() > AHEAD_MAX {
+                    self.ahead.pop_first();
+                }
+                return Ok(is_new);
+            }
+            ("reading", Some(n), _) => {
+                let next = n.saturating_add(1);
+                let is_new = !self.ahead.contains(&n);
+                self.next = Some(next);
+                self.ahead = self.ahead.split_off(&next);
+                return Ok(is_new);
+            }
             ("hello", _, Some(next)) => match self.next {
                 // The feed counts anew: what it holds now is all new to this reader.
-                Some(own) if own > next => {
+                Some(own) if own.max(self.ahead.last().map_or(0, |n| n + 1)) > next => {
                     tracing::warn!(own, feed = next, "the feed's numbers went back");
-                    self.next = Some(next);
+                    *self = Self::new(Some(own.min(next)));
                 }
                 Some(_) => {}
                 None => self.next = Some(next),
             },
             _ => {}
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The path of the stream from here.
@@ -196,7 +217,9 @@ async fn read(
                 silences = 0;
                 *count += 1;
                 let failed = |source| FeedError::Message { count: *count, source };
-                cursor.handle_message(&text).map_err(failed)?;
+                if !cursor.handle_message(&text).map_err(failed)? {
+                    continue;
+                }
                 let arrived_ms = clock::now_us() as f64 / 1000.0;
                 out.write_all(line(&text, arrived_ms).as_bytes()).map_err(FeedError::Output)?;
                 out.flush().map_err(FeedError::Output)?;

@@ -105,6 +105,20 @@ fn the_cursor_follows_a_feed_that_counts_anew() {
 }
 
 #[test]
+fn what_came_ahead_is_taken_once_and_not_resumed_behind() {
+    let mut cursor = Cursor::new(Some(5));
+    let mut take = |n: u64, ahead: bool| {
+        let is_new = cursor.handle_message(&json!({"type": "reading", "n": n, "ahead": ahead}).to_string());
+        (is_new.unwrap(), cursor.path().rsplit('=').next().unwrap().parse::<u64>().unwrap())
+    };
+    assert_eq!((take(90, true), take(5, false), take(91, true)), ((true, 5), (true, 6), (true, 6)));
+    // The connection was lost: the feed does not know what it has sent ahead.
+    assert_eq!((take(90, true), take(91, false)), ((false, 6), (false, 92)));
+    assert_eq!(take(92, false), (true, 93));
+    assert_eq!(take(90, true), (false, 93));
+}
+
+#[test]
 fn a_line_keeps_the_message() {
     let text = line("{\"type\":\"x\",\n\"v\":0.1}", 1.5);
     assert_eq!(text, "{\"arrived_ms\":1.5,\"type\":\"x\", \"v\":0.1}\n");

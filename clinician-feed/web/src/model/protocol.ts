@@ -38,6 +38,8 @@ export interface Wave {
 export interface Reading {
   readonly type: "reading";
   readonly n: number;
+  /** It is live, and readings of lower numbers are still to come. */
+  readonly ahead: boolean;
   readonly patient: string;
   readonly dataClass: DataClass;
   readonly segment: number;
@@ -59,7 +61,7 @@ export interface Reading {
 }
 
 /** A reading that is not durable at the core; it comes again, as a reading, when it is. */
-export type Provisional = Omit<Reading, "type" | "n"> & { readonly type: "provisional" };
+export type Provisional = Omit<Reading, "type" | "n" | "ahead"> & { readonly type: "provisional" };
 
 export interface Hello {
   readonly type: "hello";
@@ -340,10 +342,10 @@ function parseValue(object: Fields): Reading["value"] {
 }
 
 function parseReading(object: Fields): Reading {
-  return { type: "reading", n: whole(object["n"], "n"), ...parseMeasured(object) };
+  return { type: "reading", n: whole(object["n"], "n"), ahead: object["ahead"] === true, ...parseMeasured(object) };
 }
 
-function parseMeasured(object: Fields): Omit<Reading, "type" | "n"> {
+function parseMeasured(object: Fields): Omit<Reading, "type" | "n" | "ahead"> {
   return {
     patient: patientId(object["patient"], "patient"),
     dataClass: oneOf(object["class"], "class", DATA_CLASSES),

@@ -47,6 +47,8 @@ export const NO_BED = "No bed";
 export const EMERGENCY_BED = "Emergency — unknown bed";
 /** Older than this at the feed is backlog: above any network's hiccup, half of what counts as lost. */
 export const LIVE_MS_MAX = 5_000;
+/** Numbers remembered of readings that came ahead of others: more than a ward's live ones while a backlog drains. */
+export const AHEAD_MAX = 65_536;
 /** For how long "backlog arriving" stays after the last late reading. */
 export const BACKLOG_SHOWN_MS = 3_000;
 
@@ -143,6 +145,8 @@ export class Ward {
   /** Readings that the feed had given up before the page returned. */
   missed = 0;
   private lastN: number | null = null;
+  /** Beyond `lastN`, oldest first: live readings that came ahead of those of a backlog. */
+  private readonly ahead = new Set<number>();
   private eventCount = 0;
 
   /** `from=` of the next connection; null for the first. */
@@ -209,6 +213,7 @@ export class Ward {
     this.clock.observe(nowMs, hello.serverMs);
     // The feed counts from an earlier number than we have seen: it began anew.
     if (this.lastN !== null && hello.next <= this.lastN) this.lastN = null;
+    if ([...this.ahead].some((n) => n >= hello.next)) this.ahead.clear();
     // The feed says all of it again.
     this.ledger = null;
     this.audit.length = 0;
@@ -283,10 +288,30 @@ export class Ward {
     this.revision += 1;
   }
 
+  /** Whether it is none that came before. */
+  private number({ n, ahead }: Reading): boolean {
+    if (this.lastN !== null && n <= this.lastN) return false;
+    const isNew = !this.ahead.has(n);
+    if (ahead) {
+      this.ahead.add(n);
+      for (const oldest of this.ahead) {
+        if (this.ahead.size <= AHEAD_MAX) break;
+        this.ahead.delete(oldest);
+      }
+      return isNew;
+    }
+    let between = 0;
+    for (const one of this.ahead) {
+      if (one < n) between += 1;
+      if (one <= n) this.ahead.delete(one);
+    }
+    if (this.lastN !== null) this.missed += n - this.lastN - 1 - between;
+    this.lastN = n;
+    return isNew;
+  }
+
   private acceptReading(reading: Reading, nowMs: number): boolean {
-    if (this.lastN !== null && reading.n <= this.lastN) return false;
-    if (this.lastN !== null) this.missed += reading.n - this.lastN - 1;
-    this.lastN = reading.n;
+    if (!this.number(reading)) return false;
     this.clock.observe(nowMs, reading.openedMs);
     const bed = this.bedOf(reading.patient);
     if (bed === null) return true;

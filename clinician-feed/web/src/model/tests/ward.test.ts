@@ -38,6 +38,23 @@ describe("Ward: numbering", () => {
     expect(ward.missed).toBe(4);
   });
 
+  it("takes what came ahead of a backlog once, and goes on behind the backlog", () => {
+    const ward = started();
+    ward.receive(numeric(7, T0, 70), T0 + 20);
+    expect(ward.receive(numeric(90, T0, 71, { ahead: true }), T0 + 30)).not.toBeNull();
+    expect(ward.resumeFrom).toBe(8);
+    expect(ward.receive(numeric(8, T0 - 60_000, 72), T0 + 40)).not.toBeNull();
+    ward.receive(hello(91), T0 + 900);
+    expect(ward.receive(numeric(90, T0, 71, { ahead: true }), T0 + 901)).toBeNull();
+    for (let n = 9; n < 90; n += 1) expect(ward.receive(numeric(n, T0 - 60_000, 72), T0 + 902)).not.toBeNull();
+    expect(ward.receive(numeric(91, T0, 73), T0 + 903)).not.toBeNull();
+    expect([ward.resumeFrom, ward.missed]).toEqual([92, 0]);
+    // A feed that began anew has other readings under these numbers.
+    ward.receive(numeric(200, T0, 74, { ahead: true }), T0 + 904);
+    ward.receive(hello(150), T0 + 905);
+    expect(ward.receive(numeric(200, T0, 75), T0 + 906)).not.toBeNull();
+  });
+
   it("follows a feed that began to count anew", () => {
     const ward = started();
     ward.receive(numeric(700, T0, 70), T0 + 20);
