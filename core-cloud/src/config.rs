@@ -201,9 +201,6 @@ pub enum PeersError {
         /// Which tenant.
         tenant: String,
     },
-    /// Records on a stream server are kept for ever.
-    #[error("keep_days: a store on a NATS server keeps all; leave it out, or store without [nats]")]
-    RetentionOnNats,
     /// Two entries of one name.
     #[error("{kind} {name} is configured twice")]
     Twice {
@@ -274,9 +271,6 @@ impl ConfigFile {
             }
             gateways.push((gateway.name.clone(), signers, Arc::clone(tenant)));
         }
-        if self.nats.is_some() && !retention.is_none() {
-            return Err(PeersError::RetentionOnNats);
-        }
         Ok((Tenants::new(gateways), retention))
     }
 }
@@ -334,9 +328,6 @@ mod tests {
         assert!(shares("").unwrap().1.is_none());
         assert_eq!(shares(&gateway("x")).unwrap_err(), "gateway g: there is no tenant x");
         assert_eq!(shares(&tenant.repeat(2)).unwrap_err(), "tenant t is configured twice");
-        let nats = "keep_days = 9\n[nats]\nurl = \"nats://127.0.0.1:1\"\nuser = \"u\"\npassword_file = \"p\"\n\
-                    system_user = \"s\"\nsystem_password_file = \"q\"\n";
-        assert!(shares(nats).unwrap_err().contains("NATS"));
     }
 
     #[test]

@@ -42,7 +42,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A gateway opens one on the connection of a lane, and one for each of four lanes on that of the backlog.
 const UNI_STREAMS_MAX: u32 = 4;
 /// Control stream, or subscriptions.
-const BIDI_STREAMS_MAX: u32 = 8;
+const BIDI_STREAMS_MAX: u32 = 12;
 /// Bytes in flight per connection towards us: what a gateway may send before the store has taken it.
 const RECEIVE_WINDOW_BYTES: u32 = 4 << 20;
 /// Bytes in flight per stream.

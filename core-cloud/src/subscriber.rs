@@ -28,8 +28,8 @@ use crate::store::{Page, Span, Store, StoreError};
 const PAGE_BYTES: usize = 512 << 10;
 /// Bytes after which an answer of history ends and says where to go on: some seconds of a hospital's line; who wants more asks again.
 const HISTORY_BYTES_MAX: usize = 8 << 20;
-/// Subscriptions of one feed at once: live and history of a few recipients.
-const SUBSCRIPTIONS_MAX: usize = 8;
+/// Subscriptions of one feed at once: what is live, backlog, history, what is provisional and heartbeats; and what its staff ask for.
+const SUBSCRIPTIONS_MAX: usize = 12;
 
 /// Numbers of the other timing that are passed over until the feed is told so: what comes again, at most, where a connection is lost.
 const PASSED_MAX: u64 = 256;

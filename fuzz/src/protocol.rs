@@ -181,8 +181,12 @@ pub fn erasure(data: &[u8]) {
     }
 }
 
-/// Entries of the core's stream. What is read is written back the same.
+/// Entries of the core's stream, and floors in them. What is read is written back the same.
 pub fn core_entry(data: &[u8]) {
+    match entry::Floor::decode(data) {
+        Ok(floor) => assert_eq!(floor.encode(), data),
+        Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
+    }
     match entry::decode(data) {
         Ok(entries) => {
             let mut again = entry::message();

@@ -12,13 +12,18 @@
 //!   +-------+---------+--------------------------------------+--------+--------+
 //!     8       4         20 + 8 + 8 each                        4        a segment, wrap or head; none where an entry only goes on
 //! v: version 1
+//!
+//!   a floor, in the place of a record: what retention has taken out
+//!   +--------+---------+-------+----------+
+//!   | "CGFL" | patient | class | sequence |      4 + 16 + 1 + 8
+//!   +--------+---------+-------+----------+
 //! ```
 //! All numbers are big-endian. A wrap that comes late brings many older segments into its recipient's queue; what does not fit one
 //! message goes on in the next, with the same index and no record.
 
 use thiserror::Error;
 
-use crate::id::RecipientId;
+use crate::id::{DataClass, PatientId, RecipientId};
 use crate::record::RECORD_BYTES_MAX;
 use crate::wire::{Reader, WireError};
 
@@ -34,6 +39,46 @@ pub const QUEUED_BYTES: usize = 36;
 /// Most places that one entry names: 1.1 MiB, as a large record.
 pub const QUEUED_MAX: usize = 32_768;
 
+/// First bytes of a [`Floor`].
+pub const FLOOR_MAGIC: [u8; 4] = *b"CGFL";
+
+/// Below it each segment of a chain is expired, or would be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Floor {
+    /// Whose.
+    pub patient: PatientId,
+    /// Of which class.
+    pub class: DataClass,
+    /// The lowest sequence that is not.
+    pub sequence: u64,
+}
+
+impl Floor {
+    /// Its 29 bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let parts: [&[u8]; 4] =
+            [&FLOOR_MAGIC, &self.patient.0, &[self.class as u8], &self.sequence.to_be_bytes()];
+        parts.concat()
+    }
+
+    /// Parses exactly one.
+    ///
+    /// # Errors
+    /// [`EntryError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, EntryError> {
+        let mut r = Reader::new(bytes);
+        if r.array("magic")? != FLOOR_MAGIC {
+            return Err(EntryError::Version);
+        }
+        let patient = PatientId(r.array("patient")?);
+        let class = DataClass::from_u8(r.u8("class")?).ok_or(EntryError::Class)?;
+        let floor = Self { patient, class, sequence: r.u64("sequence")? };
+        r.finish()?;
+        Ok(floor)
+    }
+}
+
 /// Why bytes are no message of entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum EntryError {
@@ -43,6 +88,9 @@ pub enum EntryError {
     /// Does not begin with [`MAGIC`] and version 1.
     #[error("entry: magic or version is not known")]
     Version,
+    /// A class that is none.
+    #[error("entry: class is not known")]
+    Class,
     /// More than [`QUEUED_MAX`] places, or a record of more than [`RECORD_BYTES_MAX`].
     #[error("entry: {0} is too large")]
     Large(&'static str),
@@ -55,6 +103,7 @@ impl EntryError {
         match self {
             Self::Wire(_) => "truncated",
             Self::Version => "version",
+            Self::Class => "class",
             Self::Large(_) => "large",
         }
     }
@@ -185,6 +234,25 @@ mod tests {
         encode(&mut bytes, 1, &[Queued { recipient: RecipientId([2; 20]), number: 3, index: 4 }], &[5]);
         let places = format!("{}00000000000000030000000000000004", "02".repeat(20));
         assert_eq!(hex::encode(bytes), format!("4347454e01{:016x}00000001{places}0000000105", 1));
+    }
+
+    #[test]
+    fn a_floor_comes_back_and_nothing_else_is_one() {
+        let floor = Floor { patient: PatientId([1; 16]), class: DataClass::Waveform, sequence: 258 };
+        let bytes = floor.encode();
+        assert_eq!(
+            hex::encode(&bytes),
+            format!("4347464c{}{:02x}0000000000000102", "01".repeat(16), DataClass::Waveform as u8)
+        );
+        assert_eq!(Floor::decode(&bytes), Ok(floor));
+        assert!((0..bytes.len()).all(|cut| Floor::decode(&bytes[..cut]).is_err()));
+        assert!(Floor::decode(&[bytes.as_slice(), &[0]].concat()).is_err());
+        let other = |at: usize| {
+            let mut bytes = bytes.clone();
+            bytes[at] = 0xff;
+            Floor::decode(&bytes)
+        };
+        assert_eq!((other(0), other(20)), (Err(EntryError::Version), Err(EntryError::Class)));
     }
 
     #[test]

@@ -144,13 +144,9 @@ impl Tables<'_> {
         more += take_some(&mut self.heads, &low, &high, |_, _| Some(0))?.len();
         more += take_some(&mut self.holders, &low, &high, |_, ()| Some(0))?.len();
         for index in gone {
-            let removed = self.records.remove(index).map_err(failed("remove a record"))?;
-            if let Some(removed) = removed {
+            if let Some(gone) = self.take_out(index)? {
                 row.records += 1;
-                row.bytes += match self.keep {
-                    Keep::Here => u64::try_from(removed.value().len()).unwrap_or(u64::MAX),
-                    Keep::Elsewhere => length_elsewhere(removed.value()),
-                };
+                row.bytes += gone.bytes;
             }
         }
         if more == 0 {
@@ -160,11 +156,6 @@ impl Tables<'_> {
         self.write_row(patient, row)?;
         Ok(row.is_done)
     }
-}
-
-/// The length in a record's place (`jetstream::message::Place`): its last four bytes.
-fn length_elsewhere(place: &[u8]) -> u64 {
-    place.last_chunk::<4>().map_or(0, |bytes| u64::from(u32::from_be_bytes(*bytes)))
 }
 
 /// Removes up to [`STEP_RECORDS`] rows of a range; answers with the index that each leads to.

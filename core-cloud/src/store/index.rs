@@ -12,6 +12,7 @@
 //! floors    patient ‖ class                              → sequence              below it everything is expired (`retain`)
 //! holders   patient ‖ recipient                          → ()                    who ever held a wrap of a patient's
 //! receipts  patient ‖ feed's key 32                      → receipt               that feeds have erased
+//! held      message of a stream                          → how many of its records are here, where they are kept there
 //! erased    patient                                      → state, what went (`erase`)
 //! delivery  recipient 20 ‖ number 8                      → index                 each recipient's queue; bit 63 where it is backlog
 //! ```
@@ -25,9 +26,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use caregate_host::kill_point;
-#[cfg(feature = "nats")]
-use caregate_protocol::entry::Entry;
 use caregate_protocol::entry::Queued;
+#[cfg(feature = "nats")]
+use caregate_protocol::entry::{self, Entry, Floor};
 #[cfg(feature = "nats")]
 use caregate_protocol::erasure::{self, SignedErasure};
 use caregate_protocol::gap::{Gap, Missing};
@@ -53,6 +54,7 @@ const FLOORS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("floors");
 const HOLDERS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("holders");
 pub(super) const ERASED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("erased");
 pub(super) const RECEIPTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("receipts");
+const HELD: TableDefinition<'_, u64, u64> = TableDefinition::new("held");
 const DELIVERY: TableDefinition<'_, &[u8], u64> = TableDefinition::new("delivery");
 
 /// redb's page cache: the working set of a live feed is its newest minute, a few MiB.
@@ -67,6 +69,7 @@ pub(super) const TREE_DEPTH: u8 = caregate_protocol::key::TREE_DEPTH;
 /// Makes the tables that are not there.
 pub(super) fn make_tables(txn: &WriteTransaction) -> Result<(), StoreError> {
     txn.open_table(RECORDS).map_err(failed("open records"))?;
+    txn.open_table(HELD).map_err(failed("open held"))?;
     for table in [EPOCHS, WRAPS, GAPS, DELIVERY, SIGNERS, FLOORS] {
         txn.open_table(table).map_err(failed("open an index"))?;
     }
@@ -163,6 +166,21 @@ pub(super) enum Keep {
     Elsewhere,
 }
 
+/// What was taken out: who had signed it, where that is known, and its bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Gone {
+    pub(super) signer: Option<SignerId>,
+    pub(super) bytes: u64,
+}
+
+/// What a place elsewhere says (`jetstream::message::Place`): message, signer, length of the record. None where it is not known yet.
+fn placed(place: &[u8]) -> Option<(u64, SignerId, u64)> {
+    let (message, rest) = place.split_first_chunk::<8>()?;
+    let (signer, rest) = rest.split_first_chunk::<8>()?;
+    let length = rest.last_chunk::<4>()?;
+    Some((u64::from_be_bytes(*message), SignerId(*signer), u64::from(u32::from_be_bytes(*length))))
+}
+
 /// A record of a batch and what it queued.
 #[derive(Debug)]
 pub(super) struct Noted {
@@ -178,7 +196,10 @@ pub(super) struct Tables<'t> {
     pub(super) as_of: Timing,
     /// Of [`Keep::Elsewhere`], in the order in which they were stored.
     pub(super) noted: Vec<Noted>,
+    /// Messages of a stream of which no record is here any more, by this write.
+    pub(super) emptied: Vec<u64>,
     pub(super) records: Table<'t, u64, &'static [u8]>,
+    held: Table<'t, u64, u64>,
     pub(super) segments: Table<'t, &'static [u8], &'static [u8]>,
     pub(super) epochs: Table<'t, &'static [u8], u64>,
     pub(super) wraps: Table<'t, &'static [u8], u64>,
@@ -200,7 +221,9 @@ impl<'t> Tables<'t> {
             keep,
             as_of: Timing::Live,
             noted: Vec::new(),
+            emptied: Vec::new(),
             records: txn.open_table(RECORDS).map_err(failed("open records"))?,
+            held: txn.open_table(HELD).map_err(failed("open held"))?,
             segments: txn.open_table(SEGMENTS).map_err(failed("open segments"))?,
             epochs: txn.open_table(EPOCHS).map_err(failed("open epochs"))?,
             wraps: txn.open_table(WRAPS).map_err(failed("open wraps"))?,
@@ -348,6 +371,46 @@ impl<'t> Tables<'t> {
         Ok(floor.map_or(0, |floor| floor.value()))
     }
 
+    pub(super) fn raise_floor(
+        &mut self,
+        patient: PatientId,
+        class: DataClass,
+        sequence: u64,
+    ) -> Result<(), StoreError> {
+        let floor = self.floor(patient, class)?.max(sequence);
+        let chain = [patient.0.as_slice(), &[class as u8]].concat();
+        self.floors.insert(chain.as_slice(), floor).map_err(failed("write floors"))?;
+        Ok(())
+    }
+
+    /// Takes a record out; none where there is none.
+    pub(super) fn take_out(&mut self, index: u64) -> Result<Option<Gone>, StoreError> {
+        let (gone, message) = {
+            let removed = self.records.remove(index).map_err(failed("remove a record"))?;
+            let Some(removed) = removed else { return Ok(None) };
+            let bytes = removed.value();
+            match self.keep {
+                Keep::Here => {
+                    let signer = Record::decode(bytes).ok().map(|record| record.signer());
+                    (Gone { signer, bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX) }, None)
+                }
+                Keep::Elsewhere => placed(bytes)
+                    .map_or((Gone { signer: None, bytes: 0 }, None), |(message, signer, bytes)| {
+                        (Gone { signer: Some(signer), bytes }, Some(message))
+                    }),
+            }
+        };
+        let Some(message) = message else { return Ok(Some(gone)) };
+        let left = self.held.get(message).map_err(failed("read held"))?.map_or(0, |count| count.value());
+        if left > 1 {
+            self.held.insert(message, left - 1).map_err(failed("write held"))?;
+        } else {
+            self.held.remove(message).map_err(failed("write held"))?;
+            self.emptied.push(message);
+        }
+        Ok(Some(gone))
+    }
+
     /// A head goes to those that can open its chain's last segment. One that is not the newest is known: a newer one says more.
     fn put_head(&mut self, head: &Head, bytes: &[u8]) -> Result<Outcome, StoreError> {
         let chain = [head.patient.0.as_slice(), &[head.class as u8]].concat();
@@ -414,6 +477,10 @@ impl<'t> Tables<'t> {
     #[cfg(feature = "nats")]
     pub(super) fn place(&mut self, index: u64, place: &[u8]) -> Result<(), StoreError> {
         self.records.insert(index, place).map_err(failed("write records"))?;
+        if let Some((message, ..)) = placed(place) {
+            let count = self.held.get(message).map_err(failed("read held"))?.map_or(0, |count| count.value());
+            self.held.insert(message, count + 1).map_err(failed("write held"))?;
+        }
         Ok(())
     }
 
@@ -424,6 +491,9 @@ impl<'t> Tables<'t> {
             self.place(entry.index, place)?;
             let request = SignedErasure::decode(entry.record).map_err(failed("read the stream's erasure"))?;
             self.note_erasure(&request)?;
+        } else if entry.record.starts_with(&entry::FLOOR_MAGIC) {
+            let floor = Floor::decode(entry.record).map_err(failed("read the stream's floor"))?;
+            self.raise_floor(floor.patient, floor.class, floor.sequence)?;
         } else if !entry.record.is_empty() {
             self.place(entry.index, place)?;
             let record = Record::decode(entry.record).map_err(failed("read the stream's record"))?;
@@ -489,6 +559,30 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
+    /// The last place of each queue, from which the next number is known.
+    #[cfg(feature = "nats")]
+    pub(super) fn last_places(&self) -> Result<Vec<Queued>, StoreError> {
+        let mut places = Vec::new();
+        let mut from = Some([0; 20]);
+        while let Some(low) = from {
+            let first = {
+                let low = [low.as_slice(), &[0; 8]].concat();
+                let mut range = self.delivery.range(low.as_slice()..).map_err(failed("read delivery"))?;
+                range.next().transpose().map_err(failed("read delivery"))?
+            };
+            let Some(id) = first.and_then(|(key, _)| key.value().first_chunk::<20>().copied()) else { break };
+            let recipient = RecipientId(id);
+            let (low, high) = (delivery_key(recipient, 0), delivery_key(recipient, u64::MAX));
+            let mut range =
+                self.delivery.range(low.as_slice()..=high.as_slice()).map_err(failed("read delivery"))?;
+            if let Some((key, index)) = range.next_back().transpose().map_err(failed("read delivery"))? {
+                places.push(Queued { recipient, number: number_of(key.value()), index: index.value() });
+            }
+            from = successor(id);
+        }
+        Ok(places)
+    }
+
     fn queue(&mut self, place: &Queued) -> Result<(), StoreError> {
         let key = delivery_key(place.recipient, place.number);
         self.delivery.insert(key.as_slice(), place.index).map_err(failed("write delivery"))?;
@@ -538,6 +632,17 @@ pub(super) fn usage(db: &Database) -> Result<Vec<(PatientId, SignerId, u64)>, St
         usage.extend(patient.zip(signer).map(|(patient, signer)| (patient, signer, bytes.value())));
     }
     Ok(usage)
+}
+
+/// The next recipient's lowest id.
+pub(super) fn successor(mut id: [u8; 20]) -> Option<[u8; 20]> {
+    for byte in id.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            return Some(id);
+        }
+    }
+    None
 }
 
 fn number_of(key: &[u8]) -> u64 {

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_nats::jetstream::stream::{Info, RawMessageErrorKind, Stream};
+use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
 use caregate_host::clock;
@@ -22,22 +22,23 @@ use caregate_protocol::entry;
 use caregate_protocol::erasure::{Receipt, SignedErasure};
 use caregate_protocol::id::{DataClass, PatientId, RecipientId, SignerId};
 use caregate_protocol::uplink::{Question, Timing};
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, Durability, WriteTransaction};
 use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
 use super::erase::{self, Begun};
-use super::index::{self, CACHE_BYTES, Keep, Tables};
+use super::index::{self, Keep, Tables};
 use super::{Erased, Expired, Outcome, Page, Past, Span, Store, StoreError, failed, history};
 
+mod expire;
 mod message;
 mod server;
+mod tables;
 
-use message::{Message, Place};
+use message::{Held, Message, Place};
 pub use server::Settings;
+use tables::{applied, mark, open_tables};
 
-/// What the tables stand on: `stream`, when it was made; `applied`, the last sequence that they have seen.
-const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
 /// Commits of the tables for one that is synced: what a crash leaves out is read again from the stream, some seconds of it.
 const SYNCED_EVERY: u32 = 32;
 /// How long a batch is tried while the server does not take it: longer than a server's restart or a change of leader. Then the
@@ -101,6 +102,10 @@ impl Recent {
         *self = Self::default();
     }
 
+    fn remove(&mut self, sequence: u64) {
+        self.bytes -= self.messages.remove(&sequence).map_or(0, |payload| payload.len());
+    }
+
     fn insert(&mut self, sequence: u64, payload: Bytes) {
         self.bytes += payload.len();
         self.messages.insert(sequence, payload);
@@ -137,13 +142,7 @@ impl JetStream {
         let runtime = builder.worker_threads(1).thread_name("nats").enable_all().build();
         let runtime = runtime.map_err(failed("start the client's thread"))?;
         let opened = runtime.block_on(server::open(settings))?;
-        let mut builder = redb::Builder::new();
-        let db = builder.set_cache_size(CACHE_BYTES).create(dir.join("index.redb"));
-        let db = db.map_err(failed("open index.redb"))?;
-        let txn = db.begin_write().map_err(failed("begin"))?;
-        index::make_tables(&txn)?;
-        txn.open_table(STATE).map_err(failed("open state"))?;
-        txn.commit().map_err(failed("commit"))?;
+        let db = open_tables(dir)?;
         let store = Self {
             runtime: Some(runtime),
             context: opened.context,
@@ -155,7 +154,7 @@ impl JetStream {
             db,
         };
         let mut written = store.written();
-        store.pair(&opened.info)?;
+        tables::pair(&store.db, &opened.info)?;
         store.catch_up(&mut written)?;
         store.resume_erasures(&mut written)?;
         info!(stream = store.name, sequence = written.applied, "the store is a NATS stream");
@@ -176,28 +175,6 @@ impl JetStream {
             Some(runtime) => runtime.block_on(future),
             None => Err(Failure::Here(failed("wait")("the store is closed"))),
         }
-    }
-
-    /// Tables belong to one stream: queues' numbers of another mean something else.
-    fn pair(&self, info: &Info) -> Result<(), StoreError> {
-        let made = info.created.unix_timestamp_nanos().to_be_bytes();
-        let txn = self.db.begin_write().map_err(failed("begin"))?;
-        {
-            let mut state = txn.open_table(STATE).map_err(failed("open state"))?;
-            let known = state.get("stream").map_err(failed("read state"))?.map(|made| made.value().to_vec());
-            match known {
-                Some(known) if known != made => {
-                    return Err(failed("pair with the stream")(
-                        "index.redb is of another stream than the server's; remove it only if that stream is the right one",
-                    ));
-                }
-                Some(_) => {}
-                None => {
-                    drop(state.insert("stream", made.as_slice()).map_err(failed("write state"))?);
-                }
-            }
-        }
-        txn.commit().map_err(failed("commit"))
     }
 
     /// Reads into the tables what the stream holds beyond them.
@@ -246,7 +223,8 @@ impl JetStream {
         let mut tables = Tables::open(&txn, Keep::Elsewhere)?;
         for (sequence, payload) in messages {
             for entry in entry::decode(payload).map_err(failed("read the stream's entries"))? {
-                tables.apply(&entry, &Place::of(*sequence, entry.offset, entry.record.len()).encode())?;
+                let held = Held::of(entry.index, entry.record, entry.offset);
+                tables.apply(&entry, &held.place(*sequence).encode())?;
             }
         }
         tables.settle()?;
@@ -285,6 +263,13 @@ impl JetStream {
         written.unsynced = if written.unsynced < SYNCED_EVERY { written.unsynced + 1 } else { 0 };
         written.behind = false;
         Ok(outcomes)
+    }
+
+    /// Messages in the stream.
+    #[cfg(test)]
+    pub(super) fn messages(&self) -> u64 {
+        let info = self.wait(async { self.stream.get_info().await.map_err(there("ask for the stream")) });
+        info.map_or(0, |info| info.state.messages)
     }
 
     /// Again and again, while the server does not take it, for [`PATIENCE`].
@@ -343,8 +328,8 @@ impl JetStream {
         let mut tables = Tables::open(txn, Keep::Elsewhere)?;
         let first = written.applied + 1;
         for (sequence, message) in (first..).zip(&messages) {
-            for (index, offset, length) in &message.records {
-                tables.place(*index, &Place::of(sequence, *offset, *length).encode())?;
+            for held in &message.records {
+                tables.place(held.index, &held.place(sequence).encode())?;
             }
         }
         drop(tables);
@@ -489,9 +474,8 @@ impl Store for JetStream {
         index::usage(&self.db)
     }
 
-    /// Not here: a message holds records of one commit, and goes only as a whole. The configuration says so before the core starts.
-    fn expire(&self, _patient: PatientId, _before: u32) -> Result<Expired, StoreError> {
-        Err(failed("expire")("a stream server keeps all"))
+    fn expire(&self, patient: PatientId, before: u32) -> Result<Expired, StoreError> {
+        self.retried(&mut self.written(), |written| self.try_expire(written, patient, before))
     }
 
     fn history(&self, question: &Question, bytes_max: usize) -> Result<Past, StoreError> {
@@ -510,17 +494,4 @@ impl Store for JetStream {
     fn erased(&self) -> Result<Vec<PatientId>, StoreError> {
         Ok(erase::all(&self.db)?.into_iter().map(|(patient, _)| patient).collect())
     }
-}
-
-fn applied(db: &Database) -> Result<u64, StoreError> {
-    let txn = db.begin_read().map_err(failed("begin"))?;
-    let state = txn.open_table(STATE).map_err(failed("open state"))?;
-    let applied = state.get("applied").map_err(failed("read state"))?;
-    Ok(applied.and_then(|bytes| bytes.value().first_chunk().copied()).map_or(0, u64::from_be_bytes))
-}
-
-fn mark(txn: &WriteTransaction, applied: u64) -> Result<(), StoreError> {
-    let mut state = txn.open_table(STATE).map_err(failed("open state"))?;
-    state.insert("applied", applied.to_be_bytes().as_slice()).map_err(failed("write state"))?;
-    Ok(())
 }

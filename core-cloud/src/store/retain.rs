@@ -3,13 +3,14 @@
 //! Of each chain stays a floor: what is below it was here, or is as old, and is acknowledged without being stored again. Of the queues go
 //! the places before the first record that is still there, but never the last place, from which the next number is known; as the newest
 //! record stays, from which the next index is.
+//!
+//! Where records are kept elsewhere, the same goes out of the tables; a message goes when none of its records is there any more.
 
 use caregate_protocol::id::{DataClass, PatientId};
-use caregate_protocol::record::Record;
 use redb::{Database, ReadableTable};
 
 use super::erase::STEP_RECORDS;
-use super::index::{Keep, Tables, at_place, scope_key};
+use super::index::{Gone, Keep, Tables, at_place, scope_key, successor};
 use super::{Expired, StoreError, failed};
 
 /// Bytes of a patient, a class and a generation in front of a key.
@@ -20,15 +21,7 @@ const SEGMENT_KEY_BYTES: usize = SCOPE_BYTES + 12;
 /// One step, in one durable commit.
 pub(super) fn expire(db: &Database, patient: PatientId, before: u32) -> Result<Expired, StoreError> {
     let txn = db.begin_write().map_err(failed("begin"))?;
-    let mut tables = Tables::open(&txn, Keep::Here)?;
-    let mut step = Expired::default();
-    for class in DataClass::ALL {
-        tables.expire_class(patient, class, before, &mut step)?;
-    }
-    if step.records > 0 {
-        tables.trim_queues()?;
-    }
-    drop(tables);
+    let step = Tables::open(&txn, Keep::Here)?.expire_some(patient, before)?;
     if step.records == 0 {
         txn.abort().map_err(failed("abort"))?;
     } else {
@@ -38,6 +31,18 @@ pub(super) fn expire(db: &Database, patient: PatientId, before: u32) -> Result<E
 }
 
 impl Tables<'_> {
+    /// One step.
+    pub(super) fn expire_some(&mut self, patient: PatientId, before: u32) -> Result<Expired, StoreError> {
+        let mut step = Expired::default();
+        for class in DataClass::ALL {
+            self.expire_class(patient, class, before, &mut step)?;
+        }
+        if step.records > 0 {
+            self.trim_queues()?;
+        }
+        Ok(step)
+    }
+
     fn expire_class(
         &mut self,
         patient: PatientId,
@@ -48,7 +53,7 @@ impl Tables<'_> {
         let mut from = 0;
         while let Some(generation) = self.next_generation(patient, class, from)? {
             let scope = scope_key(patient.0, class as u8, generation);
-            self.expire_epochs(patient, &scope, before, step)?;
+            self.expire_epochs((patient, class), &scope, before, step)?;
             self.expire_wraps(patient, &scope, before, step)?;
             let Some(next) = generation.checked_add(1) else { break };
             from = next;
@@ -80,7 +85,7 @@ impl Tables<'_> {
     /// Segments and gaps.
     fn expire_epochs(
         &mut self,
-        patient: PatientId,
+        (patient, class): (PatientId, DataClass),
         scope: &[u8],
         before: u32,
         step: &mut Expired,
@@ -105,9 +110,7 @@ impl Tables<'_> {
             if key.len() == SEGMENT_KEY_BYTES {
                 self.segments.remove(named.as_slice()).map_err(failed("remove"))?;
                 let sequence = rest.first_chunk::<8>().copied().map_or(0, u64::from_be_bytes);
-                let floor = self.floors.get(chain).map_err(failed("read floors"))?.map_or(0, |at| at.value());
-                let floor = floor.max(sequence.saturating_add(1));
-                self.floors.insert(chain, floor).map_err(failed("write floors"))?;
+                self.raise_floor(patient, class, sequence.saturating_add(1))?;
             } else {
                 self.gaps.remove(named.as_slice()).map_err(failed("remove"))?;
             }
@@ -191,13 +194,7 @@ impl Tables<'_> {
         if last == Some(index) {
             return Ok(false);
         }
-        let removed = self.records.remove(index).map_err(failed("remove a record"))?;
-        let Some((signer, bytes)) = removed.and_then(|removed| {
-            let record = Record::decode(removed.value()).ok()?;
-            Some((record.signer(), u64::try_from(removed.value().len()).unwrap_or(u64::MAX)))
-        }) else {
-            return Ok(true);
-        };
+        let Some(Gone { signer: Some(signer), bytes }) = self.take_out(index)? else { return Ok(true) };
         step.records += 1;
         step.bytes += bytes;
         step.more |= step.records >= u64::try_from(STEP_RECORDS).unwrap_or(u64::MAX);
@@ -233,15 +230,4 @@ impl Tables<'_> {
             from = next;
         }
     }
-}
-
-/// The next recipient's lowest id.
-fn successor(mut id: [u8; 20]) -> Option<[u8; 20]> {
-    for byte in id.iter_mut().rev() {
-        *byte = byte.wrapping_add(1);
-        if *byte != 0 {
-            return Some(id);
-        }
-    }
-    None
 }

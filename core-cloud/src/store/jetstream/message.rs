@@ -1,10 +1,12 @@
-//! Batches as messages of the stream: one for each patient and class, so that either can be taken out by its subject.
+//! Batches as messages of the stream: one for each patient and class, so that either can be taken out by its subject. What outlives its
+//! epoch (heads, wraps of more than one) has a message of its own, so that the others can go when they are too old.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use caregate_protocol::entry::{self, Queued};
-use caregate_protocol::id::{DataClass, PatientId};
+use caregate_protocol::entry::{self, Floor, Queued};
+use caregate_protocol::id::{DataClass, PatientId, SignerId};
+use caregate_protocol::key::TREE_DEPTH;
 use caregate_protocol::record::Record;
 
 use crate::store::index::Noted;
@@ -18,35 +20,57 @@ pub(super) struct Message {
     /// Below the stream's name.
     pub(super) subject: String,
     pub(super) payload: Bytes,
-    /// Index, offset and length of each record.
-    pub(super) records: Vec<(u64, usize, usize)>,
+    /// Of each record.
+    pub(super) records: Vec<Held>,
 }
 
-/// Where a record is: which message of the stream, and where in it.
+/// A record in a message: its index at the core, who signed it, and where it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    pub(super) index: u64,
+    signer: SignerId,
+    offset: usize,
+    length: usize,
+}
+
+impl Held {
+    pub(super) fn of(index: u64, record: &[u8], offset: usize) -> Self {
+        // A request for erasure is of no signer whose bytes are counted.
+        let signer = Record::decode(record).map_or(SignerId([0; 8]), |record| record.signer());
+        Self { index, signer, offset, length: record.len() }
+    }
+
+    /// Its place in the message of this sequence.
+    pub(super) fn place(&self, sequence: u64) -> Place {
+        let short = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Place { sequence, signer: self.signer, offset: short(self.offset), length: short(self.length) }
+    }
+}
+
+/// Where a record is: which message of the stream, and where in it; and whose bytes it counts among.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) sequence: u64,
+    signer: SignerId,
     offset: u32,
     length: u32,
 }
 
 impl Place {
-    pub(super) fn of(sequence: u64, offset: usize, length: usize) -> Self {
-        let short = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Self { sequence, offset: short(offset), length: short(length) }
-    }
-
-    pub(super) fn encode(self) -> [u8; 16] {
-        let low = u64::from(self.offset) << 32 | u64::from(self.length);
-        (u128::from(self.sequence) << 64 | u128::from(low)).to_be_bytes()
+    /// The tables read the first two and the last without knowing the rest (`index::placed`).
+    pub(super) fn encode(self) -> Vec<u8> {
+        let (offset, length) = (self.offset.to_be_bytes(), self.length.to_be_bytes());
+        [self.sequence.to_be_bytes().as_slice(), &self.signer.0, &offset, &length].concat()
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (sequence, rest) = bytes.split_first_chunk::<8>()?;
+        let (signer, rest) = rest.split_first_chunk::<8>()?;
         let (offset, rest) = rest.split_first_chunk::<4>()?;
         let length = <[u8; 4]>::try_from(rest).ok()?;
         Some(Self {
             sequence: u64::from_be_bytes(*sequence),
+            signer: SignerId(*signer),
             offset: u32::from_be_bytes(*offset),
             length: u32::from_be_bytes(length),
         })
@@ -69,17 +93,49 @@ pub(super) fn subjects_of(patient: PatientId) -> String {
     format!("records.*.{}", hex::encode(patient.0))
 }
 
+/// Subject of what retention leaves of a patient.
+pub(super) fn subject_of_floors(patient: PatientId) -> String {
+    format!("floors.{}", hex::encode(patient.0))
+}
+
+/// What retention leaves of a patient: its chains' floors, and of each queue the last place.
+pub(super) fn floors(patient: PatientId, floors: &[Floor], last: &[Queued]) -> Message {
+    let mut bytes = entry::message();
+    for part in last.chunks(QUEUED_MAX) {
+        entry::encode(&mut bytes, 0, part, &[]);
+    }
+    for floor in floors {
+        entry::encode(&mut bytes, 0, &[], &floor.encode());
+    }
+    Message { subject: subject_of_floors(patient), payload: bytes.into(), records: Vec::new() }
+}
+
 #[derive(Default)]
 struct Open {
     bytes: Vec<u8>,
-    records: Vec<(u64, usize, usize)>,
+    records: Vec<Held>,
+}
+
+/// Whether it goes with its epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Lasts {
+    /// A wrap of more than one epoch, or a head. First, as a wrap goes before what it opens.
+    Longer,
+    /// All else.
+    AnEpoch,
 }
 
 /// Records with what they queued, in messages of at most `bytes_max`. Of one patient and class the order is kept.
 pub(super) fn gather<'a>(stored: impl Iterator<Item = (&'a [u8], Noted)>, bytes_max: usize) -> Vec<Message> {
     let subjects = |bytes: &[u8]| {
         // It was decoded when it was stored.
-        Record::decode(bytes).ok().map(|record| subject(record.class(), record.patient()))
+        let record = Record::decode(bytes).ok()?;
+        let lasts = match &record {
+            Record::Wrap(wrap) if wrap.depth < TREE_DEPTH => Lasts::Longer,
+            Record::Head(_) => Lasts::Longer,
+            Record::Wrap(_) | Record::Segment(_) | Record::Gap(_) | Record::Tokens(_) => Lasts::AnEpoch,
+        };
+        Some((lasts, subject(record.class(), record.patient())))
     };
     gather_by(stored, bytes_max, subjects)
 }
@@ -89,16 +145,16 @@ pub(super) fn erasure<'a>(
     noted: impl Iterator<Item = (&'a [u8], Noted)>,
     patient: PatientId,
 ) -> Vec<Message> {
-    gather_by(noted, usize::MAX, |_| Some(format!("erased.{}", hex::encode(patient.0))))
+    gather_by(noted, usize::MAX, |_| Some((Lasts::Longer, format!("erased.{}", hex::encode(patient.0)))))
 }
 
 fn gather_by<'a>(
     stored: impl Iterator<Item = (&'a [u8], Noted)>,
     bytes_max: usize,
-    subject_of: impl Fn(&[u8]) -> Option<String>,
+    subject_of: impl Fn(&[u8]) -> Option<(Lasts, String)>,
 ) -> Vec<Message> {
     let mut done = Vec::new();
-    let mut open: HashMap<String, Open> = HashMap::new();
+    let mut open: BTreeMap<(Lasts, String), Open> = BTreeMap::new();
     for (bytes, noted) in stored {
         let Some(subject) = subject_of(bytes) else { continue };
         let parts = noted.queued.chunks(QUEUED_MAX);
@@ -108,18 +164,18 @@ fn gather_by<'a>(
             let needs = entry::ENTRY_HEAD_BYTES + queued.len() * entry::QUEUED_BYTES + record.len();
             let at = open.entry(subject.clone()).or_default();
             if !at.bytes.is_empty() && at.bytes.len() + needs > bytes_max {
-                done.push(finish(&subject, std::mem::take(at)));
+                done.push(finish(&subject.1, std::mem::take(at)));
             }
             if at.bytes.is_empty() {
                 at.bytes = entry::message();
             }
             let offset = entry::encode(&mut at.bytes, noted.index, queued, record);
             if nth == 0 {
-                at.records.push((noted.index, offset, record.len()));
+                at.records.push(Held::of(noted.index, record, offset));
             }
         }
     }
-    done.extend(open.into_iter().map(|(subject, open)| finish(&subject, open)));
+    done.extend(open.into_iter().map(|((_, subject), open)| finish(&subject, open)));
     done
 }
 

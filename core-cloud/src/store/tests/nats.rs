@@ -155,6 +155,51 @@ fn tables_that_were_lost_are_made_anew_number_by_number() {
 }
 
 #[test]
+fn what_is_too_old_goes_from_the_stream_and_tables_that_are_made_anew_know_it() {
+    let stream = TestStream::new();
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let store = JetStream::open(dirs[0].path(), &stream.settings()).unwrap();
+    let of = |epoch, sequence| segment(EPOCH + epoch, sequence);
+    let node = wrap_of(1, DataClass::Vitals, 0, (EPOCH, TREE_DEPTH - 2), 1);
+    let old: Vec<_> = (0..10).map(|n| of(0, n)).collect();
+    let head = head(10, retention::hash_of(&old[9]), 5);
+    store.put(&[vec![node.clone(), wrap(EPOCH, 2), head.clone()], old.clone()].concat()).unwrap();
+    store.put(&[of(1, 10), of(3, 11)]).unwrap();
+    let other = segment_of(2, DataClass::Vitals, Name { generation: 0, epoch: EPOCH, sequence: 0 }, b"");
+    store.put(std::slice::from_ref(&other)).unwrap();
+    assert_eq!(store.messages(), 4, "the first batch is two: what lasts longer is apart");
+    let numbers = [1, 2].map(|to| store.next_number(recipient(to)).unwrap());
+    assert_eq!(retention::expired(&store, EPOCH + 1), 11, "the segments and the wrap of their epoch");
+    assert_eq!(store.messages(), 4, "their message is gone, and one says how far");
+    assert_eq!(retention::expired(&store, EPOCH + 2), 1, "half of a message");
+    assert_eq!(store.messages(), 4);
+    for dir in &dirs {
+        // The first has its tables; the second has none; the third's are of an earlier build.
+        let lost = dir.path() == dirs[2].path();
+        if lost {
+            let db = redb::Database::create(dir.path().join("index.redb")).unwrap();
+            let txn = db.begin_write().unwrap();
+            txn.open_table(redb::TableDefinition::<&str, &[u8]>::new("state"))
+                .unwrap()
+                .insert("applied", [9; 8].as_slice())
+                .unwrap();
+            txn.commit().unwrap();
+        }
+        let opened =
+            (dir.path() != dirs[0].path()).then(|| JetStream::open(dir.path(), &stream.settings()).unwrap());
+        let store = opened.as_ref().unwrap_or(&store);
+        let left: Vec<_> = queue_of(store, 1).into_iter().map(|(_, record)| record).collect();
+        assert!(left.contains(&node) && left.contains(&head) && left.contains(&of(3, 11)));
+        assert!(old.iter().all(|record| !left.contains(record)));
+        assert_eq!([1, 2].map(|to| store.next_number(recipient(to)).unwrap()), numbers);
+        assert_eq!(store.put(&old[3..5]).unwrap(), [Outcome::Known; 2], "as old as what went");
+        assert_eq!(store.put(std::slice::from_ref(&other)).unwrap(), [Outcome::Known]);
+    }
+    assert_eq!(retention::expired(&store, u32::MAX), 2, "the node's wrap and the last of that patient");
+    assert_eq!(store.messages(), 3, "the head, the other patient's, and how far");
+}
+
+#[test]
 fn of_two_cores_on_one_stream_neither_forgets_what_the_other_stored() {
     let stream = TestStream::new();
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -7,6 +7,8 @@ use super::*;
 of_both! {
     history_is_what_a_recipient_can_open_of_a_time_in_pages,
     what_is_stored_is_counted_by_patient_and_signer,
+    what_is_older_goes_whole_and_is_not_taken_again,
+    the_newest_record_stays_so_that_no_index_is_given_twice,
 }
 
 fn of(patient: u8, epoch: u32, sequence: u64) -> Vec<u8> {
@@ -90,7 +92,7 @@ fn what_is_stored_is_counted_by_patient_and_signer(kind: Kind) {
     assert_eq!(world.store().usage().unwrap(), expected);
 }
 
-fn expired(store: &dyn Store, before: u32) -> u64 {
+pub(super) fn expired(store: &dyn Store, before: u32) -> u64 {
     let mut records = 0;
     loop {
         let step = store.expire(PatientId([1; 16]), before).unwrap();
@@ -101,9 +103,8 @@ fn expired(store: &dyn Store, before: u32) -> u64 {
     }
 }
 
-#[test]
-fn what_is_older_goes_whole_and_is_not_taken_again() {
-    let world = World::new(Kind::Embedded);
+fn what_is_older_goes_whole_and_is_not_taken_again(kind: Kind) {
+    let world = World::new(kind);
     let wraps = [wrap(EPOCH, 1), wrap_of(1, DataClass::Vitals, 0, (EPOCH + 2, TREE_DEPTH - 1), 1)];
     world.store().put(&wraps).unwrap();
     // More than a step takes, and another patient's between them.
@@ -135,9 +136,8 @@ fn what_is_older_goes_whole_and_is_not_taken_again() {
     assert_eq!(left, kept as u64);
 }
 
-#[test]
-fn the_newest_record_stays_so_that_no_index_is_given_twice() {
-    let world = World::new(Kind::Embedded);
+fn the_newest_record_stays_so_that_no_index_is_given_twice(kind: Kind) {
+    let world = World::new(kind);
     world.put(&wrap(EPOCH, 1));
     world.put(&of(1, EPOCH, 0));
     assert_eq!(expired(world.store(), u32::MAX), 1);
@@ -149,7 +149,7 @@ fn the_newest_record_stays_so_that_no_index_is_given_twice() {
     assert_eq!(next, 2);
 }
 
-fn hash_of(segment: &[u8]) -> SegmentHash {
+pub(super) fn hash_of(segment: &[u8]) -> SegmentHash {
     let Record::Segment(decoded) = Record::decode(segment).unwrap() else { panic!("a segment") };
     decoded.hash()
 }
