@@ -92,9 +92,9 @@ impl FeedSession {
         }
     }
 
-    async fn subscription(mut self, mut out: SendStream, incoming: RecvStream) -> Result<(), SessionError> {
+    async fn subscription(self, out: SendStream, incoming: RecvStream) -> Result<(), SessionError> {
         let mut frames = FrameStream::new(incoming);
-        let (recipient, mut span) = match frames.next().await? {
+        let (recipient, span) = match frames.next().await? {
             Some(Frame::Subscribe { version: uplink::VERSION, recipient, from, until, of }) => {
                 (recipient, Span { from, until, of })
             }
@@ -119,6 +119,16 @@ impl FeedSession {
             }
             _ => return Err(SessionError::Unexpected("subscription")),
         };
+        self.deliver(out, recipient, span).await
+    }
+
+    /// Follows a recipient's queue to the span's end.
+    async fn deliver(
+        mut self,
+        mut out: SendStream,
+        recipient: RecipientId,
+        mut span: Span,
+    ) -> Result<(), SessionError> {
         self.allow(recipient)?;
         if span.of == Some(Timing::Live) {
             out.set_priority(priority::LIVE).map_err(transport)?;
