@@ -1,9 +1,15 @@
 //! The Caregate appliance: MQTT ingest, sealing, spool and uplink.
 
+// So that tests in here can use what tests from outside use.
+#[cfg(test)]
+extern crate self as edge_gateway;
+
 pub mod audit;
 pub mod config;
 pub mod daemon;
 pub mod datapath;
+#[cfg(test)]
+mod faults;
 pub mod hints;
 pub mod ingest;
 pub mod inventory;

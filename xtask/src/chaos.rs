@@ -1,9 +1,10 @@
 //! `cargo xtask chaos`: that what was acknowledged is never lost, doubled or changed, whenever the process or the power dies.
 //!
-//! Three parts, each a test of its own, and in the long form a fourth (`kernels/power.rs`): kills (-9) of gateway and core at every named point, with sensors, on real processes
-//! (`tests/tests/chaos`); power cuts of the spool and of the core's store, on a disk that loses whatever no sync has covered
-//! (`tests/crash`), and the same with the syncs taken out, which must lose data or the test proves nothing; the same of the spool once
-//! more on ext4 over dm-log-writes, in a machine of QEMU's.
+//! Each part is a test of its own: kills (-9) of gateway and core at every named point, with sensors, on real processes
+//! (`tests/tests/chaos`); power cuts of the spool, of the gateway's pipeline and of the core's store, on a disk that loses whatever no sync
+//! has covered (`tests/crash`), and the same with the syncs taken out, which must lose data or the test proves nothing. In the long form
+//! also power cuts of the spool, of both daemons and of the core alone, on ext4 over dm-log-writes in a machine of QEMU's
+//! (`kernels/power.rs`).
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -34,7 +35,8 @@ pub(crate) struct ChaosArgs {
     /// further thousand
     #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
     rounds: u64,
-    /// Also cut the power of a spool on ext4 at 250 points of what dm-log-writes kept, in a machine of QEMU's (minutes)
+    /// Also cut the power of the spool, of gateway and core, and of the core alone on ext4, each at 250 points of what dm-log-writes kept,
+    /// in a machine of QEMU's (half an hour)
     #[arg(long)]
     long: bool,
     /// Run only the parts whose name has this in it
@@ -56,12 +58,15 @@ pub(crate) fn run(args: &ChaosArgs) -> anyhow::Result<()> {
     let programs = programs(!args.no_build)?;
     let mut failed = Vec::new();
     let mut total: BTreeMap<&str, u64> = FIELDS.map(|field| (field, 0)).into();
-    let parts: [(&str, &[&str]); 3] = [
+    let parts: [(&str, &[&str]); 4] = [
         ("power cuts of the spool", &["--package", "edge-gateway", "--lib", "spool::tests::power"]),
+        ("power cuts of the pipeline", &["--package", "edge-gateway", "--lib", "pipeline::tests::power"]),
         ("power cuts of the core's store", &["--package", "core-cloud", "--lib", "store::tests::power"]),
         ("kills", &["--package", "caregate-tests", "--test", "chaos"]),
     ];
+    let mut sections = Map::new();
     let mut take = |name: &str, figures: &Map<String, Value>, outcome: anyhow::Result<()>| {
+        sections.insert(name.to_owned(), Value::Object(figures.clone()));
         for (field, sum) in &mut total {
             *sum += figures.get(*field).and_then(Value::as_u64).unwrap_or(0);
         }
@@ -79,19 +84,19 @@ pub(crate) fn run(args: &ChaosArgs) -> anyhow::Result<()> {
         let (figures, outcome) = part(arguments, args.rounds, &programs)?;
         take(name, &figures, outcome);
     }
-    let name = "power cuts of the spool on ext4";
-    if args.long && is_wanted(name) {
-        say(&format!("chaos: {name}"));
-        match kernels::power_cuts(MACHINE_POINTS, seed()) {
-            Ok(figures) => take(name, &figures, Ok(())),
-            Err(error) => take(name, &Map::new(), Err(error)),
+    for work in kernels::WORKS.into_iter().filter(|work| args.long && is_wanted(work.name)) {
+        say(&format!("chaos: {}", work.name));
+        match kernels::power_cuts(work, MACHINE_POINTS, seed(), &programs) {
+            Ok(figures) => take(work.name, &figures, Ok(())),
+            Err(error) => take(work.name, &Map::new(), Err(error)),
         }
     }
     let bad = ["lost", "duplicated", "undetected_corruptions"];
     failed.extend(
         bad.iter().filter(|field| total[**field] > 0).map(|field| format!("{field}: {}", total[field])),
     );
-    let text = json!(total);
+    let mut text = json!(total);
+    text["parts"] = Value::Object(sections);
     let text = if args.json { text.to_string() } else { serde_json::to_string_pretty(&text)? };
     writeln!(std::io::stdout(), "{text}").context("standard output")?;
     if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("; ")) }

@@ -13,20 +13,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use caregate_guest::Told;
+use caregate_guest::kernels::{Program, Report};
 use clap::{Args, ValueEnum};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use self::limits::Limits;
 use self::machine::Machine;
-pub(crate) use self::power::power_cuts;
+pub(crate) use self::power::{WORKS, power_cuts};
 use crate::{build, say, setup, stop};
 
 /// What the programs are attached to.
 const MODULES: [&str; 3] = ["veth", "sch_ingress", "cls_bpf"];
-/// What the guest's line begins with (`tests/kernels/src/report.rs`).
-const MARK: &str = "caregate-kernels: ";
 /// Emulated, a boot takes seconds; on a machine where all is busy a minute.
 const DEADLINE: Duration = Duration::from_secs(300);
+/// Kernel, initramfs and maps take a quarter of it.
+const MEMORY: &str = "512M";
 
 /// Run the eBPF programs in other kernels: Debian's, under QEMU without hardware acceleration.
 ///
@@ -105,27 +107,6 @@ impl Name {
             Self::Armhf => ("bookworm", "linux-image-armmp"),
         }
     }
-}
-
-/// What the guest says at its end (`tests/kernels/src/report.rs`).
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Report {
-    version: String,
-    loaded: bool,
-    programs: Vec<Program>,
-    total: usize,
-    passed: usize,
-    failed: Vec<String>,
-    error: Option<String>,
-}
-
-/// A program in one kernel.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Program {
-    name: String,
-    verified_insns: u32,
-    jited_bytes: u32,
 }
 
 /// One kernel's line of the result.
@@ -212,12 +193,18 @@ fn test(name: Name, limits: &Limits, recording: bool) -> anyhow::Result<Outcome>
     std::fs::write(&image, initramfs::pack(&kernel, &guest, &[], &MODULES)?)
         .with_context(|| image.display().to_string())?;
     say(&format!("{}: booting {} under QEMU", name.as_str(), kernel.version));
-    let machine =
-        Machine { arch: name.arch(), kernel: &kernel.image, initramfs: &image, disks: &[], told: "" };
-    let ended = machine.run(MARK, DEADLINE, &folder.join("console.log"))?;
-    let report: Report = serde_json::from_str(&ended.line).context("what the guest said")?;
+    let machine = Machine {
+        arch: name.arch(),
+        kernel: &kernel.image,
+        initramfs: &image,
+        memory: MEMORY,
+        disks: &[],
+        told: "",
+    };
+    let ended = machine.run(DEADLINE, &folder.join("console.log"))?;
+    let Told { version, error, report } = Told::<Report>::parse(&ended.line)?;
     let mut failures = report.failed.clone();
-    failures.extend(report.error.clone());
+    failures.extend(error);
     if report.total == 0 || report.passed != report.total {
         failures.push(format!("{} of {} cases passed", report.passed, report.total));
     }
@@ -226,7 +213,7 @@ fn test(name: Name, limits: &Limits, recording: bool) -> anyhow::Result<Outcome>
     }
     Ok(Outcome {
         arch: name.arch().name(),
-        version: report.version,
+        version,
         loaded: report.loaded,
         passed: report.passed,
         total: report.total,

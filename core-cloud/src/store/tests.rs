@@ -18,6 +18,8 @@ use caregate_protocol::segment::{Header, SegmentHash};
 use super::index::TREE_DEPTH;
 use super::*;
 
+mod damage;
+mod faults;
 #[cfg(feature = "nats")]
 mod nats;
 mod power;

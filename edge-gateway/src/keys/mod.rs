@@ -4,6 +4,7 @@
 //! Where the gateway has a TPM, roots are encrypted under a key that the TPM has sealed; else the file's mode is what protects them. A
 //! root that is gone, or whose TPM is, comes again from shares ([`crate::root`], ADR 28).
 
+mod database;
 mod envelope;
 mod past;
 mod scrub;
@@ -19,7 +20,6 @@ use caregate_protocol::policy::RelationshipId;
 use caregate_protocol::tpm::Sealed;
 use envelope::{RootKey, Stored};
 use past::Past;
-use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -151,7 +151,31 @@ impl KeyStore {
     }
 
     fn open_or(dir: &Path, tpm: Option<&Path>, unopened: Unopened) -> Result<Self, KeyStoreError> {
-        let db = Arc::new(open_database(dir)?);
+        let sync_names = || std::fs::File::open(dir)?.sync_all();
+        Self::prepare(database::open(dir)?, dir, (tpm, unopened), sync_names)
+    }
+
+    /// On a disk of the tests; only the audit log lies in `dir`.
+    #[cfg(test)]
+    pub(crate) fn open_on(
+        dir: &Path,
+        faults: &Arc<crate::faults::Faults>,
+        folder: &'static str,
+    ) -> Result<Self, KeyStoreError> {
+        let sync_names = || {
+            faults.model(|model| model.sync_names_in(folder));
+            Ok(())
+        };
+        Self::prepare(database::open_on(faults)?, dir, (None, Unopened::Refuse), sync_names)
+    }
+
+    fn prepare(
+        db: Database,
+        dir: &Path,
+        (tpm, unopened): (Option<&Path>, Unopened),
+        sync_names: impl FnOnce() -> std::io::Result<()>,
+    ) -> Result<Self, KeyStoreError> {
+        let db = Arc::new(db);
         let txn = db.begin_write().map_err(failed("begin"))?;
         txn.open_table(ROOTS).map_err(failed("open roots"))?;
         txn.open_table(BEGINNINGS).map_err(failed("open beginnings"))?;
@@ -164,9 +188,7 @@ impl KeyStore {
         let key = root_key(&txn, tpm, unopened, &random)?;
         txn.commit().map_err(failed("commit"))?;
         // The name too: a root that vanished in a power cut would be made anew, under segments that name the old one.
-        std::fs::File::open(dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(|e| failed("sync the folder of keys.redb")(redb::StorageError::Io(e)))?;
+        sync_names().map_err(|e| failed("sync the folder of keys.redb")(redb::StorageError::Io(e)))?;
         let audit = Audit::new(dir).map_err(|_name| KeyStoreError::Shape("name of a counter"))?;
         Ok(Self { db, audit, key, cache: HashMap::new(), erased, past, random })
     }
@@ -452,26 +474,6 @@ fn erased(table: &impl ReadableTable<&'static [u8], u64>) -> Result<BTreeSet<Pat
         erased.insert(PatientId(patient));
     }
     Ok(erased)
-}
-
-fn open_database(dir: &Path) -> Result<Database, KeyStoreError> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(dir.join("keys.redb"))
-        .map_err(|e| failed("open keys.redb")(redb::StorageError::Io(e)))?;
-    let in_use = |error| {
-        let is_in_use = matches!(error, redb::DatabaseError::DatabaseAlreadyOpen);
-        if is_in_use { KeyStoreError::InUse } else { failed("open keys.redb")(error) }
-    };
-    redb::Builder::new()
-        .set_cache_size(CACHE_BYTES)
-        .create_with_backend(FileBackend::new(file).map_err(in_use)?)
-        .map_err(in_use)
 }
 
 /// The key of the roots: opened by the TPM, or made and sealed to it, and then the roots that lay open with it.

@@ -18,6 +18,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
 
 const MAGIC: [u8; 8] = *b"CGMQTT1\n";
+const NAME: &str = "mqtt.sessions";
 /// All queues, all retained messages, and a third more for what stands around them.
 const BYTES_MAX: u64 = 8 << 20;
 
@@ -48,6 +49,16 @@ pub struct SessionFile {
     path: PathBuf,
     key: LessSafeKey,
     random: SystemRandom,
+    #[cfg(test)]
+    pub(crate) faults: std::sync::Arc<crate::faults::Faults>,
+}
+
+/// A step that was done: the tests' disk is told.
+macro_rules! step {
+    ($file:ident, $($call:tt)+) => {
+        #[cfg(test)]
+        $file.faults.model(|model| model.$($call)+);
+    };
 }
 
 impl std::fmt::Debug for SessionFile {
@@ -61,7 +72,13 @@ impl SessionFile {
     #[must_use]
     pub fn new(dir: &Path, key: &[u8; 32]) -> Self {
         let Ok(key) = UnboundKey::new(&AES_256_GCM, key) else { unreachable!("a key of this length") };
-        Self { path: dir.join("mqtt.sessions"), key: LessSafeKey::new(key), random: SystemRandom::new() }
+        Self {
+            path: dir.join(NAME),
+            key: LessSafeKey::new(key),
+            random: SystemRandom::new(),
+            #[cfg(test)]
+            faults: std::sync::Arc::default(),
+        }
     }
 
     fn failed(&self) -> impl FnOnce(io::Error) -> FileError {
@@ -115,16 +132,29 @@ impl SessionFile {
         if bytes.len() as u64 > BYTES_MAX {
             return Err(FileError::TooLong(self.path.clone()));
         }
+        self.replace(&bytes).map_err(self.failed())
+    }
+
+    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
         let fresh = self.path.with_extension("tmp");
-        let write = || {
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&fresh, &self.path)?;
-            self.path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
-        };
-        write().map_err(self.failed())
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        step!(self, create("data/mqtt.tmp"));
+        step!(self, set_len("data/mqtt.tmp", 0));
+        #[cfg(test)]
+        self.faults.write()?;
+        file.write_all(bytes)?;
+        step!(self, write("data/mqtt.tmp", 0, bytes));
+        #[cfg(test)]
+        self.faults.sync("data/mqtt.tmp")?;
+        file.sync_all()?;
+        step!(self, sync("data/mqtt.tmp"));
+        fs::rename(&fresh, &self.path)?;
+        step!(self, rename("data/mqtt.tmp", "data/mqtt.sessions"));
+        if let Some(dir) = self.path.parent() {
+            File::open(dir)?.sync_all()?;
+            step!(self, sync_names_in("data"));
+        }
+        Ok(())
     }
 }
 
@@ -150,6 +180,20 @@ mod tests {
         assert!(!bytes.windows(10).any(|window| window == b"heart-rate"));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left behind");
+    }
+
+    #[test]
+    fn where_the_disk_is_full_or_does_not_sync_the_one_before_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = SessionFile::new(dir.path(), &[7; 32]);
+        file.write(b"before").unwrap();
+        for failing in [&file.faults.writes, &file.faults.syncs] {
+            failing.store(1, std::sync::atomic::Ordering::SeqCst);
+            assert!(matches!(file.write(b"after"), Err(FileError::Io { .. })));
+            assert_eq!(file.read().unwrap().unwrap(), b"before");
+        }
+        file.write(b"after").unwrap();
+        assert_eq!(file.read().unwrap().unwrap(), b"after");
     }
 
     #[test]

@@ -17,3 +17,6 @@ pub mod recover;
 pub mod seal;
 pub mod thread;
 pub mod waiting;
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,19 @@ pub enum RecoverError {
 /// # Errors
 /// [`RecoverError`].
 pub fn open(dir: &Path, limits: Limits, keys: &mut KeyStore) -> Result<(Log, State, Recovery), RecoverError> {
-    let (mut log, mut recovery) = Log::open(dir, limits)?;
+    let (log, recovery) = Log::open(dir, limits)?;
+    rebuild(log, recovery, keys)
+}
+
+/// The state that belongs to a log.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn rebuild(
+    mut log: Log,
+    mut recovery: Recovery,
+    keys: &mut KeyStore,
+) -> Result<(Log, State, Recovery), RecoverError> {
     kill_point::pass("recover.opened");
     let hidden = hides_records(&recovery, log.stats().next);
     let mut state = recovery.checkpoint.as_deref().map(State::decode).transpose()?.unwrap_or_default();

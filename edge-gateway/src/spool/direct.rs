@@ -113,10 +113,11 @@ mod tests {
 
     use caregate_protocol::id::Lane;
 
-    use super::super::disk::{Disk, Faults};
+    use super::super::disk::Disk;
     use super::super::recover;
     use super::super::tests::{files, limits, put};
     use super::*;
+    use crate::faults::Faults;
 
     /// A file of 40 groups, and what was handed to the file system for them.
     fn written(buffered: bool) -> (Vec<u8>, u64) {

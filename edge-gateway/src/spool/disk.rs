@@ -15,6 +15,8 @@ use rustix::io::Errno;
 
 use super::SpoolError;
 use super::direct::Led;
+#[cfg(test)]
+use crate::faults::Faults;
 
 /// A step that was done: a kill point, and the tests' disk is told.
 macro_rules! step {
@@ -30,41 +32,9 @@ macro_rules! step {
     };
 }
 
-/// What a test makes fail: how many of the next calls, each with EIO or (room, writes) ENOSPC.
-#[cfg(test)]
-#[derive(Debug, Default)]
-pub(super) struct Faults {
-    pub(super) syncs: std::sync::atomic::AtomicU32,
-    pub(super) room: std::sync::atomic::AtomicU32,
-    /// Of group commits, as on a file system that can't reserve room.
-    pub(super) writes: std::sync::atomic::AtomicU32,
-    /// As on a file system without direct writes.
-    pub(super) buffered: std::sync::atomic::AtomicBool,
-    /// The disk that loses power, if there is one.
-    pub(super) model: Mutex<Option<caregate_crash::Disk>>,
-}
-
-#[cfg(test)]
-impl Faults {
-    fn model(&self, step: impl FnOnce(&mut caregate_crash::Disk)) {
-        if let Some(model) = self.model.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            step(model);
-        }
-    }
-}
-
 #[cfg(test)]
 fn name(path: &Path) -> &str {
     path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
-}
-
-#[cfg(test)]
-fn fail(faults: &std::sync::atomic::AtomicU32, errno: Errno) -> io::Result<()> {
-    use std::sync::atomic::Ordering::SeqCst;
-    match faults.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)) {
-        Ok(_) => Err(errno.into()),
-        Err(_) => Ok(()),
-    }
 }
 
 /// A file that was made.
@@ -230,7 +200,7 @@ impl Disk {
     /// Reserves room up to `capacity`; false where the file system can't (then the file is sparse).
     pub(super) fn allocate(&self, path: &Path, file: &File, capacity: u64) -> Result<bool, SpoolError> {
         #[cfg(test)]
-        at("allocate", path, fail(&self.faults.room, Errno::NOSPC))?;
+        at("allocate", path, self.faults.room())?;
         step!(self, "allocating", allocate(name(path), capacity));
         match fallocate(file, FallocateFlags::empty(), 0, capacity) {
             Ok(()) => Ok(true),
@@ -247,12 +217,7 @@ impl Disk {
     )]
     fn check_sync(&self, path: &Path) -> Result<(), SpoolError> {
         #[cfg(test)]
-        at(
-            "sync",
-            path,
-            fail(&self.faults.syncs, Errno::IO)
-                .inspect_err(|_| self.faults.model(|model| model.fail_sync(name(path)))),
-        )?;
+        at("sync", path, self.faults.sync(name(path)))?;
         #[cfg(not(test))]
         let _unused = path;
         Ok(())
@@ -280,7 +245,7 @@ impl Disk {
     ) -> Result<(), SpoolError> {
         let path = self.path(serial);
         #[cfg(test)]
-        at("write", &path, fail(&self.faults.writes, Errno::NOSPC))?;
+        at("write", &path, self.faults.write())?;
         at("write", &path, file.write_all_at(bytes, offset))?;
         step!(self, "written", write(name(&path), offset, bytes));
         self.check_sync(&path)?;

@@ -99,6 +99,16 @@ impl Log {
         recover::open(Disk::open(dir)?, limits)
     }
 
+    /// The same on a disk of the tests.
+    #[cfg(test)]
+    pub(crate) fn open_with(
+        dir: &Path,
+        limits: Limits,
+        faults: Arc<crate::faults::Faults>,
+    ) -> Result<(Self, Recovery), SpoolError> {
+        recover::open(Disk::open_with(dir, faults)?, limits)
+    }
+
     /// Takes a record for the next sync. On an error nothing was taken.
     ///
     /// # Errors

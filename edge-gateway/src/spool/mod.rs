@@ -61,7 +61,7 @@ mod recover;
 mod scan;
 mod syncer;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::ops::Range;

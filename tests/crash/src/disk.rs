@@ -1,4 +1,4 @@
-//! A directory of files, and the power cut.
+//! Files by their names, with a folder before them or without, and the power cut.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,12 +16,26 @@ pub enum Syncs {
     TakenOut,
 }
 
+/// The folder in a name; empty for what lies in none.
+fn folder_of(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
 /// A change of names that the directory's sync has not covered.
 #[derive(Debug, Clone)]
 enum Change {
     Made(String, usize),
     Moved(String, String, usize),
     Removed(String),
+}
+
+impl Change {
+    /// Nothing is moved from one folder to another.
+    fn folder(&self) -> &str {
+        match self {
+            Self::Made(name, _) | Self::Moved(name, _, _) | Self::Removed(name) => folder_of(name),
+        }
+    }
 }
 
 /// What is found after a power cut: each file by its name.
@@ -32,12 +46,15 @@ pub struct Image {
 }
 
 impl Image {
-    /// Writes the files into `dir`, which has to be there and empty.
+    /// Writes the files into `dir`, which has to be there and empty, and those of folders into folders in it.
     ///
     /// # Errors
     /// The file system's.
     pub fn write_to(&self, dir: &Path) -> io::Result<()> {
-        self.files.iter().try_for_each(|(name, bytes)| std::fs::write(dir.join(name), bytes))
+        self.files.iter().try_for_each(|(name, bytes)| {
+            std::fs::create_dir_all(dir.join(folder_of(name)))?;
+            std::fs::write(dir.join(name), bytes)
+        })
     }
 }
 
@@ -192,12 +209,19 @@ impl Disk {
         }
     }
 
-    /// The names are synced.
+    /// The names are synced, of files that lie in no folder.
     pub fn sync_names(&mut self) {
+        self.sync_names_in("");
+    }
+
+    /// The names of a folder are synced.
+    pub fn sync_names_in(&mut self, folder: &str) {
         self.step();
         if self.syncs == Syncs::Real {
-            self.durable.clone_from(&self.names);
-            self.changes.clear();
+            self.durable.retain(|name, _| folder_of(name) != folder);
+            let there = self.names.iter().filter(|(name, _)| folder_of(name) == folder);
+            self.durable.extend(there.map(|(name, file)| (name.clone(), *file)));
+            self.changes.retain(|change| change.folder() != folder);
         }
     }
 

@@ -107,3 +107,28 @@ fn an_image_becomes_files() {
     assert_eq!(std::fs::read(dir.join("a")).unwrap(), b"b");
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+#[test]
+fn a_folders_sync_is_of_its_own_names_alone() {
+    let left = |seed| {
+        let mut disk = Disk::new(&BTreeMap::new(), Syncs::Real, u64::MAX, Random::new(seed));
+        disk.create("a/one");
+        disk.create("two");
+        disk.sync_names_in("a");
+        disk.create("b/three");
+        disk.rename("a/one", "a/four");
+        disk.sync_names();
+        disk.cut_now().files.into_keys().collect::<Vec<_>>()
+    };
+    let found: BTreeSet<Vec<String>> = (0..100).map(left).collect();
+    let expected = [
+        ["a/four", "b/three", "two"].as_slice(),
+        &["a/four", "two"],
+        &["a/one", "b/three", "two"],
+        &["a/one", "two"],
+    ];
+    assert_eq!(
+        found,
+        expected.iter().map(|names| names.iter().map(|name| (*name).to_owned()).collect()).collect()
+    );
+}

@@ -14,12 +14,12 @@ use caregate_datapathd::switch::check::Guard;
 use caregate_datapathd::switch::{Series, Switch};
 use caregate_datapathd::{attach, object, stages};
 use caregate_ebpf_common::map;
+use caregate_guest::kernels::{Program as Cost, Report};
 use caregate_protocol::datapath::Mode;
 use pnet::datalink::{self, Channel};
 
 use crate::cases::{self, Case, PORT_GUARDED, PORT_SENSOR, PORT_SWITCH, PORT_UPLINK, flows};
 use crate::frames::{self, GATEWAY, OWN, OWN6, SENSOR, STRANGER};
-use crate::report::{self, Report};
 use crate::verifier;
 
 /// More than any frame here has.
@@ -89,7 +89,7 @@ fn judge(report: &mut Report) -> anyhow::Result<()> {
         if jited_bytes == 0 {
             report.failed.push(format!("{name}: is interpreted, the JIT did not take it"));
         }
-        report.programs.push(report::Program { name, verified_insns, jited_bytes });
+        report.programs.push(Cost { name, verified_insns, jited_bytes });
     }
     Ok(())
 }

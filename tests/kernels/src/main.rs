@@ -3,7 +3,7 @@
 //! ```text
 //!  mounts, modules ─▶ veth pairs ─▶ load, as the helper does ─▶ attach ─▶ frames ─▶ one line of JSON ─▶ power off
 //! ```
-//! Everything that can be wrong is in the line; a panic ends the process, thereby the kernel, and the console says why.
+//! What every such process does is in `caregate_guest`.
 
 mod cases;
 mod datapath;
@@ -11,23 +11,16 @@ mod datapath;
 #[path = "../../../ebpf/helper/tests/support/frames.rs"]
 mod frames;
 mod machine;
-mod report;
 mod verifier;
 mod veth;
 
-use std::io::Write;
+use caregate_guest::kernels::Report;
 
-use crate::report::{MARK, Report};
+/// aya reads the number of CPUs in sysfs, pins lie on bpffs.
+const MOUNTS: [(&str, &str); 3] = [("proc", "/proc"), ("sysfs", "/sys"), ("bpf", "/sys/fs/bpf")];
 
 fn main() -> anyhow::Result<()> {
-    let mut report = Report { version: machine::version(), ..Report::default() };
-    if let Err(error) = test(&mut report) {
-        report.error = Some(format!("{error:#}"));
-    }
-    // The kernel may have left a line of its own unfinished.
-    let line = format!("\n{MARK}{}\n", serde_json::to_string(&report)?);
-    std::io::stdout().lock().write_all(line.as_bytes())?;
-    machine::power_off()
+    caregate_guest::process_1(&MOUNTS, test)
 }
 
 fn test(report: &mut Report) -> anyhow::Result<()> {

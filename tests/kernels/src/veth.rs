@@ -1,94 +1,28 @@
-//! veth pairs (rtnetlink, RFC 3549; `IFLA_LINKINFO` of `linux/if_link.h`): there is no `ip` here.
-
-use std::io;
-use std::os::fd::OwnedFd;
+//! veth pairs (`IFLA_LINKINFO` of `linux/if_link.h`).
 
 use anyhow::Context;
-use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
-};
+use caregate_guest::netlink::{attribute, link, make, switch_on, text};
 
 use crate::frames::Mac;
 
-const RTM_NEWLINK: u16 = 16;
-const NLMSG_ERROR: u16 = 2;
-/// `NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL`
-const FLAGS_CREATE: u16 = 0x605;
-/// `NLM_F_REQUEST | NLM_F_ACK`
-const FLAGS_CHANGE: u16 = 0x5;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
-const IFF_UP: u32 = 1;
-const HEADER_BYTES: usize = 16;
 
 /// Makes a pair of interfaces and switches both on; the second has this MAC address.
 pub(crate) fn add(name: &str, peer: &str, mac: Mac) -> anyhow::Result<()> {
     let failed = || format!("making the veth pair {name}, {peer}");
-    request(&message(FLAGS_CREATE, &pair(name, peer, mac))).with_context(failed)?;
-    for end in [name, peer] {
-        // Not before both are there: one alone has no carrier and can't be switched on.
-        let body = [link(IFF_UP), text(IFLA_IFNAME, end)].concat();
-        request(&message(FLAGS_CHANGE, &body)).with_context(failed)?;
-    }
-    Ok(())
+    make(&pair(name, peer, mac)).with_context(failed)?;
+    // Not before both are there: one alone has no carrier and can't be switched on.
+    [name, peer].into_iter().try_for_each(|end| switch_on(end).with_context(failed))
 }
 
 fn pair(name: &str, peer: &str, mac: Mac) -> Vec<u8> {
     let other = [link(0), text(IFLA_IFNAME, peer), attribute(IFLA_ADDRESS, &mac)].concat();
     let data = attribute(IFLA_INFO_DATA, &attribute(VETH_INFO_PEER, &other));
     let info = attribute(IFLA_LINKINFO, &[text(IFLA_INFO_KIND, "veth"), data].concat());
-    [link(0), text(IFLA_IFNAME, name), info].concat()
-}
-
-fn message(flags: u16, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(HEADER_BYTES + body.len()).unwrap_or(u32::MAX);
-    let mut message = length.to_ne_bytes().to_vec();
-    message.extend(RTM_NEWLINK.to_ne_bytes());
-    message.extend(flags.to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend(body);
-    message
-}
-
-/// `struct ifinfomsg`, with these flags and no others changed.
-fn link(flags: u32) -> Vec<u8> {
-    let mut link = vec![0; 8];
-    link.extend(flags.to_ne_bytes());
-    link.extend(flags.to_ne_bytes());
-    link
-}
-
-fn text(kind: u16, value: &str) -> Vec<u8> {
-    attribute(kind, format!("{value}\0").as_bytes())
-}
-
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-    let mut attribute = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-    attribute.extend(value);
-    attribute.resize(attribute.len().next_multiple_of(4), 0);
-    attribute
-}
-
-fn request(message: &[u8]) -> io::Result<()> {
-    // The protocol of number 0 is NETLINK_ROUTE.
-    let socket: OwnedFd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
-    bind(&socket, &SocketAddrNetlink::new(0, 0))?;
-    send(&socket, message, SendFlags::empty())?;
-    let mut answer = [0; 4096];
-    let (length, _) = recv(&socket, answer.as_mut_slice(), RecvFlags::empty())?;
-    let answer = answer.get(..length).unwrap_or_default();
-    let (kind, code) = (answer.get(4..6), answer.get(HEADER_BYTES..HEADER_BYTES + 4));
-    match (kind, code.and_then(|code| code.first_chunk())) {
-        (Some(kind), Some(code)) if kind == NLMSG_ERROR.to_ne_bytes() => match i32::from_ne_bytes(*code) {
-            0 => Ok(()),
-            code => Err(io::Error::from_raw_os_error(code.saturating_neg())),
-        },
-        _ => Err(io::Error::other("the kernel's answer is no acknowledgement")),
-    }
+    [text(IFLA_IFNAME, name), info].concat()
 }

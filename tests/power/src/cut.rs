@@ -1,18 +1,17 @@
-//! Power cuts: what of the writes is on the disk at a point, and what the spool makes of it.
+//! Power cuts: what of the writes is on the disk at a point, and what becomes of the promises.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use caregate_crash::{Random, Syncs};
-use caregate_protocol::id::Lane;
-use edge_gateway::spool::{self, Position};
+use caregate_guest::machine;
+use caregate_guest::power::Report;
 
 use crate::log::{Entry, Log, SECTOR};
-use crate::machine::{self, Told};
-use crate::work::{Lived, Promise, limits, payload, reading_of};
+use crate::told::Told;
+use crate::work::Work;
 use crate::{CUT, PLACE};
 
 /// Written past the page cache at once.
@@ -20,19 +19,8 @@ const PIECE: usize = 1 << 20;
 /// What such writes are aligned to.
 const ALIGNMENT: usize = 4096;
 
-/// What all points come to.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) points: u64,
-    /// Acknowledged, and not there; a reading counts at each point.
-    pub(crate) lost: u64,
-    /// Points at which any is.
-    pub(crate) losing_points: u64,
-    pub(crate) duplicated: u64,
-    pub(crate) undetected_corruptions: u64,
-    /// Damage that is told of records, where a disk only lost power.
-    pub(crate) false_alarms: u64,
-}
+/// What works there is started on what is left at one point in so many: it takes seconds.
+const RESUMES_EVERY: usize = 10;
 
 /// A moment: the entries before `end` had ended, and this was promised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -131,55 +119,33 @@ impl<'a> Replay<'a> {
 }
 
 /// All points, one after another.
-pub(crate) fn try_points(before: Vec<u8>, log: &Log, lived: &Lived, told: &Told) -> anyhow::Result<Tally> {
-    let (mut tally, mut random) = (Tally::default(), Random::new(told.seed.rotate_left(32)));
+pub(crate) fn try_points(before: Vec<u8>, log: &Log, work: &dyn Work, told: &Told) -> anyhow::Result<Report> {
+    let (mut total, mut random) = (Report::default(), Random::new(told.seed.rotate_left(32)));
     let mut replay = Replay::new(&before, &log.entries);
     drop(before);
-    for point in points(&log.entries, told)? {
-        let promise = *lived.promises.get(point.mark).context("a mark that nobody made")?;
+    for (nth, point) in points(&log.entries, told)?.into_iter().enumerate() {
         let old = replay.cut(point.end, &mut random)?;
         replay.write_to(CUT)?;
         machine::mount_ext4(CUT, PLACE)?;
-        let found = found(&Path::new(PLACE).join("spool"), &mut tally);
+        let resumes = told.syncs == Syncs::Real && nth.is_multiple_of(RESUMES_EVERY);
+        let found = found(work, point.mark, resumes);
         machine::unmount(PLACE)?;
         replay.undo(old)?;
-        match found {
-            Ok(found) => compare(&found, lived, promise, &mut tally),
+        let found = match found {
+            Ok(found) => found,
             // Without syncs there may be nothing that opens.
-            Err(_) if told.syncs == Syncs::TakenOut => compare(&BTreeMap::new(), lived, promise, &mut tally),
-            Err(error) => bail!("{point:?}: {error:#}"),
-        }
-        tally.points += 1;
-    }
-    Ok(tally)
-}
-
-/// What the spool has, by position; then it must go on.
-fn found(dir: &Path, tally: &mut Tally) -> anyhow::Result<BTreeMap<u64, u64>> {
-    let (mut log, recovery) = spool::Log::open(dir, limits()).context("the spool does not open")?;
-    let told = recovery.damaged.iter().filter(|damage| !damage.positions.is_empty());
-    tally.false_alarms += told.count() as u64;
-    let (reader, mut found) = (log.reader(), BTreeMap::new());
-    for position in 1..log.stats().next.0 {
-        if let Ok(Some((_, bytes))) = reader.read(Position(position)) {
-            match reading_of(&bytes) {
-                Some(reading) => drop(found.insert(position, reading)),
-                None => tally.undetected_corruptions += 1,
+            Err(_) if told.syncs == Syncs::TakenOut => {
+                Report { lost: work.due(point.mark), ..Report::default() }
             }
-        }
+            Err(error) => bail!("{point:?}: {error:#}"),
+        };
+        total += Report { points: 1, losing_points: u64::from(found.lost > 0), ..found };
     }
-    log.append(Lane::Alarm, &payload(u64::from(u32::MAX))).context("the spool takes nothing")?;
-    log.sync().context("the spool does not sync")?;
-    Ok(found)
+    Ok(total)
 }
 
-fn compare(found: &BTreeMap<u64, u64>, lived: &Lived, promise: Promise, tally: &mut Tally) {
-    let mut times: BTreeMap<u64, u64> = BTreeMap::new();
-    for reading in found.values() {
-        *times.entry(*reading).or_default() += 1;
-    }
-    tally.duplicated += times.values().filter(|times| **times > 1).count() as u64;
-    let lost = lived.due(promise).filter(|reading| !times.contains_key(reading)).count() as u64;
-    tally.lost += lost;
-    tally.losing_points += u64::from(lost > 0);
+/// What the promises have become. A store that lost its syncs may be so broken that redb does not survive looking at it.
+fn found(work: &dyn Work, mark: usize, resumes: bool) -> anyhow::Result<Report> {
+    let checked = catch_unwind(AssertUnwindSafe(|| work.check(mark, resumes)));
+    checked.unwrap_or_else(|_panic| Err(anyhow!("a panic; the console says where")))
 }

@@ -1,91 +1,86 @@
-//! Process 1 of a machine whose disk loses power, and its only one (`cargo xtask chaos --long`, docs/adr/0019-power-cuts-and-kills.md).
+//! Process 1 of a machine whose disk loses power (`cargo xtask chaos --long`, docs/adr/0019-power-cuts-and-kills.md).
 //!
 //! ```text
-//!  /dev/vda, ext4 ◀── dm-log-writes ◀── the gateway's spool, at work         /dev/vdb: every write and flush, and what was acknowledged when
+//!  /dev/vda, ext4 ◀── dm-log-writes ◀── what is tried, at work               /dev/vdb: every write and flush, and what was promised when
 //!        │                                                                       │
 //!        └─ as it was before ──▶ /dev/vdc ◀── what of them a power cut leaves ◀──┘        mounted, opened, compared; again and again
 //! ```
-//! Everything that can be wrong is in one line of JSON; a panic ends the process, thereby the kernel, and the console says why.
+//! What is tried: the spool alone, in this process; gateway and core, as the processes that they are, with sensors in this one; the core,
+//! with a gateway's end of the uplink in this one. Promises are kept in this process's memory, which no power cut reaches.
 
 mod cut;
 mod dm;
 mod log;
-mod machine;
+mod pipeline;
+mod segments;
+mod session;
+mod spool;
+mod store;
 mod syncs;
+mod told;
+mod uplink;
 mod work;
 
+#[allow(clippy::unwrap_used, reason = "of the tests of gateway and core")]
+#[path = "../../tests/gateway_to_core/found.rs"]
+mod found;
+#[path = "../../../core-cloud/tests/support/pki.rs"]
+mod pki;
+#[allow(dead_code, clippy::unwrap_used, reason = "of the tests of gateway and core")]
+#[path = "../../tests/gateway_to_core/publisher.rs"]
+mod publisher;
+#[path = "../../../core-cloud/tests/support/records.rs"]
+mod records;
+#[allow(dead_code, clippy::unwrap_used, clippy::print_stdout, reason = "of the tests of gateway and core")]
+#[path = "../../tests/gateway_to_core/sensors.rs"]
+mod sensors;
+#[allow(dead_code, clippy::unwrap_used, clippy::print_stdout, reason = "of the tests of gateway and core")]
+#[path = "../../tests/gateway_to_core/site.rs"]
+mod site;
+
 use std::fs::File;
-use std::io::{BufReader, Write};
-use std::path::Path;
+use std::io::BufReader;
 
-use anyhow::{Context, ensure};
-use caregate_crash::{Random, Syncs};
-use serde::Serialize;
+use anyhow::{Context, anyhow, ensure};
+use caregate_crash::Syncs;
+use caregate_guest::power::Report;
+use caregate_guest::{machine, netlink};
 
-use crate::cut::Tally;
 use crate::log::Log;
+use crate::told::Told;
+use crate::work::Work;
 
-/// The line begins so (`xtask/src/kernels/power.rs`).
-const MARK: &str = "caregate-power: ";
+/// devtmpfs has the disks, and the device mapper's control.
+const MOUNTS: [(&str, &str); 3] = [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")];
 const DATA: &str = "/dev/vda";
 const LOG: &str = "/dev/vdb";
 const CUT: &str = "/dev/vdc";
 /// Where the disk is mounted.
 const PLACE: &str = "/disk";
 
-#[derive(Debug, Default, Serialize)]
-struct Report {
-    version: String,
-    acked: u64,
-    points: u64,
-    lost: u64,
-    losing_points: u64,
-    duplicated: u64,
-    undetected_corruptions: u64,
-    false_alarms: u64,
-    entries: usize,
-    flushes: usize,
-    error: Option<String>,
-}
-
 fn main() -> anyhow::Result<()> {
-    let mut report = Report::default();
-    if let Err(error) = test(&mut report) {
-        report.error = Some(format!("{error:#}"));
-    }
-    // The kernel may have left a line of its own unfinished.
-    let line = format!("\n{MARK}{}\n", serde_json::to_string(&report)?);
-    std::io::stdout().lock().write_all(line.as_bytes())?;
-    machine::power_off()
+    caregate_guest::process_1(&MOUNTS, test)
 }
 
 fn test(report: &mut Report) -> anyhow::Result<()> {
-    machine::set_up()?;
-    report.version = machine::version();
-    let told = machine::Told::read()?;
+    netlink::switch_on("lo").context("the loopback")?;
+    let told = Told::parse(&machine::command_line()?)?;
     let before = std::fs::read(DATA).context(DATA)?;
-    let lived = lived(&told, before.len() as u64)?;
+    let work = lived(&told, before.len() as u64)?;
     let log = Log::read(BufReader::new(File::open(LOG).context(LOG)?)).context("what dm-log-writes wrote")?;
     report.entries = log.entries.len();
     report.flushes = log.entries.iter().filter(|entry| entry.is_flush()).count();
-    report.acked = lived.acknowledged();
-    let Tally { points, lost, losing_points, duplicated, undetected_corruptions, false_alarms } =
-        cut::try_points(before, &log, &lived, &told)?;
-    report.points = points;
-    report.lost = lost;
-    report.losing_points = losing_points;
-    report.duplicated = duplicated;
-    report.undetected_corruptions = undetected_corruptions;
-    report.false_alarms = false_alarms;
+    report.acked = work.promised();
+    *report += cut::try_points(before, &log, work.as_ref(), &told)?;
     Ok(())
 }
 
-/// The spool at work on a disk of which every write is kept.
-fn lived(told: &machine::Told, bytes: u64) -> anyhow::Result<work::Lived> {
+/// At work on a disk of which every write is kept.
+fn lived(told: &Told, bytes: u64) -> anyhow::Result<Box<dyn Work>> {
     let device = dm::Device::log_writes("watched", DATA, LOG, bytes / log::SECTOR as u64)?;
     machine::mount_ext4(device.path(), PLACE)?;
-    let (told, watched) = (told.clone(), &device);
-    // In a thread of its own: a filter of its system calls stays for as long as the thread lives.
+    let watched = &device;
+    // In a thread of its own: a filter of its system calls stays for as long as the thread and what it starts live.
     let lived = std::thread::scope(|scope| {
         let life = scope.spawn(move || {
             if told.syncs == Syncs::TakenOut {
@@ -96,9 +91,9 @@ fn lived(told: &machine::Told, bytes: u64) -> anyhow::Result<work::Lived> {
                 "syncs are not as they were told to be"
             );
             let mark = |number: usize| watched.mark(&number.to_string());
-            work::live(&Path::new(PLACE).join("spool"), told.commits, Random::new(told.seed), &mark)
+            told.work.live(told, &mark)
         });
-        life.join().map_err(|_panic| anyhow::anyhow!("the spool's thread panicked"))
+        life.join().map_err(|_panic| anyhow!("the work panicked; the console says where"))
     })??;
     machine::unmount(PLACE)?;
     device.remove()?;

@@ -59,9 +59,22 @@ fn payload(stream: &str, seq: u64) -> Vec<u8> {
     }
 }
 
+/// Where each stream of a device goes on.
+fn next_of(device: &str, ledger: &Ledger) -> BTreeMap<&'static str, u64> {
+    let mut next = BTreeMap::from(STREAMS.map(|(_, stream)| (stream, 0)));
+    for (of, stream, seq) in ledger.open.iter().chain(&ledger.acknowledged) {
+        if of == device
+            && let Some(next) = next.get_mut(stream)
+        {
+            *next = (*next).max(seq + 1);
+        }
+    }
+    next
+}
+
 /// Publishes as one device until `stop`, and then until all is acknowledged.
 pub(crate) async fn run(device: String, gateway: SocketAddr, ledger: Shared, stop: CancellationToken) {
-    let mut next = BTreeMap::from(STREAMS.map(|(_, stream)| (stream, 0_u64)));
+    let mut next = next_of(&device, &ledger.lock().unwrap());
     let mut turn = 0;
     for connection in 0_u64.. {
         if stop.is_cancelled() && !ledger.lock().unwrap().open.iter().any(|(of, _, _)| *of == device) {

@@ -52,7 +52,12 @@ pub(crate) struct Sensors {
 
 impl Sensors {
     pub(crate) fn start(site: &Site) -> Self {
-        let (ledger, stop): (Shared, _) = (Arc::new(Mutex::new(Ledger::default())), CancellationToken::new());
+        Self::go_on(site, Ledger::default())
+    }
+
+    /// Of sensors that have lived before.
+    pub(crate) fn go_on(site: &Site, ledger: Ledger) -> Self {
+        let (ledger, stop): (Shared, _) = (Arc::new(Mutex::new(ledger)), CancellationToken::new());
         let mut tasks = JoinSet::new();
         for device in DEVICES {
             tasks.spawn(publisher::run(device.to_owned(), site.mqtt, Arc::clone(&ledger), stop.clone()));

@@ -19,6 +19,7 @@ use edge_gateway::local::AccessCodeEntry;
 use edge_gateway::mqtt::credentials::Credential;
 use ledger_client::fixture;
 use ledger_client::verify::{EnrolledDevice, Salt};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::pki::Ca;
@@ -37,15 +38,18 @@ pub(crate) struct Site {
     pub(crate) hospital: HpkePrivateKey,
     pub(crate) device_key: SigningKey,
     pub(crate) mqtt: SocketAddr,
-    gateway_admin: SocketAddr,
+    pub(crate) gateway_admin: SocketAddr,
     core_admin: SocketAddr,
     core_prefix: Vec<String>,
     door: SocketAddr,
     bundle: Vec<u8>,
+    data: PathBuf,
 }
 
-/// Where the core is.
+/// Where the core is, and what the daemons keep.
 pub(crate) struct Surroundings {
+    /// The folder of both daemons' data; else the site's own.
+    pub(crate) data: Option<PathBuf>,
     pub(crate) core: SocketAddr,
     pub(crate) core_tcp: Option<SocketAddr>,
     pub(crate) core_admin: SocketAddr,
@@ -54,8 +58,8 @@ pub(crate) struct Surroundings {
 }
 
 impl Surroundings {
-    fn loopback() -> Self {
-        Self { core: free_udp(), core_tcp: None, core_admin: free_tcp(), core_prefix: Vec::new() }
+    pub(crate) fn loopback() -> Self {
+        Self { data: None, core: free_udp(), core_tcp: None, core_admin: free_tcp(), core_prefix: Vec::new() }
     }
 }
 
@@ -98,7 +102,8 @@ impl Site {
         let (hospital, public) = generate_keypair();
         let (recipient, bundle) = enrol(dir.path(), devices, public.0);
         let (mqtt, gateway_admin) = (free_tcp(), free_tcp());
-        let Surroundings { core, core_tcp, core_admin, core_prefix } = around;
+        let Surroundings { data, core, core_tcp, core_admin, core_prefix } = around;
+        let data = data.clone().unwrap_or_else(|| dir.path().to_owned());
         let tcp = |key: &str| core_tcp.map(|address| format!("{key} = \"{address}\"\n")).unwrap_or_default();
         let door = free_tcp();
         let AccessCodeEntry { salt, sha256 } = AccessCodeEntry::new(b"salt-of-the-test", SECRET);
@@ -107,7 +112,7 @@ impl Site {
              [core]\naddress = \"{core}\"\n{}name = \"core-1\"\nlane_ports = {}\n\
              [policy]\nenrolment = {:?}\n[local]\nlisten = \"{door}\"\n\
              access_code = {{ salt = \"{salt}\", sha256 = \"{sha256}\" }}\n[mqtt]\nlisten = \"{mqtt}\"\n",
-            path("gateway"),
+            data.join("gateway"),
             path("device.key"),
             identity(&ca.issue(dir.path(), Role::Gateway, "gateway-1")),
             tcp("tcp_address"),
@@ -127,7 +132,7 @@ impl Site {
             "listen = \"{core}\"\n{}admin = \"{core_admin}\"\ndata = {:?}\n{}\
              [[gateway]]\nname = \"gateway-1\"\ndevice_keys = [\"{}\"]\n",
             tcp("listen_tcp"),
-            path("core"),
+            data.join("core"),
             identity(&ca.issue(dir.path(), Role::Core, "core-1")),
             hex::encode(device_key.verifying_key().as_bytes()),
         );
@@ -144,12 +149,18 @@ impl Site {
             core_prefix,
             door,
             bundle,
+            data,
         }
+    }
+
+    /// The gateway in a later life.
+    pub(crate) fn gateway_again(&self) -> Daemon {
+        Daemon::new("edge-gateway", self.dir.path(), "gateway", self.gateway_admin, &[])
     }
 
     /// The gateway, with its policy handed in. It keeps that: no later life of it is given any.
     pub(crate) fn gateway(&self) -> Daemon {
-        let daemon = Daemon::new("edge-gateway", self.dir.path(), "gateway", self.gateway_admin, &[]);
+        let daemon = self.gateway_again();
         let begun = caregate_host::clock::monotonic();
         let answer = loop {
             match self.hand_in() {
@@ -183,7 +194,7 @@ impl Site {
 
     /// The folder of the core's store.
     pub(crate) fn store(&self) -> PathBuf {
-        self.dir.path().join("core")
+        self.data.join("core")
     }
 }
 
@@ -278,8 +289,8 @@ impl Daemon {
     /// SIGTERM; returns how it ended.
     pub(crate) fn stop(&mut self) -> ExitStatus {
         let mut process = self.process.take().unwrap();
-        let sent = Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap();
-        assert!(sent.success(), "{} ended by itself\n{}", self.program.display(), self.tail());
+        let sent = kill_process(Pid::from_child(&process), Signal::TERM);
+        assert!(sent.is_ok(), "{} ended by itself\n{}", self.program.display(), self.tail());
         process.wait().unwrap()
     }
 
@@ -289,16 +300,21 @@ impl Daemon {
         String::from_utf8_lossy(&text[text.len().saturating_sub(4000)..]).into_owned()
     }
 
-    /// The sum of a metric's series whose line begins with `series`; `None` while the daemon does not answer.
+    /// [`metric`] of this daemon.
     pub(crate) fn metric(&self, series: &str) -> Option<f64> {
-        let mut stream = TcpStream::connect(self.admin).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
-        let values = text.lines().filter(|line| line.starts_with(series));
-        Some(values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+        metric(self.admin, series)
     }
+}
+
+/// The sum of a metric's series whose line begins with `series`; `None` while the daemon behind this address does not answer.
+pub(crate) fn metric(admin: SocketAddr, series: &str) -> Option<f64> {
+    let mut stream = TcpStream::connect(admin).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let values = text.lines().filter(|line| line.starts_with(series));
+    Some(values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
 }
 
 impl Drop for Daemon {

@@ -74,6 +74,7 @@ impl Ground {
         let address = |port: u16| SocketAddr::from(([10, 9, 0, 1], port));
         let prefix = ["ip", "netns", "exec", &self.core].map(str::to_owned).to_vec();
         Surroundings {
+            data: None,
             core: address(4433),
             core_tcp: Some(address(4433)),
             core_admin: address(9090),

@@ -18,8 +18,6 @@ const TICK: Duration = Duration::from_millis(200);
 const CONSOLE_BYTES_MAX: u64 = 4 << 20;
 /// Lines of a console that are shown where the guest said nothing.
 const CONSOLE_LINES_SHOWN: usize = 25;
-/// Kernel, initramfs and maps take a quarter of it.
-const MEMORY: &str = "512M";
 
 /// How it ended.
 #[derive(Debug)]
@@ -36,6 +34,8 @@ pub(super) struct Machine<'a> {
     pub(super) arch: Arch,
     pub(super) kernel: &'a Path,
     pub(super) initramfs: &'a Path,
+    /// As QEMU writes it.
+    pub(super) memory: &'a str,
     /// Files that are its disks, by virtio.
     pub(super) disks: &'a [PathBuf],
     /// For the guest's program, on the kernel's command line.
@@ -72,7 +72,7 @@ fn command(arch: Arch) -> (Command, &'static str) {
 impl Machine<'_> {
     fn command(&self) -> Command {
         let (mut command, console) = command(self.arch);
-        command.args(["-accel", "tcg", "-smp", "1", "-m", MEMORY]);
+        command.args(["-accel", "tcg", "-smp", "1", "-m", self.memory]);
         command.args(["-no-reboot", "-nodefaults", "-no-user-config"]);
         command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
         command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs);
@@ -86,11 +86,11 @@ impl Machine<'_> {
         command
     }
 
-    /// Boots, and waits until the machine is off. What it prints goes into a file; the line of it that begins with `mark` is returned.
+    /// Boots, and waits until the machine is off. What it prints goes into a file; the guest's line is returned.
     ///
     /// # Errors
     /// Where the guest did not say how it went, with the console's last lines.
-    pub(super) fn run(&self, mark: &str, deadline: Duration, log: &Path) -> anyhow::Result<Ended> {
+    pub(super) fn run(&self, deadline: Duration, log: &Path) -> anyhow::Result<Ended> {
         let mut command = self.command();
         let begun = clock::monotonic();
         let mut running = Running(command.spawn().with_context(|| format!("{command:?}"))?);
@@ -113,7 +113,7 @@ impl Machine<'_> {
         drop(running);
         drop(reader.join());
         std::fs::write(log, console.join("\n")).with_context(|| log.display().to_string())?;
-        match console.iter().find_map(|line| line.strip_prefix(mark)) {
+        match console.iter().find_map(|line| line.strip_prefix(caregate_guest::MARK)) {
             Some(line) if ended => {
                 Ok(Ended { line: line.to_owned(), seconds: (seconds * 10.0).round() / 10.0 })
             }

@@ -1,13 +1,15 @@
-//! Power cuts of the spool on a real file system: ext4 in Debian's kernel under QEMU, below it dm-log-writes, which keeps every write and
-//! flush; what of them a disk may have at a point is mounted and opened (`tests/power`). Once as it is, once with the syncs taken out.
+//! Power cuts on a real file system: ext4 in Debian's kernel under QEMU, below it dm-log-writes, which keeps every write and flush; what of
+//! them a disk may have at a point is mounted and opened (`tests/power`). Once as it is, once with the syncs taken out.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use serde::Deserialize;
+use caregate_guest::Told;
+use caregate_guest::power::Report;
 use serde_json::{Map, Value, json};
 
 use super::machine::Machine;
@@ -18,66 +20,85 @@ const KERNEL: Name = Name::V6_1;
 const PACKAGE: &str = "caregate-power-guest";
 /// Of the cloud kernel the rest is no module.
 const MODULES: [&str; 6] = ["virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "dm_mod", "dm_log_writes"];
-/// What the guest's line begins with (`tests/power/src/main.rs`).
-const MARK: &str = "caregate-power: ";
-/// Where all is busy a run of 250 points takes some minutes.
-const DEADLINE: Duration = Duration::from_secs(1800);
-/// Of ext4 with a journal of 4 MiB and the spool's files of 16 KiB. Each point writes all of it.
-const DISK_BYTES: u64 = 32 << 20;
-/// Of the log of writes; a run makes some 30 MB.
-const LOG_BYTES: u64 = 512 << 20;
-/// Group commits of a run: some dozens of files made, filled and let go.
-const COMMITS: u64 = 600;
+/// Where all is busy a run of 250 points takes some minutes; those that start daemons again and again, a quarter of an hour.
+const DEADLINE: Duration = Duration::from_secs(5400);
+/// The daemons, all that was written in a run, and the disk twice.
+const MEMORY: &str = "1G";
+/// Of the log of writes, which is sparse; a run makes some 30 to 200 MB.
+const LOG_BYTES: u64 = 1 << 30;
 
-/// What the guest says at its end (`tests/power/src/main.rs`).
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Report {
-    version: String,
-    acked: u64,
-    points: u64,
-    lost: u64,
-    losing_points: u64,
-    duplicated: u64,
-    undetected_corruptions: u64,
-    false_alarms: u64,
-    entries: usize,
-    flushes: usize,
-    error: Option<String>,
+/// What is tried on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Work {
+    /// As `cargo xtask chaos` calls it.
+    pub(crate) name: &'static str,
+    /// As the guest does.
+    work: &'static str,
+    /// Of ext4 with a journal of 4 MiB. Each point writes all of it.
+    disk_bytes: u64,
+    /// Group commits, readings or records of a run.
+    amount: u64,
 }
 
-/// Cuts the power at `points` points of a run's writes, and as many of the same run without syncs. What it came to, by the names of
-/// `cargo xtask chaos`.
+/// All that is: the spool with its files of 16 KiB, some dozens of which are made, filled and let go; gateway and core, with the gateway's
+/// files of 256 KiB; the core with some hundred patients.
+pub(crate) const WORKS: [Work; 3] = [
+    Work { name: "power cuts of the spool on ext4", work: "spool", disk_bytes: 32 << 20, amount: 600 },
+    Work {
+        name: "power cuts of gateway and core on ext4",
+        work: "pipeline",
+        disk_bytes: 64 << 20,
+        amount: 2400,
+    },
+    Work {
+        name: "power cuts of the core's store on ext4",
+        work: "store",
+        disk_bytes: 48 << 20,
+        amount: 1200,
+    },
+];
+
+/// Cuts the power at `points` points of a run's writes, and as many of the same run without syncs. `programs`: the folder of gateway and
+/// core with kill points. What it came to, by the names of `cargo xtask chaos`.
 ///
 /// # Errors
 /// What keeps it from running, and a false alarm.
-pub(crate) fn power_cuts(points: u64, seed: u64) -> anyhow::Result<Map<String, Value>> {
+pub(crate) fn power_cuts(
+    work: Work,
+    points: u64,
+    seed: u64,
+    programs: &Path,
+) -> anyhow::Result<Map<String, Value>> {
     setup::ensure_tools(&[setup::KERNELS, setup::POWER])?;
     let kernel = archive::fetch(KERNEL, &folder(KERNEL)?)?;
     build::cargo(&[PACKAGE])?;
-    let guest = build::binaries()?.join(PACKAGE);
     let place = build::root()?.join("target/kernels/power");
     std::fs::create_dir_all(&place).with_context(|| place.display().to_string())?;
     let image = place.join("initramfs");
-    let packed = initramfs::pack(&kernel, &guest, &libraries(&guest)?, &MODULES)?;
-    std::fs::write(&image, packed).with_context(|| image.display().to_string())?;
+    std::fs::write(&image, packed(&kernel, programs)?).with_context(|| image.display().to_string())?;
     let run = |syncs: &str| -> anyhow::Result<Report> {
-        say(&format!("{points} power cuts of ext4 under {}, syncs: {syncs}", kernel.version));
+        say(&format!("{points} {} under {}, syncs: {syncs}", work.name, kernel.version));
+        let Work { work: kind, amount, .. } = work;
+        // The kernel hands to its first process what it does not know itself, as an environment variable.
         let told = format!(
-            "caregate.syncs={syncs} caregate.points={points} caregate.commits={COMMITS} caregate.seed={seed}"
+            "caregate.work={kind} caregate.syncs={syncs} caregate.points={points} caregate.amount={amount} \
+             caregate.seed={seed} CAREGATE_BINARIES={}",
+            programs.display()
         );
-        let disks = disks(&place)?;
+        let disks = disks(&place, work.disk_bytes)?;
         let (kernel, initramfs) = (kernel.image.as_path(), image.as_path());
-        let machine = Machine { arch: Arch::Amd64, kernel, initramfs, disks: &disks, told: &told };
-        let ended = machine.run(MARK, DEADLINE, &place.join(format!("console-{syncs}.log")))?;
-        let report: Report = serde_json::from_str(&ended.line).context("what the guest said")?;
-        tell(&report, ended.seconds);
-        ensure!(report.error.is_none(), "syncs {syncs}: {}", report.error.unwrap_or_default());
+        let (memory, disks, told) = (MEMORY, &disks, told.as_str());
+        let machine = Machine { arch: Arch::Amd64, kernel, initramfs, memory, disks, told };
+        let ended = machine.run(DEADLINE, &place.join(format!("console-{kind}-{syncs}.log")))?;
+        let Told { version, error, report } = Told::<Report>::parse(&ended.line)?;
+        tell(&version, &report, ended.seconds);
+        ensure!(error.is_none(), "syncs {syncs}: {}", error.unwrap_or_default());
         ensure!(report.points == points && report.acked > 0, "syncs {syncs}: only {} points", report.points);
         Ok(report)
     };
     let (real, without) = (run("real")?, run("out")?);
     ensure!(real.false_alarms == 0, "{} false alarms of damage", real.false_alarms);
+    ensure!(real.resumed > 0, "nothing was started on what the power cuts left");
     let figures = json!({
         "acked": real.acked,
         "lost": real.lost,
@@ -89,24 +110,35 @@ pub(crate) fn power_cuts(points: u64, seed: u64) -> anyhow::Result<Map<String, V
     Ok(figures.as_object().cloned().unwrap_or_default())
 }
 
-fn tell(report: &Report, seconds: f64) {
+/// The guest with the daemons beside it, and what any of them is linked with: it has nothing else.
+fn packed(kernel: &archive::Kernel, programs: &Path) -> anyhow::Result<Vec<u8>> {
+    let guest = build::binaries()?.join(PACKAGE);
+    let daemons = ["edge-gateway", "core-cloud"].map(|name| programs.join(name));
+    let mut beside = BTreeSet::from(daemons.clone());
+    for program in daemons.iter().chain([&guest]) {
+        beside.extend(libraries(program)?);
+    }
+    initramfs::pack(kernel, &guest, &Vec::from_iter(beside), &MODULES)
+}
+
+fn tell(version: &str, report: &Report, seconds: f64) {
     say(&format!(
-        "  {}: {} readings acknowledged, {} entries with {} flushes; {} points, {} of them lost acknowledged readings ({} in all), {:.1} s",
-        report.version,
+        "  {version}: {} promises, {} entries with {} flushes; {} points, at {} of them all went on; {} points lost what was promised ({} in \
+         all), {seconds:.1} s",
         report.acked,
         report.entries,
         report.flushes,
         report.points,
+        report.resumed,
         report.losing_points,
         report.lost,
-        seconds
     ));
 }
 
-/// The disk that the spool is on, the log of its writes, and the one that the power cuts are tried on.
-fn disks(place: &Path) -> anyhow::Result<[PathBuf; 3]> {
+/// The disk that is worked on, the log of its writes, and the one that the power cuts are tried on.
+fn disks(place: &Path, bytes: u64) -> anyhow::Result<[PathBuf; 3]> {
     let disks = ["data.img", "log.img", "cut.img"].map(|name| place.join(name));
-    for (disk, bytes) in disks.iter().zip([DISK_BYTES, LOG_BYTES, DISK_BYTES]) {
+    for (disk, bytes) in disks.iter().zip([bytes, LOG_BYTES, bytes]) {
         let made = File::create(disk).and_then(|file| file.set_len(bytes));
         made.with_context(|| disk.display().to_string())?;
     }

@@ -23,11 +23,11 @@ of_both! {
     more_than_one_step_is_carried_out_whole,
 }
 
-fn own() -> [SignerId; 1] {
+pub(super) fn own() -> [SignerId; 1] {
     [signer_id(&device().verifying_key())]
 }
 
-fn request(patient: u8) -> SignedErasure {
+pub(super) fn request(patient: u8) -> SignedErasure {
     let erasure = Erasure { patient: PatientId([patient; 16]), made_us: 7 };
     SignedErasure::decode(&erasure.sign(&device())).unwrap()
 }

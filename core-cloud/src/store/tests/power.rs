@@ -1,4 +1,5 @@
-//! Power cuts: gateways that send until they are told that it is durable, on a disk that loses whatever no sync has covered.
+//! Power cuts: gateways that send until they are told that it is durable, have pseudonyms erased, and feeds that tell of theirs, on a disk
+//! that loses whatever no sync has covered.
 //!
 //! As `edge-gateway/src/spool/tests/power.rs` does for the spool: the same environment variables, and a last line for
 //! `cargo xtask chaos`.
@@ -8,8 +9,10 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use caregate_crash::{Disk, Image, Random, Syncs};
+use caregate_protocol::erasure::{Issuer, Receipt, RequestHash};
 use redb::StorageBackend;
 
+use super::erasure::{own, request};
 use super::*;
 
 /// Of the gate; a few seconds.
@@ -50,18 +53,40 @@ impl StorageBackend for Backend {
     }
 }
 
-/// A gateway's records in the order in which it made them: of each ten the first is the wrap of an epoch, the others are its segments.
+/// A gateway's records in the order in which it made them: of each ten the first is the wrap of an epoch, the others are its segments;
+/// of forty each a patient's.
 fn record(nth: u64) -> Vec<u8> {
     static MADE: Mutex<BTreeMap<u64, Vec<u8>>> = Mutex::new(BTreeMap::new());
     let make = || {
-        let epoch = EPOCH + u32::try_from(nth / 10).unwrap();
+        let (patient, epoch) = (patient_of(nth), EPOCH + u32::try_from(nth / 10).unwrap());
         if nth.is_multiple_of(10) {
-            return wrap(epoch, 1);
+            return wrap_of(patient, DataClass::Vitals, 0, (epoch, TREE_DEPTH), 1);
         }
         let name = Name { generation: 0, epoch, sequence: nth };
-        segment_of(1, DataClass::Vitals, name, &vec![7; usize::try_from(nth * 97 % 3000).unwrap()])
+        segment_of(patient, DataClass::Vitals, name, &vec![7; usize::try_from(nth * 97 % 3000).unwrap()])
     };
     MADE.lock().unwrap().entry(nth).or_insert_with(make).clone()
+}
+
+fn patient_of(nth: u64) -> u8 {
+    u8::try_from(1 + nth / 40 % 250).unwrap()
+}
+
+/// A feed's word that it has erased a patient too.
+fn told(patient: u8) -> (Receipt, Vec<u8>) {
+    let request = RequestHash::of(request(patient).bytes());
+    let patient = PatientId([patient; 16]);
+    let receipt = Receipt { issuer: Issuer::Feed, patient, request, records: 3, bytes: 9, erased_us: 7 };
+    let bytes = receipt.sign(&device()).to_vec();
+    (receipt, bytes)
+}
+
+/// What was said of an erasure that was asked for.
+#[derive(Debug, Clone, Copy, Default)]
+struct Erasing {
+    is_received: bool,
+    /// A feed's receipt is kept.
+    is_told: bool,
 }
 
 /// As [`Embedded::open`].
@@ -93,13 +118,15 @@ struct World {
     disk: Image,
     /// By number: whether the core has acknowledged it.
     sent: BTreeMap<u64, bool>,
+    erasures: BTreeMap<u8, Erasing>,
     tally: Tally,
 }
 
 impl World {
     fn new(syncs: Syncs, seed: u64) -> Self {
         let disk = Image { files: BTreeMap::new() };
-        Self { random: Random::new(seed), syncs, disk, sent: BTreeMap::new(), tally: Tally::default() }
+        let (sent, erasures) = (BTreeMap::new(), BTreeMap::new());
+        Self { random: Random::new(seed), syncs, disk, sent, erasures, tally: Tally::default() }
     }
 
     fn round(&mut self) {
@@ -113,21 +140,28 @@ impl World {
         let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| open(&disk, is_made)));
         let Ok(Ok(store)) = opened else {
             assert_eq!(self.syncs, Syncs::TakenOut, "the store does not open");
-            self.check(&[]);
+            let received = self.erasures.values().filter(|erasing| erasing.is_received).count();
+            self.tally.lost += received as u64 + self.sent.values().filter(|acked| **acked).count() as u64;
+            (self.sent, self.erasures) = (BTreeMap::new(), BTreeMap::new());
             self.disk = Image { files: BTreeMap::new() };
             return;
         };
+        self.check_erasures(&store);
         self.check(&queue(&store));
         while has_power() {
-            self.commit(&store, has_power);
+            match self.random.below(12) {
+                0 => self.erase(&store, has_power),
+                1 => self.tell(&store, has_power),
+                _ => self.commit(&store, has_power),
+            }
         }
         self.tally.power_cuts += 1;
         self.disk = disk.lock().unwrap().cut_now();
     }
 
     fn commit(&mut self, store: &Embedded, has_power: impl Fn() -> bool) {
-        let mut batch: Vec<u64> =
-            self.sent.iter().filter(|(_, acked)| !**acked).map(|(nth, _)| *nth).take(20).collect();
+        let open = self.sent.iter().filter(|(nth, acked)| !**acked && !self.is_asked(**nth));
+        let mut batch: Vec<u64> = open.map(|(nth, _)| *nth).take(20).collect();
         let next = self.sent.last_key_value().map_or(0, |(nth, _)| nth + 1);
         batch.extend(next..next + 1 + self.random.below(6));
         // One that was acknowledged comes again, as after a connection that was lost before the ack.
@@ -141,6 +175,9 @@ impl World {
             return;
         }
         for (nth, outcome) in batch.iter().zip(outcomes) {
+            if self.is_asked(*nth) && outcome == Outcome::Refused(Refusal::Erased) {
+                continue;
+            }
             assert!(
                 matches!(outcome, Outcome::Stored | Outcome::Known) || self.syncs == Syncs::TakenOut,
                 "{outcome:?}"
@@ -151,15 +188,66 @@ impl World {
         }
     }
 
+    fn is_asked(&self, nth: u64) -> bool {
+        self.erasures.contains_key(&patient_of(nth))
+    }
+
+    /// One of the patients is erased.
+    fn erase(&mut self, store: &Embedded, has_power: impl Fn() -> bool) {
+        let Some((last, _)) = self.sent.last_key_value() else { return };
+        let patient = patient_of(self.random.below(last + 1));
+        let erasing = self.erasures.entry(patient).or_default();
+        let erased = store.erase(&request(patient), &own(), 99);
+        if matches!(erased, Ok(Erased::Done { .. })) && has_power() && !erasing.is_received {
+            erasing.is_received = true;
+            self.tally.acked += 1;
+        }
+    }
+
+    /// A feed tells that it has done the same.
+    fn tell(&mut self, store: &Embedded, has_power: impl Fn() -> bool) {
+        let Some((patient, erasing)) = self.erasures.iter_mut().find(|(_, e)| e.is_received && !e.is_told)
+        else {
+            return;
+        };
+        let (receipt, bytes) = told(*patient);
+        let kept = store.keep_receipt(&receipt, device().verifying_key().to_bytes(), &bytes);
+        if matches!(kept, Ok(true)) && has_power() {
+            erasing.is_told = true;
+            self.tally.acked += 1;
+        }
+    }
+
+    /// What was erased stays so, and receipts are there. What was only asked for was begun, and is carried out by now, or was not.
+    fn check_erasures(&mut self, store: &Embedded) {
+        let erased = store.erased().unwrap_or_default();
+        let mut lost = 0;
+        self.erasures.retain(|patient, erasing| {
+            let is_erased = erased.contains(&PatientId([*patient; 16]));
+            let receipts = store.receipts(PatientId([*patient; 16])).unwrap_or_default();
+            let is_told = receipts.contains(&told(*patient).1);
+            lost += u64::from(erasing.is_received && !is_erased) + u64::from(erasing.is_told && !is_told);
+            *erasing = Erasing { is_received: is_erased, is_told };
+            is_erased
+        });
+        self.tally.lost += lost;
+    }
+
     /// The recipient's queue after a power cut.
     fn check(&mut self, queue: &[Vec<u8>]) {
         let mut times: BTreeMap<&[u8], u32> = BTreeMap::new();
         queue.iter().for_each(|bytes| *times.entry(bytes.as_slice()).or_default() += 1);
         self.tally.duplicated += times.values().filter(|times| **times > 1).count() as u64;
-        let known: BTreeSet<Vec<u8>> = self.sent.keys().map(|nth| record(*nth)).collect();
+        let requests = self.erasures.keys().map(|patient| request(*patient).bytes().to_vec());
+        let known: BTreeSet<Vec<u8>> = self.sent.keys().map(|nth| record(*nth)).chain(requests).collect();
         let strange = times.keys().filter(|bytes| !known.contains(**bytes)).count() as u64;
         self.tally.undetected_corruptions += strange;
-        for (nth, acked) in self.sent.iter_mut().filter(|(_, acked)| **acked) {
+        let erased = |nth: u64| self.erasures.contains_key(&patient_of(nth));
+        let back =
+            self.sent.keys().filter(|nth| erased(**nth) && times.contains_key(record(**nth).as_slice()));
+        self.tally.undetected_corruptions += back.count() as u64;
+        let due = |(nth, acked): &(&u64, &mut bool)| **acked && !erased(**nth);
+        for (nth, acked) in self.sent.iter_mut().filter(due) {
             if !times.contains_key(record(*nth).as_slice()) {
                 self.tally.lost += 1;
                 *acked = false;
@@ -171,7 +259,8 @@ impl World {
 fn queue(store: &Embedded) -> Vec<Vec<u8>> {
     let (mut at, mut all) = (0, Vec::new());
     while let Ok(page) = store.page(recipient(1), at, u64::MAX, PAGE_BYTES) {
-        if page.records.is_empty() {
+        // What was erased has left its number behind, and no record.
+        if page.next == at {
             break;
         }
         all.extend(page.records.into_iter().map(|(_, record)| record));

@@ -20,7 +20,7 @@ use super::{Limits, Log, Position, Recovery, SpoolError};
 
 /// In memory where the system has such a place: these tests sync thousands of times, and none asks what a real disk does (the
 /// kill test and the bench do).
-pub(super) fn directory() -> TempDir {
+pub(crate) fn directory() -> TempDir {
     let shm = Path::new("/dev/shm");
     let dir = if shm.is_dir() { TempDir::new_in(shm) } else { TempDir::new() };
     dir.expect("a directory of our own")

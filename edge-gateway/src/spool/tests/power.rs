@@ -13,7 +13,8 @@ use caregate_protocol::id::Lane;
 use tempfile::TempDir;
 
 use super::{directory, limits};
-use crate::spool::disk::{Disk, Faults};
+use crate::faults::Faults;
+use crate::spool::disk::Disk;
 use crate::spool::{Log, Position, Recovery, SpoolError, recover};
 
 /// Of the gate; a few seconds.
@@ -76,7 +77,7 @@ struct Gateway {
 
 impl Gateway {
     fn has_power(&self) -> bool {
-        self.faults.model.lock().unwrap().as_ref().is_some_and(|model| model.cut().is_none())
+        self.faults.has_power()
     }
 }
 

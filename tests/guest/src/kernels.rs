@@ -1,36 +1,34 @@
-//! What this process says at its end: one line, which begins with [`MARK`].
+//! What comes of the datapath's programs in a kernel.
 
 use std::io::Write;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-/// Tells the line from the kernel's own.
-pub(crate) const MARK: &str = "caregate-kernels: ";
-
-/// The line.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct Report {
-    /// `uname -r`
-    pub(crate) version: String,
+/// One kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
     /// All programs went through the verifier and are attached.
-    pub(crate) loaded: bool,
-    pub(crate) programs: Vec<Program>,
-    pub(crate) total: usize,
-    pub(crate) passed: usize,
-    /// Cases that failed, each with what came instead.
-    pub(crate) failed: Vec<String>,
-    /// What kept it from going on.
-    pub(crate) error: Option<String>,
+    pub loaded: bool,
+    /// What each program costs.
+    pub programs: Vec<Program>,
+    /// Cases that were run.
+    pub total: usize,
+    /// Those that came out as they should.
+    pub passed: usize,
+    /// Those that failed, each with what came instead.
+    pub failed: Vec<String>,
 }
 
 /// A program in this kernel.
-#[derive(Debug, Serialize)]
-pub(crate) struct Program {
-    pub(crate) name: String,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// As the object names it.
+    pub name: String,
     /// Instructions that the verifier followed, on all paths together.
-    pub(crate) verified_insns: u32,
+    pub verified_insns: u32,
     /// 0 where the kernel interprets it.
-    pub(crate) jited_bytes: u32,
+    pub jited_bytes: u32,
 }
 
 /// Lines of a verifier's log in the report: the last ones say why. All of it goes to the console.
@@ -38,7 +36,7 @@ const LOG_LINES: usize = 8;
 
 impl Report {
     /// Takes a program that the kernel refuses.
-    pub(crate) fn refused(&mut self, name: &str, error: &anyhow::Error) {
+    pub fn refused(&mut self, name: &str, error: &anyhow::Error) {
         let said = format!("{error:#}");
         // A console that can't be written is told by the missing report.
         drop(writeln!(std::io::stdout().lock(), "{name}: {said}"));
@@ -48,7 +46,7 @@ impl Report {
     }
 
     /// Takes a case's outcome.
-    pub(crate) fn case(&mut self, name: &str, outcome: anyhow::Result<()>) {
+    pub fn case(&mut self, name: &str, outcome: anyhow::Result<()>) {
         self.total += 1;
         match outcome {
             Ok(()) => self.passed += 1,

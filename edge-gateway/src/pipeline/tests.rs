@@ -1,0 +1,5 @@
+//! The pipeline on a disk that loses power.
+
+mod power;
+#[path = "../../tests/pipeline_support/mod.rs"]
+mod support;
