@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Open(OpenArgs),
+    Open(Box<OpenArgs>),
     Review(ReviewArgs),
 }
 
@@ -55,8 +55,8 @@ struct ReviewArgs {
 /// Break the glass: the gateway that watches the pseudonym opens live readings to the domain until the time is over
 ///
 /// The patient sees it, and the ledger keeps it. Clinician and reason go there as salted commitments; what they open with goes into
-/// a file that the domain keeps. With --gateway it goes straight to the gateway, where it holds at once, ledger or not; the gateway sees
-/// that the ledger gets it.
+/// a file that the domain keeps. With --gateway or --feed it goes straight to the gateway, where it holds at once, ledger or not; the gateway
+/// sees that the ledger gets it.
 #[derive(Debug, Args)]
 struct OpenArgs {
     #[command(flatten)]
@@ -127,8 +127,8 @@ async fn open(arguments: &OpenArgs) -> Outcome {
     let mut done = json!({
         "domain": address(&key.id()), "number": number, "from": from, "until": until, "opening": opening,
     });
-    let place = if let Some(url) = &arguments.door.gateway {
-        done["gateway"] = arguments.door.hand_over(url, "emergency", signed.encode()).await?;
+    let place = if arguments.door.is_given() {
+        done["gateway"] = arguments.door.hand_over("emergency", signed.encode()).await?;
         "at the gateway".to_owned()
     } else {
         let chain = arguments.ledger.connect().await?;
@@ -142,7 +142,7 @@ async fn open(arguments: &OpenArgs) -> Outcome {
 /// From when, and its number: one more than the ledger's newest. For a gateway nobody is asked; the time in seconds is above every number
 /// that counts emergencies.
 async fn begin(arguments: &OpenArgs, domain: &RecipientId) -> Result<(u64, u64), Failure> {
-    if arguments.door.gateway.is_some() {
+    if arguments.door.is_given() {
         return Ok((now_s(), now_s()));
     }
     let chain = arguments.ledger.connect().await?;

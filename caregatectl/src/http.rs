@@ -69,6 +69,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) path: &'a str,
     pub(crate) body: Option<(&'static str, Vec<u8>)>,
     pub(crate) headers: Vec<(header::HeaderName, String)>,
+    /// Longest wait for the answer; [`TIMEOUT`] where nothing is said.
+    pub(crate) patience: Option<Duration>,
 }
 
 impl Server {
@@ -100,10 +102,11 @@ impl Server {
     /// # Errors
     /// No connection, no answer in time, or one that is too large.
     pub(crate) async fn exchange(&self, ask: Ask<'_>) -> anyhow::Result<Answer> {
-        tokio::time::timeout(TIMEOUT, self.unlimited(ask))
+        let patience = ask.patience.unwrap_or(TIMEOUT);
+        tokio::time::timeout(patience, self.unlimited(ask))
             .await
             .map_err(|_elapsed| {
-                anyhow::anyhow!("no answer from {} within {} s", self.place(), TIMEOUT.as_secs())
+                anyhow::anyhow!("no answer from {} within {} s", self.place(), patience.as_secs())
             })?
             .with_context(|| format!("{} at {}", self.uri.scheme_str().unwrap_or_default(), self.place()))
     }

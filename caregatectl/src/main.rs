@@ -14,6 +14,7 @@ mod files;
 mod governance;
 mod http;
 mod ledger;
+mod offer;
 mod outcome;
 mod participant;
 mod secret;
@@ -55,6 +56,7 @@ enum Command {
     Custodian(custodian::Arguments),
     Emergency(emergency::Arguments),
     Audit(audit::Arguments),
+    Offer(offer::Arguments),
     /// List the switches that are connected to the controller
     Switches {
         #[command(flatten)]
@@ -93,6 +95,7 @@ async fn run(command: Command, json: bool) -> Outcome {
         Command::Custodian(arguments) => custodian::run(arguments).await,
         Command::Emergency(arguments) => emergency::run(arguments).await,
         Command::Audit(arguments) => audit::run(arguments, json).await,
+        Command::Offer(arguments) => offer::run(arguments).await,
         Command::Switches { controller } => controller::switches(&controller).await,
         Command::Flows(arguments) => controller::flows(arguments).await,
         Command::Ports(arguments) => controller::ports(arguments).await,

@@ -41,7 +41,8 @@ impl PassphraseArgs {
     }
 }
 
-fn first_line(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+/// The first line of a file that nobody else may read.
+pub(crate) fn first_line(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let bytes = key_file::read(path)?;
     let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
     let line = &bytes[..end];

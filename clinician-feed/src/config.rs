@@ -191,8 +191,8 @@ pub enum DomainError {
 /// The file's values with their meaning.
 #[derive(Debug)]
 pub struct Domain {
-    /// Keys of all gateways.
-    pub device_keys: Vec<VerifyingKey>,
+    /// Gateways' names and keys.
+    pub gateways: Vec<(String, Vec<VerifyingKey>)>,
     /// Users and their passwords' hashes.
     pub users: Vec<(String, Hashed)>,
     /// Who lies where.
@@ -213,6 +213,13 @@ fn once(kind: &'static str, seen: &mut HashSet<String>, name: &str) -> Result<()
     }
 }
 
+impl Domain {
+    /// Keys of all gateways.
+    pub fn device_keys(&self) -> impl Iterator<Item = VerifyingKey> {
+        self.gateways.iter().flat_map(|(_, keys)| keys).copied()
+    }
+}
+
 impl TryFrom<&ConfigFile> for Domain {
     type Error = DomainError;
 
@@ -226,15 +233,17 @@ impl TryFrom<&ConfigFile> for Domain {
             }
             ledger.chain().check()?;
         }
-        let mut device_keys = Vec::new();
+        let mut gateways = Vec::new();
         let mut seen = HashSet::new();
         for entry in &file.gateways {
             once("gateway", &mut seen, &entry.name)?;
+            let mut keys = Vec::new();
             for (index, text) in entry.device_keys.iter().enumerate() {
                 let key = device_key(text);
                 let wrong = || DomainError::DeviceKey { gateway: entry.name.clone(), index };
-                device_keys.push(key.ok_or_else(wrong)?);
+                keys.push(key.ok_or_else(wrong)?);
             }
+            gateways.push((entry.name.clone(), keys));
         }
         let mut users = Vec::new();
         let mut seen = HashSet::new();
@@ -272,7 +281,7 @@ impl TryFrom<&ConfigFile> for Domain {
                 once("relationship of a bed", &mut relationships, &relationship.to_string())?;
             }
         }
-        Ok(Self { device_keys, users, beds: file.beds.clone() })
+        Ok(Self { gateways, users, beds: file.beds.clone() })
     }
 }
 
@@ -319,7 +328,7 @@ category = "adult"
     #[test]
     fn a_good_file_is_taken() {
         let domain = parse("", "").unwrap();
-        assert_eq!((domain.device_keys.len(), domain.users.len(), domain.beds.len()), (1, 1, 1));
+        assert_eq!((domain.device_keys().count(), domain.users.len(), domain.beds.len()), (1, 1, 1));
         parse("[core]", &format!("journal = \"j\"\n{LEDGER}")).unwrap();
         let relationship = format!("category = \"adult\"\nrelationship = \"0x{}\"", "ab".repeat(32));
         assert!(parse("category = \"adult\"", &relationship).unwrap().beds[0].relationship.is_some());

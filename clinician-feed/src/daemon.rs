@@ -29,11 +29,13 @@ use crate::emergency::{BreakGlass, Checked, EmergencyError, Opened, Request};
 use crate::erasures;
 use crate::export;
 use crate::feed::{self, EVENTS_MAX, Feed, Inbox};
+use crate::fhir::grants::Grants;
 use crate::journal::{Entry, Journal, What};
 use crate::ledger::Watcher;
 use crate::link::{Event, Link, Staff};
 use crate::login::Login;
 use crate::metrics::Metrics;
+use crate::offer::Offerer;
 use crate::opener::Opener;
 use crate::receipts;
 use crate::record::Recorder;
@@ -113,7 +115,13 @@ impl Loaded {
     ) -> anyhow::Result<Oversight> {
         let (recorder, entries) = self.recorder(metrics)?;
         let Some(ledger) = &self.file.ledger else {
-            return Ok(Oversight { recorder, ledger: None, break_glass: None, commander: None });
+            return Ok(Oversight {
+                recorder,
+                ledger: None,
+                break_glass: None,
+                commander: None,
+                grants: None,
+            });
         };
         let chain = Chain::new(ledger.chain())?;
         let key = self.domain_key.take();
@@ -121,15 +129,16 @@ impl Loaded {
         let commander = key.clone().map(|key| Commander::new(key, signs, commands.clone()));
         let break_glass = key.map(|key| BreakGlass::new(chain.clone(), key, &entries));
         let follower = Follower::start(chain, stop.clone());
+        let grants = Some(Grants::new(Arc::clone(&follower), self.file.recipient));
         let (beds, trail) = (self.domain.beds.clone(), Arc::clone(recorder.trail()));
         let watcher = Watcher::new(follower, self.file.recipient, beds, trail, metrics.clone());
         let known = watcher.known();
         tokio::spawn(watcher.run(stop.clone()));
-        Ok(Oversight { recorder, ledger: Some(known), break_glass, commander })
+        Ok(Oversight { recorder, ledger: Some(known), break_glass, commander, grants })
     }
 
     fn opener(&self) -> Opener {
-        let keys = self.domain.device_keys.iter().copied();
+        let keys = self.domain.device_keys();
         Opener::new(self.file.recipient, self.private_key.clone(), keys)
     }
 }
@@ -157,11 +166,12 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     let commands = broadcast::Sender::new(COMMANDS_MAX);
     let oversight = loaded.oversight(&metrics, &commands, &stop)?;
     let feed = Arc::new(Feed::new(loaded.file.ring_bytes_max));
-    feed.bedside().know(loaded.domain.device_keys.iter().copied());
+    feed.bedside().know(loaded.domain.device_keys());
     feed.erasures().sign_with(erasures::receipt_key(&loaded.private_key));
     let (core_out, core) = watch::channel(None);
     let staff = Staff { feed: Arc::clone(&feed), commands, core: core_out };
     let (events_out, backlog_out, inbox) = Inbox::new();
+    let offerer = Offerer::new(core.clone(), loaded.domain.gateways.clone());
     let searcher = Searcher::new(events_out.downgrade(), core, loaded.file.recipient);
     let (link, opener) = (loaded.link(events_out, backlog_out, Some(staff)), loaded.opener());
     let opening = {
@@ -174,13 +184,14 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     };
     let linking = tokio::spawn(link.run(stop.clone()));
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
-    let Loaded { domain, file: ConfigFile { recipient, .. }, .. } = loaded;
+    let Loaded { domain, file: ConfigFile { recipient, .. }, identity, .. } = loaded;
+    let name = identity.id().peer().name.clone();
     let recorder = oversight.recorder.clone();
     let (noted, no_more) = (Arc::clone(&feed), CancellationToken::new());
     let noting = tokio::spawn(receipts::run(noted, recorder, recipient, no_more.clone()));
     let login = Login::new(domain.users)?;
     let mut app = App::new(feed, login, domain.beds, oversight, metrics, tls.is_some(), stop.clone());
-    app.searcher = Some(searcher);
+    (app.searcher, app.offerer, app.name) = (Some(searcher), Some(offerer), name);
     let app = Arc::new(app);
     let options = http::Options { connections_max: server::CONNECTIONS_MAX, tls };
     http::serve(listener, server::router(Arc::clone(&app)), options, stop.clone()).await;

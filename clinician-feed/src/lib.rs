@@ -30,6 +30,7 @@ pub mod login;
 pub mod look;
 pub mod message;
 pub mod metrics;
+pub mod offer;
 pub mod opener;
 pub mod page;
 pub mod password;

@@ -45,6 +45,8 @@ pub struct Metrics {
     pub emergencies: IntCounterVec,
     /// `caregate_feed_commands_total{action,outcome}`: what staff sent to gateways' watches.
     pub commands: IntCounterVec,
+    /// `caregate_feed_policy_offers_total{kind,outcome}`: what was handed to gateways by way of the core.
+    pub offers: IntCounterVec,
     /// `caregate_feed_journal_failures_total`: entries that are not on disk.
     pub journal_failures: IntCounter,
 }
@@ -86,6 +88,11 @@ impl Metrics {
             &["action", "outcome"],
         )?;
         registry.register(Box::new(commands.clone()))?;
+        let offers = IntCounterVec::new(
+            Opts::new("caregate_feed_policy_offers_total", "Policy handed to gateways by outcome"),
+            &["kind", "outcome"],
+        )?;
+        registry.register(Box::new(offers.clone()))?;
         Ok(Self {
             records: counters("caregate_feed_records_total", "Records of the queue by outcome", "outcome")?,
             provisional,
@@ -117,6 +124,7 @@ impl Metrics {
                 "outcome",
             )?,
             commands,
+            offers,
             journal_failures,
         })
     }

@@ -58,6 +58,12 @@ impl Recorder {
         Self { journal: journal.map(Arc::new), trail: Arc::new(trail), looks: Arc::default(), metrics }
     }
 
+    /// The journal, where there is one.
+    #[must_use]
+    pub fn journal(&self) -> Option<Arc<Journal>> {
+        self.journal.clone()
+    }
+
     /// The pages' list.
     #[must_use]
     pub fn trail(&self) -> &Arc<Trail> {

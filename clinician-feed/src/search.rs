@@ -32,7 +32,7 @@ use crate::server::{App, Peer, problem, refused};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes read from the stream at once.
 const READ_BYTES: usize = 64 << 10;
-/// Searches at once: a connection to the core has twelve streams, of which five are taken.
+/// Searches at once: a connection to the core has twelve streams, of which five are taken and three are for policy.
 pub const SEARCHES_MAX: usize = 4;
 /// Segments taken from one answer; a core that sends more is not asked any further.
 const SEGMENTS_MAX: usize = 1024;

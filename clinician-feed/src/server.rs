@@ -23,15 +23,17 @@ use tokio_util::task::TaskTracker;
 use crate::command::Commander;
 use crate::emergency::BreakGlass;
 use crate::feed::Feed;
+use crate::fhir::grants::Grants;
 use crate::journal::What;
 use crate::ledger::Known;
 use crate::login::{Access, COOKIE, Login, LoginError};
 use crate::message::Bed;
 use crate::metrics::Metrics;
+use crate::offer::Offerer;
 use crate::record::Recorder;
 use crate::search::Searcher;
 use crate::session::AGE_MAX;
-use crate::{break_glass, command, fhir, page, search, stream};
+use crate::{break_glass, command, fhir, offer, page, search, stream};
 
 /// HTTP connections at once, upgraded ones not counted: a browser opens up to six.
 pub const CONNECTIONS_MAX: usize = 256;
@@ -53,6 +55,8 @@ pub struct Oversight {
     pub break_glass: Option<BreakGlass>,
     /// Sends commands; none without a key.
     pub commander: Option<Commander>,
+    /// What patients granted to us; none where there is no ledger.
+    pub grants: Option<Grants>,
 }
 
 /// What the routes share.
@@ -68,6 +72,10 @@ pub struct App {
     pub oversight: Oversight,
     /// Who searches at the core; none where there is no link.
     pub searcher: Option<Searcher>,
+    /// Who hands policy to gateways; none where there is no link.
+    pub offerer: Option<Offerer>,
+    /// The feed's name, as whose the audit log is shown.
+    pub name: String,
     /// Counters.
     pub metrics: Metrics,
     /// Places of streams.
@@ -100,6 +108,8 @@ impl App {
             beds,
             oversight,
             searcher: None,
+            offerer: None,
+            name: "feed".to_owned(),
             metrics,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             searches: Arc::new(Semaphore::new(SEARCHES_MAX)),
@@ -137,6 +147,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/emergency", post(break_glass::open))
         .route("/api/command", post(command::post))
         .route("/api/search", get(search::get))
+        .route("/api/policy/{kind}", post(offer::post))
         .nest("/fhir", fhir::router())
         .route("/api/{*rest}", get(async || problem(StatusCode::NOT_FOUND, "no such interface")))
         .fallback(get(page::asset))

@@ -23,7 +23,7 @@ pub struct Line {
     /// Unix time in milliseconds.
     pub at_ms: i64,
     /// What happened: `login`, `look`, `export`, `emergency`, `emergency_opened`, `emergency_failed`, `frequent`, `granted`,
-    /// `ended`, `emergency_seen`, `suspended`, `reinstated`, `command`, `command_done`, `command_failed`.
+    /// `ended`, `emergency_seen`, `suspended`, `reinstated`, `command`, `command_done`, `command_failed`, `offer`, `offer_done`, `offer_failed`.
     pub what: &'static str,
     /// Who did it, where it was one of ours.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -152,6 +152,14 @@ fn line_of(entry: &Entry) -> Option<Line> {
             let what = if why.is_none() { "command_done" } else { "command_failed" };
             let text = why.as_ref().map_or_else(|| action.clone(), |why| format!("{action}: {why}"));
             Line { patient: Some(*patient), text: Some(text), ..line(what, user) }
+        }
+        What::Offered { user, gateway, kind } => {
+            Line { text: Some(format!("{kind} to {gateway}")), ..line("offer", user) }
+        }
+        What::OfferDone { user, gateway, kind, why } => {
+            let what = if why.is_none() { "offer_done" } else { "offer_failed" };
+            let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            Line { text: Some(format!("{kind} to {gateway}{why}")), ..line(what, user) }
         }
         What::Frequent { user, count } => Line { count: Some(*count), ..line("frequent", user) },
         _ => return None,

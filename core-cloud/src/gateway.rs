@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caregate_host::kill_point;
+use caregate_protocol::id::SignerId;
 use caregate_protocol::record::{Record, RecordError};
 use caregate_protocol::segment::signer_id;
 use caregate_protocol::uplink::{
@@ -22,6 +23,7 @@ use tracing::{debug, error};
 
 use crate::erase::Eraser;
 use crate::metrics::Metrics;
+use crate::offers::OffersLine;
 use crate::preview::Previews;
 use crate::relay::{Relay, RelayLine};
 use crate::tenants::Tenant;
@@ -154,6 +156,7 @@ impl GatewaySession {
         tasks.spawn(send_answers(out, answers));
         let signers: Vec<_> = self.device_keys.iter().map(signer_id).collect();
         let mut line: Option<RelayLine> = None;
+        let mut offers = None;
         loop {
             tokio::select! {
                 stream = connection.accept_uni() => match stream {
@@ -170,6 +173,7 @@ impl GatewaySession {
                         let place = answer.clone().reserve_owned().await.map_err(transport)?;
                         tasks.spawn(self.clone().erase(request, place, answer.clone()));
                     }
+                    Ok(Some(frame)) if self.offers(&frame, &signers, &answer, &mut offers) => {}
                     Ok(Some(_)) => break Err(SessionError::Unexpected("control")),
                     Err(error) => break Err(error),
                 },
@@ -180,6 +184,24 @@ impl GatewaySession {
                 },
             }
         }
+    }
+
+    /// Takes a frame that is about offers; whether it was one that has its place.
+    fn offers(
+        &self,
+        frame: &Frame,
+        signers: &[SignerId],
+        answer: &mpsc::Sender<Answer>,
+        line: &mut Option<OffersLine>,
+    ) -> bool {
+        if let Frame::TakesOffers = frame {
+            *line = Some(self.relay.offers().line(signers.to_vec(), answer.clone()));
+        } else if let (Frame::Verdict { bytes }, Some(line)) = (frame, line) {
+            line.verdict(bytes.clone());
+        } else {
+            return false;
+        }
+        true
     }
 
     async fn erase(
@@ -280,7 +302,7 @@ impl GatewaySession {
         tasks.spawn(send_answers(out, answers));
         let signers: Vec<_> = self.device_keys.iter().map(signer_id).collect();
         let mut line: Option<RelayLine> = None;
-        let mut lane = None;
+        let (mut lane, mut offers) = (None, None);
         loop {
             let frame = tokio::select! {
                 frame = frames.next() => frame?,
@@ -302,6 +324,7 @@ impl GatewaySession {
                     let place = answer.clone().reserve_owned().await.map_err(transport)?;
                     self.clone().erase(request, place, answer.clone()).await?;
                 }
+                Some(frame) if self.offers(&frame, &signers, &answer, &mut offers) => {}
                 Some(_) => return Err(SessionError::Unexpected("tcp")),
             }
         }
@@ -389,6 +412,7 @@ async fn send_answers(
                 Answer::Ack(position) => positions.push(position),
                 Answer::Refuse(position, refusal) => frames.push(Frame::Refuse { position, refusal }),
                 Answer::Command(bytes) => frames.push(Frame::Command { bytes }),
+                Answer::Offer(sealed) => frames.push(Frame::Offer { version: uplink::VERSION, sealed }),
                 Answer::Erased(receipt) => frames.push(Frame::Erased { receipt }),
                 Answer::EraseRefused(request, refusal) => {
                     frames.push(Frame::EraseRefused { request, refusal });

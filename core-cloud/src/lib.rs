@@ -8,6 +8,7 @@ pub mod erase;
 mod fetches;
 pub mod gateway;
 pub mod metrics;
+pub mod offers;
 mod pace;
 pub mod preview;
 pub mod relay;

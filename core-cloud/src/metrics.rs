@@ -39,6 +39,10 @@ pub struct Metrics {
     pub beats: IntCounterVec,
     /// `caregate_core_commands_total{outcome}`: `carried`, `no_gateway`, `not_taken`, `too_often`, or what is wrong with its form.
     pub commands: IntCounterVec,
+    /// `caregate_core_offers_total{outcome}`: policy that feeds handed to gateways: `carried`, `malformed`, `not_connected`, `too_often`, `busy`, `no_answer`.
+    pub offers: IntCounterVec,
+    /// `caregate_core_verdicts_total{outcome}`: gateways' words on it: `told`, `late`, `stranger`, `malformed`.
+    pub verdicts: IntCounterVec,
     /// `caregate_core_journal_failures_total`: deliveries that are not in the audit log.
     pub journal_failures: IntCounter,
 }
@@ -94,6 +98,12 @@ impl Metrics {
             delivered: counter("caregate_core_delivered_total", "Records sent to feeds")?,
             beats: counters("caregate_core_heartbeats_total", "Gateways' heartbeats", "outcome")?,
             commands: counters("caregate_core_commands_total", "Staff's sealed commands", "outcome")?,
+            offers: counters(
+                "caregate_core_offers_total",
+                "Policy that feeds handed to gateways",
+                "outcome",
+            )?,
+            verdicts: counters("caregate_core_verdicts_total", "Gateways' words on policy", "outcome")?,
             journal_failures: counter(
                 "caregate_core_journal_failures_total",
                 "Times that deliveries could not be written to the audit log",

@@ -11,6 +11,7 @@ use caregate_protocol::id::SignerId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch};
 
 use crate::metrics::Metrics;
+use crate::offers::Offers;
 use crate::writer::Answer;
 
 /// Heartbeats that a feed may be behind: of 128 gateways; what it misses is followed by the next.
@@ -43,6 +44,7 @@ pub struct Relay {
     lines: Arc<Mutex<Lines>>,
     erasures: watch::Sender<u64>,
     places: Arc<Semaphore>,
+    offers: Offers,
     metrics: Metrics,
 }
 
@@ -55,6 +57,7 @@ impl Relay {
             lines: Arc::default(),
             erasures: watch::Sender::default(),
             places: Arc::new(Semaphore::new(ERASURES_MAX)),
+            offers: Offers::new(metrics.clone()),
             metrics,
         }
     }
@@ -74,6 +77,12 @@ impl Relay {
         }
         drop(lines);
         RelayLine { relay: self.clone(), signers, number, newest: None }
+    }
+
+    /// Policy that feeds hand to gateways.
+    #[must_use]
+    pub fn offers(&self) -> &Offers {
+        &self.offers
     }
 
     /// Raised with each erasure, which puts into queues what no commit of the writer does.

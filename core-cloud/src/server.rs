@@ -41,7 +41,7 @@ const GATEWAY_CONNECTIONS_MAX: usize = 16;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A gateway opens one on the connection of a lane, and one for each of four lanes on that of the backlog.
 const UNI_STREAMS_MAX: u32 = 4;
-/// Control stream, or subscriptions.
+/// Control stream, or a feed's: subscriptions, searches, offers.
 const BIDI_STREAMS_MAX: u32 = 12;
 /// Bytes in flight per connection towards us: what a gateway may send before the store has taken it.
 const RECEIVE_WINDOW_BYTES: u32 = 4 << 20;

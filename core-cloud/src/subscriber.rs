@@ -108,12 +108,14 @@ impl FeedSession {
             Some(Frame::Search { version: uplink::VERSION, recipient, patient, class, tokens }) => {
                 return self.search(out, recipient, (patient, class), tokens).await;
             }
+            Some(Frame::Offer { version: uplink::VERSION, sealed }) => return self.offer(out, sealed).await,
             Some(
                 Frame::Subscribe { version, .. }
                 | Frame::Follow { version }
                 | Frame::Preview { version, .. }
                 | Frame::History { version, .. }
-                | Frame::Search { version, .. },
+                | Frame::Search { version, .. }
+                | Frame::Offer { version, .. },
             ) => {
                 return Err(SessionError::Version(version));
             }
@@ -239,6 +241,19 @@ impl FeedSession {
         }
         out.finish().map_err(transport)?;
         // The feed stops reading when it has all; until then the stream must not be reset.
+        drop(out.stopped().await);
+        Ok(())
+    }
+
+    /// Carries policy to a gateway, and its verdict back.
+    async fn offer(self, mut out: SendStream, sealed: Vec<u8>) -> Result<(), SessionError> {
+        let frame = match self.relay.offers().carry(&self.name, sealed).await {
+            Ok(bytes) => Frame::Verdict { bytes },
+            Err(refusal) => Frame::NotOffered { refusal },
+        };
+        out.write_all(&frame.encode()).await.map_err(transport)?;
+        out.finish().map_err(transport)?;
+        // The feed stops reading when it has it; until then the stream must not be reset.
         drop(out.stopped().await);
         Ok(())
     }

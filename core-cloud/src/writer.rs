@@ -201,6 +201,8 @@ pub enum Answer {
     Erased(Vec<u8>),
     /// As well: what was not erased.
     EraseRefused(RequestHash, EraseRefusal),
+    /// As well: policy that a feed hands in, sealed to the gateway.
+    Offer(Vec<u8>),
 }
 
 /// Nothing of that commit was acknowledged; the gateways keep it and send it again to a core that can store.

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use caregate_host::identity::Role;
 use caregate_protocol::id::Lane;
+use caregate_protocol::offer::{Kind, Offer, OfferHash, SignedVerdict};
+use caregate_protocol::policy::delivery::Verdict;
 use caregate_protocol::uplink::{ALPN, Frame, Framer, Refusal, VERSION};
 use rustls::pki_types::ServerName;
 use support::records::Sealing;
@@ -135,4 +137,27 @@ async fn places_are_the_same_for_both_ways_and_a_stop_ends_it() {
     for mut peer in peers {
         assert_eq!(peer.next().await, None);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_goes_by_tcp_as_well() {
+    let site = Site::new();
+    let core = site.core();
+    let device = Sealing::new(1).device;
+    let mut peer = Peer::gateway(&site, &core).await;
+    peer.say(&Frame::TakesOffers).await;
+    peer.say(&Frame::Erase { request: vec![0; 104] }).await;
+    assert!(matches!(peer.next().await, Some(Frame::EraseRefused { .. })));
+    let message = Offer { kind: Kind::Revocation, message: vec![7; 112] };
+    let sealed = message.seal(&device.verifying_key()).unwrap();
+    let feed = site.feed(&core, "hospital-1").await;
+    let offer = Frame::Offer { version: VERSION, sealed: sealed.clone() };
+    let mut frames = feed.ask(&offer).await;
+    assert_eq!(peer.next().await, Some(offer));
+    assert_eq!(Offer::open(&sealed, &device), Ok(message));
+    let verdict = Verdict { number: 1, epoch: 1, refused: None };
+    let told =
+        Frame::Verdict { bytes: SignedVerdict::sign(&verdict, OfferHash::of(&sealed), &device).to_vec() };
+    peer.say(&told).await;
+    assert_eq!(frames.next().await, Some(told));
 }

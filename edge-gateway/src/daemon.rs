@@ -50,7 +50,7 @@ use crate::pipeline::leaves::Leaves;
 use crate::pipeline::recover;
 use crate::pipeline::seal::Sealer;
 use crate::pipeline::thread::{self, ACKED_MAX, INBOUND_MAX, Inputs};
-use crate::policy::{ControllerLink, Decider, PolicyHandle, Proposal};
+use crate::policy::{ControllerLink, Decider, PolicyHandle, Proposal, offers};
 use crate::sockets::Sockets;
 use crate::spool::{Limits, Position, Recovery};
 use crate::uplink::Uplink;
@@ -206,6 +206,7 @@ pub async fn run(file: &ConfigFile, parts: Parts, sockets: Sockets) -> anyhow::R
     let watch::start::Started { standings, commands, beats, views } = watching;
     let link = Link {
         staff: Some(Staff { beats, commands }),
+        offers: Some(offers::start(policy.clone(), committer.sealer.device.clone())),
         core: file.core.address,
         core_tcp: file.core.tcp_address,
         core_name: file.core.name.clone(),

@@ -270,6 +270,7 @@ impl Gateway {
             metrics: metrics.clone(),
             connected: connected.clone(),
             staff: None,
+            offers: None,
         };
         let stop = CancellationToken::new();
         let link = tokio::spawn(link.run(stop.clone()));

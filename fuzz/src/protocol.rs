@@ -9,6 +9,7 @@ use caregate_protocol::entry;
 use caregate_protocol::erasure::{Receipt, SignedErasure};
 use caregate_protocol::gap::SignedGap;
 use caregate_protocol::head::SignedHead;
+use caregate_protocol::offer::{self, Offer, OfferHash, SignedVerdict};
 use caregate_protocol::openflow;
 use caregate_protocol::payload::{self, Decoded};
 use caregate_protocol::policy::{PolicyBundle, delivery};
@@ -47,6 +48,7 @@ pub const TARGETS: &[Target] = &[
     ("erasure", erasure),
     ("core_entry", core_entry),
     ("command", command),
+    ("offer", offer),
     ("tpm", tpm),
     ("audit_log", audit_log),
     ("search_tokens", search_tokens),
@@ -163,6 +165,33 @@ pub fn head(data: &[u8]) {
     match SignedHead::decode(data) {
         // Nobody signs with this key but the seed.
         Ok(signed) => assert!(signed.verify(&key).is_err() || signed.head.next == 7),
+        Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
+    }
+}
+
+/// Policy by way of the core, as a gateway finds it in the envelope, and gateways' verdicts.
+pub fn offer(data: &[u8]) {
+    let device = SigningKey::from_bytes(&[3; 32]);
+    match Offer::decode_plain(data) {
+        Ok(offer) => assert_eq!([&[offer.kind as u8], offer.message.as_slice()].concat(), data),
+        Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
+    }
+    // Nobody seals to this key but the seed, and nobody has it but here.
+    if let Ok(opened) = Offer::open(data, &device) {
+        assert_eq!(opened.message, [7; 9]);
+    }
+    assert!(
+        offer::addressee(data)
+            .map_or_else(|error| !error.reason().is_empty(), |signer| data[8..16] == signer.0)
+    );
+    match SignedVerdict::decode(data) {
+        Ok(signed) => {
+            let (offer, verdict) = (signed.offer, signed.verdict.clone());
+            if signed.verify(offer, &device.verifying_key()).is_ok() {
+                assert_eq!(SignedVerdict::sign(&verdict, offer, &device).as_slice(), data);
+                assert_eq!(offer, OfferHash([9; 32]));
+            }
+        }
         Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
     }
 }

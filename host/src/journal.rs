@@ -154,6 +154,30 @@ impl Journal {
         Ok(())
     }
 
+    /// The whole lines among the last `bytes_max` bytes of the file, and whether there are more before them. Blocks, and holds up no append.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`].
+    pub fn end(&self, bytes_max: u64) -> Result<(Vec<u8>, bool), JournalError> {
+        let read = || {
+            let mut file = File::open(&self.path)?;
+            let bytes = file.metadata()?.len();
+            let from = bytes.saturating_sub(bytes_max);
+            file.seek(SeekFrom::Start(from))?;
+            let mut text = Vec::new();
+            file.take(bytes - from).read_to_end(&mut text)?;
+            Ok((text, from))
+        };
+        let (mut text, from) = read().map_err(failed(&self.path))?;
+        // What comes after the last line's end is being written.
+        text.truncate(text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1));
+        if from > 0 {
+            let within = text.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            text.drain(..within);
+        }
+        Ok((text, from > 0 || beside(&self.path, ".1").exists()))
+    }
+
     /// The file's last entry; of an empty one what the file before ended with.
     fn read_head(&self, file: &mut File, head_file: &File, head_path: &Path) -> Result<Head, JournalError> {
         let bytes = file.metadata().map_err(failed(&self.path))?.len();
@@ -320,6 +344,22 @@ mod tests {
         let (_, entries) = Journal::open(&path).unwrap();
         assert!((1_000..20_000).contains(&entries.len()), "{}", entries.len());
         assert_eq!(entries, all[all.len() - entries.len()..]);
+    }
+
+    #[test]
+    fn its_end_has_whole_lines_alone() {
+        let (_dir, path) = path();
+        let (journal, _) = Journal::open(&path).unwrap();
+        assert_eq!(journal.end(1 << 20).unwrap(), (Vec::new(), false));
+        journal.append(&[login(1), login(2), login(3)]).unwrap();
+        let text = fs::read(&path).unwrap();
+        assert_eq!(journal.end(1 << 20).unwrap(), (text.clone(), false));
+        let last = text.len() - text[..text.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() - 1;
+        let (end, is_more) = journal.end(u64::try_from(last + 3).unwrap()).unwrap();
+        assert_eq!((end.as_slice(), is_more), (&text[text.len() - last..], true));
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"{\"n\":4").unwrap();
+        assert_eq!(journal.end(1 << 20).unwrap(), (text, false));
     }
 
     #[test]

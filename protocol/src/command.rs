@@ -1,34 +1,22 @@
 //! What staff send down to a gateway's watch: signed by their domain, sealed to the gateway, so that the core can only carry it.
 //!
+//! An envelope ([`crate::envelope`]) with magic "CGCM" and info "caregate command 1"; in it, as CBOR:
 //! ```text
-//!   0        4  5       8               16               48
-//!   +--------+--+-------+---------------+----------------+-----------------+
-//!   | "CGCM" |v | 0 0 0 | signer        | enc            | sealed          |
-//!   +--------+--+-------+---------------+----------------+-----------------+
-//! v: version 1   signer: of the gateway that it is for
-//! sealed  = HPKE (RFC 9180, base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305) to the gateway's device key, by
-//!           the birational map of RFC 7748 §4.1; info "caregate command 1", associated data bytes 0..16
-//!           [patient(16), domain(20), sequence, issued ms, expires ms, content: bytes, signature(65)]
+//! [patient(16), domain(20), sequence, issued ms, expires ms, content: bytes, signature(65)]
 //! content = [clinician: text, action]
 //! ```
 //! The signature is EIP-712's (`ledger-client`, `StaffCommand`), over the content's bytes as they stand.
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
-use hpke::aead::ChaCha20Poly1305;
-use hpke::kdf::HkdfSha256;
-use hpke::kem::X25519HkdfSha256;
-use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable, single_shot_open, single_shot_seal};
 use minicbor::{Decode, Encode, Encoder};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use zeroize::Zeroizing;
 
 use crate::alarm::{ALARMS_MAX, Category, Consciousness, Limits, LimitsError, Scale};
 use crate::cbor::{CborError, Cursor};
+use crate::envelope::{EnvelopeError, Kind};
 use crate::id::{PatientId, RecipientId, SignerId};
 use crate::policy::EcdsaSignature;
-use crate::segment::signer_id;
-use crate::wire::{Reader, WireError};
 
 /// First bytes of every command.
 pub const MAGIC: [u8; 4] = *b"CGCM";
@@ -40,10 +28,7 @@ pub const CLINICIAN_BYTES_MAX: usize = 64;
 pub const LIFE_MS_MAX: u64 = 5 * 60 * 1000;
 /// Longest pause of the tones: ten minutes; a longer one is asked for again.
 pub const PAUSE_S_MAX: u16 = 600;
-const VERSION: u8 = 1;
-const INFO: &[u8] = b"caregate command 1";
-const AAD_BYTES: usize = 16;
-const ENC_BYTES: usize = 32;
+const ENVELOPE: Kind = Kind { magic: MAGIC, info: b"caregate command 1" };
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize, Deserialize)]
@@ -215,24 +200,9 @@ pub enum CommandError {
     /// Longer than [`COMMAND_BYTES_MAX`].
     #[error("command has {0} bytes, allowed are {COMMAND_BYTES_MAX}")]
     TooLong(usize),
-    /// A field is missing.
+    /// Not sealed to this gateway, or not whole.
     #[error("command: {0}")]
-    Wire(#[from] WireError),
-    /// Does not begin with [`MAGIC`], or another version.
-    #[error("command: magic or version is not known")]
-    Version,
-    /// A reserved byte is not 0.
-    #[error("command: a reserved byte is not 0")]
-    Reserved,
-    /// For another gateway.
-    #[error("command: for another gateway")]
-    Signer,
-    /// Was changed on its way, or sealed to another key.
-    #[error("command: can't be opened")]
-    Open,
-    /// The device key can't be sealed to.
-    #[error("command: the gateway's key is none")]
-    Key,
+    Envelope(#[from] EnvelopeError),
     /// What was sealed is not what belongs there.
     #[error("command: {0}")]
     Cbor(#[from] CborError),
@@ -247,12 +217,7 @@ impl CommandError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::TooLong(_) => "too_long",
-            Self::Wire(_) => "truncated",
-            Self::Version => "version",
-            Self::Reserved => "reserved",
-            Self::Signer => "signer",
-            Self::Open => "open",
-            Self::Key => "key",
+            Self::Envelope(source) => source.reason(),
             Self::Cbor(source) => source.reason(),
             Self::Content => "content",
         }
@@ -276,38 +241,16 @@ pub fn addressee(bytes: &[u8]) -> Result<SignerId, CommandError> {
     if bytes.len() > COMMAND_BYTES_MAX {
         return Err(CommandError::TooLong(bytes.len()));
     }
-    let mut r = Reader::new(bytes);
-    if r.array("magic")? != MAGIC || r.u8("version")? != VERSION {
-        return Err(CommandError::Version);
-    }
-    if r.array("reserved")? != [0; 3] {
-        return Err(CommandError::Reserved);
-    }
-    Ok(SignerId(r.array("signer")?))
+    Ok(ENVELOPE.addressee(bytes)?)
 }
 
 impl SignedCommand {
     /// Seals it to a gateway.
     ///
     /// # Errors
-    /// [`CommandError::Key`] where the device key is none; [`CommandError::TooLong`].
+    /// [`CommandError::Envelope`] where the device key is none; [`CommandError::TooLong`].
     pub fn seal(&self, gateway: &VerifyingKey) -> Result<Vec<u8>, CommandError> {
-        let mut out = Vec::with_capacity(512);
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&[VERSION, 0, 0, 0]);
-        out.extend_from_slice(&signer_id(gateway).0);
-        let to = <X25519HkdfSha256 as Kem>::PublicKey::from_bytes(&gateway.to_montgomery().to_bytes())
-            .map_err(|_source| CommandError::Key)?;
-        let (enc, sealed) = single_shot_seal::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
-            &OpModeS::Base,
-            &to,
-            INFO,
-            &self.plain(),
-            &out,
-        )
-        .map_err(|_source| CommandError::Key)?;
-        out.extend_from_slice(&enc.to_bytes());
-        out.extend_from_slice(&sealed);
+        let out = ENVELOPE.seal(&self.plain(), gateway)?;
         if out.len() > COMMAND_BYTES_MAX { Err(CommandError::TooLong(out.len())) } else { Ok(out) }
     }
 
@@ -328,27 +271,10 @@ impl SignedCommand {
     /// # Errors
     /// [`CommandError`].
     pub fn open(bytes: &[u8], device: &SigningKey) -> Result<Self, CommandError> {
-        if addressee(bytes)? != signer_id(&device.verifying_key()) {
-            return Err(CommandError::Signer);
+        if bytes.len() > COMMAND_BYTES_MAX {
+            return Err(CommandError::TooLong(bytes.len()));
         }
-        let mut r = Reader::new(bytes);
-        let aad = r.take("header", AAD_BYTES)?;
-        let enc = r.take("encapsulation", ENC_BYTES)?;
-        let sealed = r.rest();
-        let key = Zeroizing::new(device.to_scalar_bytes());
-        let key =
-            <X25519HkdfSha256 as Kem>::PrivateKey::from_bytes(&*key).map_err(|_source| CommandError::Key)?;
-        let enc =
-            <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(enc).map_err(|_source| CommandError::Open)?;
-        let plain = single_shot_open::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
-            &OpModeR::Base,
-            &key,
-            &enc,
-            INFO,
-            sealed,
-            aad,
-        )
-        .map_err(|_source| CommandError::Open)?;
+        let plain = ENVELOPE.open(bytes, device)?;
         Self::decode_plain(&plain)
     }
 
@@ -376,6 +302,7 @@ impl SignedCommand {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::signer_id;
 
     fn signed() -> SignedCommand {
         let action = Action::Limits {
@@ -402,7 +329,7 @@ mod tests {
         assert_eq!(addressee(&sealed), Ok(signer_id(&device.verifying_key())));
         assert_eq!(SignedCommand::open(&sealed, &device), Ok(signed()));
         let other = SigningKey::from_bytes(&[4; 32]);
-        assert_eq!(SignedCommand::open(&sealed, &other), Err(CommandError::Signer));
+        assert_eq!(SignedCommand::open(&sealed, &other), Err(CommandError::Envelope(EnvelopeError::Signer)));
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;

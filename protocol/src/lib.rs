@@ -11,11 +11,15 @@ pub mod code;
 pub mod command;
 pub mod datapath;
 pub mod entry;
+pub mod envelope;
 pub mod erasure;
+#[cfg(feature = "fhir")]
+pub mod fhir;
 pub mod gap;
 pub mod head;
 pub mod id;
 pub mod key;
+pub mod offer;
 pub mod openflow;
 pub mod payload;
 pub mod policy;

@@ -21,6 +21,8 @@
 //! | 11 | [`Frame::EraseRefused`] | core → gateway | control |
 //! | 12 | [`Frame::Early`] | gateway → core | lane, live, by QUIC |
 //! | 13 | [`Frame::Durable`] | gateway → core | the same |
+//! | 14 | [`Frame::TakesOffers`] | gateway → core | control of the backlog's connection |
+//! | 15 | [`Frame::Offer`] | feed → core → gateway | first on a stream of its own; control of the backlog's |
 //! | 16 | [`Frame::Subscribe`] | feed → core | subscription |
 //! | 17 | [`Frame::Subscribed`] | core → feed | subscription |
 //! | 18 | [`Frame::Delivery`] | core → feed | subscription |
@@ -33,6 +35,8 @@
 //! | 25 | [`Frame::Search`] | feed → core | search |
 //! | 26 | [`Frame::Found`] | core → feed | search |
 //! | 27 | [`Frame::Passed`] | core → feed | subscription |
+//! | 28 | [`Frame::Verdict`] | gateway → core → feed | control of the backlog's; offer |
+//! | 29 | [`Frame::NotOffered`] | core → feed | offer |
 //!
 //! A record is **provisional** while the core has not synced it. What comes as [`Frame::Provisional`] may be lost by a power cut at the
 //! core, may come out of order, and may be missing; the same record comes as [`Frame::Delivery`] once it is durable, and only that
@@ -44,6 +48,7 @@ use crate::beat::BEAT_BYTES;
 use crate::command::COMMAND_BYTES_MAX;
 use crate::erasure::{ERASURE_BYTES, RECEIPT_BYTES, RequestHash};
 use crate::id::{DataClass, Lane, PatientId, RecipientId};
+use crate::offer::{OFFER_BYTES_MAX, Refusal as OfferRefusal, VERDICT_BYTES};
 use crate::record::RECORD_BYTES_MAX;
 use crate::search::Token;
 use crate::wire::{Reader, WireError};
@@ -57,8 +62,9 @@ pub const VERSION: u16 = 1;
 pub const EARLY_RECORDS_MAX: usize = 256;
 /// Most bytes of them. Two group commits of the largest size, sealed.
 pub const EARLY_BYTES_MAX: usize = 1 << 20;
-/// Most bytes after the length: a record, its position and the type.
-pub const FRAME_BYTES_MAX: usize = RECORD_BYTES_MAX + 16;
+/// Most bytes after the length: an offer with a bundle in it, or a record, its position and the type.
+pub const FRAME_BYTES_MAX: usize = OFFER_BYTES_MAX + 16;
+const _: () = assert!(RECORD_BYTES_MAX + 16 <= FRAME_BYTES_MAX, "a record fits");
 /// Most ranges in one [`Frame::Ack`]: a frame of 16 kB; a sender with more sends a second frame.
 pub const ACK_RANGES_MAX: usize = 1024;
 
@@ -429,6 +435,25 @@ pub enum Frame {
         /// Where there is more: to be asked from there. None where that was all.
         next: Option<HistoryPlace>,
     },
+    /// From now on the gateway takes offers on this connection.
+    TakesOffers,
+    /// Policy for a gateway (`crate::offer`), and the feed's first word where it has some.
+    Offer {
+        /// [`VERSION`].
+        version: u16,
+        /// At most [`OFFER_BYTES_MAX`]; sealed.
+        sealed: Vec<u8>,
+    },
+    /// The gateway's word on an offer; from the core to the feed, the last one of the stream.
+    Verdict {
+        /// [`VERDICT_BYTES`] of them; not yet looked at.
+        bytes: Vec<u8>,
+    },
+    /// No gateway's word; the last one of the stream.
+    NotOffered {
+        /// Why.
+        refusal: OfferRefusal,
+    },
 }
 
 impl Frame {
@@ -464,6 +489,10 @@ impl Frame {
                 tokens.iter().for_each(|token| out.extend_from_slice(&token.0));
             }
             Self::Found { record } => put(&mut out, 26, &[record]),
+            Self::TakesOffers => put(&mut out, 14, &[]),
+            Self::Offer { version, sealed } => put(&mut out, 15, &[&version.to_be_bytes(), sealed]),
+            Self::Verdict { bytes } => put(&mut out, 28, &[bytes]),
+            Self::NotOffered { refusal } => put(&mut out, 29, &[&[*refusal as u8]]),
             Self::Follow { version } => put(&mut out, 19, &[&version.to_be_bytes()]),
             Self::Subscribe { version, recipient, from, until, of } => {
                 let (from, until) = (from.to_be_bytes(), until.to_be_bytes());
@@ -549,6 +578,7 @@ impl Frame {
             },
             17 => Self::Subscribed { version: r.u16("version")?, next: r.u64("next")? },
             18 => Self::Delivery { number: r.u64("number")?, record: r.rest().to_vec() },
+            14 | 15 | 28 | 29 => decode_offer(body[0], &mut r)?,
             20..=27 => decode_later(body[0], &mut r)?,
             other => return Err(FrameError::Type(other)),
         };
@@ -605,6 +635,28 @@ fn decode_timing(number: u8) -> Result<Option<Timing>, FrameError> {
         2 => Ok(Some(Timing::Backlog)),
         _ => Err(FrameError::Value { field: "timing", value: u64::from(number) }),
     }
+}
+
+/// Types 14, 15, 28 and 29.
+fn decode_offer(kind: u8, r: &mut Reader<'_>) -> Result<Frame, FrameError> {
+    Ok(match kind {
+        14 => Frame::TakesOffers,
+        15 => {
+            let (version, sealed) = (r.u16("version")?, r.rest().to_vec());
+            if sealed.len() > OFFER_BYTES_MAX {
+                return Err(FrameError::Length(sealed.len()));
+            }
+            Frame::Offer { version, sealed }
+        }
+        28 => Frame::Verdict { bytes: r.take("verdict", VERDICT_BYTES)?.to_vec() },
+        29 => {
+            let number = r.u8("refusal")?;
+            let refusal = OfferRefusal::from_u8(number)
+                .ok_or_else(|| FrameError::Value { field: "refusal", value: u64::from(number) })?;
+            Frame::NotOffered { refusal }
+        }
+        other => return Err(FrameError::Type(other)),
+    })
 }
 
 fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {

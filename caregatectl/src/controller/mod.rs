@@ -85,7 +85,7 @@ fn problem(answer: &Answer) -> Failure {
 }
 
 /// A name as part of a path.
-fn segment(name: &str) -> anyhow::Result<&str> {
+pub(crate) fn segment(name: &str) -> anyhow::Result<&str> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if !name.is_empty() && name.bytes().all(good) && !name.bytes().all(|byte| byte == b'.') {
         Ok(name)

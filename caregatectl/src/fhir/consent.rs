@@ -1,74 +1,16 @@
-//! Consent (R4 §6.2): a grant as FHIR, and the terms of a grant out of FHIR. Whatever a grant can't express is refused.
+//! Consent (R4 §6.2): the terms of a grant out of FHIR. Whatever a grant can't express is refused.
 
+pub(crate) use caregate_protocol::fhir::consent::of_grant;
+use caregate_protocol::fhir::consent::{
+    ACTION, CATEGORY, DATA_CLASS, GRANT_VERSION, POLICY_RULE, PURPOSES, ROLE, SCOPE, STALE_BOUND,
+};
 use caregate_protocol::id::{DataClass, RecipientId};
-use caregate_protocol::policy::{Grant, Purpose, RelationshipId, class_bit};
+use caregate_protocol::policy::{RelationshipId, class_bit};
 use ledger_client::wallet::Terms;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::strict::{Element, Refusal};
-use super::{
-    ACT_REASON, DATA_CLASS, DOMAIN, GRANT_VERSION, RELATIONSHIP, STALE_BOUND, coding, concept, identified,
-    instant,
-};
-use crate::args::address;
-
-const SCOPE: (&str, &str) = ("http://terminology.hl7.org/CodeSystem/consentscope", "patient-privacy");
-/// Patient Consent.
-const CATEGORY: (&str, &str) = ("http://loinc.org", "59284-0");
-/// Nothing is shared but what is said here.
-const POLICY_RULE: (&str, &str) = ("http://terminology.hl7.org/CodeSystem/v3-ActCode", "OPTIN");
-/// Information recipient.
-const ROLE: (&str, &str) = ("http://terminology.hl7.org/CodeSystem/v3-ParticipationType", "IRCP");
-const ACTION: (&str, &str) = ("http://terminology.hl7.org/CodeSystem/consentaction", "access");
-/// HL7's word for each purpose.
-const PURPOSES: [(Purpose, &str); 3] =
-    [(Purpose::Treatment, "TREAT"), (Purpose::Research, "HRESCH"), (Purpose::PatientRequest, "PATRQT")];
-
-/// A grant as a Consent; `is_active` unless it was revoked or is over.
-///
-/// # Errors
-/// Where a time is beyond the year 9999.
-pub(crate) fn of_grant(grant: &Grant, is_active: bool) -> Result<Value, Refusal> {
-    let time = |name: &str, seconds: u64| {
-        instant(seconds).ok_or_else(|| Refusal {
-            path: format!("Consent.provision.period.{name}"),
-            why: format!("{seconds} s is beyond the year 9999"),
-        })
-    };
-    let classes: Vec<_> = DataClass::ALL
-        .into_iter()
-        .filter(|class| grant.classes & class_bit(*class) != 0)
-        .map(|class| coding(DATA_CLASS, class.as_str()))
-        .collect();
-    let purposes: Vec<_> = PURPOSES
-        .iter()
-        .filter(|(purpose, _)| grant.purposes & purpose.bit() != 0)
-        .map(|(_, code)| coding(ACT_REASON, code))
-        .collect();
-    let relationship = grant.relationship.to_string();
-    Ok(json!({
-        "resourceType": "Consent",
-        "id": hex::encode(grant.relationship.0),
-        "identifier": [{ "system": GRANT_VERSION, "value": grant.version.to_string() }],
-        "status": if is_active { "active" } else { "inactive" },
-        "scope": concept(SCOPE.0, SCOPE.1),
-        "category": [concept(CATEGORY.0, CATEGORY.1)],
-        "patient": identified(RELATIONSHIP, relationship),
-        "policyRule": concept(POLICY_RULE.0, POLICY_RULE.1),
-        "provision": {
-            "extension": [{ "url": STALE_BOUND, "valueUnsignedInt": grant.stale_bound_s }],
-            "type": "permit",
-            "period": { "start": time("start", grant.from)?, "end": time("end", grant.until)? },
-            "actor": [{
-                "role": concept(ROLE.0, ROLE.1),
-                "reference": identified(DOMAIN, address(&grant.grantee)),
-            }],
-            "action": [concept(ACTION.0, ACTION.1)],
-            "purpose": purposes,
-            "class": classes,
-        },
-    }))
-}
+use super::{ACT_REASON, DOMAIN, RELATIONSHIP};
 
 /// The terms that a Consent asks for in this relationship; `stale_bound_s` where it says nothing of that.
 ///

@@ -58,8 +58,8 @@ pub(super) struct GrantArgs {
 
 /// Let a recipient see no more: sign a revocation of every grant so far
 ///
-/// Without --gateway it goes to the ledger. With --gateway it goes straight to the gateway, where it holds at once, ledger or not; the
-/// gateway sees that the ledger gets it.
+/// It goes to the ledger. With --gateway or --feed it goes straight to the gateway, where it holds at once, ledger or not; the gateway sees
+/// that the ledger gets it.
 #[derive(Debug, Args)]
 pub(super) struct RevokeArgs {
     #[command(flatten)]
@@ -71,8 +71,8 @@ pub(super) struct RevokeArgs {
     label: String,
     #[command(flatten)]
     door: DoorArgs,
-    /// To the ledger as well, where --gateway is given
-    #[arg(long, requires = "gateway")]
+    /// To the ledger as well, where --gateway or --feed is given
+    #[arg(long, requires = "DoorArgs")]
     also_ledger: bool,
     /// End the relationship: no later grant of it counts either, and a new one needs `wallet relationship` with another label
     #[arg(long)]
@@ -183,17 +183,17 @@ fn sign(
 pub(super) async fn revoke(arguments: &RevokeArgs) -> Outcome {
     let mut open = arguments.keystore.open()?;
     let domain = open.ledger()?.domain;
-    let to_ledger = arguments.door.gateway.is_none() || arguments.also_ledger;
+    let to_ledger = !arguments.door.is_given() || arguments.also_ledger;
     // Also for the gateway alone the ledger is asked which version is the newest: a wallet that was restored knows none.
     let chain = match arguments.node.connect(&domain).await {
         Ok(chain) => note_versions(&mut open, &chain, &arguments.label).await.map(|()| chain),
         Err(Failure::Failed(error)) => Err(error),
         Err(refused @ (Failure::Refused { .. } | Failure::Faulty { .. })) => return Err(refused),
     };
-    let chain = match (chain, &arguments.door.gateway) {
+    let chain = match (chain, arguments.door.is_given()) {
         // Without a gateway the ledger is all there is.
-        (Err(error), None) => return Err(error.into()),
-        (Err(error), Some(_)) => {
+        (Err(error), false) => return Err(error.into()),
+        (Err(error), true) => {
             if !arguments.for_good {
                 say(format_args!("warning: revokes the versions that this wallet knows of: {error:#}"));
             }
@@ -207,8 +207,8 @@ pub(super) async fn revoke(arguments: &RevokeArgs) -> Outcome {
         "label": arguments.label, "relationship": signed.revocation.relationship.to_string(), "version": version,
     });
     let mut text = format!("revoked: every grant to {} {}", arguments.label, up_to(version));
-    if let Some(url) = &arguments.door.gateway {
-        let verdict = arguments.door.hand_over(url, "revocation", signed.encode()).await?;
+    if arguments.door.is_given() {
+        let verdict = arguments.door.hand_over("revocation", signed.encode()).await?;
         text.push_str("; in force at the gateway");
         done["gateway"] = verdict;
     }
@@ -226,7 +226,7 @@ pub(super) async fn revoke(arguments: &RevokeArgs) -> Outcome {
                 done["ledger"] = mined(&sent);
             }
             // In force where it matters; the gateway goes on trying.
-            Err(error) if arguments.door.gateway.is_some() => {
+            Err(error) if arguments.door.is_given() => {
                 say(format_args!("warning: not on the ledger yet: {error:#}"));
                 done["ledger_error"] = format!("{error:#}").into();
             }

@@ -4,6 +4,7 @@ mod bind;
 mod consent;
 mod enrol;
 mod file;
+mod list;
 mod share;
 mod show;
 mod succession;
@@ -58,6 +59,7 @@ enum Command {
     Enrol(enrol::EnrolArgs),
     Grant(consent::GrantArgs),
     Revoke(consent::RevokeArgs),
+    List(list::ListArgs),
     SignRevocation(consent::SignRevocationArgs),
     Bind(bind::BindArgs),
     Rotate(succession::RotateArgs),
@@ -128,6 +130,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
         Command::Enrol(arguments) => enrol::run(&arguments),
         Command::Grant(arguments) => consent::grant(&arguments).await,
         Command::Revoke(arguments) => consent::revoke(&arguments).await,
+        Command::List(arguments) => list::run(&arguments).await,
         Command::SignRevocation(arguments) => consent::sign_revocation(&arguments),
         Command::Bind(arguments) => bind::run(&arguments).await,
         Command::Rotate(arguments) => succession::rotate(&arguments).await,

@@ -169,7 +169,19 @@ fn a_signed_revocation_is_what_a_gateway_takes() {
     assert_eq!(ended["version"].as_u64(), Some(u64::MAX));
     assert!(wallet.call("grant", &["--label", "City"]).failed().contains("no version is left"));
     wallet.call("relationship", &["--label", "City, anew", "--grantee", &hospital]).done();
+    let states = || {
+        let listed = wallet.call("list", &[]).done();
+        let state = |row: &Value| {
+            (row["label"].as_str().unwrap().to_owned(), row["state"].as_str().unwrap().to_owned())
+        };
+        listed["relationships"].as_array().unwrap().iter().map(state).collect::<Vec<_>>()
+    };
+    let both = |anew: &str| {
+        vec![("City".to_owned(), "revoked".to_owned()), ("City, anew".to_owned(), anew.to_owned())]
+    };
+    assert_eq!(states(), both("nothing granted yet"));
     assert_eq!(wallet.call("grant", &["--label", "City, anew"]).done()["version"], 1);
+    assert_eq!(states(), both("granted"));
 }
 
 #[test]

@@ -162,10 +162,10 @@ pub struct Observation {
     pub component: Vec<Component>,
 }
 
-/// The answer to a search (§2.36).
+/// The answer to a search (§2.36) for resources `R`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Bundle {
+pub struct Bundle<R> {
     /// `Bundle`.
     pub resource_type: &'static str,
     /// `searchset`.
@@ -177,7 +177,7 @@ pub struct Bundle {
     pub link: Vec<BundleLink>,
     /// The matches of this page.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub entry: Vec<BundleEntry>,
+    pub entry: Vec<BundleEntry<R>>,
 }
 
 /// A page of a search.
@@ -192,11 +192,12 @@ pub struct BundleLink {
 /// A match.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct BundleEntry {
-    /// Where it is.
-    pub full_url: String,
+pub struct BundleEntry<R> {
+    /// Where it is; none where it is only about the search.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full_url: Option<String>,
     /// What it is.
-    pub resource: Observation,
+    pub resource: R,
     /// Why it is here.
     pub search: BundleSearch,
 }
@@ -204,7 +205,7 @@ pub struct BundleEntry {
 /// Why an entry is in the bundle.
 #[derive(Debug, Serialize)]
 pub struct BundleSearch {
-    /// `match`.
+    /// `match`; `outcome` for what is only about the search.
     pub mode: &'static str,
 }
 
@@ -221,7 +222,7 @@ pub struct OperationOutcome {
 /// One thing that went wrong.
 #[derive(Debug, Serialize)]
 pub struct Issue {
-    /// `error`.
+    /// `error` or `warning`.
     pub severity: &'static str,
     /// Of the value set `issue-type`.
     pub code: &'static str,

@@ -1,5 +1,6 @@
 //! `GET /fhir/…` (R4 §3.1.0): read, search-type, capabilities; every error is an OperationOutcome.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,15 +11,18 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
+use ledger_chain::ChainError;
 use serde::Serialize;
 use serde_json::json;
 use thiserror::Error;
 use tokio::time::timeout;
 
+use super::audit::LogError;
 use super::observation::Item;
-use super::resource::{Bundle, BundleEntry, BundleLink, BundleSearch, OperationOutcome};
+use super::resource::{Bundle, BundleEntry, BundleLink, BundleSearch, Observation, OperationOutcome};
 use super::search::{PARAMETERS, Search, SearchError};
-use super::{select, select::Found};
+use super::{oversight, select, select::Found};
+use crate::journal::JournalError;
 use crate::login::LoginError;
 use crate::look::{looks, spans_of};
 use crate::server::{App, Peer, refusal_status};
@@ -31,17 +35,27 @@ const CHALLENGE: &str = "Basic realm=\"caregate\", charset=\"UTF-8\"";
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
-enum FhirError {
+pub(super) enum FhirError {
     #[error(transparent)]
     Login(#[from] LoginError),
     #[error(transparent)]
     Search(#[from] SearchError),
     #[error("the query string is malformed")]
     Query,
-    #[error("no such Observation is held here; the feed keeps what was opened last")]
+    #[error("no such resource is held here; the feed keeps what was opened last, and the audit log's end")]
     NotHeld,
-    #[error("only Observation and metadata are served here")]
+    #[error("only Observation, AuditEvent, Consent, Provenance and metadata are served here")]
     NotServed,
+    #[error("this feed keeps no audit log: its configuration has no journal")]
+    NoJournal,
+    #[error("this feed follows no ledger: its configuration has no [ledger]")]
+    NoLedger,
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("the ledger does not answer: {0}")]
+    Ledger(#[from] ChainError),
     #[error("only GET is served here")]
     Method,
     #[error("too many searches at once; try again")]
@@ -70,7 +84,11 @@ impl FhirError {
             Self::Search(SearchError::Value { .. }) | Self::Query => {
                 (StatusCode::BAD_REQUEST, "value", "query")
             }
-            Self::NotHeld => (StatusCode::NOT_FOUND, "not-found", "not_found"),
+            Self::NotHeld | Self::NoJournal | Self::NoLedger => {
+                (StatusCode::NOT_FOUND, "not-found", "not_found")
+            }
+            Self::Journal(_) | Self::Log(_) => (StatusCode::INTERNAL_SERVER_ERROR, "exception", "journal"),
+            Self::Ledger(_) => (StatusCode::SERVICE_UNAVAILABLE, "transient", "ledger"),
             Self::NotServed => (StatusCode::NOT_FOUND, "not-supported", "not_found"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "not-supported", "method"),
         }
@@ -83,6 +101,12 @@ pub fn router() -> Router<Arc<App>> {
         .route("/metadata", get(metadata))
         .route("/Observation", get(search))
         .route("/Observation/{id}", get(read))
+        .route("/AuditEvent", get(oversight::events))
+        .route("/AuditEvent/{id}", get(oversight::event))
+        .route("/Consent", get(oversight::consents))
+        .route("/Consent/{id}", get(oversight::consent))
+        .route("/Provenance", get(oversight::provenances))
+        .route("/Provenance/{id}", get(oversight::provenance))
         .fallback(async |State(app): State<Arc<App>>| answer(&app, Err::<(), _>(FhirError::NotServed)))
         .method_not_allowed_fallback(async |State(app): State<Arc<App>>| {
             let mut response = answer(&app, Err::<(), _>(FhirError::Method));
@@ -98,7 +122,7 @@ fn written(status: StatusCode, resource: &impl Serialize) -> Response {
     }
 }
 
-fn answer(app: &App, result: Result<impl Serialize, FhirError>) -> Response {
+pub(super) fn answer(app: &App, result: Result<impl Serialize, FhirError>) -> Response {
     let error = match result {
         Ok(resource) => {
             app.metrics.fhir.with_label_values(&["ok"]).inc();
@@ -122,10 +146,17 @@ fn answer(app: &App, result: Result<impl Serialize, FhirError>) -> Response {
 async fn metadata(State(app): State<Arc<App>>) -> Response {
     let parameters: Vec<_> =
         PARAMETERS.iter().map(|(name, kind)| json!({ "name": name, "type": kind })).collect();
+    let observation = json!({
+        "type": "Observation",
+        "interaction": [{ "code": "read" }, { "code": "search-type" }],
+        "versioning": "no-version",
+        "searchParam": parameters,
+    });
+    let resources: Vec<_> = std::iter::once(observation).chain(oversight::served()).collect();
     let statement = json!({
         "resourceType": "CapabilityStatement",
         "status": "active",
-        "date": "2026-11-22",
+        "date": "2026-11-26",
         "kind": "instance",
         "software": { "name": "Caregate clinician-feed", "version": env!("CARGO_PKG_VERSION") },
         "implementation": { "description": "What patients share with this hospital, as long as it is held in memory" },
@@ -138,12 +169,7 @@ async fn metadata(State(app): State<Arc<App>>) -> Response {
                     "system": "http://terminology.hl7.org/CodeSystem/restful-security-service", "code": "Basic" }] }],
                 "description": "HTTP Basic, or the session cookie of the page",
             },
-            "resource": [{
-                "type": "Observation",
-                "interaction": [{ "code": "read" }, { "code": "search-type" }],
-                "versioning": "no-version",
-                "searchParam": parameters,
-            }],
+            "resource": resources,
         }],
     });
     answer(&app, Ok(statement))
@@ -159,30 +185,45 @@ async fn search(
 }
 
 /// Where the client reached us.
-fn base(app: &App, headers: &HeaderMap) -> String {
+pub(super) fn base(app: &App, headers: &HeaderMap) -> String {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
     format!("{}://{host}/fhir", if app.secure { "https" } else { "http" })
 }
 
-async fn bundle(app: &App, peer: SocketAddr, headers: &HeaderMap, uri: &Uri) -> Result<Bundle, FhirError> {
+/// The pairs of a query string.
+pub(super) fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, FhirError> {
+    let query = Query::<Vec<(String, String)>>::try_from_uri(uri);
+    query.map(|Query(pairs)| pairs).map_err(|_rejection| FhirError::Query)
+}
+
+/// This page of a search at `url`, and the next.
+pub(super) fn links(url: &str, uri: &Uri, next: Option<impl Display>) -> Vec<BundleLink> {
+    let query = uri.query().unwrap_or_default();
+    let this = if query.is_empty() { String::new() } else { format!("?{query}") };
+    let mut link = vec![BundleLink { relation: "self", url: format!("{url}{this}") }];
+    if let Some(next) = next {
+        let others = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("_cursor="));
+        let query: Vec<_> = others.map(str::to_owned).chain([format!("_cursor={next}")]).collect();
+        link.push(BundleLink { relation: "next", url: format!("{url}?{}", query.join("&")) });
+    }
+    link
+}
+
+async fn bundle(
+    app: &App,
+    peer: SocketAddr,
+    headers: &HeaderMap,
+    uri: &Uri,
+) -> Result<Bundle<Observation>, FhirError> {
     let access = app.access(headers, peer).await?;
-    let Query(pairs) =
-        Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|_rejection| FhirError::Query)?;
-    let search = Search::parse(&pairs)?;
+    let search = Search::parse(&pairs(uri)?)?;
     let Found { total, items, next } = walk(app, move |app| select::search(&app, &search)).await?;
     let spans = spans_of(items.iter().flat_map(Item::entries));
     app.oversight.recorder.looked(&access.user, looks(app, &spans)).await;
     let base = base(app, headers);
-    let query = uri.query().unwrap_or_default();
-    let this = if query.is_empty() { String::new() } else { format!("?{query}") };
-    let mut link = vec![BundleLink { relation: "self", url: format!("{base}/Observation{this}") }];
-    if let Some(next) = next {
-        let others = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("_cursor="));
-        let query: Vec<_> = others.map(str::to_owned).chain([format!("_cursor={next}")]).collect();
-        link.push(BundleLink { relation: "next", url: format!("{base}/Observation?{}", query.join("&")) });
-    }
+    let link = links(&format!("{base}/Observation"), uri, next);
     let entry = items.iter().filter_map(|item| item.observation()).map(|resource| BundleEntry {
-        full_url: format!("{base}/Observation/{}", resource.id),
+        full_url: Some(format!("{base}/Observation/{}", resource.id)),
         resource,
         search: BundleSearch { mode: "match" },
     });
@@ -190,7 +231,7 @@ async fn bundle(app: &App, peer: SocketAddr, headers: &HeaderMap, uri: &Uri) -> 
 }
 
 /// Walks the readings on a blocking thread, a few at once.
-async fn walk<T: Send + 'static>(
+pub(super) async fn walk<T: Send + 'static>(
     app: &App,
     query: impl FnOnce(Arc<crate::feed::Feed>) -> T + Send + 'static,
 ) -> Result<T, FhirError> {

@@ -1,6 +1,7 @@
 //! The parameters of a search (R4 §3.1.1). Pure.
 
 use caregate_protocol::id::PatientId;
+use caregate_protocol::policy::RelationshipId;
 use thiserror::Error;
 
 use super::date::DateFilter;
@@ -173,25 +174,121 @@ impl Search {
             "code" => self.code.push(value("code", text, TOKEN, Tokens::parse(text))?),
             "combo-code" => self.combo_code.push(value("combo-code", text, TOKEN, Tokens::parse(text))?),
             "category" => self.category.push(value("category", text, TOKEN, Tokens::parse(text))?),
-            "date" => {
-                let expected = "[eq|ne|lt|le|gt|ge]yyyy[-mm[-dd[Thh:mm[:ss[.fff]](Z|+hh:mm)]]]";
-                self.date.push(value("date", text, expected, DateFilter::parse(text))?);
-            }
-            "_count" => {
-                let count: usize = value("_count", text, "a whole number", text.parse().ok())?;
-                self.count = count.min(COUNT_MAX);
-            }
+            "date" => self.date.push(date(text)?),
+            "_count" => self.count = count(text)?,
             "_cursor" => {
                 self.after = Some(value("_cursor", text, "what a next link has", Cursor::parse(text))?);
             }
-            "_format" => match text {
-                "json" | "application/json" | "application/fhir+json" | "application/fhir json" => {}
-                other => return Err(SearchError::Format(other.chars().take(100).collect())),
-            },
+            "_format" => format(text)?,
             other => return Err(SearchError::Unknown(other.chars().take(100).collect())),
         }
         Ok(())
     }
+}
+
+fn count(text: &str) -> Result<usize, SearchError> {
+    let count: usize = value("_count", text, "a whole number", text.parse().ok())?;
+    Ok(count.min(COUNT_MAX))
+}
+
+fn format(text: &str) -> Result<(), SearchError> {
+    match text {
+        "json" | "application/json" | "application/fhir+json" | "application/fhir json" => Ok(()),
+        other => Err(SearchError::Format(other.chars().take(100).collect())),
+    }
+}
+
+fn date(text: &str) -> Result<DateFilter, SearchError> {
+    let expected = "[eq|ne|lt|le|gt|ge]yyyy[-mm[-dd[Thh:mm[:ss[.fff]](Z|+hh:mm)]]]";
+    value("date", text, expected, DateFilter::parse(text))
+}
+
+/// What is searched for in the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSearch {
+    /// When it was noted.
+    pub date: Vec<DateFilter>,
+    /// Matches on a page.
+    pub count: usize,
+    /// Only entries below this number.
+    pub before: Option<u64>,
+}
+
+impl LogSearch {
+    /// The parameters, for the CapabilityStatement.
+    pub const PARAMETERS: [(&str, &str); 1] = [("date", "date")];
+
+    /// Takes the pairs of a query string.
+    ///
+    /// # Errors
+    /// [`SearchError`], naming the parameter.
+    pub fn parse(pairs: &[(String, String)]) -> Result<Self, SearchError> {
+        let mut search = Self { date: Vec::new(), count: COUNT_DEFAULT, before: None };
+        if pairs.len() > PARAMETERS_MAX {
+            return Err(SearchError::TooMany);
+        }
+        for (name, text) in pairs {
+            match name.as_str() {
+                "date" => search.date.push(date(text)?),
+                "_count" => search.count = count(text)?,
+                "_cursor" => {
+                    search.before = Some(value("_cursor", text, "what a next link has", text.parse().ok())?);
+                }
+                "_format" => format(text)?,
+                other => return Err(SearchError::Unknown(other.chars().take(100).collect())),
+            }
+        }
+        Ok(search)
+    }
+}
+
+/// What is searched for among grants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantSearch {
+    /// Of which relationships; more than one of them is none.
+    pub relationships: Vec<RelationshipId>,
+    /// Matches on a page, [`Self::COUNT_MAX`] at most.
+    pub count: usize,
+    /// Only relationships above this one.
+    pub after: Option<RelationshipId>,
+}
+
+impl GrantSearch {
+    /// Most matches on a page: the ledger is asked for the time of each one's block.
+    pub const COUNT_MAX: usize = 100;
+
+    /// Takes the pairs of a query string; `by` is the parameter that names a grant: `_id` or `target`.
+    ///
+    /// # Errors
+    /// [`SearchError`], naming the parameter.
+    pub fn parse(by: &'static str, pairs: &[(String, String)]) -> Result<Self, SearchError> {
+        let mut search = Self { relationships: Vec::new(), count: Self::COUNT_MAX, after: None };
+        if pairs.len() > PARAMETERS_MAX {
+            return Err(SearchError::TooMany);
+        }
+        for (name, text) in pairs {
+            match name.as_str() {
+                name if name == by => {
+                    let id = text.strip_prefix("Consent/").unwrap_or(text);
+                    search.relationships.push(value(by, text, "64 hexadecimal digits", relationship(id))?);
+                }
+                "_count" => search.count = count(text)?.min(Self::COUNT_MAX),
+                "_cursor" => {
+                    search.after = Some(value("_cursor", text, "what a next link has", relationship(text))?);
+                }
+                "_format" => format(text)?,
+                other => return Err(SearchError::Unknown(other.chars().take(100).collect())),
+            }
+        }
+        Ok(search)
+    }
+}
+
+/// A Consent's id is the name of its relationship.
+pub(super) fn relationship(id: &str) -> Option<RelationshipId> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(id, &mut bytes).ok()?;
+    Some(RelationshipId(bytes))
 }
 
 #[cfg(test)]

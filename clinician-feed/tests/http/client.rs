@@ -41,12 +41,25 @@ pub(crate) async fn send(address: SocketAddr, request: &[u8]) -> Answer {
 }
 
 pub(crate) async fn get(site: &Site, path: &str, more: &str) -> Answer {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: feed\r\nConnection: close\r\n{more}\r\n");
-    send(site.address, request.as_bytes()).await
+    get_from(site.address, path, more).await
 }
 
 pub(crate) async fn post(site: &Site, path: &str, more: &str, body: &str) -> Answer {
     post_to(site.address, path, more, body).await
+}
+
+/// A body that need be no text.
+pub(crate) async fn post_bytes(site: &Site, path: &str, more: &str, body: &[u8]) -> Answer {
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: feed\r\nConnection: close\r\nContent-Length: {length}\r\n{more}\r\n"
+    );
+    send(site.address, &[head.as_bytes(), body].concat()).await
+}
+
+pub(crate) async fn get_from(address: SocketAddr, path: &str, more: &str) -> Answer {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: feed\r\nConnection: close\r\n{more}\r\n");
+    send(address, request.as_bytes()).await
 }
 
 pub(crate) async fn post_to(address: SocketAddr, path: &str, more: &str, body: &str) -> Answer {

@@ -61,7 +61,12 @@ pub(crate) fn write_private(path: PathBuf, text: &str) -> PathBuf {
     path
 }
 
-fn issue(dir: &TempDir, ca: (&str, &Issuer<'static, KeyPair>), role: Role, name: &str) -> IdentityFiles {
+pub(crate) fn issue(
+    dir: &TempDir,
+    ca: (&str, &Issuer<'static, KeyPair>),
+    role: Role,
+    name: &str,
+) -> IdentityFiles {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     let id = format!("spiffe://test.example/{role}/{name}");

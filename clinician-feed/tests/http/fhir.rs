@@ -6,10 +6,11 @@ use std::process::Command;
 use caregate_protocol::code::{Kind, QUANTITIES};
 use caregate_protocol::id::DataClass;
 use caregate_protocol::reading::Value;
+use clinician_feed::journal::Journal;
 use serde_json::Value as Json;
 
 use crate::client::{Answer, cookie, get, post};
-use crate::{Site, T0_US, reading, start};
+use crate::{Site, T0_US, USER, reading, start, start_with};
 
 /// `nurse:correct horse`.
 const BASIC: &str = "Authorization: Basic bnVyc2U6Y29ycmVjdCBob3JzZQ==\r\n";
@@ -123,7 +124,61 @@ async fn errors_are_outcomes() {
     assert_eq!(get(&site, "/fhir/metadata", "").await.json()["fhirVersion"], "4.0.1");
 }
 
-fn validate(dir: &Path, name: &str, json: &str) -> (bool, String) {
+#[tokio::test]
+async fn the_audit_log_is_served_newest_first_and_never_after_a_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.jsonl");
+    let site = start_with(1 << 20, Some(Journal::open(&path).unwrap().0));
+    site.append(
+        DataClass::Vitals,
+        0,
+        vec![reading("heart-rate", Some(T0_US), Value::Numeric { quantity: 1, value: 72.0 })],
+    );
+    assert_eq!(fhir(&site, "Observation").await.json()["total"], 1);
+    drop(cookie(&site).await);
+    let bundle = fhir(&site, "AuditEvent").await;
+    assert_eq!((bundle.status, bundle.header("content-type")), (200, Some("application/fhir+json")));
+    let (valid, told) = validate(Path::new(env!("CARGO_TARGET_TMPDIR")), "audit.json", &bundle.body);
+    assert!(valid, "{told}");
+    let bundle = bundle.json();
+    let event = |n: usize| &bundle["entry"][n]["resource"];
+    assert_eq!((&bundle["type"], &bundle["total"]), (&"searchset".into(), &2.into()));
+    assert_eq!((&event(0)["subtype"][0]["code"], &event(0)["id"]), (&"login".into(), &"entry-2".into()));
+    assert_eq!(event(1)["subtype"][0]["code"], "look");
+    assert_eq!(event(1)["agent"][0]["who"]["identifier"]["value"], USER);
+    let url = bundle["entry"][1]["fullUrl"].as_str().unwrap();
+    let one = fhir(&site, url.strip_prefix("http://feed/fhir/").unwrap()).await;
+    assert_eq!((one.status, &one.json()), (200, event(1)));
+    let page = fhir(&site, "AuditEvent?_count=1&date=ge2026").await.json();
+    let next = page["link"][1]["url"].as_str().unwrap().strip_prefix("http://feed/fhir/").unwrap();
+    let last = fhir(&site, next).await.json();
+    assert_eq!(
+        (&last["entry"][0]["resource"]["id"], last["link"].as_array().unwrap().len()),
+        (&"entry-1".into(), 1)
+    );
+    assert_eq!(fhir(&site, "AuditEvent?date=lt2026").await.json()["total"], 0);
+    for (query, status) in [
+        ("AuditEvent?patient=01", 400),
+        ("AuditEvent?date=x", 400),
+        ("AuditEvent/entry-3", 404),
+        ("Consent", 404),
+        ("Provenance", 404),
+        ("Provenance/00", 404),
+    ] {
+        assert_eq!(outcome(&fhir(&site, query).await).0, status, "{query}");
+    }
+    assert_eq!(get(&site, "/fhir/AuditEvent", "").await.status, 401);
+
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replacen(USER, "somebody", 1)).unwrap();
+    let (status, code, text) = outcome(&fhir(&site, "AuditEvent").await);
+    assert_eq!((status, code.as_str()), (500, "exception"));
+    assert!(text.contains("entry 2 does not follow"), "{text}");
+    // And without a log there is nothing to serve.
+    assert_eq!(outcome(&fhir(&start(1 << 20), "AuditEvent").await).0, 404);
+}
+
+pub(crate) fn validate(dir: &Path, name: &str, json: &str) -> (bool, String) {
     let file = dir.join(name);
     std::fs::write(&file, json).unwrap();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fhir");

@@ -13,8 +13,9 @@ use ledger_client::verify::slots::text_commitment;
 use serde_json::{Value as Json, json};
 
 use crate::binary::{BASIC, Daemon, command};
-use crate::client::{Answer, JSON, Socket, next_of, open_at, post_to};
+use crate::client::{Answer, JSON, Socket, get_from, next_of, open_at, post_to};
 use crate::core::{Core, write_private};
+use crate::fhir::validate;
 use crate::node::{Node, Patient, hospital, now_s};
 use crate::{PASSWORD, PATIENT, USER, heart_rate};
 
@@ -107,6 +108,52 @@ async fn what_access_rests_on_follows_the_ledger() {
     basis(&mut socket, "consent").await;
     let log = daemon.terminate();
     assert!(!log.contains(&hex::encode(patient.relationship.0)), "{log}");
+}
+
+/// What the daemon's FHIR server answers.
+async fn fhir(daemon: &Daemon, path: &str) -> Answer {
+    let login = format!("{}: {}\r\n", BASIC[0].0, BASIC[0].1);
+    get_from(daemon.address, &format!("/fhir/{path}"), &login).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_granted_is_served_as_consents_with_the_patients_signature() {
+    let mut node = Node::start().await;
+    let (chain, me) = (node.chain(), hospital().id());
+    let (core, patient) = (Core::start_for(me), Patient::new());
+    node.register(me, ACTIVE, false).await;
+    let config = configure(&core, &node, Some(&patient.relationship.to_string()));
+    let daemon = Daemon::start(&config);
+    let mut socket = open_at(daemon.address, "", BASIC).await.unwrap();
+    basis(&mut socket, "none").await;
+    assert_eq!(fhir(&daemon, "Consent").await.json()["total"], 0);
+    patient.grants(&chain, me, 1, now_s() + 7_200).await;
+    basis(&mut socket, "consent").await;
+
+    let id = hex::encode(patient.relationship.0);
+    let consents = fhir(&daemon, "Consent").await;
+    let provenances = fhir(&daemon, &format!("Provenance?target=Consent/{id}")).await;
+    for (name, answer) in [("consents.json", &consents), ("provenances.json", &provenances)] {
+        let (valid, told) = validate(Path::new(env!("CARGO_TARGET_TMPDIR")), name, &answer.body);
+        assert!(valid, "{name}: {told}");
+    }
+    let consent = consents.json()["entry"][0]["resource"].clone();
+    assert_eq!((&consent["id"], &consent["status"]), (&json!(id), &json!("active")));
+    assert_eq!(fhir(&daemon, &format!("Consent/{id}")).await.json(), consent);
+    let provenance = provenances.json()["entry"][0]["resource"].clone();
+    assert_eq!(provenance["target"][0]["reference"], format!("Consent/{id}"));
+    assert!(provenance["signature"][0]["data"].as_str().unwrap().len() >= 88, "{provenance}");
+    let none = fhir(&daemon, &format!("Provenance?target=Consent/{}", "00".repeat(32))).await.json();
+    assert_eq!((&none["total"], none.get("entry")), (&json!(0), None));
+    let wrong = fhir(&daemon, "Provenance?target=Consent/1").await;
+    assert_eq!(wrong.status, 400, "{wrong:?}");
+
+    patient.revokes(&chain, 1).await;
+    basis(&mut socket, "ended").await;
+    assert_eq!(fhir(&daemon, &format!("Consent/{id}")).await.json()["status"], "inactive");
+    // The time of the grant is known by now; of another one the ledger would have to be asked.
+    node.stop().await;
+    assert_eq!(fhir(&daemon, &format!("Provenance/{id}")).await.json(), provenance);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@ mod fhir;
 mod ledger;
 mod login;
 mod node;
+mod offer;
 mod stream;
 
 use std::net::SocketAddr;
@@ -26,6 +27,7 @@ use clinician_feed::journal::Journal;
 use clinician_feed::login::Login;
 use clinician_feed::message::{Bed, Category};
 use clinician_feed::metrics::Metrics;
+use clinician_feed::offer::Offerer;
 use clinician_feed::opener::{ChainState, Opened};
 use clinician_feed::password::{self, Hashed};
 use clinician_feed::record::Recorder;
@@ -62,6 +64,15 @@ pub(crate) fn start_on(
     journal: Option<Journal>,
     commander: Option<Commander>,
 ) -> Site {
+    start_by(ring_bytes_max, journal, commander, None)
+}
+
+pub(crate) fn start_by(
+    ring_bytes_max: usize,
+    journal: Option<Journal>,
+    commander: Option<Commander>,
+    offerer: Option<Offerer>,
+) -> Site {
     let listener = daemon::listen("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (feed, stop) = (Arc::new(Feed::new(ring_bytes_max)), CancellationToken::new());
@@ -71,8 +82,9 @@ pub(crate) fn start_on(
     let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
     let login = Login::new([user]).unwrap();
     let recorder = Recorder::new(journal, &[], metrics.clone());
-    let oversight = Oversight { recorder, ledger: None, break_glass: None, commander };
-    let app = server::App::new(Arc::clone(&feed), login, beds, oversight, metrics, false, stop.clone());
+    let oversight = Oversight { recorder, ledger: None, break_glass: None, commander, grants: None };
+    let mut app = server::App::new(Arc::clone(&feed), login, beds, oversight, metrics, false, stop.clone());
+    app.offerer = offerer;
     let app = Arc::new(app);
     let options = Options { connections_max: server::CONNECTIONS_MAX, tls: None };
     let (router, stopping) = (server::router(Arc::clone(&app)), stop.clone());

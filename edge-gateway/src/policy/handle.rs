@@ -171,6 +171,12 @@ impl PolicyHandle {
         self.verdict(number, reason, origin).await
     }
 
+    /// What came is none of these; it is counted and noted as one that was refused.
+    pub(super) async fn unreadable(&self, reason: &'static str, origin: Origin) -> Verdict {
+        let number = self.inner.outputs.floors.borrow().header.number;
+        self.verdict(number, Some(reason), origin).await
+    }
+
     async fn propose(&self, change: Change) -> Result<(), DecisionError> {
         let (proposal, decided) = Proposal::new(change);
         self.inner.proposals.send(proposal).await.map_err(|_gone| DecisionError::Stopping)?;

@@ -10,11 +10,12 @@ use caregate_protocol::policy::delivery::{self, FRAME_BYTES_MAX, Frame, FrameErr
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, TransportConfig, VarInt};
 use thiserror::Error;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::handle::PolicyHandle;
+use super::pace::Pace;
 use super::trail::Origin;
 
 /// First pause after a lost connection, doubled at each failure up to [`BACKOFF_MAX`].
@@ -29,11 +30,6 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time without a frame: a controller sends a bundle every 10 s, and three may be late. A connection that lives and says nothing
 /// is given up; another controller may be at the address.
 const SILENCE_MAX: Duration = Duration::from_secs(40);
-/// Bundles and revocations taken at once, and then one in [`OFFER_EVERY`]: more changes of a ledger than come together, and few
-/// enough that a controller that sends without end costs half a core at most, and the disk two writes a second.
-const OFFER_BURST: u32 = 32;
-/// See [`OFFER_BURST`].
-const OFFER_EVERY: Duration = Duration::from_millis(500);
 /// Bytes that the peer may have on the way: one frame.
 const RECEIVE_WINDOW: u32 = 1 << 20;
 /// Bytes read at once.
@@ -73,21 +69,6 @@ fn transport(error: impl std::fmt::Display) -> LinkError {
     LinkError::Transport(error.to_string())
 }
 
-/// How often something is taken, over all connections.
-struct Pace {
-    /// When the next would be due, were there no burst.
-    due: Instant,
-}
-
-impl Pace {
-    async fn wait(&mut self) {
-        self.due = self.due.max(Instant::now()) + OFFER_EVERY;
-        if let Some(at) = self.due.checked_sub(OFFER_EVERY * OFFER_BURST) {
-            tokio::time::sleep_until(at).await;
-        }
-    }
-}
-
 /// What the policy connection needs.
 #[derive(Debug, Clone)]
 pub struct ControllerLink {
@@ -113,7 +94,7 @@ impl ControllerLink {
         };
         let mut endpoint = Endpoint::client(any).map_err(transport)?;
         endpoint.set_default_client_config(self.client_config()?);
-        let (mut backoff, mut pace) = (BACKOFF_MIN, Pace { due: Instant::now() });
+        let (mut backoff, mut pace) = (BACKOFF_MIN, Pace::new());
         while !shutdown.is_cancelled() {
             tokio::select! {
                 ended = self.once(&endpoint, &mut backoff, &mut pace) => {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! link (controller, QUIC) ─┐                      ┌─▶ commit thread: seals for whom it names, closes epochs
-//! local door ──────────────┼▶ handle: verifies ─▶ decide: floors, disk, trail ─▶ watchers: datapath, page, link
+//! local door ──────────────┤
+//! core (uplink) ─▶ offers ─┼▶ handle: verifies ─▶ decide: floors, disk, trail ─▶ watchers: datapath, page, link
 //! disk (at start) ─────────┘                      └─▶ answer: the verdict
 //! ```
 //! A bundle is verified off the commit thread, against a copy of the floors; [`Decider`] holds it against the floors once more, keeps
@@ -12,6 +13,8 @@ mod decide;
 mod handle;
 mod link;
 mod metrics;
+pub mod offers;
+mod pace;
 mod store;
 pub mod trail;
 

@@ -19,6 +19,8 @@ pub enum Origin {
     Controller,
     /// The local door.
     Door,
+    /// The core, by a feed.
+    Core,
     /// The gateway's own disk, at its start.
     Disk,
 }
@@ -30,6 +32,7 @@ impl Origin {
         match self {
             Self::Controller => "controller",
             Self::Door => "door",
+            Self::Core => "core",
             Self::Disk => "disk",
         }
     }
@@ -330,6 +333,7 @@ impl Event {
                 let from = match origin {
                     Origin::Controller => "from the controller",
                     Origin::Door => "from the local door",
+                    Origin::Core => "by way of the core",
                     Origin::Disk => "as kept on this box",
                 };
                 format!("Policy epoch {epoch} of block {header} is in force, {from}")

@@ -80,6 +80,14 @@ impl ControlOut {
             },
         }
     }
+
+    /// Sends what is said once. On TCP it waits for its turn among the records.
+    pub(super) async fn tell(&mut self, frame: &Frame) -> Result<(), LinkError> {
+        match self {
+            Self::Quic(stream) => stream.write_all(&frame.encode()).await.map_err(transport),
+            Self::Tcp(writer) => writer.send(frame.encode()).await.map_err(transport),
+        }
+    }
 }
 
 /// One lane's records on a connection.

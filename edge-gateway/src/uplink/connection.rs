@@ -26,6 +26,7 @@ use super::path::{Path, Way};
 use super::ports::LanePorts;
 use super::schedule::Part;
 use crate::metrics::Metrics;
+use crate::policy::offers::Incoming;
 use crate::spool::Reader;
 
 /// First pause after a lost connection, doubled at each failure up to [`BACKOFF_MAX`].
@@ -130,6 +131,8 @@ pub struct Link {
     pub metrics: Metrics,
     /// What the watch sends and gets beside records; none where there is no watch.
     pub staff: Option<Staff>,
+    /// Takes policy that comes by way of the core; none where nobody takes it.
+    pub offers: Option<mpsc::Sender<Incoming>>,
     /// Readiness: every lane has its connection to the core.
     pub connected: Condition,
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use caregate_host::{clock, kill_point};
 use caregate_protocol::beat::BEAT_BYTES;
 use caregate_protocol::id::Lane;
+use caregate_protocol::offer::VERDICT_BYTES;
 use caregate_protocol::uplink::{self as wire, EARLY_BYTES_MAX, EARLY_RECORDS_MAX, Frame};
 use quinn::Endpoint;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -19,10 +20,13 @@ use super::congestion::Congestion;
 use super::connection::{Link, LinkError, transport};
 use super::path::Way;
 use super::schedule::Part;
+use crate::policy::offers::Incoming;
 use crate::spool::{Position, SpoolError};
 
 /// How often it is looked at whether the way is congested: a few times within the longest time for which records wait for each other.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+/// Verdicts that wait to be written: of the offers that may be under way.
+const VERDICTS_MAX: usize = 2;
 /// Time for records in flight to be acknowledged when the gateway stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -115,6 +119,11 @@ impl Line {
         for lane in self.part.lanes() {
             senders.spawn(self.clone().send_lane(LaneOut::new(carrier.clone(), lane, self.part), lane));
         }
+        if self.offers().is_some() {
+            out.tell(&Frame::TakesOffers).await?;
+        }
+        // Kept here, so that it does not end.
+        let (verdict, mut verdicts) = mpsc::channel(VERDICTS_MAX);
         let is_alarm = self.part == Part::Live(Lane::Alarm);
         let mut beats = self.link.staff.as_ref().filter(|_| is_alarm).map(|staff| staff.beats.clone());
         // The one that is there is as old as the connection before: it says nothing.
@@ -134,7 +143,10 @@ impl Line {
                 }
             };
             tokio::select! {
-                frame = control.next() => self.answered(frame?).await?,
+                frame = control.next() => self.answered(frame?, &verdict).await?,
+                Some(bytes) = verdicts.recv() => {
+                    out.tell(&Frame::Verdict { bytes: bytes.to_vec() }).await?;
+                }
                 beat = next_beat(&mut beats) => {
                     out.say(&Frame::Beat { bytes: beat.to_vec() }).await?;
                 }
@@ -151,7 +163,16 @@ impl Line {
         }
     }
 
-    async fn answered(&self, frame: Frame) -> Result<(), LinkError> {
+    /// Who takes offers: on the connection of the backlog alone, where a MiB holds up no acknowledgement of what is live.
+    fn offers(&self) -> Option<&mpsc::Sender<Incoming>> {
+        self.link.offers.as_ref().filter(|_| self.part == Part::Backlog)
+    }
+
+    async fn answered(
+        &self,
+        frame: Frame,
+        verdict: &mpsc::Sender<[u8; VERDICT_BYTES]>,
+    ) -> Result<(), LinkError> {
         match frame {
             Frame::Ack { ranges } => {
                 kill_point::pass("uplink.ack-read");
@@ -174,7 +195,20 @@ impl Line {
                 self.link.staff.as_ref().map(|staff| staff.commands.try_send(bytes).ok());
                 Ok(())
             }
-            Frame::Beat { .. }
+            Frame::Offer { version: wire::VERSION, sealed } => {
+                let offers = self.offers().ok_or(LinkError::Unexpected)?;
+                let incoming = Incoming { sealed, answer: verdict.clone() };
+                if offers.try_send(incoming).is_err() {
+                    // The core has one on its way at most: this is one that was given up, or the gateway stops.
+                    self.link.metrics.policy.offers.with_label_values(&["core", "busy"]).inc();
+                }
+                Ok(())
+            }
+            Frame::Offer { .. }
+            | Frame::TakesOffers
+            | Frame::Verdict { .. }
+            | Frame::NotOffered { .. }
+            | Frame::Beat { .. }
             | Frame::Follow { .. }
             | Frame::Hello { .. }
             | Frame::Welcome { .. }

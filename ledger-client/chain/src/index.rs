@@ -36,6 +36,8 @@ pub struct Consent {
     pub revocation: Option<SignedRevocation>,
     /// Keys that followed the first ones; none where those hold, which is usual.
     pub(crate) line: Option<Box<Line>>,
+    /// Block of the newest grant.
+    pub granted: u64,
     /// Block of the last change.
     pub changed: u64,
 }
@@ -166,7 +168,7 @@ impl Index {
                     return Some(());
                 }
                 let before = consent.grant.replace(signed.clone()).map(|before| before.grant.grantee);
-                consent.changed = consent.changed.max(block);
+                (consent.granted, consent.changed) = (block, consent.changed.max(block));
                 if let Some(before) = before.filter(|before| *before != signed.grant.grantee)
                     && let Some(relationships) = self.by_grantee.get_mut(&before)
                 {

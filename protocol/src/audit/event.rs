@@ -170,6 +170,27 @@ pub enum What {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
     },
+    /// Somebody is about to hand policy to a gateway by way of the core: a bundle, a revocation or an emergency that carries its own authority.
+    Offered {
+        /// Who.
+        user: String,
+        /// The gateway's name.
+        gateway: String,
+        /// `bundle`, `revocation` or `emergency`.
+        kind: String,
+    },
+    /// What became of it.
+    OfferDone {
+        /// Who.
+        user: String,
+        /// The gateway's name.
+        gateway: String,
+        /// As above.
+        kind: String,
+        /// None where the gateway says that it is in force.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
     /// Somebody opens emergencies often: for review.
     Frequent {
         /// Who.

@@ -253,6 +253,8 @@ proptest! {
         let whats = [
             What::Frequent { user: user.clone(), count: number },
             What::CommandDone { user: user.clone(), patient: PATIENT, action: user.clone(), sequence: number, why: Some(user.clone()) },
+            What::Offered { user: user.clone(), gateway: user.clone(), kind: user.clone() },
+            What::OfferDone { user: user.clone(), gateway: user.clone(), kind: user.clone(), why: Some(user.clone()) },
             What::EmergencyOpened { user, pseudonym: Pseudonym([7; 32]), number, until: number, block: number },
             fetched(&[(0, number)], &[(1, 2, 3)]),
             look(DataClass::Sensitive),

@@ -38,7 +38,7 @@ fn frame() -> impl Strategy<Value = Frame> {
     ]
 }
 
-fn later(record: impl Strategy<Value = Vec<u8>> + Clone) -> impl Strategy<Value = Frame> {
+fn later(record: impl Strategy<Value = Vec<u8>> + Clone + 'static) -> impl Strategy<Value = Frame> {
     let place = (any::<u32>(), any::<u32>(), any::<u64>())
         .prop_map(|(generation, epoch, sequence)| HistoryPlace { generation, epoch, sequence });
     prop_oneof![
@@ -65,6 +65,10 @@ fn later(record: impl Strategy<Value = Vec<u8>> + Clone) -> impl Strategy<Value 
         record.prop_map(|record| Frame::Past { record }),
         any::<u64>().prop_map(|below| Frame::Passed { below }),
         proptest::option::of(place).prop_map(|next| Frame::PastEnd { next }),
+        Just(Frame::TakesOffers),
+        proptest::collection::vec(any::<u8>(), 0..300).prop_map(|sealed| Frame::Offer { version: 1, sealed }),
+        any::<u8>().prop_map(|byte| Frame::Verdict { bytes: vec![byte; VERDICT_BYTES] }),
+        (1_u8..6).prop_map(|n| Frame::NotOffered { refusal: OfferRefusal::from_u8(n).unwrap() }),
     ]
 }
 
@@ -132,6 +136,24 @@ fn golden_bytes() {
     let place = HistoryPlace { generation: 1, epoch: 2, sequence: 3 };
     let end = Frame::PastEnd { next: Some(place) }.encode();
     assert_eq!(hex::encode(end), "00000012180100000001000000020000000000000003");
+}
+
+#[test]
+fn offers_their_bounds_and_their_golden_bytes() {
+    let offer = Frame::Offer { version: 1, sealed: vec![0xab; 2] }.encode();
+    assert_eq!(hex::encode(offer), "000000050f0001abab");
+    assert_eq!(hex::encode(Frame::TakesOffers.encode()), "000000010e");
+    let refused = Frame::NotOffered { refusal: OfferRefusal::NotConnected }.encode();
+    assert_eq!(hex::encode(refused), "000000021d02");
+    let largest = Frame::Offer { version: 1, sealed: vec![7; OFFER_BYTES_MAX] };
+    let mut framer = Framer::new();
+    framer.push(&largest.encode());
+    assert_eq!(framer.next_frame(), Ok(Some(largest)));
+    let longer = [&[15, 0, 1], vec![7; OFFER_BYTES_MAX + 1].as_slice()].concat();
+    assert_eq!(Frame::decode(&longer), Err(FrameError::Length(OFFER_BYTES_MAX + 1)));
+    assert_eq!(Frame::decode(&[29, 6]), Err(FrameError::Value { field: "refusal", value: 6 }));
+    assert_eq!(Frame::decode(&[28; VERDICT_BYTES]).unwrap_err().reason(), "truncated");
+    assert_eq!(Frame::decode(&[14, 0]).unwrap_err().reason(), "truncated");
 }
 
 #[test]

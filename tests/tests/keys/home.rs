@@ -111,10 +111,11 @@ impl Home {
         write_private(&hpke, &hex::encode(key.as_bytes()));
         let device_key = hex::encode(device_key(gateway).verifying_key().as_bytes());
         let text = format!(
-            "listen = \"{page}\"\nadmin = \"{admin}\"\nrecipient = \"{recipient}\"\nhpke_key = {hpke:?}\n{}\
+            "listen = \"{page}\"\nadmin = \"{admin}\"\nrecipient = \"{recipient}\"\nhpke_key = {hpke:?}\njournal = {:?}\n{}\
              [core]\naddress = \"{}\"\nname = \"core-1\"\n\
              [[gateway]]\nname = \"{gateway}\"\ndevice_keys = [\"{device_key}\"]\n\
              [[user]]\nname = \"nurse\"\npassword_hash = \"{}\"\n",
+            dir.join(format!("{name}-journal.jsonl")),
             identity(&self.ca.issue(dir, Role::Feed, name)),
             self.core,
             password::hash("correct horse").unwrap(),

@@ -6,6 +6,7 @@
 #[path = "../../../caregatectl/tests/ledger/support.rs"]
 mod called;
 mod home;
+mod offered;
 mod past;
 #[path = "../../../core-cloud/tests/support/pki.rs"]
 mod pki;

@@ -39,7 +39,7 @@ fn kept(home: &Home, data: &str, name: &str) -> String {
 }
 
 /// Runs the gateway until it has a policy that shows this grant, and stops it.
-fn learns(home: &Home, wallet: &Wallet<'_>, gateway: &Gateway, name: &str) -> String {
+pub(crate) fn learns(home: &Home, wallet: &Wallet<'_>, gateway: &Gateway, name: &str) -> String {
     let granted = wallet.call("grant", &["--label", "City", "--stale-bound-s", "0"]).done();
     let block = u32::try_from(granted["ledger"]["block"].as_u64().unwrap()).unwrap();
     let running = gateway.start();

@@ -1,4 +1,6 @@
+use caregate_protocol::policy::Grant;
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
 

@@ -37,6 +37,12 @@ export function auditText(line: Audit, bedName: (patient: string) => string | nu
       return `${bed} confirms to ${user}: ${line.text ?? ""}`;
     case "command_failed":
       return `${bed} did not do what ${user} sent: ${line.text ?? ""}`;
+    case "offer":
+      return `${user} hands in a ${line.text ?? "policy"}`;
+    case "offer_done":
+      return `In force there, handed in by ${user}: ${line.text ?? "policy"}`;
+    case "offer_failed":
+      return `Not in force there, handed in by ${user}: ${line.text ?? "policy"}`;
     case "reinstated":
       return "Ledger: this hospital is active again";
   }
@@ -44,5 +50,5 @@ export function auditText(line: Audit, bedName: (patient: string) => string | nu
 
 /** What is to be seen at a glance. */
 export function isNotable(line: Audit): boolean {
-  return line.what !== "login" && line.what !== "look" && line.what !== "granted" && line.what !== "command" && line.what !== "command_done";
+  return line.what !== "login" && line.what !== "look" && line.what !== "granted" && line.what !== "command" && line.what !== "command_done" && line.what !== "offer";
 }

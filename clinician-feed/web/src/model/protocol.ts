@@ -195,6 +195,9 @@ export const AUDIT_KINDS = [
   "command",
   "command_done",
   "command_failed",
+  "offer",
+  "offer_done",
+  "offer_failed",
 ] as const;
 
 /** A line of the list of who looked and what changed. */

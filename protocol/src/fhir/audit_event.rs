@@ -1,12 +1,11 @@
 //! AuditEvent (R4 §6.4) of an audit log's entries.
 
-use caregate_protocol::audit::{AccessBasis, Hash, Line, What};
-use caregate_protocol::id::{DataClass, PatientId, RecipientId};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{ACT_REASON, DOMAIN, PATIENT, coding, concept, identified, instant};
-use crate::args::address;
+use crate::audit::{AccessBasis, Hash, Line, What};
+use crate::id::{DataClass, PatientId, RecipientId};
 
 const DCM: &str = "http://dicom.nema.org/resources/ontology/DCM";
 const ENTITY_TYPE: &str = "http://terminology.hl7.org/CodeSystem/audit-entity-type";
@@ -68,7 +67,10 @@ fn word(value: &impl Serialize) -> String {
 }
 
 /// What users do at feeds.
-#[expect(clippy::wildcard_enum_match_arm, reason = "`of_exchange` and `of_gateway` have the others")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "`of_handed`, `of_exchange` and `of_gateway` have the others"
+)]
 fn of_feed(what: &What) -> Option<Told> {
     let record = |who: &str, patient: &PatientId, action| Told {
         kind: dcm::PATIENT_RECORD,
@@ -137,12 +139,37 @@ fn of_feed(what: &What) -> Option<Told> {
     })
 }
 
+/// What users hand to gateways.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "`of_feed`, `of_exchange` and `of_gateway` have the others"
+)]
+fn of_handed(what: &What) -> Option<Told> {
+    Some(match what {
+        What::Offered { user: name, gateway, kind } => Told {
+            details: vec![("gateway", gateway.clone()), ("policy", kind.clone())],
+            ..handed(name, "E")
+        },
+        What::OfferDone { user: name, gateway, kind, why } => Told {
+            failed: why.clone(),
+            details: vec![("gateway", gateway.clone()), ("policy", kind.clone())],
+            ..handed(name, "U")
+        },
+        _ => return None,
+    })
+}
+
+/// Policy that somebody hands to a gateway.
+fn handed(who: &str, action: &'static str) -> Told {
+    Told { who: user(who), ..told(dcm::SECURITY_ALERT, Some(dcm::SECURITY_CONFIGURATION), action) }
+}
+
 fn told(kind: &'static str, subtype: Option<&'static str>, action: &'static str) -> Told {
     Told { kind, subtype, action, ..Told::default() }
 }
 
 fn to(recipient: &RecipientId) -> (&'static str, String) {
-    ("recipient", address(recipient))
+    ("recipient", format!("0x{recipient}"))
 }
 
 /// What feed and core tell of what went between them, and for whom gateways wrapped.
@@ -263,9 +290,13 @@ fn micros(us: i64) -> Option<String> {
 
 /// An entry as an AuditEvent. `source` is the name of who keeps the log, `hash` the entry's leaf hash. None where the time of the entry is
 /// beyond what FHIR can write.
-pub(crate) fn of_line(line: &Line, hash: &Hash, source: &str) -> Option<Value> {
+#[must_use]
+pub fn of_line(line: &Line, hash: &Hash, source: &str) -> Option<Value> {
     let what = &line.entry.what;
-    let told = of_feed(what).or_else(|| of_exchange(what)).unwrap_or_else(|| of_gateway(what));
+    let told = of_feed(what)
+        .or_else(|| of_handed(what))
+        .or_else(|| of_exchange(what))
+        .unwrap_or_else(|| of_gateway(what));
     let recorded = instant(u64::try_from(line.entry.at_ms.div_euclid(1000)).ok()?)?;
     let what = name(what);
     let mut subtypes = vec![coding(WHAT, &what)];

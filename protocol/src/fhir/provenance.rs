@@ -2,17 +2,18 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use caregate_protocol::policy::SignedGrant;
 use serde_json::{Value, json};
 
 use super::{RELATIONSHIP, coding, concept, identified};
+use crate::policy::SignedGrant;
 
 const AGENT_TYPE: &str = "http://terminology.hl7.org/CodeSystem/provenance-participant-type";
 /// ASTM E1762's consent signature.
 const CONSENT_SIGNATURE: (&str, &str) = ("urn:iso-astm:E1762-95:2013", "1.2.840.10065.1.12.1.7");
 
-/// Of the Consent that [`super::consent::of_grant`] makes of this grant. `recorded` is the time of the ledger's block, a FHIR instant.
-pub(crate) fn of_grant(signed: &SignedGrant, recorded: &str) -> Value {
+/// Of the Consent of this grant, whose id is the relationship's name. `recorded` is the time of the ledger's block, a FHIR instant.
+#[must_use]
+pub fn of_grant(signed: &SignedGrant, recorded: &str) -> Value {
     let id = hex::encode(signed.grant.relationship.0);
     let patient = || identified(RELATIONSHIP, signed.grant.relationship.to_string());
     json!({

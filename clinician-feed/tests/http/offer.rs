@@ -1,0 +1,191 @@
+//! Policy by way of a core that the test plays, honest and not.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use caregate_host::identity::{Identity, Role};
+use caregate_protocol::offer::{Kind, Offer, OfferHash, Refusal, SignedVerdict};
+use caregate_protocol::policy::delivery::{EMERGENCY_BYTES_MAX, Verdict};
+use caregate_protocol::uplink::{ALPN, Frame, Framer};
+use clinician_feed::journal::{Journal, What};
+use clinician_feed::offer::Offerer;
+use core_cloud::server;
+use ed25519_dalek::SigningKey;
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Endpoint};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tempfile::TempDir;
+use tokio::sync::{mpsc, watch};
+
+use crate::client::{Answer, post_bytes};
+use crate::core::issue;
+use crate::{Site, USER, gateway_key, start_by};
+
+/// `nurse:correct horse`.
+const BASIC: &str = "Authorization: Basic bnVyc2U6Y29ycmVjdCBob3JzZQ==\r\n";
+const CBOR: &str = "Content-Type: application/cbor\r\n";
+
+/// What the core says of an offer.
+type Answering = fn(&[u8]) -> Frame;
+
+/// A feed with two gateways, of which one has keys old and new, and a core that answers what it is told to.
+struct Played {
+    site: Site,
+    answers: mpsc::UnboundedSender<Answering>,
+    dir: TempDir,
+    _ends: (Endpoint, Endpoint),
+}
+
+impl Played {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let pem = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        let identity = |role, name| Identity::load(&issue(&dir, (&pem, &issuer), role, name)).unwrap();
+        let core = server::bind("127.0.0.1:0".parse().unwrap(), &identity(Role::Core, "core-1")).unwrap();
+        let address = core.local_addr().unwrap();
+        let tls = identity(Role::Feed, "hospital-1").client_config(Role::Core, None, &[ALPN]);
+        let mut feed = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        feed.set_default_client_config(ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap())));
+        let (answers, told) = mpsc::unbounded_channel();
+        tokio::spawn(play(core.clone(), told));
+        let connection = feed.connect(address, "core").unwrap().await.unwrap();
+        let keys = [9, 3].map(|byte| SigningKey::from_bytes(&[byte; 32]).verifying_key());
+        let gateways = vec![
+            ("gateway-1".to_owned(), vec![keys[1]]),
+            // The newest is not in use yet.
+            ("gateway-2".to_owned(), vec![keys[1], keys[0]]),
+        ];
+        let offerer = Offerer::new(watch::channel(Some(connection)).1, gateways);
+        let journal = Journal::open(&dir.path().join("journal.jsonl")).unwrap().0;
+        let site = start_by(1 << 20, Some(journal), None, Some(offerer));
+        Self { site, answers, dir, _ends: (core, feed) }
+    }
+
+    async fn post(&self, kind: &str, gateway: &str, answer: Answering) -> Answer {
+        self.answers.send(answer).unwrap();
+        let path = format!("/api/policy/{kind}?gateway={gateway}");
+        post_bytes(&self.site, &path, &format!("{BASIC}{CBOR}"), b"as signed").await
+    }
+}
+
+/// Answers each offer with the next of `answers`; the last one again where there is none.
+async fn play(core: Endpoint, mut answers: mpsc::UnboundedReceiver<Answering>) {
+    let connection = core.accept().await.unwrap().await.unwrap();
+    let mut answer: Option<Answering> = None;
+    while let Ok((mut out, mut incoming)) = connection.accept_bi().await {
+        let mut framer = Framer::new();
+        framer.push(&incoming.read_to_end(2 << 20).await.unwrap());
+        let Some(Frame::Offer { sealed, .. }) = framer.next_frame().unwrap() else { panic!("no offer") };
+        answer = answers.try_recv().ok().or(answer);
+        out.write_all(&answer.unwrap()(&sealed).encode()).await.unwrap();
+        out.finish().unwrap();
+    }
+}
+
+fn signed(verdict: &Verdict, sealed: &[u8], by: &SigningKey) -> Frame {
+    Frame::Verdict { bytes: SignedVerdict::sign(verdict, OfferHash::of(sealed), by).to_vec() }
+}
+
+fn verdict(refused: Option<&str>) -> Verdict {
+    Verdict { number: 7, epoch: 3, refused: refused.map(str::to_owned) }
+}
+
+/// As the gateway with [`gateway_key`] does it.
+fn honest(sealed: &[u8]) -> Frame {
+    let told = match Offer::open(sealed, &gateway_key()) {
+        Ok(Offer { kind: Kind::Emergency, message }) if message == b"as signed" => verdict(None),
+        Ok(_) => verdict(Some("not_pinned")),
+        Err(error) => verdict(Some(error.reason())),
+    };
+    signed(&told, sealed, &gateway_key())
+}
+
+fn noted(dir: &Path) -> Vec<What> {
+    let entries = Journal::open(&dir.join("journal.jsonl")).unwrap().1;
+    entries.into_iter().map(|entry| entry.what).collect()
+}
+
+#[tokio::test]
+async fn the_gateways_own_word_is_told_and_noted() {
+    let played = Played::start().await;
+    let taken = played.post("emergency", "gateway-1", honest).await;
+    assert_eq!((taken.status, &taken.json()["refused"]), (200, &serde_json::Value::Null));
+    assert_eq!((&taken.json()["number"], &taken.json()["epoch"]), (&7.into(), &3.into()));
+    let refused = played.post("revocation", "gateway-1", honest).await;
+    assert_eq!((refused.status, &refused.json()["refused"]), (422, &"not_pinned".into()));
+    // While a gateway changes keys it is found by the one that it has.
+    assert_eq!(played.post("emergency", "gateway-2", honest).await.status, 200);
+    let (user, gateway) = (USER.to_owned(), "gateway-1".to_owned());
+    let offered =
+        |kind: &str| What::Offered { user: user.clone(), gateway: gateway.clone(), kind: kind.into() };
+    let done = |kind: &str, why: Option<&str>| What::OfferDone {
+        user: user.clone(),
+        gateway: gateway.clone(),
+        kind: kind.into(),
+        why: why.map(str::to_owned),
+    };
+    let expected = [
+        offered("emergency"),
+        done("emergency", None),
+        offered("revocation"),
+        done("revocation", Some("not_pinned")),
+    ];
+    assert_eq!(noted(played.dir.path())[..4], expected);
+}
+
+#[tokio::test]
+async fn a_core_can_withhold_and_not_answer_in_the_gateways_place() {
+    let played = Played::start().await;
+    let forgeries: [Answering; 3] = [
+        // By another key, of another offer, and with another word than the gateway's.
+        |sealed| signed(&verdict(None), sealed, &SigningKey::from_bytes(&[8; 32])),
+        |_| signed(&verdict(None), b"another", &gateway_key()),
+        |sealed| {
+            let Frame::Verdict { mut bytes } = signed(&verdict(Some("not_pinned")), sealed, &gateway_key())
+            else {
+                unreachable!("it was made so")
+            };
+            bytes[64..74].fill(0);
+            Frame::Verdict { bytes }
+        },
+    ];
+    for forged in forgeries {
+        let answer = played.post("revocation", "gateway-1", forged).await;
+        assert_eq!((answer.status, &answer.json()["reason"]), (502, &"forged_verdict".into()), "{answer:?}");
+    }
+    let cases: [(Answering, u16, &str); 4] = [
+        (|_| Frame::NotOffered { refusal: Refusal::NotConnected }, 503, "not_connected"),
+        (|_| Frame::NotOffered { refusal: Refusal::NoAnswer }, 504, "no_answer"),
+        (|_| Frame::NotOffered { refusal: Refusal::TooOften }, 429, "too_often"),
+        (|_| Frame::TakesOffers, 504, "lost"),
+    ];
+    for (answer, status, reason) in cases {
+        let answer = played.post("revocation", "gateway-1", answer).await;
+        assert_eq!((answer.status, &answer.json()["reason"]), (status, &reason.into()), "{answer:?}");
+    }
+    let last = noted(played.dir.path()).pop().unwrap();
+    assert!(matches!(last, What::OfferDone { why: Some(why), .. } if why == "lost"));
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_goes_nowhere() {
+    let played = Played::start().await;
+    let post = async |path: &str, head: &str, body: &[u8]| {
+        let answer = post_bytes(&played.site, path, head, body).await;
+        (answer.status, answer.json()["reason"].as_str().unwrap_or_default().to_owned())
+    };
+    let (good, head) = ("/api/policy/revocation?gateway=gateway-1", format!("{BASIC}{CBOR}"));
+    assert_eq!(post(good, CBOR, b"x").await.0, 401);
+    assert_eq!(post(good, BASIC, b"x").await.0, 415);
+    assert_eq!(post(good, &format!("{head}Origin: http://elsewhere\r\n"), b"x").await.0, 403);
+    assert_eq!(post("/api/policy/revocation", &head, b"x").await.0, 400);
+    let (kind, nobody) = ("/api/policy/grant?gateway=gateway-1", "/api/policy/revocation?gateway=gateway-9");
+    assert_eq!(post(kind, &head, b"x").await, (404, "kind".into()));
+    assert_eq!(post(nobody, &head, b"x").await, (404, "no_gateway".into()));
+    assert_eq!(post(good, &head, &[0; EMERGENCY_BYTES_MAX + 1]).await, (413, "too_large".into()));
+    assert!(noted(played.dir.path()).is_empty());
+}
