@@ -1,9 +1,9 @@
 //! Policy by way of the core: to a gateway that no controller reaches, from a hospital's feed, through a core that can't read it.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 
-use crate::called::{Called, write_private};
+use crate::called::{Called, until, write_private};
 use crate::home::{Daemon, Home, ctl};
 use crate::refused::learns;
 
@@ -20,6 +20,7 @@ impl<'h> Feed<'h> {
         let (running, page): (_, SocketAddr) = home.feed("hospital", home.recipient, &home.hospital, "g-1");
         let password = home.node.path("nurse.password");
         write_private(password.as_ref(), "correct horse\n");
+        until("the feed listens", || TcpStream::connect(page).ok());
         Self { home, url: format!("http://{page}"), password, _running: running }
     }
 
@@ -31,6 +32,15 @@ impl<'h> Feed<'h> {
 
     fn offer(&self, kind: &str, file: &str) -> Called {
         ctl(&[&["offer", kind, file][..], &self.way()].concat())
+    }
+
+    /// Offers until the answer is none of these: the feed finds its core, the core its gateway, and a pace is kept.
+    fn offer_until(&self, kind: &str, file: &str, not_yet: &[&str]) -> Called {
+        until("the gateway has an opinion", || {
+            let called = self.offer(kind, file);
+            let said = called.json()["refused"].as_str().map(str::to_owned);
+            (!said.is_some_and(|said| not_yet.contains(&said.as_str()))).then_some(called)
+        })
     }
 
     /// An emergency of a domain; the ledger is not there.
@@ -67,22 +77,16 @@ fn what_carries_its_own_authority_counts_at_a_gateway_that_only_the_core_reaches
 
     // Nothing is kept for a gateway that is away.
     let gateway = home.configure_gateway("g-1", "another", "");
-    let absent = crate::called::until("the feed is connected", || {
-        let told = feed.offer("bundle", &bundle).refused();
-        (told != "no_core").then_some(told)
-    });
-    assert_eq!(absent, "not_connected");
+    assert_eq!(feed.offer_until("bundle", &bundle, &["no_core"]).refused(), "not_connected");
 
     let running = gateway.start();
     running.reaches("caregate_gateway_lane_connected{lane=\"backlog\"}", 1.0);
     assert!(running.metric("caregate_gateway_policy_epoch ").unwrap() < 1.0, "it has a policy already");
     let bad = forged(&home, &bundle, "forged.cbor", 40);
-    let reason = crate::called::until("the core knows the gateway", || {
-        let told = feed.offer("bundle", &bad).refused();
-        (told != "not_connected").then_some(told)
-    });
+    let not_yet = ["not_connected", "too_often"];
+    let reason = feed.offer_until("bundle", &bad, &not_yet).refused();
     running.reaches(&format!("caregate_gateway_policy_refused_total{{reason=\"{reason}\"}}"), 1.0);
-    let taken = feed.offer("bundle", &bundle).done();
+    let taken = feed.offer_until("bundle", &bundle, &not_yet).done();
     assert!(taken["gateway"]["epoch"].as_u64().unwrap() > 0, "{taken}");
     let in_force = "caregate_gateway_policy_offers_total{origin=\"core\",outcome=\"in_force\"}";
     running.reaches(in_force, 1.0);
