@@ -58,6 +58,11 @@ impl DoorArgs {
         self.gateway.is_some() || self.feed.is_some()
     }
 
+    /// Whether it goes to a gateway's own door.
+    pub(crate) fn is_local(&self) -> bool {
+        self.gateway.is_some()
+    }
+
     /// Hands in a message, `bundle`, `revocation` or `emergency`; the gateway's verdict.
     pub(crate) async fn hand_over(&self, what: &str, message: Vec<u8>) -> Result<Value, Failure> {
         let body = Some(("application/cbor", message));

@@ -68,6 +68,14 @@ impl Failure {
     pub(crate) fn refused(text: impl Display, reason: impl Display) -> Self {
         Self::Refused { text: text.to_string(), reason: reason.to_string() }
     }
+
+    /// For a person, where the command goes on all the same.
+    pub(crate) fn sentence(&self) -> String {
+        match self {
+            Self::Failed(error) => format!("{error:#}"),
+            Self::Refused { text, .. } | Self::Faulty { text, .. } => text.clone(),
+        }
+    }
 }
 
 /// A line for whoever waits, on standard error: results alone go to standard output.

@@ -167,7 +167,10 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     let oversight = loaded.oversight(&metrics, &commands, &stop)?;
     let feed = Arc::new(Feed::new(loaded.file.ring_bytes_max));
     feed.bedside().know(loaded.domain.device_keys());
-    feed.erasures().sign_with(erasures::receipt_key(&loaded.private_key));
+    let receipt_key = erasures::receipt_key(&loaded.private_key);
+    let public = hex::encode(receipt_key.verifying_key().as_bytes());
+    info!(public, "receipts of erasures are signed with this key");
+    feed.erasures().sign_with(receipt_key, loaded.file.recipient);
     let (core_out, core) = watch::channel(None);
     let staff = Staff { feed: Arc::clone(&feed), commands, core: core_out };
     let (events_out, backlog_out, inbox) = Inbox::new();

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use caregate_protocol::erasure::Receipt;
+use caregate_protocol::id::RecipientId;
 use caregate_protocol::wrap::HpkePrivateKey;
 use ed25519_dalek::SigningKey;
 use ring::hkdf::{HKDF_SHA256, Salt};
@@ -17,21 +18,21 @@ const RECEIPTS_MAX: usize = 1024;
 /// Those that this feed has signed.
 #[derive(Debug, Default)]
 pub struct Erasures {
-    key: Mutex<Option<SigningKey>>,
+    key: Mutex<Option<(SigningKey, RecipientId)>>,
     receipts: watch::Sender<Vec<Arc<[u8]>>>,
 }
 
 impl Erasures {
-    /// Signs with this key from now on; without one nothing is signed.
-    pub fn sign_with(&self, key: SigningKey) {
-        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
+    /// Signs with this key from now on, as the feed of this recipient; without one nothing is signed.
+    pub fn sign_with(&self, key: SigningKey, recipient: RecipientId) {
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some((key, recipient));
     }
 
-    /// Signs a receipt and keeps it.
+    /// Signs a receipt, as this recipient's, and keeps it.
     pub fn add(&self, receipt: &Receipt) {
         let key = self.key.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(key) = key else { return };
-        let bytes: Arc<[u8]> = receipt.sign(&key).as_slice().into();
+        let Some((key, recipient)) = key else { return };
+        let bytes: Arc<[u8]> = Receipt { recipient, ..*receipt }.sign(&key).as_slice().into();
         self.receipts.send_modify(|receipts| {
             receipts.push(bytes);
             if receipts.len() > RECEIPTS_MAX {
@@ -63,7 +64,7 @@ pub fn receipt_key(hpke: &HpkePrivateKey) -> SigningKey {
 
 #[cfg(test)]
 mod tests {
-    use caregate_protocol::erasure::{Issuer, RequestHash};
+    use caregate_protocol::erasure::{Issuer, NOBODY, RequestHash};
     use caregate_protocol::id::PatientId;
     use caregate_protocol::wrap::generate_keypair;
 
@@ -71,7 +72,8 @@ mod tests {
 
     fn receipt(records: u64) -> Receipt {
         let (patient, request) = (PatientId([1; 16]), RequestHash([2; 32]));
-        Receipt { issuer: Issuer::Feed, patient, request, records, bytes: 9, erased_us: 7 }
+        let recipient = RecipientId([3; 20]);
+        Receipt { issuer: Issuer::Feed, patient, request, records, bytes: 9, erased_us: 7, recipient }
     }
 
     #[test]
@@ -83,9 +85,9 @@ mod tests {
         let key = receipt_key(&hpke);
         assert_eq!(key.to_bytes(), receipt_key(&hpke).to_bytes());
         assert_ne!(key.to_bytes(), receipt_key(&generate_keypair().0).to_bytes());
-        erasures.sign_with(key.clone());
+        erasures.sign_with(key.clone(), RecipientId([3; 20]));
         for n in 0..=RECEIPTS_MAX as u64 {
-            erasures.add(&receipt(n));
+            erasures.add(&Receipt { recipient: NOBODY, ..receipt(n) });
         }
         let held = erasures.follow();
         assert!(held.has_changed().unwrap());

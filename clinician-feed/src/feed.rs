@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use caregate_host::admin::Condition;
 use caregate_host::clock;
-use caregate_protocol::erasure::{Issuer, Receipt};
+use caregate_protocol::erasure::{Issuer, NOBODY, Receipt};
 use caregate_protocol::id::{DataClass, PatientId};
 use caregate_protocol::uplink::Timing;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -309,8 +309,9 @@ fn taken_as(taken: Taken, timing: Timing, opener: &Opener, feed: &Feed, metrics:
     let Taken { opened, provisional: _, head, gap, erased, refused: errors } = taken;
     if let Some((patient, request)) = erased {
         let (records, bytes) = feed.forget(patient);
+        let (erased_us, recipient) = (clock::now_us(), NOBODY);
         let receipt =
-            Receipt { issuer: Issuer::Feed, patient, request, records, bytes, erased_us: clock::now_us() };
+            Receipt { issuer: Issuer::Feed, patient, request, records, bytes, erased_us, recipient };
         feed.erasures.add(&receipt);
         info!("a patient's gateway had its data erased: what was held here is dropped");
     }

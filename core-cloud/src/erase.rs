@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use caregate_host::clock;
 use caregate_host::key_file::{self, Existing, KeyFileError};
-use caregate_protocol::erasure::{Issuer, Receipt, RequestHash, SignedErasure};
-use caregate_protocol::id::SignerId;
+use caregate_protocol::erasure::{Issuer, NOBODY, Receipt, RequestHash, SignedErasure};
+use caregate_protocol::id::{RecipientId, SignerId};
 use caregate_protocol::segment::signer_id;
 use caregate_protocol::uplink::EraseRefusal;
 use ed25519_dalek::{SigningKey, VerifyingKey};
@@ -48,12 +48,16 @@ impl Eraser {
         Self { store, search, key: Arc::new(key), relay, previews, metrics }
     }
 
-    /// Takes a feed's receipt, for the gateways that ask. What is none, or of a pseudonym that was not erased here, is counted and dropped.
+    /// Takes the receipt of a feed with these recipients, for the gateways that ask. What is none, of another's recipient, or of a pseudonym
+    /// that was not erased here, is counted and dropped.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn receipt(&self, bytes: Vec<u8>) -> Result<(), StoreError> {
+    pub async fn receipt(&self, bytes: Vec<u8>, own: &[RecipientId]) -> Result<(), StoreError> {
         let outcome = match Receipt::verify(&bytes) {
+            Ok((receipt, _)) if receipt.issuer == Issuer::Feed && !own.contains(&receipt.recipient) => {
+                "receipt_stranger"
+            }
             Ok((receipt, key)) if receipt.issuer == Issuer::Feed => {
                 let store = Arc::clone(&self.store);
                 let keeping = move || store.keep_receipt(&receipt, key.to_bytes(), &bytes);
@@ -132,7 +136,8 @@ impl Eraser {
         };
         self.relay.erased();
         let request = signed.hash();
-        let receipt = Receipt { issuer: Issuer::Core, patient, request, records, bytes, erased_us };
+        let receipt =
+            Receipt { issuer: Issuer::Core, patient, request, records, bytes, erased_us, recipient: NOBODY };
         let own = receipt.sign(&self.key).to_vec();
         Ok(Ok(std::iter::once(own).chain(of_feeds).collect()))
     }

@@ -298,7 +298,9 @@ impl FeedSession {
                 },
                 frame = frames.next() => match frame? {
                     Some(Frame::Command { bytes }) => staff.command(bytes),
-                    Some(Frame::Erased { receipt }) => self.eraser.receipt(receipt).await.map_err(stopped)?,
+                    Some(Frame::Erased { receipt }) => {
+                        self.eraser.receipt(receipt, &self.recipients).await.map_err(stopped)?;
+                    }
                     Some(_) => return Err(SessionError::Unexpected("following")),
                     None => return Ok(()),
                 },

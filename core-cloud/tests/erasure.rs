@@ -3,7 +3,7 @@
 mod support;
 
 use caregate_protocol::erasure::{Erasure, Issuer, Receipt, RequestHash};
-use caregate_protocol::id::{Lane, PatientId};
+use caregate_protocol::id::{Lane, PatientId, RecipientId};
 use caregate_protocol::uplink::{EraseRefusal, Frame, Refusal, VERSION};
 use support::records::{Sealing, recipient};
 use support::{Site, deliveries, send, until};
@@ -74,11 +74,12 @@ async fn feeds_receipts_are_kept_and_told_to_the_gateway_that_asks() {
     let sealing = Sealing::new(1);
     let mut gateway = site.gateway(&core, "gateway-1").await;
     let asked = request(1, sealing.patient);
-    let receipt = |issuer, patient, key: u8, records| {
-        let request = RequestHash::of(&asked);
-        let receipt = Receipt { issuer, patient, request, records, bytes: 9, erased_us: 7 };
+    let receipt_of = |recipient: u8, issuer, patient, key: u8, records| {
+        let (request, recipient) = (RequestHash::of(&asked), RecipientId([recipient; 20]));
+        let receipt = Receipt { issuer, patient, request, records, bytes: 9, erased_us: 7, recipient };
         receipt.sign(&Sealing::new(key).device).to_vec()
     };
+    let receipt = |issuer, patient, key, records| receipt_of(1, issuer, patient, key, records);
     gateway.control.write_all(&Frame::Erase { request: asked.clone() }.encode()).await.unwrap();
     assert!(matches!(gateway.answers.next().await, Some(Frame::Erased { .. })));
     let feed = site.feed(&core, "hospital-1").await;
@@ -92,6 +93,7 @@ async fn feeds_receipts_are_kept_and_told_to_the_gateway_that_asks() {
         forged,
         receipt(Issuer::Core, sealing.patient, 50, 3),
         receipt(Issuer::Feed, PatientId([9; 16]), 50, 3),
+        receipt_of(3, Issuer::Feed, sealing.patient, 50, 3),
         first.clone(),
         second.clone(),
         receipt(Issuer::Feed, sealing.patient, 50, 0),
@@ -101,6 +103,7 @@ async fn feeds_receipts_are_kept_and_told_to_the_gateway_that_asks() {
     let count = |outcome: &str| core.metrics.erasures.with_label_values(&[outcome]).get();
     until("all were judged", || count("receipt") == 3).await;
     assert_eq!((count("receipt_malformed"), count("receipt_unknown")), (2, 1));
+    assert_eq!(count("receipt_stranger"), 1, "a feed speaks for its own recipients");
     gateway.control.write_all(&Frame::Erase { request: asked.clone() }.encode()).await.unwrap();
     let mut told = Vec::new();
     for _ in 0..3 {

@@ -143,6 +143,7 @@ fn what(event: &Event) -> What {
             What::RootShared { patient: *patient, threshold: *threshold, shares: *shares }
         }
         Event::RootRestored { patient } => What::RootRestored { patient: *patient },
+        Event::ErasureOrdered { patient } => What::ErasureOrdered { patient: *patient },
         Event::RootErased { patient } => What::RootErased { patient: *patient },
         Event::StalenessEntered { as_of } => What::PolicyStale { as_of: *as_of },
         Event::StalenessLeft => What::PolicyFresh,

@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::config::{BrokerEntry, ConfigFile, MqttEntry, PolicyEntry};
+use crate::config::{BrokerEntry, ConfigFile, MqttEntry};
 use crate::datapath::policy::{Fixed, TCP, UDP};
 use crate::datapath::{self, Datapath};
 use crate::hints::Hints;
@@ -44,12 +44,14 @@ use crate::mqtt::tunnel::Tunnel;
 use crate::network::{self, Network};
 use crate::openflow::start::Surroundings;
 use crate::pipeline::commit::Committer;
+use crate::pipeline::erase::Walk;
 use crate::pipeline::expiry::Expiry;
 use crate::pipeline::heads::Heads;
 use crate::pipeline::leaves::Leaves;
 use crate::pipeline::recover;
 use crate::pipeline::seal::Sealer;
 use crate::pipeline::thread::{self, ACKED_MAX, INBOUND_MAX, Inputs};
+use crate::policy::enrolment::EnrolmentFiles;
 use crate::policy::{ControllerLink, Decider, PolicyHandle, Proposal, offers};
 use crate::sockets::Sockets;
 use crate::spool::{Limits, Position, Recovery};
@@ -129,6 +131,7 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
     let next = log.stats().next.0;
     let expiry =
         file.spool.age_limit_s.map(|limit| Expiry::new(limit.0, next, clock::now_us(), clock::monotonic()));
+    let walk = Walk::left(&keys.erasures()).context("keys")?;
     let committer = Committer {
         log,
         state,
@@ -142,6 +145,7 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
         noted,
         tap,
         expiry,
+        walk,
     };
     Ok(Parts { identity, committer, pins, local, watch, registry, metrics })
 }
@@ -195,7 +199,7 @@ pub async fn run(file: &ConfigFile, parts: Parts, sockets: Sockets) -> anyhow::R
     let reader = committer.log.reader();
     let uplink = Arc::new(Uplink::new(unacked(&reader)));
     uplink.observe(&metrics);
-    let policy = start_policy(&pins, &file.policy, &mut committer, proposals, &health, &identity, &stop);
+    let policy = start_policy(&pins, file, &mut committer, proposals, &health, &identity, &stop);
     let key = committer.keys.file_key("mqtt.sessions").context("keys")?;
     let sessions = SessionFile::new(&file.data, &key);
     doors.mqtt(file.mqtt.as_ref(), sockets, sessions, policy.bound_devices()).await?;
@@ -205,7 +209,7 @@ pub async fn run(file: &ConfigFile, parts: Parts, sockets: Sockets) -> anyhow::R
     let watching = watch::start::start(watch, &policy, trail, Arc::clone(&pins), publisher, &stop)?;
     let watch::start::Started { standings, commands, beats, views } = watching;
     let link = Link {
-        staff: Some(Staff { beats, commands }),
+        staff: Some(Staff { beats, commands, erasures: committer.keys.erasures() }),
         offers: Some(offers::start(policy.clone(), committer.sealer.device.clone())),
         core: file.core.address,
         core_tcp: file.core.tcp_address,
@@ -279,7 +283,7 @@ fn admit(
 /// Starts what brings policy. Returns the policy side for those that hand it in or watch it.
 fn start_policy(
     pins: &Arc<Pins>,
-    entry: &PolicyEntry,
+    file: &ConfigFile,
     committer: &mut Committer,
     proposals: mpsc::Sender<Proposal>,
     health: &admin::Health,
@@ -289,7 +293,9 @@ fn start_policy(
     let in_force = health.condition("policy");
     committer.policy.readiness(in_force, Some(health.condition("policy_fresh")));
     let handle = PolicyHandle::new(Arc::clone(pins), &committer.policy, proposals, committer.metrics.clone());
-    if let Some(controller) = &entry.controller {
+    let revoke_keys = file.local.as_ref().and_then(|local| local.revoke_keys.clone());
+    handle.keep_files(EnrolmentFiles { enrolment: file.policy.enrolment.clone(), revoke_keys });
+    if let Some(controller) = &file.policy.controller {
         let link = ControllerLink {
             controller: controller.address,
             name: controller.name.clone(),

@@ -8,14 +8,17 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail, ensure};
 use caregate_host::key_file::{self, Existing};
 use caregate_host::{clock, config, dir};
+use caregate_protocol::erasure::Erasure;
 use caregate_protocol::id::PatientId;
 use caregate_protocol::key::PatientRoot;
 use clap::{Args, Subcommand};
+use ed25519_dalek::SigningKey;
 use ledger_client::shares::{self, Of, ROOT_SHARE_BYTES, Share};
 use ledger_client::verify::{Enrolment, Pins};
 
 use crate::config::ConfigFile;
 use crate::keys::KeyStore;
+use crate::keys::erasures::Ordered;
 use crate::pipeline::chains::Beginning;
 use crate::policy::Changes;
 use crate::policy::trail::Event;
@@ -81,8 +84,8 @@ struct RestoreArgs {
 
 /// Destroy a patient's root here, for good
 ///
-/// What this gateway has sealed for the patient opens for nobody new from then on, and it seals nothing for the pseudonym any more. It
-/// says what is beyond its reach.
+/// What this gateway has sealed for the patient opens for nobody new from then on, and it seals nothing for the pseudonym any more. From
+/// its next start on it asks the core to erase what it has, and keeps the receipts. It says what is beyond its reach.
 #[derive(Debug, Args)]
 struct EraseArgs {
     #[command(flatten)]
@@ -101,7 +104,7 @@ struct EraseArgs {
 /// What no erasure here can recall.
 const BEYOND: [&str; 5] = [
     "wraps and readings that recipients have: what they could open, they can open for ever",
-    "ciphertext and wraps at the core, until its operator or its retention removes them",
+    "ciphertext and wraps at a core, and what feeds hold, from which no receipt comes",
     "shares of the root, with the people who have them: ask them to destroy theirs",
     "backups of this gateway's folder, and what its flash keeps of blocks that were replaced",
     "salts and keys in the patient's wallet, and the ledger's entries, which say no more than before",
@@ -203,11 +206,17 @@ fn erase(arguments: &EraseArgs) -> anyhow::Result<String> {
     ensure!(patient == confirm, "--confirm names another pseudonym than --patient; nothing was done");
     let opened = common.open()?;
     // A root that another TPM has sealed goes as well.
-    let keys = KeyStore::open_to_restore(&opened.file.data, opened.file.keys.tpm.device())
-        .with_context(|| opened.file.data.display().to_string())?;
-    opened.note(&keys, Event::RootErased { patient: *patient })?;
-    let now_s = u64::try_from(clock::now_us() / 1_000_000).unwrap_or(0);
-    let was_there = keys.erase(&opened.file.data, *patient, now_s)?;
+    let mut keys =
+        KeyStore::open_to_erase(&opened.file.data).with_context(|| opened.file.data.display().to_string())?;
+    let device = SigningKey::from_bytes(&*key_file::read_hex::<32>(&opened.file.device_key)?);
+    let made_us = clock::now_us();
+    let mut was_there = false;
+    if !keys.is_erased(*patient) {
+        opened.note(&keys, Event::RootErased { patient: *patient })?;
+        let request = Erasure { patient: *patient, made_us }.sign(&device);
+        let ordered = Ordered { request, by: None };
+        was_there = keys.erase(*patient, &ordered, u64::try_from(made_us / 1_000_000).unwrap_or(0))?;
+    }
     if *json {
         let said =
             serde_json::json!({ "patient": patient, "root_destroyed": was_there, "beyond_reach": BEYOND });

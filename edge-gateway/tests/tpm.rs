@@ -10,6 +10,7 @@ use std::time::Duration;
 use caregate_host::clock;
 use caregate_protocol::id::PatientId;
 use caregate_protocol::key::PatientRoot;
+use edge_gateway::keys::erasures::Ordered;
 use edge_gateway::keys::{KeyStore, KeyStoreError};
 use edge_gateway::pipeline::chains::Beginning;
 use tempfile::TempDir;
@@ -121,9 +122,12 @@ fn an_erased_root_leaves_the_file_and_never_comes_again() {
         let (root, other) = (keys.root(PATIENT).unwrap(), keys.root(PatientId([5; 16])).unwrap());
         assert_eq!(holds(&dir, root.as_bytes()), path.is_none());
         drop(keys);
-        let keys = KeyStore::open_with(dir.path(), path).unwrap();
-        assert!(keys.erase(dir.path(), PATIENT, 9).unwrap());
+        let mut keys = KeyStore::open_with(dir.path(), path).unwrap();
+        let ordered = Ordered { request: [0; 104], by: None };
+        assert!(keys.erase(PATIENT, &ordered, 9).unwrap());
         assert!(!holds(&dir, root.as_bytes()), "not in freed pages either");
+        assert_eq!(keys.erasures().ordered(&PATIENT), Some(ordered));
+        drop(keys);
         let mut keys = KeyStore::open_with(dir.path(), path).unwrap();
         assert_eq!(keys.existing_root(PatientId([5; 16])).unwrap().unwrap().as_bytes(), other.as_bytes());
         assert!(keys.is_erased(PATIENT) && keys.existing_root(PATIENT).unwrap().is_none());
@@ -140,7 +144,23 @@ fn roots_that_lay_open_are_sealed_at_the_next_start() {
     let mut keys = KeyStore::open_with(dir.path(), Some(&tpm.path())).unwrap();
     assert_eq!(*keys.existing_root(PATIENT).unwrap().unwrap().as_bytes(), *root.as_bytes());
     drop(keys);
+    assert!(!holds(&dir, root.as_bytes()), "nor in the pages in which it lay open");
     assert!(matches!(KeyStore::open(dir.path()), Err(KeyStoreError::NoTpm)));
+}
+
+#[test]
+fn a_root_is_destroyed_without_its_tpm_and_the_others_open_with_it_still() {
+    let tpm = Tpm::start();
+    let dir = tempfile::tempdir().unwrap();
+    let mut keys = KeyStore::open_with(dir.path(), Some(&tpm.path())).unwrap();
+    let (_, other) = (keys.root(PATIENT).unwrap(), keys.root(PatientId([5; 16])).unwrap());
+    drop(keys);
+    let mut keys = KeyStore::open_to_erase(dir.path()).unwrap();
+    assert!(keys.erase(PATIENT, &Ordered { request: [0; 104], by: None }, 9).unwrap());
+    drop(keys);
+    let mut keys = KeyStore::open_with(dir.path(), Some(&tpm.path())).unwrap();
+    assert_eq!(keys.patients().unwrap(), [(PatientId([5; 16]), true)]);
+    assert_eq!(keys.existing_root(PatientId([5; 16])).unwrap().unwrap().as_bytes(), other.as_bytes());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use caregate_protocol::beat::Beat;
 use caregate_protocol::command::{Content, SignedCommand};
 use caregate_protocol::datapath;
 use caregate_protocol::entry;
-use caregate_protocol::erasure::{Receipt, SignedErasure};
+use caregate_protocol::erasure::{Receipt, SignedErasure, SignedOrder};
 use caregate_protocol::gap::SignedGap;
 use caregate_protocol::head::SignedHead;
 use caregate_protocol::offer::{self, Offer, OfferHash, SignedVerdict};
@@ -196,7 +196,7 @@ pub fn offer(data: &[u8]) {
     }
 }
 
-/// Requests for erasure and their receipts.
+/// Orders and requests for erasure and their receipts.
 pub fn erasure(data: &[u8]) {
     let key = SigningKey::from_bytes(&[3; 32]).verifying_key();
     match SignedErasure::decode(data) {
@@ -206,6 +206,10 @@ pub fn erasure(data: &[u8]) {
     }
     match Receipt::verify(data) {
         Ok((receipt, issuer)) => assert!(issuer != key || receipt.erased_us == 8),
+        Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
+    }
+    match SignedOrder::decode(data) {
+        Ok(order) => assert_eq!(order.encode().as_slice(), data),
         Err(error) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
     }
 }

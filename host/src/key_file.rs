@@ -132,6 +132,38 @@ pub fn write_public(path: &Path, bytes: &[u8], existing: Existing) -> Result<(),
     write_mode(path, bytes, existing, 0o644)
 }
 
+/// Replaces a file in one step, at the mode that it has, and overwrites what was in it: it had a secret that nobody is to have. What a
+/// flash or a file system keeps of blocks that it has replaced is beyond reach.
+///
+/// # Errors
+/// As [`write()`]; where only the overwriting failed, the new file is there.
+pub fn replace_wiping(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
+    let mut old = OpenOptions::new().write(true).open(path).map_err(io_error(path))?;
+    let metadata = old.metadata().map_err(io_error(path))?;
+    write_mode(path, bytes, Existing::Replace, metadata.mode() & 0o777)?;
+    wipe(&mut old, metadata.len()).map_err(io_error(path))
+}
+
+/// Overwrites a secret file and removes it. What a flash or a file system keeps of blocks that it has replaced is beyond reach.
+///
+/// # Errors
+/// [`KeyFileError`]; a file with more than [`KEY_FILE_BYTES_MAX`] is no key and stays.
+pub fn destroy(path: &Path) -> Result<(), KeyFileError> {
+    let mut file = OpenOptions::new().write(true).open(path).map_err(io_error(path))?;
+    let metadata = file.metadata().map_err(io_error(path))?;
+    if !metadata.is_file() || metadata.len() > KEY_FILE_BYTES_MAX {
+        return Err(KeyFileError::Shape { path: path.to_owned(), bytes_max: KEY_FILE_BYTES_MAX });
+    }
+    wipe(&mut file, metadata.len()).and_then(|()| fs::remove_file(path)).map_err(io_error(path))?;
+    let directory = folder(path);
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(io_error(directory))
+}
+
+fn wipe(file: &mut File, bytes: u64) -> io::Result<()> {
+    io::copy(&mut io::repeat(0).take(bytes), file)?;
+    file.sync_all()
+}
+
 /// Writes a key as one line of hexadecimal text; otherwise as [`write()`].
 ///
 /// # Errors
@@ -142,11 +174,15 @@ pub fn write_hex(path: &Path, key: &[u8], existing: Existing) -> Result<(), KeyF
     write(path, text.as_bytes(), existing)
 }
 
-fn write_mode(path: &Path, bytes: &[u8], existing: Existing, mode: u32) -> Result<(), KeyFileError> {
-    let directory = match path.parent() {
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) | None => Path::new("."),
-    };
+    }
+}
+
+fn write_mode(path: &Path, bytes: &[u8], existing: Existing, mode: u32) -> Result<(), KeyFileError> {
+    let directory = folder(path);
     let mut draft = path.as_os_str().to_owned();
     draft.push(format!(".{}.new", std::process::id()));
     let draft = PathBuf::from(draft);
@@ -212,6 +248,29 @@ mod tests {
         write(&path, b"new", Existing::Replace).unwrap();
         assert_eq!(read(&path).unwrap().as_slice(), b"new");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_replaced_or_destroyed_is_overwritten_also_where_it_has_another_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("k"), dir.path().join("other name"));
+        for destroyed in [false, true] {
+            write(&path, b"secret", Existing::Keep).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+            // The old blocks, as a backup by link would see them.
+            fs::hard_link(&path, &other).unwrap();
+            if destroyed {
+                destroy(&path).unwrap();
+                assert!(!path.exists() && destroy(&path).is_err());
+            } else {
+                replace_wiping(&path, b"new").unwrap();
+                assert_eq!((fs::read(&path).unwrap().as_slice(), mode(&path)), (&b"new"[..], 0o640));
+                fs::remove_file(&path).unwrap();
+            }
+            assert_eq!(fs::read(&other).unwrap(), [0; 6]);
+            fs::remove_file(&other).unwrap();
+        }
+        assert!(matches!(destroy(dir.path()), Err(KeyFileError::Io { .. })));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod anchor;
 mod bundle;
 mod eip712;
 mod emergency;
+mod erasure;
 mod governed;
 mod header;
 mod pins;
@@ -27,10 +28,11 @@ pub use bundle::{
     emergency_numbers, verify_bundle, verify_revocation,
 };
 pub use eip712::{
-    DOMAIN_NAME, DOMAIN_VERSION, Domain, binding_digest, command_digest, emergency_digest, grant_digest,
-    participant_key_digest, revocation_digest,
+    DOMAIN_NAME, DOMAIN_VERSION, Domain, binding_digest, command_digest, emergency_digest, erasure_digest,
+    grant_digest, participant_key_digest, revocation_digest,
 };
 pub use emergency::{EMERGENCY_AHEAD_MAX_S, EmergencyRefusal, verify_emergency};
+pub use erasure::{ErasureRefusal, ORDER_AGE_MAX_S, ORDER_AHEAD_MAX_S, verify_erasure};
 pub use governed::{
     CouncilChange, GOVERNORS_MAX, ParticipantChange, kind_number, objection_digest, review_digest,
     status_number,

@@ -7,13 +7,15 @@
 //! grant key   = keccak256(seed ‖ "caregate grant key"   ‖ grantee ‖ number ‖ try)      of one relationship
 //! revoke key  = keccak256(seed ‖ "caregate revoke key"  ‖ grantee ‖ number ‖ try)      of the same
 //! home key    = keccak256(seed ‖ "caregate home key"    ‖ length ‖ gateway ‖ try)      towards one gateway
-//! salt        = keccak256(seed ‖ "caregate device salt" ‖ length ‖ gateway ‖ device)   of a device's commitment
+//! salt        = keccak256(home secret ‖ "caregate device salt" ‖ length ‖ gateway ‖ device) of a device's commitment
 //! patient     = keccak256(seed ‖ "caregate patient"     ‖ length ‖ gateway), 16 bytes  the pseudonym in segments
 //! pseudonym   = keccak256(seed ‖ "caregate pseudonym"   ‖ number)                      for break-glass
 //! ```
 //! Keccak has no length extension, so a secret prefix makes it a key derivation (as in KMAC, NIST SP 800-185). `try`
 //! counts up from 0 until the result is a secp256k1 scalar, which fails once in 2^127. Numbers are 4 bytes, big-endian;
-//! `length` is one byte. So the seed restores everything but labels and versions, and the ledger knows the versions.
+//! `length` is one byte. So the seed restores everything but labels, versions and salts. The ledger knows the versions. Salts come from a
+//! random secret of each gateway, so that an erasure can destroy them: where it is gone nobody can say any more of which device a
+//! commitment on the ledger was. A wallet that was restored from its seed binds its devices anew.
 
 #[cfg(any(test, feature = "keystore"))]
 pub mod keystore;
@@ -23,6 +25,7 @@ mod state;
 use std::fmt;
 
 use caregate_protocol::command::{Command, SignedCommand};
+use caregate_protocol::erasure::SignedOrder;
 use caregate_protocol::id::{DeviceId, PatientId, RecipientId};
 use caregate_protocol::policy::{
     Commitment, EcdsaSignature, Emergency, Grant, Pseudonym, RelationshipId, Revocation, SignedBinding,
@@ -35,14 +38,15 @@ use zeroize::Zeroizing;
 
 use crate::verify::{
     Address, Anchor, CouncilChange, Domain, EnrolledRelationship, NextKeys, ParticipantChange, Salt,
-    SignedAnchor, address_of, binding_digest, command_digest, custody_digest, emergency_digest, grant_digest,
-    keccak256, objection_digest, participant_key_digest, review_digest, revocation_digest, slots,
+    SignedAnchor, address_of, binding_digest, command_digest, custody_digest, emergency_digest,
+    erasure_digest, grant_digest, keccak256, objection_digest, participant_key_digest, review_digest,
+    revocation_digest, slots,
 };
 
 #[cfg(any(test, feature = "keystore"))]
 pub use state::{
-    Device, GATEWAY_BYTES_MAX, HOMES_MAX, Home, Ledger, Relationship, Terms, Wallet, WalletError,
-    WalletFormatError,
+    Device, ERASED_MAX, ErasedHome, GATEWAY_BYTES_MAX, HOMES_MAX, Home, HomeSecret, Ledger, Relationship,
+    Terms, Wallet, WalletError, WalletFormatError,
 };
 
 /// Why there is no key.
@@ -93,6 +97,13 @@ impl PatientKey {
             revocation: revocation.clone(),
             signature: self.sign(&revocation_digest(revocation, domain)),
         }
+    }
+
+    /// As a home key: nothing of this pseudonym is to stay at its gateway. `made_us` is Unix time in microseconds.
+    #[must_use]
+    pub fn sign_erasure(&self, patient: PatientId, made_us: i64, domain: &Domain) -> SignedOrder {
+        let signature = self.sign(&erasure_digest(&patient, made_us, domain));
+        SignedOrder { patient, made_us, signature }
     }
 
     /// As a relationship's grant key: the next keys take its place.
@@ -336,12 +347,10 @@ impl PatientSeed {
         self.scalar(&[b"caregate home key", &length(gateway), gateway.as_bytes()])
     }
 
-    /// The salt of a device's commitment towards one gateway.
+    /// The salt of a device's commitment towards one gateway, as wallets of before had it: of those that know no secret of that gateway.
     #[must_use]
     pub fn device_salt(&self, gateway: &str, device: &DeviceId) -> Salt {
-        let parts =
-            [&b"caregate device salt"[..], &length(gateway), gateway.as_bytes(), device.as_str().as_bytes()];
-        Salt(self.hash(&parts))
+        device_salt(&self.0, gateway, device)
     }
 
     /// The pseudonym in segments of one gateway.
@@ -375,6 +384,12 @@ impl PatientSeed {
             })
             .ok_or(KeyError)
     }
+}
+
+/// The salt of a device's commitment towards one gateway, from that gateway's secret.
+fn device_salt(secret: &[u8; 32], gateway: &str, device: &DeviceId) -> Salt {
+    let (label, device) = (b"caregate device salt", device.as_str().as_bytes());
+    Salt(keccak256(&[secret, label, &length(gateway), gateway.as_bytes(), device]))
 }
 
 /// Length of a name, as one byte; names are at most 255 bytes long.

@@ -1,26 +1,34 @@
-//! Erasure of a pseudonym: a gateway's signed request, and the signed receipts of those that have erased.
+//! Erasure of a pseudonym: the patient's order, a gateway's signed request, and the signed receipts of those that have erased.
 //!
 //! ```text
+//!   0        4  5     8               24       32                        97
+//!   +--------+--+-----+---------------+--------+-------------------------+
+//!   | "CGEO" |v |0 0 0| patient       | made   | ECDSA signature         |      the patient's order
+//!   +--------+--+-----+---------------+--------+-------------------------+
+//!
 //!   0        4  5     8               24      32       40                        104
 //!   +--------+--+-----+---------------+-------+--------+-------------------------+
 //!   | "CGER" |v |0 0 0| patient       |signer | made   | Ed25519 signature       |      the request
 //!   +--------+--+-----+---------------+-------+--------+-------------------------+
 //!
-//!   0        4  5  6   8               24              56       64       72       80             112           176
-//!   +--------+--+--+---+---------------+---------------+--------+--------+--------+--------------+-------------+
-//!   | "CGRC" |v |by|0 0| patient       | request       |records | bytes  | erased | issuer's key | signature   |  the receipt
-//!   +--------+--+--+---+---------------+---------------+--------+--------+--------+--------------+-------------+
-//! v: version 1   made, erased: Unix µs   by: 1 a core, 2 a feed   request: SHA-256 of the request's 104 bytes
+//!   0        4  5  6   8          24        56       64      72       80          100            132         196
+//!   +--------+--+--+---+----------+---------+--------+-------+--------+-----------+--------------+-----------+
+//!   | "CGRC" |v |by|0 0| patient  | request |records | bytes | erased | recipient | issuer's key | signature |  the receipt
+//!   +--------+--+--+---+----------+---------+--------+-------+--------+-----------+--------------+-----------+
+//! v: version, 1; of a receipt 2   made, erased: Unix µs   by: 1 a core, 2 a feed, 3 a gateway   request: SHA-256 of the request's 104 bytes
 //! ```
-//! All numbers are big-endian. The request is signed with the device key of the gateway that sealed what is to go, over
-//! "caregate erasure 1\0" ‖ bytes 0..40; the receipt with its issuer's own key (Ed25519), over "caregate receipt 1\0" ‖ bytes 0..112.
-//! A request says the same however often it is made: what it names stays erased.
+//! All numbers are big-endian. The order is what a patient's wallet hands to the gateway, signed with the home key (EIP-712,
+//! `ledger-client`); it is of its time, so that one that was seen can't be handed in again. The request is signed with the device key of
+//! the gateway that sealed what is to go, over "caregate erasure 1\0" ‖ bytes 0..40; it says the same however often it is made: what it
+//! names stays erased. The receipt is signed with its issuer's own key (Ed25519), over "caregate receipt 2\0" ‖ bytes 0..132; a feed says
+//! whose it is (`recipient`), the others have zeroes there.
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use ring::digest::{SHA256, digest};
 use thiserror::Error;
 
-use crate::id::{PatientId, SignerId};
+use crate::id::{PatientId, RecipientId, SignerId};
+use crate::policy::EcdsaSignature;
 use crate::segment::signer_id;
 use crate::signed::{self, Unsigned};
 use crate::wire::{Reader, WireError};
@@ -28,30 +36,35 @@ use crate::wire::{Reader, WireError};
 /// Length of a request.
 pub const ERASURE_BYTES: usize = 104;
 /// Length of a receipt.
-pub const RECEIPT_BYTES: usize = 176;
+pub const RECEIPT_BYTES: usize = 196;
+/// Length of an order.
+pub const ORDER_BYTES: usize = 97;
+/// First bytes of every order.
+pub const ORDER_MAGIC: [u8; 4] = *b"CGEO";
 /// First bytes of every request.
 pub const MAGIC: [u8; 4] = *b"CGER";
 /// First bytes of every receipt.
 pub const RECEIPT_MAGIC: [u8; 4] = *b"CGRC";
 const VERSION: u8 = 1;
+const RECEIPT_VERSION: u8 = 2;
 const SIGNED_BYTES: usize = 40;
 const SIGNED_PREFIX: &[u8] = b"caregate erasure 1\0";
-const RECEIPT_SIGNED_BYTES: usize = 112;
-const RECEIPT_SIGNED_PREFIX: &[u8] = b"caregate receipt 1\0";
+const RECEIPT_SIGNED_BYTES: usize = 132;
+const RECEIPT_SIGNED_PREFIX: &[u8] = b"caregate receipt 2\0";
 
-/// Why bytes are no request, or no receipt.
+/// Why bytes are no order, no request, or no receipt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ErasureError {
     /// A field is missing or bytes follow the end.
     #[error("erasure: {0}")]
     Wire(#[from] WireError),
-    /// Does not begin with the magic and version 1.
+    /// Does not begin with the magic and the version.
     #[error("erasure: magic or version is not known")]
     Version,
     /// A reserved byte is not zero.
     #[error("erasure: reserved bytes must be 0")]
     Reserved,
-    /// Neither a core nor a feed.
+    /// Neither a core nor a feed nor a gateway.
     #[error("erasure: issuer of kind {0} is not known")]
     Issuer(u8),
     /// No Ed25519 public key.
@@ -92,6 +105,52 @@ impl RequestHash {
         let mut out = [0; 32];
         out.copy_from_slice(digest(&SHA256, request).as_ref());
         Self(out)
+    }
+}
+
+/// The patient's word to a gateway that nothing of the pseudonym is to stay: parsed, not yet trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignedOrder {
+    /// The pseudonym there.
+    pub patient: PatientId,
+    /// When it was signed, Unix time in microseconds by the wallet's clock.
+    pub made_us: i64,
+    /// By the patient's home key.
+    pub signature: EcdsaSignature,
+}
+
+impl SignedOrder {
+    /// The bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; ORDER_BYTES] {
+        let mut out = [0; ORDER_BYTES];
+        out[0..4].copy_from_slice(&ORDER_MAGIC);
+        out[4] = VERSION;
+        out[8..24].copy_from_slice(&self.patient.0);
+        out[24..32].copy_from_slice(&self.made_us.to_be_bytes());
+        out[32..].copy_from_slice(&self.signature.0);
+        out
+    }
+
+    /// Parses exactly one order.
+    ///
+    /// # Errors
+    /// Any [`ErasureError`] of form; nothing is verified yet.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ErasureError> {
+        let mut r = Reader::new(bytes);
+        if r.array("magic")? != ORDER_MAGIC || r.u8("version")? != VERSION {
+            return Err(ErasureError::Version);
+        }
+        let reserved: [u8; 3] = r.array("reserved")?;
+        let patient = PatientId(r.array("patient")?);
+        let made_us = i64::from_be_bytes(r.array("made")?);
+        let signature = EcdsaSignature(r.array("signature")?);
+        r.finish()?;
+        if reserved == [0; 3] {
+            Ok(Self { patient, made_us, signature })
+        } else {
+            Err(ErasureError::Reserved)
+        }
     }
 }
 
@@ -186,11 +245,23 @@ pub enum Issuer {
     Core = 1,
     /// A feed: what it had opened and kept in memory.
     Feed = 2,
+    /// A gateway: the root, and what waited for the core.
+    Gateway = 3,
 }
 
 impl Issuer {
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Core => "core",
+            Self::Feed => "feed",
+            Self::Gateway => "gateway",
+        }
+    }
+
     fn from_u8(number: u8) -> Option<Self> {
-        [Self::Core, Self::Feed].into_iter().find(|issuer| *issuer as u8 == number)
+        [Self::Core, Self::Feed, Self::Gateway].into_iter().find(|issuer| *issuer as u8 == number)
     }
 }
 
@@ -209,7 +280,12 @@ pub struct Receipt {
     pub bytes: u64,
     /// When, Unix time in microseconds by the issuer's clock.
     pub erased_us: i64,
+    /// Whose feed it is; [`NOBODY`] of a core or a gateway.
+    pub recipient: RecipientId,
 }
+
+/// No recipient.
+pub const NOBODY: RecipientId = RecipientId([0; 20]);
 
 impl Receipt {
     /// The signed bytes.
@@ -217,15 +293,16 @@ impl Receipt {
     pub fn sign(&self, key: &SigningKey) -> [u8; RECEIPT_BYTES] {
         let mut out = [0; RECEIPT_BYTES];
         out[0..4].copy_from_slice(&RECEIPT_MAGIC);
-        out[4..6].copy_from_slice(&[VERSION, self.issuer as u8]);
+        out[4..6].copy_from_slice(&[RECEIPT_VERSION, self.issuer as u8]);
         out[8..24].copy_from_slice(&self.patient.0);
         out[24..56].copy_from_slice(&self.request.0);
         out[56..64].copy_from_slice(&self.records.to_be_bytes());
         out[64..72].copy_from_slice(&self.bytes.to_be_bytes());
         out[72..80].copy_from_slice(&self.erased_us.to_be_bytes());
-        out[80..112].copy_from_slice(key.verifying_key().as_bytes());
+        out[80..100].copy_from_slice(&self.recipient.0);
+        out[100..132].copy_from_slice(key.verifying_key().as_bytes());
         let signature = key.sign(&[RECEIPT_SIGNED_PREFIX, &out[..RECEIPT_SIGNED_BYTES]].concat());
-        out[112..].copy_from_slice(&signature.to_bytes());
+        out[132..].copy_from_slice(&signature.to_bytes());
         out
     }
 
@@ -236,7 +313,7 @@ impl Receipt {
     /// Any [`ErasureError`].
     pub fn verify(bytes: &[u8]) -> Result<(Self, VerifyingKey), ErasureError> {
         let mut r = Reader::new(bytes);
-        if r.array("magic")? != RECEIPT_MAGIC || r.u8("version")? != VERSION {
+        if r.array("magic")? != RECEIPT_MAGIC || r.u8("version")? != RECEIPT_VERSION {
             return Err(ErasureError::Version);
         }
         let issuer = r.u8("issuer")?;
@@ -245,6 +322,7 @@ impl Receipt {
         let request = RequestHash(r.array("request")?);
         let (records, size) = (r.u64("records")?, r.u64("bytes")?);
         let erased_us = i64::from_be_bytes(r.array("erased")?);
+        let recipient = RecipientId(r.array("recipient")?);
         let key: [u8; 32] = r.array("key")?;
         let signature: [u8; 64] = r.array("signature")?;
         r.finish()?;
@@ -256,7 +334,7 @@ impl Receipt {
         let signed = [RECEIPT_SIGNED_PREFIX, bytes.get(..RECEIPT_SIGNED_BYTES).unwrap_or_default()].concat();
         key.verify_strict(&signed, &Signature::from_bytes(&signature))
             .map_err(|_source| ErasureError::Signature)?;
-        Ok((Self { issuer, patient, request, records, bytes: size, erased_us }, key))
+        Ok((Self { issuer, patient, request, records, bytes: size, erased_us, recipient }, key))
     }
 }
 
@@ -282,6 +360,7 @@ mod tests {
             records: 5,
             bytes: 6,
             erased_us: 8,
+            recipient: RecipientId([9; 20]),
         }
     }
 
@@ -296,6 +375,24 @@ mod tests {
     }
 
     #[test]
+    fn an_order_comes_back_whole_or_not_at_all() {
+        let order =
+            SignedOrder { patient: PatientId([1; 16]), made_us: 7, signature: EcdsaSignature([2; 65]) };
+        let bytes = order.encode();
+        assert_eq!(SignedOrder::decode(&bytes), Ok(order));
+        for at in [0, 4, 6] {
+            let mut changed = bytes;
+            changed[at] ^= 1;
+            assert!(SignedOrder::decode(&changed).is_err(), "{at}");
+        }
+        assert_eq!((&bytes[8..24], &bytes[24..32]), (&[1; 16][..], &7_u64.to_be_bytes()[..]));
+        assert!(
+            SignedOrder::decode(&bytes[..96]).is_err()
+                && SignedOrder::decode(&[bytes.as_slice(), &[0]].concat()).is_err()
+        );
+    }
+
+    #[test]
     fn a_receipt_comes_back_with_its_issuers_key() {
         let bytes = receipt().sign(&device());
         assert_eq!(Receipt::verify(&bytes), Ok((receipt(), device().verifying_key())));
@@ -307,10 +404,11 @@ mod tests {
         assert_eq!(request[..8], *b"CGER\x01\0\0\0");
         assert_eq!((&request[8..24], &request[32..40]), (&[1; 16][..], &7_u64.to_be_bytes()[..]));
         let receipt = receipt().sign(&device());
-        assert_eq!(receipt[..8], *b"CGRC\x01\x01\0\0");
+        assert_eq!(receipt[..8], *b"CGRC\x02\x01\0\0");
         assert_eq!(receipt[24..56], RequestHash::of(&request).0);
         assert_eq!(receipt[56..80], [0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 8]);
-        assert_eq!(receipt[80..112], *device().verifying_key().as_bytes());
+        assert_eq!(receipt[80..100], [9; 20]);
+        assert_eq!(receipt[100..132], *device().verifying_key().as_bytes());
     }
 
     #[test]
@@ -329,8 +427,8 @@ mod tests {
             bytes[at] = to;
             Receipt::verify(&bytes).map(drop)
         };
-        assert_eq!(changed(4, 2), Err(ErasureError::Version));
-        assert_eq!(changed(5, 3), Err(ErasureError::Issuer(3)));
+        assert_eq!(changed(4, 1), Err(ErasureError::Version));
+        assert_eq!(changed(5, 4), Err(ErasureError::Issuer(4)));
         assert_eq!(changed(7, 3), Err(ErasureError::Reserved));
         assert_eq!(changed(60, 3), Err(ErasureError::Signature));
     }
@@ -350,6 +448,7 @@ mod tests {
             bytes[of_receipt / 8] ^= 1 << (of_receipt % 8);
             prop_assert!(Receipt::verify(&bytes).is_err());
             prop_assert!(SignedErasure::decode(&other).is_err() && Receipt::verify(&other).is_err());
+            prop_assert!(SignedOrder::decode(&other).is_err());
         }
     }
 }

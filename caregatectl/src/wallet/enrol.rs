@@ -75,6 +75,8 @@ pub(super) fn run(arguments: &EnrolArgs) -> Outcome {
         Some(known) => Enrolment { ledger, ..known },
         None => Enrolment { ledger, patients: Vec::new() },
     };
+    // The one before was erased there, and has the same home key.
+    enrolment.patients.retain(|known| !open.wallet.is_erased(&known.patient));
     match enrolment.patients.iter_mut().find(|known| known.patient == patient.patient) {
         Some(known) if known.home_key != patient.home_key => {
             let file = arguments.out.display();

@@ -81,6 +81,13 @@ impl Open {
         key_file::write(&self.path, &bytes, Existing::Replace)?;
         Ok(())
     }
+
+    /// The same, and overwrites the file before: it had secrets that nobody is to have, under the same passphrase.
+    pub(super) fn save_wiping(&self) -> anyhow::Result<()> {
+        let bytes = keystore::seal(&self.wallet.encode(), &self.passphrase, self.cost)?;
+        key_file::replace_wiping(&self.path, &bytes)?;
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod bind;
 mod consent;
 mod enrol;
+mod erase;
 mod file;
 mod list;
 mod share;
@@ -62,6 +63,7 @@ enum Command {
     List(list::ListArgs),
     SignRevocation(consent::SignRevocationArgs),
     Bind(bind::BindArgs),
+    Erase(erase::EraseArgs),
     Rotate(succession::RotateArgs),
     Custodians(succession::CustodiansArgs),
     Succeed(succession::SucceedArgs),
@@ -133,6 +135,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
         Command::List(arguments) => list::run(&arguments).await,
         Command::SignRevocation(arguments) => consent::sign_revocation(&arguments),
         Command::Bind(arguments) => bind::run(&arguments).await,
+        Command::Erase(arguments) => erase::run(&arguments).await,
         Command::Rotate(arguments) => succession::rotate(&arguments).await,
         Command::Custodians(arguments) => succession::custodians(&arguments).await,
         Command::Succeed(arguments) => succession::succeed(&arguments).await,

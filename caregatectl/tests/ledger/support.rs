@@ -264,7 +264,7 @@ impl Wallet<'_> {
     pub(crate) fn arguments<'a>(&'a self, verb: &'a str, arguments: &[&'a str]) -> Vec<&'a str> {
         let mut all =
             vec!["wallet", verb, "--keystore", &self.keystore, "--passphrase-file", &self.passphrase];
-        if ["grant", "revoke", "bind", "rotate", "custodians", "succeed", "list"].contains(&verb) {
+        if ["grant", "revoke", "bind", "rotate", "custodians", "succeed", "list", "erase"].contains(&verb) {
             all.extend(["--rpc", self.node.rpc.as_str()]);
             all.extend(self.node.paid());
         }

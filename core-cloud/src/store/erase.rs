@@ -6,7 +6,7 @@
 //! ```
 //! Places in queues stay, without a record: they name nobody, and numbers stay what they were.
 
-use caregate_protocol::erasure::{Receipt, SignedErasure};
+use caregate_protocol::erasure::{RECEIPT_BYTES, Receipt, SignedErasure};
 use caregate_protocol::id::{PatientId, RecipientId, SignerId};
 use caregate_protocol::uplink::Timing;
 use redb::{Database, ReadableDatabase, ReadableTable, Table};
@@ -235,7 +235,9 @@ pub(super) fn receipts(db: &Database, patient: PatientId) -> Result<Vec<Vec<u8>>
     let (low, high) = span(patient);
     let mut all = Vec::new();
     for entry in receipts.range(low.as_slice()..=high.as_slice()).map_err(failed("read receipts"))? {
-        all.push(entry.map_err(failed("read receipts"))?.1.value().to_vec());
+        let receipt = entry.map_err(failed("read receipts"))?.1.value().to_vec();
+        // One of the format before is of no use to a gateway.
+        all.extend((receipt.len() == RECEIPT_BYTES).then_some(receipt));
     }
     Ok(all)
 }

@@ -6,12 +6,14 @@
 
 mod database;
 mod envelope;
+mod erase;
+pub mod erasures;
 mod past;
 mod scrub;
 mod tpm;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use caregate_protocol::id::{DataClass, PatientId};
@@ -19,10 +21,12 @@ use caregate_protocol::key::PatientRoot;
 use caregate_protocol::policy::RelationshipId;
 use caregate_protocol::tpm::Sealed;
 use envelope::{RootKey, Stored};
+use erasures::Erasures;
 use past::Past;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
+use scrub::Needles;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -106,6 +110,8 @@ enum Unopened {
     Refuse,
     /// Roots come from shares now, and what is sealed here is for nobody any more.
     MakeAnew,
+    /// Roots only go: it takes no TPM to destroy what one has sealed.
+    Leave,
 }
 
 /// Patient roots.
@@ -116,6 +122,8 @@ pub struct KeyStore {
     cache: HashMap<PatientId, PatientRoot>,
     erased: BTreeSet<PatientId>,
     past: Past,
+    erasures: Erasures,
+    dir: PathBuf,
     random: SystemRandom,
 }
 
@@ -150,6 +158,14 @@ impl KeyStore {
         Self::open_or(dir, tpm, Unopened::MakeAnew)
     }
 
+    /// Only to destroy roots, without asking a TPM: what one has sealed stays sealed, and nothing is made or read.
+    ///
+    /// # Errors
+    /// [`KeyStoreError`].
+    pub fn open_to_erase(dir: &Path) -> Result<Self, KeyStoreError> {
+        Self::open_or(dir, None, Unopened::Leave)
+    }
+
     fn open_or(dir: &Path, tpm: Option<&Path>, unopened: Unopened) -> Result<Self, KeyStoreError> {
         let sync_names = || std::fs::File::open(dir)?.sync_all();
         Self::prepare(database::open(dir)?, dir, (tpm, unopened), sync_names)
@@ -182,15 +198,31 @@ impl KeyStore {
         txn.open_table(FILES).map_err(failed("open files"))?;
         let erased = erased(&txn.open_table(ERASED).map_err(failed("open erased"))?)?;
         let past = Past::read(&txn)?;
+        let erasures = Erasures::open(Arc::clone(&db), &txn)?;
         PolicyStore::make_tables(&txn)?;
         WatchStore::make_table(&txn)?;
         let random = SystemRandom::new();
         let key = root_key(&txn, tpm, unopened, &random)?;
+        let left = scrub::left(&txn)?;
         txn.commit().map_err(failed("commit"))?;
         // The name too: a root that vanished in a power cut would be made anew, under segments that name the old one.
         sync_names().map_err(|e| failed("sync the folder of keys.redb")(redb::StorageError::Io(e)))?;
+        // Of a root that was being destroyed, or sealed to a TPM for the first time.
+        if !left.is_empty() {
+            erase::scrub_now(&db, dir, Needles::Hashes(&left), &left)?;
+        }
         let audit = Audit::new(dir).map_err(|_name| KeyStoreError::Shape("name of a counter"))?;
-        Ok(Self { db, audit, key, cache: HashMap::new(), erased, past, random })
+        Ok(Self {
+            db,
+            audit,
+            key,
+            cache: HashMap::new(),
+            erased,
+            past,
+            erasures,
+            dir: dir.to_owned(),
+            random,
+        })
     }
 
     /// Whether roots are sealed to a TPM.
@@ -209,6 +241,12 @@ impl KeyStore {
     #[must_use]
     pub fn audit(&self) -> &Audit {
         &self.audit
+    }
+
+    /// What the core is asked to erase.
+    #[must_use]
+    pub fn erasures(&self) -> Erasures {
+        self.erasures.clone()
     }
 
     /// What the watch keeps.
@@ -341,39 +379,6 @@ impl KeyStore {
         self.erased.contains(&patient)
     }
 
-    /// Destroys a patient's root, for good: it leaves the table, then the freed pages in which it lay, in the file of `dir` from which
-    /// this was opened. False where there was none. No root of this patient is made or taken here again.
-    ///
-    /// # Errors
-    /// [`KeyStoreError`]; after [`KeyStoreError::Scrub`] it is erased, and its bytes may be left in the file.
-    pub fn erase(self, dir: &Path, patient: PatientId, now_s: u64) -> Result<bool, KeyStoreError> {
-        let Self { db, .. } = self;
-        let txn = db.begin_write().map_err(failed("begin"))?;
-        let stored = {
-            let mut roots = txn.open_table(ROOTS).map_err(failed("open roots"))?;
-            let mut beginnings = txn.open_table(BEGINNINGS).map_err(failed("open beginnings"))?;
-            let mut erased = txn.open_table(ERASED).map_err(failed("open erased"))?;
-            Past::erase(&txn, patient)?;
-            beginnings.remove(patient.0.as_slice()).map_err(failed("remove a beginning"))?;
-            erased.insert(patient.0.as_slice(), now_s).map_err(failed("write erased"))?;
-            let stored = roots.remove(patient.0.as_slice()).map_err(failed("remove a root"))?;
-            stored.map(|stored| Zeroizing::new(stored.value().to_vec()))
-        };
-        txn.commit().map_err(failed("commit"))?;
-        // redb keeps the state before the last one; two more commits, and no state that it could go back to has the root.
-        for _ in 0..2 {
-            db.begin_write().map_err(failed("begin"))?.commit().map_err(failed("commit"))?;
-        }
-        drop(db);
-        match stored {
-            None => Ok(false),
-            Some(stored) => {
-                scrub::scrub(&dir.join("keys.redb"), &stored).map_err(KeyStoreError::Scrub)?;
-                Ok(true)
-            }
-        }
-    }
-
     /// Writes down, where it is new, that a generation of a chain's keys seals from `epoch` on; call before it does.
     ///
     /// # Errors
@@ -489,6 +494,7 @@ fn root_key(
         return match (kept, unopened) {
             (None, _) => Ok(None),
             (Some(_), Unopened::Refuse) => Err(KeyStoreError::NoTpm),
+            (Some(_), Unopened::Leave) => Ok(None),
             (Some(_), Unopened::MakeAnew) => {
                 table.remove(ROOT_KEY).map_err(failed("remove the sealed key"))?;
                 Ok(None)
@@ -500,7 +506,7 @@ fn root_key(
         let sealed = Sealed::decode(&kept).map_err(|_wire| KeyStoreError::Shape("sealed key"))?;
         match (tpm.unseal(&sealed), unopened) {
             (Ok(secret), _) => return RootKey::new(&secret, &sealed).map(Some),
-            (Err(failure), Unopened::Refuse) => return Err(failure.into()),
+            (Err(failure), Unopened::Refuse | Unopened::Leave) => return Err(failure.into()),
             (Err(_), Unopened::MakeAnew) => {}
         }
     }
@@ -533,6 +539,8 @@ fn seal_open_roots(
     for (patient, root) in open {
         let sealed = envelope::seal(Some(key), patient, &root, random)?;
         roots.insert(patient.0.as_slice(), sealed.as_slice()).map_err(failed("write a root"))?;
+        // The pages in which it lay open.
+        scrub::note(txn, root.as_bytes())?;
     }
     Ok(())
 }

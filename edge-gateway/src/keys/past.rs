@@ -128,6 +128,11 @@ impl Past {
         Ok(())
     }
 
+    /// The same, of what is in memory.
+    pub(super) fn forget(&mut self, patient: PatientId) {
+        self.generations.retain(|(of, _), _| *of != patient);
+    }
+
     /// Forgets a patient's chains.
     pub(super) fn erase(txn: &WriteTransaction, patient: PatientId) -> Result<(), KeyStoreError> {
         let mut table = txn.open_table(GENERATIONS).map_err(failed("open generations"))?;

@@ -16,6 +16,8 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use caregate_host::{clock, origin};
 use caregate_protocol::alarm::view::PatientView;
+use caregate_protocol::erasure::SignedOrder;
+use caregate_protocol::id::PatientId;
 use caregate_protocol::policy::delivery::Verdict;
 use caregate_protocol::policy::{
     Mac, RelationshipId, Revocation, SignedEmergency, SignedRevocation, VerifiedPolicy,
@@ -54,6 +56,34 @@ pub struct TrailLine {
     pub text: String,
 }
 
+/// A splitting of a patient's root, whose shares are with people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct SharesView {
+    /// When, Unix time in seconds.
+    pub at_s: u64,
+    /// How many it takes.
+    pub threshold: u8,
+    /// Of how many.
+    pub shares: u8,
+}
+
+/// What became of an erasure, for the patient's wallet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ErasureView {
+    /// Whose.
+    pub patient: PatientId,
+    /// What the core is asked, as hexadecimal; receipts name it.
+    pub request: Option<String>,
+    /// Of those that have erased, as hexadecimal.
+    pub receipts: Vec<String>,
+    /// Why the core won't, by its word.
+    pub core_refuses: Option<&'static str>,
+    /// Shares of the root that were made here.
+    pub shares: Vec<SharesView>,
+    /// Why the salts are in the gateway's files still; none where they are not.
+    pub salts_left: Option<String>,
+}
+
 /// What the door needs of the policy side.
 pub trait PolicySide: Send + Sync + 'static {
     /// The policy in force.
@@ -64,6 +94,10 @@ pub trait PolicySide: Send + Sync + 'static {
     fn offer_revocation(&self, signed: SignedRevocation) -> impl Future<Output = Verdict> + Send;
     /// Holds an emergency against the pins and the policy in force, puts it in force, and sees that the ledger gets it.
     fn offer_emergency(&self, signed: SignedEmergency) -> impl Future<Output = Verdict> + Send;
+    /// Holds a patient's order of erasure against the pins and carries it out; has the core asked again where that was done.
+    fn offer_erasure(&self, order: SignedOrder) -> impl Future<Output = Verdict> + Send;
+    /// What became of an erasure.
+    fn erasure(&self, patient: PatientId) -> impl Future<Output = ErasureView> + Send;
     /// What came into force and what was refused, the newest first.
     fn trail(&self) -> Vec<TrailLine>;
 }
@@ -105,6 +139,7 @@ pub fn router<P: PolicySide>(app: Arc<App<P>>) -> Router {
     let offers = Router::new()
         .route("/policy/bundle", post(offers::bundle::<P>))
         .route("/policy/emergency", post(offers::emergency::<P>))
+        .route("/policy/erasure", post(offers::erasure::<P>))
         .route("/policy/revocation", post(offers::revocation::<P>));
     Router::new()
         .route("/", get(page::index))

@@ -16,7 +16,9 @@ mod page;
 mod start;
 pub mod view;
 
-pub use door::{App, BODY_BYTES_MAX, CONNECTIONS_MAX, PolicySide, TrailLine, router};
+pub use door::{
+    App, BODY_BYTES_MAX, CONNECTIONS_MAX, ErasureView, PolicySide, SharesView, TrailLine, router,
+};
 pub use login::{
     AGE_MAX, AccessCodeEntry, AccessCodeError, COOKIE, IDLE_MAX, Login, LoginError, SESSIONS_MAX,
 };

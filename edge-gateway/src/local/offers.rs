@@ -1,4 +1,4 @@
-//! `POST /policy/bundle`, `/policy/revocation` and `/policy/emergency`: policy by any path. No login: each carries its own authority, and
+//! `POST /policy/bundle`, `/policy/revocation`, `/policy/emergency` and `/policy/erasure`: policy by any path. No login: each carries its own authority, and
 //! whoever hands it in learns only whether it counts.
 
 use std::collections::HashSet;
@@ -13,6 +13,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use caregate_host::clock;
 use caregate_protocol::cbor::CborError;
+use caregate_protocol::erasure::{ErasureError, SignedOrder};
 use caregate_protocol::policy::delivery::{EMERGENCY_BYTES_MAX, Verdict};
 use caregate_protocol::policy::{BUNDLE_BYTES_MAX, SignedEmergency, SignedRevocation};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -151,13 +152,49 @@ pub(super) async fn emergency<P: super::PolicySide>(
     }
 }
 
+/// An order of erasure; the answer has the receipts that are here by then, and the core is asked for more.
+pub(super) async fn erasure<P: super::PolicySide>(
+    State(app): State<Arc<App<P>>>,
+    Extension(ConnectInfo(peer)): Extension<ConnectInfo<SocketAddr>>,
+    body: Body,
+) -> Response {
+    let order = match message(&app, "erasure", peer.ip(), body, SignedOrder::decode).await {
+        Ok(order) => order,
+        Err(response) => return *response,
+    };
+    let verdict = app.policy.offer_erasure(order).await;
+    let outcome = verdict.refused.as_deref().unwrap_or("in_force");
+    app.metrics.offers.with_label_values(&["erasure", outcome]).inc();
+    if verdict.refused.is_some() {
+        return answered(&verdict);
+    }
+    json(StatusCode::OK, &app.policy.erasure(order.patient).await)
+}
+
+/// Why bytes are no message.
+trait Reason: std::fmt::Display {
+    fn word(&self) -> &'static str;
+}
+
+impl Reason for CborError {
+    fn word(&self) -> &'static str {
+        self.reason()
+    }
+}
+
+impl Reason for ErasureError {
+    fn word(&self) -> &'static str {
+        self.reason()
+    }
+}
+
 /// Reads a signed message alone, at its pace.
-async fn message<P, T>(
+async fn message<P, T, E: Reason>(
     app: &App<P>,
     kind: &'static str,
     peer: IpAddr,
     body: Body,
-    decode: impl FnOnce(&[u8]) -> Result<T, CborError>,
+    decode: impl FnOnce(&[u8]) -> Result<T, E>,
 ) -> Result<T, Box<Response>> {
     let count = |outcome: &str| app.metrics.offers.with_label_values(&[kind, outcome]).inc();
     if let Err(left) = take(&app.offers.messages, peer) {
@@ -169,7 +206,7 @@ async fn message<P, T>(
         Box::new(refused(kind, status, reason))
     })?;
     decode(&bytes).map_err(|error| {
-        count(error.reason());
+        count(error.word());
         Box::new(problem(StatusCode::BAD_REQUEST, format!("{kind}: {error}")))
     })
 }

@@ -17,6 +17,7 @@ use tracing::{error, warn};
 
 use super::admit::{About, Admission, admit};
 use super::chains::{CHAINS_MAX, State};
+use super::erase::Walk;
 use super::expiry::Expiry;
 use super::heads::Heads;
 use super::seal::{Batch, Sealed, Sealer};
@@ -95,6 +96,8 @@ pub struct Committer {
     pub tap: Tap,
     /// The operator's age limit, where there is one.
     pub expiry: Option<Expiry>,
+    /// What of erased patients is in the spool still; none where nothing is.
+    pub walk: Option<Walk>,
 }
 
 /// A reading on its way, and whose verdict depends on it.
@@ -125,6 +128,10 @@ struct Sorted {
 impl Committer {
     /// Decides on a proposal. When it is answered, whoever lost access by it holds no key of anything that is sealed afterwards.
     pub fn decide(&mut self, proposal: Proposal, now_us: i64) {
+        if let Some(order) = proposal.erasure() {
+            let erased = self.erase(order, now_us);
+            return proposal.answered(erased);
+        }
         let Self { policy, state, metrics, .. } = self;
         proposal.decide(policy, seconds(now_us), |decider, rekeyed| {
             close_epochs(state, decider, rekeyed, now_us, metrics);
@@ -309,6 +316,10 @@ impl Committer {
         let mut seen = HashMap::new();
         for (inbound, publish) in batch.iter().enumerate() {
             match admit(publish, policy) {
+                Admission::Readings(patient, _) if self.keys.is_erased(patient) => {
+                    self.metrics.refused.with_label_values(&["erased"]).inc();
+                    verdicts[inbound] = Verdict::Refused;
+                }
                 Admission::Readings(patient, readings) => {
                     self.heard(&publish.device, publish.received_us);
                     for (class, reading) in readings {

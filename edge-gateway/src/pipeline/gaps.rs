@@ -136,6 +136,10 @@ impl Committer {
     ) -> bool {
         let Ok(record) = Record::decode(record) else { return true };
         let key = (record.patient(), record.class());
+        // It goes without a word: nothing is told of a patient who has no key.
+        if self.keys.is_erased(key.0) {
+            return true;
+        }
         let is_due = |dated_us, grace| expiry.is_due(position, dated_us, grace, now);
         match record {
             Record::Segment(segment) => {

@@ -35,6 +35,13 @@ impl Leaves {
     }
 }
 
+impl Leaves {
+    /// Drops a patient's.
+    pub fn forget(&mut self, patient: PatientId) {
+        self.0.retain(|(of, _), _| *of != patient);
+    }
+}
+
 impl std::fmt::Debug for Leaves {
     /// Without the keys.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

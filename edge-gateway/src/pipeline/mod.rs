@@ -7,6 +7,7 @@ pub mod admit;
 pub mod chains;
 pub mod commit;
 pub mod duplicates;
+pub mod erase;
 pub mod expiry;
 pub mod gaps;
 pub mod heads;

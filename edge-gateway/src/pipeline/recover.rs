@@ -129,6 +129,7 @@ fn replay(
     leaves: &mut Leaves,
 ) -> Result<(), RecoverError> {
     match Record::decode(bytes) {
+        Ok(Record::Wrap(wrap)) if keys.is_erased(wrap.patient) => {}
         Ok(Record::Wrap(wrap)) => state.replay_wrap(&wrap),
         // It says what the segments before it have said.
         Ok(Record::Head(_) | Record::Tokens(_)) => {}
@@ -138,6 +139,9 @@ fn replay(
         }
         Ok(Record::Segment(segment)) => {
             let h = &segment.header;
+            if keys.is_erased(h.patient) {
+                return Ok(());
+            }
             let opened = keys
                 .existing_root(h.patient)?
                 .and_then(|root| {

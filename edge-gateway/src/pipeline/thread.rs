@@ -155,6 +155,11 @@ impl Pipeline {
         let Self { committer, uplink, .. } = self;
         committer.tick(clock::now_us());
         uplink.early(committer.commit_heads(clock::now_us())?);
+        let erased = committer.let_go_of_erased(clock::now_us())?;
+        if !erased.is_empty() {
+            uplink.expired(&erased);
+            uplink.observe(&committer.metrics);
+        }
         if let Some(policy) = committer.policy.policy().cloned() {
             uplink.early(committer.give_past(&policy, clock::now_us())?);
             uplink.early(committer.tell_losses(&policy, clock::now_us())?);

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use caregate_host::admin::Condition;
+use caregate_protocol::erasure::SignedOrder;
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::policy::delivery::Anchor;
 use caregate_protocol::policy::{
@@ -17,8 +18,8 @@ use caregate_protocol::policy::{
     RelationshipId, SignedEmergency, SignedRevocation, VerifiedPolicy,
 };
 use ledger_client::verify::{
-    BundleRefusal, EmergencyRefusal, NewestKeys, Pins, RevokedWith, VerifiedBundle, verify_bundle,
-    verify_revocation,
+    Address, BundleRefusal, EmergencyRefusal, ErasureRefusal, NewestKeys, Pins, RevokedWith, VerifiedBundle,
+    verify_bundle, verify_revocation,
 };
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
@@ -26,6 +27,7 @@ use tracing::{error, info, warn};
 
 use super::store::{Changes, PolicyStore};
 use super::trail::{Event, Origin, RevokedBy, Snapshot, label_of};
+use crate::keys::erasures::Erasures;
 use crate::keys::{KeyStore, KeyStoreError};
 use crate::metrics::Metrics;
 
@@ -47,6 +49,9 @@ pub enum DecisionError {
     /// A later one of its domain came in between.
     #[error(transparent)]
     Emergency(#[from] EmergencyRefusal),
+    /// An order of erasure that was handed in before.
+    #[error(transparent)]
+    Erasure(#[from] ErasureRefusal),
     /// More emergencies wait for the ledger than [`DIRECT_MAX`].
     #[error("{DIRECT_MAX} emergencies wait for the ledger already")]
     TooMany,
@@ -66,6 +71,7 @@ impl DecisionError {
             Self::Admission(_) => "went_back",
             Self::Bundle(refusal) => refusal.reason(),
             Self::Emergency(refusal) => refusal.reason(),
+            Self::Erasure(refusal) => refusal.reason(),
             Self::TooMany => "too_many",
             Self::Keys(_) => "keys",
             Self::Stopping => "stopping",
@@ -92,6 +98,13 @@ pub enum Change {
         /// With which key.
         by: RevokedWith,
     },
+    /// A patient's order that nothing of theirs is to stay.
+    Erasure {
+        /// What was signed.
+        order: SignedOrder,
+        /// With which home key.
+        home_key: Address,
+    },
     /// An emergency alone.
     Emergency {
         /// What was signed.
@@ -114,6 +127,21 @@ impl Proposal {
     pub fn new(change: Change) -> (Self, oneshot::Receiver<Result<(), DecisionError>>) {
         let (answer, answered) = oneshot::channel();
         (Self { change, answer }, answered)
+    }
+
+    /// The erasure that is proposed, which is not the decider's to carry out.
+    #[must_use]
+    pub fn erasure(&self) -> Option<(Address, SignedOrder)> {
+        match self.change {
+            Change::Erasure { order, home_key } => Some((home_key, order)),
+            Change::Bundle { .. } | Change::Revocation { .. } | Change::Emergency { .. } => None,
+        }
+    }
+
+    /// Answers for who has carried it out.
+    pub fn answered(self, outcome: Result<(), DecisionError>) {
+        // A source that is gone needs no answer.
+        drop(self.answer.send(outcome));
     }
 
     /// Decides, runs `then` with the recipients whose own key has changed, and only then answers.
@@ -161,6 +189,7 @@ struct Senders {
 #[derive(Debug)]
 pub struct Decider {
     store: PolicyStore,
+    erasures: Erasures,
     pins: Option<Arc<Pins>>,
     metrics: Metrics,
     floors: Arc<Floors>,
@@ -204,6 +233,7 @@ impl Decider {
         };
         let mut decider = Self {
             store,
+            erasures: keys.erasures(),
             pins,
             metrics,
             header_kept: floors.header,
@@ -296,6 +326,12 @@ impl Decider {
         }
     }
 
+    /// Receipts of erasures.
+    #[must_use]
+    pub fn erasures(&self) -> Erasures {
+        self.erasures.clone()
+    }
+
     /// What is kept of policy.
     #[must_use]
     pub fn store(&self) -> PolicyStore {
@@ -319,6 +355,8 @@ impl Decider {
             Change::Bundle { bundle, bytes, origin } => self.bundle(&bundle, &bytes, origin, now_s),
             Change::Revocation { signed, by } => self.revocation(&signed, by, now_s),
             Change::Emergency { signed, access } => self.emergency(&signed, *access, now_s),
+            // Whoever has the keys carries it out.
+            Change::Erasure { .. } => Ok(()),
         };
         self.publish();
         self.observe(now_s);

@@ -1,20 +1,28 @@
 //! How bundles and revocations are handed in, by whatever path, and what others see of policy.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use caregate_host::clock;
+use caregate_protocol::erasure::SignedOrder;
+use caregate_protocol::id::PatientId;
 use caregate_protocol::policy::delivery::{Anchor, Verdict};
 use caregate_protocol::policy::{BoundDevice, SignedEmergency, SignedRevocation, VerifiedPolicy};
-use ledger_client::verify::{Pins, bundle_number, verify_bundle, verify_emergency, verify_revocation};
+use caregate_protocol::uplink::EraseRefusal;
+use ledger_client::verify::{
+    Address, ErasureRefusal, Pins, bundle_number, verify_bundle, verify_emergency, verify_erasure,
+    verify_revocation,
+};
 use tokio::sync::{Mutex, mpsc, watch};
 use tracing::warn;
 
 use super::decide::{Change, Decider, DecisionError, Outputs, Proposal};
+use super::enrolment::EnrolmentFiles;
 use super::store::{Changes, PolicyStore};
 use super::trail::{Entry, Event, Origin};
 use crate::keys::KeyStoreError;
-use crate::local::{PolicySide, TrailLine};
+use crate::keys::erasures::{Asked, Erasures};
+use crate::local::{ErasureView, PolicySide, SharesView, TrailLine};
 use crate::metrics::Metrics;
 
 /// A reason is noted in the trail once in this many seconds for each path, with how often it came: who hands in rubbish all day
@@ -31,6 +39,10 @@ struct Inner {
     proposals: mpsc::Sender<Proposal>,
     outputs: Outputs,
     store: PolicyStore,
+    erasures: Erasures,
+    files: OnceLock<EnrolmentFiles>,
+    /// Whether the salts of erased patients are gone, or why not; as many as were asked for in this life.
+    unenrolled: Mutex<BTreeMap<PatientId, Result<(), String>>>,
     metrics: Metrics,
     /// One verification at a time, in the order in which they came: the largest takes 300 ms and 2 MiB.
     verifying: Mutex<()>,
@@ -62,9 +74,37 @@ impl PolicyHandle {
         proposals: mpsc::Sender<Proposal>,
         metrics: Metrics,
     ) -> Self {
-        let (outputs, store) = (decider.outputs(), decider.store());
-        let (verifying, noted) = (Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { pins, proposals, outputs, store, metrics, verifying, noted }) }
+        Self {
+            inner: Arc::new(Inner {
+                pins,
+                proposals,
+                outputs: decider.outputs(),
+                store: decider.store(),
+                erasures: decider.erasures(),
+                files: OnceLock::new(),
+                unenrolled: Mutex::default(),
+                metrics,
+                verifying: Mutex::default(),
+                noted: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Has erased patients taken out of these files; also those of whom the process before did not come to it. Must be called inside a
+    /// tokio runtime.
+    pub fn keep_files(&self, files: EnrolmentFiles) {
+        if self.inner.files.set(files).is_err() {
+            return;
+        }
+        let erased: Vec<_> = self.inner.erasures.follow().borrow().keys().copied().collect();
+        let handle = self.clone();
+        tokio::spawn(async move {
+            for patient in erased {
+                if handle.inner.pins.home_keys.contains_key(&patient) {
+                    handle.unenrol(patient).await;
+                }
+            }
+        });
     }
 
     /// Who and what is enrolled here.
@@ -177,6 +217,54 @@ impl PolicyHandle {
         self.verdict(number, Some(reason), origin).await
     }
 
+    /// Verifies a patient's order of erasure and has it carried out. The answer comes when the root is destroyed, durably.
+    pub async fn offer_erasure(&self, order: SignedOrder, origin: Origin) -> Verdict {
+        let reason = match self.judge(&order) {
+            Err(refusal) => {
+                warn!(reason = refusal.reason(), "an order of erasure was refused: {refusal}");
+                Some(refusal.reason())
+            }
+            Ok(home_key) => {
+                let decided = self.propose(Change::Erasure { order, home_key }).await;
+                decided.err().map(|failure| failure.reason())
+            }
+        };
+        if reason.is_none() {
+            self.unenrol(order.patient).await;
+        }
+        let number = self.inner.outputs.floors.borrow().header.number;
+        self.verdict(number, reason, origin).await
+    }
+
+    /// With which home key an order counts: the enrolled one, or, of a patient who is not enrolled any more, that of the first order.
+    fn judge(&self, order: &SignedOrder) -> Result<Address, ErasureRefusal> {
+        let pins = &self.inner.pins;
+        let before = self.inner.erasures.ordered(&order.patient).and_then(|ordered| ordered.by);
+        let known =
+            before.map(|(home_key, _)| home_key).or_else(|| pins.home_keys.get(&order.patient).copied());
+        let home_key = known.ok_or(ErasureRefusal::NotPinned)?;
+        verify_erasure(order, &home_key, &pins.domain, clock::now_us())?;
+        Ok(home_key)
+    }
+
+    /// Takes the patient's salts and revoke-only keys out of the gateway's files.
+    async fn unenrol(&self, patient: PatientId) {
+        let Some(files) = self.inner.files.get().cloned() else { return };
+        let outcome = tokio::task::spawn_blocking(move || files.unenrol(patient)).await;
+        let outcome = outcome.map_err(|failure| failure.to_string());
+        let outcome = outcome.and_then(|done| done.map_err(|failure| failure.to_string()));
+        if let Err(why) = &outcome {
+            warn!(why, "an erased patient's salts are in the gateway's files still");
+        }
+        self.inner.unenrolled.lock().await.insert(patient, outcome);
+    }
+
+    /// All that was erased here, from now on.
+    #[must_use]
+    pub fn erased(&self) -> watch::Receiver<BTreeMap<PatientId, Asked>> {
+        self.inner.erasures.follow()
+    }
+
     async fn propose(&self, change: Change) -> Result<(), DecisionError> {
         let (proposal, decided) = Proposal::new(change);
         self.inner.proposals.send(proposal).await.map_err(|_gone| DecisionError::Stopping)?;
@@ -231,6 +319,31 @@ impl PolicySide for PolicyHandle {
 
     async fn offer_emergency(&self, signed: SignedEmergency) -> Verdict {
         Self::offer_emergency(self, signed, Origin::Door).await
+    }
+
+    async fn offer_erasure(&self, order: SignedOrder) -> Verdict {
+        Self::offer_erasure(self, order, Origin::Door).await
+    }
+
+    async fn erasure(&self, patient: PatientId) -> ErasureView {
+        let (erasures, store) = (&self.inner.erasures, &self.inner.store);
+        let receipts = erasures.receipts(patient).unwrap_or_else(|failure| {
+            warn!(%failure, "receipts can't be read");
+            Vec::new()
+        });
+        let shared = store.trail(usize::MAX).unwrap_or_default().into_iter().rev().filter_map(|entry| {
+            let Event::RootShared { patient: of, threshold, shares } = entry.event else { return None };
+            (of == patient).then_some(SharesView { at_s: entry.time_s, threshold, shares })
+        });
+        let salts = self.inner.unenrolled.lock().await.get(&patient).cloned();
+        ErasureView {
+            patient,
+            request: erasures.ordered(&patient).map(|ordered| hex::encode(ordered.request)),
+            receipts: receipts.iter().map(hex::encode).collect(),
+            core_refuses: erasures.refusal(&patient).map(EraseRefusal::as_str),
+            shares: shared.collect(),
+            salts_left: salts.and_then(Result::err),
+        }
     }
 
     fn trail(&self) -> Vec<TrailLine> {

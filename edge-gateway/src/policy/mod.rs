@@ -10,6 +10,7 @@
 //! what has risen, and only then puts it in force. Nothing else puts a policy in force.
 
 mod decide;
+pub mod enrolment;
 mod handle;
 mod link;
 mod metrics;

@@ -169,6 +169,11 @@ pub enum Event {
         /// Whose.
         patient: PatientId,
     },
+    /// The patient ordered that nothing of theirs is to stay.
+    ErasureOrdered {
+        /// Whose.
+        patient: PatientId,
+    },
     /// A patient's root was destroyed.
     RootErased {
         /// Whose.
@@ -385,6 +390,7 @@ impl Event {
                 )
             }
             Self::RootRestored { .. } => "Your root key was put together from its shares, on this box".into(),
+            Self::ErasureOrdered { .. } => "You ordered that nothing of yours is to stay".into(),
             Self::RootErased { .. } => "Your root key was destroyed on this box, for good".into(),
             Self::StalenessEntered { .. } => {
                 "Nothing was heard of the ledger for too long: nobody new may open".into()

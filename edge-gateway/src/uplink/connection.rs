@@ -25,6 +25,7 @@ use super::line::{Line, Opened};
 use super::path::{Path, Way};
 use super::ports::LanePorts;
 use super::schedule::Part;
+use crate::keys::erasures::Erasures;
 use crate::metrics::Metrics;
 use crate::policy::offers::Incoming;
 use crate::spool::Reader;
@@ -99,13 +100,15 @@ pub(super) fn transport(error: impl std::fmt::Display) -> LinkError {
     LinkError::Transport(error.to_string())
 }
 
-/// What goes by the alarm lane's control stream: heartbeats up, staff's sealed commands down.
+/// What goes by the alarm lane's control stream: heartbeats and erasures up, staff's sealed commands and receipts down.
 #[derive(Debug, Clone)]
 pub struct Staff {
     /// The newest heartbeat.
     pub beats: watch::Receiver<Option<[u8; BEAT_BYTES]>>,
     /// To the watch. What finds no room is sent again by whoever sent it.
     pub commands: mpsc::Sender<Vec<u8>>,
+    /// What the core is asked to erase, and its receipts.
+    pub erasures: Erasures,
 }
 
 /// What the uplink needs.

@@ -15,6 +15,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::asking::{self, Asking};
 use super::carrier::{self, Carrier, ControlIn, ControlOut, LaneOut, Made, Writer};
 use super::congestion::Congestion;
 use super::connection::{Link, LinkError, transport};
@@ -125,7 +126,9 @@ impl Line {
         // Kept here, so that it does not end.
         let (verdict, mut verdicts) = mpsc::channel(VERDICTS_MAX);
         let is_alarm = self.part == Part::Live(Lane::Alarm);
-        let mut beats = self.link.staff.as_ref().filter(|_| is_alarm).map(|staff| staff.beats.clone());
+        let staff = self.link.staff.as_ref().filter(|_| is_alarm);
+        let mut asking = staff.map(|staff| Asking::new(staff.erasures.clone()));
+        let mut beats = staff.map(|staff| staff.beats.clone());
         // The one that is there is as old as the connection before: it says nothing.
         beats.iter_mut().for_each(watch::Receiver::mark_unchanged);
         let mut samples = tokio::time::interval(SAMPLE_INTERVAL);
@@ -143,12 +146,21 @@ impl Line {
                 }
             };
             tokio::select! {
-                frame = control.next() => self.answered(frame?, &verdict).await?,
+                frame = control.next() => {
+                    let frame = frame?;
+                    if let Some(asking) = &mut asking {
+                        asking.heard(&frame).await;
+                    }
+                    self.answered(frame, &verdict).await?;
+                }
                 Some(bytes) = verdicts.recv() => {
                     out.tell(&Frame::Verdict { bytes: bytes.to_vec() }).await?;
                 }
                 beat = next_beat(&mut beats) => {
                     out.say(&Frame::Beat { bytes: beat.to_vec() }).await?;
+                }
+                request = asking::next(&mut asking) => {
+                    out.say(&Frame::Erase { request: request.to_vec() }).await?;
                 }
                 _ = samples.tick(), if !carrier.is_tcp() => {
                     let congested = carrier.sample().is_some_and(|s| way.take(s, clock::monotonic()));
@@ -204,6 +216,13 @@ impl Line {
                 }
                 Ok(())
             }
+            // Kept already: it answers what was asked on the alarm lane's connection.
+            Frame::Erased { .. } if self.part == Part::Live(Lane::Alarm) => Ok(()),
+            Frame::EraseRefused { refusal, .. } => {
+                self.link.metrics.uplink_refused.with_label_values(&[refusal.as_str()]).inc();
+                warn!(refusal = refusal.as_str(), "the core did not erase");
+                Ok(())
+            }
             Frame::Offer { .. }
             | Frame::TakesOffers
             | Frame::Verdict { .. }
@@ -228,8 +247,7 @@ impl Line {
             | Frame::Search { .. }
             | Frame::Found { .. }
             | Frame::Erase { .. }
-            | Frame::Erased { .. }
-            | Frame::EraseRefused { .. } => Err(LinkError::Unexpected),
+            | Frame::Erased { .. } => Err(LinkError::Unexpected),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The way to the core: a connection per lane and one for the backlog (QUIC, or TCP where UDP does not get through), live before backlog, and the core's
 //! acknowledgements back to the spool.
 
+mod asking;
 mod carrier;
 pub mod congestion;
 pub mod connection;

@@ -90,7 +90,8 @@ pub fn start(
     let outputs = Outputs { views, publisher, webhook, standings, beats };
     let shell = Shell::new(Parts { engine, store, trail, device, pins, metrics, outputs });
     let devices = policy.bound_devices();
-    let inputs = Inputs { seen, commands: commands_in, policy: policy.subscribe(), devices };
+    let (policy, erased) = (policy.subscribe(), policy.erased());
+    let inputs = Inputs { seen, commands: commands_in, policy, devices, erased };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let stop = stop.clone();
     std::thread::Builder::new().name("watch".into()).spawn(move || {

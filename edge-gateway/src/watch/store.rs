@@ -25,6 +25,22 @@ impl WatchStore {
         txn.open_table(WATCH).map(drop).map_err(failed("open watch"))
     }
 
+    /// Nothing of this patient stays.
+    pub(crate) fn erase(txn: &WriteTransaction, patient: PatientId) -> Result<(), KeyStoreError> {
+        let mut table = txn.open_table(WATCH).map_err(failed("open watch"))?;
+        table.remove(patient.0.as_slice()).map(drop).map_err(failed("remove a patient's watch"))
+    }
+
+    /// The same, durable when it returns: of a patient who was erased meanwhile.
+    ///
+    /// # Errors
+    /// [`KeyStoreError`].
+    pub fn forget(&self, patient: PatientId) -> Result<(), KeyStoreError> {
+        let txn = self.db.begin_write().map_err(failed("begin"))?;
+        Self::erase(&txn, patient)?;
+        txn.commit().map_err(failed("commit"))
+    }
+
     /// What was kept of every patient.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ use super::store::WatchStore;
 use super::tap::Seen;
 use super::topic::{ALARMS_MAX, Payload, Publish, TOPIC, place};
 use super::webhook::{Webhook, Word};
+use crate::keys::erasures::Asked;
 use crate::policy::trail::{Event, label_of};
 use crate::policy::{Changes, PolicyStore};
 
@@ -47,6 +48,8 @@ pub struct Inputs {
     pub policy: watch::Receiver<Arc<VerifiedPolicy>>,
     /// Who wears what.
     pub devices: watch::Receiver<Arc<Vec<BoundDevice>>>,
+    /// Of whom nothing is to stay.
+    pub erased: watch::Receiver<BTreeMap<PatientId, Asked>>,
 }
 
 /// Where what it says goes.
@@ -159,6 +162,7 @@ impl Shell {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         inputs.devices.mark_changed();
+        inputs.erased.mark_changed();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -170,6 +174,10 @@ impl Shell {
                 Ok(()) = inputs.devices.changed() => {
                     let devices = Arc::clone(&inputs.devices.borrow_and_update());
                     self.follow(&devices);
+                }
+                Ok(()) = inputs.erased.changed() => {
+                    let erased: Vec<_> = inputs.erased.borrow_and_update().keys().copied().collect();
+                    erased.into_iter().for_each(|patient| self.forget(patient));
                 }
                 _ = ticks.tick() => {
                     let now = self.now();
@@ -203,6 +211,33 @@ impl Shell {
             }
             gone
         });
+    }
+
+    /// Nothing of an erased patient stays: not here, not on the page, not with displays in the home, not on disk.
+    fn forget(&mut self, patient: PatientId) {
+        if !self.engine.forget(patient) {
+            return;
+        }
+        self.kept.remove(&patient);
+        self.waiting.remove(&patient);
+        self.outputs.views.send_if_modified(|views| {
+            let was_there = views.contains_key(&patient);
+            if was_there {
+                Arc::make_mut(views).remove(&patient);
+            }
+            was_there
+        });
+        if let (Some(publisher), Some(place)) =
+            (&self.outputs.publisher, place(&self.pins.patients, &patient))
+        {
+            // An empty message takes the retained one away (MQTT 5 §3.3.1.3).
+            publisher.publish(&format!("{TOPIC}{place}"), Vec::new());
+        }
+        // What was kept between the order and here.
+        if let Err(failure) = self.store.forget(patient) {
+            self.metrics.failures.with_label_values(&["store"]).inc();
+            error!(%failure, "what the watch kept of an erased patient could not be taken out");
+        }
     }
 
     fn beat(&mut self) {

@@ -190,6 +190,7 @@ impl Gateway {
             noted: BTreeMap::new(),
             tap: Tap::new(IntCounter::new("dropped", "dropped").unwrap()).0,
             expiry: None,
+            walk: None,
         };
         Self { committer, recovery, spooled: Vec::new() }
     }

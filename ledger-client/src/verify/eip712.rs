@@ -16,7 +16,7 @@
 //! The patient's pseudonym is not signed: the relationship stands for it, and the gateway's pins tie the two.
 
 use caregate_protocol::command::Command;
-use caregate_protocol::id::RecipientId;
+use caregate_protocol::id::{PatientId, RecipientId};
 use caregate_protocol::policy::{Commitment, Emergency, Grant, Revocation};
 use serde::{Deserialize, Serialize};
 use sha3::{Digest, Keccak256};
@@ -33,6 +33,7 @@ const DOMAIN_TYPE: &str =
 const GRANT_TYPE: &str = "Grant(bytes32 relationship,address grantee,uint32 classes,uint32 purposes,\
 uint64 from,uint64 until,uint32 staleBoundS,uint64 version)";
 const REVOCATION_TYPE: &str = "Revocation(bytes32 relationship,uint64 version)";
+const ERASURE_TYPE: &str = "Erasure(bytes16 patient,uint64 madeUs)";
 const BINDING_TYPE: &str = "DeviceBinding(bytes32 commitment,bool bound,uint64 version)";
 const PARTICIPANT_KEY_TYPE: &str = "ParticipantKey(address participant,bytes32 hpkeKey,uint64 version)";
 const EMERGENCY_TYPE: &str = "Emergency(bytes32 pseudonym,address domain,bytes32 clinician,bytes32 reason,\
@@ -125,6 +126,16 @@ pub fn revocation_digest(revocation: &Revocation, domain: &Domain) -> [u8; 32] {
 pub fn binding_digest(commitment: &Commitment, bound: bool, version: u64, domain: &Domain) -> [u8; 32] {
     let words = [commitment.0, number(bound.into()), number(version)];
     domain.digest(&struct_hash(BINDING_TYPE, &words))
+}
+
+/// The 32 bytes that a home key signs: nothing of this pseudonym is to stay, at this Unix time in microseconds.
+#[must_use]
+pub fn erasure_digest(patient: &PatientId, made_us: i64, domain: &Domain) -> [u8; 32] {
+    // `bytes16` stands at the beginning of its word (EIP-712, "encodeData").
+    let mut word = [0; 32];
+    word[..16].copy_from_slice(&patient.0);
+    let made = number(u64::try_from(made_us).unwrap_or(0));
+    domain.digest(&struct_hash(ERASURE_TYPE, &[word, made]))
 }
 
 /// The 32 bytes that a participant signs: its own HPKE key.

@@ -239,6 +239,8 @@ pub struct Pins {
     pub devices: BTreeMap<Commitment, PinnedDevice>,
     /// Whose.
     pub pseudonyms: BTreeMap<Pseudonym, PatientId>,
+    /// Signs for each patient's bindings and erasure here.
+    pub home_keys: BTreeMap<PatientId, Address>,
     /// In the order of the file.
     pub patients: Vec<PatientId>,
 }
@@ -290,6 +292,7 @@ impl Pins {
             relationships: BTreeMap::new(),
             devices: BTreeMap::new(),
             pseudonyms: BTreeMap::new(),
+            home_keys: BTreeMap::new(),
             patients: Vec::new(),
         };
         let mut seen = Seen::default();
@@ -306,6 +309,7 @@ impl Pins {
         once(&mut seen.keys, entry.home_key, || format!("patient[{at}].home_key"))?;
         count(format!("patient[{at}].relationship"), entry.relationships.len(), 0, GRANTS_MAX)?;
         self.patients.push(entry.patient);
+        self.home_keys.insert(entry.patient, entry.home_key);
         if let Some(pseudonym) = entry.pseudonym {
             once(&mut seen.pseudonyms, pseudonym, || format!("patient[{at}].pseudonym"))?;
             self.pseudonyms.insert(pseudonym, entry.patient);

@@ -4,6 +4,7 @@
 
 mod format;
 
+use caregate_protocol::erasure::SignedOrder;
 use caregate_protocol::id::{DeviceId, PatientId, RecipientId};
 use caregate_protocol::policy::{
     Commitment, DEVICES_MAX, EcdsaSignature, GRANTS_MAX, Grant, Mac, RelationshipId, Revocation,
@@ -13,13 +14,17 @@ use thiserror::Error;
 
 pub use format::WalletFormatError;
 
-use super::{KeyError, PatientSeed, RelationshipKeys};
+use zeroize::Zeroizing;
+
+use super::{KeyError, PatientSeed, RelationshipKeys, device_salt};
 use crate::verify::{
     Address, Domain, EnrolledDevice, EnrolledPatient, EnrolledRelationship, LABEL_BYTES_MAX, NextKeys, slots,
 };
 
 /// Most gateways of one patient: homes and the clinics where they stayed.
 pub const HOMES_MAX: usize = 64;
+/// Most erasures that a wallet remembers; the oldest make room, and of those no more receipts can be asked for.
+pub const ERASED_MAX: usize = 64;
 /// Longest name of a gateway, in bytes: as in its certificate.
 pub const GATEWAY_BYTES_MAX: usize = 64;
 
@@ -64,6 +69,16 @@ pub struct Device {
     pub bound: bool,
 }
 
+/// The secret from which the salts towards one gateway come: random, and nowhere but in the wallet. Wiped from memory when dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HomeSecret(Zeroizing<[u8; 32]>);
+
+impl std::fmt::Debug for HomeSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HomeSecret(…)")
+    }
+}
+
 /// One gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {
@@ -75,6 +90,17 @@ pub struct Home {
     pub emergency: bool,
     /// What the patient wears there.
     pub devices: Vec<Device>,
+    /// Of its salts; none in a wallet of before, whose salts the seed gives.
+    pub secret: Option<HomeSecret>,
+}
+
+/// A gateway at which nothing of the patient is to be any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErasedHome {
+    /// Its name.
+    pub gateway: String,
+    /// The pseudonym there, which is never used again.
+    pub patient: PatientId,
 }
 
 /// A patient's wallet.
@@ -88,6 +114,8 @@ pub struct Wallet {
     pub relationships: Vec<Relationship>,
     /// At most [`HOMES_MAX`].
     pub homes: Vec<Home>,
+    /// At most [`ERASED_MAX`], the oldest first.
+    pub erased: Vec<ErasedHome>,
 }
 
 /// What a wallet won't do.
@@ -173,7 +201,7 @@ impl Wallet {
     /// A wallet that knows nobody.
     #[must_use]
     pub fn new(seed: PatientSeed) -> Self {
-        Self { seed, ledger: None, relationships: Vec::new(), homes: Vec::new() }
+        Self { seed, ledger: None, relationships: Vec::new(), homes: Vec::new(), erased: Vec::new() }
     }
 
     /// For which ledger it signs.
@@ -410,6 +438,47 @@ impl Wallet {
         Ok(keys.grant.sign_revocation(&revocation, &domain))
     }
 
+    /// The pseudonym at a gateway, also where it was erased.
+    ///
+    /// # Errors
+    /// [`WalletError::NoGateway`].
+    pub fn patient_at(&self, gateway: &str) -> Result<PatientId, WalletError> {
+        match self.home(gateway) {
+            Ok(home) => Ok(home.patient),
+            Err(unknown) => {
+                let mut erased = self.erased.iter().rev();
+                erased.find(|home| home.gateway == gateway).map(|home| home.patient).ok_or(unknown)
+            }
+        }
+    }
+
+    /// Signs that nothing of the patient is to stay at a gateway; `made_us` is Unix time in microseconds.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub fn sign_erasure(&self, gateway: &str, made_us: i64) -> Result<SignedOrder, WalletError> {
+        let patient = self.patient_at(gateway)?;
+        Ok(self.seed.home_key(gateway)?.sign_erasure(patient, made_us, &self.ledger()?.domain))
+    }
+
+    /// Whether a pseudonym was erased, as far as the wallet remembers.
+    #[must_use]
+    pub fn is_erased(&self, patient: &PatientId) -> bool {
+        self.erased.iter().any(|home| home.patient == *patient)
+    }
+
+    /// Destroys what the wallet has of a gateway: the secret of its salts, and what was worn there. Of it stay name and pseudonym, to ask
+    /// for receipts. False where there was nothing.
+    pub fn erase_home(&mut self, gateway: &str) -> bool {
+        let Some(at) = self.homes.iter().position(|home| home.gateway == gateway) else { return false };
+        let Home { gateway, patient, .. } = self.homes.remove(at);
+        self.erased.push(ErasedHome { gateway, patient });
+        if self.erased.len() > ERASED_MAX {
+            self.erased.remove(0);
+        }
+        true
+    }
+
     /// A gateway by its name.
     ///
     /// # Errors
@@ -431,8 +500,21 @@ impl Wallet {
                 if self.homes.len() >= HOMES_MAX {
                     return Err(WalletError::TooMany { what: "gateways", max: HOMES_MAX });
                 }
-                let (gateway, patient) = (gateway.to_owned(), self.seed.patient(gateway));
-                self.homes.push(Home { gateway, patient, emergency: true, devices: Vec::new() });
+                let secret = HomeSecret(Zeroizing::new(*PatientSeed::generate().as_bytes()));
+                // A pseudonym that was erased is taken nowhere again.
+                let patient = if self.erased.iter().any(|home| home.gateway == gateway) {
+                    PatientSeed::generate().patient(gateway)
+                } else {
+                    self.seed.patient(gateway)
+                };
+                let gateway = gateway.to_owned();
+                self.homes.push(Home {
+                    gateway,
+                    patient,
+                    emergency: true,
+                    devices: Vec::new(),
+                    secret: Some(secret),
+                });
                 self.homes.len() - 1
             }
         };
@@ -481,11 +563,14 @@ impl Wallet {
     /// # Errors
     /// [`WalletError`].
     pub fn enrolled_device(&self, gateway: &str, device: &DeviceId) -> Result<EnrolledDevice, WalletError> {
-        let devices = &self.home(gateway)?.devices;
+        let Home { devices, secret, .. } = self.home(gateway)?;
         let known = devices.iter().find(|known| known.device == *device);
         let known =
             known.ok_or_else(|| WalletError::NoGateway(format!("{gateway}, with a device {device}")))?;
-        let salt = self.seed.device_salt(gateway, device);
+        let salt = match secret {
+            Some(HomeSecret(secret)) => device_salt(secret, gateway, device),
+            None => self.seed.device_salt(gateway, device),
+        };
         Ok(EnrolledDevice { device: device.clone(), mac: known.mac, salt })
     }
 

@@ -351,6 +351,11 @@ pub enum What {
         /// Whose.
         patient: PatientId,
     },
+    /// A patient's order of erasure was taken at a gateway.
+    ErasureOrdered {
+        /// Whose.
+        patient: PatientId,
+    },
     /// A patient's root was destroyed at a gateway.
     RootErased {
         /// Whose.

@@ -253,6 +253,7 @@ fn of_gateway(what: &What) -> Told {
             ..changed()
         },
         What::RootRestored { patient }
+        | What::ErasureOrdered { patient }
         | What::RootErased { patient }
         | What::RevocationAnchored { patient } => Told { patient: Some(*patient), ..changed() },
         What::EmergencyBegan { patient, recipient, number: nth, until } => Told {

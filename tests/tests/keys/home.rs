@@ -89,13 +89,18 @@ impl Home {
         let (private, public) = generate_keypair();
         let (key, public) = (self.node.path("clinic.key"), hex::encode(public.0));
         self.node.ledger("participant key", &["--key", &key, "--hpke-public-key", &public]).done();
+        self.feeds(&[("hospital", self.recipient), ("clinic", address)]);
+        (address, private)
+    }
+
+    /// Lets these subscribe at the core, as whom they are.
+    pub(crate) fn feeds(&self, feeds: &[(&str, RecipientId)]) {
         let path = self.node.dir.path().join("core.toml");
         let mut text = fs::read_to_string(&path).unwrap();
-        for (name, recipient) in [("hospital", self.recipient), ("clinic", address)] {
+        for (name, recipient) in feeds {
             text.push_str(&format!("[[feed]]\nname = \"{name}\"\nrecipients = [\"{recipient}\"]\n"));
         }
         fs::write(path, text).unwrap();
-        (address, private)
     }
 
     /// A hospital's feed, and where its page is.
@@ -268,6 +273,15 @@ impl Home {
             at = page.next;
         }
     }
+}
+
+/// A local door for a gateway's configuration, and where it is. Nobody logs in.
+pub(crate) fn door() -> (String, SocketAddr) {
+    let address = free_tcp();
+    let code = Credential::new(DeviceId::new(DEVICE).unwrap(), DEVICE, b"salt-of-the-test", SECRET);
+    let Credential { salt, sha256, .. } = code;
+    let code = format!("{{ salt = \"{salt}\", sha256 = \"{sha256}\" }}");
+    (format!("[local]\nlisten = \"{address}\"\naccess_code = {code}"), address)
 }
 
 /// Each gateway's own, by its name.

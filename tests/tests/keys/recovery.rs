@@ -11,7 +11,7 @@ use crate::called::write_private;
 use crate::home::{Gateway, Home};
 
 /// Two of three shares of the patient's root, and of another splitting.
-fn split(home: &Home, gateway: &Gateway, patient: &str, names: [&str; 3]) -> [String; 3] {
+pub(crate) fn split(home: &Home, gateway: &Gateway, patient: &str, names: [&str; 3]) -> [String; 3] {
     let files = names.map(|name| home.node.path(name));
     let mut arguments = vec!["--patient", patient, "--threshold", "2"];
     files.iter().for_each(|file| arguments.extend(["--out", file]));
@@ -26,7 +26,7 @@ fn restore(gateway: &Gateway, files: &[&str]) -> (bool, String) {
 }
 
 /// The root that the gateway holds, by shares of its own.
-fn root_of(files: &[String]) -> PatientRoot {
+pub(crate) fn root_of(files: &[String]) -> PatientRoot {
     let read = |file: &String| key_file::read_hex::<ROOT_SHARE_BYTES>(file.as_ref()).unwrap();
     let shares: Vec<_> = files.iter().map(|file| Share::decode(read(file).as_slice()).unwrap()).collect();
     PatientRoot::from_bytes(*shares::combine(shares[0].of(), &shares).unwrap())

@@ -76,7 +76,9 @@ fn patient_of(nth: u64) -> u8 {
 fn told(patient: u8) -> (Receipt, Vec<u8>) {
     let request = RequestHash::of(request(patient).bytes());
     let patient = PatientId([patient; 16]);
-    let receipt = Receipt { issuer: Issuer::Feed, patient, request, records: 3, bytes: 9, erased_us: 7 };
+    let recipient = caregate_protocol::erasure::NOBODY;
+    let receipt =
+        Receipt { issuer: Issuer::Feed, patient, request, records: 3, bytes: 9, erased_us: 7, recipient };
     let bytes = receipt.sign(&device()).to_vec();
     (receipt, bytes)
 }

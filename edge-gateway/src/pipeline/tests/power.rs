@@ -131,6 +131,7 @@ impl Life {
             noted: BTreeMap::new(),
             tap: Tap::new(IntCounter::new("dropped", "dropped")?).0,
             expiry: None,
+            walk: None,
         };
         let gateway = Gateway { committer, recovery, spooled: Vec::new() };
         Ok(Self { gateway, sessions, faults, _dir: dir })

@@ -137,6 +137,8 @@ pub struct Engine {
     patients: BTreeMap<PatientId, Patient>,
     /// Who wears a device, by policy; empty until it is known.
     worn: BTreeSet<PatientId>,
+    /// Of whom nothing is to be known any more.
+    erased: BTreeSet<PatientId>,
     losses: Losses,
 }
 
@@ -153,6 +155,9 @@ impl Engine {
 
     /// The patient's state; made where there is room for one more.
     fn patient(&mut self, id: PatientId) -> Option<&mut Patient> {
+        if self.erased.contains(&id) {
+            return None;
+        }
         if !self.patients.contains_key(&id) {
             if self.patients.len() >= PATIENTS_MAX {
                 // One who wears nothing any more makes room.
@@ -227,6 +232,12 @@ impl Engine {
         for (id, patient) in &mut self.patients {
             patient.keep_devices(worn.get(id).unwrap_or(&nothing));
         }
+    }
+
+    /// Forgets a patient, who is not watched again. True where that is new.
+    pub fn forget(&mut self, patient: PatientId) -> bool {
+        self.patients.remove(&patient);
+        self.erased.insert(patient)
     }
 
     /// What changed, or is due to be said again.

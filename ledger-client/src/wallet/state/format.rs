@@ -2,11 +2,14 @@
 //!
 //! ```text
 //! wallet       [1, seed(32), ledger or null, [relationship, …], [home, …]]                 CBOR, inside the keystore
+//!              [1, seed(32), ledger or null, [relationship, …], [home, …], [erased, …]]     after an erasure
 //! ledger       [chain id, contract(20), [validator(20), …]]
 //! relationship [label, grantee(20), number, granted, revoked]                         with its first keys
 //!              [label, grantee(20), number, granted, revoked, rotated, first or null] after them; rotated ≥ 1
 //! first        grant key(20) ‖ revoke key(20)                                          of another wallet
-//! home         [gateway, patient(16), emergency, [device, …]]
+//! home         [gateway, patient(16), emergency, [device, …], secret(32)]
+//!              [gateway, patient(16), emergency, [device, …]]                          of before, whose salts the seed gives
+//! erased       [gateway, patient(16)]
 //! device       [id, mac(6), version, bound]
 //! ```
 
@@ -18,7 +21,10 @@ use minicbor::{Decoder, Encoder};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::{Device, GATEWAY_BYTES_MAX, HOMES_MAX, Home, Ledger, Relationship, Wallet};
+use super::{
+    Device, ERASED_MAX, ErasedHome, GATEWAY_BYTES_MAX, HOMES_MAX, Home, HomeSecret, Ledger, Relationship,
+    Wallet,
+};
 use crate::verify::{Address, Domain, LABEL_BYTES_MAX, VALIDATORS_MAX};
 use crate::wallet::PatientSeed;
 
@@ -43,7 +49,8 @@ impl Wallet {
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         // Room for all of it from the start: a vector that grows leaves its old memory behind.
         let devices: usize = self.homes.iter().map(|home| home.devices.len()).sum();
-        let room = 4096 + 224 * self.relationships.len() + 160 * self.homes.len() + 128 * devices;
+        let homes = self.homes.len() + self.erased.len();
+        let room = 4096 + 224 * self.relationships.len() + 192 * homes + 128 * devices;
         let mut bytes = Zeroizing::new(Vec::with_capacity(room));
         // Writing to memory can't fail.
         drop(self.put(&mut Encoder::new(&mut *bytes)));
@@ -51,7 +58,7 @@ impl Wallet {
     }
 
     fn put(&self, out: &mut Encoder<&mut Vec<u8>>) -> Written {
-        out.array(5)?.u8(FORMAT)?.bytes(self.seed.as_bytes())?;
+        out.array(if self.erased.is_empty() { 5 } else { 6 })?.u8(FORMAT)?.bytes(self.seed.as_bytes())?;
         match &self.ledger {
             None => {
                 out.null()?;
@@ -77,12 +84,24 @@ impl Wallet {
             }
         }
         out.array(self.homes.len() as u64)?;
-        for Home { gateway, patient, emergency, devices } in &self.homes {
-            out.array(4)?.str(gateway)?.bytes(&patient.0)?.bool(*emergency)?;
+        for Home { gateway, patient, emergency, devices, secret } in &self.homes {
+            out.array(if secret.is_none() { 4 } else { 5 })?
+                .str(gateway)?
+                .bytes(&patient.0)?
+                .bool(*emergency)?;
             out.array(devices.len() as u64)?;
             for Device { device, mac, version, bound } in devices {
                 out.array(4)?.str(device.as_str())?.bytes(&mac.0)?.u64(*version)?.bool(*bound)?;
             }
+            if let Some(HomeSecret(secret)) = secret {
+                out.bytes(secret.as_slice())?;
+            }
+        }
+        if !self.erased.is_empty() {
+            out.array(self.erased.len() as u64)?;
+        }
+        for ErasedHome { gateway, patient } in &self.erased {
+            out.array(2)?.str(gateway)?.bytes(&patient.0)?;
         }
         Ok(())
     }
@@ -93,7 +112,7 @@ impl Wallet {
     /// [`WalletFormatError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, WalletFormatError> {
         let mut cursor = Cursor::new(bytes);
-        cursor.array_of("wallet", 5)?;
+        let elements = one_of(&mut cursor, "wallet", [5, 6])?;
         match cursor.u8("format")? {
             FORMAT => {}
             other => return Err(WalletFormatError::Format(other)),
@@ -107,9 +126,28 @@ impl Wallet {
         };
         let relationships = cursor.list("relationships", GRANTS_MAX, take_relationship)?;
         let homes = cursor.list("homes", HOMES_MAX, take_home)?;
+        let erased = match elements {
+            6 => {
+                cursor.list("erased", ERASED_MAX, take_erased).and_then(|erased| match erased.is_empty() {
+                    true => {
+                        cursor.item("erased", |_| Err(minicbor::decode::Error::message("must not be empty")))
+                    }
+                    false => Ok(erased),
+                })?
+            }
+            _ => Vec::new(),
+        };
         cursor.finish()?;
-        Ok(Self { seed, ledger, relationships, homes })
+        Ok(Self { seed, ledger, relationships, homes, erased })
     }
+}
+
+/// The length of an array that has one of two.
+fn one_of(cursor: &mut Cursor<'_>, path: &'static str, lengths: [u64; 2]) -> Result<u64, CborError> {
+    cursor.item(path, |decoder| match decoder.array()? {
+        Some(elements) if lengths.contains(&elements) => Ok(elements),
+        _ => Err(minicbor::decode::Error::message("has another number of elements than it may have")),
+    })
 }
 
 fn take_ledger(cursor: &mut Cursor<'_>) -> Result<Ledger, CborError> {
@@ -122,10 +160,7 @@ fn take_ledger(cursor: &mut Cursor<'_>) -> Result<Ledger, CborError> {
 }
 
 fn take_relationship(cursor: &mut Cursor<'_>) -> Result<Relationship, CborError> {
-    let elements = cursor.item("relationship", |decoder| match decoder.array()? {
-        Some(elements @ (5 | 7)) => Ok(elements),
-        _ => Err(minicbor::decode::Error::message("must have 5 or 7 elements")),
-    })?;
+    let elements = one_of(cursor, "relationship", [5, 7])?;
     let mut relationship = Relationship {
         label: cursor.text("relationship.label", LABEL_BYTES_MAX)?.to_owned(),
         grantee: RecipientId(cursor.fixed("relationship.grantee")?),
@@ -158,12 +193,25 @@ fn take_first(cursor: &mut Cursor<'_>) -> Result<Option<(Address, Address)>, Cbo
 }
 
 fn take_home(cursor: &mut Cursor<'_>) -> Result<Home, CborError> {
-    cursor.array_of("home", 4)?;
-    Ok(Home {
+    let elements = one_of(cursor, "home", [4, 5])?;
+    let mut home = Home {
         gateway: cursor.text("home.gateway", GATEWAY_BYTES_MAX)?.to_owned(),
         patient: PatientId(cursor.fixed("home.patient")?),
         emergency: cursor.bool("home.emergency")?,
         devices: cursor.list("home.devices", DEVICES_MAX, take_device)?,
+        secret: None,
+    };
+    if elements == 5 {
+        home.secret = Some(HomeSecret(Zeroizing::new(cursor.fixed("home.secret")?)));
+    }
+    Ok(home)
+}
+
+fn take_erased(cursor: &mut Cursor<'_>) -> Result<ErasedHome, CborError> {
+    cursor.array_of("erased", 2)?;
+    Ok(ErasedHome {
+        gateway: cursor.text("erased.gateway", GATEWAY_BYTES_MAX)?.to_owned(),
+        patient: PatientId(cursor.fixed("erased.patient")?),
     })
 }
 

@@ -188,6 +188,7 @@ fn same(left: &Wallet, right: &Wallet) -> bool {
         && left.ledger == right.ledger
         && left.relationships == right.relationships
         && left.homes == right.homes
+        && left.erased == right.erased
 }
 
 #[test]
@@ -236,4 +237,33 @@ proptest! {
             prop_assert!(same(&Wallet::decode(&wallet.encode()).unwrap(), &wallet));
         }
     }
+}
+
+#[test]
+fn an_erased_home_leaves_name_and_pseudonym_and_nothing_that_makes_its_salts() {
+    let mut wallet = wallet();
+    let (patient, before) = (wallet.patient_at("gateway-1").unwrap(), wallet.enrolled("gateway-1").unwrap());
+    assert_ne!(
+        before.devices[0].salt,
+        wallet.seed.device_salt("gateway-1", &ecg()),
+        "the seed does not give it"
+    );
+    assert!(same(&Wallet::decode(&wallet.encode()).unwrap(), &wallet));
+    assert_eq!(Wallet::decode(&wallet.encode()).unwrap().enrolled("gateway-1").unwrap(), before);
+    let order = wallet.sign_erasure("gateway-1", 7).unwrap();
+    assert!(wallet.erase_home("gateway-1") && !wallet.erase_home("gateway-1"));
+    let again = Wallet::decode(&wallet.encode()).unwrap();
+    assert!(same(&again, &wallet) && again.homes.is_empty() && again.is_erased(&patient));
+    assert_eq!(again.sign_erasure("gateway-1", 7).unwrap(), order, "to ask for receipts");
+    assert!(matches!(again.sign_erasure("gateway-2", 7), Err(WalletError::NoGateway(_))));
+    wallet.add_device("gateway-1", &ecg(), MAC).unwrap();
+    let anew = wallet.enrolled("gateway-1").unwrap();
+    assert!(anew.patient != patient && anew.devices[0].salt != before.devices[0].salt);
+    for nth in 0..=ERASED_MAX {
+        let name = format!("gateway-{nth}");
+        wallet.home_mut(&name).unwrap();
+        assert!(wallet.erase_home(&name));
+    }
+    assert_eq!((wallet.erased.len(), wallet.is_erased(&patient)), (ERASED_MAX, false));
+    assert!(same(&Wallet::decode(&wallet.encode()).unwrap(), &wallet));
 }
