@@ -1,0 +1,193 @@
+//! rumqttc's client of MQTT 5.0.
+
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{
+    Filter, LastWill, LastWillProperties, Packet, PubAckReason, PubRecReason, PublishProperties,
+    SubscribeProperties, SubscribeReasonCode,
+};
+use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::mqtt_support::{Door, PATIENCE, SECRET};
+use super::{Servers, TOPIC};
+
+/// One whose packets a task collects.
+struct Client {
+    client: AsyncClient,
+    packets: mpsc::UnboundedReceiver<Packet>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn options(door: &Door, device: &str, client_id: &str) -> MqttOptions {
+    let mut options = MqttOptions::new(client_id, door.address.ip().to_string(), door.address.port());
+    options.set_credentials(format!("user-{device}"), SECRET);
+    options
+}
+
+impl Client {
+    async fn up(options: MqttOptions) -> (Self, Packet) {
+        let (client, event_loop) = AsyncClient::new(options, 64);
+        let (sender, packets) = mpsc::unbounded_channel();
+        let task = tokio::spawn(collect(event_loop, sender));
+        let mut client = Self { client, packets, task };
+        let connack = client.packet().await;
+        assert!(matches!(connack, Packet::ConnAck(_)), "{connack:?}");
+        (client, connack)
+    }
+
+    async fn packet(&mut self) -> Packet {
+        match timeout(PATIENCE, self.packets.recv()).await {
+            Ok(Some(packet)) => packet,
+            other => panic!("a packet of the server: {other:?}"),
+        }
+    }
+
+    async fn message(&mut self) -> rumqttc::v5::mqttbytes::v5::Publish {
+        loop {
+            if let Packet::Publish(publish) = self.packet().await {
+                return publish;
+            }
+        }
+    }
+}
+
+async fn collect(mut event_loop: EventLoop, sender: mpsc::UnboundedSender<Packet>) {
+    while let Ok(event) = event_loop.poll().await {
+        if let Event::Incoming(packet) = event
+            && sender.send(packet).is_err()
+        {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wills_reasons_and_properties() {
+    let servers = Servers::open().await;
+    let (mut display, _) = Client::up(options(&servers.plain, "display", "d")).await;
+    let subscription = SubscribeProperties { id: Some(300), user_properties: Vec::new() };
+    let mut filter = Filter::new("vitals/v1/a/#", QoS::ExactlyOnce);
+    filter.preserve_retain = true;
+    display.client.subscribe_many_with_properties([filter], subscription).await.unwrap();
+    let Packet::SubAck(ack) = display.packet().await else { panic!("not a SUBACK") };
+    assert_eq!(ack.return_codes, [SubscribeReasonCode::Success(QoS::ExactlyOnce)]);
+
+    let mut sensor = options(&servers.plain, "a", "sensor");
+    let delay = LastWillProperties {
+        delay_interval: Some(1),
+        payload_format_indicator: None,
+        message_expiry_interval: None,
+        content_type: None,
+        response_topic: None,
+        correlation_data: None,
+        user_properties: Vec::new(),
+    };
+    sensor.set_last_will(LastWill::new("vitals/v1/a/status", "lost", QoS::AtLeastOnce, true, Some(delay)));
+    sensor.set_session_expiry_interval(Some(60));
+    let (mut sensor, _) = Client::up(sensor).await;
+    let properties =
+        PublishProperties { user_properties: vec![("k".into(), "v".into())], ..PublishProperties::default() };
+    sensor.client.publish_with_properties(TOPIC, QoS::ExactlyOnce, true, "72", properties).await.unwrap();
+    assert!(matches!(sensor.packet().await, Packet::PubRec(rec) if rec.reason == PubRecReason::Success));
+    assert!(matches!(sensor.packet().await, Packet::PubComp(_)));
+    let message = display.message().await;
+    let told = message.properties.unwrap();
+    assert!(message.retain && message.qos == QoS::ExactlyOnce && &message.payload[..] == b"72");
+    assert_eq!((told.subscription_identifiers, told.user_properties.len()), (vec![300], 1));
+
+    sensor.client.publish(TOPIC, QoS::AtLeastOnce, false, "refuse").await.unwrap();
+    assert!(
+        matches!(sensor.packet().await, Packet::PubAck(ack) if ack.reason == PubAckReason::QuotaExceeded)
+    );
+    sensor.client.publish("vitals/v1/b/num/x", QoS::AtLeastOnce, false, "72").await.unwrap();
+    assert!(
+        matches!(sensor.packet().await, Packet::PubAck(ack) if ack.reason == PubAckReason::NotAuthorized)
+    );
+    drop(sensor);
+    let message = display.message().await;
+    assert_eq!((&message.topic[..], &message.payload[..]), (&b"vitals/v1/a/status"[..], &b"lost"[..]));
+
+    servers.plain.publisher.publish("gateway/v1/alarm/a", "low".into(), true).unwrap();
+    let (mut late, _) = Client::up(options(&servers.plain, "display-2", "late")).await;
+    late.client.subscribe("gateway/v1/#", QoS::AtLeastOnce).await.unwrap();
+    let message = late.message().await;
+    assert!(message.retain && &message.payload[..] == b"low");
+    let (_short, connack) = Client::up(options(&servers.short, "a", "short")).await;
+    let Packet::ConnAck(connack) = connack else { panic!("not a CONNACK") };
+    let told = connack.properties.unwrap();
+    assert_eq!((told.server_keep_alive, told.receive_max), (Some(2), Some(2)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_aliases_and_flow_control() {
+    let servers = Servers::open().await;
+    let kept = |clean| {
+        let mut options = options(&servers.plain, "display", "kept");
+        options.set_clean_start(clean).set_session_expiry_interval(Some(300)).set_receive_maximum(Some(1));
+        options
+    };
+    let (mut display, connack) = Client::up(kept(true)).await;
+    assert!(matches!(connack, Packet::ConnAck(ack) if !ack.session_present));
+    display.client.subscribe("vitals/v1/a/#", QoS::ExactlyOnce).await.unwrap();
+    assert!(matches!(display.packet().await, Packet::SubAck(_)));
+    drop(display);
+    let (mut sensor, _) = Client::up(options(&servers.plain, "a", "sensor")).await;
+    let alias = || PublishProperties { topic_alias: Some(3), ..PublishProperties::default() };
+    for (topic, value) in [(TOPIC, "0"), ("", "1"), ("", "2")] {
+        let publish = sensor.client.publish_with_properties(topic, QoS::ExactlyOnce, false, value, alias());
+        publish.await.unwrap();
+        assert!(matches!(sensor.packet().await, Packet::PubRec(_)));
+        assert!(matches!(sensor.packet().await, Packet::PubComp(_)));
+    }
+    let (mut display, connack) = Client::up(kept(false)).await;
+    assert!(matches!(connack, Packet::ConnAck(ack) if ack.session_present));
+    for value in ["0", "1", "2"] {
+        let message = display.message().await;
+        assert_eq!((&message.topic[..], &message.payload[..]), (TOPIC.as_bytes(), value.as_bytes()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shared_and_overlapping_subscriptions() {
+    let servers = Servers::open().await;
+    let (mut display, _) = Client::up(options(&servers.plain, "display", "d")).await;
+    for (filter, qos) in
+        [("vitals/v1/a/#", QoS::AtMostOnce), ("vitals/v1/+/num/heart-rate", QoS::AtLeastOnce)]
+    {
+        display.client.subscribe(filter, qos).await.unwrap();
+        assert!(matches!(display.packet().await, Packet::SubAck(_)));
+    }
+    let mut members = Vec::new();
+    for (device, id) in [("display", "one"), ("display-2", "two")] {
+        let (mut member, _) = Client::up(options(&servers.plain, device, id)).await;
+        member.client.subscribe("$share/ward/vitals/v1/a/#", QoS::AtLeastOnce).await.unwrap();
+        assert!(matches!(member.packet().await, Packet::SubAck(_)));
+        members.push(member);
+    }
+    let (mut sensor, _) = Client::up(options(&servers.plain, "a", "sensor")).await;
+    for value in 0..10 {
+        sensor.client.publish(TOPIC, QoS::AtLeastOnce, false, value.to_string()).await.unwrap();
+        assert!(matches!(sensor.packet().await, Packet::PubAck(_)));
+    }
+    let mut shared = Vec::new();
+    for member in &mut members {
+        for _ in 0..5 {
+            shared.push(String::from_utf8(member.message().await.payload.to_vec()).unwrap());
+        }
+    }
+    shared.sort_unstable();
+    assert_eq!(shared, (0..10).map(|value| value.to_string()).collect::<Vec<_>>());
+    // Each once, at the higher QoS of the two.
+    for value in 0..10 {
+        let message = display.message().await;
+        assert_eq!((message.qos, &message.payload[..]), (QoS::AtLeastOnce, value.to_string().as_bytes()));
+    }
+}
