@@ -30,6 +30,7 @@ use crate::erasures;
 use crate::export;
 use crate::feed::{self, EVENTS_MAX, Feed, Inbox};
 use crate::fhir::grants::Grants;
+use crate::history::{Historian, Keys};
 use crate::journal::{Entry, Journal, What};
 use crate::ledger::Watcher;
 use crate::link::{Event, Link, Staff};
@@ -137,6 +138,11 @@ impl Loaded {
         Ok(Oversight { recorder, ledger: Some(known), break_glass, commander, grants })
     }
 
+    fn keys(&self) -> Keys {
+        let (recipient, private_key) = (self.file.recipient, self.private_key.clone());
+        Keys { recipient, private_key, gateways: self.domain.device_keys().collect() }
+    }
+
     fn opener(&self) -> Opener {
         let keys = self.domain.device_keys();
         Opener::new(self.file.recipient, self.private_key.clone(), keys)
@@ -175,7 +181,8 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     let staff = Staff { feed: Arc::clone(&feed), commands, core: core_out };
     let (events_out, backlog_out, inbox) = Inbox::new();
     let offerer = Offerer::new(core.clone(), loaded.domain.gateways.clone());
-    let searcher = Searcher::new(events_out.downgrade(), core, loaded.file.recipient);
+    let searcher = Searcher::new(events_out.downgrade(), core.clone(), loaded.file.recipient);
+    let historian = Historian::new(core, loaded.keys());
     let (link, opener) = (loaded.link(events_out, backlog_out, Some(staff)), loaded.opener());
     let opening = {
         let (feed, metrics, stop) = (Arc::clone(&feed), metrics.clone(), stop.clone());
@@ -195,6 +202,7 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     let login = Login::new(domain.users)?;
     let mut app = App::new(feed, login, domain.beds, oversight, metrics, tls.is_some(), stop.clone());
     (app.searcher, app.offerer, app.name) = (Some(searcher), Some(offerer), name);
+    app.historian = Some(historian);
     let app = Arc::new(app);
     let options = http::Options { connections_max: server::CONNECTIONS_MAX, tls };
     http::serve(listener, server::router(Arc::clone(&app)), options, stop.clone()).await;

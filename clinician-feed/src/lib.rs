@@ -23,6 +23,7 @@ pub mod erasures;
 pub mod export;
 pub mod feed;
 pub mod fhir;
+pub mod history;
 pub mod journal;
 pub mod ledger;
 pub mod link;

@@ -94,6 +94,8 @@ pub enum Message<'a> {
     },
     /// A reading that is not durable at the core: as `Reading`, without a number. It comes again when it is.
     Provisional(Box<ReadingMessage<'a>>),
+    /// Not of the stream, but of a history: as `Reading`, without a number.
+    Past(Box<ReadingMessage<'a>>),
     /// What the gateway's watch says of a patient.
     Standing {
         /// All of it.
@@ -245,6 +247,12 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn provisional(entry: &'a Entry) -> Self {
         Self::Provisional(Box::new(ReadingMessage::new(entry, None)))
+    }
+
+    /// A reading of a history.
+    #[must_use]
+    pub fn past(entry: &'a Entry) -> Self {
+        Self::Past(Box::new(ReadingMessage::new(entry, None)))
     }
 
     /// How a chain stands.

@@ -24,6 +24,7 @@ use crate::command::Commander;
 use crate::emergency::BreakGlass;
 use crate::feed::Feed;
 use crate::fhir::grants::Grants;
+use crate::history::Historian;
 use crate::journal::What;
 use crate::ledger::Known;
 use crate::login::{Access, COOKIE, Login, LoginError};
@@ -33,7 +34,7 @@ use crate::offer::Offerer;
 use crate::record::Recorder;
 use crate::search::Searcher;
 use crate::session::AGE_MAX;
-use crate::{break_glass, command, fhir, offer, page, search, stream};
+use crate::{break_glass, command, fhir, history, offer, page, search, stream};
 
 /// HTTP connections at once, upgraded ones not counted: a browser opens up to six.
 pub const CONNECTIONS_MAX: usize = 256;
@@ -76,6 +77,8 @@ pub struct App {
     pub offerer: Option<Offerer>,
     /// The feed's name, as whose the audit log is shown.
     pub name: String,
+    /// Who asks the core for the past; none where there is no link.
+    pub historian: Option<Historian>,
     /// Counters.
     pub metrics: Metrics,
     /// Places of streams.
@@ -110,6 +113,7 @@ impl App {
             searcher: None,
             offerer: None,
             name: "feed".to_owned(),
+            historian: None,
             metrics,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             searches: Arc::new(Semaphore::new(SEARCHES_MAX)),
@@ -148,6 +152,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/command", post(command::post))
         .route("/api/search", get(search::get))
         .route("/api/policy/{kind}", post(offer::post))
+        .route("/api/history", get(history::get))
         .nest("/fhir", fhir::router())
         .route("/api/{*rest}", get(async || problem(StatusCode::NOT_FOUND, "no such interface")))
         .fallback(get(page::asset))

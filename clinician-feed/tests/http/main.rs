@@ -7,6 +7,7 @@ mod client;
 mod command;
 mod core;
 mod fhir;
+mod history;
 mod ledger;
 mod login;
 mod node;

@@ -63,6 +63,22 @@ export interface Reading {
 /** A reading that is not durable at the core; it comes again, as a reading, when it is. */
 export type Provisional = Omit<Reading, "type" | "n" | "ahead"> & { readonly type: "provisional" };
 
+/** A line of the history. */
+export type Past =
+  | (Omit<Reading, "type" | "n" | "ahead"> & { readonly type: "past" })
+  | { readonly type: "progress"; readonly atMs: number }
+  | PastEnd
+  | { readonly type: "failed"; readonly error: string };
+
+/** Its last line, where all has come. */
+export interface PastEnd {
+  readonly type: "end";
+  readonly readings: number;
+  readonly refused: number;
+  readonly gap: readonly [number, number] | null;
+  readonly told: Told | null;
+}
+
 export interface Hello {
   readonly type: "hello";
   readonly serverMs: number;
@@ -378,19 +394,20 @@ function parseTold(value: unknown): Told {
   };
 }
 
+function parseGap(value: unknown): readonly [number, number] {
+  if (!Array.isArray(value) || value.length !== 2) bad("gap");
+  const [first, last] = [whole(value[0], "gap[0]"), whole(value[1], "gap[1]")];
+  if (first > last) bad("gap");
+  return [first, last];
+}
+
 function parseChain(object: Fields): Chain {
-  const gap = orNull(object["gap"], (value): readonly [number, number] => {
-    if (!Array.isArray(value) || value.length !== 2) bad("gap");
-    const [first, last] = [whole(value[0], "gap[0]"), whole(value[1], "gap[1]")];
-    if (first > last) bad("gap");
-    return [first, last];
-  });
   return {
     type: "chain",
     patient: patientId(object["patient"], "patient"),
     dataClass: oneOf(object["class"], "class", DATA_CLASSES),
     verified: orNull(object["verified"], (v) => whole(v, "verified")),
-    gap,
+    gap: orNull(object["gap"], parseGap),
     told: orNull(object["told"], parseTold),
   };
 }
@@ -504,8 +521,7 @@ function parseAudit(object: Fields): Audit {
   };
 }
 
-/** Reads one text frame. Throws {@link FrameError}, and nothing else, on a frame that does not keep to the interface. */
-export function parseFrame(frame: string): Frame {
+function parseObject(frame: string): Fields {
   if (frame.length > FRAME_CHARS_MAX) throw new FrameError("too-long", "frame");
   let value: unknown;
   try {
@@ -513,7 +529,35 @@ export function parseFrame(frame: string): Frame {
   } catch {
     throw new FrameError("not-json", "frame");
   }
-  const object = fields(value, "frame");
+  return fields(value, "frame");
+}
+
+/** Reads one line of the history. Throws as {@link parseFrame}. */
+export function parsePast(line: string): Past {
+  const object = parseObject(line);
+  switch (object["type"]) {
+    case "past":
+      return { type: "past", ...parseMeasured(object) };
+    case "progress":
+      return { type: "progress", atMs: finite(object["at_ms"], "at_ms") };
+    case "end":
+      return {
+        type: "end",
+        readings: whole(object["readings"], "readings"),
+        refused: whole(object["refused"], "refused"),
+        gap: orNull(object["gap"], parseGap),
+        told: orNull(object["told"], parseTold),
+      };
+    case "failed":
+      return { type: "failed", error: text(object["error"], "error", TEXT_CHARS_MAX) };
+    default:
+      throw new FrameError("unknown-type", "type");
+  }
+}
+
+/** Reads one text frame. Throws {@link FrameError}, and nothing else, on a frame that does not keep to the interface. */
+export function parseFrame(frame: string): Frame {
+  const object = parseObject(frame);
   switch (object["type"]) {
     case "hello":
       return parseHello(object);

@@ -5,6 +5,8 @@ import { ATTEMPT_MS_MAX, Contact, INITIAL, next } from "../model/connection";
 import type { Action, Event, State } from "../model/connection";
 import { answerOf } from "../model/emergency";
 import type { EmergencyAnswer, EmergencyRequest } from "../model/emergency";
+import { History, historyPath } from "../model/history";
+import type { HistoryRequest } from "../model/history";
 import { sounding } from "../model/tone";
 import { Ward } from "../model/ward";
 import { Tones } from "./tone";
@@ -120,6 +122,29 @@ export class Client {
       return commandAnswer(response.ok, await response.json());
     } catch {
       return { is: "refused", why: "The feed does not answer; look whether it was done." };
+    }
+  }
+
+  /** Asks for a time of the past; what comes goes into `history` until it is whole, fails, or `stop` says that nobody wants it. */
+  async history(request: HistoryRequest, history: History, stop: AbortSignal): Promise<void> {
+    try {
+      const response = await fetch(historyPath(request), { signal: stop, cache: "no-store" });
+      if (!response.ok || response.body === null) {
+        const body: unknown = await response.json().catch(() => null);
+        const why = typeof body === "object" && body !== null && "error" in body && typeof body.error === "string" ? body.error : `status ${response.status}`;
+        history.fail(response.status === 401 ? "Log in again." : `The feed refuses: ${why}.`);
+        return;
+      }
+      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        history.receive(value);
+      }
+      history.ended();
+    } catch {
+      if (stop.aborted) history.fail("Stopped.");
+      else history.ended();
     }
   }
 

@@ -8,6 +8,7 @@ import type { Client } from "../shell/client";
 import { AuditPanel } from "./audit";
 import { Emergency } from "./emergency";
 import { second, useWatched } from "./frames";
+import { HistoryPanel } from "./history";
 import { Login } from "./login";
 import { Tile } from "./tile";
 
@@ -18,7 +19,7 @@ function linkText(client: Client): { text: string; state: "live" | "lost" } {
   return { text: "live", state: "live" };
 }
 
-type Panel = "emergency" | "audit";
+type Panel = "emergency" | "audit" | "history";
 
 /** Only what is not as it should be. */
 function LedgerState({ client }: { readonly client: Client }) {
@@ -75,6 +76,11 @@ function Header({ client, show }: { readonly client: Client; readonly show: (pan
       {(ward.ledger !== null || ward.audit.length > 0) && (
         <button type="button" class="logout" onClick={() => show("audit")}>
           Journal
+        </button>
+      )}
+      {ward.beds.size > 0 && (
+        <button type="button" class="logout" onClick={() => show("history")}>
+          History
         </button>
       )}
       <button type="button" class="logout" title="Plays the tones of a medium alarm" onClick={() => client.tones.play("medium")}>
@@ -141,6 +147,7 @@ export function App({ client }: { readonly client: Client }) {
           refused={ward.ledger?.breakGlass === "refused"}
         />
       )}
+      {panel === "history" && <HistoryPanel client={client} patient={openedPatient} close={() => setPanel(null)} />}
       {panel === "audit" && <AuditPanel ward={ward} feedNowMs={ward.feedNowMs(clockMs())} close={() => setPanel(null)} />}
       {lostForMs >= NO_CONTACT_MS && <NoContact client={client} lostForMs={lostForMs} />}
       <main class={`beds ${gridClass(beds.length)}${lostForMs >= NO_CONTACT_MS ? " is-out" : ""}`}>
