@@ -1,5 +1,5 @@
 //! The one thread that writes: it takes whatever has come in, commits it durably in one go, and only then answers. What came live and
-//! backlog have queues and commits of their own; [`crate::pace`] says whose turn it is.
+//! backlog have queues and commits of their own; `pace` says whose turn it is.
 
 use std::sync::Arc;
 use std::time::Instant;
