@@ -6,7 +6,7 @@ mod support;
 
 use caregate_host::identity::Role;
 use caregate_protocol::id::Lane;
-use caregate_protocol::uplink::{EARLY_RECORDS_MAX, Frame, Refusal, VERSION};
+use caregate_protocol::uplink::{EARLY_RECORDS_MAX, FRAME_BYTES_MAX, Frame, Refusal, VERSION};
 use quinn::{ConnectionError, SendStream};
 use support::pki::Ca;
 use support::records::{Sealing, recipient};
@@ -275,11 +275,13 @@ async fn who_breaks_the_protocol_is_closed_by_reason_and_harms_nobody() {
             .encode()
             .leak();
     let huge = &[0xff, 0xff, 0xff, 0xff, 4];
+    let too_long = u32::try_from(FRAME_BYTES_MAX + 1).unwrap().to_be_bytes();
+    let too_long: &'static [u8] = [&too_long[..], &[4]].concat().leak();
     let cases = [
         (gateway, Attack::Control(b"GET / HTTP/1.1\r\n\r\n"), "length"),
         (gateway, Attack::Control(&[0, 0, 0, 0]), "length"),
         (gateway, Attack::Control(huge), "length"),
-        (gateway, Attack::Control(&[0, 16, 0, 17, 4]), "length"),
+        (gateway, Attack::Control(too_long), "length"),
         (gateway, Attack::Control(&[0, 0, 0, 1, 99]), "type"),
         (gateway, Attack::Control(&[0, 0, 0, 2, 1, 0]), "truncated"),
         (gateway, Attack::Control(&[0, 0, 0, 4, 1, 0, 1, 0]), "truncated"),

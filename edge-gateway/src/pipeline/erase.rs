@@ -138,11 +138,12 @@ impl Committer {
         Ok(went)
     }
 
-    /// Nothing is left: the file with what was let go ends here, so that it is written over when the others' records in it are through;
-    /// the gateway's receipts.
+    /// Nothing is left: the file with what was let go ends here, and the next one too, since the newest two checkpoints keep theirs; so it is
+    /// written over when the others' records in it are through. Then the gateway's receipts.
     fn end_walk(&mut self, gone: &BTreeMap<PatientId, (u64, u64)>, now_us: i64) -> Result<(), CommitError> {
         if gone.values().any(|(records, _)| *records > 0) {
-            self.rotate()?;
+            // Where there is no room for two, it goes when there is.
+            let _ended = self.rotate()? && self.rotate()?;
         }
         for (patient, (records, bytes)) in gone {
             let Some(ordered) = self.keys.erasures().ordered(patient) else { continue };
