@@ -13,9 +13,11 @@
 mod disk;
 mod pages;
 mod random;
+mod tally;
 
 pub use disk::{Disk, Image, Syncs};
 pub use random::Random;
+pub use tally::{Tally, prove};
 
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use caregate_crash::{Disk, Image, Random, Syncs};
+use caregate_crash::{Disk, Image, Random, Syncs, Tally};
 use caregate_protocol::id::{DataClass, Lane};
 use caregate_protocol::policy::VerifiedPolicy;
 use caregate_protocol::reading;
@@ -46,17 +46,6 @@ const LIFE: u64 = 25;
 const STEP_US: i64 = 7_000_000;
 /// What ends a snapshot of the sessions, so that its length changes with it.
 const SNAPSHOT_BYTES: usize = 3000;
-
-#[derive(Debug, Default)]
-struct Tally {
-    acked: u64,
-    lost: u64,
-    duplicated: u64,
-    /// Numbers or salts that were used twice, chains that do not hold, bytes that nobody wrote.
-    undetected_corruptions: u64,
-    false_alarms: u64,
-    power_cuts: u64,
-}
 
 /// What is found of a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -356,39 +345,14 @@ fn run(syncs: Syncs, seed: u64, rounds: u64) -> Tally {
     for life in 0..rounds.div_ceil(LIFE) {
         let mut world = World::new(syncs, seed + life, policy.clone());
         (life * LIFE..rounds.min((life + 1) * LIFE)).for_each(|_| world.round());
-        total.acked += world.tally.acked;
-        total.lost += world.tally.lost;
-        total.duplicated += world.tally.duplicated;
-        total.undetected_corruptions += world.tally.undetected_corruptions;
-        total.false_alarms += world.tally.false_alarms;
-        total.power_cuts += world.tally.power_cuts;
+        total.add(&world.tally);
     }
     total
 }
 
 #[test]
 fn power_cuts_lose_nothing_that_was_acknowledged_and_without_syncs_they_do() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let seed = number("CAREGATE_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    let rounds = number("CAREGATE_CHAOS_ROUNDS").unwrap_or(ROUNDS);
-    println!("CAREGATE_SEED={seed}");
-    let (tally, without) = (run(Syncs::Real, seed, rounds), run(Syncs::TakenOut, seed, rounds));
-    println!(
-        "chaos: {{\"part\":\"pipeline\",\"acked\":{},\"lost\":{},\"duplicated\":{},\"undetected_corruptions\":{},\"power_cuts\":{},\
-         \"lost_without_sync\":{}}}",
-        tally.acked,
-        tally.lost,
-        tally.duplicated,
-        tally.undetected_corruptions,
-        tally.power_cuts,
-        without.lost
-    );
-    assert_eq!(
-        (tally.lost, tally.duplicated, tally.undetected_corruptions, tally.false_alarms),
-        (0, 0, 0, 0),
-        "{tally:?}"
-    );
-    assert!(tally.acked > 0 && without.lost > 0, "the test proves nothing: {tally:?}, {without:?}");
+    caregate_crash::prove("pipeline", ROUNDS, run);
 }
 
 /// What a power cut leaves of a first start is a key store that opens, or none.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use caregate_crash::{Disk as Model, Image, Random, Syncs};
+use caregate_crash::{Disk as Model, Image, Random, Syncs, Tally};
 use caregate_protocol::id::Lane;
 use tempfile::TempDir;
 
@@ -21,18 +21,6 @@ use crate::spool::{Log, Position, Recovery, SpoolError, recover};
 const ROUNDS: u64 = 400;
 /// Steps of a round at most: some rotations and deletions.
 const STEPS_MAX: u64 = 220;
-
-/// What a run comes to.
-#[derive(Debug, Default)]
-struct Tally {
-    acked: u64,
-    lost: u64,
-    duplicated: u64,
-    undetected_corruptions: u64,
-    false_alarms: u64,
-    power_cuts: u64,
-    flips: u64,
-}
 
 /// A reading by its number: bytes that only it has.
 fn payload(reading: u64) -> Vec<u8> {
@@ -314,40 +302,7 @@ fn run(syncs: Syncs, seed: u64, rounds: u64) -> Tally {
     total
 }
 
-impl Tally {
-    fn add(&mut self, other: &Self) {
-        self.acked += other.acked;
-        self.lost += other.lost;
-        self.duplicated += other.duplicated;
-        self.undetected_corruptions += other.undetected_corruptions;
-        self.false_alarms += other.false_alarms;
-        self.power_cuts += other.power_cuts;
-        self.flips += other.flips;
-    }
-}
-
 #[test]
 fn power_cuts_lose_nothing_that_was_acknowledged_and_without_syncs_they_do() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let seed = number("CAREGATE_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    let rounds = number("CAREGATE_CHAOS_ROUNDS").unwrap_or(ROUNDS);
-    println!("CAREGATE_SEED={seed}");
-    let (tally, without) = (run(Syncs::Real, seed, rounds), run(Syncs::TakenOut, seed, rounds));
-    println!(
-        "chaos: {{\"part\":\"spool\",\"acked\":{},\"lost\":{},\"duplicated\":{},\"undetected_corruptions\":{},\"power_cuts\":{},\
-         \"flips\":{},\"lost_without_sync\":{}}}",
-        tally.acked,
-        tally.lost,
-        tally.duplicated,
-        tally.undetected_corruptions,
-        tally.power_cuts,
-        tally.flips,
-        without.lost
-    );
-    assert_eq!(
-        (tally.lost, tally.duplicated, tally.undetected_corruptions, tally.false_alarms),
-        (0, 0, 0, 0),
-        "{tally:?}"
-    );
-    assert!(tally.acked > 0 && without.lost > 0, "the test proves nothing: {tally:?}, {without:?}");
+    caregate_crash::prove("spool", ROUNDS, run);
 }
