@@ -23,6 +23,8 @@
 //! them. What a wrap brings is live where it is of one epoch (then its segments came a moment before it, on another connection), and backlog
 //! where it is of a past.
 
+mod keys;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use caregate_host::kill_point;
@@ -31,7 +33,7 @@ use caregate_protocol::entry::Queued;
 use caregate_protocol::entry::{self, Entry, Floor};
 #[cfg(feature = "nats")]
 use caregate_protocol::erasure::{self, SignedErasure};
-use caregate_protocol::gap::{Gap, Missing};
+use caregate_protocol::gap::Gap;
 use caregate_protocol::head::Head;
 use caregate_protocol::id::{DataClass, PatientId, RecipientId, SignerId};
 use caregate_protocol::record::Record;
@@ -40,6 +42,8 @@ use caregate_protocol::uplink::{Refusal, Timing};
 use caregate_protocol::wrap::Wrap;
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 
+use self::keys::{age_of, delivery_key, epoch_in, gap_key, number_of, wrap_key};
+pub(super) use self::keys::{scope_key, successor};
 use super::{Outcome, Page, Span, StoreError, failed};
 
 pub(super) const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
@@ -590,36 +594,6 @@ impl<'t> Tables<'t> {
     }
 }
 
-/// Of two heads the newer has the greater: by how far it goes, then by when it was made.
-fn age_of(head: &Head) -> [u8; 16] {
-    let made = u64::try_from(head.made_us).unwrap_or(0);
-    (u128::from(head.next) << 64 | u128::from(made)).to_be_bytes()
-}
-
-pub(super) fn scope_key(patient: [u8; 16], class: u8, generation: u32) -> Vec<u8> {
-    [patient.as_slice(), &[class], &generation.to_be_bytes()].concat()
-}
-
-fn gap_key(gap: &Gap) -> Vec<u8> {
-    let Missing { why, first, last, .. } = gap.missing;
-    let (first, last) = (first.to_be_bytes(), last.to_be_bytes());
-    [gap.patient.0.as_slice(), &[gap.class as u8], &first, &last, &[why as u8]].concat()
-}
-
-fn wrap_key(wrap: &Wrap) -> Vec<u8> {
-    let scope = scope_key(wrap.patient.0, wrap.class as u8, wrap.generation);
-    [scope.as_slice(), &wrap.epoch.to_be_bytes(), &[wrap.depth], &wrap.recipient.0].concat()
-}
-
-/// The epoch in a key of `epochs`, behind its scope.
-fn epoch_in(key: &[u8], at: usize) -> u32 {
-    key.get(at..).and_then(<[u8]>::first_chunk::<4>).map_or(0, |bytes| u32::from_be_bytes(*bytes))
-}
-
-fn delivery_key(recipient: RecipientId, number: u64) -> Vec<u8> {
-    [recipient.0.as_slice(), &number.to_be_bytes()].concat()
-}
-
 /// Bytes stored of each patient and signer.
 pub(super) fn usage(db: &Database) -> Result<Vec<(PatientId, SignerId, u64)>, StoreError> {
     let txn = db.begin_read().map_err(failed("begin"))?;
@@ -632,21 +606,6 @@ pub(super) fn usage(db: &Database) -> Result<Vec<(PatientId, SignerId, u64)>, St
         usage.extend(patient.zip(signer).map(|(patient, signer)| (patient, signer, bytes.value())));
     }
     Ok(usage)
-}
-
-/// The next recipient's lowest id.
-pub(super) fn successor(mut id: [u8; 20]) -> Option<[u8; 20]> {
-    for byte in id.iter_mut().rev() {
-        *byte = byte.wrapping_add(1);
-        if *byte != 0 {
-            return Some(id);
-        }
-    }
-    None
-}
-
-fn number_of(key: &[u8]) -> u64 {
-    key.last_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 fn next_number(

@@ -2,7 +2,11 @@
 
 use proptest::prelude::*;
 
+use super::codec::decode_timing;
 use super::*;
+use crate::beat::BEAT_BYTES;
+use crate::erasure::{ERASURE_BYTES, RECEIPT_BYTES};
+use crate::offer::VERDICT_BYTES;
 
 fn frame() -> impl Strategy<Value = Frame> {
     let record = proptest::collection::vec(any::<u8>(), 0..300);

@@ -1,0 +1,51 @@
+//! Keys of the index's tables, and what is read out of them.
+
+use caregate_protocol::gap::{Gap, Missing};
+use caregate_protocol::head::Head;
+use caregate_protocol::id::RecipientId;
+use caregate_protocol::wrap::Wrap;
+
+/// Of two heads the newer has the greater: by how far it goes, then by when it was made.
+pub(super) fn age_of(head: &Head) -> [u8; 16] {
+    let made = u64::try_from(head.made_us).unwrap_or(0);
+    (u128::from(head.next) << 64 | u128::from(made)).to_be_bytes()
+}
+
+pub(in crate::store) fn scope_key(patient: [u8; 16], class: u8, generation: u32) -> Vec<u8> {
+    [patient.as_slice(), &[class], &generation.to_be_bytes()].concat()
+}
+
+pub(super) fn gap_key(gap: &Gap) -> Vec<u8> {
+    let Missing { why, first, last, .. } = gap.missing;
+    let (first, last) = (first.to_be_bytes(), last.to_be_bytes());
+    [gap.patient.0.as_slice(), &[gap.class as u8], &first, &last, &[why as u8]].concat()
+}
+
+pub(super) fn wrap_key(wrap: &Wrap) -> Vec<u8> {
+    let scope = scope_key(wrap.patient.0, wrap.class as u8, wrap.generation);
+    [scope.as_slice(), &wrap.epoch.to_be_bytes(), &[wrap.depth], &wrap.recipient.0].concat()
+}
+
+/// The epoch in a key of `epochs`, behind its scope.
+pub(super) fn epoch_in(key: &[u8], at: usize) -> u32 {
+    key.get(at..).and_then(<[u8]>::first_chunk::<4>).map_or(0, |bytes| u32::from_be_bytes(*bytes))
+}
+
+pub(super) fn delivery_key(recipient: RecipientId, number: u64) -> Vec<u8> {
+    [recipient.0.as_slice(), &number.to_be_bytes()].concat()
+}
+
+/// The next recipient's lowest id.
+pub(in crate::store) fn successor(mut id: [u8; 20]) -> Option<[u8; 20]> {
+    for byte in id.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            return Some(id);
+        }
+    }
+    None
+}
+
+pub(super) fn number_of(key: &[u8]) -> u64 {
+    key.last_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
