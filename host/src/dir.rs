@@ -1,6 +1,6 @@
 //! A daemon's data folder: for its own user alone, since what lies in it tells who is treated where, sealed or not.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -20,16 +20,33 @@ pub struct DirError {
     pub source: io::Error,
 }
 
-/// Makes `path`, and what is missing above it, at mode 0700. A folder that is there keeps the mode that it was given.
+/// Makes `path`, and what is missing above it, at mode 0700, and syncs the names: what is later promised of a file in it holds only if the
+/// folder itself outlives a power cut. A folder that is there keeps the mode that it was given.
 ///
 /// # Errors
 /// [`DirError`] with what the operating system says, also where `path` is there and is no folder.
 pub fn create_private(path: &Path) -> Result<(), DirError> {
+    let failed = |path: &Path, source| DirError { path: path.to_owned(), source };
+    let is_there = path.is_dir();
+    let above = path
+        .ancestors()
+        .skip(1)
+        .map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+    let missing = above.clone().take_while(|folder| !folder.is_dir()).count();
+    let names_in: Vec<_> = above.take(missing + 1).collect();
     DirBuilder::new()
         .recursive(true)
         .mode(MODE_PRIVATE)
         .create(path)
-        .map_err(|source| DirError { path: path.to_owned(), source })
+        .map_err(|source| failed(path, source))?;
+    for folder in names_in {
+        match File::open(folder).and_then(|folder| folder.sync_all()) {
+            // Another has made it, in a folder that is not for this user to read.
+            Err(error) if is_there && error.kind() == io::ErrorKind::PermissionDenied => {}
+            synced => synced.map_err(|source| failed(folder, source))?,
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

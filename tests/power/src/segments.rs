@@ -28,6 +28,7 @@ pub(crate) type ChainKey = (PatientId, DataClass);
 
 /// All that the core has of these chains, also behind their ends.
 pub(crate) fn at_core(folder: &Path, heads: &BTreeMap<ChainKey, Chain>) -> anyhow::Result<Vec<Held>> {
+    caregate_host::dir::create_private(folder)?;
     let store = Embedded::open(folder).context("core.redb")?;
     let mut all = Vec::new();
     for ((patient, class), head) in heads {
