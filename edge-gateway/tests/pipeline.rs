@@ -3,11 +3,13 @@
 mod pipeline_support;
 
 use caregate_protocol::code;
-use caregate_protocol::id::DataClass;
+use caregate_protocol::id::{DataClass, Lane};
+use caregate_protocol::key::epoch_of;
 use caregate_protocol::policy::Revocation;
 use caregate_protocol::reading::Value;
 use caregate_protocol::record::Record;
 use edge_gateway::ingest::Verdict;
+use edge_gateway::pipeline::commit::Spooled;
 use edge_gateway::spool::Limits;
 use pipeline_support::{
     Gateway, HEART_RATE, Home, Hospital, MINUTE_US, NOW_US, Publish, assert_whole, policy, small,
@@ -298,6 +300,36 @@ fn a_recipient_gets_one_wrap_an_epoch_and_one_more_where_the_restart_lost_sight_
     gateway.commit_at(&[Publish::beat(6)], &policy, NOW_US + MINUTE_US);
     assert_eq!(wraps(&gateway), 2);
     assert_eq!(gateway.opened_by(&hospital).len(), 7);
+}
+
+#[test]
+fn a_lane_that_comes_back_gets_its_wraps_again_with_the_next_segment() {
+    let home = Home::new(large());
+    let (hospital, other) = (Hospital::new(1), Hospital::new(2));
+    let policy = policy(&[&hospital, &other], &[hospital.whole(), other.whole()], &[]);
+    let mut gateway = home.start();
+    let epoch = epoch_of(NOW_US);
+    gateway.put(&Publish::beat(0), &policy);
+    gateway.committer.state.reopen(Lane::Waveform, epoch);
+    gateway.put(&Publish::beat(1), &policy);
+    gateway.committer.state.reopen(Lane::Vitals, epoch);
+    let before = gateway.spooled.len();
+    gateway.put(&Publish::beat(2), &policy);
+    let kinds = |spooled: &[Spooled]| -> Vec<bool> {
+        spooled.iter().map(|s| matches!(Record::decode(&s.record), Ok(Record::Wrap(_)))).collect()
+    };
+    assert_eq!(kinds(&gateway.spooled[before..]), [true, true, false], "both wraps go before the segment");
+    // Once in a minute, however often the lane comes and goes; a restart is as a lane that comes back.
+    gateway.committer.state.reopen(Lane::Vitals, epoch);
+    gateway.put(&Publish::beat(3), &policy);
+    let mut gateway = home.restart(gateway);
+    gateway.committer.state.reopen(Lane::Vitals, epoch);
+    gateway.put(&Publish::beat(4), &policy);
+    assert_eq!(kinds(&gateway.spooled), [true, true, false]);
+    let opened = gateway.opened();
+    assert_whole(&opened);
+    assert_eq!(opened.iter().map(|o| o.header.generation).collect::<Vec<_>>(), [0, 0, 1, 1, 2]);
+    assert_eq!((gateway.opened_by(&hospital).len(), gateway.opened_by(&other).len()), (5, 5));
 }
 
 #[test]

@@ -331,6 +331,7 @@ async fn the_present_overtakes_the_past_and_both_arrive_whole() {
     let core = Core::new(&ca, 64 << 10);
     let mut gateway = Gateway::start(&ca, core.address, &[(Lane::Vitals, 2000); PAST]);
     let mut session = core.welcome(&gateway).await;
+    assert_eq!(gateway.uplink.take_behind(), [Lane::Vitals].into(), "its wraps are to be given again");
     let mut received = session.receive();
     let mut all = take(&mut received, 50).await;
     assert!(all.iter().all(|(lane, backlog, _)| (*lane, *backlog) == (Lane::Vitals, true)));

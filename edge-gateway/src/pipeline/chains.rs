@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use caregate_protocol::id::{DataClass, DeviceId, PatientId, RecipientId, StreamName};
+use caregate_protocol::id::{DataClass, DeviceId, Lane, PatientId, RecipientId, StreamName};
 use caregate_protocol::key::epoch_of;
 use caregate_protocol::policy::{EMERGENCIES_MAX, GRANTS_MAX, VerifiedPolicy};
 use caregate_protocol::segment::{Header, SegmentHash};
@@ -44,12 +44,15 @@ pub struct Chain {
     pub holders: BTreeSet<RecipientId>,
     /// Whether a segment was sealed in this generation and epoch. Who joins then would open it too, so a new generation begins.
     pub used: bool,
+    /// The wraps of this epoch may lie in the backlog, behind what is live: the next segment begins a new generation, whose wraps go with
+    /// it. Not in the checkpoint; after a start each lane's backlog says so anew.
+    pub reopens: bool,
 }
 
 impl Default for Chain {
     fn default() -> Self {
         let (prev, holders) = (SegmentHash::NONE, BTreeSet::new());
-        Self { next: 0, prev, generation: 0, epoch: 0, holders, used: false }
+        Self { next: 0, prev, generation: 0, epoch: 0, holders, used: false, reopens: false }
     }
 }
 
@@ -59,6 +62,7 @@ impl Chain {
         self.generation += 1;
         self.holders.clear();
         self.used = false;
+        self.reopens = false;
     }
 }
 
@@ -101,6 +105,8 @@ pub struct State {
     pub untold: BTreeMap<(PatientId, DataClass), Vec<(u64, u64)>>,
     /// The damages (positions) of which [`Self::untold`] knows or knew.
     pub known_damage: BTreeSet<(u64, u64)>,
+    /// The epoch in which each lane's chains were last told to begin a new generation ([`Self::reopen`]); not in the checkpoint.
+    pub reopened: BTreeMap<Lane, u32>,
 }
 
 /// A checkpoint that does not parse: the spool's checksum held, so another version wrote it.
@@ -196,6 +202,18 @@ impl State {
             }
         }
         closed
+    }
+
+    /// Has each chain of a lane give its wraps of the present epoch again, before its next segment: a lane has come up whose backlog may
+    /// hold them. Once in an epoch: a connection that comes and goes must not raise generations without end.
+    pub fn reopen(&mut self, lane: Lane, epoch: u32) {
+        if self.reopened.insert(lane, epoch) == Some(epoch) {
+            return;
+        }
+        let of_lane = self.chains.iter_mut().filter(|((_, class), _)| class.lane() == lane);
+        for (_, chain) in of_lane.filter(|(_, chain)| chain.epoch >= epoch && !chain.holders.is_empty()) {
+            chain.reopens = true;
+        }
     }
 
     /// Notes that a gap record told a range.
@@ -368,6 +386,7 @@ mod tests {
             epoch: 29_000_000,
             holders: [RecipientId([5; 20])].into(),
             used: true,
+            reopens: false,
         };
         state.chains.insert((PatientId([1; 16]), DataClass::Waveform), chain);
         state.lost((PatientId([1; 16]), DataClass::Waveform), 2, 4);

@@ -148,9 +148,12 @@ impl Sealer {
         }
         if epoch != chain.epoch {
             chain.holders.clear();
-            chain.used = false;
+            (chain.used, chain.reopens) = (false, false);
         }
         chain.epoch = epoch;
+        if chain.reopens {
+            chain.renew();
+        }
         let mut opened = self.open_epoch(root, &mut chain, batch)?;
         if chain.used && !opened.records.is_empty() {
             chain.renew();
@@ -236,6 +239,19 @@ mod tests {
         let third = seal(&second.chain, &recipients, NOW_US + 60_000_000);
         assert_eq!(third.records.len(), 3);
         assert_eq!(third.chain.next, 3);
+    }
+
+    #[test]
+    fn a_chain_that_reopens_gives_its_wraps_again_once() {
+        let recipients = [hospital(1), hospital(2)];
+        let mut first = seal(&Chain::default(), &recipients, NOW_US);
+        first.chain.reopens = true;
+        let again = seal(&first.chain, &recipients, NOW_US + 1);
+        assert_eq!((again.records.len(), again.chain.generation), (3, 1));
+        assert_eq!(seal(&again.chain, &recipients, NOW_US + 2).records.len(), 1);
+        let next_epoch = seal(&first.chain, &recipients, NOW_US + 60_000_000);
+        assert_eq!((next_epoch.records.len(), next_epoch.chain.generation), (3, 0), "it gives them anyway");
+        assert!(!next_epoch.chain.reopens);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use caregate_host::clock;
 use caregate_protocol::alarm::Standing;
 use caregate_protocol::id::PatientId;
+use caregate_protocol::key::epoch_of;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -138,6 +139,7 @@ impl Pipeline {
             batch.into_iter().for_each(|publish| refuse(publish, &self.committer.metrics));
             return Ok(());
         };
+        self.reopen();
         let (spooled, waiting) = self.committer.prepare(batch, &policy, clock::now_us())?;
         self.uplink.early(spooled);
         self.waiting.push_back(waiting);
@@ -146,9 +148,18 @@ impl Pipeline {
 
     fn stand(&mut self, standings: Vec<(PatientId, Standing)>) -> Result<(), CommitError> {
         let Some(policy) = self.committer.policy.policy().cloned() else { return Ok(()) };
+        self.reopen();
         let spooled = self.committer.append_standings(standings, &policy, clock::now_us())?;
         self.uplink.early(spooled);
         Ok(())
+    }
+
+    /// Where a lane has come up behind its backlog, what is sealed from now on brings its own wraps.
+    fn reopen(&mut self) {
+        let epoch = epoch_of(clock::now_us());
+        for lane in self.uplink.take_behind() {
+            self.committer.state.reopen(lane, epoch);
+        }
     }
 
     fn tick(&mut self) -> Result<(), CommitError> {

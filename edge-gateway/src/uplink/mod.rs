@@ -11,6 +11,7 @@ pub mod ports;
 mod recent;
 pub mod schedule;
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -119,6 +120,11 @@ impl Uplink {
         }
         // What a lost connection had is backlog now, whose sender may be asleep.
         self.wake.notify_waiters();
+    }
+
+    /// Lanes whose present waits for wraps in their backlog ([`Schedule::take_behind`]).
+    pub fn take_behind(&self) -> BTreeSet<Lane> {
+        self.schedule().take_behind()
     }
 
     /// Publishes how much waits, and since which position.

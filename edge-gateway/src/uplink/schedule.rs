@@ -102,6 +102,8 @@ pub struct Schedule {
     congested: [bool; 4],
     /// By lane: live records below this position have waited for each other.
     released: [u64; 4],
+    /// Lanes of which something became backlog that what is live now may need.
+    behind: BTreeSet<Lane>,
 }
 
 impl Schedule {
@@ -118,6 +120,17 @@ impl Schedule {
     /// A connection is up: where it is a lane's, the lane's records count as live from now on.
     pub fn connected(&mut self, part: Part) {
         self.connected[usize::from(part.number())] = true;
+        if let Part::Live(lane) = part
+            && !self.backlog[lane as usize].is_empty()
+        {
+            self.behind.insert(lane);
+        }
+    }
+
+    /// The lanes whose backlog may hold the wraps of the present epoch, since this was asked last: what is live can't be opened before
+    /// they come, unless they are given again.
+    pub fn take_behind(&mut self) -> BTreeSet<Lane> {
+        std::mem::take(&mut self.behind)
     }
 
     /// A connection is gone: whatever was sent on it and not acknowledged is backlog, in the order of positions, and so is
@@ -220,6 +233,7 @@ impl Schedule {
             live.pop_front_if(|(_, spooled)| now.saturating_duration_since(*spooled) >= LIVE_AGE_MAX)
         {
             self.backlog[lane as usize].push_back(position);
+            self.behind.insert(lane);
         }
     }
 

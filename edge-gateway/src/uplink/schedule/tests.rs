@@ -46,6 +46,20 @@ fn what_was_there_before_the_connection_is_backlog_and_the_rest_is_live() {
 }
 
 #[test]
+fn a_lane_that_comes_up_or_falls_behind_its_own_backlog_says_so_once() {
+    let now = start();
+    let mut schedule = Schedule::new([(0, Lane::Vitals)]);
+    assert!(schedule.take_behind().is_empty(), "nothing is live yet");
+    [VITALS, Part::Live(Lane::Alarm)].into_iter().for_each(|part| schedule.connected(part));
+    assert_eq!(schedule.take_behind(), [Lane::Vitals].into());
+    assert!(schedule.take_behind().is_empty());
+    schedule.spooled(1, Lane::Alarm, now);
+    assert!(schedule.take_behind().is_empty());
+    assert_eq!(schedule.turn(Part::Live(Lane::Alarm), Lane::Alarm, now + LIVE_AGE_MAX), Turn::Idle);
+    assert_eq!(schedule.take_behind(), [Lane::Alarm].into(), "it became backlog");
+}
+
+#[test]
 fn a_lane_without_its_connection_goes_with_the_backlog_and_the_others_stay_live() {
     let now = start();
     let mut schedule = connected(&[VITALS, Part::Backlog]);
