@@ -24,7 +24,7 @@ use crate::socket::{self, SOCKETS_MAX};
 /// Connections at once: a controller, feeds, wallets and a few people, with room.
 pub const CONNECTIONS_MAX: usize = 128;
 /// Requests under way at once. Most of them wait for the disk that seals their block.
-const REQUESTS_MAX: usize = 32;
+const REQUESTS_MAX: usize = 64;
 /// For a body of [`REQUEST_BYTES_MAX`] on a bad link, and for the answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -183,8 +183,8 @@ fn flipped(whole: &[u8], at: usize) -> Fate {
     let mut unique = found.clone();
     unique.sort_unstable();
     unique.dedup();
-    assert_eq!(unique.len(), found.len(), "byte {at}: a record is there twice");
-    if found.len() < records().len() { Fate::Gone } else { Fate::Harmless }
+    // A place of the queue that names another's record: that one comes twice, which its chain knows, and its own is gone.
+    if unique.len() < records().len() { Fate::Gone } else { Fate::Harmless }
 }
 
 #[test]
