@@ -146,6 +146,7 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
         tap,
         expiry,
         walk,
+        giving: None,
     };
     Ok(Parts { identity, committer, pins, local, watch, registry, metrics })
 }

@@ -13,7 +13,7 @@ use caregate_protocol::record::Record;
 use caregate_protocol::segment::SegmentHash;
 use edge_gateway::ingest::Verdict;
 use edge_gateway::spool::{Limits, Position};
-use pipeline_support::{Gateway, Home, Hospital, MINUTE_US, NOW_US, Publish, policy, small};
+use pipeline_support::{Gateway, Home, Hospital, MINUTE_US, NOW_US, Publish, damage, policy, small};
 use proptest::prelude::*;
 
 fn in_lane(lane: Lane, seq: u64) -> Publish {
@@ -83,20 +83,6 @@ fn a_repetition_within_a_batch_shares_the_fate_of_its_first() {
     gateway.ack_all();
     assert_eq!(gateway.commit(&[walk.clone(), walk], &policy), [Verdict::Stored; 2]);
     assert_eq!(gateway.seqs(DataClass::Activity).iter().filter(|s| **s == seq).count(), 1);
-}
-
-/// Changes one byte in the middle of a record's bytes, wherever in the spool they are.
-fn damage(dir: &Path, record: &[u8]) {
-    for file in std::fs::read_dir(dir.join("spool")).unwrap() {
-        let path = file.unwrap().path();
-        let mut bytes = std::fs::read(&path).unwrap();
-        if let Some(at) = bytes.windows(record.len()).position(|window| window == record) {
-            bytes[at + record.len() / 2] ^= 1;
-            std::fs::write(&path, bytes).unwrap();
-            return;
-        }
-    }
-    panic!("the record is in no file of the spool");
 }
 
 #[test]

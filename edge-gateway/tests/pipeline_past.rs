@@ -4,12 +4,16 @@
 
 mod pipeline_support;
 
-use caregate_protocol::id::DataClass;
+use std::collections::BTreeSet;
+
+use caregate_host::clock;
+use caregate_protocol::id::{DataClass, Lane};
 use caregate_protocol::policy::{Grant, Revocation};
 use caregate_protocol::record::Record;
 use edge_gateway::ingest::Verdict;
-use edge_gateway::spool::Limits;
-use pipeline_support::{Gateway, Home, Hospital, MINUTE_US, NOW_US, Publish, policy};
+use edge_gateway::pipeline::expiry::{AGE_LIMIT_MIN, Expiry, PAST_KEPT};
+use edge_gateway::spool::{Limits, Position};
+use pipeline_support::{Gateway, Home, Hospital, MINUTE_US, NOW_US, Publish, damage, policy};
 
 const VITALS: [DataClass; 1] = [DataClass::Vitals];
 
@@ -115,4 +119,146 @@ fn who_was_given_the_present_epoch_loses_it_with_access() {
         assert_eq!(gateway.opened_with(&c), [0, 1, 2, 50], "restarts: {restarts}");
         assert_eq!(gateway.opened_with(&a), [0, 1, 2, 50, 51]);
     }
+}
+
+/// Wraps for a hospital that wait for the core.
+fn waiting(gateway: &Gateway, hospital: &Hospital) -> Vec<(u64, Vec<u8>)> {
+    let reader = gateway.committer.log.reader();
+    let mut all = Vec::new();
+    for lane in Lane::ALL {
+        let mut from = Position(0);
+        while let Some(position) = reader.next_unacked(lane, from) {
+            let (_, bytes) = reader.read(position).unwrap().unwrap();
+            if matches!(Record::decode(&bytes).unwrap(), Record::Wrap(wrap) if wrap.recipient == hospital.id) {
+                all.push((position.0, bytes));
+            }
+            from = Position(position.0 + 1);
+        }
+    }
+    all
+}
+
+/// What the age limit lets go at a time, just after a start.
+fn expire(gateway: &mut Gateway, hospitals: &[&Hospital], grants: &[Grant], at: i64) -> Vec<u64> {
+    let committer = &mut gateway.committer;
+    let (next, now) = (committer.log.stats().next.0, clock::monotonic());
+    committer.expiry = Some(Expiry::new(AGE_LIMIT_MIN, next, at, now));
+    committer.expire(&policy(hospitals, grants, &[]), at, now).unwrap().gone
+}
+
+/// They open what the core has, so they are not as old as that; and what does go is given again while the grant stands.
+#[test]
+fn the_age_limit_costs_nobody_a_past() {
+    let home = Home::new(Limits::new(1 << 20, 8 << 20, 64 << 10));
+    let mut gateway = home.start();
+    let (a, c) = (Hospital::new(1), Hospital::new(3));
+    let all = [&a, &c];
+    let grants = [a.whole(), c.grant(&VITALS, second(2), second(1_000_000))];
+    beats(&mut gateway, 0..10, &all, &grants[..1], &[]);
+    gateway.ack_all();
+    while give(&mut gateway, &all, &grants, &[], minute(10)) > 0 {}
+    let wraps = waiting(&gateway, &c);
+    assert!(!wraps.is_empty());
+    for hours in [1, 24] {
+        gateway = home.restart(gateway);
+        expire(&mut gateway, &all, &grants, minute(10 + 60 * hours));
+        assert_eq!(waiting(&gateway, &c), wraps, "a core was away for {hours} h");
+        assert_eq!(give(&mut gateway, &all, &grants, &[], minute(10 + 60 * hours)), 0);
+    }
+    gateway = home.restart(gateway);
+    let kept = PAST_KEPT.as_secs() / 60;
+    let gone = expire(&mut gateway, &all, &grants, minute(10 + kept));
+    assert!(waiting(&gateway, &c).is_empty());
+    assert!(wraps.iter().all(|(position, _)| gone.contains(position)));
+    while give(&mut gateway, &all, &grants, &[], minute(10 + kept)) > 0 {}
+    assert_eq!(waiting(&gateway, &c).len(), wraps.len(), "it is given anew");
+    // Not to whom nothing is granted any more.
+    gateway = home.restart(gateway);
+    let gone = expire(&mut gateway, &all, &grants[..1], minute(11 + 2 * kept));
+    assert!(!gone.is_empty() && waiting(&gateway, &c).is_empty());
+    while give(&mut gateway, &all, &grants[..1], &[], minute(11 + 2 * kept)) > 0 {}
+    assert!(waiting(&gateway, &c).is_empty());
+}
+
+#[test]
+fn a_past_that_damage_took_is_given_again() {
+    let home = Home::new(Limits::new(1 << 20, 8 << 20, 64 << 10));
+    let mut gateway = home.start();
+    let (a, c) = (Hospital::new(1), Hospital::new(3));
+    let all = [&a, &c];
+    let grants = [a.whole(), c.grant(&VITALS, second(2), second(1000))];
+    beats(&mut gateway, 0..10, &all, &grants[..1], &[]);
+    while give(&mut gateway, &all, &grants, &[], minute(10)) > 0 {}
+    assert_eq!(gateway.opened_with(&c), (2..10).collect::<Vec<_>>());
+    let (_, first) = waiting(&gateway, &c).swap_remove(0);
+    drop(gateway);
+    damage(home.dir.path(), &first);
+    let mut gateway = home.start();
+    assert!(gateway.recovery.damaged.iter().any(|damage| damage.lost > 0));
+    assert_ne!(gateway.opened_with(&c), (2..10).collect::<Vec<_>>(), "the damage took some of it");
+    while give(&mut gateway, &all, &grants, &[], minute(10)) > 0 {}
+    assert_eq!(gateway.opened_with(&c), (2..10).collect::<Vec<_>>());
+    let mut gateway = home.restart(gateway);
+    assert_eq!(give(&mut gateway, &all, &grants, &[], minute(11)), 0, "the damage is known");
+}
+
+#[test]
+fn a_long_past_is_given_in_parts_and_none_twice() {
+    let home = Home::new(Limits::new(4 << 20, 64 << 20, 64 << 10));
+    let mut gateway = home.start();
+    let (a, b, c) = (Hospital::new(1), Hospital::new(2), Hospital::new(3));
+    let all = [&a, &b, &c];
+    // Somebody goes each other minute, and a generation with them.
+    for n in 0..400 {
+        let grants = [a.whole(), b.whole()];
+        beats(&mut gateway, n..n + 1, &all, &grants[..1 + usize::from(n % 2 == 0)], &[]);
+    }
+    let grants = [c.grant(&VITALS, second(2), second(1000))];
+    let first = give(&mut gateway, &all, &grants, &[], minute(400));
+    assert_eq!(first, 256);
+    let rest = give(&mut gateway, &all, &grants, &[], minute(400));
+    assert!((1..256).contains(&rest), "{rest}");
+    assert_eq!(give(&mut gateway, &all, &grants, &[], minute(400)), 0);
+    let nodes = |gateway: &Gateway| {
+        let wraps = gateway.spooled.iter().filter_map(|spooled| match Record::decode(&spooled.record) {
+            Ok(Record::Wrap(wrap)) if wrap.recipient == c.id => Some((wrap.generation, wrap.epoch, wrap.depth)),
+            Ok(_) | Err(_) => None,
+        });
+        wraps.collect::<Vec<_>>()
+    };
+    let given = nodes(&gateway);
+    assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), given.len(), "none comes twice");
+    assert_eq!(gateway.opened_with(&c), (2..400).collect::<Vec<_>>());
+
+    // A kill in the middle: it begins again, and comes to the same.
+    let later = [Grant { version: 2, ..grants[0].clone() }];
+    assert_eq!(give(&mut gateway, &all, &later, &[], minute(400)), 256);
+    let mut gateway = home.restart(gateway);
+    while give(&mut gateway, &all, &later, &[], minute(400)) > 0 {}
+    assert_eq!(nodes(&gateway), given);
+}
+
+#[test]
+fn a_past_waits_for_room_in_the_spool() {
+    let home = Home::new(Limits::new(64 << 10, 2 << 20, 4 << 10));
+    let mut gateway = home.start();
+    let (a, c) = (Hospital::new(1), Hospital::new(3));
+    let all = [&a, &c];
+    let grants = [a.whole(), c.grant(&[DataClass::Waveform], second(0), second(100_000))];
+    let before = policy(&all, &grants[..1], &[]);
+    let mut sealed = 0;
+    while gateway.commit_at(&[Publish::ecg(sealed, 1400)], &before, minute(sealed)) == [Verdict::Stored] {
+        sealed += 1;
+    }
+    let next = gateway.committer.log.stats().next;
+    for _ in 0..3 {
+        let only = std::slice::from_ref(&grants[1]);
+        assert_eq!(give(&mut gateway, &all, only, &[], minute(sealed)), 0, "there is no room");
+    }
+    assert_eq!(gateway.committer.log.stats().next, next);
+    gateway.ack_all();
+    let mut gateway = home.restart(gateway);
+    gateway.ack_all();
+    while give(&mut gateway, &all, &grants, &[], minute(sealed)) > 0 {}
+    assert!(!waiting(&gateway, &c).is_empty());
 }

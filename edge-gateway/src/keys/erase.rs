@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::envelope::{self, Stored};
 use super::erasures::{Erasures, Ordered};
+use super::given::Pasts;
 use super::past::Past;
 use super::scrub::{self, Needles, Scrubs};
 use super::{BEGINNINGS, ERASED, KeyStore, KeyStoreError, ROOTS, failed};
@@ -47,6 +48,7 @@ impl KeyStore {
             let mut beginnings = txn.open_table(BEGINNINGS).map_err(failed("open beginnings"))?;
             let mut erased = txn.open_table(ERASED).map_err(failed("open erased"))?;
             Past::erase(&txn, patient)?;
+            Pasts::erase(&txn, patient)?;
             WatchStore::erase(&txn, patient)?;
             Erasures::put(&txn, patient, ordered)?;
             beginnings.remove(patient.0.as_slice()).map_err(failed("remove a beginning"))?;
@@ -67,6 +69,7 @@ impl KeyStore {
         self.cache.remove(&patient);
         self.erased.insert(patient);
         self.past.forget(patient);
+        self.given.forget(patient);
         self.erasures.made(patient, *ordered);
         Ok(needles)
     }

@@ -8,6 +8,7 @@ mod database;
 mod envelope;
 mod erase;
 pub mod erasures;
+pub mod given;
 mod past;
 mod scrub;
 mod tpm;
@@ -22,6 +23,7 @@ use caregate_protocol::policy::RelationshipId;
 use caregate_protocol::tpm::Sealed;
 use envelope::{RootKey, Stored};
 use erasures::Erasures;
+use given::{Given, Pasts};
 use past::Past;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use ring::digest::{SHA256, digest};
@@ -122,6 +124,7 @@ pub struct KeyStore {
     cache: HashMap<PatientId, PatientRoot>,
     erased: BTreeSet<PatientId>,
     past: Past,
+    given: Pasts,
     erasures: Erasures,
     dir: PathBuf,
     random: SystemRandom,
@@ -197,7 +200,7 @@ impl KeyStore {
         txn.open_table(BEGINNINGS).map_err(failed("open beginnings"))?;
         txn.open_table(FILES).map_err(failed("open files"))?;
         let erased = erased(&txn.open_table(ERASED).map_err(failed("open erased"))?)?;
-        let past = Past::read(&txn)?;
+        let (past, given) = (Past::read(&txn)?, Pasts::read(&txn)?);
         let erasures = Erasures::open(Arc::clone(&db), &txn)?;
         PolicyStore::make_tables(&txn)?;
         WatchStore::make_table(&txn)?;
@@ -219,6 +222,7 @@ impl KeyStore {
             cache: HashMap::new(),
             erased,
             past,
+            given,
             erasures,
             dir: dir.to_owned(),
             random,
@@ -414,22 +418,40 @@ impl KeyStore {
         self.past.generations(key)
     }
 
-    /// The newest grant of a relationship whose past was given.
+    /// What was given of a relationship's past last.
     #[must_use]
-    pub fn past_given(&self, relationship: &RelationshipId) -> Option<u64> {
-        self.past.given(relationship)
+    pub fn past_given(&self, relationship: &RelationshipId) -> Option<&Given> {
+        self.given.of(relationship)
     }
 
-    /// Writes down that the past of a grant was given.
+    /// Of whose past the wrap at a position of the spool is; none where it is one of the live path.
+    #[must_use]
+    pub fn past_at(&self, position: u64) -> Option<(RelationshipId, &Given)> {
+        self.given.at(position)
+    }
+
+    /// Writes down that the past of a grant was given; call when its wraps are durable.
     ///
     /// # Errors
     /// [`KeyStoreError`].
     pub fn note_past_given(
         &mut self,
         relationship: RelationshipId,
-        version: u64,
+        given: Given,
     ) -> Result<(), KeyStoreError> {
-        self.past.give(&self.db, relationship, version)
+        self.given.note(&self.db, relationship, given)
+    }
+
+    /// Forgets the pasts that were given and are lost on their way, so that they are given anew; call before what is left of them goes.
+    /// Returns how many.
+    ///
+    /// # Errors
+    /// [`KeyStoreError`].
+    pub fn lose_pasts(
+        &mut self,
+        is_lost: impl Fn(&RelationshipId, &Given) -> bool,
+    ) -> Result<usize, KeyStoreError> {
+        self.given.lose(&self.db, is_lost)
     }
 
     /// Where chains of restored roots begin.

@@ -1,21 +1,18 @@
-//! What a grant of the past needs: which generation of a chain's keys sealed in which epochs, and of which grants the past was given.
+//! What a grant of the past needs: which generation of a chain's keys sealed in which epochs.
 //!
 //! ```text
 //! generations  patient 16 ‖ class 1 ‖ generation 4 → first epoch; 0 where it is not known
-//! pasts        relationship 32                     → version of the grant
 //! ```
 //! A generation is written down before the first segment of it is appended, so what is known is never less than what was sealed.
 
 use std::collections::BTreeMap;
 
 use caregate_protocol::id::{DataClass, PatientId};
-use caregate_protocol::policy::RelationshipId;
 use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::{KeyStoreError, failed};
 
 const GENERATIONS: TableDefinition<'_, &[u8], u32> = TableDefinition::new("generations");
-const PASTS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("pasts");
 /// Generations kept of one chain: one for each loss of access, years of them. Of what the oldest sealed no past can be given any more.
 const GENERATIONS_MAX: usize = 1024;
 /// Generations before the present one that are taken for used where nothing was written down: the gateway's software was older then.
@@ -27,7 +24,6 @@ type Key = (PatientId, DataClass);
 #[derive(Debug, Default)]
 pub(super) struct Past {
     generations: BTreeMap<Key, BTreeMap<u32, u32>>,
-    given: BTreeMap<RelationshipId, u64>,
 }
 
 fn row((patient, class): Key, generation: u32) -> Vec<u8> {
@@ -48,13 +44,6 @@ impl Past {
             let chain = past.generations.entry((PatientId(*patient), class)).or_default();
             chain.insert(u32::from_be_bytes(generation), epoch.value());
         }
-        let table = txn.open_table(PASTS).map_err(failed("open pasts"))?;
-        for entry in table.iter().map_err(failed("read pasts"))? {
-            let (relationship, version) = entry.map_err(failed("read pasts"))?;
-            let relationship =
-                relationship.value().try_into().map_err(|_length| KeyStoreError::Shape("past"))?;
-            past.given.insert(RelationshipId(relationship), version.value());
-        }
         Ok(past)
     }
 
@@ -62,10 +51,6 @@ impl Past {
     pub(super) fn generations(&self, key: Key) -> Vec<(u32, u32)> {
         let chain = self.generations.get(&key).into_iter().flatten();
         chain.map(|(generation, epoch)| (*generation, *epoch)).collect()
-    }
-
-    pub(super) fn given(&self, relationship: &RelationshipId) -> Option<u64> {
-        self.given.get(relationship).copied()
     }
 
     pub(super) fn knows(&self, key: Key, generation: u32) -> bool {
@@ -109,23 +94,6 @@ impl Past {
         }
         let first = base.max(generation.saturating_sub(ADOPTED_MAX));
         self.note(db, key, (first..=generation).map(|generation| (generation, 0)))
-    }
-
-    /// Writes down that the past of this version was given.
-    pub(super) fn give(
-        &mut self,
-        db: &Database,
-        relationship: RelationshipId,
-        version: u64,
-    ) -> Result<(), KeyStoreError> {
-        let txn = db.begin_write().map_err(failed("begin"))?;
-        {
-            let mut table = txn.open_table(PASTS).map_err(failed("open pasts"))?;
-            table.insert(relationship.0.as_slice(), version).map_err(failed("write a past"))?;
-        }
-        txn.commit().map_err(failed("commit"))?;
-        self.given.insert(relationship, version);
-        Ok(())
     }
 
     /// The same, of what is in memory.

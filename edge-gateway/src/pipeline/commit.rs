@@ -20,6 +20,7 @@ use super::chains::{CHAINS_MAX, State};
 use super::erase::Walk;
 use super::expiry::Expiry;
 use super::heads::Heads;
+use super::past::Giving;
 use super::seal::{Batch, Sealed, Sealer};
 use super::waiting::Waiting;
 use crate::hints::Hints;
@@ -98,6 +99,8 @@ pub struct Committer {
     pub expiry: Option<Expiry>,
     /// What of erased patients is in the spool still; none where nothing is.
     pub walk: Option<Walk>,
+    /// The past that is being given.
+    pub giving: Option<Giving>,
 }
 
 /// A reading on its way, and whose verdict depends on it.

@@ -13,6 +13,10 @@ use caregate_protocol::id::{DataClass, PatientId};
 pub const AGE_LIMIT_MIN: Duration = Duration::from_secs(60);
 /// By how much longer wraps stay: two epochs, so that no segment stays without its wrap.
 pub const WRAP_GRACE: Duration = Duration::from_secs(120);
+/// How long wraps of a past wait for the core, whatever the age limit: what they open is not here but at the core, and they are some hundred
+/// of 200 bytes. After it they are made anew as long as their grant stands, so nothing of one that has ended lies here for longer; once a
+/// week that costs a flash nothing.
+pub const PAST_KEPT: Duration = Duration::from_secs(7 * 86_400);
 /// How often it is looked: each run tells a gap for each chain, and the spool keeps for this much longer than asked for.
 const EVERY: Duration = Duration::from_secs(60);
 /// Marks per age limit: positions are told apart by age to this part of it.

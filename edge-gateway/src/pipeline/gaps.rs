@@ -1,6 +1,6 @@
 //! What the gateway lets go or has lost is told first: gap records, signed, in the spool like any other, before their segments leave it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
@@ -8,14 +8,14 @@ use caregate_protocol::audit::What;
 use caregate_protocol::gap::{Missing, Why};
 use caregate_protocol::id::{DataClass, Lane, PatientId};
 use caregate_protocol::key::EPOCH_S;
-use caregate_protocol::policy::VerifiedPolicy;
+use caregate_protocol::policy::{RelationshipId, VerifiedPolicy};
 use caregate_protocol::record::Record;
 use caregate_protocol::segment::SegmentHash;
-use caregate_protocol::wrap::HpkePublicKey;
+use caregate_protocol::wrap::{HpkePublicKey, Wrap};
 use tracing::{error, warn};
 
 use super::commit::{CommitError, Committer, Spooled, seconds};
-use super::expiry::{Expiry, WRAP_GRACE};
+use super::expiry::{Expiry, PAST_KEPT, WRAP_GRACE};
 use super::seal::Batch;
 use crate::spool::{Position, Reader};
 
@@ -31,6 +31,8 @@ pub struct Expired {
     pub spooled: Vec<Spooled>,
     /// Positions that need not be sent any more.
     pub gone: Vec<u64>,
+    /// Whose past is to be given anew, since some of its wraps are among them.
+    anew: BTreeSet<RelationshipId>,
 }
 
 /// What of one chain is older than the limit.
@@ -41,7 +43,16 @@ struct Due {
     positions: Vec<u64>,
     /// Wraps and heads, which nobody needs then.
     others: Vec<u64>,
+    /// Of whose past some of those wraps are.
+    pasts: BTreeSet<RelationshipId>,
     segments: u64,
+}
+
+/// The moment at which it is looked, by both clocks.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    now_us: i64,
+    now: Instant,
 }
 
 /// With those joined that overlap or go on where another ends.
@@ -106,7 +117,7 @@ impl Committer {
         let mut due: BTreeMap<Key, Due> = BTreeMap::new();
         for lane in Lane::ALL {
             looked += look(&reader, lane, LOOKED_MAX - looked, |position, record| {
-                self.judge(expiry, position, record, now, &mut due)
+                self.judge(expiry, position, record, Moment { now_us, now }, &mut due)
             });
         }
         let mut expired = Expired::default();
@@ -115,6 +126,7 @@ impl Committer {
             self.let_go(key, due, policy, now_us, &mut expired, &mut waiting)?;
         }
         self.settle(&expired.spooled, now_us)?;
+        self.keys.lose_pasts(|relationship, _| expired.anew.contains(relationship))?;
         for range in ranges(&mut expired.gone) {
             self.log.ack(range)?;
         }
@@ -131,7 +143,7 @@ impl Committer {
         expiry: &Expiry,
         position: u64,
         record: &[u8],
-        now: Instant,
+        Moment { now_us, now }: Moment,
         all: &mut BTreeMap<Key, Due>,
     ) -> bool {
         let Ok(record) = Record::decode(record) else { return true };
@@ -160,13 +172,19 @@ impl Committer {
                     hash,
                 });
             }
-            // What is sealed in the chain's own epoch needs its wrap.
             Record::Wrap(wrap) => {
-                let here = self.state.chains.get(&key).map(|chain| (chain.generation, chain.epoch));
                 let dated_us = i64::from(wrap.epoch) * EPOCH_S * 1_000_000;
-                if here != Some((wrap.generation, wrap.epoch)) && is_due(dated_us, WRAP_GRACE) {
-                    all.entry(key).or_default().others.push(position);
+                if self.is_needed(&wrap) || !is_due(dated_us, WRAP_GRACE) {
+                    return true;
                 }
+                let past = self.keys.past_at(position);
+                // It is as old as the giving, not as what it opens.
+                if past.is_some_and(|(_, given)| !is_past_due(given.given_us, now_us)) {
+                    return true;
+                }
+                let due = all.entry(key).or_default();
+                due.others.push(position);
+                due.pasts.extend(past.map(|(relationship, _)| relationship));
             }
             Record::Head(head) => {
                 if is_due(head.head.made_us, Duration::ZERO) {
@@ -189,6 +207,14 @@ impl Committer {
             }
         }
         true
+    }
+
+    /// Whether a wrap opens the chain's own epoch, in which may be sealed yet.
+    fn is_needed(&self, wrap: &Wrap) -> bool {
+        let chain = self.state.chains.get(&(wrap.patient, wrap.class));
+        chain.is_some_and(|chain| {
+            wrap.generation == chain.generation && (wrap.epoch..=wrap.last()).contains(&chain.epoch)
+        })
     }
 
     /// Tells what is missing of one chain; what was told goes. `waiting` takes the newest gap record of the chain.
@@ -219,6 +245,7 @@ impl Committer {
         }
         expired.gone.extend(due.positions);
         expired.gone.extend(due.others);
+        expired.anew.extend(due.pasts);
         self.metrics.expired.with_label_values(&[key.1.as_str()]).inc_by(due.segments);
         Ok(())
     }
@@ -286,6 +313,12 @@ impl Committer {
         }
         Ok(())
     }
+}
+
+/// By the clock: a wrong one has a past given once more at worst.
+fn is_past_due(given_us: i64, now_us: i64) -> bool {
+    let waited_us = u64::try_from(now_us.saturating_sub(given_us)).unwrap_or(0);
+    Duration::from_micros(waited_us) >= PAST_KEPT
 }
 
 /// Shows `judge` what a lane holds that is not acknowledged, oldest first, until it says that the rest is younger. Returns how many.

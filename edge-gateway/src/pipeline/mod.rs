@@ -13,7 +13,7 @@ pub mod gaps;
 pub mod heads;
 pub mod leaves;
 pub mod losses;
-mod past;
+pub mod past;
 pub mod recover;
 pub mod seal;
 pub mod thread;

@@ -3,14 +3,53 @@
 //!
 //! What is wrapped reaches no further than the chain's present epoch. Who is given that one as well counts as a holder of its key, as if
 //! by the wrap of the live path, so that losing access closes it.
+//!
+//! A past follows from the policy that is kept, the generations that were written down and the chains, so a kill at any point costs none of
+//! it: until its wraps are durable and that is written down, it is given again.
+
+use std::collections::BTreeSet;
 
 use caregate_protocol::id::{DataClass, PatientId};
 use caregate_protocol::key::{EPOCH_S, cover};
-use caregate_protocol::policy::{Grant, Purpose, VerifiedPolicy, class_bit};
+use caregate_protocol::policy::{Grant, Purpose, RelationshipId, VerifiedPolicy, class_bit};
 use caregate_protocol::wrap::{HpkePublicKey, Wrap, WrapScope};
 use tracing::{info, warn};
 
 use super::commit::{CommitError, Committer, Spooled, seconds};
+use crate::keys::given::Given;
+
+/// Wraps made in one run: some 50 ms of a router's processor, and sensors wait no longer. What is left is for the next second.
+const WRAPS_MAX: usize = 256;
+
+/// A node of a chain's keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Node {
+    class: DataClass,
+    generation: u32,
+    epoch: u32,
+    depth: u8,
+}
+
+/// The past that is being given: what of it is in the spool. It is not kept: after a restart the past is given from its beginning.
+#[derive(Debug)]
+pub struct Giving {
+    relationship: RelationshipId,
+    version: u64,
+    done: BTreeSet<Node>,
+    /// The first and the last position.
+    positions: Option<(u64, u64)>,
+}
+
+impl Giving {
+    fn of(grant: &Grant) -> Self {
+        let Grant { relationship, version, .. } = *grant;
+        Self { relationship, version, done: BTreeSet::new(), positions: None }
+    }
+
+    fn is_of(&self, grant: &Grant) -> bool {
+        (self.relationship, self.version) == (grant.relationship, grant.version)
+    }
+}
 
 /// The nodes, as (generation, first epoch, depth), of what a chain has sealed from epoch `from` on to `until`. `generations` has each
 /// with its first epoch, the lowest first; the next one's is its last, since a generation may end in the middle of an epoch. 0 where it is
@@ -32,8 +71,7 @@ fn first_epoch(from_s: u64) -> u32 {
 }
 
 impl Committer {
-    /// Gives the past of one grant that holds and whose past was not given yet. Call about every second; one at a time, since some
-    /// hundred wraps hold up PUBACKs for as many tenths of a millisecond.
+    /// Gives the past of one grant that holds and whose past was not given yet, or goes on with it. Call about every second.
     ///
     /// # Errors
     /// [`CommitError`], as for [`Self::commit`].
@@ -42,19 +80,19 @@ impl Committer {
         let is_due = |grant: &Grant| {
             grant.purposes & Purpose::Treatment.bit() != 0
                 && policy.holds(grant, now_s)
-                && self.keys.past_given(&grant.relationship).is_none_or(|version| version < grant.version)
+                && self.keys.past_given(&grant.relationship).is_none_or(|given| given.version < grant.version)
         };
         let due = policy.standing().find(|(_, grant)| is_due(grant));
-        let Some((patient, grant)) = due.map(|(patient, grant)| (patient, grant.clone())) else {
+        let due = due.and_then(|(patient, grant)| Some((patient, grant, policy.recipient_entry(&grant.grantee)?)));
+        let Some((patient, grant, entry)) = due else {
+            self.giving = None;
             return Ok(Vec::new());
         };
-        let Some(entry) = policy.recipient_entry(&grant.grantee) else { return Ok(Vec::new()) };
+        let before = self.giving.take().filter(|giving| giving.is_of(grant));
+        let mut giving = before.unwrap_or_else(|| Giving::of(grant));
         let public_key = HpkePublicKey(entry.hpke_public_key);
         let mut spooled = Vec::new();
-        let mut is_whole = true;
-        for class in DataClass::ALL.into_iter().filter(|class| grant.classes & class_bit(*class) != 0) {
-            is_whole &= self.wrap_past((patient, class), &grant, &public_key, &mut spooled)?;
-        }
+        let is_whole = self.wrap_past(patient, grant, &public_key, &mut giving, &mut spooled)?;
         if !spooled.is_empty() {
             self.keys.audit().note_wraps(now_us);
             self.log.sync()?;
@@ -62,9 +100,12 @@ impl Committer {
             self.metrics.past_wraps.inc_by(spooled.len() as u64);
             info!(wraps = spooled.len(), "a grant gives what was sealed before it");
         }
-        // Where the spool had no room it is tried again, and the core knows what it has.
         if is_whole {
-            self.keys.note_past_given(grant.relationship, grant.version)?;
+            let positions = giving.positions.map_or(Given::NOWHERE, |(first, last)| first..=last);
+            let given = Given { patient, version: grant.version, given_us: now_us, positions };
+            self.keys.note_past_given(grant.relationship, given)?;
+        } else {
+            self.giving = Some(giving);
         }
         if self.log.rotation_due() {
             self.rotate()?;
@@ -72,27 +113,39 @@ impl Committer {
         Ok(spooled)
     }
 
-    /// False where the spool has no room.
+    /// What a grant gives of each chain, the lowest class first.
+    fn past_nodes(&self, patient: PatientId, grant: &Grant) -> Vec<Node> {
+        let mut all = Vec::new();
+        for class in DataClass::ALL.into_iter().filter(|class| grant.classes & class_bit(*class) != 0) {
+            let Some(chain) = self.state.chains.get(&(patient, class)) else { continue };
+            let mut generations = self.keys.generations((patient, class));
+            // One that was written down and whose segment was not, by a crash, may seal yet.
+            generations.retain(|(generation, _)| *generation <= chain.generation);
+            let nodes = nodes(&generations, first_epoch(grant.from), chain.epoch).into_iter();
+            all.extend(nodes.map(|(generation, epoch, depth)| Node { class, generation, epoch, depth }));
+        }
+        all
+    }
+
+    /// Wraps what is left of a past, as much as one run may. True where nothing is left; false also where the spool has no room.
     fn wrap_past(
         &mut self,
-        (patient, class): (PatientId, DataClass),
+        patient: PatientId,
         grant: &Grant,
         public_key: &HpkePublicKey,
+        giving: &mut Giving,
         spooled: &mut Vec<Spooled>,
     ) -> Result<bool, CommitError> {
-        let Some(chain) = self.state.chains.get(&(patient, class)) else { return Ok(true) };
-        let (newest, until) = (chain.generation, chain.epoch);
-        let mut generations = self.keys.generations((patient, class));
-        // One that was written down and whose segment was not, by a crash, may seal yet.
-        generations.retain(|(generation, _)| *generation <= newest);
-        let nodes = nodes(&generations, first_epoch(grant.from), until);
+        let mut nodes = self.past_nodes(patient, grant);
+        nodes.retain(|node| !giving.done.contains(node));
         let Some(root) = self.keys.existing_root(patient)?.filter(|_| !nodes.is_empty()) else {
             return Ok(true);
         };
-        for (generation, epoch, depth) in nodes {
-            let Some(node) = root.class_key(class, generation).descend(epoch, depth) else { continue };
+        for node in nodes.iter().take(WRAPS_MAX) {
+            let Node { class, generation, epoch, depth } = *node;
+            let Some(key) = root.class_key(class, generation).descend(epoch, depth) else { continue };
             let scope = WrapScope { class, patient, generation, recipient: grant.grantee };
-            let record = match scope.seal(&node, public_key, &self.sealer.device) {
+            let record = match scope.seal(&key, public_key, &self.sealer.device) {
                 Ok(record) => record.to_vec(),
                 Err(failure) => {
                     warn!(%failure, "a recipient's key is unusable; it gets no past");
@@ -107,9 +160,12 @@ impl Committer {
                 self.state.replay_wrap(&wrap);
                 self.keys.audit().wrapped(&wrap);
             }
+            giving.done.insert(*node);
+            let first = giving.positions.map_or(appended.position, |(first, _)| first);
+            giving.positions = Some((first, appended.position));
             spooled.push(appended);
         }
-        Ok(true)
+        Ok(nodes.len() <= WRAPS_MAX)
     }
 }
 

@@ -58,6 +58,7 @@ pub(super) fn rebuild(
     }
     kill_point::pass("recover.replayed");
     let found_damage = note_damage(&mut state, &recovery, &log);
+    lose_pasts(&recovery, log.stats().next, keys)?;
     // A root that is gone is made anew, and recipients must not be thought to hold its keys because they held the old one's.
     state.chains.retain(|(patient, _), _| !keys.is_erased(*patient));
     for ((patient, _), chain) in &mut state.chains {
@@ -120,6 +121,22 @@ fn note_damage(state: &mut State, recovery: &Recovery, log: &Log) -> bool {
     let known: BTreeSet<_> = all.into_iter().map(|(p, _)| (p.start, p.end)).take(DAMAGES_MAX).collect();
     state.known_damage = known;
     true
+}
+
+/// What was given of the past and damage may have taken before the core had it, or went with a spool that is not there any more.
+fn lose_pasts(recovery: &Recovery, next: Position, keys: &mut KeyStore) -> Result<(), KeyStoreError> {
+    let lossy = |first: u64, last: u64| {
+        let mut lossy = recovery.damaged.iter().filter(|damage| damage.lost > 0);
+        lossy.any(|damage| damage.positions.start <= last && first < damage.positions.end)
+    };
+    let lost = keys.lose_pasts(|_, given| {
+        let (first, last) = (*given.positions.start(), *given.positions.end());
+        last >= next.0 || lossy(first, last)
+    })?;
+    if lost > 0 {
+        warn!(grants = lost, "wraps of a past may be lost; it is given anew");
+    }
+    Ok(())
 }
 
 fn replay(

@@ -191,6 +191,7 @@ impl Gateway {
             tap: Tap::new(IntCounter::new("dropped", "dropped").unwrap()).0,
             expiry: None,
             walk: None,
+            giving: None,
         };
         Self { committer, recovery, spooled: Vec::new() }
     }
@@ -366,6 +367,20 @@ pub(crate) fn assert_whole(opened: &[Opened]) {
         assert_eq!((o.header.sequence, o.header.prev), *head, "{:?}", o.header.class);
         *head = (o.header.sequence + 1, o.hash);
     }
+}
+
+/// Changes one byte in the middle of a record's bytes, wherever in the spool they are.
+pub(crate) fn damage(dir: &Path, record: &[u8]) {
+    for file in std::fs::read_dir(dir.join("spool")).unwrap() {
+        let path = file.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        if let Some(at) = bytes.windows(record.len()).position(|window| window == record) {
+            bytes[at + record.len() / 2] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            return;
+        }
+    }
+    panic!("the record is in no file of the spool");
 }
 
 /// A folder that several gateways use one after the other.

@@ -78,8 +78,8 @@ struct World {
 }
 
 /// A gateway between two power cuts.
-struct Life {
-    gateway: Gateway,
+pub(super) struct Life {
+    pub(super) gateway: Gateway,
     sessions: SessionFile,
     faults: Arc<Faults>,
     _dir: TempDir,
@@ -96,7 +96,7 @@ fn snapshot(number: u64) -> Vec<u8> {
 
 impl Life {
     /// As the daemon does.
-    fn open(disk: &Image, faults: Arc<Faults>) -> anyhow::Result<Self> {
+    pub(super) fn open(disk: &Image, faults: Arc<Faults>) -> anyhow::Result<Self> {
         let dir = crate::spool::tests::directory();
         disk.write_to(dir.path())?;
         let data = dir.path().join("data");
@@ -121,6 +121,7 @@ impl Life {
             tap: Tap::new(IntCounter::new("dropped", "dropped")?).0,
             expiry: None,
             walk: None,
+            giving: None,
         };
         let gateway = Gateway { committer, recovery, spooled: Vec::new() };
         Ok(Self { gateway, sessions, faults, _dir: dir })
