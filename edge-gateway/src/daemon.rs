@@ -207,7 +207,7 @@ pub async fn run(file: &ConfigFile, parts: Parts, sockets: Sockets) -> anyhow::R
     doors.brokers(&file.brokers, &file.data)?;
     let publisher = doors.publisher.clone().map(|publisher| Arc::new(publisher) as Arc<dyn watch::Publish>);
     let trail = committer.policy.store();
-    let watching = watch::start::start(watch, &policy, trail, Arc::clone(&pins), publisher, &stop)?;
+    let watching = watch::start::start(watch, &policy, trail, publisher, &stop)?;
     let watch::start::Started { standings, commands, beats, views } = watching;
     let link = Link {
         staff: Some(Staff { beats, commands, erasures: committer.keys.erasures() }),
@@ -231,7 +231,7 @@ pub async fn run(file: &ConfigFile, parts: Parts, sockets: Sockets) -> anyhow::R
         admit(datapath, file, &doors.mqtt_ports, &policy, &stop);
         tokio::spawn(inventory::listen(datapath.clone(), inventory.clone(), stop.clone()));
     }
-    let behind = local::Behind { policy, pins, inventory, hints, quarantined, views };
+    let behind = local::Behind { policy, inventory, hints, quarantined, views };
     doors.local(file.local.as_ref().zip(local), behind, &registry)?;
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
     let link_stop = CancellationToken::new();

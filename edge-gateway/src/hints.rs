@@ -139,6 +139,21 @@ impl Hints {
         }
     }
 
+    /// Forgets what a device has sent and said.
+    pub fn forget(&self, device: &DeviceId) {
+        let known = self.devices.remove(device.as_str());
+        if known.as_ref().is_ok_and(Option::is_some) {
+            self.counts.devices.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.noted(known.map(drop));
+        for (id, bytes) in self.quarantine.iter().flatten() {
+            let of = serde_json::from_slice::<Quarantined>(&bytes).map(|entry| entry.device);
+            if of.is_ok_and(|of| of == *device) && self.noted(self.quarantine.remove(id).map(drop)) {
+                self.counts.quarantine.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Keeps a PUBLISH that could not be taken.
     pub fn quarantine(&self, publish: &Inbound, reason: &str, detail: &str) {
         let kept =
@@ -248,6 +263,23 @@ mod tests {
         let all = hints.quarantined(usize::MAX);
         assert_eq!(all.len(), QUARANTINE_MAX);
         assert_eq!(all[0].payload, hex::encode(format!("{}", QUARANTINE_MAX + 4)));
+    }
+
+    #[test]
+    fn a_device_is_forgotten_with_all_that_it_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        let hints = Hints::open(dir.path()).unwrap();
+        let other = DeviceId::new("e").unwrap();
+        for device in [DeviceId::new("d").unwrap(), other.clone()] {
+            hints.heard(&device, 7);
+            hints.quarantine(&Inbound { device, ..publish(b"1") }, "json", "not JSON");
+        }
+        (0..2).for_each(|_| hints.forget(&DeviceId::new("d").unwrap()));
+        let left: Vec<_> = hints.quarantined(usize::MAX).into_iter().map(|entry| entry.device).collect();
+        assert_eq!(left, [other]);
+        assert_eq!(hints.devices().len(), 1);
+        assert_eq!(hints.counts.devices.load(Ordering::Relaxed), 1);
+        assert_eq!(hints.counts.quarantine.load(Ordering::Relaxed), 1);
     }
 
     #[test]

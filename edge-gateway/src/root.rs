@@ -182,7 +182,7 @@ fn restore(arguments: &RestoreArgs) -> anyhow::Result<String> {
     let root = shares::combine(Of::Root(patient), &shares)?;
     let opened = arguments.common.open()?;
     ensure!(
-        opened.pins.patients.contains(&patient),
+        opened.pins.patients.contains_key(&patient),
         "{}: does not enrol the patient of these shares, {patient}; enrol under that pseudonym: caregatectl wallet enrol --patient",
         opened.file.policy.enrolment.display()
     );

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use caregate_host::clock;
 use caregate_protocol::erasure::{Issuer, Receipt, RequestHash, SignedErasure, SignedOrder};
-use caregate_protocol::id::PatientId;
-use caregate_protocol::policy::{RecipientKind, RecipientStatus};
+use caregate_protocol::id::{DeviceId, PatientId};
+use caregate_protocol::policy::{RecipientKind, RecipientStatus, Watch};
 use caregate_protocol::record::Record;
 use edge_gateway::ingest::{Inbound, Verdict};
 use edge_gateway::pipeline::erase::Walk;
@@ -21,7 +21,7 @@ use edge_gateway::policy::{Change, PolicyHandle, Proposal};
 use edge_gateway::spool::Limits;
 use edge_gateway::uplink::Uplink;
 use ledger_client::fixture::{Signer, Site};
-use ledger_client::verify::{Domain, Pins, erasure_digest, verify_bundle};
+use ledger_client::verify::{Domain, NewestKeys, Pins, erasure_digest, verify_bundle, verify_revocation};
 use pipeline_support::{Gateway, Home, Hospital, Publish, device_key};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -146,8 +146,17 @@ async fn only_the_patients_order_of_now_counts_and_each_once() {
     assert_eq!(send(1).await, Verdict::Stored, "nothing was erased");
 
     let good = order(&home, PATIENT, now_us, &domain);
+    let bound = handle.bound_devices();
+    assert_eq!((bound.borrow().len(), handle.pins().patients.len()), (1, 1));
+    let enrolled = Arc::downgrade(&handle.pins());
     assert_eq!(offer(good).await, None);
-    assert_eq!(send(2).await, Verdict::Refused);
+    // From that moment on the device is a stranger's, and nothing in memory says whose it was.
+    assert_eq!(send(2).await, Verdict::Quarantined);
+    assert_eq!(metrics.quarantined.with_label_values(&["unbound"]).get(), 1);
+    assert!(bound.borrow().is_empty() && handle.subscribe().borrow().standing().next().is_none());
+    let pins = handle.pins();
+    assert!(pins.patients.is_empty() && pins.home_keys.is_empty() && pins.watch() == Watch::default());
+    assert_eq!(enrolled.strong_count(), 1, "the test's own `place.pins` alone");
     for replayed in [good, order(&home, PATIENT, now_us - 1, &domain)] {
         assert_eq!(offer(replayed).await.as_deref(), Some("erasure_replayed"));
     }
@@ -167,8 +176,8 @@ fn what_waits_is_let_go_and_the_gateway_signs_for_it() {
     assert!(waited >= 50);
     let root = *place.gateway.committer.keys.root(PATIENT).unwrap().as_bytes();
     assert_eq!(place.erase(clock::now_us()), None);
-    assert_eq!(place.put(50), Verdict::Refused);
-    assert!(place.gateway.refused("erased") > 0);
+    assert_eq!(place.put(50), Verdict::Quarantined);
+    assert_eq!(place.gateway.quarantined("unbound"), 1);
     let file = std::fs::read(place.home.dir.path().join("keys.redb")).unwrap();
     assert!(!file.windows(32).any(|window| window == root));
 
@@ -200,4 +209,40 @@ fn what_waits_is_let_go_and_the_gateway_signs_for_it() {
     let left = place.gateway.records().iter().filter(|(_, _, bytes)| of_patient(bytes)).count();
     assert_eq!(left, 0, "the file ended, and is for others");
     assert!(place.gateway.committer.state.chains.is_empty());
+}
+
+/// Whether or not the enrolment could be written: who was erased is not enrolled, and the policy that was kept holds for the others.
+#[test]
+fn a_start_finds_nobody_who_was_erased_and_the_policy_of_the_rest() {
+    let mut place = Place::new();
+    assert_eq!(place.put(0), Verdict::Stored);
+    let device = place.pins.devices.values().next().unwrap().device.clone();
+    place.gateway.committer.hints.quarantine(&unreadable(&device), "json", "not JSON");
+    assert_eq!(place.erase(clock::now_us()), None);
+    let hints = &place.gateway.committer.hints;
+    assert!(hints.quarantined(9).is_empty() && hints.devices().is_empty(), "what it sent is gone too");
+
+    let mut place = place.restart();
+    let outputs = place.gateway.committer.policy.outputs();
+    assert!(outputs.pins.unwrap().borrow().patients.is_empty());
+    let policy = place.gateway.committer.policy.policy().expect("the bundle on disk is good");
+    assert!(policy.devices().len() == 0 && policy.standing().next().is_none());
+    assert_eq!(place.put(1), Verdict::Quarantined);
+
+    // What was on its way when the order came is as late: a bundle that knows the patient, and a revocation.
+    let bytes = place.site.bytes(now_s());
+    let floors = Arc::clone(&place.gateway.committer.policy.outputs().floors.borrow());
+    let bundle = Box::new(verify_bundle(&bytes, &place.pins, &floors, now_s()).unwrap());
+    let change = Change::Bundle { bundle, bytes, origin: Origin::Controller };
+    assert_eq!(place.decide(change), Some("not_pinned"));
+    let signed = place.site.signed_revocation(0, 1);
+    let by = verify_revocation(&signed, &place.pins, &NewestKeys::default()).unwrap();
+    assert_eq!(place.decide(Change::Revocation { signed, by }), Some("not_pinned"));
+    assert!(place.gateway.committer.policy.outputs().anchors.borrow().is_empty());
+}
+
+fn unreadable(device: &DeviceId) -> Inbound {
+    let verdict = oneshot::channel().0;
+    let topic = format!("vitals/v1/{device}/num/heart-rate");
+    Inbound { device: device.clone(), topic, payload: b"{".as_slice().into(), received_us: 1, verdict }
 }

@@ -5,7 +5,6 @@
 mod pipeline_support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use caregate_protocol::id::{DataClass, Lane};
 use caregate_protocol::policy::VerifiedPolicy;

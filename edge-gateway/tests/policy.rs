@@ -18,7 +18,7 @@ use edge_gateway::metrics::Metrics;
 use edge_gateway::policy::trail::{Ending, Event, Origin, RevokedBy};
 use edge_gateway::policy::{Change, Decider, PolicyHandle, Proposal};
 use ledger_client::fixture::{Hospital, Signer, Site, Stranger, forgeries};
-use ledger_client::verify::{BundleRefusal, revocation_digest, verify_bundle};
+use ledger_client::verify::{Address, BundleRefusal, revocation_digest, verify_bundle};
 use prometheus::Registry;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -243,13 +243,20 @@ async fn the_last_good_bundle_is_in_force_again_after_a_restart_without_anybody(
     let began = running.trail().iter().filter(|event| matches!(event, Event::GrantBegan(_))).count();
     assert_eq!(began, 1);
     running.stop().await;
-    // Somebody else's enrolment: what was kept is not for these patients.
+    // Who is enrolled no more is nobody in what was kept, and the rest is as it was.
     home.site.enrolment.patients[0].relationships.remove(0);
+    home.site.enrolment.patients[0].devices.remove(0);
+    let running = home.start();
+    assert!(running.may_open() == 0 && running.in_force.holds());
+    assert_eq!(running.policy().devices().len(), 1);
+    running.stop().await;
+    // Another ledger's enrolment: it is not for these patients.
+    home.site.enrolment.ledger.contract = Address([9; 20]);
     let running = home.start();
     assert!(running.may_open() == 0 && !running.in_force.holds());
     let last = running.trail().pop();
     assert!(
-        matches!(last, Some(Event::Refused { reason, origin: Origin::Disk, .. }) if reason == "not_pinned")
+        matches!(last, Some(Event::Refused { reason, origin: Origin::Disk, .. }) if reason == "account_proof")
     );
 }
 
@@ -403,7 +410,7 @@ async fn a_bundle_that_was_overtaken_while_it_was_verified_is_refused() {
     let running = home.start();
     let (slow, fast) = (home.site.bytes(now_s()), home.site.bytes(now_s()));
     let floors = caregate_protocol::policy::Floors::default();
-    let bundle = verify_bundle(&slow, running.handle.pins(), &floors, now_s()).unwrap();
+    let bundle = verify_bundle(&slow, &running.handle.pins(), &floors, now_s()).unwrap();
     accepted(&running.offer(fast).await);
     let change = Change::Bundle { bundle: Box::new(bundle), bytes: slow, origin: Origin::Door };
     let (proposal, decided) = Proposal::new(change);

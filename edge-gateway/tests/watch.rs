@@ -106,7 +106,7 @@ impl Bedside {
         let (trail, stop) = (committer.policy.store(), CancellationToken::new());
         let (shown, displays) = std_mpsc::channel();
         let publisher: Arc<dyn Publish> = Arc::new(Displays(shown));
-        let mut watch = start::start(material, &handle, trail.clone(), pins, Some(publisher), &stop).unwrap();
+        let mut watch = start::start(material, &handle, trail.clone(), Some(publisher), &stop).unwrap();
         let standings = std::mem::replace(&mut watch.standings, mpsc::channel(1).1);
         let linger = Duration::from_millis(1);
         let inputs =

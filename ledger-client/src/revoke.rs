@@ -150,6 +150,11 @@ impl RevokeKeys {
         self.0.contains_key(relationship)
     }
 
+    /// Forgets the keys of other relationships than these, wiped.
+    pub fn retain(&mut self, is_pinned: impl Fn(&RelationshipId) -> bool) {
+        self.0.retain(|relationship, _| is_pinned(relationship));
+    }
+
     /// Signs a revocation for this ledger; none where no key of its relationship is held here. The same revocation gives
     /// the same signature (RFC 6979).
     #[must_use]

@@ -189,7 +189,9 @@ mod tests {
         };
         let mut pasts = Pasts::default();
         for n in 0..GIVEN_MAX {
-            pasts.rows.insert(relationship(n), given(1, i64::try_from(GIVEN_MAX - n).unwrap(), Given::NOWHERE));
+            pasts
+                .rows
+                .insert(relationship(n), given(1, i64::try_from(GIVEN_MAX - n).unwrap(), Given::NOWHERE));
         }
         pasts.note(&keys.db, relationship(0), given(1, 0, 1..=1)).unwrap();
         assert_eq!(pasts.rows.len(), GIVEN_MAX, "one that is known takes no room");

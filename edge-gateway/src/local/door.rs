@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -86,6 +86,8 @@ pub struct ErasureView {
 
 /// What the door needs of the policy side.
 pub trait PolicySide: Send + Sync + 'static {
+    /// Who and what is enrolled.
+    fn pins(&self) -> Arc<Pins>;
     /// The policy in force.
     fn current(&self) -> Arc<VerifiedPolicy>;
     /// Holds a bundle against the pins and puts it in force.
@@ -106,10 +108,8 @@ pub trait PolicySide: Send + Sync + 'static {
 pub struct App<P> {
     /// The policy side.
     pub policy: P,
-    /// Who and what is enrolled.
-    pub pins: Arc<Pins>,
     /// What the button signs with.
-    pub keys: RevokeKeys,
+    pub keys: RwLock<RevokeKeys>,
     /// Who was seen.
     pub inventory: Shared,
     /// Whose blocks addresses are in.
@@ -262,15 +262,25 @@ async fn apart(work: impl FnOnce() -> Response + Send + 'static) -> Response {
 }
 
 impl<P: PolicySide> App<P> {
+    /// Has a patient's order carried out; then nothing here signs for them any more.
+    pub(super) async fn erase(&self, order: SignedOrder) -> Verdict {
+        let verdict = self.policy.offer_erasure(order).await;
+        let pins = self.policy.pins();
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        keys.retain(|relationship| pins.relationships.contains_key(relationship));
+        verdict
+    }
+
     /// Gives `look` the facts of this moment.
     fn with_facts<T>(&self, look: impl FnOnce(&Facts<'_>) -> T) -> T {
-        let (policy, heard) = (self.policy.current(), self.hints.devices());
+        let (policy, pins, heard) = (self.policy.current(), self.policy.pins(), self.hints.devices());
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let quarantined = Arc::clone(&self.quarantined.borrow());
         let inventory = self.inventory.lock();
         look(&Facts {
             policy: &policy,
-            pins: &self.pins,
-            keys: &self.keys,
+            pins: &pins,
+            keys: &keys,
             inventory: &inventory,
             heard: &heard,
             quarantined: &quarantined,
@@ -341,7 +351,8 @@ async fn revoke<P: PolicySide>(
 
 /// Ends what stands in a relationship: signs with its revoke-only key, puts it in force, and only then answers.
 async fn end<P: PolicySide>(app: Arc<App<P>>, relationship: RelationshipId) -> (&'static str, Response) {
-    if !app.pins.relationships.contains_key(&relationship) {
+    let pins = app.policy.pins();
+    if !pins.relationships.contains_key(&relationship) {
         return ("unknown", problem(StatusCode::NOT_FOUND, "no such relationship"));
     }
     let policy = app.policy.current();
@@ -349,7 +360,8 @@ async fn end<P: PolicySide>(app: Arc<App<P>>, relationship: RelationshipId) -> (
         return ("nothing_stands", problem(StatusCode::CONFLICT, "nothing is granted there any more"));
     };
     let revocation = Revocation { relationship, version };
-    let Some(signed) = app.keys.sign(&revocation, &app.pins.domain) else {
+    let signed = app.keys.read().unwrap_or_else(PoisonError::into_inner).sign(&revocation, &pins.domain);
+    let Some(signed) = signed else {
         return ("no_key", problem(StatusCode::CONFLICT, "this box has no key that ends it; the wallet has"));
     };
     // A task of its own: a browser that leaves in the middle must not stop it.

@@ -162,7 +162,11 @@ pub(super) async fn erasure<P: super::PolicySide>(
         Ok(order) => order,
         Err(response) => return *response,
     };
-    let verdict = app.policy.offer_erasure(order).await;
+    // A task of its own: who leaves in the middle must not stop it.
+    let behind = Arc::clone(&app);
+    let Ok(verdict) = tokio::spawn(async move { behind.erase(order).await }).await else {
+        return problem(StatusCode::INTERNAL_SERVER_ERROR, "failed inside the gateway");
+    };
     let outcome = verdict.refused.as_deref().unwrap_or("in_force");
     app.metrics.offers.with_label_values(&["erasure", outcome]).inc();
     if verdict.refused.is_some() {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use anyhow::Context;
 use caregate_host::http::{self, Options};
@@ -60,7 +60,7 @@ impl Material {
     /// The first thing that is wrong, with its file and key.
     pub fn open(entry: &LocalEntry, pins: &Pins) -> anyhow::Result<Self> {
         let login = Login::new(&entry.access_code)?;
-        let keys = match &entry.revoke_keys {
+        let mut keys = match &entry.revoke_keys {
             Some(path) => {
                 let bytes = key_file::read(path)?;
                 let text = std::str::from_utf8(&bytes).with_context(|| path.display().to_string())?;
@@ -69,6 +69,7 @@ impl Material {
             }
             None => RevokeKeys::default(),
         };
+        keys.retain(|relationship| pins.relationships.contains_key(relationship));
         let missing = pins.relationships.keys().filter(|relationship| !keys.holds(relationship)).count();
         if missing > 0 {
             warn!(
@@ -88,8 +89,6 @@ impl Material {
 pub struct Behind<P> {
     /// The policy side.
     pub policy: P,
-    /// Who and what is enrolled.
-    pub pins: Arc<Pins>,
     /// Who was seen.
     pub inventory: Shared,
     /// Who was heard, and the quarantine.
@@ -117,11 +116,10 @@ pub fn open<P: PolicySide>(
     let is_public = !address.ip().to_canonical().is_loopback();
     let tls = is_public.then(|| Arc::new(identity.server_config_no_client(&[b"http/1.1"])));
     let Material { login, keys, vendors } = material;
-    let Behind { policy, pins, inventory, hints, quarantined, views } = behind;
+    let Behind { policy, inventory, hints, quarantined, views } = behind;
     let app = App {
         policy,
-        pins,
-        keys,
+        keys: RwLock::new(keys),
         inventory,
         vendors,
         hints,

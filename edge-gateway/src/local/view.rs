@@ -192,7 +192,7 @@ impl Facts<'_> {
         let strangers = self.inventory.devices().iter().filter(|(mac, _)| !bound.contains(mac)).count();
         State {
             now_s,
-            patients: self.pins.patients.len(),
+            patients: self.pins.patients.values().copied().max().unwrap_or(0),
             policy: policy_view(self.policy, now_s),
             access,
             emergencies,
@@ -208,7 +208,7 @@ impl Facts<'_> {
     }
 
     fn number_of(&self, patient: &PatientId) -> usize {
-        self.pins.patients.iter().position(|known| known == patient).map_or(0, |at| at + 1)
+        self.pins.patients.get(patient).copied().unwrap_or(0)
     }
 
     fn accesses(&self, now_s: u64) -> impl Iterator<Item = Access> {

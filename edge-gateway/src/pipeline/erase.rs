@@ -79,8 +79,10 @@ impl Committer {
         // Where the store failed the root is there still, and its chains must go on where they are: no key seals two segments.
         if self.keys.is_erased(patient) {
             self.forget(patient);
+            let forgotten = self.policy.erase(&patient);
             let event = [(now_s, Event::RootErased { patient })];
             self.policy.store().keep(&Changes { events: &event, ..Changes::default() })?;
+            forgotten?;
         }
         done?;
         warn!("a patient's root was destroyed, as the patient had ordered");
@@ -89,6 +91,10 @@ impl Committer {
 
     /// What is in memory of a patient without a root.
     fn forget(&mut self, patient: PatientId) {
+        for device in self.policy.devices_of(&patient) {
+            self.noted.remove(&device);
+            self.hints.forget(&device);
+        }
         self.sealer.leaves.forget(patient);
         self.state.chains.retain(|(of, _), _| *of != patient);
         self.state.untold.retain(|(of, _), _| *of != patient);

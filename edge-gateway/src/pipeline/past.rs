@@ -83,7 +83,8 @@ impl Committer {
                 && self.keys.past_given(&grant.relationship).is_none_or(|given| given.version < grant.version)
         };
         let due = policy.standing().find(|(_, grant)| is_due(grant));
-        let due = due.and_then(|(patient, grant)| Some((patient, grant, policy.recipient_entry(&grant.grantee)?)));
+        let due =
+            due.and_then(|(patient, grant)| Some((patient, grant, policy.recipient_entry(&grant.grantee)?)));
         let Some((patient, grant, entry)) = due else {
             self.giving = None;
             return Ok(Vec::new());

@@ -5,6 +5,8 @@
 //! after a restart, and flash wears out.
 
 mod direct;
+mod erase;
+mod outputs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,15 +16,17 @@ use caregate_protocol::erasure::SignedOrder;
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::policy::delivery::Anchor;
 use caregate_protocol::policy::{
-    AdmissionError, BoundDevice, Claims, EmergencyAccess, Floors, Freshness, HeaderFloor, Pseudonym,
-    RelationshipId, SignedEmergency, SignedRevocation, VerifiedPolicy,
+    AdmissionError, Claims, EmergencyAccess, Floors, Freshness, HeaderFloor, Pseudonym, RelationshipId,
+    SignedEmergency, SignedRevocation, VerifiedPolicy,
 };
 use ledger_client::verify::{
-    Address, BundleRefusal, EmergencyRefusal, ErasureRefusal, NewestKeys, Pins, RevokedWith, VerifiedBundle,
-    verify_bundle, verify_revocation,
+    Address, BundleRefusal, EmergencyRefusal, ErasureRefusal, NewestKeys, Pins, RevocationRefusal,
+    RevokedWith, VerifiedBundle, verify_kept_bundle, verify_revocation,
 };
+pub use outputs::Outputs;
+use outputs::Senders;
 use thiserror::Error;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::store::{Changes, PolicyStore};
@@ -46,9 +50,12 @@ pub enum DecisionError {
     /// A bundle would.
     #[error(transparent)]
     Bundle(#[from] BundleRefusal),
-    /// A later one of its domain came in between.
+    /// A later one of its domain came in between, or its patient was erased.
     #[error(transparent)]
     Emergency(#[from] EmergencyRefusal),
+    /// A revocation's patient was erased in between.
+    #[error(transparent)]
+    Revocation(#[from] RevocationRefusal),
     /// An order of erasure that was handed in before.
     #[error(transparent)]
     Erasure(#[from] ErasureRefusal),
@@ -71,6 +78,7 @@ impl DecisionError {
             Self::Admission(_) => "went_back",
             Self::Bundle(refusal) => refusal.reason(),
             Self::Emergency(refusal) => refusal.reason(),
+            Self::Revocation(refusal) => refusal.reason(),
             Self::Erasure(refusal) => refusal.reason(),
             Self::TooMany => "too_many",
             Self::Keys(_) => "keys",
@@ -158,33 +166,6 @@ impl Proposal {
     }
 }
 
-/// What others see of the decisions.
-#[derive(Debug, Clone)]
-pub struct Outputs {
-    /// The policy in force; [`VerifiedPolicy::none`] before the first.
-    pub policy: watch::Receiver<Arc<VerifiedPolicy>>,
-    /// What a bundle is verified against.
-    pub floors: watch::Receiver<Arc<Floors>>,
-    /// Revocations that the ledger has yet to get.
-    pub anchors: watch::Receiver<Arc<Vec<Anchor>>>,
-    /// Emergencies that the ledger has yet to get.
-    pub emergencies: watch::Receiver<Arc<Vec<SignedEmergency>>>,
-    /// Newest keys of relationships that have handed on.
-    pub keys: watch::Receiver<Arc<NewestKeys>>,
-    /// Bound devices; changes only when the set does.
-    pub devices: watch::Receiver<Arc<Vec<BoundDevice>>>,
-}
-
-#[derive(Debug)]
-struct Senders {
-    policy: watch::Sender<Arc<VerifiedPolicy>>,
-    floors: watch::Sender<Arc<Floors>>,
-    anchors: watch::Sender<Arc<Vec<Anchor>>>,
-    emergencies: watch::Sender<Arc<Vec<SignedEmergency>>>,
-    keys: watch::Sender<Arc<NewestKeys>>,
-    devices: watch::Sender<Arc<Vec<BoundDevice>>>,
-}
-
 /// Decides, and remembers what it decided. Invariant: what is in force never says less than the floors revoke.
 #[derive(Debug)]
 pub struct Decider {
@@ -223,14 +204,9 @@ impl Decider {
     ) -> Result<Self, KeyStoreError> {
         let store = keys.policy();
         let floors = Arc::new(store.floors()?);
-        let senders = Senders {
-            policy: watch::Sender::new(Arc::new(VerifiedPolicy::none())),
-            floors: watch::Sender::new(Arc::clone(&floors)),
-            anchors: watch::Sender::new(Arc::default()),
-            emergencies: watch::Sender::new(Arc::default()),
-            keys: watch::Sender::new(Arc::default()),
-            devices: watch::Sender::new(Arc::default()),
-        };
+        let erased = |pins: Arc<Pins>| erase::without_erased(&pins, keys);
+        let pins = pins.map(erased);
+        let senders = Senders::new(pins.clone(), Arc::clone(&floors));
         let mut decider = Self {
             store,
             erasures: keys.erasures(),
@@ -258,7 +234,7 @@ impl Decider {
     fn take_up(&mut self, pins: &Pins, now_s: u64) -> Result<(), KeyStoreError> {
         self.take_up_emergencies(pins)?;
         if let Some(bytes) = self.store.bundle()? {
-            match verify_bundle(&bytes, pins, &self.floors, now_s)
+            match verify_kept_bundle(&bytes, pins, &self.floors, now_s)
                 .and_then(|bundle| Ok((bundle.admit(&self.floors)?.0, bundle)))
             {
                 Ok((policy, bundle)) => {
@@ -311,19 +287,6 @@ impl Decider {
     /// Conditions that say whether a policy is in force, and whether it is fresh.
     pub fn readiness(&mut self, in_force: Condition, fresh: Option<Condition>) {
         self.readiness = Some((in_force, fresh));
-    }
-
-    /// What others see.
-    #[must_use]
-    pub fn outputs(&self) -> Outputs {
-        Outputs {
-            policy: self.senders.policy.subscribe(),
-            floors: self.senders.floors.subscribe(),
-            anchors: self.senders.anchors.subscribe(),
-            emergencies: self.senders.emergencies.subscribe(),
-            keys: self.senders.keys.subscribe(),
-            devices: self.senders.devices.subscribe(),
-        }
     }
 
     /// Receipts of erasures.
@@ -400,6 +363,9 @@ impl Decider {
         origin: Origin,
         now_s: u64,
     ) -> Result<(), DecisionError> {
+        if let Some(pins) = &self.pins {
+            bundle.is_of(pins)?;
+        }
         let (policy, floors) = bundle.admit(&self.floors)?;
         let shown = self.shown_emergencies(bundle, bytes);
         let direct = self.pins.as_ref().map_or_else(Vec::new, |pins| self.direct_access(pins));
@@ -506,6 +472,9 @@ impl Decider {
     ) -> Result<(), DecisionError> {
         let Some(pins) = self.pins.clone() else { return Err(DecisionError::Stopping) };
         let (relationship, version) = (signed.revocation.relationship, signed.revocation.version);
+        if !pins.relationships.contains_key(&relationship) {
+            return Err(RevocationRefusal::NotPinned.into());
+        }
         let in_force = self.floors.relationships.get(&relationship).and_then(|floor| floor.revoked);
         let on_ledger = self.shown.get(&relationship).is_some_and(|shown| *shown >= version);
         let on_its_way = self
@@ -542,37 +511,6 @@ impl Decider {
             ..Changes::default()
         })?;
         Ok(())
-    }
-
-    fn publish(&self) {
-        let policy = self.policy.clone().unwrap_or_else(|| Arc::new(VerifiedPolicy::none()));
-        let devices: Vec<_> = policy.devices().cloned().collect();
-        self.senders.devices.send_if_modified(|known| {
-            let changed = **known != devices;
-            if changed {
-                *known = Arc::new(devices);
-            }
-            changed
-        });
-        let anchors: Vec<_> = self.anchors.values().cloned().collect();
-        self.senders.anchors.send_if_modified(|known| {
-            let changed = **known != anchors;
-            if changed {
-                *known = Arc::new(anchors);
-            }
-            changed
-        });
-        let emergencies: Vec<_> = self.direct.values().cloned().collect();
-        self.senders.emergencies.send_if_modified(|known| {
-            let changed = **known != emergencies;
-            if changed {
-                *known = Arc::new(emergencies);
-            }
-            changed
-        });
-        self.senders.keys.send_replace(Arc::clone(&self.keys));
-        self.senders.floors.send_replace(Arc::clone(&self.floors));
-        self.senders.policy.send_replace(policy);
     }
 
     /// Publishes figures and readiness.

@@ -47,8 +47,8 @@ fn put<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), UnenrolError> 
 }
 
 impl EnrolmentFiles {
-    /// Takes a patient out, and overwrites what the files held; nothing where the patient is not there. What runs goes on with what it has
-    /// read.
+    /// Takes a patient out, and overwrites what the files held; nothing where the patient is not there. What runs has forgotten them
+    /// before ([`super::Decider::erase`]).
     ///
     /// # Errors
     /// [`UnenrolError`]; again, it goes on where it ended.

@@ -35,7 +35,7 @@ const LINES_MAX: usize = 500;
 type Noted = BTreeMap<(&'static str, &'static str), (u64, u64)>;
 
 struct Inner {
-    pins: Arc<Pins>,
+    pins: watch::Receiver<Arc<Pins>>,
     proposals: mpsc::Sender<Proposal>,
     outputs: Outputs,
     store: PolicyStore,
@@ -66,7 +66,7 @@ fn now_s() -> u64 {
 }
 
 impl PolicyHandle {
-    /// Hands proposals to the thread that owns `decider`.
+    /// Hands proposals to the thread that owns `decider`. What is enrolled is the decider's to say; `pins` count where it has none.
     #[must_use]
     pub fn new(
         pins: Arc<Pins>,
@@ -74,11 +74,12 @@ impl PolicyHandle {
         proposals: mpsc::Sender<Proposal>,
         metrics: Metrics,
     ) -> Self {
+        let outputs = decider.outputs();
         Self {
             inner: Arc::new(Inner {
-                pins,
+                pins: outputs.pins.clone().unwrap_or_else(|| watch::channel(pins).1),
                 proposals,
-                outputs: decider.outputs(),
+                outputs,
                 store: decider.store(),
                 erasures: decider.erasures(),
                 files: OnceLock::new(),
@@ -100,17 +101,21 @@ impl PolicyHandle {
         let handle = self.clone();
         tokio::spawn(async move {
             for patient in erased {
-                if handle.inner.pins.home_keys.contains_key(&patient) {
-                    handle.unenrol(patient).await;
-                }
+                handle.unenrol(patient).await;
             }
         });
     }
 
-    /// Who and what is enrolled here.
+    /// Who and what is enrolled here. Whoever is erased leaves it at once: nobody keeps it.
     #[must_use]
-    pub fn pins(&self) -> &Arc<Pins> {
-        &self.inner.pins
+    pub fn pins(&self) -> Arc<Pins> {
+        Arc::clone(&self.inner.pins.borrow())
+    }
+
+    /// The same, from now on.
+    #[must_use]
+    pub fn enrolled(&self) -> watch::Receiver<Arc<Pins>> {
+        self.inner.pins.clone()
     }
 
     /// The policy in force, from now on.
@@ -162,7 +167,7 @@ impl PolicyHandle {
 
     async fn verify_and_propose(&self, bytes: Vec<u8>, origin: Origin) -> Result<u64, (u64, &'static str)> {
         let alone = self.inner.verifying.lock().await;
-        let pins = Arc::clone(&self.inner.pins);
+        let pins = self.pins();
         let floors = Arc::clone(&self.inner.outputs.floors.borrow());
         let verified =
             tokio::task::spawn_blocking(move || match verify_bundle(&bytes, &pins, &floors, now_s()) {
@@ -183,7 +188,7 @@ impl PolicyHandle {
     /// Verifies an emergency and puts it in force. The answer comes when it holds for everything sealed afterwards, and is durable.
     pub async fn offer_emergency(&self, signed: SignedEmergency, origin: Origin) -> Verdict {
         let policy = Arc::clone(&self.inner.outputs.policy.borrow());
-        let reason = match verify_emergency(&signed, &self.inner.pins, &policy, now_s()) {
+        let reason = match verify_emergency(&signed, &self.pins(), &policy, now_s()) {
             Err(refusal) => {
                 warn!(reason = refusal.reason(), "an emergency was refused: {refusal}");
                 Some(refusal.reason())
@@ -200,7 +205,7 @@ impl PolicyHandle {
     /// Verifies a revocation and puts it in force. The answer comes when it holds for everything sealed afterwards, and is durable.
     pub async fn offer_revocation(&self, signed: SignedRevocation, origin: Origin) -> Verdict {
         let keys = Arc::clone(&self.inner.outputs.keys.borrow());
-        let reason = match verify_revocation(&signed, &self.inner.pins, &keys) {
+        let reason = match verify_revocation(&signed, &self.pins(), &keys) {
             Err(refusal) => Some(refusal.reason()),
             Ok(by) => {
                 let decided = self.propose(Change::Revocation { signed, by }).await;
@@ -238,7 +243,7 @@ impl PolicyHandle {
 
     /// With which home key an order counts: the enrolled one, or, of a patient who is not enrolled any more, that of the first order.
     fn judge(&self, order: &SignedOrder) -> Result<Address, ErasureRefusal> {
-        let pins = &self.inner.pins;
+        let pins = self.pins();
         let before = self.inner.erasures.ordered(&order.patient).and_then(|ordered| ordered.by);
         let known =
             before.map(|(home_key, _)| home_key).or_else(|| pins.home_keys.get(&order.patient).copied());
@@ -305,6 +310,10 @@ impl PolicyHandle {
 }
 
 impl PolicySide for PolicyHandle {
+    fn pins(&self) -> Arc<Pins> {
+        Self::pins(self)
+    }
+
     fn current(&self) -> Arc<VerifiedPolicy> {
         Arc::clone(&self.inner.outputs.policy.borrow())
     }

@@ -50,6 +50,9 @@ pub enum LinkError {
     /// Nothing came, or nothing was taken, for too long.
     #[error("controller: silent")]
     Silent,
+    /// Fewer are enrolled now: the controller is told anew what to watch.
+    #[error("enrolment changed")]
+    Enrolment,
 }
 
 impl LinkError {
@@ -61,6 +64,7 @@ impl LinkError {
             Self::Frame(source) => source.reason(),
             Self::Unexpected => "unexpected",
             Self::Silent => "silent",
+            Self::Enrolment => "enrolment",
         }
     }
 }
@@ -162,7 +166,9 @@ impl ControllerLink {
         mut incoming: Incoming,
         pace: &mut Pace,
     ) -> Result<std::convert::Infallible, LinkError> {
-        send(&mut out, &Frame::Watch(self.policy.pins().watch())).await?;
+        let mut enrolled = self.policy.enrolled();
+        let watch = enrolled.borrow_and_update().watch();
+        send(&mut out, &Frame::Watch(watch)).await?;
         let (mut anchors, mut emergencies) = (self.policy.anchors(), self.policy.emergencies());
         anchors.mark_changed();
         emergencies.mark_changed();
@@ -176,6 +182,7 @@ impl ControllerLink {
                         emergencies.mark_changed();
                     }
                 }
+                Ok(()) = enrolled.changed() => return Err(LinkError::Enrolment),
                 Ok(()) = emergencies.changed() => {
                     let waiting = Arc::clone(&emergencies.borrow_and_update());
                     for signed in waiting.iter() {

@@ -243,6 +243,12 @@ impl Snapshot {
         self
     }
 
+    /// Forgets a patient. Nothing of theirs ends by it: that it was erased is an event of its own.
+    pub fn forget(&mut self, patient: &PatientId) {
+        self.grants.retain(|_, access| access.patient != *patient);
+        self.emergencies.retain(|(of, _, _), _| of != patient);
+    }
+
     /// How many emergencies hold.
     #[must_use]
     pub fn emergencies(&self) -> usize {

@@ -7,7 +7,6 @@ use caregate_protocol::alarm::Standing;
 use caregate_protocol::beat::BEAT_BYTES;
 use caregate_protocol::id::PatientId;
 use ed25519_dalek::SigningKey;
-use ledger_client::verify::Pins;
 use prometheus::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -73,7 +72,6 @@ pub fn start(
     material: Material,
     policy: &PolicyHandle,
     trail: PolicyStore,
-    pins: Arc<Pins>,
     publisher: Option<Arc<dyn Publish>>,
     stop: &CancellationToken,
 ) -> anyhow::Result<Started> {
@@ -88,6 +86,7 @@ pub fn start(
         webhook
     });
     let outputs = Outputs { views, publisher, webhook, standings, beats };
+    let pins = policy.enrolled();
     let shell = Shell::new(Parts { engine, store, trail, device, pins, metrics, outputs });
     let devices = policy.bound_devices();
     let (policy, erased) = (policy.subscribe(), policy.erased());

@@ -24,7 +24,7 @@ use super::engine::{Engine, Kept, Now, Told};
 use super::metrics::WatchMetrics;
 use super::store::WatchStore;
 use super::tap::Seen;
-use super::topic::{ALARMS_MAX, Payload, Publish, TOPIC, place};
+use super::topic::{ALARMS_MAX, Payload, Publish, TOPIC};
 use super::webhook::{Webhook, Word};
 use crate::keys::erasures::Asked;
 use crate::policy::trail::{Event, label_of};
@@ -76,12 +76,14 @@ pub struct Shell {
     pub trail: PolicyStore,
     /// Opens commands, and signs heartbeats.
     pub device: SigningKey,
-    /// The ledger at which domains are registered, and who is enrolled: their places stand for them where pseudonyms must not be.
-    pub pins: Arc<Pins>,
+    /// The ledger at which domains are registered, and what relationships are called.
+    pub pins: watch::Receiver<Arc<Pins>>,
     /// Counters.
     pub metrics: WatchMetrics,
     /// Where what it says goes.
     pub outputs: Outputs,
+    /// Places among those enrolled, from 1: they stand for patients where pseudonyms must not be.
+    places: BTreeMap<PatientId, usize>,
     /// As it is on disk.
     kept: BTreeMap<PatientId, Kept>,
     /// What the commit thread had no room for: the newest of each patient.
@@ -121,7 +123,7 @@ pub struct Parts {
     /// As in [`Shell`].
     pub device: SigningKey,
     /// As in [`Shell`].
-    pub pins: Arc<Pins>,
+    pub pins: watch::Receiver<Arc<Pins>>,
     /// As in [`Shell`].
     pub metrics: WatchMetrics,
     /// As in [`Shell`].
@@ -134,6 +136,7 @@ impl Shell {
     pub fn new(parts: Parts) -> Self {
         let Parts { engine, store, trail, device, pins, metrics, outputs } = parts;
         let (kept, waiting) = (BTreeMap::new(), BTreeMap::new());
+        let places = pins.borrow().patients.clone();
         let (started, started_us) = (clock::monotonic(), clock::now_us());
         let counter = 0;
         Self {
@@ -144,6 +147,7 @@ impl Shell {
             pins,
             metrics,
             outputs,
+            places,
             kept,
             waiting,
             counter,
@@ -215,6 +219,7 @@ impl Shell {
 
     /// Nothing of an erased patient stays: not here, not on the page, not with displays in the home, not on disk.
     fn forget(&mut self, patient: PatientId) {
+        let place = self.places.remove(&patient);
         if !self.engine.forget(patient) {
             return;
         }
@@ -227,9 +232,7 @@ impl Shell {
             }
             was_there
         });
-        if let (Some(publisher), Some(place)) =
-            (&self.outputs.publisher, place(&self.pins.patients, &patient))
-        {
+        if let (Some(publisher), Some(place)) = (&self.outputs.publisher, place) {
             // An empty message takes the retained one away (MQTT 5 §3.3.1.3).
             publisher.publish(&format!("{TOPIC}{place}"), Vec::new());
         }
@@ -251,7 +254,8 @@ impl Shell {
     /// Verifies a command, does it, and notes it. What it changed is told next.
     fn command(&mut self, bytes: &[u8], policy: &VerifiedPolicy) {
         let now_ms = u64::try_from(clock::now_ms()).unwrap_or(0);
-        let heard = match hear(bytes, &self.device, policy, &self.pins.domain, now_ms) {
+        let pins = Arc::clone(&self.pins.borrow());
+        let heard = match hear(bytes, &self.device, policy, &pins.domain, now_ms) {
             Ok(heard) => heard,
             Err(unheard) => {
                 self.metrics.commands.with_label_values(&["unheard", unheard.reason()]).inc();
@@ -271,8 +275,7 @@ impl Shell {
         let refused = done.err().map(str::to_owned);
         let mut grants = policy.standing();
         let grant = grants.find(|(of, grant)| *of == patient && grant.grantee == domain);
-        let label =
-            grant.map(|(_, grant)| label_of(Some(&self.pins), &grant.relationship)).unwrap_or_default();
+        let label = grant.map(|(_, grant)| label_of(Some(&pins), &grant.relationship)).unwrap_or_default();
         let action = action.as_str().into();
         let event = Event::Commanded { patient, label, domain, clinician, action, refused };
         let at_s = now_ms / 1000;
@@ -334,7 +337,7 @@ impl Shell {
         let before = self.outputs.views.borrow().get(&patient).cloned();
         let before = before.as_deref().map_or(&[][..], |standing| &standing.alarms);
         let views: Vec<AlarmView> = standing.alarms.iter().map(AlarmView::from).collect();
-        let place = place(&self.pins.patients, &patient);
+        let place = self.places.get(&patient).copied();
         for (what, alarm) in news(before, &standing.alarms) {
             if what == News::Raised {
                 self.metrics.raised.with_label_values(&[alarm.kind.as_str(), alarm.priority.as_str()]).inc();

@@ -1,7 +1,6 @@
 //! The local topic: each patient's alarms, retained, for displays in the home.
 
 use caregate_protocol::alarm::view::AlarmView;
-use caregate_protocol::id::PatientId;
 use serde::Serialize;
 
 /// What the topics begin with; the patient's number in this gateway's enrolment follows, from 1. No pseudonym is in a topic.
@@ -29,9 +28,4 @@ pub(super) struct Payload<'a> {
     pub(super) alarms: &'a [AlarmView],
     /// How many there are beside them.
     pub(super) more: usize,
-}
-
-/// The patient's place among those enrolled, from 1.
-pub(super) fn place(enrolled: &[PatientId], patient: &PatientId) -> Option<usize> {
-    enrolled.iter().position(|other| other == patient).map(|at| at + 1)
 }

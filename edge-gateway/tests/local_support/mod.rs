@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use caregate_host::clock;
@@ -102,8 +102,7 @@ impl Gateway {
         tokio::spawn(follow(inventory.clone(), policy.bound_devices(), stop.clone()));
         let app = App {
             policy: policy.clone(),
-            pins,
-            keys: revoke_keys(),
+            keys: RwLock::new(revoke_keys()),
             inventory: inventory.clone(),
             vendors: Vendors::read(&b"286FB9 Nokia Shanghai Bell\n"[..]).unwrap(),
             hints: hints.clone(),

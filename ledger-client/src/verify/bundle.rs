@@ -79,6 +79,22 @@ pub fn verify_bundle(
     floors: &Floors,
     now_s: u64,
 ) -> Result<VerifiedBundle, BundleRefusal> {
+    let bundle = verify_kept_bundle(bytes, pins, floors, now_s)?;
+    bundle.is_of(pins)?;
+    Ok(bundle)
+}
+
+/// The same for a bundle that was whole when it was kept, by these pins or by some with more in them: what is pinned no more counts for
+/// nothing, and the rest as before.
+///
+/// # Errors
+/// As [`verify_bundle`], but for `not_pinned`.
+pub fn verify_kept_bundle(
+    bytes: &[u8],
+    pins: &Pins,
+    floors: &Floors,
+    now_s: u64,
+) -> Result<VerifiedBundle, BundleRefusal> {
     let PolicyBundle { header, nodes, claims, handovers } = PolicyBundle::decode(bytes)?;
     let validators = follow_validators(&handovers, pins, floors)?;
     let header = verify_header(&header, &validators)?;
@@ -99,7 +115,6 @@ pub fn verify_bundle(
     slots.hold(&claims)?;
     let keys = Keys::follow(&claims, pins)?;
     check_signatures(&claims, pins, &keys)?;
-    check_pinned(&claims, pins)?;
     check_emergencies(&claims)?;
     let revoked = storage.revoked(pins);
     let policy = VerifiedPolicy::new(authentic(&claims, pins, &header, &revoked));
@@ -199,6 +214,14 @@ pub fn emergency_numbers(
 }
 
 impl VerifiedBundle {
+    /// Whether all that it claims is pinned, where the pins may have changed since it was verified.
+    ///
+    /// # Errors
+    /// `not_pinned`; the policy before stays in force.
+    pub fn is_of(&self, pins: &Pins) -> Result<(), BundleRefusal> {
+        check_pinned(&self.claims, pins)
+    }
+
     /// Holds the bundle against floors that may have risen since it was verified. Returns the policy, and the floors to keep durably
     /// *before* acting on it.
     ///

@@ -241,8 +241,8 @@ pub struct Pins {
     pub pseudonyms: BTreeMap<Pseudonym, PatientId>,
     /// Signs for each patient's bindings and erasure here.
     pub home_keys: BTreeMap<PatientId, Address>,
-    /// In the order of the file.
-    pub patients: Vec<PatientId>,
+    /// Their places in the file, from 1.
+    pub patients: BTreeMap<PatientId, usize>,
 }
 
 fn count(path: impl Into<String>, len: usize, min: usize, max: usize) -> Result<(), PinError> {
@@ -293,7 +293,7 @@ impl Pins {
             devices: BTreeMap::new(),
             pseudonyms: BTreeMap::new(),
             home_keys: BTreeMap::new(),
-            patients: Vec::new(),
+            patients: BTreeMap::new(),
         };
         let mut seen = Seen::default();
         for (at, patient) in file.patients.iter().enumerate() {
@@ -308,7 +308,7 @@ impl Pins {
         once(&mut seen.patients, entry.patient, || format!("patient[{at}].patient"))?;
         once(&mut seen.keys, entry.home_key, || format!("patient[{at}].home_key"))?;
         count(format!("patient[{at}].relationship"), entry.relationships.len(), 0, GRANTS_MAX)?;
-        self.patients.push(entry.patient);
+        self.patients.insert(entry.patient, at + 1);
         self.home_keys.insert(entry.patient, entry.home_key);
         if let Some(pseudonym) = entry.pseudonym {
             once(&mut seen.pseudonyms, pseudonym, || format!("patient[{at}].pseudonym"))?;
@@ -349,6 +349,18 @@ impl Pins {
             self.devices.insert(one.commitment(), pin);
         }
         Ok(())
+    }
+
+    /// The same without a patient and all that is theirs. The others keep their places, and their devices their numbers.
+    #[must_use]
+    pub fn without(&self, patient: &PatientId) -> Self {
+        let mut pins = self.clone();
+        pins.relationships.retain(|_, pin| pin.patient != *patient);
+        pins.devices.retain(|_, pin| pin.patient != *patient);
+        pins.pseudonyms.retain(|_, of| of != patient);
+        pins.home_keys.remove(patient);
+        pins.patients.remove(patient);
+        pins
     }
 
     /// What a gateway with these pins watches on the ledger.

@@ -93,6 +93,11 @@ impl NewestKeys {
     pub(super) fn of(&self, relationship: &RelationshipId) -> Option<(Address, Address)> {
         self.0.get(relationship).copied()
     }
+
+    /// Forgets those of other relationships than these.
+    pub fn retain(&mut self, is_pinned: impl Fn(&RelationshipId) -> bool) {
+        self.0.retain(|relationship, _| is_pinned(relationship));
+    }
 }
 
 /// The keys that each relationship has had, the pinned ones first.

@@ -289,6 +289,23 @@ impl VerifiedPolicy {
         policy
     }
 
+    /// The same policy without a patient: nobody opens anything of theirs, and their devices are nobody's.
+    #[must_use]
+    pub fn without(&self, patient: &PatientId) -> Self {
+        let mut policy = self.clone();
+        policy.devices.retain(|_, bound| bound.patient != *patient);
+        policy.emergencies.retain(|access| access.patient != *patient);
+        policy.latest.retain(|relationship, latest| {
+            let stays = latest.patient != *patient;
+            if !stays {
+                policy.revoked.remove(relationship);
+            }
+            stays
+        });
+        policy.standing.remove(patient);
+        policy
+    }
+
     /// Who may open this patient's readings of this class at `now_s` (Unix time in seconds; taken for the header's time where it is
     /// before that), for treatment, which is what the live path serves: by the patient's grant, or by an emergency. Each recipient once, sorted by id.
     pub fn recipients(

@@ -8,7 +8,7 @@ use caregate_protocol::record::Record;
 use serde_json::Value;
 
 use crate::called::{Called, Wallet, until};
-use crate::home::{Home, door};
+use crate::home::{Daemon, Gateway, Home, door};
 use crate::recovery::{root_of, split};
 use crate::search::hits;
 
@@ -57,6 +57,18 @@ fn is_whole(done: &Value, patient: &str) {
     are_good(done, patient);
 }
 
+/// In the process that was there before the erasure: its device is bound to nobody, and the controller is asked for nothing of the patient.
+fn a_stranger_from_then_on(home: &Home, gateway: &Gateway, running: &Daemon) {
+    gateway.publish(21..22);
+    running.reaches("caregate_gateway_quarantined_total{reason=\"unbound\"}", 1.0);
+    running.reaches("caregate_gateway_controller_failures_total{reason=\"enrolment\"}", 1.0);
+    // The ledger goes on, and so does the policy of those who stay.
+    let stranger = home.node.wallet("carol");
+    let device = ["--home", "g-1", "--device", "belt-9", "--mac", "02:00:00:00:00:09"];
+    let block = stranger.call("bind", &device).done()["ledger"]["block"].as_u64().unwrap();
+    running.reaches("caregate_gateway_policy_header_number ", u32::try_from(block).unwrap().into());
+}
+
 #[test]
 fn the_wallet_has_everything_erased_and_gets_receipts() {
     let home = Home::new(&["g-1"]);
@@ -100,6 +112,7 @@ fn the_wallet_has_everything_erased_and_gets_receipts() {
 
     let done = erase(&wallet, &url, &["--confirm", "g-1", "--out", &out, "--share", &shares[0]]).done();
     is_whole(&done, &patient);
+    a_stranger_from_then_on(&home, &gateway, &running);
     assert!(!Path::new(&shares[0]).exists());
     let kept: Value = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
     assert_eq!(kept["erased"], done["erased"]);

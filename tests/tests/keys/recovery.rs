@@ -139,8 +139,9 @@ fn the_patient_has_it_erased(gateway: &Gateway, patient: &str, shares: &[String;
     assert!(done && said["root_destroyed"] == true && said["beyond_reach"].as_array().unwrap().len() == 5);
     let (done, said) = restore(gateway, &[&shares[0], &shares[1]]);
     assert!(!done && said.contains("was erased on this gateway"), "{said}");
+    // Its device is nobody's from then on, also where the enrolment names it still.
     let running = gateway.start();
-    gateway.is_refused("fall");
-    running.reaches("caregate_gateway_refused_total{reason=\"erased\"}", 1.0);
+    gateway.event("fall");
+    running.reaches("caregate_gateway_quarantined_total{reason=\"unbound\"}", 1.0);
     running.stop();
 }

@@ -56,6 +56,9 @@ impl Decider {
     ) -> Result<(), DecisionError> {
         let Some(policy) = self.policy.clone() else { return Err(EmergencyRefusal::Stranger.into()) };
         let key = (signed.emergency.pseudonym, signed.emergency.domain);
+        if self.pins.as_ref().is_some_and(|pins| !pins.pseudonyms.contains_key(&key.0)) {
+            return Err(EmergencyRefusal::NotPinned.into());
+        }
         let same = |known: &&EmergencyAccess| (known.emergency.pseudonym, known.emergency.domain) == key;
         let known = policy.emergencies().iter().find(same).map(|known| &known.emergency);
         if known == Some(&signed.emergency) {
