@@ -8,7 +8,7 @@ pub(crate) fn parse_classes(text: &str) -> Result<u32, String> {
         return Ok(DataClass::ALL.iter().fold(0, |mask, class| mask | class_bit(*class)));
     }
     text.split(',').try_fold(0, |mask, name| {
-        let class = DataClass::ALL.into_iter().find(|class| class.as_str() == name);
+        let class = DataClass::from_name(name);
         let class = class.ok_or("classes are alarm, vitals, waveform, activity, sensitive, or all")?;
         Ok(mask | class_bit(class))
     })

@@ -72,7 +72,7 @@ enum Command {
 }
 
 fn class(text: &str) -> Result<DataClass, String> {
-    let class = DataClass::ALL.into_iter().find(|class| class.as_str() == text);
+    let class = DataClass::from_name(text);
     class.ok_or_else(|| "is no class".to_owned())
 }
 

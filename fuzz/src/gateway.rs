@@ -20,6 +20,7 @@ use edge_gateway::openflow::slow::Frame;
 use edge_gateway::openflow::store::{self, Kept};
 use edge_gateway::pipeline::chains::State;
 use edge_gateway::spool::frame;
+use ledger_client::verify::Enrolment;
 use tokio::io::AsyncReadExt as _;
 
 use super::Target;
@@ -33,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     ("spool_frame", spool_frame),
     ("checkpoint", checkpoint),
     ("config", config),
+    ("enrolment", enrolment),
     ("inventory_frame", inventory_frame),
     ("oui", oui),
     ("openflow_switch", openflow_switch),
@@ -176,6 +178,20 @@ pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Err(error) = caregate_host::config::parse::<ConfigFile>(Path::new("x.toml"), text) {
         assert!(!error.to_string().is_empty());
+    }
+}
+
+/// An enrolment: what is read is written and read back the same, with the same devices under the same commitments, or each time refused.
+pub fn enrolment(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let read = |text: &str| caregate_host::config::parse::<Enrolment>(Path::new("x.toml"), text);
+    match read(text) {
+        Ok(enrolment) => {
+            let again = toml::to_string(&enrolment).ok().and_then(|text| read(&text).ok());
+            assert_eq!(again.as_ref(), Some(&enrolment));
+            assert_eq!(again.map(|again| again.pins()), Some(enrolment.pins()));
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
     }
 }
 

@@ -225,7 +225,7 @@ pub struct Alarm {
     /// The device, where it is about one.
     #[cbor(n(5), with = "device")]
     pub device: Option<DeviceId>,
-    /// The value that raised it, in the row's unit; for the score its sum.
+    /// The value that raised it, in the row's unit; for the score its sum. None where the patient keeps the values from who may see alarms.
     #[n(6)]
     pub value: Option<f64>,
     /// The limit or threshold that it passed.
@@ -244,7 +244,9 @@ impl Alarm {
         let name = row.map_or("", |row| row.display);
         let against = |sign: &str| match (self.value, self.limit) {
             (Some(value), Some(limit)) => format!("{name} {value:.4} {sign} {limit:.4}"),
-            (Some(_) | None, _) => name.to_owned(),
+            // The patient keeps the value for others than who may see alarms.
+            (None, Some(limit)) => format!("{name} {sign} {limit:.4}"),
+            (Some(_) | None, None) => name.to_owned(),
         };
         let device = self.device.as_ref().map_or("", DeviceId::as_str);
         let text = match self.kind {

@@ -185,6 +185,12 @@ impl DataClass {
         Self::ALL.into_iter().find(|class| *class as u8 == number)
     }
 
+    /// The class with this name, if there is one.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.as_str() == name)
+    }
+
     /// The lane in which its records go up.
     #[must_use]
     pub fn lane(self) -> Lane {

@@ -6,6 +6,7 @@
 //! is pure: the caller gives the time.
 
 mod bundle;
+pub mod classes;
 pub mod delivery;
 mod device;
 mod grant;
@@ -18,6 +19,7 @@ pub use bundle::{
     EMERGENCIES_MAX, Emergency, HANDOVERS_MAX, HEADER_BYTES_MAX, NODE_BYTES_MAX, NODES_MAX, ParticipantClaim,
     PolicyBundle, Pseudonym, SignedBinding, SignedEmergency,
 };
+pub use classes::{Classes, ClassesError};
 pub use delivery::{WATCHED_MAX, Watch};
 pub use device::{BoundDevice, Mac, MacError, Station};
 pub use grant::{

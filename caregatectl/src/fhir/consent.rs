@@ -105,7 +105,7 @@ fn stale_bound(provision: &Element<'_>) -> Result<Option<u32>, Refusal> {
 fn classes(provision: &Element<'_>) -> Result<u32, Refusal> {
     provision.list("class", "must be there: a grant names its classes")?.iter().try_fold(0, |mask, coding| {
         let code = coding.code(DATA_CLASS)?;
-        let class = DataClass::ALL.into_iter().find(|class| class.as_str() == code);
+        let class = DataClass::from_name(code);
         let class = class.ok_or_else(|| coding.at_code("is no data class"))?;
         Ok(mask | class_bit(class))
     })

@@ -1,6 +1,7 @@
 //! `caregatectl wallet`: the patient's.
 
 mod bind;
+mod classify;
 mod consent;
 mod enrol;
 mod erase;
@@ -63,6 +64,7 @@ enum Command {
     List(list::ListArgs),
     SignRevocation(consent::SignRevocationArgs),
     Bind(bind::BindArgs),
+    Classify(classify::ClassifyArgs),
     Erase(erase::EraseArgs),
     Rotate(succession::RotateArgs),
     Custodians(succession::CustodiansArgs),
@@ -135,6 +137,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
         Command::List(arguments) => list::run(&arguments).await,
         Command::SignRevocation(arguments) => consent::sign_revocation(&arguments),
         Command::Bind(arguments) => bind::run(&arguments).await,
+        Command::Classify(arguments) => classify::run(&arguments),
         Command::Erase(arguments) => erase::run(&arguments).await,
         Command::Rotate(arguments) => succession::rotate(&arguments).await,
         Command::Custodians(arguments) => succession::custodians(&arguments).await,

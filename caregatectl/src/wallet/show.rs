@@ -35,12 +35,16 @@ pub(super) fn run(keystore: &KeystoreArgs) -> Outcome {
         for known in &home.devices {
             let state = if known.bound { "bound" } else { "not bound" };
             write!(text, "\n  {} {} ({state}, version {})", known.device, known.mac, known.version)?;
+            if !known.classes.is_empty() {
+                write!(text, ": {}", super::classify::said(&known.classes))?;
+            }
         }
         homes.push(json!({
             "home": home.gateway, "patient": home.patient.to_string(), "emergency": home.emergency,
             "home_key": hex0x(&wallet.seed.home_key(&home.gateway)?.address().0),
             "devices": home.devices.iter().map(|known| json!({
                 "device": known.device, "mac": known.mac, "bound": known.bound, "version": known.version,
+                "classes": known.classes,
             })).collect::<Vec<_>>(),
         }));
     }

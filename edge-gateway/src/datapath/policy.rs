@@ -87,7 +87,7 @@ pub async fn run(
 #[cfg(test)]
 mod tests {
     use caregate_protocol::id::{DeviceId, PatientId};
-    use caregate_protocol::policy::{Mac, Station};
+    use caregate_protocol::policy::{Classes, Mac, Station};
 
     use super::*;
 
@@ -95,6 +95,7 @@ mod tests {
         BoundDevice {
             device: DeviceId::new("ecg-1").unwrap(),
             patient: PatientId([0; 16]),
+            classes: Classes::default(),
             station: Some(Station { mac: Mac(mac), index }),
         }
     }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use caregate_protocol::id::{DataClass, DeviceId, PatientId, RecipientId};
 use caregate_protocol::policy::{
-    Freshness, Grant, Mac, RecipientStatus, RelationshipId, VerifiedPolicy, class_bit,
+    Classes, Freshness, Grant, Mac, RecipientStatus, RelationshipId, VerifiedPolicy, class_bit,
 };
 use ledger_client::revoke::RevokeKeys;
 use ledger_client::verify::Pins;
@@ -123,6 +123,8 @@ pub struct SensorView {
     pub patient: usize,
     /// Whether the patient's binding counts.
     pub is_bound: bool,
+    /// Of which class its readings are, where the patient says another than the usual one: by quantity, `all` for the rest.
+    pub classes: Classes,
     /// Whether a controller's rule drops what it sends.
     pub is_quarantined: bool,
     /// When its last reading came, Unix time in seconds.
@@ -267,6 +269,7 @@ impl Facts<'_> {
                 mac: pin.mac,
                 patient: self.number_of(&pin.patient),
                 is_bound: self.policy.patient_of(&pin.device).is_some(),
+                classes: pin.classes.clone(),
                 is_quarantined: self.quarantined.contains(&pin.mac),
                 last_reading_s: heard.map(|(_, device)| seconds(device.last_heard_us)),
                 last_seen_s: self.inventory.device(pin.mac).map(|seen| seconds(seen.last_us)),

@@ -342,7 +342,7 @@ impl Committer {
                                 }
                             };
                         }
-                        self.tap.reading(patient, &reading);
+                        self.tap.reading(patient, class, &reading);
                         let group = sorted.groups.entry((class.lane(), class, patient)).or_default();
                         group.push(Pending { inbound, fingerprint, reading });
                     }

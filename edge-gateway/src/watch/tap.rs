@@ -1,6 +1,6 @@
 //! What the commit thread hands over: every admitted reading, before it is stored.
 
-use caregate_protocol::id::{DeviceId, PatientId};
+use caregate_protocol::id::{DataClass, DeviceId, PatientId};
 use caregate_protocol::reading::Reading;
 use prometheus::IntCounter;
 use tokio::sync::mpsc;
@@ -43,8 +43,8 @@ impl Tap {
     }
 
     /// Shows a reading to the watch.
-    pub fn reading(&mut self, patient: PatientId, reading: &Reading) {
-        if let Some(observation) = Observation::of(patient, reading) {
+    pub fn reading(&mut self, patient: PatientId, class: DataClass, reading: &Reading) {
+        if let Some(observation) = Observation::of(patient, class, reading) {
             self.show(Seen::Reading(observation));
         }
     }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use caregate_protocol::id::{DataClass, DeviceId, Lane, PatientId, RecipientId};
 use caregate_protocol::key::{EpochKey, TreeNode};
 use caregate_protocol::policy::{
-    Authentic, BoundDevice, Freshness, Grant, Purpose, RecipientEntry, RecipientKind, RecipientStatus,
-    RelationshipId, Revocation, VerifiedPolicy, class_bit,
+    Authentic, BoundDevice, Classes, Freshness, Grant, Purpose, RecipientEntry, RecipientKind,
+    RecipientStatus, RelationshipId, Revocation, VerifiedPolicy, class_bit,
 };
 use caregate_protocol::reading::{self, Reading};
 use caregate_protocol::record::Record;
@@ -92,6 +92,16 @@ impl Hospital {
 /// A policy with these grants of [`PATIENT`], who wears `monitor-1` and `belt-1`. The signatures are `ledger-client`'s to
 /// check and not looked at here.
 pub(crate) fn policy(hospitals: &[&Hospital], grants: &[Grant], revoked: &[Revocation]) -> VerifiedPolicy {
+    classed(hospitals, grants, revoked, &Classes::default())
+}
+
+/// The same, with the patient's rules for `monitor-1`.
+pub(crate) fn classed(
+    hospitals: &[&Hospital],
+    grants: &[Grant],
+    revoked: &[Revocation],
+    rules: &Classes,
+) -> VerifiedPolicy {
     VerifiedPolicy::new(Authentic {
         epoch: 1,
         freshness: Freshness::Unproven,
@@ -105,9 +115,14 @@ pub(crate) fn policy(hospitals: &[&Hospital], grants: &[Grant], revoked: &[Revoc
                 emergency: false,
             })
             .collect(),
-        devices: ["monitor-1", "belt-1"]
+        devices: [("monitor-1", rules.clone()), ("belt-1", Classes::default())]
             .into_iter()
-            .map(|name| BoundDevice { device: DeviceId::new(name).unwrap(), patient: PATIENT, station: None })
+            .map(|(name, classes)| BoundDevice {
+                device: DeviceId::new(name).unwrap(),
+                patient: PATIENT,
+                classes,
+                station: None,
+            })
             .collect(),
         grants: grants.iter().map(|grant| (PATIENT, grant.clone())).collect(),
         revocations: revoked.to_vec(),

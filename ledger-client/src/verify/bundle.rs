@@ -530,7 +530,8 @@ fn authentic(
     let devices = claims.bindings.iter().filter(|signed| signed.bound).filter_map(|signed| {
         let pin = pins.devices.get(&signed.commitment)?;
         let station = Some(Station { mac: pin.mac, index: pin.index });
-        Some(BoundDevice { device: pin.device.clone(), patient: pin.patient, station })
+        let (device, classes) = (pin.device.clone(), pin.classes.clone());
+        Some(BoundDevice { device, patient: pin.patient, classes, station })
     });
     let emergencies = claims.emergencies.iter().filter_map(|signed| {
         let patient = *pins.pseudonyms.get(&signed.emergency.pseudonym)?;

@@ -9,7 +9,8 @@ use std::str::FromStr;
 
 use caregate_protocol::id::{DeviceId, PatientId};
 use caregate_protocol::policy::{
-    Commitment, DEVICES_MAX, GRANTS_MAX, Mac, PATIENTS_MAX, Pseudonym, RelationshipId, WATCHED_MAX, Watch,
+    Classes, Commitment, DEVICES_MAX, GRANTS_MAX, Mac, PATIENTS_MAX, Pseudonym, RelationshipId, WATCHED_MAX,
+    Watch,
 };
 use serde::{Deserialize, Serialize, de::Error as _};
 use thiserror::Error;
@@ -114,13 +115,17 @@ pub struct EnrolledDevice {
     pub mac: Mac,
     /// Of the commitment, which says nothing without it.
     pub salt: Salt,
+    /// Of which class its readings are, where the patient says another than the code table. Part of the commitment, so that no other rules
+    /// than those count that the patient signed the device's binding with.
+    #[serde(default, skip_serializing_if = "Classes::is_empty")]
+    pub classes: Classes,
 }
 
 impl EnrolledDevice {
-    /// `keccak256(salt ‖ MAC ‖ device id)`.
+    /// `keccak256(salt ‖ MAC ‖ device id)`, followed by `0 ‖ rules` where there are some.
     #[must_use]
     pub fn commitment(&self) -> Commitment {
-        slots::device_commitment(&self.salt.0, &self.mac.0, &self.device)
+        slots::device_commitment(&self.salt.0, &self.mac.0, &self.device, &self.classes)
     }
 }
 
@@ -219,6 +224,8 @@ pub struct PinnedDevice {
     pub device: DeviceId,
     /// Its address.
     pub mac: Mac,
+    /// Of which class its readings are.
+    pub classes: Classes,
     /// Its number in the order of the file, from 0.
     pub index: u32,
 }
@@ -344,6 +351,7 @@ impl Pins {
                 home_key: entry.home_key,
                 device: one.device.clone(),
                 mac: one.mac,
+                classes: one.classes.clone(),
                 index: u32::try_from(self.devices.len()).unwrap_or(u32::MAX),
             };
             self.devices.insert(one.commitment(), pin);

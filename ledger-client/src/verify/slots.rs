@@ -6,7 +6,7 @@
 //! ```
 
 use caregate_protocol::id::{DeviceId, RecipientId};
-use caregate_protocol::policy::{Commitment, Pseudonym, RelationshipId};
+use caregate_protocol::policy::{Classes, Commitment, Pseudonym, RelationshipId};
 
 use super::address::Address;
 use super::eip712::keccak256;
@@ -102,10 +102,13 @@ pub fn binding_key(home_key: &Address, commitment: &Commitment) -> Commitment {
     Commitment(keccak256(&[&padded(&home_key.0), &commitment.0]))
 }
 
-/// A device's commitment: `keccak256(salt ‖ MAC ‖ device id)`.
+/// A device's commitment: `keccak256(salt ‖ MAC ‖ device id)`, and with rules of its own `keccak256(salt ‖ MAC ‖ device id ‖ 0 ‖ rules)`. No id has
+/// a zero byte in it, so no device's commitment is another's.
 #[must_use]
-pub fn device_commitment(salt: &[u8; 32], mac: &[u8; 6], device: &DeviceId) -> Commitment {
-    Commitment(keccak256(&[salt, mac, device.as_str().as_bytes()]))
+pub fn device_commitment(salt: &[u8; 32], mac: &[u8; 6], device: &DeviceId, classes: &Classes) -> Commitment {
+    let (id, rules) = (device.as_str().as_bytes(), classes.to_bytes());
+    let separator: &[u8] = if rules.is_empty() { &[] } else { &[0] };
+    Commitment(keccak256(&[salt, mac, id, separator, &rules]))
 }
 
 /// A salted commitment to a text, as an emergency's clinician and reason are: `keccak256(salt ‖ UTF-8)`.
@@ -156,8 +159,24 @@ mod tests {
         );
         let device = DeviceId::new("ecg-1").unwrap();
         assert_eq!(
-            text(&device_commitment(&[0x5a; 32], &[2, 0, 0, 0, 0, 1], &device).0),
+            text(&device_commitment(&[0x5a; 32], &[2, 0, 0, 0, 0, 1], &device, &Classes::default()).0),
             "a04010adb0db941b6a56e7d7c6c4efc0c3ff81627b6e67108310421173afaaa2"
+        );
+    }
+
+    /// Made with a Keccak-f[1600] in plain Python, which gives the value above as well.
+    #[test]
+    fn a_devices_rules_are_part_of_its_commitment() {
+        let device = DeviceId::new("ecg-1").unwrap();
+        let of = |rules: &[u8]| {
+            let classes = Classes::from_bytes(rules).unwrap();
+            text(&device_commitment(&[0x5a; 32], &[2, 0, 0, 0, 0, 1], &device, &classes).0)
+        };
+        // All is activity, and the heart rate sensitive.
+        let both = of(&[0, 0, 3, 0, 1, 4]);
+        assert_eq!(both, "e47eb0d511bc13e419cbef25e5ead20842acb3ebd4e15d48d6cf8e005a07e179");
+        assert!(
+            [of(&[]), of(&[0, 0, 3]), of(&[0, 1, 4]), of(&[0, 0, 3, 0, 1, 1])].iter().all(|it| *it != both)
         );
     }
 

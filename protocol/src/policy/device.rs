@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize, de::Error as _};
 use thiserror::Error;
 
+use super::classes::Classes;
 use crate::id::{DeviceId, PatientId};
 
 /// Not a MAC address.
@@ -66,6 +67,8 @@ pub struct BoundDevice {
     pub device: DeviceId,
     /// Who wears it.
     pub patient: PatientId,
+    /// Of which class its readings are, where the patient says another than the code table.
+    pub classes: Classes,
     /// Its address on the sensor network, and its number in the enrolment file; neither where policy comes from a file.
     pub station: Option<Station>,
 }

@@ -33,7 +33,7 @@ fn authentic(freshness: Freshness, grants: &[Grant], revoked: &[u64]) -> Authent
         epoch: 7,
         freshness,
         recipients: vec![clinic(), suspended],
-        devices: vec![BoundDevice { device, patient: PATIENT, station: None }],
+        devices: vec![BoundDevice { device, patient: PATIENT, classes: Classes::default(), station: None }],
         grants: grants.iter().map(|grant| (PATIENT, grant.clone())).collect(),
         revocations: revoked.iter().map(revocation).collect(),
         emergencies: Vec::new(),

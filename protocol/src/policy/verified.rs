@@ -438,6 +438,13 @@ impl VerifiedPolicy {
         self.devices.get(device).map(|bound| bound.patient)
     }
 
+    /// Of which class a device's readings of a quantity are, by its row number: by the rules that the patient bound the device with. Of one
+    /// that is not bound nothing is sealed; here it is kept most closely.
+    #[must_use]
+    pub fn class_of(&self, device: &DeviceId, quantity: u16) -> DataClass {
+        self.devices.get(device).map_or(DataClass::Sensitive, |bound| bound.classes.class_of(quantity))
+    }
+
     /// Every device binding, by device.
     pub fn devices(&self) -> impl ExactSizeIterator<Item = &BoundDevice> {
         self.devices.values()

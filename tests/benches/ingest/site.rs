@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use caregate_host::identity::{IdentityFiles, Role};
 use caregate_host::key_file::{self, Existing};
 use caregate_protocol::id::{DeviceId, RecipientId};
-use caregate_protocol::policy::{Mac, RecipientKind, RecipientStatus};
+use caregate_protocol::policy::{Classes, Mac, RecipientKind, RecipientStatus};
 use caregate_protocol::wrap::HpkePrivateKey;
 use clinician_feed::password;
 use ed25519_dalek::SigningKey;
@@ -196,6 +196,7 @@ fn enrol(
             device: DeviceId::new(name)?,
             mac: Mac([2, 0, 0, 0, 1, nth]),
             salt: Salt([nth; 32]),
+            classes: Classes::default(),
         })
     };
     ledger.enrolment.patients[0].devices = (0..).zip(devices).map(enrolled).collect::<anyhow::Result<_>>()?;

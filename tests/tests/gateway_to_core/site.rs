@@ -12,7 +12,7 @@ use std::time::Duration;
 use caregate_host::identity::{IdentityFiles, Role};
 use caregate_host::key_file::{self, Existing};
 use caregate_protocol::id::{DeviceId, PatientId, RecipientId};
-use caregate_protocol::policy::{Mac, RecipientKind, RecipientStatus};
+use caregate_protocol::policy::{Classes, Mac, RecipientKind, RecipientStatus};
 use caregate_protocol::wrap::{HpkePrivateKey, generate_keypair};
 use ed25519_dalek::SigningKey;
 use edge_gateway::local::AccessCodeEntry;
@@ -208,6 +208,7 @@ fn enrol(dir: &Path, devices: &[&str], hpke_public_key: [u8; 32]) -> (RecipientI
         device: DeviceId::new(name).unwrap(),
         mac: Mac([2, 0, 0, 0, 1, nth]),
         salt: Salt([nth; 32]),
+        classes: Classes::default(),
     };
     ledger.enrolment.patients[0].devices = (0..).zip(devices).map(device).collect();
     for nth in 0..devices.len() {

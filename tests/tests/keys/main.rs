@@ -5,6 +5,7 @@
 
 #[path = "../../../caregatectl/tests/ledger/support.rs"]
 mod called;
+mod classes;
 mod erasure;
 mod home;
 mod offered;

@@ -11,7 +11,7 @@ const CLASSES = {
   vitals: 'Vital signs: pulse, oxygen, blood pressure',
   waveform: 'Curves: ECG, pulse wave',
   activity: 'Movement and steps',
-  sensitive: 'Weight and glucose',
+  sensitive: 'Weight and glucose, and what you keep as closely',
 };
 const STATUS = {
   open: ['May see it now', 'good'],
@@ -171,9 +171,13 @@ function emergencies(state) {
     make('p', 'hint', at(one.from_s), ' to ', at(one.until_s)))));
 }
 
+// What the patient said of a sensor’s readings, where it is not the usual.
+const shared = (classes) => Object.entries(classes).map(([name, as]) => `${name === 'all' ? 'all its readings' : name} as ${as}`).join(', ');
+
 function sensors(state) {
   const rows = state.devices.map((one) => ({
     name: one.device + whose(state, one),
+    shared: shared(one.classes),
     mac: one.mac,
     status: one.is_quarantined ? ['Shut out by the operator', 'bad'] : one.is_bound ? ['Bound', 'good'] : ['Not bound', 'warn'],
     reading: ago(state.now_s, one.last_reading_s),
@@ -183,7 +187,8 @@ function sensors(state) {
     ? [make('li', '', 'No sensor is set up.')]
     : rows.map((row) => make('li', '',
       make('div', 'row', make('span', '', row.name), make('span', `status ${row.status[1]}`, row.status[0])),
-      make('p', 'hint', `Last reading ${row.reading} · last seen on the network ${row.seen} · ${row.mac}`))));
+      make('p', 'hint', `Last reading ${row.reading} · last seen on the network ${row.seen} · ${row.mac}`),
+      row.shared === '' ? null : make('p', 'hint', `By your word shared: ${row.shared}`))));
   const strangers = state.strangers === 0 ? '' : ` (${state.strangers} unknown)`;
   show('seen-title', strangers, () => [`Everything on the sensor network${strangers}`]);
 }

@@ -57,6 +57,9 @@ pub struct Observation {
     pub quantity: u16,
     /// What it says.
     pub what: What,
+    /// Whether who may see alarms is not told its value: it is of another class than vitals, so an alarm names what is wrong and no number, and no
+    /// score counts it.
+    pub is_withheld: bool,
     /// The device's counter.
     pub seq: Option<u64>,
     /// Unix microseconds by the device's clock.
@@ -66,9 +69,9 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Of an admitted reading; none of what the gateway itself says.
+    /// Of an admitted reading, which will be sealed as `class`; none of what the gateway itself says.
     #[must_use]
-    pub fn of(patient: PatientId, reading: &reading::Reading) -> Option<Self> {
+    pub fn of(patient: PatientId, class: DataClass, reading: &reading::Reading) -> Option<Self> {
         let (quantity, what) = match reading.value {
             reading::Value::Numeric { quantity, value } => (quantity, What::Numeric(value)),
             reading::Value::Waveform { quantity, .. } => (quantity, What::Waveform),
@@ -80,6 +83,7 @@ impl Observation {
             device: reading.device.clone(),
             quantity,
             what,
+            is_withheld: class != DataClass::Vitals,
             seq: reading.seq,
             sensor_us: reading.sensor_time_us,
             received_us: reading.gateway_time_us,

@@ -106,6 +106,7 @@ impl Patient {
             return None;
         }
         let series = self.series.entry(key.clone()).or_default();
+        series.is_withheld = seen.is_withheld;
         let (is_now, missing) = series.note(seen.seq, seen.sensor_us, seen.received_us, now.at);
         self.end(&(Kind::NoData, Some(seen.quantity), Some(seen.device.clone())));
         if let (What::Numeric(value), true) = (seen.what, is_now) {
@@ -119,13 +120,20 @@ impl Patient {
         if quantity == HEART_RATE && value > 0.0 && self.leads_off.remove(device).is_some() {
             self.end(&(Kind::LeadsOff, None, Some(device.clone())));
         }
-        self.inputs.note(quantity, value, now.at);
+        if !self.is_withheld(key) {
+            self.inputs.note(quantity, value, now.at);
+        }
         let limits = self.limits(site).get(&quantity).copied();
         let guards = self.guards.entry(key.clone()).or_default();
         for (kind, threshold) in thresholds(quantity, limits) {
             guards.entry(kind).or_default().see(&threshold, value, now.at);
         }
         self.judge(key, limits, now);
+    }
+
+    /// Whether who may see alarms is not told a series' values.
+    fn is_withheld(&self, key: &(DeviceId, u16)) -> bool {
+        self.series.get(key).is_some_and(|series| series.is_withheld)
     }
 
     /// Raises and ends the limit alarms of one series. Where an extreme one is there, the plain one is not.
@@ -160,10 +168,11 @@ impl Patient {
             let all = thresholds(*quantity, limits);
             all.into_iter().find(|(of, _)| *of == kind).map(|(_, threshold)| threshold.limit)
         };
+        let is_told = !self.is_withheld(&(device.clone(), *quantity));
         for (kind, value) in verdicts {
             let key = (kind, Some(*quantity), Some(device.clone()));
             match value {
-                Some(value) => self.raise(key, Some(value), limit(kind), now),
+                Some(value) => self.raise(key, Some(value).filter(|_| is_told), limit(kind), now),
                 None => self.end(&key),
             }
         }

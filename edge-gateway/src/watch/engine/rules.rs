@@ -30,7 +30,7 @@ pub(super) fn priority(kind: Kind) -> Priority {
     }
 }
 
-/// What is watched of a quantity. Of a sensitive one nothing: who may see alarms may not see it.
+/// What is watched of a quantity. Of one that the code table has as sensitive nothing, whatever a patient's rules say: nobody set limits for it.
 pub(super) fn thresholds(quantity: u16, limits: Option<Limits>) -> Vec<(Kind, Threshold)> {
     let mut all = Vec::new();
     let zero = |delay| Threshold { side: Side::Low, limit: f64::MIN_POSITIVE, hysteresis: 0.0, delay };

@@ -31,6 +31,8 @@ pub(super) struct Series {
     missing: u64,
     /// Nobody expects it to go on: somebody acknowledged that it had stopped.
     let_go: bool,
+    /// Its values are not told, as [`super::Observation::is_withheld`] says.
+    pub(super) is_withheld: bool,
 }
 
 impl Series {

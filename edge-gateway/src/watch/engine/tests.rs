@@ -51,6 +51,7 @@ impl Ward {
             device: DeviceId::new(device).unwrap(),
             quantity,
             what,
+            is_withheld: device.starts_with("therapy"),
             seq: None,
             sensor_us: None,
             received_us: self.now().unix_us,
@@ -251,6 +252,33 @@ fn news2_needs_to_know_whom_it_scores_and_alarms_by_threshold() {
     assert!(ward.alarms().iter().all(|(kind, ..)| *kind != Kind::Score), "in pregnancy it says nothing");
 }
 
+/// What a patient keeps from who may see alarms still alarms: they are told that a limit was passed, and no number.
+#[test]
+fn a_withheld_series_alarms_without_its_number_and_counts_in_no_score() {
+    let mut ward = Ward::new();
+    let adult = Action::Profile { category: Category::Adult, pregnant: false, scale: Scale::One };
+    ward.act(1, adult).unwrap();
+    ward.value(SYSTOLIC, 120.0);
+    for _ in 0..40 {
+        ward.see("therapy-1", HEART_RATE, What::Numeric(161.5));
+        ward.pass(1);
+    }
+    assert_eq!(ward.texts(), ["*** Heart rate > 150"]);
+    let told = |ward: &Ward| ward.standing.clone().unwrap();
+    assert_eq!(told(&ward).alarms[0].value, None);
+    assert_eq!(told(&ward).score, Score::sum([None, None, None, Some(0), None, None, None]));
+    for _ in 0..6 {
+        ward.see("therapy-1", HEART_RATE, What::Numeric(0.0));
+        ward.pass(1);
+    }
+    assert_eq!(ward.texts(), ["*** ASYSTOLE"], "nobody dies of discretion");
+    assert_eq!(told(&ward).alarms[0].value, None);
+    // The same from another device, of which the patient said nothing.
+    ward.hold(HEART_RATE, 161.5, 40);
+    assert!(ward.texts().contains(&"*** Heart rate 161.5 > 150".to_owned()), "{:?}", ward.texts());
+    assert_eq!(told(&ward).score, Score::sum([None, None, None, Some(0), Some(3), None, None]));
+}
+
 #[test]
 fn commands_count_once_are_checked_and_are_confirmed() {
     let mut ward = Ward::new();
@@ -299,6 +327,7 @@ fn the_past_raises_nothing() {
         device: device("hub-1"),
         quantity: HEART_RATE,
         what: What::Numeric(value),
+        is_withheld: false,
         seq: None,
         sensor_us: Some(START_US + sensor_s * 1_000_000),
         received_us: START_US + received_s * 1_000_000,
@@ -325,6 +354,7 @@ fn what_changes_nothing_is_said_once_a_minute_and_a_silent_patient_no_more() {
                 device: device("monitor-1"),
                 quantity: TEMPERATURE,
                 what: What::Numeric(37.0),
+                is_withheld: false,
                 seq: None,
                 sensor_us: None,
                 received_us: 0,

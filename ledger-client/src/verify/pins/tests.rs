@@ -1,3 +1,5 @@
+use caregate_protocol::id::DataClass;
+
 use super::*;
 
 const TEXT: &str = r#"
@@ -44,6 +46,31 @@ fn the_file_is_read_as_it_is_written() {
     assert!(error.message().contains("unknown field `revocation_key`"), "{error}");
     let short = TEXT.replace("02:00:00:00:00:01", "02:00:00:00:01");
     assert!(toml::from_str::<Enrolment>(&short).unwrap_err().message().contains("MAC address"));
+}
+
+#[test]
+fn rules_of_class_are_read_and_change_the_commitment_that_is_pinned() {
+    let with =
+        |rules: &str| toml::from_str::<Enrolment>(&format!("{TEXT}\n[patient.device.classes]\n{rules}\n"));
+    let ruled = with("all = \"activity\"\nheart-rate = \"sensitive\"").unwrap();
+    assert_eq!(toml::from_str::<Enrolment>(&toml::to_string(&ruled).unwrap()).unwrap(), ruled);
+    let pins = ruled.pins().unwrap();
+    let (id, pin) = pins.devices.first_key_value().unwrap();
+    // As in `slots`.
+    assert_eq!(hex::encode(id.0), "e47eb0d511bc13e419cbef25e5ead20842acb3ebd4e15d48d6cf8e005a07e179");
+    assert_eq!(
+        (pin.classes.class_of(1), pin.classes.class_of(2)),
+        (DataClass::Sensitive, DataClass::Activity)
+    );
+    assert!(file().pins().unwrap().devices.keys().all(|other| other != id));
+    for (rules, said) in [
+        ("fall = \"activity\"", "`fall` is an alarm"),
+        ("spo2 = \"alarm\"", "alarms are not made by rules"),
+        ("heart = \"vitals\"", "`heart` is no quantity"),
+    ] {
+        let error = with(rules).unwrap_err();
+        assert!(error.message().contains(said), "{error}");
+    }
 }
 
 #[test]
@@ -113,8 +140,12 @@ fn what_is_wrong_is_named_by_its_key() {
     assert_eq!(with("a\nb", 8, 9), with("", 8, 9));
     let device = |change: fn(&mut EnrolledDevice)| {
         refusal(|file| {
-            let mut second =
-                EnrolledDevice { device: DeviceId::new("b").unwrap(), mac: Mac([2; 6]), salt: Salt([1; 32]) };
+            let mut second = EnrolledDevice {
+                device: DeviceId::new("b").unwrap(),
+                mac: Mac([2; 6]),
+                salt: Salt([1; 32]),
+                classes: Classes::default(),
+            };
             change(&mut second);
             file.patients[0].devices.push(second);
         })

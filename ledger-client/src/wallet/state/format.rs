@@ -1,8 +1,8 @@
 //! A wallet as bytes, inside the keystore: CBOR.
 //!
 //! ```text
-//! wallet       [1, seed(32), ledger or null, [relationship, …], [home, …]]                 CBOR, inside the keystore
-//!              [1, seed(32), ledger or null, [relationship, …], [home, …], [erased, …]]     after an erasure
+//! wallet       [2, seed(32), ledger or null, [relationship, …], [home, …]]                 CBOR, inside the keystore
+//!              [2, seed(32), ledger or null, [relationship, …], [home, …], [erased, …]]     after an erasure
 //! ledger       [chain id, contract(20), [validator(20), …]]
 //! relationship [label, grantee(20), number, granted, revoked]                         with its first keys
 //!              [label, grantee(20), number, granted, revoked, rotated, first or null] after them; rotated ≥ 1
@@ -10,12 +10,13 @@
 //! home         [gateway, patient(16), emergency, [device, …], secret(32)]
 //!              [gateway, patient(16), emergency, [device, …]]                          of before, whose salts the seed gives
 //! erased       [gateway, patient(16)]
-//! device       [id, mac(6), version, bound]
+//! device       [id, mac(6), version, bound, classes]
+//! classes      [row number, 2 bytes, big-endian, 0 for all others ‖ class, 1 byte], …, by rising number
 //! ```
 
 use caregate_protocol::cbor::{CborError, Cursor};
 use caregate_protocol::id::{DeviceId, PatientId, RecipientId};
-use caregate_protocol::policy::{DEVICES_MAX, GRANTS_MAX, Mac};
+use caregate_protocol::policy::{Classes, DEVICES_MAX, GRANTS_MAX, Mac};
 use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
 use thiserror::Error;
@@ -28,7 +29,7 @@ use super::{
 use crate::verify::{Address, Domain, LABEL_BYTES_MAX, VALIDATORS_MAX};
 use crate::wallet::PatientSeed;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// Why bytes are no wallet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -50,7 +51,7 @@ impl Wallet {
         // Room for all of it from the start: a vector that grows leaves its old memory behind.
         let devices: usize = self.homes.iter().map(|home| home.devices.len()).sum();
         let homes = self.homes.len() + self.erased.len();
-        let room = 4096 + 224 * self.relationships.len() + 192 * homes + 128 * devices;
+        let room = 4096 + 224 * self.relationships.len() + 192 * homes + 192 * devices;
         let mut bytes = Zeroizing::new(Vec::with_capacity(room));
         // Writing to memory can't fail.
         drop(self.put(&mut Encoder::new(&mut *bytes)));
@@ -90,8 +91,9 @@ impl Wallet {
                 .bytes(&patient.0)?
                 .bool(*emergency)?;
             out.array(devices.len() as u64)?;
-            for Device { device, mac, version, bound } in devices {
-                out.array(4)?.str(device.as_str())?.bytes(&mac.0)?.u64(*version)?.bool(*bound)?;
+            for Device { device, mac, version, bound, classes } in devices {
+                out.array(5)?.str(device.as_str())?.bytes(&mac.0)?.u64(*version)?.bool(*bound)?;
+                out.bytes(&classes.to_bytes())?;
             }
             if let Some(HomeSecret(secret)) = secret {
                 out.bytes(secret.as_slice())?;
@@ -216,7 +218,7 @@ fn take_erased(cursor: &mut Cursor<'_>) -> Result<ErasedHome, CborError> {
 }
 
 fn take_device(cursor: &mut Cursor<'_>) -> Result<Device, CborError> {
-    cursor.array_of("device", 4)?;
+    cursor.array_of("device", 5)?;
     Ok(Device {
         device: cursor.item("device.id", |decoder| {
             DeviceId::new(decoder.str()?).map_err(|_source| minicbor::decode::Error::message("no id"))
@@ -224,5 +226,8 @@ fn take_device(cursor: &mut Cursor<'_>) -> Result<Device, CborError> {
         mac: Mac(cursor.fixed("device.mac")?),
         version: cursor.u64("device.version")?,
         bound: cursor.bool("device.bound")?,
+        classes: cursor.item("device.classes", |decoder| {
+            Classes::from_bytes(decoder.bytes()?).map_err(minicbor::decode::Error::message)
+        })?,
     })
 }

@@ -1,4 +1,6 @@
 use caregate_protocol::cbor::CborError;
+use caregate_protocol::id::DataClass;
+use caregate_protocol::policy::DEVICES_MAX;
 use proptest::prelude::*;
 
 use super::*;
@@ -163,6 +165,31 @@ fn a_bound_device_keeps_its_address_and_a_released_one_begins_anew() {
 }
 
 #[test]
+fn a_bound_device_keeps_its_classes_and_other_classes_are_another_commitment() {
+    let mut wallet = wallet();
+    let heart_rate = Some(caregate_protocol::code::by_name("heart-rate").unwrap());
+    let commitment = |wallet: &Wallet| wallet.enrolled_device("gateway-1", &ecg()).unwrap().commitment();
+    let plain = commitment(&wallet);
+    wallet.sign_binding("gateway-1", &ecg(), true).unwrap();
+    let refused = wallet.classify("gateway-1", &ecg(), heart_rate, Some(DataClass::Sensitive)).map(|_| ());
+    assert_eq!(refused, Err(WalletError::Bound(ecg())), "the ledger would go on to vouch for the table");
+    assert_eq!(commitment(&wallet), plain);
+    wallet.classify("gateway-1", &ecg(), heart_rate, None).unwrap();
+    wallet.sign_binding("gateway-1", &ecg(), false).unwrap();
+    wallet.classify("gateway-1", &ecg(), heart_rate, Some(DataClass::Sensitive)).unwrap();
+    let bound = wallet.sign_binding("gateway-1", &ecg(), true).unwrap();
+    assert_eq!((bound.commitment, bound.version), (commitment(&wallet), 1));
+    assert_ne!(bound.commitment, plain);
+    let again = Wallet::decode(&wallet.encode()).unwrap();
+    assert!(same(&again, &wallet) && commitment(&again) == bound.commitment);
+    let fall = Some(caregate_protocol::code::by_name("fall").unwrap());
+    let refused = wallet.classify("gateway-1", &ecg(), fall, Some(DataClass::Sensitive)).map(|_| ());
+    assert_eq!(refused, Err(WalletError::Classes(ClassesError::Alarm("fall"))));
+    let elsewhere = wallet.classify("gateway-2", &ecg(), heart_rate, None).map(|_| ());
+    assert_eq!(elsewhere, Err(WalletError::NoGateway("gateway-2".into())));
+}
+
+#[test]
 fn what_a_gateway_pins_fits_what_the_wallet_signs() {
     let mut wallet = wallet();
     let ledger = crate::verify::LedgerPin {
@@ -195,6 +222,7 @@ fn same(left: &Wallet, right: &Wallet) -> bool {
 fn a_wallet_is_read_as_it_was_written() {
     let mut full = wallet();
     full.sign_grant("City", &TERMS).unwrap();
+    full.classify("gateway-1", &ecg(), None, Some(DataClass::Sensitive)).unwrap();
     full.sign_binding("gateway-1", &ecg(), true).unwrap();
     let mut rotated = wallet();
     let next = rotated.next_keys("City").unwrap();
@@ -211,8 +239,8 @@ fn a_wallet_is_read_as_it_was_written() {
         let trailing = WalletFormatError::Cbor(CborError::Trailing { extra: 1 });
         assert_eq!(Wallet::decode(&longer).map(|_| ()), Err(trailing));
     }
-    let future = [0x85, 2];
-    assert_eq!(Wallet::decode(&future).map(|_| ()), Err(WalletFormatError::Format(2)));
+    let future = [0x85, 3];
+    assert_eq!(Wallet::decode(&future).map(|_| ()), Err(WalletFormatError::Format(3)));
 }
 
 #[test]
@@ -224,6 +252,9 @@ fn the_largest_wallet_fits_a_keystore() {
     for nth in 0..DEVICES_MAX {
         let id = DeviceId::new(&format!("{nth:064}")).unwrap();
         wallet.add_device("gateway-2", &id, MAC).unwrap();
+        for row in caregate_protocol::code::QUANTITIES.iter().filter(|row| row.class != DataClass::Alarm) {
+            wallet.classify("gateway-2", &id, Some(row), Some(DataClass::Sensitive)).unwrap();
+        }
     }
     let bytes = wallet.encode();
     assert!(bytes.len() < super::super::keystore::KEYSTORE_BYTES_MAX / 2, "{}", bytes.len());
