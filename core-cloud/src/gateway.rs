@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caregate_host::kill_point;
-use caregate_protocol::id::SignerId;
+use caregate_protocol::id::{DataClass, PatientId, SignerId};
 use caregate_protocol::record::{Record, RecordError};
 use caregate_protocol::segment::signer_id;
 use caregate_protocol::uplink::{
-    self, EARLY_BYTES_MAX, EARLY_RECORDS_MAX, Frame, FrameError, Framer, Refusal, Timing,
+    self, EARLY_BYTES_MAX, EARLY_RECORDS_MAX, Frame, FrameError, Framer, GENERATIONS_TOLD_MAX, Refusal,
+    Timing,
 };
 use ed25519_dalek::VerifyingKey;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
@@ -26,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::offers::OffersLine;
 use crate::preview::Previews;
 use crate::relay::{Relay, RelayLine};
+use crate::store::{Store, StoreError};
 use crate::tenants::Tenant;
 use crate::writer::{Answer, Queue, Stopped};
 
@@ -124,6 +126,8 @@ pub struct GatewaySession {
     pub previews: Previews,
     /// Erasures.
     pub eraser: Eraser,
+    /// To be asked what it has.
+    pub store: Arc<dyn Store>,
     /// Counters.
     pub metrics: Metrics,
 }
@@ -173,6 +177,10 @@ impl GatewaySession {
                         let place = answer.clone().reserve_owned().await.map_err(transport)?;
                         tasks.spawn(self.clone().erase(request, place, answer.clone()));
                     }
+                    Ok(Some(Frame::AskGenerations { patient, class, from })) => {
+                        let place = answer.clone().reserve_owned().await.map_err(transport)?;
+                        tasks.spawn(self.clone().generations((patient, class), from, place));
+                    }
                     Ok(Some(frame)) if self.offers(&frame, &signers, &answer, &mut offers) => {}
                     Ok(Some(_)) => break Err(SessionError::Unexpected("control")),
                     Err(error) => break Err(error),
@@ -219,6 +227,26 @@ impl GatewaySession {
         for more in answers {
             answer.send(more).await.map_err(transport)?;
         }
+        Ok(())
+    }
+
+    /// Tells under which generations was sealed what is here of a chain, whoever sealed it: a root may have come to this gateway from
+    /// another. It says no more than headers do that any feed of the patient's gets.
+    async fn generations(
+        self,
+        (patient, class): (PatientId, DataClass),
+        from: u32,
+        place: OwnedPermit<Answer>,
+    ) -> Result<(), SessionError> {
+        let store = Arc::clone(&self.store);
+        let looking = move || store.generations(patient, class, from, GENERATIONS_TOLD_MAX);
+        let looked = tokio::task::spawn_blocking(looking).await;
+        let used = looked.unwrap_or_else(|_panic| Err(StoreError::stopped())).map_err(|failure| {
+            error!(%failure, "store");
+            SessionError::Stopped
+        })?;
+        let more = used.len() == GENERATIONS_TOLD_MAX;
+        place.send(Answer::Generations(Frame::Generations { patient, class, used, more }));
         Ok(())
     }
 
@@ -324,6 +352,10 @@ impl GatewaySession {
                     let place = answer.clone().reserve_owned().await.map_err(transport)?;
                     self.clone().erase(request, place, answer.clone()).await?;
                 }
+                Some(Frame::AskGenerations { patient, class, from }) => {
+                    let place = answer.clone().reserve_owned().await.map_err(transport)?;
+                    self.clone().generations((patient, class), from, place).await?;
+                }
                 Some(frame) if self.offers(&frame, &signers, &answer, &mut offers) => {}
                 Some(_) => return Err(SessionError::Unexpected("tcp")),
             }
@@ -413,6 +445,7 @@ async fn send_answers(
                 Answer::Refuse(position, refusal) => frames.push(Frame::Refuse { position, refusal }),
                 Answer::Command(bytes) => frames.push(Frame::Command { bytes }),
                 Answer::Offer(sealed) => frames.push(Frame::Offer { version: uplink::VERSION, sealed }),
+                Answer::Generations(told) => frames.push(told),
                 Answer::Erased(receipt) => frames.push(Frame::Erased { receipt }),
                 Answer::EraseRefused(request, refusal) => {
                     frames.push(Frame::EraseRefused { request, refusal });

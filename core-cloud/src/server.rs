@@ -220,6 +220,7 @@ pub(crate) fn gateway(
         tenant: shared.tenants.of(&peer.name),
         previews: shared.previews,
         eraser,
+        store: shared.store,
         metrics: shared.metrics,
     };
     Ok((session, place))

@@ -11,7 +11,7 @@ use std::fmt::Debug;
 
 use caregate_protocol::erasure::{Receipt, SignedErasure};
 use caregate_protocol::id::{DataClass, PatientId, RecipientId, SignerId};
-use caregate_protocol::uplink::{HistoryPlace, Question, Refusal, Timing};
+use caregate_protocol::uplink::{HistoryPlace, Question, Refusal, Timing, Used};
 use thiserror::Error;
 
 mod embedded;
@@ -197,6 +197,19 @@ pub trait Store: Debug + Send + Sync {
     /// # Errors
     /// [`StoreError`].
     fn history(&self, question: &Question, bytes_max: usize) -> Result<Past, StoreError>;
+
+    /// Under which generations was sealed what is here of a chain, the lowest first, from one on and at most so many; each with its first
+    /// and its last epoch.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn generations(
+        &self,
+        patient: PatientId,
+        class: DataClass,
+        from: u32,
+        most: usize,
+    ) -> Result<Vec<Used>, StoreError>;
 
     /// Keeps a feed's receipt, whose signature by `key` has been checked. False where nothing of that pseudonym was erased here.
     ///

@@ -8,7 +8,7 @@ use caregate_host::{clock, kill_point};
 use caregate_protocol::erasure::RequestHash;
 use caregate_protocol::record::Record;
 use caregate_protocol::search::{self, Tokens};
-use caregate_protocol::uplink::{EraseRefusal, Refusal, Timing};
+use caregate_protocol::uplink::{EraseRefusal, Frame, Refusal, Timing};
 use prometheus::IntGauge;
 use thiserror::Error;
 use tokio::sync::mpsc::OwnedPermit;
@@ -203,6 +203,8 @@ pub enum Answer {
     EraseRefused(RequestHash, EraseRefusal),
     /// As well: policy that a feed hands in, sealed to the gateway.
     Offer(Vec<u8>),
+    /// As well: under which generations a chain was sealed, as a frame.
+    Generations(Frame),
 }
 
 /// Nothing of that commit was acknowledged; the gateways keep it and send it again to a core that can store.

@@ -210,7 +210,7 @@ pub async fn run(file: &ConfigFile, parts: Parts, sockets: Sockets) -> anyhow::R
     let watching = watch::start::start(watch, &policy, trail, publisher, &stop)?;
     let watch::start::Started { standings, commands, beats, views } = watching;
     let link = Link {
-        staff: Some(Staff { beats, commands, erasures: committer.keys.erasures() }),
+        staff: Some(Staff { beats, commands, questions: committer.keys.questions() }),
         offers: Some(offers::start(policy.clone(), committer.sealer.device.clone())),
         core: file.core.address,
         core_tcp: file.core.tcp_address,

@@ -4,16 +4,21 @@
 
 mod pipeline_support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use caregate_host::clock;
 use caregate_protocol::id::{DataClass, Lane};
 use caregate_protocol::policy::{Grant, Revocation};
+use caregate_protocol::reading;
 use caregate_protocol::record::Record;
+use caregate_protocol::segment::Header;
+use caregate_protocol::uplink::Used;
 use edge_gateway::ingest::Verdict;
+use edge_gateway::keys::KeyStore;
+use edge_gateway::pipeline::chains::Beginning;
 use edge_gateway::pipeline::expiry::{AGE_LIMIT_MIN, Expiry, PAST_KEPT};
 use edge_gateway::spool::{Limits, Position};
-use pipeline_support::{Gateway, Home, Hospital, MINUTE_US, NOW_US, Publish, damage, policy};
+use pipeline_support::{Gateway, Home, Hospital, MINUTE_US, NOW_US, PATIENT, Publish, damage, policy};
 
 const VITALS: [DataClass; 1] = [DataClass::Vitals];
 
@@ -119,6 +124,81 @@ fn who_was_given_the_present_epoch_loses_it_with_access() {
         assert_eq!(gateway.opened_with(&c), [0, 1, 2, 50], "restarts: {restarts}");
         assert_eq!(gateway.opened_with(&a), [0, 1, 2, 50, 51]);
     }
+}
+
+/// The old gateway is gone with what it had written down; the core's word on its generations is all that the new one has.
+#[test]
+fn a_restored_root_gives_what_the_old_gateway_had_sealed() {
+    let (a, b, c) = (Hospital::new(1), Hospital::new(2), Hospital::new(3));
+    let all = [&a, &b, &c];
+    let old_home = Home::new(Limits::new(1 << 20, 8 << 20, 64 << 10));
+    let mut old = old_home.start();
+    // Somebody comes and goes, so that three generations have sealed.
+    for n in 0..20 {
+        let grants = [a.whole(), b.whole()];
+        beats(&mut old, n..n + 1, &all, &grants[..1 + usize::from(n / 4 % 2 == 1)], &[]);
+    }
+    let sealed: Vec<_> = old.records().into_iter().map(|(_, _, bytes)| bytes).collect();
+    let mut used: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
+    for bytes in &sealed {
+        if let Record::Segment(segment) = Record::decode(bytes).unwrap() {
+            let Header { generation, epoch, .. } = segment.header;
+            used.entry(generation).or_insert((epoch, epoch)).1 = epoch;
+        }
+    }
+    let told = used.into_iter().map(|(generation, (first, last))| Used { generation, first, last });
+    let told: Vec<_> = told.collect();
+    assert_eq!(told.len(), 3);
+    let root = old.committer.keys.root(PATIENT).unwrap();
+
+    let home = Home::new(Limits::new(1 << 20, 8 << 20, 64 << 10));
+    let mut keys = KeyStore::open(home.dir.path()).unwrap();
+    assert!(keys.restore(PATIENT, &root, Beginning::at(minute(30))).unwrap());
+    drop(keys);
+    let mut gateway = home.start();
+    let grants = [a.whole(), c.grant(&VITALS, second(3), second(1000))];
+    // Before the core was asked there is nothing to give, and it counts as given.
+    while give(&mut gateway, &all, &grants, &[], minute(31)) > 0 {}
+    assert!(waiting(&gateway, &c).is_empty());
+    beats(&mut gateway, 31..33, &all, &grants, &[]);
+    let key = (PATIENT, DataClass::Vitals);
+    assert!(gateway.committer.keys.elsewhere().keep(key, &told).unwrap());
+    // A kill before it was given.
+    let mut gateway = home.restart(gateway);
+    while give(&mut gateway, &all, &grants, &[], minute(33)) > 0 {}
+    assert_eq!(opened_of(&gateway, &c, &sealed), (3..20).collect::<Vec<_>>());
+    assert_eq!(gateway.opened_with(&c), [31, 32], "its own by its own");
+    assert_eq!(give(&mut gateway, &all, &grants, &[], minute(33)), 0, "once");
+
+    // What was given of the old one opens nothing that is sealed from now on.
+    let generations: BTreeSet<_> = gateway.opened().iter().map(|o| o.header.generation).collect();
+    let oldest = *generations.first().unwrap();
+    assert!(told.iter().all(|used| used.generation < oldest), "{generations:?}");
+    let ended = [Revocation { relationship: grants[1].relationship, version: 1 }];
+    beats(&mut gateway, 33..36, &all, &grants, &ended);
+    assert_eq!(gateway.opened_with(&c), [31, 32]);
+}
+
+/// What a hospital opens of another gateway's records, by the keys that this one has given it.
+fn opened_of(gateway: &Gateway, hospital: &Hospital, records: &[Vec<u8>]) -> Vec<u64> {
+    let nodes: Vec<_> = waiting(gateway, hospital)
+        .iter()
+        .map(|(_, bytes)| {
+            let Record::Wrap(wrap) = Record::decode(bytes).unwrap() else { panic!("a wrap") };
+            (wrap.generation, wrap.open(&hospital.private).unwrap())
+        })
+        .collect();
+    let mut numbers = Vec::new();
+    for bytes in records {
+        let Record::Segment(segment) = Record::decode(bytes).unwrap() else { continue };
+        let of = nodes.iter().filter(|(generation, _)| *generation == segment.header.generation);
+        let plain = of
+            .filter_map(|(_, node)| node.epoch_key(segment.header.epoch))
+            .find_map(|key| segment.open(&key).ok());
+        let readings = plain.into_iter().flat_map(|plain| reading::decode(&plain).unwrap());
+        numbers.extend(readings.filter_map(|reading| reading.seq));
+    }
+    numbers
 }
 
 /// Wraps for a hospital that wait for the core.

@@ -37,6 +37,8 @@
 //! | 27 | [`Frame::Passed`] | core → feed | subscription |
 //! | 28 | [`Frame::Verdict`] | gateway → core → feed | control of the backlog's; offer |
 //! | 29 | [`Frame::NotOffered`] | core → feed | offer |
+//! | 30 | [`Frame::AskGenerations`] | gateway → core | control of the alarm lane |
+//! | 31 | [`Frame::Generations`] | core → gateway | control of the alarm lane |
 //!
 //! A record is **provisional** while the core has not synced it. What comes as [`Frame::Provisional`] may be lost by a power cut at the
 //! core, may come out of order, and may be missing; the same record comes as [`Frame::Delivery`] once it is durable, and only that
@@ -158,6 +160,21 @@ pub struct Question {
     /// Where to go on: [`HistoryPlace::FIRST`], then what the answer's [`Frame::PastEnd`] said.
     pub at: HistoryPlace,
 }
+
+/// A generation of a chain's keys of which the core has something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Used {
+    /// Which.
+    pub generation: u32,
+    /// First epoch.
+    pub first: u32,
+    /// Last epoch.
+    pub last: u32,
+}
+
+/// Most generations in one [`Frame::Generations`]: one for each loss of access, years of them, in 12 KiB; a gateway that wants more asks
+/// again.
+pub const GENERATIONS_TOLD_MAX: usize = 1024;
 /// Most tokens in one [`Frame::Search`]: of almost three days' minutes, in 64 KiB; a reader that wants more asks again.
 pub const TOKENS_ASKED_MAX: usize = 4096;
 
@@ -255,6 +272,9 @@ pub enum FrameError {
     /// No tokens, too many, or a part of one.
     #[error("frame: tokens are malformed")]
     Tokens,
+    /// Too many generations, a part of one, one that ends before it begins, or not in ascending order.
+    #[error("frame: generations are malformed")]
+    Generations,
 }
 
 impl FrameError {
@@ -268,6 +288,7 @@ impl FrameError {
             Self::Value { .. } => "value",
             Self::Ranges => "ranges",
             Self::Tokens => "tokens",
+            Self::Generations => "generations",
         }
     }
 }
@@ -456,6 +477,26 @@ pub enum Frame {
     NotOffered {
         /// Why.
         refusal: OfferRefusal,
+    },
+    /// Under which generations was sealed what the core has of a chain? For a gateway to which a patient's root came from another.
+    AskGenerations {
+        /// Whose.
+        patient: PatientId,
+        /// Of which class.
+        class: DataClass,
+        /// The lowest one wanted.
+        from: u32,
+    },
+    /// The core's answer. It is the core's word alone.
+    Generations {
+        /// Whose.
+        patient: PatientId,
+        /// Of which class.
+        class: DataClass,
+        /// Ascending; at most [`GENERATIONS_TOLD_MAX`].
+        used: Vec<Used>,
+        /// Whether there are more beyond the last.
+        more: bool,
     },
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use caregate_host::{clock, kill_point};
 use caregate_protocol::erasure::{Receipt, SignedErasure};
 use caregate_protocol::id::{DataClass, PatientId, RecipientId, SignerId};
-use caregate_protocol::uplink::{Question, Timing};
+use caregate_protocol::uplink::{Question, Timing, Used};
 use redb::Database;
 
 use super::erase::{self, Begun};
@@ -147,6 +147,16 @@ impl Store for Embedded {
 
     fn history(&self, question: &Question, bytes_max: usize) -> Result<Past, StoreError> {
         history::history(&self.db, question, bytes_max, |record| Ok(Some(record.to_vec())))
+    }
+
+    fn generations(
+        &self,
+        patient: PatientId,
+        class: DataClass,
+        from: u32,
+        most: usize,
+    ) -> Result<Vec<Used>, StoreError> {
+        history::generations(&self.db, (patient, class), from, most)
     }
 
     fn keep_receipt(&self, receipt: &Receipt, key: [u8; 32], bytes: &[u8]) -> Result<bool, StoreError> {

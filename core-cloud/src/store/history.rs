@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use caregate_protocol::id::RecipientId;
-use caregate_protocol::uplink::{HistoryPlace, Question};
+use caregate_protocol::id::{DataClass, PatientId, RecipientId};
+use caregate_protocol::uplink::{HistoryPlace, Question, Used};
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
 use super::index::{EPOCHS, RECORDS, ROWS_MAX, TREE_DEPTH, WRAPS, scope_key};
@@ -48,7 +48,8 @@ pub(super) fn history(
         epoch: None,
     };
     let mut at = question.at;
-    while let Some(generation) = next_generation(&epochs, question, at.generation)? {
+    while let Some(generation) = next_generation(&epochs, (question.patient, question.class), at.generation)?
+    {
         if generation > at.generation {
             at = HistoryPlace { generation, ..HistoryPlace::FIRST };
         }
@@ -141,9 +142,42 @@ impl Gathering<'_> {
     }
 }
 
+/// Under which generations there is anything of a chain, as in [`super::Store::generations`].
+pub(super) fn generations(
+    db: &Database,
+    chain: (PatientId, DataClass),
+    from: u32,
+    most: usize,
+) -> Result<Vec<Used>, StoreError> {
+    let txn = db.begin_read().map_err(failed("begin"))?;
+    let epochs: Index = txn.open_table(EPOCHS).map_err(failed("open epochs"))?;
+    let (mut used, mut from) = (Vec::new(), Some(from));
+    while let Some(low) = from
+        && used.len() < most
+        && let Some(generation) = next_generation(&epochs, chain, low)?
+    {
+        let scope = scope_key(chain.0.0, chain.1 as u8, generation);
+        let high = [scope.as_slice(), &[0xff; 32]].concat();
+        let mut rows = epochs.range(scope.as_slice()..=high.as_slice()).map_err(failed("read epochs"))?;
+        let first = rows.next().transpose().map_err(failed("read epochs"))?;
+        let first = first.map(|(key, _)| number(key.value(), SCOPE_BYTES));
+        let last = rows.next_back().transpose().map_err(failed("read epochs"))?;
+        let last = last.map(|(key, _)| number(key.value(), SCOPE_BYTES));
+        if let Some(first) = first {
+            used.push(Used { generation, first, last: last.unwrap_or(first) });
+        }
+        from = generation.checked_add(1);
+    }
+    Ok(used)
+}
+
 /// The lowest generation from this on of which there is anything.
-fn next_generation(epochs: &Index, question: &Question, from: u32) -> Result<Option<u32>, StoreError> {
-    let chain = [question.patient.0.as_slice(), &[question.class as u8]].concat();
+fn next_generation(
+    epochs: &Index,
+    (patient, class): (PatientId, DataClass),
+    from: u32,
+) -> Result<Option<u32>, StoreError> {
+    let chain = [patient.0.as_slice(), &[class as u8]].concat();
     let low = [chain.as_slice(), &from.to_be_bytes()].concat();
     let high = [chain.as_slice(), &[0xff; 48]].concat();
     let mut range = epochs.range(low.as_slice()..=high.as_slice()).map_err(failed("read epochs"))?;

@@ -21,7 +21,7 @@ use caregate_host::clock;
 use caregate_protocol::entry;
 use caregate_protocol::erasure::{Receipt, SignedErasure};
 use caregate_protocol::id::{DataClass, PatientId, RecipientId, SignerId};
-use caregate_protocol::uplink::{Question, Timing};
+use caregate_protocol::uplink::{Question, Timing, Used};
 use redb::{Database, Durability, WriteTransaction};
 use tokio::runtime::Runtime;
 use tracing::{info, warn};
@@ -481,6 +481,16 @@ impl Store for JetStream {
     fn history(&self, question: &Question, bytes_max: usize) -> Result<Past, StoreError> {
         let mut newest = None;
         history::history(&self.db, question, bytes_max, |stored| self.stored(stored, &mut newest))
+    }
+
+    fn generations(
+        &self,
+        patient: PatientId,
+        class: DataClass,
+        from: u32,
+        most: usize,
+    ) -> Result<Vec<Used>, StoreError> {
+        history::generations(&self.db, (patient, class), from, most)
     }
 
     fn keep_receipt(&self, receipt: &Receipt, key: [u8; 32], bytes: &[u8]) -> Result<bool, StoreError> {

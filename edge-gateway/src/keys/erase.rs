@@ -6,6 +6,7 @@ use caregate_protocol::id::PatientId;
 use redb::Database;
 use zeroize::Zeroizing;
 
+use super::elsewhere::Elsewhere;
 use super::envelope::{self, Stored};
 use super::erasures::{Erasures, Ordered};
 use super::given::Pasts;
@@ -49,6 +50,7 @@ impl KeyStore {
             let mut erased = txn.open_table(ERASED).map_err(failed("open erased"))?;
             Past::erase(&txn, patient)?;
             Pasts::erase(&txn, patient)?;
+            Elsewhere::erase(&txn, patient)?;
             WatchStore::erase(&txn, patient)?;
             Erasures::put(&txn, patient, ordered)?;
             beginnings.remove(patient.0.as_slice()).map_err(failed("remove a beginning"))?;
@@ -70,6 +72,7 @@ impl KeyStore {
         self.erased.insert(patient);
         self.past.forget(patient);
         self.given.forget(patient);
+        self.elsewhere.forget(patient);
         self.erasures.made(patient, *ordered);
         Ok(needles)
     }

@@ -1,7 +1,7 @@
 //! Of which grants the past was given, and where in the spool its wraps lie.
 //!
 //! ```text
-//! given  relationship 32 → patient 16 ‖ version 8 ‖ when, Unix µs 8 ‖ first position 8 ‖ last position 8
+//! given  relationship 32 → patient 16 ‖ version 8 ‖ revision 8 ‖ when, Unix µs 8 ‖ first position 8 ‖ last position 8
 //! ```
 //! A row is written when the wraps are durable in the spool: what a kill before that leaves is given again, and the core knows what it has.
 //! As long as they wait for the core they can get lost, by damage, by the age limit, or with the spool. Then the row goes first, and the
@@ -28,6 +28,8 @@ pub struct Given {
     pub patient: PatientId,
     /// Of the grant.
     pub version: u64,
+    /// Of what was known of other gateways' generations.
+    pub revision: u64,
     /// When, Unix microseconds.
     pub given_us: i64,
     /// Where in the spool its wraps are, among other records; [`Self::NOWHERE`] where it took none.
@@ -39,8 +41,8 @@ impl Given {
     pub const NOWHERE: RangeInclusive<u64> = 0..=0;
 
     fn encode(&self) -> Vec<u8> {
-        let numbers =
-            [self.version, self.given_us.cast_unsigned(), *self.positions.start(), *self.positions.end()];
+        let (given_us, positions) = (self.given_us.cast_unsigned(), &self.positions);
+        let numbers = [self.version, self.revision, given_us, *positions.start(), *positions.end()];
         let mut out = self.patient.0.to_vec();
         numbers.iter().for_each(|number| out.extend_from_slice(&number.to_be_bytes()));
         out
@@ -49,10 +51,11 @@ impl Given {
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (patient, rest) = bytes.split_first_chunk::<16>()?;
         let (numbers, []) = rest.as_chunks::<8>() else { return None };
-        let [version, given_us, first, last] = *<&[_; 4]>::try_from(numbers).ok()?;
+        let [version, revision, given_us, first, last] = *<&[_; 5]>::try_from(numbers).ok()?;
         Some(Self {
             patient: PatientId(*patient),
             version: u64::from_be_bytes(version),
+            revision: u64::from_be_bytes(revision),
             given_us: i64::from_be_bytes(given_us),
             positions: u64::from_be_bytes(first)..=u64::from_be_bytes(last),
         })
@@ -155,7 +158,7 @@ mod tests {
     use crate::keys::KeyStore;
 
     fn given(patient: u8, given_us: i64, positions: RangeInclusive<u64>) -> Given {
-        Given { patient: PatientId([patient; 16]), version: 3, given_us, positions }
+        Given { patient: PatientId([patient; 16]), version: 3, revision: 4, given_us, positions }
     }
 
     #[test]
@@ -203,7 +206,7 @@ mod tests {
     fn no_other_length_is_a_row() {
         let row = given(1, 2, 3..=4).encode();
         assert_eq!(Given::decode(&row), Some(given(1, 2, 3..=4)));
-        for bytes in [&row[..47], &row[..40], &[&row[..], &[0; 8]].concat(), &[]] {
+        for bytes in [&row[..55], &row[..48], &[&row[..], &[0; 8]].concat(), &[]] {
             assert_eq!(Given::decode(bytes), None);
         }
     }

@@ -5,11 +5,13 @@
 //! root that is gone, or whose TPM is, comes again from shares ([`crate::root`], ADR 28).
 
 mod database;
+pub mod elsewhere;
 mod envelope;
 mod erase;
 pub mod erasures;
 pub mod given;
 mod past;
+mod root_key;
 mod scrub;
 mod tpm;
 
@@ -20,12 +22,12 @@ use std::sync::Arc;
 use caregate_protocol::id::{DataClass, PatientId};
 use caregate_protocol::key::PatientRoot;
 use caregate_protocol::policy::RelationshipId;
-use caregate_protocol::tpm::Sealed;
+use elsewhere::Elsewhere;
 use envelope::{RootKey, Stored};
 use erasures::Erasures;
 use given::{Given, Pasts};
 use past::Past;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use scrub::Needles;
@@ -125,6 +127,7 @@ pub struct KeyStore {
     erased: BTreeSet<PatientId>,
     past: Past,
     given: Pasts,
+    elsewhere: Elsewhere,
     erasures: Erasures,
     dir: PathBuf,
     random: SystemRandom,
@@ -202,10 +205,11 @@ impl KeyStore {
         let erased = erased(&txn.open_table(ERASED).map_err(failed("open erased"))?)?;
         let (past, given) = (Past::read(&txn)?, Pasts::read(&txn)?);
         let erasures = Erasures::open(Arc::clone(&db), &txn)?;
+        let elsewhere = Elsewhere::open(Arc::clone(&db), &txn)?;
         PolicyStore::make_tables(&txn)?;
         WatchStore::make_table(&txn)?;
         let random = SystemRandom::new();
-        let key = root_key(&txn, tpm, unopened, &random)?;
+        let key = root_key::open(&txn, tpm, unopened, &random)?;
         let left = scrub::left(&txn)?;
         txn.commit().map_err(failed("commit"))?;
         // The name too: a root that vanished in a power cut would be made anew, under segments that name the old one.
@@ -223,6 +227,7 @@ impl KeyStore {
             erased,
             past,
             given,
+            elsewhere,
             erasures,
             dir: dir.to_owned(),
             random,
@@ -251,6 +256,18 @@ impl KeyStore {
     #[must_use]
     pub fn erasures(&self) -> Erasures {
         self.erasures.clone()
+    }
+
+    /// What other gateways have sealed under roots that were restored here.
+    #[must_use]
+    pub fn elsewhere(&self) -> Elsewhere {
+        self.elsewhere.clone()
+    }
+
+    /// What a connection asks the core, of erasures and of restored roots.
+    #[must_use]
+    pub fn questions(&self) -> (Erasures, Elsewhere) {
+        (self.erasures(), self.elsewhere())
     }
 
     /// What the watch keeps.
@@ -374,6 +391,9 @@ impl KeyStore {
         }
         txn.commit().map_err(failed("commit"))?;
         self.cache.insert(patient, root.clone());
+        if let Some(beginning) = beginning {
+            self.elsewhere.began(patient, beginning);
+        }
         Ok(())
     }
 
@@ -464,12 +484,8 @@ impl KeyStore {
         let mut beginnings = BTreeMap::new();
         for entry in table.iter().map_err(failed("read beginnings"))? {
             let (patient, value) = entry.map_err(failed("read beginnings"))?;
-            let shape = || KeyStoreError::Shape("beginning");
-            let patient = patient.value().try_into().map_err(|_length| shape())?;
-            let (next, generation) = value.value().split_first_chunk::<8>().ok_or_else(shape)?;
-            let generation = generation.try_into().map_err(|_length| shape())?;
-            let (next, generation) = (u64::from_be_bytes(*next), u32::from_be_bytes(generation));
-            beginnings.insert(PatientId(patient), Beginning { next, generation });
+            let (patient, beginning) = beginning(patient.value(), value.value())?;
+            beginnings.insert(patient, beginning);
         }
         Ok(beginnings)
     }
@@ -493,6 +509,16 @@ impl KeyStore {
     }
 }
 
+/// A row of the beginnings.
+fn beginning(patient: &[u8], value: &[u8]) -> Result<(PatientId, Beginning), KeyStoreError> {
+    let shape = || KeyStoreError::Shape("beginning");
+    let patient = patient.try_into().map_err(|_length| shape())?;
+    let (next, generation) = value.split_first_chunk::<8>().ok_or_else(shape)?;
+    let generation = generation.try_into().map_err(|_length| shape())?;
+    let (next, generation) = (u64::from_be_bytes(*next), u32::from_be_bytes(generation));
+    Ok((PatientId(patient), Beginning { next, generation }))
+}
+
 fn erased(table: &impl ReadableTable<&'static [u8], u64>) -> Result<BTreeSet<PatientId>, KeyStoreError> {
     let mut erased = BTreeSet::new();
     for entry in table.iter().map_err(failed("read erased"))? {
@@ -501,70 +527,6 @@ fn erased(table: &impl ReadableTable<&'static [u8], u64>) -> Result<BTreeSet<Pat
         erased.insert(PatientId(patient));
     }
     Ok(erased)
-}
-
-/// The key of the roots: opened by the TPM, or made and sealed to it, and then the roots that lay open with it.
-fn root_key(
-    txn: &WriteTransaction,
-    tpm: Option<&Path>,
-    unopened: Unopened,
-    random: &SystemRandom,
-) -> Result<Option<RootKey>, KeyStoreError> {
-    let mut table = txn.open_table(SEALED).map_err(failed("open sealed"))?;
-    let kept = table.get(ROOT_KEY).map_err(failed("read the sealed key"))?.map(|kept| kept.value().to_vec());
-    let Some(path) = tpm else {
-        return match (kept, unopened) {
-            (None, _) => Ok(None),
-            (Some(_), Unopened::Refuse) => Err(KeyStoreError::NoTpm),
-            (Some(_), Unopened::Leave) => Ok(None),
-            (Some(_), Unopened::MakeAnew) => {
-                table.remove(ROOT_KEY).map_err(failed("remove the sealed key"))?;
-                Ok(None)
-            }
-        };
-    };
-    let mut tpm = tpm::Tpm::open(path)?;
-    if let Some(kept) = kept {
-        let sealed = Sealed::decode(&kept).map_err(|_wire| KeyStoreError::Shape("sealed key"))?;
-        match (tpm.unseal(&sealed), unopened) {
-            (Ok(secret), _) => return RootKey::new(&secret, &sealed).map(Some),
-            (Err(failure), Unopened::Refuse | Unopened::Leave) => return Err(failure.into()),
-            (Err(_), Unopened::MakeAnew) => {}
-        }
-    }
-    let mut secret = Zeroizing::new([0; 32]);
-    random.fill(secret.as_mut_slice()).map_err(|_unspecified| KeyStoreError::Random)?;
-    let sealed = tpm.seal(&secret)?;
-    table.insert(ROOT_KEY, sealed.encode().as_slice()).map_err(failed("write the sealed key"))?;
-    let key = RootKey::new(secret.as_slice(), &sealed)?;
-    seal_open_roots(txn, &key, random)?;
-    Ok(Some(key))
-}
-
-fn seal_open_roots(
-    txn: &WriteTransaction,
-    key: &RootKey,
-    random: &SystemRandom,
-) -> Result<(), KeyStoreError> {
-    let mut roots = txn.open_table(ROOTS).map_err(failed("open roots"))?;
-    let mut open = Vec::new();
-    for entry in roots.iter().map_err(failed("read roots"))? {
-        let (patient, stored) = entry.map_err(failed("read roots"))?;
-        if envelope::is_plain(stored.value()) {
-            let shape = |_length| KeyStoreError::Shape("patient");
-            let patient = PatientId(patient.value().try_into().map_err(shape)?);
-            if let Stored::Root(root) = envelope::open(None, patient, stored.value())? {
-                open.push((patient, root));
-            }
-        }
-    }
-    for (patient, root) in open {
-        let sealed = envelope::seal(Some(key), patient, &root, random)?;
-        roots.insert(patient.0.as_slice(), sealed.as_slice()).map_err(failed("write a root"))?;
-        // The pages in which it lay open.
-        scrub::note(txn, root.as_bytes())?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

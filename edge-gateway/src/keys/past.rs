@@ -14,7 +14,7 @@ use super::{KeyStoreError, failed};
 
 const GENERATIONS: TableDefinition<'_, &[u8], u32> = TableDefinition::new("generations");
 /// Generations kept of one chain: one for each loss of access, years of them. Of what the oldest sealed no past can be given any more.
-const GENERATIONS_MAX: usize = 1024;
+pub(super) const GENERATIONS_MAX: usize = 1024;
 /// Generations before the present one that are taken for used where nothing was written down: the gateway's software was older then.
 const ADOPTED_MAX: u32 = 64;
 

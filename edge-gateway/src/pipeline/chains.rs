@@ -168,11 +168,12 @@ impl State {
     /// Notes a wrap, also one found in the spool after the checkpoint. A wrap opens an epoch before the first segment of it; one of the
     /// past opens nothing that is sealed from now on, unless it reaches to the present epoch.
     pub fn replay_wrap(&mut self, wrap: &Wrap) {
-        let beginning = self.beginning(wrap.patient);
-        let chain = self.chains.entry((wrap.patient, wrap.class)).or_insert(beginning);
-        if (wrap.generation, wrap.last()) < (chain.generation, chain.epoch) {
+        let (key, beginning) = ((wrap.patient, wrap.class), self.beginning(wrap.patient));
+        let known = self.chains.get(&key).unwrap_or(&beginning);
+        if (wrap.generation, wrap.last()) < (known.generation, known.epoch) {
             return;
         }
+        let chain = self.chains.entry(key).or_insert(beginning);
         if wrap.generation != chain.generation || wrap.epoch > chain.epoch {
             chain.generation = wrap.generation;
             chain.epoch = wrap.last();

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use caregate_protocol::id::{DataClass, PatientId};
 use caregate_protocol::key::{EPOCH_S, cover};
 use caregate_protocol::policy::{Grant, Purpose, RelationshipId, VerifiedPolicy, class_bit};
+use caregate_protocol::uplink::Used;
 use caregate_protocol::wrap::{HpkePublicKey, Wrap, WrapScope};
 use tracing::{info, warn};
 
@@ -30,7 +31,8 @@ struct Node {
     depth: u8,
 }
 
-/// The past that is being given: what of it is in the spool. It is not kept: after a restart the past is given from its beginning.
+/// The past that is being given: what of it is in the spool. It is not kept: after a restart the past is given from its beginning. So is
+/// one of which more has become known.
 #[derive(Debug)]
 pub struct Giving {
     relationship: RelationshipId,
@@ -77,18 +79,20 @@ impl Committer {
     /// [`CommitError`], as for [`Self::commit`].
     pub fn give_past(&mut self, policy: &VerifiedPolicy, now_us: i64) -> Result<Vec<Spooled>, CommitError> {
         let now_s = seconds(now_us);
-        let is_due = |grant: &Grant| {
+        let is_due = |patient: &PatientId, grant: &Grant| {
             grant.purposes & Purpose::Treatment.bit() != 0
                 && policy.holds(grant, now_s)
-                && self.keys.past_given(&grant.relationship).is_none_or(|given| given.version < grant.version)
+                && self.is_past_due(patient, grant)
         };
-        let due = policy.standing().find(|(_, grant)| is_due(grant));
+        let due = policy.standing().find(|(patient, grant)| is_due(patient, grant));
         let due =
             due.and_then(|(patient, grant)| Some((patient, grant, policy.recipient_entry(&grant.grantee)?)));
         let Some((patient, grant, entry)) = due else {
             self.giving = None;
             return Ok(Vec::new());
         };
+        // Before the nodes: what the core tells meanwhile is for the next time.
+        let revision = self.keys.elsewhere().revision(&patient);
         let before = self.giving.take().filter(|giving| giving.is_of(grant));
         let mut giving = before.unwrap_or_else(|| Giving::of(grant));
         let public_key = HpkePublicKey(entry.hpke_public_key);
@@ -103,7 +107,7 @@ impl Committer {
         }
         if is_whole {
             let positions = giving.positions.map_or(Given::NOWHERE, |(first, last)| first..=last);
-            let given = Given { patient, version: grant.version, given_us: now_us, positions };
+            let given = Given { patient, version: grant.version, revision, given_us: now_us, positions };
             self.keys.note_past_given(grant.relationship, given)?;
         } else {
             self.giving = Some(giving);
@@ -114,15 +118,26 @@ impl Committer {
         Ok(spooled)
     }
 
-    /// What a grant gives of each chain, the lowest class first.
+    /// Whether it was not given yet, or more is known now of what another gateway has sealed under the patient's root.
+    fn is_past_due(&self, patient: &PatientId, grant: &Grant) -> bool {
+        self.keys.past_given(&grant.relationship).is_none_or(|given| {
+            given.version < grant.version || given.revision < self.keys.elsewhere().revision(patient)
+        })
+    }
+
+    /// What a grant gives of each chain, the lowest class first; what another gateway has sealed before what this one has.
     fn past_nodes(&self, patient: PatientId, grant: &Grant) -> Vec<Node> {
-        let mut all = Vec::new();
+        let (mut all, from) = (Vec::new(), first_epoch(grant.from));
         for class in DataClass::ALL.into_iter().filter(|class| grant.classes & class_bit(*class) != 0) {
+            for Used { generation, first, last } in self.keys.elsewhere().used((patient, class)) {
+                let nodes = cover(from.max(first), last).into_iter();
+                all.extend(nodes.map(|(epoch, depth)| Node { class, generation, epoch, depth }));
+            }
             let Some(chain) = self.state.chains.get(&(patient, class)) else { continue };
             let mut generations = self.keys.generations((patient, class));
             // One that was written down and whose segment was not, by a crash, may seal yet.
             generations.retain(|(generation, _)| *generation <= chain.generation);
-            let nodes = nodes(&generations, first_epoch(grant.from), chain.epoch).into_iter();
+            let nodes = nodes(&generations, from, chain.epoch).into_iter();
             all.extend(nodes.map(|(generation, epoch, depth)| Node { class, generation, epoch, depth }));
         }
         all

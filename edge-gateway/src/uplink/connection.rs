@@ -25,6 +25,7 @@ use super::line::{Line, Opened};
 use super::path::{Path, Way};
 use super::ports::LanePorts;
 use super::schedule::Part;
+use crate::keys::elsewhere::Elsewhere;
 use crate::keys::erasures::Erasures;
 use crate::metrics::Metrics;
 use crate::policy::offers::Incoming;
@@ -107,8 +108,8 @@ pub struct Staff {
     pub beats: watch::Receiver<Option<[u8; BEAT_BYTES]>>,
     /// To the watch. What finds no room is sent again by whoever sent it.
     pub commands: mpsc::Sender<Vec<u8>>,
-    /// What the core is asked to erase, and its receipts.
-    pub erasures: Erasures,
+    /// What the core is asked to erase, with its receipts; and what it is asked of restored roots.
+    pub questions: (Erasures, Elsewhere),
 }
 
 /// What the uplink needs.

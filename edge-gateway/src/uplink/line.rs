@@ -15,11 +15,11 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::asking::{self, Asking};
 use super::carrier::{self, Carrier, ControlIn, ControlOut, LaneOut, Made, Writer};
 use super::congestion::Congestion;
 use super::connection::{Link, LinkError, transport};
 use super::path::Way;
+use super::questions::Questions;
 use super::schedule::Part;
 use crate::policy::offers::Incoming;
 use crate::spool::{Position, SpoolError};
@@ -127,7 +127,7 @@ impl Line {
         let (verdict, mut verdicts) = mpsc::channel(VERDICTS_MAX);
         let is_alarm = self.part == Part::Live(Lane::Alarm);
         let staff = self.link.staff.as_ref().filter(|_| is_alarm);
-        let mut asking = staff.map(|staff| Asking::new(staff.erasures.clone()));
+        let mut questions = Questions::new(staff);
         let mut beats = staff.map(|staff| staff.beats.clone());
         // The one that is there is as old as the connection before: it says nothing.
         beats.iter_mut().for_each(watch::Receiver::mark_unchanged);
@@ -148,9 +148,7 @@ impl Line {
             tokio::select! {
                 frame = control.next() => {
                     let frame = frame?;
-                    if let Some(asking) = &mut asking {
-                        asking.heard(&frame).await;
-                    }
+                    questions.heard(&frame).await;
                     self.answered(frame, &verdict).await?;
                 }
                 Some(bytes) = verdicts.recv() => {
@@ -159,9 +157,7 @@ impl Line {
                 beat = next_beat(&mut beats) => {
                     out.say(&Frame::Beat { bytes: beat.to_vec() }).await?;
                 }
-                request = asking::next(&mut asking) => {
-                    out.say(&Frame::Erase { request: request.to_vec() }).await?;
-                }
+                question = questions.next() => out.say(&question).await?,
                 _ = samples.tick(), if !carrier.is_tcp() => {
                     let congested = carrier.sample().is_some_and(|s| way.take(s, clock::monotonic()));
                     self.congested(congested);
@@ -217,7 +213,9 @@ impl Line {
                 Ok(())
             }
             // Kept already: it answers what was asked on the alarm lane's connection.
-            Frame::Erased { .. } if self.part == Part::Live(Lane::Alarm) => Ok(()),
+            Frame::Erased { .. } | Frame::Generations { .. } if self.part == Part::Live(Lane::Alarm) => {
+                Ok(())
+            }
             Frame::EraseRefused { refusal, .. } => {
                 self.link.metrics.uplink_refused.with_label_values(&[refusal.as_str()]).inc();
                 warn!(refusal = refusal.as_str(), "the core did not erase");
@@ -247,7 +245,9 @@ impl Line {
             | Frame::Search { .. }
             | Frame::Found { .. }
             | Frame::Erase { .. }
-            | Frame::Erased { .. } => Err(LinkError::Unexpected),
+            | Frame::Erased { .. }
+            | Frame::AskGenerations { .. }
+            | Frame::Generations { .. } => Err(LinkError::Unexpected),
         }
     }
 

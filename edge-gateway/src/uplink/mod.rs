@@ -5,9 +5,11 @@ mod asking;
 mod carrier;
 pub mod congestion;
 pub mod connection;
+mod learning;
 mod line;
 pub mod path;
 pub mod ports;
+mod questions;
 mod recent;
 pub mod schedule;
 

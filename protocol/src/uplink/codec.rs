@@ -1,8 +1,8 @@
 //! Frames to bytes and back.
 
 use super::{
-    ACK_RANGES_MAX, Classes, EraseRefusal, FRAME_BYTES_MAX, Frame, FrameError, HistoryPlace, Question,
-    Refusal, TOKENS_ASKED_MAX, Timing,
+    ACK_RANGES_MAX, Classes, EraseRefusal, FRAME_BYTES_MAX, Frame, FrameError, GENERATIONS_TOLD_MAX,
+    HistoryPlace, Question, Refusal, TOKENS_ASKED_MAX, Timing, Used,
 };
 use crate::beat::BEAT_BYTES;
 use crate::command::COMMAND_BYTES_MAX;
@@ -49,6 +49,14 @@ impl Frame {
             Self::Offer { version, sealed } => put(&mut out, 15, &[&version.to_be_bytes(), sealed]),
             Self::Verdict { bytes } => put(&mut out, 28, &[bytes]),
             Self::NotOffered { refusal } => put(&mut out, 29, &[&[*refusal as u8]]),
+            Self::AskGenerations { patient, class, from } => {
+                put(&mut out, 30, &[&patient.0, &[*class as u8], &from.to_be_bytes()]);
+            }
+            Self::Generations { patient, class, used, more } => {
+                put(&mut out, 31, &[&patient.0, &[*class as u8, u8::from(*more)]]);
+                let numbers = used.iter().flat_map(|used| [used.generation, used.first, used.last]);
+                numbers.for_each(|number| out.extend_from_slice(&number.to_be_bytes()));
+            }
             Self::Follow { version } => put(&mut out, 19, &[&version.to_be_bytes()]),
             Self::Subscribe { version, recipient, from, until, of } => {
                 let (from, until) = (from.to_be_bytes(), until.to_be_bytes());
@@ -136,6 +144,7 @@ impl Frame {
             18 => Self::Delivery { number: r.u64("number")?, record: r.rest().to_vec() },
             14 | 15 | 28 | 29 => decode_offer(body[0], &mut r)?,
             20..=27 => decode_later(body[0], &mut r)?,
+            30 | 31 => decode_generations(body[0], &mut r)?,
             other => return Err(FrameError::Type(other)),
         };
         r.finish()?;
@@ -213,6 +222,33 @@ fn decode_offer(kind: u8, r: &mut Reader<'_>) -> Result<Frame, FrameError> {
         }
         other => return Err(FrameError::Type(other)),
     })
+}
+
+/// Types 30 and 31.
+fn decode_generations(kind: u8, r: &mut Reader<'_>) -> Result<Frame, FrameError> {
+    let bad = |field, value: u8| FrameError::Value { field, value: u64::from(value) };
+    let (patient, class) = (PatientId(r.array("patient")?), r.u8("class")?);
+    let class = DataClass::from_u8(class).ok_or_else(|| bad("class", class))?;
+    if kind == 30 {
+        return Ok(Frame::AskGenerations { patient, class, from: r.u32("from")? });
+    }
+    let more = match r.u8("more")? {
+        0 => false,
+        1 => true,
+        other => return Err(bad("more", other)),
+    };
+    let (told, []) = r.rest().as_chunks::<12>() else { return Err(FrameError::Generations) };
+    let number = |bytes: &[u8; 12], at: usize| {
+        u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+    };
+    let used: Vec<_> = told
+        .iter()
+        .map(|told| Used { generation: number(told, 0), first: number(told, 4), last: number(told, 8) })
+        .collect();
+    let is_good = used.len() <= GENERATIONS_TOLD_MAX
+        && used.iter().all(|used| used.first <= used.last)
+        && used.is_sorted_by(|one, next| one.generation < next.generation);
+    if is_good { Ok(Frame::Generations { patient, class, used, more }) } else { Err(FrameError::Generations) }
 }
 
 fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {

@@ -73,7 +73,45 @@ fn later(record: impl Strategy<Value = Vec<u8>> + Clone + 'static) -> impl Strat
         proptest::collection::vec(any::<u8>(), 0..300).prop_map(|sealed| Frame::Offer { version: 1, sealed }),
         any::<u8>().prop_map(|byte| Frame::Verdict { bytes: vec![byte; VERDICT_BYTES] }),
         (1_u8..6).prop_map(|n| Frame::NotOffered { refusal: OfferRefusal::from_u8(n).unwrap() }),
+        generations(),
     ]
+}
+
+fn generations() -> impl Strategy<Value = Frame> {
+    let used = proptest::collection::btree_map(any::<u32>(), (any::<u32>(), any::<u32>()), 0..20);
+    (any::<[u8; 16]>(), 0_u8..5, any::<u32>(), proptest::option::of((used, any::<bool>()))).prop_map(
+        |(patient, class, from, told)| {
+            let (patient, class) = (PatientId(patient), DataClass::from_u8(class).unwrap());
+            let Some((used, more)) = told else { return Frame::AskGenerations { patient, class, from } };
+            let used = used.into_iter().map(|(generation, (a, b))| Used {
+                generation,
+                first: a.min(b),
+                last: a.max(b),
+            });
+            Frame::Generations { patient, class, used: used.collect(), more }
+        },
+    )
+}
+
+#[test]
+fn generations_are_in_order_whole_and_bounded() {
+    let used = |generation| Used { generation, first: 5, last: 5 };
+    let frame = |used: Vec<Used>| Frame::Generations {
+        patient: PatientId([1; 16]),
+        class: DataClass::Vitals,
+        used,
+        more: false,
+    };
+    let decode = |frame: &Frame| Frame::decode(&frame.encode()[4..]);
+    let most: Vec<_> = (0..GENERATIONS_TOLD_MAX).map(|n| used(u32::try_from(n).unwrap())).collect();
+    assert_eq!(decode(&frame(most.clone())), Ok(frame(most.clone())));
+    let too_many = [most, vec![used(u32::MAX)]].concat();
+    for wrong in [too_many, vec![used(3), used(3)], vec![used(4), used(3)], vec![Used { last: 4, ..used(1) }]]
+    {
+        assert_eq!(decode(&frame(wrong)), Err(FrameError::Generations));
+    }
+    let bytes = frame(vec![used(1)]).encode();
+    assert_eq!(Frame::decode(&bytes[4..bytes.len() - 1]), Err(FrameError::Generations));
 }
 
 proptest! {

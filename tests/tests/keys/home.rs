@@ -469,6 +469,11 @@ impl Daemon {
         });
     }
 
+    /// Waits until its log has these words.
+    pub(crate) fn says(&self, words: &str) {
+        until(words, || fs::read_to_string(&self.log).ok().filter(|text| text.contains(words)));
+    }
+
     /// Waits until a metric has reached this.
     pub(crate) fn reaches(&self, series: &str, least: f64) {
         until(series, || self.metric(series).filter(|value| *value >= least));

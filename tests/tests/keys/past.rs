@@ -15,12 +15,12 @@ use crate::home::{Daemon, Home};
 use crate::search::hits;
 
 /// All that somebody holds who never deletes: every node, under whatever name.
-struct Hoarder {
+pub(crate) struct Hoarder {
     nodes: Vec<TreeNode>,
 }
 
 impl Hoarder {
-    fn new(key: &HpkePrivateKey, records: &[Vec<u8>]) -> Self {
+    pub(crate) fn new(key: &HpkePrivateKey, records: &[Vec<u8>]) -> Self {
         let wraps = records.iter().filter_map(|record| match Record::decode(record) {
             Ok(Record::Wrap(wrap)) => wrap.open(key).ok(),
             Ok(Record::Segment(_) | Record::Head(_) | Record::Gap(_) | Record::Tokens(_)) | Err(_) => None,
@@ -29,7 +29,7 @@ impl Hoarder {
     }
 
     /// The readings' numbers of all segments that any key opens.
-    fn opens(&self, records: &[Vec<u8>]) -> Vec<u64> {
+    pub(crate) fn opens(&self, records: &[Vec<u8>]) -> Vec<u64> {
         let mut numbers = Vec::new();
         for record in records {
             let Ok(Record::Segment(segment)) = Record::decode(record) else { continue };

@@ -2,13 +2,14 @@
 
 use std::fs;
 
-use caregate_host::key_file;
+use caregate_host::{clock, key_file};
 use caregate_protocol::key::PatientRoot;
 use caregate_protocol::record::Record;
 use ledger_client::shares::{self, Of, ROOT_SHARE_BYTES, Share};
 
-use crate::called::write_private;
-use crate::home::{Gateway, Home};
+use crate::called::{Wallet, write_private};
+use crate::home::{Daemon, Gateway, Home};
+use crate::past::Hoarder;
 
 /// Two of three shares of the patient's root, and of another splitting.
 pub(crate) fn split(home: &Home, gateway: &Gateway, patient: &str, names: [&str; 3]) -> [String; 3] {
@@ -68,12 +69,23 @@ fn gateway_file(home: &Home) -> String {
     home.node.path("governor.key")
 }
 
+/// To a clinic that the old gateway never knew: the core has told the new one under what the old one had sealed.
+fn the_day_before_is_granted(wallet: &Wallet<'_>, gateway: &Daemon) {
+    gateway.says("what another gateway has sealed is known");
+    let day_before = (clock::now_ms() / 1000 - 86_400).to_string();
+    wallet.call("grant", &["--label", "Clinic", "--from", &day_before]).done();
+    gateway.reaches("caregate_gateway_past_wraps_total", 1.0);
+    gateway.delivers();
+}
+
 #[test]
 fn history_outlives_its_gateway_and_the_old_one_is_refused() {
     let home = Home::new(&["g-1", "g-2"]);
     home.register_gateway("g-1", "active").done();
     home.register_gateway("g-2", "active").done();
+    let (clinic, clinic_key) = home.second_hospital();
     let wallet = home.patient("g-1");
+    wallet.call("relationship", &["--label", "Clinic", "--grantee", &clinic.to_string()]).done();
     let patient = home.enrol(&wallet, "g-1", &[]);
     let (core, controller) = (home.core(), home.controller());
     let old = home.configure_gateway("g-1", "old", "");
@@ -104,6 +116,7 @@ fn history_outlives_its_gateway_and_the_old_one_is_refused() {
     home.knows_device(&running);
     new.publish(100..120);
     running.delivers();
+    the_day_before_is_granted(&wallet, &running);
 
     // The thief comes: with another data folder, for the old one is gone.
     let thief = home.configure_gateway("g-1", "thief", "").start();
@@ -117,6 +130,10 @@ fn history_outlives_its_gateway_and_the_old_one_is_refused() {
     let (rates, refused) = home.found(&["g-1", "g-2"]);
     assert!(refused.is_empty(), "{refused:?}");
     assert_eq!(rates, (0..20).chain(100..120).collect::<Vec<_>>());
+    let theirs = home.records_of(clinic);
+    let mut opened = Hoarder::new(&clinic_key, &theirs).opens(&theirs);
+    opened.sort_unstable();
+    assert_eq!(opened, rates, "what the old gateway has sealed is the clinic's by the new one's wraps");
     let again = split(&home, &new, &patient, ["g.share", "h.share", "i.share"]);
     let root = root_of(&again[1..]);
     assert_eq!(root.as_bytes(), lost.as_bytes());

@@ -5,6 +5,7 @@ use caregate_protocol::uplink::{HistoryPlace, Question};
 use super::*;
 
 of_both! {
+    a_chain_is_known_by_its_generations_and_their_epochs,
     history_is_what_a_recipient_can_open_of_a_time_in_pages,
     what_is_stored_is_counted_by_patient_and_signer,
     what_is_older_goes_whole_and_is_not_taken_again,
@@ -36,6 +37,34 @@ fn all(store: &dyn Store, mut question: Question, bytes_max: usize) -> (Vec<Vec<
             None => return (records, pages),
         }
     }
+}
+
+fn a_chain_is_known_by_its_generations_and_their_epochs(kind: Kind) {
+    let world = World::new(kind);
+    let of = |patient, class, generation, epoch, sequence| {
+        segment_of(patient, class, Name { generation, epoch, sequence }, b"readings")
+    };
+    let vitals = DataClass::Vitals;
+    let records = [
+        of(1, vitals, 0, EPOCH, 0),
+        of(1, vitals, 0, EPOCH + 9, 1),
+        of(1, vitals, 0, EPOCH + 4, 2),
+        of(1, vitals, 7, EPOCH + 9, 3),
+        of(1, vitals, u32::MAX, EPOCH + 20, 4),
+        of(1, DataClass::Alarm, 3, EPOCH + 1, 0),
+        of(2, vitals, 5, EPOCH + 2, 0),
+    ];
+    world.store().put(&records).unwrap();
+    let world = world.reopened();
+    let asked = |patient: u8, class, from, most| {
+        let used = world.store().generations(PatientId([patient; 16]), class, from, most).unwrap();
+        used.into_iter().map(|used| (used.generation, used.first, used.last)).collect::<Vec<_>>()
+    };
+    let all = [(0, EPOCH, EPOCH + 9), (7, EPOCH + 9, EPOCH + 9), (u32::MAX, EPOCH + 20, EPOCH + 20)];
+    assert_eq!(asked(1, vitals, 0, 9), all);
+    assert_eq!((asked(1, vitals, 0, 2), asked(1, vitals, 8, 9)), (all[..2].to_vec(), all[2..].to_vec()));
+    assert_eq!(asked(1, DataClass::Alarm, 0, 9), [(3, EPOCH + 1, EPOCH + 1)]);
+    assert!(asked(1, DataClass::Waveform, 0, 9).is_empty() && asked(3, vitals, 0, 9).is_empty());
 }
 
 fn history_is_what_a_recipient_can_open_of_a_time_in_pages(kind: Kind) {
