@@ -22,7 +22,7 @@ pub struct Line {
     pub id: u64,
     /// Unix time in milliseconds.
     pub at_ms: i64,
-    /// What happened: `login`, `look`, `export`, `emergency`, `emergency_opened`, `emergency_failed`, `frequent`, `granted`,
+    /// What happened: `login`, `look`, `export`, `log_read`, `emergency`, `emergency_opened`, `emergency_failed`, `frequent`, `granted`,
     /// `ended`, `emergency_seen`, `suspended`, `reinstated`, `command`, `command_done`, `command_failed`, `offer`, `offer_done`, `offer_failed`.
     pub what: &'static str,
     /// Who did it, where it was one of ours.
@@ -133,6 +133,7 @@ fn line_of(entry: &Entry) -> Option<Line> {
         What::Login { user } => line("login", user),
         What::Look { user, patient, .. } => Line { patient: Some(*patient), ..line("look", user) },
         What::Export { uid } => line("export", &format!("uid {uid}")),
+        What::LogRead { user, reason, .. } => Line { text: reason.clone(), ..line("log_read", user) },
         What::Emergency { user, pseudonym, reason, until, .. } => Line {
             about: about(pseudonym),
             text: Some(reason.clone()),

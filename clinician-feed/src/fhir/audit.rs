@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::date::is_writable;
 use super::search::LogSearch;
+use crate::record::Extent;
 
 /// Bytes of the log's end that are served: some 50,000 entries, weeks of a ward, read and checked in 0.2 s.
 pub const LOG_BYTES_MAX: u64 = 16 << 20;
@@ -43,6 +44,14 @@ pub struct Found {
     pub events: Vec<Value>,
     /// Where the next page begins.
     pub next: Option<u64>,
+    /// From the oldest match to the newest, also those on other pages; none where nothing matches.
+    pub extent: Option<Extent>,
+}
+
+/// The extent of some of a log's end; none where there is none.
+fn extent(lines: &[(Line, Hash)], first: u64, last: u64) -> Option<Extent> {
+    let (oldest, newest) = (lines.first()?.0.n, lines.last()?.0.n);
+    Some(Extent { first, last, oldest, newest })
 }
 
 /// The lines of a log's end, oldest first, each the one that the next names.
@@ -69,14 +78,16 @@ fn lines(text: &[u8]) -> Result<Vec<(Line, Hash)>, LogError> {
 /// # Errors
 /// [`LogError`].
 pub fn search(text: &[u8], source: &str, search: &LogSearch) -> Result<Found, LogError> {
-    let mut found = Found::default();
-    for (line, hash) in lines(text)?.iter().rev() {
+    let (mut found, lines) = (Found::default(), lines(text)?);
+    for (line, hash) in lines.iter().rev() {
         let at_us = line.entry.at_ms.saturating_mul(1000);
         // Times that FHIR can't write can't be searched for either.
         if !is_writable(at_us) || !search.date.iter().all(|date| date.matches(at_us)) {
             continue;
         }
         found.total += 1;
+        let last = found.extent.map_or(line.n, |extent| extent.last);
+        found.extent = extent(&lines, line.n, last);
         if search.before.is_some_and(|before| line.n >= before) {
             continue;
         }
@@ -89,15 +100,16 @@ pub fn search(text: &[u8], source: &str, search: &LogSearch) -> Result<Found, Lo
     Ok(found)
 }
 
-/// The event with this id; none where the log's end does not have it.
+/// The event with this id, and its extent; none where the log's end does not have it.
 ///
 /// # Errors
 /// [`LogError`].
-pub fn read(text: &[u8], source: &str, id: &str) -> Result<Option<Value>, LogError> {
+pub fn read(text: &[u8], source: &str, id: &str) -> Result<Option<(Value, Extent)>, LogError> {
     let Some(n) = id.strip_prefix(ID).and_then(|n| n.parse::<u64>().ok()) else { return Ok(None) };
-    let found = lines(text)?.into_iter().find(|(line, _)| line.n == n);
-    let event = found.and_then(|(line, hash)| audit_event::of_line(&line, &hash, source));
-    Ok(event.filter(|event| event["id"] == id))
+    let lines = lines(text)?;
+    let found = lines.iter().find(|(line, _)| line.n == n);
+    let event = found.and_then(|(line, hash)| audit_event::of_line(line, hash, source));
+    Ok(event.filter(|event| event["id"] == id).zip(extent(&lines, n, n)))
 }
 
 #[cfg(test)]
@@ -136,6 +148,11 @@ mod tests {
             pairs.extend(text_of.as_deref().map(|cursor| ("_cursor", cursor)));
             let found = search(&text, "hospital", &parsed(&pairs)).unwrap();
             assert_eq!(found.total, 7);
+            assert_eq!(
+                found.extent,
+                Some(Extent { first: 1, last: 7, oldest: 1, newest: 7 }),
+                "whatever the page"
+            );
             seen.extend(ids(&found).into_iter().map(str::to_owned));
             cursor = found.next;
             if cursor.is_none() {
@@ -155,7 +172,11 @@ mod tests {
         assert_eq!((found.total, ids(&found)), (2, vec!["entry-3", "entry-2"]));
         assert_eq!(found.events[1]["recorded"], "2026-09-21T14:14:20Z");
         assert_eq!(found.events[1]["source"]["observer"]["identifier"]["value"], "hospital");
-        assert_eq!(read(&text, "hospital", "entry-2").unwrap().as_ref(), Some(&found.events[1]));
+        assert_eq!(found.extent, Some(Extent { first: 2, last: 3, oldest: 1, newest: 7 }));
+        let (event, extent) = read(&text, "hospital", "entry-2").unwrap().unwrap();
+        assert_eq!((&event, extent), (&found.events[1], Extent { first: 2, last: 2, oldest: 1, newest: 7 }));
+        let nothing = search(&text, "hospital", &parsed(&[("date", "lt2026")])).unwrap();
+        assert_eq!((nothing.total, nothing.extent), (0, None));
         for id in ["entry-0", "entry-8", "entry-02", "entry-", "2", ""] {
             assert_eq!(read(&text, "hospital", id).unwrap(), None, "{id}");
         }

@@ -17,6 +17,11 @@ use super::routes::{FhirError, answer, base, links, pairs, walk};
 use super::search::{GrantSearch, LogSearch, relationship};
 use crate::server::{App, Peer};
 
+/// The header in which a reader of the log says why.
+const REASON: &str = "caregate-reason";
+/// Longest such reason: a sentence.
+const REASON_BYTES_MAX: usize = 200;
+
 /// Each resource beside Observation, for the CapabilityStatement: type, and search parameters with theirs.
 pub(super) fn served() -> Vec<Value> {
     let resource = |kind: &str, parameters: &[(&str, &str)]| {
@@ -54,7 +59,15 @@ async fn look<T: Send + 'static>(
     .await?
 }
 
-/// `GET /fhir/AuditEvent`.
+/// Why somebody reads the log, as they say in [`REASON`].
+fn reason(headers: &HeaderMap) -> Result<Option<String>, FhirError> {
+    let Some(value) = headers.get(REASON) else { return Ok(None) };
+    let text = std::str::from_utf8(value.as_bytes()).unwrap_or_default().trim();
+    let is_good = (1..=REASON_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
+    is_good.then(|| Some(text.to_owned())).ok_or(FhirError::Reason)
+}
+
+/// `GET /fhir/AuditEvent`. It is noted before it is answered: where it can't be, nothing is shown.
 pub(super) async fn events(
     State(app): State<Arc<App>>,
     Extension(ConnectInfo(peer)): Peer,
@@ -70,9 +83,12 @@ async fn found_events(
     headers: &HeaderMap,
     uri: &Uri,
 ) -> Result<Bundle<Value>, FhirError> {
-    app.access(headers, peer).await?;
+    let (access, reason) = (app.access(headers, peer).await?, reason(headers)?);
     let search = LogSearch::parse(&pairs(uri)?)?;
     let (found, is_more) = look(app, move |text, source| audit::search(text, source, &search)).await?;
+    if let Some(extent) = found.extent {
+        app.oversight.recorder.read_log(&access.user, extent, reason).await?;
+    }
     let base = base(app, headers);
     let link = links(&format!("{base}/AuditEvent"), uri, found.next);
     let mut entry: Vec<_> = found.events.into_iter().map(|event| matched(&base, event)).collect();
@@ -93,10 +109,12 @@ pub(super) async fn event(
     id: Result<Path<String>, PathRejection>,
 ) -> Response {
     let event = async {
-        app.access(&headers, peer).await?;
+        let (access, reason) = (app.access(&headers, peer).await?, reason(&headers)?);
         let Path(id) = id.map_err(|_rejection| FhirError::NotHeld)?;
-        let (event, _) = look(&app, move |text, source| audit::read(text, source, &id)).await?;
-        event.ok_or(FhirError::NotHeld)
+        let (found, _) = look(&app, move |text, source| audit::read(text, source, &id)).await?;
+        let (event, extent) = found.ok_or(FhirError::NotHeld)?;
+        app.oversight.recorder.read_log(&access.user, extent, reason).await?;
+        Ok(event)
     };
     answer(&app, event.await)
 }

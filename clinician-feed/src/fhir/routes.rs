@@ -46,6 +46,8 @@ pub(super) enum FhirError {
     NotHeld,
     #[error("only Observation, AuditEvent, Consent, Provenance and metadata are served here")]
     NotServed,
+    #[error("Caregate-Reason must have 1 to 200 bytes of text")]
+    Reason,
     #[error("this feed keeps no audit log: its configuration has no journal")]
     NoJournal,
     #[error("this feed follows no ledger: its configuration has no [ledger]")]
@@ -81,7 +83,7 @@ impl FhirError {
             Self::Search(SearchError::Unknown(_)) => (StatusCode::BAD_REQUEST, "not-supported", "query"),
             Self::Search(SearchError::Format(_)) => (StatusCode::NOT_ACCEPTABLE, "not-supported", "query"),
             Self::Search(SearchError::TooMany) => (StatusCode::BAD_REQUEST, "too-costly", "query"),
-            Self::Search(SearchError::Value { .. }) | Self::Query => {
+            Self::Search(SearchError::Value { .. }) | Self::Query | Self::Reason => {
                 (StatusCode::BAD_REQUEST, "value", "query")
             }
             Self::NotHeld | Self::NoJournal | Self::NoLedger => {

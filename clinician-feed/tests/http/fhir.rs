@@ -6,7 +6,7 @@ use std::process::Command;
 use caregate_protocol::code::{Kind, QUANTITIES};
 use caregate_protocol::id::DataClass;
 use caregate_protocol::reading::Value;
-use clinician_feed::journal::Journal;
+use clinician_feed::journal::{Journal, What};
 use serde_json::Value as Json;
 
 use crate::client::{Answer, cookie, get, post};
@@ -149,7 +149,8 @@ async fn the_audit_log_is_served_newest_first_and_never_after_a_change() {
     let url = bundle["entry"][1]["fullUrl"].as_str().unwrap();
     let one = fhir(&site, url.strip_prefix("http://feed/fhir/").unwrap()).await;
     assert_eq!((one.status, &one.json()), (200, event(1)));
-    let page = fhir(&site, "AuditEvent?_count=1&date=ge2026").await.json();
+    let page = fhir(&site, "AuditEvent?_count=2&date=ge2026").await.json();
+    assert_eq!(page["entry"][0]["resource"]["subtype"][0]["code"], "log_read");
     let next = page["link"][1]["url"].as_str().unwrap().strip_prefix("http://feed/fhir/").unwrap();
     let last = fhir(&site, next).await.json();
     assert_eq!(
@@ -160,7 +161,7 @@ async fn the_audit_log_is_served_newest_first_and_never_after_a_change() {
     for (query, status) in [
         ("AuditEvent?patient=01", 400),
         ("AuditEvent?date=x", 400),
-        ("AuditEvent/entry-3", 404),
+        ("AuditEvent/entry-4", 404),
         ("Consent", 404),
         ("Provenance", 404),
         ("Provenance/00", 404),
@@ -176,6 +177,62 @@ async fn the_audit_log_is_served_newest_first_and_never_after_a_change() {
     assert!(text.contains("entry 2 does not follow"), "{text}");
     // And without a log there is nothing to serve.
     assert_eq!(outcome(&fhir(&start(1 << 20), "AuditEvent").await).0, 404);
+}
+
+/// Who read the log, what of it and why is in the log itself; paging through it, over and over and one by one, adds two entries and no more.
+#[tokio::test]
+async fn reading_the_audit_log_is_in_it_and_paging_does_not_make_it_grow() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.jsonl");
+    let site = start_with(1 << 20, Some(Journal::open(&path).unwrap().0));
+    for _ in 0..5 {
+        drop(cookie(&site).await);
+    }
+    let reads = || {
+        let entries = Journal::open(&path).unwrap().1.into_iter();
+        let reads = entries.filter(|entry| matches!(entry.what, What::LogRead { .. }));
+        reads.map(|entry| entry.what).collect::<Vec<_>>()
+    };
+    let read = |first, last, reason: Option<&str>| {
+        let (user, reason) = (USER.to_owned(), reason.map(str::to_owned));
+        What::LogRead { user, first, last, reason }
+    };
+    let asked = "Caregate-Reason: complaint of 12 November\r\n";
+    let one = get(&site, "/fhir/AuditEvent/entry-2", &format!("{BASIC}{asked}")).await;
+    assert_eq!(one.status, 200);
+    assert_eq!(reads(), [read(2, 2, Some("complaint of 12 November"))]);
+    let (mut path_of_page, mut ids) = ("AuditEvent?_count=1".to_owned(), Vec::new());
+    for _ in 0..3 {
+        loop {
+            let page = fhir(&site, &path_of_page).await.json();
+            ids.push(page["entry"][0]["resource"]["id"].as_str().unwrap().to_owned());
+            let links = page["link"].as_array().unwrap();
+            let Some(next) = links.iter().find(|link| link["relation"] == "next") else { break };
+            path_of_page =
+                next["url"].as_str().unwrap().strip_prefix("http://feed/fhir/").unwrap().to_owned();
+        }
+        path_of_page = "AuditEvent?_count=1".to_owned();
+    }
+    assert!(ids.len() >= 3 * 6, "{ids:?}");
+    for n in 1..=7 {
+        assert_eq!(fhir(&site, &format!("AuditEvent/entry-{n}")).await.status, 200);
+    }
+    assert_eq!(reads(), [read(2, 2, Some("complaint of 12 November")), read(1, 6, None)]);
+    // As others see it.
+    let event = fhir(&site, "AuditEvent/entry-6").await;
+    let (valid, told) = validate(Path::new(env!("CARGO_TARGET_TMPDIR")), "log-read.json", &event.body);
+    assert!(valid, "{told}");
+    let event = event.json();
+    assert_eq!((&event["type"]["code"], &event["action"]), (&"110101".into(), &"R".into()));
+    assert_eq!(event["agent"][0]["who"]["identifier"]["value"], USER);
+    assert_eq!(event["entity"][1]["detail"][0]["valueString"], "2-2");
+    assert_eq!(event["entity"][1]["detail"][1]["valueString"], "complaint of 12 November");
+    // What shows nothing is no reading, and a reason is text.
+    assert_eq!(fhir(&site, "AuditEvent?date=lt2026").await.json()["total"], 0);
+    for header in ["Caregate-Reason: \r\n".to_owned(), format!("Caregate-Reason: {}\r\n", "x".repeat(201))] {
+        assert_eq!(get(&site, "/fhir/AuditEvent", &format!("{BASIC}{header}")).await.status, 400);
+    }
+    assert_eq!(reads().len(), 2);
 }
 
 pub(crate) fn validate(dir: &Path, name: &str, json: &str) -> (bool, String) {

@@ -102,6 +102,18 @@ pub enum What {
         /// The account that ran it, by its number.
         uid: u32,
     },
+    /// Somebody was shown entries of the audit log itself, or may page through them.
+    LogRead {
+        /// Who.
+        user: String,
+        /// The oldest of them, by its number.
+        first: u64,
+        /// The newest.
+        last: u64,
+        /// Why, as they say; none where they don't.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     /// An emergency is about to be opened: with this its commitments can be shown to be what they are.
     Emergency {
         /// The clinician, as committed.

@@ -22,6 +22,7 @@ const USER: &str = "urn:caregate:user";
 
 /// Codes of DICOM PS3.16 CID 400 and 401.
 mod dcm {
+    pub(super) const AUDIT_LOG_USED: &str = "110101";
     pub(super) const IMPORT: &str = "110107";
     pub(super) const EXPORT: &str = "110106";
     pub(super) const PATIENT_RECORD: &str = "110110";
@@ -64,6 +65,13 @@ fn class(class: DataClass) -> (&'static str, String) {
 /// As the line has it.
 fn word(value: &impl Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|json| json.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// Who read the log itself.
+fn log_read(who: &str, (first, last): (u64, u64), reason: Option<&str>) -> Told {
+    let entries = ("entries", format!("{first}-{last}"));
+    let details = vec![entries, ("reason", reason.unwrap_or_default().to_owned())];
+    Told { who: user(who), details, ..told(dcm::AUDIT_LOG_USED, None, "R") }
 }
 
 /// What users do at feeds.
@@ -114,6 +122,9 @@ fn of_feed(what: &What) -> Option<Told> {
         },
         What::Export { uid } => {
             Told { kind: dcm::EXPORT, action: "R", who: user(&format!("uid {uid}")), ..Told::default() }
+        }
+        What::LogRead { user: name, first, last, reason } => {
+            log_read(name, (*first, *last), reason.as_deref())
         }
         What::Emergency { user: name, number, .. } | What::EmergencyOpened { user: name, number, .. } => {
             alert(name, *number, None)

@@ -15,6 +15,8 @@ export function auditText(line: Audit, bedName: (patient: string) => string | nu
       return line.count === null ? `${user} looked at ${bed}` : `${user} looked at ${line.count} patients`;
     case "export":
       return `The whole history was exported by ${user}`;
+    case "log_read":
+      return line.text === null ? `${user} read the audit log` : `${user} read the audit log: “${line.text}”`;
     case "emergency":
       return `${user} asks for emergency access to ${card}${until}: “${line.text ?? ""}”`;
     case "emergency_opened":

@@ -214,6 +214,7 @@ export const AUDIT_KINDS = [
   "offer",
   "offer_done",
   "offer_failed",
+  "log_read",
 ] as const;
 
 /** A line of the list of who looked and what changed. */
