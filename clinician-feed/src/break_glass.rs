@@ -12,6 +12,7 @@ use caregate_host::clock;
 use tracing::info;
 
 use crate::emergency::{Checked, EmergencyError, Opened, Request};
+use crate::offer::PolicyError;
 use crate::server::{App, Peer, asked, problem};
 
 /// The route.
@@ -36,7 +37,7 @@ pub(crate) async fn open(
     metrics.emergencies.with_label_values(&[outcome]).inc();
     match opened {
         Ok(Opened { number, from, until, block }) => {
-            info!(block, "an emergency is open");
+            info!(?block, "an emergency is open");
             let answer = serde_json::json!({"number": number, "from": from, "until": until, "block": block});
             Json(answer).into_response()
         }
@@ -46,7 +47,13 @@ pub(crate) async fn open(
 
 async fn try_open(app: &App, user: &str, request: Request) -> Result<Opened, EmergencyError> {
     let break_glass = app.oversight.break_glass.as_ref().ok_or(EmergencyError::NoKey)?;
+    let gateway = request.gateway.clone();
     let checked = Checked::try_from(request)?;
+    if let Some(gateway) = gateway {
+        let offerer = app.offerer.as_ref().ok_or(PolicyError::NoCore)?;
+        let (now_ms, recorder) = (clock::now_ms(), &app.oversight.recorder);
+        return break_glass.open_at(user, &checked, now_ms, recorder, (offerer, &gateway)).await;
+    }
     break_glass.open(user, &checked, clock::now_ms(), &app.oversight.recorder).await
 }
 
@@ -54,7 +61,8 @@ fn status(error: &EmergencyError) -> StatusCode {
     match error {
         EmergencyError::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         EmergencyError::NoKey => StatusCode::NOT_FOUND,
-        EmergencyError::Refused(_) => StatusCode::CONFLICT,
+        EmergencyError::Refused(_) | EmergencyError::GatewayRefused(_) => StatusCode::CONFLICT,
+        EmergencyError::Gateway(error) => error.status(),
         EmergencyError::Random => StatusCode::INTERNAL_SERVER_ERROR,
         EmergencyError::Journal(_) | EmergencyError::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
         EmergencyError::Unknown(_) => StatusCode::GATEWAY_TIMEOUT,

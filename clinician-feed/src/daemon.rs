@@ -330,6 +330,7 @@ pub async fn emergency(path: &Path, arguments: &EmergencyArguments) -> anyhow::R
         minutes: arguments.minutes,
         // Whoever writes the command has read what it does.
         confirm: true,
+        gateway: None,
     };
     let checked = Checked::try_from(request)?;
     let users = &loaded.domain.users;
@@ -354,7 +355,8 @@ pub async fn emergency(path: &Path, arguments: &EmergencyArguments) -> anyhow::R
             serde_json::json!({"number": number, "from": from, "until": until, "block": block})
         )?;
     } else {
-        writeln!(out, "emergency {number} is open for {} minutes (block {block})", arguments.minutes)?;
+        let block = block.map(|block| format!(" (block {block})")).unwrap_or_default();
+        writeln!(out, "emergency {number} is open for {} minutes{block}", arguments.minutes)?;
     }
     Ok(())
 }

@@ -1,10 +1,12 @@
-//! Break-glass: checks a request, keeps what opens its commitments, signs it, and puts it on the ledger.
+//! Break-glass: checks a request, keeps what opens its commitments, signs it, and puts it on the ledger, or hands it straight to a gateway.
 //!
 //! The order is the point: the journal has clinician, reason and salts on disk before the ledger can have the commitments, so
 //! no emergency is ever there that this domain can't account for. Frequent use is noted for review and never refused.
 
 use std::collections::VecDeque;
 
+use caregate_protocol::offer::{Kind, Offer};
+use caregate_protocol::policy::delivery::Verdict;
 use caregate_protocol::policy::{Emergency, Pseudonym, RecipientStatus};
 use ledger_chain::{Chain, ChainError, Mined, Refusal, RelayKey, SendError};
 use ledger_client::verify::slots::text_commitment;
@@ -16,6 +18,7 @@ use tokio::sync::Mutex;
 use tracing::warn;
 
 use crate::journal::{Entry, JournalError, What};
+use crate::offer::{Offerer, PolicyError};
 use crate::record::Recorder;
 
 /// Shortest reason, in characters: a word is none.
@@ -43,6 +46,9 @@ pub struct Request {
     pub minutes: u32,
     /// That whoever asks knows what it does.
     pub confirm: bool,
+    /// The gateway that it goes straight to, by way of the core; none for the ledger.
+    #[serde(default)]
+    pub gateway: Option<String>,
 }
 
 /// A request that makes sense.
@@ -56,7 +62,7 @@ pub struct Checked {
     pub seconds: u64,
 }
 
-/// On the ledger.
+/// On the ledger, or in force at a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opened {
     /// Its number.
@@ -65,8 +71,8 @@ pub struct Opened {
     pub from: u64,
     /// First second at which it holds no more.
     pub until: u64,
-    /// The ledger's block.
-    pub block: u64,
+    /// The ledger's block; none where it went straight to a gateway.
+    pub block: Option<u64>,
 }
 
 /// Why there is no emergency.
@@ -98,6 +104,12 @@ pub enum EmergencyError {
     /// It was sent, and may or may not come.
     #[error("{0}")]
     Unknown(SendError),
+    /// The gateway says no, in its own signed word.
+    #[error("the gateway refuses: {0}")]
+    GatewayRefused(String),
+    /// It did not get to the gateway, or no word of the gateway came back.
+    #[error("by way of the core: {0}")]
+    Gateway(#[from] PolicyError),
 }
 
 impl EmergencyError {
@@ -112,6 +124,8 @@ impl EmergencyError {
             Self::Refused(_) => "refused",
             Self::Unreachable(_) => "unreachable",
             Self::Unknown(_) => "unknown",
+            Self::GatewayRefused(_) => "gateway_refused",
+            Self::Gateway(_) => "gateway",
         }
     }
 }
@@ -151,6 +165,16 @@ impl TryFrom<Request> for Checked {
     }
 }
 
+/// Who opened an emergency by an entry: on the ledger, or at a gateway that says that it is in force.
+#[expect(clippy::wildcard_enum_match_arm, reason = "all other entries open none")]
+fn opened_by(what: &What) -> Option<&str> {
+    match what {
+        What::EmergencyOpened { user, .. } => Some(user),
+        What::OfferDone { user, kind, why: None, .. } if kind == Kind::Emergency.as_str() => Some(user),
+        _ => None,
+    }
+}
+
 /// Who opened emergencies when, within the last day. Pure.
 #[derive(Debug, Default)]
 pub struct Openings(VecDeque<(i64, String)>);
@@ -161,9 +185,8 @@ impl Openings {
     pub fn of(entries: &[Entry]) -> Self {
         let mut openings = Self::default();
         for entry in entries {
-            if let What::EmergencyOpened { user, .. } = &entry.what {
-                openings.note(user, entry.at_ms);
-            }
+            let by = opened_by(&entry.what);
+            by.map(|user| openings.note(user, entry.at_ms));
         }
         openings
     }
@@ -213,45 +236,56 @@ impl BreakGlass {
         recorder: &Recorder,
     ) -> Result<Opened, EmergencyError> {
         let mut openings = self.openings.lock().await;
-        let (emergency, opening) = self.prepare(user, checked, now_ms).await?;
+        let number = self.chain.emergency_number(&checked.pseudonym, &self.key.id()).await;
+        let number = number.map_err(EmergencyError::Unreachable)?.saturating_add(1);
+        let (emergency, opening) = self.prepare(user, checked, number, now_ms)?;
         let signed = self.key.sign_emergency(&emergency, &self.chain.domain());
         recorder.note(vec![opening]).await?;
-        let Emergency { pseudonym, from, until, number, .. } = emergency;
-        let user = user.to_owned();
-        match self.chain.open_emergency(&signed, &RelayKey::random()).await {
-            Ok(Mined { block, .. }) => {
-                let frequent = openings.note(&user, now_ms);
-                let mut entries =
-                    vec![What::EmergencyOpened { user: user.clone(), pseudonym, number, until, block }];
-                if let Some(count) = frequent {
-                    warn!(count, "somebody opens emergencies often: to be reviewed in the journal");
-                    entries.push(What::Frequent { user, count });
-                }
-                // It is open, and what opens its commitments is kept: that this fails is logged, and changes nothing.
-                drop(recorder.note(entries).await);
-                Ok(Opened { number, from, until, block })
-            }
-            Err(error) => {
-                let error = self.explain(error).await;
-                let failed = What::EmergencyFailed { user, pseudonym, number, why: error.to_string() };
-                drop(recorder.note(vec![failed]).await);
-                Err(error)
-            }
-        }
+        let sent = match self.chain.open_emergency(&signed, &RelayKey::random()).await {
+            Ok(Mined { block, .. }) => Ok(Some(block)),
+            Err(error) => Err(self.explain(error).await),
+        };
+        account(&mut openings, recorder, user, &emergency, now_ms, sent).await
     }
 
-    /// The message, and what opens its commitments.
-    async fn prepare(
+    /// Hands an emergency straight to a gateway by way of the core, where it holds at once, ledger and controller or not; the gateway sees
+    /// that the ledger gets it. Nobody is asked for its number: the time in seconds is above every number that counts emergencies.
+    ///
+    /// # Errors
+    /// [`EmergencyError`], which says whether it may be open.
+    pub async fn open_at(
         &self,
         user: &str,
         checked: &Checked,
         now_ms: i64,
+        recorder: &Recorder,
+        (offerer, gateway): (&Offerer, &str),
+    ) -> Result<Opened, EmergencyError> {
+        offerer.knows(gateway)?;
+        let mut openings = self.openings.lock().await;
+        let (emergency, opening) = self.prepare(user, checked, seconds(now_ms), now_ms)?;
+        let message = self.key.sign_emergency(&emergency, &self.chain.domain()).encode();
+        recorder.note(vec![opening]).await?;
+        let offer = Offer { kind: Kind::Emergency, message };
+        let sent = match offerer.offer(recorder, user, gateway, offer).await {
+            Ok(Verdict { refused: None, .. }) => Ok(None),
+            Ok(Verdict { refused: Some(reason), .. }) => Err(EmergencyError::GatewayRefused(reason)),
+            Err(error) => Err(error.into()),
+        };
+        account(&mut openings, recorder, user, &emergency, now_ms, sent).await
+    }
+
+    /// The message, and what opens its commitments.
+    fn prepare(
+        &self,
+        user: &str,
+        checked: &Checked,
+        number: u64,
+        now_ms: i64,
     ) -> Result<(Emergency, What), EmergencyError> {
         let (clinician_salt, reason_salt) = (salt()?, salt()?);
         let pseudonym = checked.pseudonym;
-        let number = self.chain.emergency_number(&pseudonym, &self.key.id()).await;
-        let number = number.map_err(EmergencyError::Unreachable)?.saturating_add(1);
-        let from = u64::try_from(now_ms.div_euclid(1000)).unwrap_or_default();
+        let from = seconds(now_ms);
         let until = from.saturating_add(checked.seconds);
         let emergency = Emergency {
             pseudonym,
@@ -305,6 +339,51 @@ impl BreakGlass {
     }
 }
 
+/// Unix time in seconds; before 1970 it is 0.
+fn seconds(now_ms: i64) -> u64 {
+    u64::try_from(now_ms.div_euclid(1000)).unwrap_or_default()
+}
+
+/// Notes what became of an emergency that was sent: the ledger's block, or none where a gateway has it, which the offer's own entry says.
+async fn account(
+    openings: &mut Openings,
+    recorder: &Recorder,
+    user: &str,
+    emergency: &Emergency,
+    now_ms: i64,
+    sent: Result<Option<u64>, EmergencyError>,
+) -> Result<Opened, EmergencyError> {
+    let Emergency { pseudonym, from, until, number, .. } = *emergency;
+    let user = user.to_owned();
+    match sent {
+        Ok(block) => {
+            let frequent = openings.note(&user, now_ms);
+            let opened = block.map(|block| What::EmergencyOpened {
+                user: user.clone(),
+                pseudonym,
+                number,
+                until,
+                block,
+            });
+            let mut entries: Vec<_> = opened.into_iter().collect();
+            if let Some(count) = frequent {
+                warn!(count, "somebody opens emergencies often: to be reviewed in the journal");
+                entries.push(What::Frequent { user, count });
+            }
+            // It is open, and what opens its commitments is kept: that this fails is logged, and changes nothing.
+            if !entries.is_empty() {
+                drop(recorder.note(entries).await);
+            }
+            Ok(Opened { number, from, until, block })
+        }
+        Err(error) => {
+            let failed = What::EmergencyFailed { user, pseudonym, number, why: error.to_string() };
+            drop(recorder.note(vec![failed]).await);
+            Err(error)
+        }
+    }
+}
+
 fn salt() -> Result<[u8; 32], EmergencyError> {
     let mut salt = [0; 32];
     SystemRandom::new().fill(&mut salt).map_err(|_source| EmergencyError::Random)?;
@@ -316,7 +395,13 @@ mod tests {
     use super::*;
 
     fn request() -> Request {
-        Request { pseudonym: "ab".repeat(32), reason: "found unconscious".into(), minutes: 30, confirm: true }
+        Request {
+            pseudonym: "ab".repeat(32),
+            reason: "found unconscious".into(),
+            minutes: 30,
+            confirm: true,
+            gateway: None,
+        }
     }
 
     #[test]
@@ -381,7 +466,20 @@ mod tests {
             number: 2,
             why: "no".into(),
         };
-        let mut openings = Openings::of(&[opened(1), Entry { at_ms: 2, what: failed }, opened(3)]);
+        let offered = |kind: &str, why: Option<&str>| {
+            let (user, gateway) = ("b".to_owned(), "gateway-1".to_owned());
+            let what = What::OfferDone { user, gateway, kind: kind.into(), why: why.map(str::to_owned) };
+            Entry { at_ms: 3, what }
+        };
+        let handed = [
+            offered("emergency", None),
+            offered("revocation", None),
+            offered("emergency", Some("not_connected")),
+            offered("emergency", None),
+        ];
+        let ledger = [opened(1), Entry { at_ms: 2, what: failed }, opened(3)];
+        let mut openings = Openings::of(&[&ledger[..], &handed].concat());
         assert_eq!(openings.note("a", 4), Some(3));
+        assert_eq!(openings.note("b", 4), Some(3), "straight at a gateway they count as well");
     }
 }

@@ -85,7 +85,9 @@ fn words(refusal: Refusal) -> &'static str {
 }
 
 impl PolicyError {
-    fn status(&self) -> StatusCode {
+    /// Of the answer.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
         match self {
             Self::Kind | Self::Gateway => StatusCode::NOT_FOUND,
             Self::Body => StatusCode::PAYLOAD_TOO_LARGE,
@@ -143,8 +145,35 @@ impl Offerer {
         found.map(|(_, keys)| keys.as_slice()).ok_or(PolicyError::Gateway)
     }
 
-    /// Notes it, sends it, and waits for the gateway's word.
-    async fn offer(
+    /// The gateways' names, in the configuration's order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.gateways.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Whether a gateway has this name.
+    ///
+    /// # Errors
+    /// [`PolicyError::Gateway`].
+    pub fn knows(&self, gateway: &str) -> Result<(), PolicyError> {
+        self.keys(gateway).map(drop)
+    }
+
+    /// Notes it, sends it, and waits for the gateway's word; in one of [`OFFERS_MAX`] places.
+    ///
+    /// # Errors
+    /// [`PolicyError`].
+    pub async fn offer(
+        &self,
+        recorder: &Recorder,
+        user: &str,
+        gateway: &str,
+        offer: Offer,
+    ) -> Result<Verdict, PolicyError> {
+        let _place = self.places.try_acquire().map_err(|_full| PolicyError::Busy)?;
+        self.offer_in_place(recorder, user, gateway, offer).await
+    }
+
+    async fn offer_in_place(
         &self,
         recorder: &Recorder,
         user: &str,
@@ -237,6 +266,19 @@ fn is_cbor(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/cbor"))
 }
 
+/// `GET /api/policy`: to which gateways policy can be handed; none where there is no link.
+pub(crate) async fn gateways(
+    State(app): State<Arc<App>>,
+    Extension(ConnectInfo(peer)): Peer,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(error) = app.access(&headers, peer).await {
+        return refused(error);
+    }
+    let names: Vec<_> = app.offerer.iter().flat_map(Offerer::names).collect();
+    Json(serde_json::json!({ "gateways": names })).into_response()
+}
+
 /// `POST /api/policy/{kind}?gateway=NAME`.
 pub(crate) async fn post(
     State(app): State<Arc<App>>,
@@ -268,7 +310,7 @@ pub(crate) async fn post(
         offerer.keys(&gateway)?;
         let _place = offerer.places.try_acquire().map_err(|_full| PolicyError::Busy)?;
         let offer = Offer { kind, message: read(body, kind.bytes_max()).await? };
-        offerer.offer(&app.oversight.recorder, &access.user, &gateway, offer).await
+        offerer.offer_in_place(&app.oversight.recorder, &access.user, &gateway, offer).await
     });
     match offering.await {
         Ok(told) => answer(&metrics_app, kind.as_str(), told),

@@ -151,6 +151,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/emergency", post(break_glass::open))
         .route("/api/command", post(command::post))
         .route("/api/search", get(search::get))
+        .route("/api/policy", get(offer::gateways))
         .route("/api/policy/{kind}", post(offer::post))
         .route("/api/history", get(history::get))
         .nest("/fhir", fhir::router())

@@ -23,6 +23,7 @@ use caregate_protocol::id::{DataClass, DeviceId, PatientId, StreamName};
 use caregate_protocol::reading::{Reading, Value};
 use caregate_protocol::segment::signer_id;
 use clinician_feed::command::Commander;
+use clinician_feed::emergency::BreakGlass;
 use clinician_feed::feed::{Chains, Feed};
 use clinician_feed::journal::Journal;
 use clinician_feed::login::Login;
@@ -72,7 +73,7 @@ pub(crate) fn start_by(
     ring_bytes_max: usize,
     journal: Option<Journal>,
     commander: Option<Commander>,
-    offerer: Option<Offerer>,
+    offerer: Option<(Offerer, BreakGlass)>,
 ) -> Site {
     let listener = daemon::listen("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -83,7 +84,8 @@ pub(crate) fn start_by(
     let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
     let login = Login::new([user]).unwrap();
     let recorder = Recorder::new(journal, &[], metrics.clone());
-    let oversight = Oversight { recorder, ledger: None, break_glass: None, commander, grants: None };
+    let (offerer, break_glass) = offerer.unzip();
+    let oversight = Oversight { recorder, ledger: None, break_glass, commander, grants: None };
     let mut app = server::App::new(Arc::clone(&feed), login, beds, oversight, metrics, false, stop.clone());
     app.offerer = offerer;
     let app = Arc::new(app);

@@ -6,24 +6,33 @@ use std::sync::Arc;
 use caregate_host::identity::{Identity, Role};
 use caregate_protocol::offer::{Kind, Offer, OfferHash, Refusal, SignedVerdict};
 use caregate_protocol::policy::delivery::{EMERGENCY_BYTES_MAX, Verdict};
+use caregate_protocol::policy::{Pseudonym, SignedEmergency};
 use caregate_protocol::uplink::{ALPN, Frame, Framer};
+use clinician_feed::emergency::BreakGlass;
 use clinician_feed::journal::{Journal, What};
 use clinician_feed::offer::Offerer;
 use core_cloud::server;
 use ed25519_dalek::SigningKey;
+use ledger_chain::{Chain, ChainConfig};
+use ledger_client::verify::slots::text_commitment;
+use ledger_client::verify::{Address, Domain, emergency_digest, signer};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Endpoint};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 
-use crate::client::{Answer, post_bytes};
+use crate::client::{Answer, JSON, get, post, post_bytes};
 use crate::core::issue;
+use crate::node::hospital;
 use crate::{Site, USER, gateway_key, start_by};
 
 /// `nurse:correct horse`.
 const BASIC: &str = "Authorization: Basic bnVyc2U6Y29ycmVjdCBob3JzZQ==\r\n";
 const CBOR: &str = "Content-Type: application/cbor\r\n";
+
+/// For which the hospital signs.
+const DOMAIN: Domain = Domain { chain_id: 4711, verifying_contract: Address([0xc0; 20]) };
 
 /// What the core says of an offer.
 type Answering = fn(&[u8]) -> Frame;
@@ -61,7 +70,10 @@ impl Played {
         ];
         let offerer = Offerer::new(watch::channel(Some(connection)).1, gateways);
         let journal = Journal::open(&dir.path().join("journal.jsonl")).unwrap().0;
-        let site = start_by(1 << 20, Some(journal), None, Some(offerer));
+        // Of a ledger that nobody answers for.
+        let ledger = ChainConfig::new("http://127.0.0.1:1", DOMAIN.chain_id, DOMAIN.verifying_contract);
+        let break_glass = BreakGlass::new(Chain::new(ledger).unwrap(), hospital(), &[]);
+        let site = start_by(1 << 20, Some(journal), None, Some((offerer, break_glass)));
         Self { site, answers, dir, _ends: (core, feed) }
     }
 
@@ -135,6 +147,76 @@ async fn the_gateways_own_word_is_told_and_noted() {
         done("revocation", Some("not_pinned")),
     ];
     assert_eq!(noted(played.dir.path())[..4], expected);
+}
+
+/// As the gateway does it, where it takes this hospital's signature on an emergency of one's pseudonym.
+fn emergency_taken(sealed: &[u8]) -> Frame {
+    let told = match Offer::open(sealed, &gateway_key()) {
+        Ok(Offer { kind: Kind::Emergency, message }) => {
+            let SignedEmergency { emergency, signature } = SignedEmergency::decode(&message).unwrap();
+            let by = signer(&emergency_digest(&emergency, &DOMAIN), &signature).unwrap();
+            let is_good = by.0 == hospital().id().0
+                && emergency.pseudonym == Pseudonym([0xe1; 32])
+                && emergency.until == emergency.from + 1800;
+            verdict((!is_good).then_some("emergency_signature"))
+        }
+        Ok(_) | Err(_) => verdict(Some("not_pinned")),
+    };
+    signed(&told, sealed, &gateway_key())
+}
+
+#[tokio::test]
+async fn who_breaks_the_glass_straight_at_a_gateway_needs_no_ledger_and_accounts_for_it() {
+    let played = Played::start().await;
+    let reason = "found unconscious in the street";
+    // The core takes an answer for each offer that comes to it.
+    let ask = async |gateway: Option<&str>, answer: Option<Answering>| {
+        answer.into_iter().for_each(|answer| played.answers.send(answer).unwrap());
+        let request = serde_json::json!({ "pseudonym": "e1".repeat(32), "reason": reason, "minutes": 30,
+            "confirm": true, "gateway": gateway });
+        post(&played.site, "/api/emergency", &format!("{BASIC}{JSON}"), &request.to_string()).await
+    };
+    assert_eq!(ask(None, None).await.status, 503, "there is no ledger");
+    assert_eq!(ask(Some("gateway-9"), None).await.status, 404);
+    let no_gateway: Answering = |_| Frame::NotOffered { refusal: Refusal::NotConnected };
+    let away = ask(Some("gateway-1"), Some(no_gateway)).await;
+    assert_eq!(away.status, 503);
+    assert!(away.body.contains("the gateway is not connected"), "{away:?}");
+    let no: Answering = |sealed| signed(&verdict(Some("not_registered")), sealed, &gateway_key());
+    let refused = ask(Some("gateway-1"), Some(no)).await;
+    assert_eq!(
+        (refused.status, refused.json()),
+        (409, serde_json::json!({ "error": "the gateway refuses: not_registered" }))
+    );
+    let opened = ask(Some("gateway-1"), Some(emergency_taken)).await;
+    assert_eq!(opened.status, 200, "{opened:?}");
+    let opened = opened.json();
+    let number = opened["number"].as_u64().unwrap();
+    assert_eq!(opened["until"].as_u64().unwrap() - opened["from"].as_u64().unwrap(), 1800);
+    assert_eq!((opened["from"].as_u64(), &opened["block"]), (Some(number), &serde_json::Value::Null));
+
+    let noted = noted(played.dir.path());
+    let at = noted.iter().rposition(|what| matches!(what, What::Emergency { .. })).unwrap();
+    let [What::Emergency { clinician_salt, number: of, reason: why, .. }, rest @ ..] = &noted[at..] else {
+        panic!("{noted:?}")
+    };
+    assert_eq!((*of, why.as_str()), (number, reason));
+    let salt: [u8; 32] = hex::decode(clinician_salt).unwrap().try_into().unwrap();
+    assert_ne!(text_commitment(&salt, USER), text_commitment(&salt, "somebody"));
+    assert!(
+        matches!(rest, [What::Offered { .. }, What::OfferDone { gateway, why: None, .. }] if gateway == "gateway-1"),
+        "{rest:?}"
+    );
+    let failed = noted.iter().filter(|what| matches!(what, What::EmergencyFailed { .. })).count();
+    assert_eq!(failed, 2, "the one that was not carried, and the one that was refused");
+}
+
+#[tokio::test]
+async fn the_page_is_told_which_gateways_there_are() {
+    let played = Played::start().await;
+    assert_eq!(get(&played.site, "/api/policy", "").await.status, 401);
+    let told = get(&played.site, "/api/policy", BASIC).await;
+    assert_eq!(told.json(), serde_json::json!({ "gateways": ["gateway-1", "gateway-2"] }));
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
  *   {"id", "open": NAME, "url", "fill"?: {SELECTOR: TEXT}, "submit"?: SELECTOR}   instead of the one of that name; fills in a login
  *   {"id", "expect": NAME, "text": REGEXP, "timeout_ms"}                          until the page's visible text matches, in any case
  *   {"id", "click": NAME, "button": TEXT}                                         the first button of that name
+ *   {"id", "form": NAME, "fill"?: {SELECTOR: TEXT}, "select"?: {SELECTOR: VALUE}, "files"?: {SELECTOR: PATH}, "check"?: [SELECTOR]}
  *   {"id", "post": NAME, "path", "body", "timeout_ms"}                            JSON, from within the page; its answer must be good
  *   {"id", "screenshot": NAME, "path"}
  * Prints "ready" when the browser stands. SIGTERM or SIGINT: closes the browser, exit 0. Chromium: $CHROMIUM, else /usr/bin/chromium.
@@ -91,6 +92,14 @@ async function post(page, command) {
   if (!answer.ok) throw new Error(`${command.path}: ${answer.status} ${answer.text}`);
 }
 
+async function fillIn(page, command) {
+  const options = { timeout: STEP_MS_MAX };
+  for (const [selector, text] of Object.entries(command.fill ?? {})) await page.fill(selector, text, options);
+  for (const [selector, value] of Object.entries(command.select ?? {})) await page.selectOption(selector, value, options);
+  for (const [selector, path] of Object.entries(command.files ?? {})) await page.setInputFiles(selector, path, options);
+  for (const selector of command.check ?? []) await page.check(selector, options);
+}
+
 async function perform(browser, pages, command, ending) {
   const named = (name) => {
     const page = pages.get(name);
@@ -103,7 +112,8 @@ async function perform(browser, pages, command, ending) {
     await named(command.screenshot).screenshot({ path: command.path, timeout: STEP_MS_MAX });
   } else if (command.click !== undefined) {
     await named(command.click).getByRole("button", { name: command.button }).first().click({ timeout: STEP_MS_MAX });
-  } else if (command.post !== undefined) await post(named(command.post), command);
+  } else if (command.form !== undefined) await fillIn(named(command.form), command);
+  else if (command.post !== undefined) await post(named(command.post), command);
   else throw new Error("no such command");
 }
 

@@ -9,6 +9,8 @@ export interface EmergencyRequest {
   readonly reason: string;
   readonly minutes: number;
   readonly confirm: boolean;
+  /** The gateway that it goes straight to, by way of the core; null for the ledger. */
+  readonly gateway: string | null;
 }
 
 /** What is wrong with a request, in words; null for nothing. */

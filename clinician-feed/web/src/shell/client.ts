@@ -7,6 +7,8 @@ import { answerOf } from "../model/emergency";
 import type { EmergencyAnswer, EmergencyRequest } from "../model/emergency";
 import { History, historyPath } from "../model/history";
 import type { HistoryRequest } from "../model/history";
+import { NO_ANSWER, gatewaysOf, policyPath, policyState } from "../model/policy";
+import type { PolicyKind, PolicyState } from "../model/policy";
 import { sounding } from "../model/tone";
 import { Ward } from "../model/ward";
 import { Tones } from "./tone";
@@ -20,8 +22,11 @@ export function clockMs(): number {
   return performance.timeOrigin + performance.now();
 }
 
-/** A transaction is in a block within 30 s or given up; and the way there and back. */
-const EMERGENCY_MS_MAX = 40_000;
+/** The feed gives up on a gateway's word after 40 s for each of its keys, of which there are two while it changes them. */
+const POLICY_MS_MAX = 90_000;
+
+/** A transaction is in a block within 30 s or given up; straight to a gateway it takes as long as policy. */
+const EMERGENCY_MS_MAX = POLICY_MS_MAX;
 
 /** A command lives for 20 s; and the way there and back. */
 const COMMAND_MS_MAX = 25_000;
@@ -107,6 +112,31 @@ export class Client {
       return answerOf(response.ok, await response.json());
     } catch {
       return { is: "refused", why: "The feed does not answer. Look at the list of who looked and what changed before trying again." };
+    }
+  }
+
+  /** The gateways to which policy can be handed; none where the feed does not answer. */
+  async gateways(): Promise<readonly string[]> {
+    try {
+      const response = await fetch("/api/policy", { signal: AbortSignal.timeout(ATTEMPT_MS_MAX), cache: "no-store" });
+      return response.ok ? gatewaysOf(await response.json()) : [];
+    } catch {
+      return [];
+    }
+  }
+
+  /** Hands policy to a gateway by way of the core, and waits for the gateway's word. */
+  async handIn(kind: PolicyKind, gateway: string, message: ArrayBuffer): Promise<PolicyState> {
+    try {
+      const response = await fetch(policyPath(kind, gateway), {
+        method: "POST",
+        headers: { "content-type": "application/cbor" },
+        body: message,
+        signal: AbortSignal.timeout(POLICY_MS_MAX),
+      });
+      return policyState(response.status, await response.json());
+    } catch {
+      return NO_ANSWER;
     }
   }
 

@@ -10,6 +10,7 @@ import { Emergency } from "./emergency";
 import { second, useWatched } from "./frames";
 import { HistoryPanel } from "./history";
 import { Login } from "./login";
+import { PolicyPanel } from "./policy";
 import { Tile } from "./tile";
 
 function linkText(client: Client): { text: string; state: "live" | "lost" } {
@@ -19,7 +20,7 @@ function linkText(client: Client): { text: string; state: "live" | "lost" } {
   return { text: "live", state: "live" };
 }
 
-type Panel = "emergency" | "audit" | "history";
+type Panel = "emergency" | "audit" | "history" | "policy";
 
 /** Only what is not as it should be. */
 function LedgerState({ client }: { readonly client: Client }) {
@@ -83,6 +84,9 @@ function Header({ client, show }: { readonly client: Client; readonly show: (pan
           History
         </button>
       )}
+      <button type="button" class="logout" title="Hands policy to a gateway whose controller can't be reached" onClick={() => show("policy")}>
+        Policy
+      </button>
       <button type="button" class="logout" title="Plays the tones of a medium alarm" onClick={() => client.tones.play("medium")}>
         Speaker test
       </button>
@@ -141,13 +145,14 @@ export function App({ client }: { readonly client: Client }) {
       <Header client={client} show={setPanel} />
       {panel === "emergency" && (
         <Emergency
-          open={(request) => client.openEmergency(request)}
+          client={client}
           close={() => setPanel(null)}
           user={client.user}
           refused={ward.ledger?.breakGlass === "refused"}
         />
       )}
       {panel === "history" && <HistoryPanel client={client} patient={openedPatient} close={() => setPanel(null)} />}
+      {panel === "policy" && <PolicyPanel client={client} close={() => setPanel(null)} />}
       {panel === "audit" && <AuditPanel ward={ward} feedNowMs={ward.feedNowMs(clockMs())} close={() => setPanel(null)} />}
       {lostForMs >= NO_CONTACT_MS && <NoContact client={client} lostForMs={lostForMs} />}
       <main class={`beds ${gridClass(beds.length)}${lostForMs >= NO_CONTACT_MS ? " is-out" : ""}`}>

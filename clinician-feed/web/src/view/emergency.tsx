@@ -2,10 +2,12 @@
 import { useState } from "preact/hooks";
 import { clockText } from "../model/access";
 import { MINUTES_MAX, MINUTES_USUAL, REASON_CHARS_MIN, faultOf } from "../model/emergency";
-import type { EmergencyAnswer, EmergencyRequest } from "../model/emergency";
+import type { EmergencyRequest } from "../model/emergency";
+import type { Client } from "../shell/client";
+import { useGateways } from "./policy";
 
 export interface EmergencyProps {
-  readonly open: (request: EmergencyRequest) => Promise<EmergencyAnswer>;
+  readonly client: Client;
   readonly close: () => void;
   readonly user: string;
   /** Whether the ledger says that this hospital may not. */
@@ -20,6 +22,7 @@ function requestOf(form: HTMLFormElement): EmergencyRequest {
     reason: text("reason"),
     minutes: Number(text("minutes")),
     confirm: data.get("confirm") !== null,
+    gateway: text("gateway") === "" ? null : text("gateway"),
   };
 }
 
@@ -39,7 +42,36 @@ function Opened({ untilMs, close }: { readonly untilMs: number; readonly close: 
   );
 }
 
-export function Emergency({ open, close, user, refused }: EmergencyProps) {
+/** Which way it goes: by the ledger, or straight to a gateway where ledger or controller can't be reached. */
+function Way({ client, way, setWay }: { readonly client: Client; readonly way: string; readonly setWay: (way: string) => void }) {
+  const gateways = useGateways(client) ?? [];
+  const away = client.ward.ledger?.state === "away";
+  if (gateways.length === 0) return null;
+  return (
+    <>
+      <label>
+        By
+        <select name="gateway" value={way} onChange={(event) => setWay(event.currentTarget.value)}>
+          <option value="">the ledger, and from there to the patient's gateway</option>
+          {gateways.map((name) => (
+            <option key={name} value={name}>
+              the core, straight to {name}
+            </option>
+          ))}
+        </select>
+      </label>
+      {away && way === "" && (
+        <p class="refusal" role="status">
+          The ledger can't be reached. If you know the patient's gateway, go straight to it.
+        </p>
+      )}
+      {way !== "" && <p class="dim">It holds there at once, without ledger and controller, if that gateway is the patient's; the ledger gets it later.</p>}
+    </>
+  );
+}
+
+export function Emergency({ client, close, user, refused }: EmergencyProps) {
+  const [way, setWay] = useState("");
   const [fault, setFault] = useState<string | null>(null);
   const [busy, setBusy] = useState(false);
   const [untilMs, setUntil] = useState<number | null>(null);
@@ -51,7 +83,7 @@ export function Emergency({ open, close, user, refused }: EmergencyProps) {
     setFault(wrong);
     if (wrong !== null) return;
     setBusy(true);
-    const answer = await open(request);
+    const answer = await client.openEmergency(request);
     setBusy(false);
     if (answer.is === "opened") setUntil(answer.untilMs);
     else setFault(answer.why);
@@ -83,8 +115,9 @@ export function Emergency({ open, close, user, refused }: EmergencyProps) {
           </label>
           <label>
             Minutes, at most {MINUTES_MAX}
-            <input name="minutes" type="number" min={1} max={MINUTES_MAX} value={MINUTES_USUAL} />
+            <input name="minutes" type="number" min={1} max={MINUTES_MAX} defaultValue={String(MINUTES_USUAL)} />
           </label>
+          <Way client={client} way={way} setWay={setWay} />
           <label class="check">
             <input name="confirm" type="checkbox" /> It is an emergency, and I know that the patient will see this.
           </label>
@@ -93,7 +126,7 @@ export function Emergency({ open, close, user, refused }: EmergencyProps) {
           </p>
           <p class="panel-buttons">
             <button type="submit" class="primary danger" disabled={busy}>
-              {busy ? "Asking the ledger…" : "Break the glass"}
+              {busy ? (way === "" ? "Asking the ledger…" : `Waiting for ${way}…`) : "Break the glass"}
             </button>
             <button type="button" onClick={close}>
               Cancel

@@ -130,7 +130,7 @@ describe("auditText", () => {
 });
 
 describe("break-glass form", () => {
-  const good: EmergencyRequest = { pseudonym: "ab".repeat(32), reason: "found unconscious", minutes: 30, confirm: true };
+  const good: EmergencyRequest = { pseudonym: "ab".repeat(32), reason: "found unconscious", minutes: 30, confirm: true, gateway: null };
 
   it("says what is wrong before anything is sent", () => {
     expect(faultOf(good)).toBeNull();
