@@ -1,5 +1,7 @@
 //! Sensitivity by context: what a patient says of a sensor decides under whose keys its readings are sealed.
 
+#![expect(clippy::unwrap_used, reason = "a test's own helpers may panic")]
+
 mod pipeline_support;
 
 use caregate_protocol::code;

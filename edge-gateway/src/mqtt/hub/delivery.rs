@@ -65,14 +65,20 @@ impl Hub {
         Reason(filter.qos.bits())
     }
 
-    /// Only these devices may read more than their own from now on; the others lose it at once.
+    /// Only these devices may read more than their own from now on; the others lose it at once. And what the others have said is not kept
+    /// any more, neither retained nor for displays that are away: a device that was released, or whose patient was erased, is nobody's.
     pub fn bind(&mut self, bound: BTreeSet<DeviceId>) {
+        let stays =
+            |message: &Message| message.publisher.as_ref().is_none_or(|key| bound.contains(&key.device));
+        self.retained.retain(stays);
+        self.sessions.values_mut().for_each(|session| session.outbox.retain(stays));
         for (key, session) in self.sessions.iter_mut().filter(|(key, _)| !bound.contains(&key.device)) {
             session.subscriptions.retain(|subscription| is_own(&key.device, &subscription.path));
-            session.outbox.retain(|topic| is_own(&key.device, topic));
+            session.outbox.retain(|message| is_own(&key.device, &message.topic));
         }
         self.bound = Some(bound);
         self.changes.sessions += 1;
+        self.changes.messages += 1;
     }
 
     /// UNSUBSCRIBE (§3.10.4): a code for each filter.

@@ -175,7 +175,7 @@ impl Hub {
             }
             let queued = kept.queued.older(whole, passed, now);
             session.outbox.restore(queued);
-            session.outbox.retain(may_read);
+            session.outbox.retain(|message| may_read(&message.topic));
             self.sessions.insert(kept.key, session);
         }
         Ok(self.sessions.len())

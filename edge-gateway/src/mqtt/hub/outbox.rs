@@ -8,7 +8,7 @@ use crate::mqtt::wire::{Ack, Packet, PacketId, Publish, QoS, Reason, Version, en
 
 use super::Counts;
 use super::kept::Queued;
-use super::message::Delivery;
+use super::message::{Delivery, Message};
 
 /// What the client said in CONNECT of what it takes.
 #[derive(Debug, Clone, Copy)]
@@ -110,8 +110,8 @@ impl Outbox {
     }
 
     /// Drops what waits and is not to be kept.
-    pub(super) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
-        self.waiting.retain(|delivery| keep(&delivery.message.topic));
+    pub(super) fn retain(&mut self, keep: impl Fn(&Message) -> bool) {
+        self.waiting.retain(|delivery| keep(&delivery.message));
         self.bytes = self.waiting.iter().map(|delivery| delivery.message.cost()).sum();
     }
 

@@ -70,6 +70,12 @@ impl Retained {
         dropped
     }
 
+    /// Forgets those that are not to be kept.
+    pub(super) fn retain(&mut self, keep: impl Fn(&Message) -> bool) {
+        self.topics.retain(|_, kept| keep(&kept.message));
+        self.bytes = self.topics.values().map(|kept| kept.message.cost()).sum();
+    }
+
     fn forget(&mut self, topic: &str) {
         if let Some(kept) = self.topics.remove(topic) {
             self.bytes -= kept.message.cost();

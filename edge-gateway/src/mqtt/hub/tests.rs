@@ -1,5 +1,7 @@
 //! Sessions, delivery, retained messages, wills and QoS 2, with the time given by hand.
 
+mod binding;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -250,27 +252,6 @@ fn no_local_retain_as_published_and_what_may_be_read() {
             "{foreign}"
         );
     }
-}
-
-#[test]
-fn who_is_not_bound_any_more_reads_only_its_own() {
-    let (mut home, display) = (Home::new(), key("d", "x"));
-    let (number, _) = home.join(&display, true, HOUR, T0);
-    let bind = |home: &mut Home, names: &[&str]| {
-        home.hub.bind(names.iter().map(|name| DeviceId::new(name).unwrap()).collect());
-    };
-    bind(&mut home, &[]);
-    assert_eq!(home.subscribe(&display, filter("vitals/v1/#", QoS::AtLeastOnce)), Reason::NOT_AUTHORIZED);
-    bind(&mut home, &["d"]);
-    for path in ["vitals/v1/#", "local/v1/d/#", "$share/g/vitals/v1/#"] {
-        assert!(!home.subscribe(&display, filter(path, QoS::AtLeastOnce)).is_failure());
-    }
-    home.publish(message("vitals/v1/a/num/x", QoS::AtLeastOnce));
-    bind(&mut home, &["a"]);
-    home.publish(message("vitals/v1/a/num/x", QoS::AtLeastOnce));
-    assert_eq!(home.next(&display, number), None, "neither what waited nor what came after");
-    home.publish(message("local/v1/d/x", QoS::AtLeastOnce));
-    assert!(home.next(&display, number).is_some());
 }
 
 #[test]

@@ -1,0 +1,52 @@
+//! Who is bound, what the others read, and what of the others is kept.
+
+use super::*;
+
+fn bind(home: &mut Home, names: &[&str]) {
+    home.hub.bind(names.iter().map(|name| DeviceId::new(name).unwrap()).collect());
+}
+
+#[test]
+fn who_is_not_bound_any_more_reads_only_its_own() {
+    let (mut home, display) = (Home::new(), key("d", "x"));
+    let (number, _) = home.join(&display, true, HOUR, T0);
+    bind(&mut home, &[]);
+    assert_eq!(home.subscribe(&display, filter("vitals/v1/#", QoS::AtLeastOnce)), Reason::NOT_AUTHORIZED);
+    bind(&mut home, &["d"]);
+    for path in ["vitals/v1/#", "local/v1/d/#", "$share/g/vitals/v1/#"] {
+        assert!(!home.subscribe(&display, filter(path, QoS::AtLeastOnce)).is_failure());
+    }
+    home.publish(message("vitals/v1/a/num/x", QoS::AtLeastOnce));
+    bind(&mut home, &["a"]);
+    home.publish(message("vitals/v1/a/num/x", QoS::AtLeastOnce));
+    assert_eq!(home.next(&display, number), None, "neither what waited nor what came after");
+    home.publish(message("local/v1/d/x", QoS::AtLeastOnce));
+    assert!(home.next(&display, number).is_some());
+}
+
+#[test]
+fn what_a_device_said_that_is_nobodys_any_more_is_not_kept() {
+    let (mut home, display) = (Home::new(), key("d", "x"));
+    bind(&mut home, &["a", "b", "d"]);
+    let (number, _) = home.join(&display, true, HOUR, T0);
+    assert!(!home.subscribe(&display, filter("vitals/v1/#", QoS::AtLeastOnce)).is_failure());
+    home.hub.leave(&display, number, false, None, T0);
+    let of = |device: &str, publisher| Message {
+        retain: true,
+        publisher,
+        ..message(&format!("vitals/v1/{device}/num/x"), QoS::AtLeastOnce)
+    };
+    home.publish(of("a", Some(key("a", "sensor"))));
+    home.publish(of("b", Some(key("b", "sensor"))));
+    home.publish(of("own", None));
+    assert_eq!(home.hub.sizes().1, 3);
+    let before = home.hub.changes();
+    bind(&mut home, &["b", "d"]);
+    assert_eq!(home.hub.sizes().1, 2, "of the gateway and of who is bound");
+    assert_ne!(home.hub.changes(), before, "and the file is written anew");
+    let (number, is_present) = home.join(&display, false, HOUR, T0);
+    assert!(is_present);
+    let topics: Vec<_> =
+        std::iter::from_fn(|| home.next(&display, number)).map(|publish| publish.topic).collect();
+    assert_eq!(topics, ["vitals/v1/b/num/x", "vitals/v1/own/num/x"]);
+}
