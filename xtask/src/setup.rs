@@ -149,7 +149,10 @@ pub(crate) fn ensure_tools(tools: &[&[Tool]]) -> anyhow::Result<()> {
     say(&format!("installing {} (apt-get)", packages.join(", ")));
     build::run(Command::new("apt-get").args(["update", "-q"]))?;
     let mut command = Command::new("apt-get");
-    command.args(["install", "-y", "-q", "--no-install-recommends"]).args(&packages);
+    // Another package manager may be at work; it has five minutes to finish.
+    command
+        .args(["-o", "DPkg::Lock::Timeout=300", "install", "-y", "-q", "--no-install-recommends"])
+        .args(&packages);
     command.env("DEBIAN_FRONTEND", "noninteractive");
     let _quiet = NoServices::begin()?;
     build::run(&mut command)?;
