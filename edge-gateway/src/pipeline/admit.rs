@@ -90,10 +90,9 @@ mod tests {
             received_us: 1_790_000_000_000_000,
             verdict: oneshot::channel().0,
         };
-        match admit(&inbound, &policy()) {
-            Admission::Readings(PATIENT, readings) => readings.into_iter().map(|(class, _)| class).collect(),
-            other => panic!("{other:?}"),
-        }
+        let admission = admit(&inbound, &policy());
+        let Admission::Readings(PATIENT, readings) = admission else { panic!("{admission:?}") };
+        readings.into_iter().map(|(class, _)| class).collect()
     }
 
     #[test]
