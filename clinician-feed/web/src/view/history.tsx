@@ -133,7 +133,8 @@ export function HistoryPanel({ client, patient, close }: HistoryProps) {
     setHistory(asked);
     void client.history(request, asked, asking.current.signal);
   };
-  const [from] = useState(() => localText(feedNowMs - USUAL_MINUTES * 60_000));
+  // The field has whole minutes: the one that is running counts as past, so that the newest readings are in it.
+  const [from] = useState(() => localText((Math.ceil(feedNowMs / 60_000) - USUAL_MINUTES) * 60_000));
   return (
     <section class="panel history" role="dialog" aria-label="History">
       <header class="panel-head">
