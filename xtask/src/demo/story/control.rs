@@ -22,12 +22,6 @@ pub(super) const PAGE_TIMEOUT: Duration = Duration::from_secs(15);
 const HOLD: Duration = Duration::from_secs(3);
 /// For how long the glass is broken.
 const EMERGENCY_MINUTES: &str = "1";
-/// The same in milliseconds.
-const EMERGENCY_MS: f64 = 60_000.0;
-/// Time for ten minutes of history to come and to be opened.
-const HISTORY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time for a gateway's word by way of the core: the page's own patience is longer, a gateway's answer takes milliseconds.
-const OFFER_TIMEOUT: Duration = Duration::from_secs(40);
 /// Time for the last second of an emergency to be over everywhere.
 const EMERGENCY_GRACE: Duration = Duration::from_secs(5);
 /// Between two bundles of which the older is to be refused: the controller sends a new header at least so often.
@@ -102,7 +96,6 @@ pub(super) fn play(
     } else {
         seen.control.not_shown = wire::NEEDS_ROOT.to_vec();
     }
-    look_back(pages)?;
     let older = bundle(system)?;
     withdraw(system, pages, &mut seen.control)?;
     give_again(system, pages, &mut seen.control)?;
@@ -119,8 +112,6 @@ pub(super) fn play(
     lose_controller(system, &mut seen.control)?;
     turn(system, &older, &newer, &mut seen.control)?;
     revoke_directly(system, pages, &mut seen.control)?;
-    hand_in(system, pages)?;
-    break_glass_by_core(system, pages, &mut seen.control)?;
     emergency_over(system, pages, &seen.control)
 }
 
@@ -291,52 +282,6 @@ fn revoke_directly(system: &mut System<'_>, pages: &mut Pages, seen: &mut Seen) 
     // It was in force when the gateway answered.
     seen.revoked_directly = Some(Change { sent_ms, in_force_ms: now_ms() });
     pages.expect("patient", "by your wallet, ahead of the ledger", PAGE_TIMEOUT)
-}
-
-/// The hospital's page shows a time of the past.
-fn look_back(pages: &mut Pages) -> anyhow::Result<()> {
-    say("story: the hospital's page shows the last ten minutes");
-    pages.click("hospital", "History")?;
-    pages.click("hospital", "Show this time")?;
-    // It has come whole: while it comes there is no stop or semicolon after the count.
-    pages.expect("hospital", r"\d readings[.;]", HISTORY_TIMEOUT)?;
-    pages.click("hospital", "Close")
-}
-
-/// Without a controller, the hospital's page hands a message of the patient to the gateway by way of the core.
-fn hand_in(system: &mut System<'_>, pages: &mut Pages) -> anyhow::Result<()> {
-    say("story: the hospital's page hands a revocation to the gateway by way of the core");
-    let (program, file) = (system.program("caregatectl"), system.file("revocation.cbor"));
-    system.deployment.patients[0].sign_revocation(system.ctl(&program), &file)?;
-    pages.click("hospital", "Policy")?;
-    let chosen = [("select[name=gateway]", GATEWAY), ("select[name=kind]", "revocation")];
-    pages.fill("hospital", &[], &chosen, &[("input[name=file]", &file)], &[])?;
-    pages.click("hospital", "Hand in")?;
-    pages.expect("hospital", &format!("in force at {GATEWAY}, by its own signed word"), OFFER_TIMEOUT)?;
-    pages.click("hospital", "Close")
-}
-
-/// And the second hospital's page breaks the glass straight there, which opens it for another minute.
-fn break_glass_by_core(system: &mut System<'_>, pages: &mut Pages, seen: &mut Seen) -> anyhow::Result<()> {
-    say("story: the second hospital's page breaks the glass by way of the core");
-    let pseudonym = system.deployment.patients[0].pseudonym.clone();
-    pages.click("clinic", "Emergency access")?;
-    let texts = [
-        ("textarea[name=pseudonym]", pseudonym.as_str()),
-        ("textarea[name=reason]", "Found unconscious in the street"),
-        ("input[name=minutes]", EMERGENCY_MINUTES),
-    ];
-    let chosen = [("select[name=gateway]", GATEWAY)];
-    let sent_ms = now_ms();
-    pages.fill("clinic", &texts, &chosen, &[], &["input[name=confirm]"])?;
-    pages.click("clinic", "Break the glass")?;
-    pages.expect("clinic", "emergency access is open until", OFFER_TIMEOUT)?;
-    pages.click("clinic", "Close")?;
-    pages.expect("patient", "emergency access is open", PAGE_TIMEOUT)?;
-    let until_ms = now_ms() + EMERGENCY_MS;
-    let emergency = seen.emergency.get_or_insert(Emergency { sent_ms, until_ms });
-    emergency.until_ms = emergency.until_ms.max(until_ms);
-    Ok(())
 }
 
 /// The glass is whole again.
