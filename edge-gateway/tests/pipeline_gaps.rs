@@ -15,7 +15,7 @@ use edge_gateway::ingest::Verdict;
 use edge_gateway::pipeline::expiry::Expiry;
 use edge_gateway::pipeline::gaps::Expired;
 use edge_gateway::spool::{Limits, Position};
-use pipeline_support::{Gateway, Home, Hospital, NOW_US, Publish, device_key, policy, small};
+use pipeline_support::{Gateway, Home, Hospital, NOW_US, Publish, damage, device_key, policy, small};
 
 const LIMIT: Duration = Duration::from_secs(3600);
 
@@ -208,20 +208,6 @@ fn a_spool_that_is_full_of_what_is_old_makes_room() {
     assert_eq!((gaps.len(), gaps[0].first), (1, 0));
 }
 
-/// Changes one byte in the middle of a record's bytes, wherever in the spool they are.
-fn damage(home: &Home, record: &[u8]) {
-    for file in std::fs::read_dir(home.dir.path().join("spool")).unwrap() {
-        let path = file.unwrap().path();
-        let mut bytes = std::fs::read(&path).unwrap();
-        if let Some(at) = bytes.windows(record.len()).position(|window| window == record) {
-            bytes[at + record.len() / 2] ^= 1;
-            std::fs::write(&path, bytes).unwrap();
-            return;
-        }
-    }
-    panic!("the record is in no file of the spool");
-}
-
 #[test]
 fn what_damage_took_is_told_once_and_bounded() {
     const SKIP: u64 = 1 << 20;
@@ -233,7 +219,7 @@ fn what_damage_took_is_told_once_and_bounded() {
     }
     let records = gateway.records();
     drop(gateway);
-    damage(&home, &records[2].2);
+    damage(home.dir.path(), &records[2].2);
     let mut gateway = home.start();
     gateway.committer.tell_losses(&policy, NOW_US).unwrap();
     let (numbers, gaps) = told(&gateway, DataClass::Vitals);
@@ -253,7 +239,7 @@ fn what_damage_took_is_told_once_and_bounded() {
     assert_eq!(gateway.recovery.damaged.len(), 1);
     assert!(gateway.committer.tell_losses(&policy, NOW_US).unwrap().is_empty());
     drop(gateway);
-    damage(&home, &records[4].2);
+    damage(home.dir.path(), &records[4].2);
     let gateway = home.start();
     drop(gateway);
     let mut gateway = home.start();

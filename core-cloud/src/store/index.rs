@@ -42,8 +42,8 @@ use caregate_protocol::uplink::{Refusal, Timing};
 use caregate_protocol::wrap::Wrap;
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 
-use self::keys::{age_of, delivery_key, epoch_in, gap_key, number_of, wrap_key};
-pub(super) use self::keys::{scope_key, successor};
+use self::keys::{age_of, delivery_key, epoch_in, gap_key, next_number, number_of, wrap_key};
+pub(super) use self::keys::{scope_key, successor, usage};
 use super::{Outcome, Page, Span, StoreError, failed};
 
 pub(super) const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
@@ -592,28 +592,4 @@ impl<'t> Tables<'t> {
         self.delivery.insert(key.as_slice(), place.index).map_err(failed("write delivery"))?;
         Ok(())
     }
-}
-
-/// Bytes stored of each patient and signer.
-pub(super) fn usage(db: &Database) -> Result<Vec<(PatientId, SignerId, u64)>, StoreError> {
-    let txn = db.begin_read().map_err(failed("begin"))?;
-    let signers = txn.open_table(SIGNERS).map_err(failed("open signers"))?;
-    let mut usage = Vec::new();
-    for entry in signers.iter().map_err(failed("read signers"))? {
-        let (key, bytes) = entry.map_err(failed("read signers"))?;
-        let patient = key.value().first_chunk::<16>().copied().map(PatientId);
-        let signer = key.value().last_chunk::<8>().copied().map(SignerId);
-        usage.extend(patient.zip(signer).map(|(patient, signer)| (patient, signer, bytes.value())));
-    }
-    Ok(usage)
-}
-
-fn next_number(
-    delivery: &impl ReadableTable<&'static [u8], u64>,
-    recipient: RecipientId,
-) -> Result<u64, StoreError> {
-    let (low, high) = (delivery_key(recipient, 0), delivery_key(recipient, u64::MAX));
-    let mut range = delivery.range(low.as_slice()..=high.as_slice()).map_err(failed("read delivery"))?;
-    let last = range.next_back().transpose().map_err(failed("read delivery"))?;
-    Ok(last.map_or(0, |(key, _)| number_of(key.value()) + 1))
 }

@@ -11,18 +11,16 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use caregate_protocol::id::{DataClass, PatientId};
+use caregate_protocol::id::PatientId;
 use caregate_protocol::uplink::Used;
 use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
 
-use super::past::GENERATIONS_MAX;
+use super::past::{GENERATIONS_MAX, Key, of_row, row};
 use super::{BEGINNINGS, KeyStoreError, beginning, failed};
 use crate::pipeline::chains::Beginning;
 
 const ELSEWHERE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("elsewhere");
 const REVISIONS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("elsewhere revisions");
-
-type Key = (PatientId, DataClass);
 
 #[derive(Debug, Default)]
 struct Known {
@@ -38,10 +36,6 @@ pub struct Elsewhere {
     known: Arc<Mutex<Known>>,
 }
 
-fn row((patient, class): Key, generation: u32) -> Vec<u8> {
-    [patient.0.as_slice(), &[class as u8], &generation.to_be_bytes()].concat()
-}
-
 impl Elsewhere {
     pub(super) fn open(db: Arc<Database>, txn: &WriteTransaction) -> Result<Self, KeyStoreError> {
         let mut known = Known::default();
@@ -55,14 +49,10 @@ impl Elsewhere {
         let table = txn.open_table(ELSEWHERE).map_err(failed("open elsewhere"))?;
         for entry in table.iter().map_err(failed("read elsewhere"))? {
             let (row, span) = entry.map_err(failed("read elsewhere"))?;
-            let (patient, rest) = row.value().split_first_chunk::<16>().ok_or_else(shape)?;
-            let (class, generation) = rest.split_first_chunk::<1>().ok_or_else(shape)?;
-            let class = DataClass::from_u8(class[0]).ok_or_else(shape)?;
-            let generation = u32::from_be_bytes(generation.try_into().map_err(|_length| shape())?);
+            let (key, generation) = of_row(row.value()).ok_or_else(shape)?;
             let (first, last) = span.value().split_first_chunk::<4>().ok_or_else(shape)?;
             let last = u32::from_be_bytes(last.try_into().map_err(|_length| shape())?);
-            let chain = known.used.entry((PatientId(*patient), class)).or_default();
-            chain.insert(generation, (u32::from_be_bytes(*first), last));
+            known.used.entry(key).or_default().insert(generation, (u32::from_be_bytes(*first), last));
         }
         let table = txn.open_table(REVISIONS).map_err(failed("open elsewhere"))?;
         for entry in table.iter().map_err(failed("read elsewhere"))? {
@@ -175,6 +165,7 @@ impl Elsewhere {
 
 #[cfg(test)]
 mod tests {
+    use caregate_protocol::id::DataClass;
     use caregate_protocol::key::PatientRoot;
 
     use super::*;

@@ -18,7 +18,7 @@ pub(super) const GENERATIONS_MAX: usize = 1024;
 /// Generations before the present one that are taken for used where nothing was written down: the gateway's software was older then.
 const ADOPTED_MAX: u32 = 64;
 
-type Key = (PatientId, DataClass);
+pub(super) type Key = (PatientId, DataClass);
 
 /// All of it, as it is on disk.
 #[derive(Debug, Default)]
@@ -26,8 +26,17 @@ pub(super) struct Past {
     generations: BTreeMap<Key, BTreeMap<u32, u32>>,
 }
 
-fn row((patient, class): Key, generation: u32) -> Vec<u8> {
+/// Patient 16 ‖ class 1 ‖ generation 4.
+pub(super) fn row((patient, class): Key, generation: u32) -> Vec<u8> {
     [patient.0.as_slice(), &[class as u8], &generation.to_be_bytes()].concat()
+}
+
+/// What such a row is of.
+pub(super) fn of_row(row: &[u8]) -> Option<(Key, u32)> {
+    let (patient, rest) = row.split_first_chunk::<16>()?;
+    let (class, generation) = rest.split_first_chunk::<1>()?;
+    let generation = u32::from_be_bytes(generation.try_into().ok()?);
+    Some(((PatientId(*patient), DataClass::from_u8(class[0])?), generation))
 }
 
 impl Past {
@@ -36,13 +45,8 @@ impl Past {
         let table = txn.open_table(GENERATIONS).map_err(failed("open generations"))?;
         for entry in table.iter().map_err(failed("read generations"))? {
             let (row, epoch) = entry.map_err(failed("read generations"))?;
-            let shape = || KeyStoreError::Shape("generation");
-            let (patient, rest) = row.value().split_first_chunk::<16>().ok_or_else(shape)?;
-            let (class, generation) = rest.split_first_chunk::<1>().ok_or_else(shape)?;
-            let class = DataClass::from_u8(class[0]).ok_or_else(shape)?;
-            let generation = generation.try_into().map_err(|_length| shape())?;
-            let chain = past.generations.entry((PatientId(*patient), class)).or_default();
-            chain.insert(u32::from_be_bytes(generation), epoch.value());
+            let (key, generation) = of_row(row.value()).ok_or(KeyStoreError::Shape("generation"))?;
+            past.generations.entry(key).or_default().insert(generation, epoch.value());
         }
         Ok(past)
     }

@@ -2,8 +2,11 @@
 
 use caregate_protocol::gap::{Gap, Missing};
 use caregate_protocol::head::Head;
-use caregate_protocol::id::RecipientId;
+use caregate_protocol::id::{PatientId, RecipientId, SignerId};
 use caregate_protocol::wrap::Wrap;
+use redb::{Database, ReadableDatabase, ReadableTable};
+
+use super::{SIGNERS, StoreError, failed};
 
 /// Of two heads the newer has the greater: by how far it goes, then by when it was made.
 pub(super) fn age_of(head: &Head) -> [u8; 16] {
@@ -48,4 +51,29 @@ pub(in crate::store) fn successor(mut id: [u8; 20]) -> Option<[u8; 20]> {
 
 pub(super) fn number_of(key: &[u8]) -> u64 {
     key.last_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+/// The number that a recipient's queue gives next.
+pub(super) fn next_number(
+    delivery: &impl ReadableTable<&'static [u8], u64>,
+    recipient: RecipientId,
+) -> Result<u64, StoreError> {
+    let (low, high) = (delivery_key(recipient, 0), delivery_key(recipient, u64::MAX));
+    let mut range = delivery.range(low.as_slice()..=high.as_slice()).map_err(failed("read delivery"))?;
+    let last = range.next_back().transpose().map_err(failed("read delivery"))?;
+    Ok(last.map_or(0, |(key, _)| number_of(key.value()) + 1))
+}
+
+/// Bytes stored of each patient and signer.
+pub(in crate::store) fn usage(db: &Database) -> Result<Vec<(PatientId, SignerId, u64)>, StoreError> {
+    let txn = db.begin_read().map_err(failed("begin"))?;
+    let signers = txn.open_table(SIGNERS).map_err(failed("open signers"))?;
+    let mut usage = Vec::new();
+    for entry in signers.iter().map_err(failed("read signers"))? {
+        let (key, bytes) = entry.map_err(failed("read signers"))?;
+        let patient = key.value().first_chunk::<16>().copied().map(PatientId);
+        let signer = key.value().last_chunk::<8>().copied().map(SignerId);
+        usage.extend(patient.zip(signer).map(|(patient, signer)| (patient, signer, bytes.value())));
+    }
+    Ok(usage)
 }

@@ -1,0 +1,191 @@
+//! What of sessions and messages comes back after a restart.
+
+use super::*;
+
+/// A hub after a restart `passed` seconds later, whose own clock begins anew.
+fn restarted(home: &Home, whole: bool, passed: u64) -> Home {
+    let bytes = home.hub.snapshot(T0).encode(UNIX_S, whole);
+    let mut again = Home::new();
+    again.hub.restore(&bytes, T0, UNIX_S + passed, &access()).unwrap();
+    again
+}
+
+/// A session with all that it may have: subscriptions, messages that wait, such that were sent, and a QoS 2 PUBLISH of its own.
+fn busy() -> (Home, SessionKey) {
+    let (mut home, display) = (Home::new(), key("d", "x"));
+    let (number, _) = home.join(&display, false, HOUR, T0);
+    let ids = [filter("vitals/v1/a/#", QoS::ExactlyOnce), filter("$share/g/gateway/v1/#", QoS::AtLeastOnce)];
+    assert_eq!(home.hub.subscribe(&display, &ids, Some(9), &access(), T0), [Reason(2), Reason(1)]);
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::ExactlyOnce] {
+        home.publish(message("vitals/v1/a/num/x", qos));
+    }
+    let sent: Vec<_> = (0..3).map(|_| home.next(&display, number).unwrap().packet_id.unwrap()).collect();
+    assert!(home.hub.received(&display, sent[2], Reason::SUCCESS).is_some());
+    assert_eq!(home.hub.begin_exact(&display, PacketId::new(7).unwrap(), number), Exact::New);
+    assert!(home.hub.settle_exact(&display, PacketId::new(7).unwrap(), number, true));
+    home.hub.leave(&display, number, false, None, T0);
+    for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        home.publish(message("vitals/v1/a/num/y", qos));
+    }
+    (home, display)
+}
+
+#[test]
+fn a_restart_in_good_order_forgets_nothing() {
+    let (home, display) = busy();
+    let mut home = restarted(&home, true, 60);
+    let (number, present) = home.join(&display, false, HOUR, T0);
+    assert!(present);
+    let mut got = Vec::new();
+    while let Some(packet) = home.hub.next_packet(&display, number, T0) {
+        got.push(if let Packet::Publish(p) = packet {
+            (p.topic, p.qos, p.dup, p.properties.subscription_ids.clone())
+        } else if let Packet::PubRel(ack) = packet {
+            (format!("release {}", ack.packet_id), QoS::AtMostOnce, false, Vec::new())
+        } else {
+            panic!("{packet:?}")
+        });
+    }
+    let publish = |leaf: &str, qos, dup| (format!("vitals/v1/a/num/{leaf}"), qos, dup, vec![9]);
+    assert_eq!(
+        got,
+        [
+            publish("x", QoS::AtLeastOnce, true),
+            publish("x", QoS::ExactlyOnce, true),
+            ("release 3".to_owned(), QoS::AtMostOnce, false, Vec::new()),
+            publish("y", QoS::AtLeastOnce, false),
+            publish("y", QoS::ExactlyOnce, false),
+        ]
+    );
+    assert_eq!(home.hub.begin_exact(&display, PacketId::new(7).unwrap(), number), Exact::Again);
+    home.publish(message("gateway/v1/alarms/1", QoS::AtLeastOnce));
+    assert_eq!(home.next(&display, number).unwrap().topic, "gateway/v1/alarms/1", "the shared subscription");
+    let fresh =
+        home.hub.unsubscribe(&display, &["vitals/v1/a/#".to_owned(), "$share/g/gateway/v1/#".to_owned()]);
+    assert_eq!(fresh, [Reason::SUCCESS; 2]);
+}
+
+#[test]
+fn after_a_kill_nothing_is_taken_for_what_it_may_not_be() {
+    let (home, display) = busy();
+    let mut home = restarted(&home, false, 60);
+    let (number, present) = home.join(&display, false, HOUR, T0);
+    assert!(present);
+    let got: Vec<_> = std::iter::from_fn(|| home.next(&display, number)).map(|p| (p.qos, p.dup)).collect();
+    // Once more at QoS 1 is allowed, once more at QoS 2 is not.
+    assert_eq!(got, [(QoS::AtLeastOnce, true), (QoS::AtLeastOnce, false)]);
+    assert_eq!(home.hub.begin_exact(&display, PacketId::new(7).unwrap(), number), Exact::New);
+}
+
+#[test]
+fn what_has_lapsed_or_is_no_longer_allowed_does_not_come_back() {
+    let (home, display) = busy();
+    assert!(restarted(&home, true, 3599).hub.has_session(&display));
+    assert!(!restarted(&home, true, 3600).hub.has_session(&display));
+    // A clock that was set back lets no time pass.
+    let bytes = home.hub.snapshot(T0).encode(UNIX_S, true);
+    let mut early = Hub::new(64);
+    assert_eq!(early.restore(&bytes, T0, 0, &access()).unwrap(), 1);
+    // The operator has taken the display's permission back.
+    let mut stricter = Home::new();
+    let none = Access::new([]).unwrap();
+    stricter.hub.restore(&bytes, T0, UNIX_S, &none).unwrap();
+    stricter.publish(message("vitals/v1/a/num/z", QoS::AtLeastOnce));
+    let (number, _) = stricter.join(&display, false, HOUR, T0);
+    let topics: Vec<_> = std::iter::from_fn(|| stricter.hub.next_packet(&display, number, T0)).collect();
+    let late = |p: &Packet| matches!(p, Packet::Publish(p) if p.topic.ends_with("/z"));
+    assert!(!topics.iter().any(late), "{topics:?}");
+    // A session that was not to outlive its connection is not kept.
+    let mut home = Home::new();
+    home.join(&key("a", "sensor"), true, Duration::ZERO, T0);
+    assert_eq!(Hub::new(9).restore(&home.hub.snapshot(T0).encode(0, true), T0, 0, &access()).unwrap(), 0);
+}
+
+#[test]
+fn retained_messages_come_back_with_what_is_left_of_their_time() {
+    let mut home = Home::new();
+    let retained = |topic: &str, seconds: Option<u64>| Message {
+        retain: true,
+        expires: seconds.map(|s| T0 + Duration::from_secs(s)),
+        ..message(topic, QoS::AtLeastOnce)
+    };
+    home.publish(retained("vitals/v1/a/num/x", None));
+    home.publish(retained("vitals/v1/a/num/y", Some(100)));
+    home.publish(Message { publisher: None, ..retained("gateway/v1/state", Some(30)) });
+    let mut home = restarted(&home, false, 60);
+    let display = key("d", "x");
+    let (number, _) = home.join(&display, true, HOUR, T0);
+    for path in ["vitals/v1/a/#", "gateway/v1/#"] {
+        home.subscribe(&display, filter(path, QoS::AtLeastOnce));
+    }
+    let got: Vec<_> = std::iter::from_fn(|| home.next(&display, number)).collect();
+    let got: Vec<_> = got.iter().map(|p| (p.topic.as_str(), p.retain, p.properties.message_expiry)).collect();
+    assert_eq!(got, [("vitals/v1/a/num/x", true, None), ("vitals/v1/a/num/y", true, Some(40))]);
+}
+
+#[test]
+fn a_session_that_is_not_kept_does_not_come_in_by_the_file() {
+    for (expiry, sessions) in [(5, 1), (0, 0)] {
+        let mut e = minicbor::Encoder::new(Vec::new());
+        e.array(5).unwrap().u8(1).unwrap().bool(true).unwrap().u64(UNIX_S).unwrap().array(1).unwrap();
+        e.array(9).unwrap().str("d").unwrap().str("x").unwrap().u64(9).unwrap().u64(expiry).unwrap();
+        for _ in 0..4 {
+            e.array(0).unwrap();
+        }
+        e.u16(0).unwrap().array(0).unwrap();
+        assert_eq!(Hub::new(9).restore(&e.into_writer(), T0, UNIX_S, &access()).unwrap(), sessions);
+    }
+}
+
+#[test]
+fn bytes_that_are_no_snapshot_are_refused_and_change_nothing() {
+    let (home, _) = busy();
+    let bytes = home.hub.snapshot(T0).encode(UNIX_S, true);
+    for end in 0..bytes.len() {
+        let mut hub = Hub::new(9);
+        assert!(hub.restore(&bytes[..end], T0, UNIX_S, &access()).is_err());
+        assert_eq!(hub.sizes(), (0, 0, 0));
+    }
+    assert!(Hub::new(9).restore(&[&bytes[..], &[0]].concat(), T0, UNIX_S, &access()).is_err());
+}
+
+#[test]
+fn sessions_are_kept_within_a_second_and_readings_within_a_minute() {
+    let second = Duration::from_secs(1);
+    let mut rhythm = Rhythm::new(Changes::default(), T0);
+    let changes = |sessions, messages| Changes { sessions, messages };
+    assert!(!rhythm.is_due(changes(0, 0), T0 + HOUR), "an idle server's flash has rest");
+    let mut rhythm = Rhythm::new(Changes::default(), T0);
+    assert!(!rhythm.is_due(changes(0, 5), T0 + 59 * second));
+    assert!(rhythm.is_due(changes(1, 5), T0 + 59 * second));
+    assert!(!rhythm.is_due(changes(1, 9), T0 + 118 * second));
+    assert!(rhythm.is_due(changes(1, 9), T0 + 119 * second));
+    // Of a client that does nothing but subscribe.
+    assert!(
+        rhythm.is_due(changes(2, 9), T0 + 120 * second) && !rhythm.is_due(changes(3, 9), T0 + 120 * second)
+    );
+}
+
+#[test]
+fn what_is_sent_again_is_no_longer_than_the_new_connection_takes() {
+    let (home, display) = busy();
+    let mut home = restarted(&home, true, 0);
+    let small = Capacity { packet_size_max: Some(20), ..capacity() };
+    let (number, _) = home.join_with(&display, false, HOUR, None, small, T0);
+    let rest = home.hub.next_packet(&display, number, T0);
+    assert!(matches!(rest, Some(Packet::PubRel(_))), "{rest:?}");
+    assert_eq!(home.hub.next_packet(&display, number, T0), None);
+    assert_eq!(home.hub.take_counts().too_large, 4);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_a_hub_panic(at in 0_usize..400, to in any::<u8>(), other in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let (home, _) = busy();
+        let mut bytes = home.hub.snapshot(T0).encode(UNIX_S, true);
+        let at = at % bytes.len();
+        bytes[at] = to;
+        drop(Hub::new(9).restore(&bytes, T0, UNIX_S, &access()));
+        drop(Hub::new(9).restore(&other, T0, UNIX_S, &access()));
+    }
+}
