@@ -96,6 +96,27 @@ impl Pages {
             .with_context(|| format!("{path} from the page {name}"))
     }
 
+    /// Fills in a form: texts, what is chosen from a list, files, and what is ticked; each by its selector.
+    pub(super) fn fill(
+        &mut self,
+        name: &str,
+        texts: &[Field<'_>],
+        chosen: &[Field<'_>],
+        files: &[(&str, &Path)],
+        ticked: &[&str],
+    ) -> anyhow::Result<()> {
+        let of = |fields: &[Field<'_>]| -> serde_json::Map<String, Value> {
+            fields.iter().map(|(field, text)| ((*field).to_owned(), json!(text))).collect()
+        };
+        let files = files
+            .iter()
+            .map(|(field, path)| Ok(((*field).to_owned(), json!(std::path::absolute(path)?))))
+            .collect::<anyhow::Result<serde_json::Map<_, _>>>()?;
+        let command =
+            json!({"form": name, "fill": of(texts), "select": of(chosen), "files": files, "check": ticked});
+        self.perform(command, BROWSER_TIMEOUT).with_context(|| format!("fill in a form of the page {name}"))
+    }
+
     /// Presses the first button with this text.
     pub(super) fn click(&mut self, name: &str, button: &str) -> anyhow::Result<()> {
         self.perform(json!({"click": name, "button": button}), BROWSER_TIMEOUT)

@@ -112,6 +112,12 @@ impl Patient {
         ctl.call(None, &words)?.done()
     }
 
+    /// Signs once more that the hospital sees nothing, for whoever carries it.
+    pub(in crate::demo) fn sign_revocation(&self, ctl: Ctl<'_>, out: &Path) -> anyhow::Result<()> {
+        let out = out.display().to_string();
+        self.call(ctl, "sign-revocation", &["--label", HOSPITAL_LABEL, "--out", &out]).map(drop)
+    }
+
     fn call(&self, ctl: Ctl<'_>, verb: &str, arguments: &[&str]) -> anyhow::Result<Value> {
         let mut words =
             vec!["wallet", verb, "--keystore", &self.keystore, "--passphrase-file", &self.passphrase];

@@ -22,6 +22,10 @@ pub(super) const PAGE_TIMEOUT: Duration = Duration::from_secs(15);
 const HOLD: Duration = Duration::from_secs(3);
 /// For how long the glass is broken.
 const EMERGENCY_MINUTES: &str = "1";
+/// Time for ten minutes of history to come and to be opened.
+const HISTORY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for a gateway's word by way of the core: the page's own patience is longer, a gateway's answer takes milliseconds.
+const OFFER_TIMEOUT: Duration = Duration::from_secs(40);
 /// Time for the last second of an emergency to be over everywhere.
 const EMERGENCY_GRACE: Duration = Duration::from_secs(5);
 /// Between two bundles of which the older is to be refused: the controller sends a new header at least so often.
@@ -96,6 +100,7 @@ pub(super) fn play(
     } else {
         seen.control.not_shown = wire::NEEDS_ROOT.to_vec();
     }
+    look_back(pages)?;
     let older = bundle(system)?;
     withdraw(system, pages, &mut seen.control)?;
     give_again(system, pages, &mut seen.control)?;
@@ -112,6 +117,7 @@ pub(super) fn play(
     lose_controller(system, &mut seen.control)?;
     turn(system, &older, &newer, &mut seen.control)?;
     revoke_directly(system, pages, &mut seen.control)?;
+    hand_in(system, pages)?;
     emergency_over(system, pages, &seen.control)
 }
 
@@ -282,6 +288,29 @@ fn revoke_directly(system: &mut System<'_>, pages: &mut Pages, seen: &mut Seen) 
     // It was in force when the gateway answered.
     seen.revoked_directly = Some(Change { sent_ms, in_force_ms: now_ms() });
     pages.expect("patient", "by your wallet, ahead of the ledger", PAGE_TIMEOUT)
+}
+
+/// The hospital's page shows a time of the past.
+fn look_back(pages: &mut Pages) -> anyhow::Result<()> {
+    say("story: the hospital's page shows the last ten minutes");
+    pages.click("hospital", "History")?;
+    pages.click("hospital", "Show this time")?;
+    // It has come whole: while it comes there is no stop or semicolon after the count.
+    pages.expect("hospital", r"\d readings[.;]", HISTORY_TIMEOUT)?;
+    pages.click("hospital", "Close")
+}
+
+/// Without a controller, the hospital's page hands a message of the patient to the gateway by way of the core.
+fn hand_in(system: &mut System<'_>, pages: &mut Pages) -> anyhow::Result<()> {
+    say("story: the hospital's page hands a revocation to the gateway by way of the core");
+    let (program, file) = (system.program("caregatectl"), system.file("revocation.cbor"));
+    system.deployment.patients[0].sign_revocation(system.ctl(&program), &file)?;
+    pages.click("hospital", "Policy")?;
+    let chosen = [("select[name=gateway]", GATEWAY), ("select[name=kind]", "revocation")];
+    pages.fill("hospital", &[], &chosen, &[("input[name=file]", &file)], &[])?;
+    pages.click("hospital", "Hand in")?;
+    pages.expect("hospital", &format!("in force at {GATEWAY}, by its own signed word"), OFFER_TIMEOUT)?;
+    pages.click("hospital", "Close")
 }
 
 /// The glass is whole again.
