@@ -1,4 +1,5 @@
-//! What access to each patient's readings rests on, by the ledger: a grant, an emergency, or nothing any more. Pure.
+//! What access to each patient's readings rests on: by the ledger a grant, an emergency, or nothing any more; and emergencies that gateways
+//! have said are in force. Pure.
 //!
 //! It is said to people and decides nothing: what can be opened was decided at the gateway, by the keys that it wrapped. The
 //! ledger names relationships and pseudonyms, segments name patients, and on purpose nothing links the two; so a bed says
@@ -60,7 +61,7 @@ pub enum Why {
 pub struct View {
     /// The relationships that beds name, as far as they are on the ledger.
     pub consents: BTreeMap<RelationshipId, Consent>,
-    /// The newest emergency of each pseudonym.
+    /// The newest emergency of each pseudonym, on the ledger or straight at a gateway.
     pub emergencies: Vec<EmergencyAccess>,
     /// Since when we are suspended, if we are.
     pub suspended: Option<u64>,
@@ -121,6 +122,19 @@ impl View {
             Subject::Bed(Some(relationship)) => self.of_relationship(relationship, last, now),
             Subject::Stranger => self.of_emergency(last, 0, now).unwrap_or(Basis::Unknown),
         }
+    }
+
+    /// With emergencies that gateways have said are in force: of each pseudonym the newest, as a gateway holds it.
+    #[must_use]
+    pub fn with(mut self, handed: &[EmergencyAccess]) -> Self {
+        for emergency in handed {
+            match self.emergencies.iter_mut().find(|known| known.pseudonym == emergency.pseudonym) {
+                Some(known) if known.number < emergency.number => *known = *emergency,
+                Some(_) => {}
+                None => self.emergencies.push(*emergency),
+            }
+        }
+        self
     }
 
     fn of_relationship(&self, relationship: &RelationshipId, last: Option<u64>, now: u64) -> Basis {
@@ -296,6 +310,23 @@ mod tests {
         );
         let never = View { emergencies: view.emergencies, ..View::default() };
         assert_eq!(never.basis(BED, Some(2_006), 2_006), Basis::Emergency { until: 3_000 });
+    }
+
+    #[test]
+    fn an_emergency_straight_at_a_gateway_counts_before_the_ledger_has_it() {
+        let emergencies = vec![emergency(1, 100, 200), emergency(2, 100, 900)];
+        let ledger = View { emergencies, ..View::default() };
+        let newer = EmergencyAccess { number: 500, ..emergency(1, 500, 800) };
+        let view = ledger.with(&[emergency(1, 100, 200), newer, emergency(3, 450, 460)]);
+        assert_eq!(view.emergencies, [newer, emergency(2, 100, 900), emergency(3, 450, 460)]);
+        assert_eq!(view.basis(Subject::Stranger, Some(470), 480), Basis::Emergency { until: 900 });
+        assert_eq!(view.basis(Subject::Stranger, Some(600), 610), Basis::Emergency { until: 800 });
+        // The ledger has it by now, or a newer one.
+        let newest = EmergencyAccess { number: 501, ..newer };
+        for emergency in [newer, newest] {
+            let ledger = View { emergencies: vec![emergency], ..View::default() };
+            assert_eq!(ledger.clone().with(&[newer]), ledger);
+        }
     }
 
     #[test]

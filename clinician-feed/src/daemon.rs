@@ -132,7 +132,10 @@ impl Loaded {
         let follower = Follower::start(chain, stop.clone());
         let grants = Some(Grants::new(Arc::clone(&follower), self.file.recipient));
         let (beds, trail) = (self.domain.beds.clone(), Arc::clone(recorder.trail()));
-        let watcher = Watcher::new(follower, self.file.recipient, beds, trail, metrics.clone());
+        let handed = break_glass
+            .as_ref()
+            .map_or_else(|| watch::Sender::new(Vec::new()).subscribe(), BreakGlass::handed);
+        let watcher = Watcher::new(follower, self.file.recipient, beds, trail, metrics.clone(), handed);
         let known = watcher.known();
         tokio::spawn(watcher.run(stop.clone()));
         Ok(Oversight { recorder, ledger: Some(known), break_glass, commander, grants })

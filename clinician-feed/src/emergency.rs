@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use caregate_host::clock;
 use caregate_protocol::offer::{Kind, Offer};
 use caregate_protocol::policy::delivery::Verdict;
 use caregate_protocol::policy::{Emergency, Pseudonym, RecipientStatus};
@@ -14,9 +15,10 @@ use ledger_client::wallet::DomainKey;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Deserialize;
 use thiserror::Error;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tracing::warn;
 
+use crate::access::EmergencyAccess;
 use crate::journal::{Entry, JournalError, What};
 use crate::offer::{Offerer, PolicyError};
 use crate::record::Recorder;
@@ -33,6 +35,8 @@ pub const FREQUENT: usize = 3;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// Openings remembered for that: more than anybody reviews.
 const REMEMBERED_MAX: usize = 1024;
+/// Emergencies kept for what the page says of access: as many as four an hour in the time that they are kept.
+const HANDED_MAX: usize = 96;
 
 /// What somebody asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -204,11 +208,37 @@ impl Openings {
     }
 }
 
+/// Emergencies of the journal that may still explain a reading, the newest [`HANDED_MAX`]; the ledger may not have them all.
+fn handed(entries: &[Entry], now_ms: i64) -> Vec<EmergencyAccess> {
+    let mut handed = Vec::new();
+    for Entry { what, .. } in entries {
+        match *what {
+            What::Emergency { pseudonym, number, from, until, .. } => {
+                hand(&mut handed, EmergencyAccess { pseudonym, from, until, number }, now_ms);
+            }
+            What::EmergencyFailed { pseudonym, number, .. } => {
+                handed.retain(|known| (known.pseudonym, known.number) != (pseudonym, number));
+            }
+            _ => {}
+        }
+    }
+    handed
+}
+
+/// One more; those that ended long ago make room.
+fn hand(handed: &mut Vec<EmergencyAccess>, emergency: EmergencyAccess, now_ms: i64) {
+    handed.push(emergency);
+    handed.retain(|known| known.until > seconds(now_ms.saturating_sub(DAY_MS)));
+    let surplus = handed.len().saturating_sub(HANDED_MAX);
+    handed.drain(..surplus);
+}
+
 /// Opens emergencies, one at a time: each takes the next number.
 pub struct BreakGlass {
     chain: Chain,
     key: DomainKey,
     openings: Mutex<Openings>,
+    handed: watch::Sender<Vec<EmergencyAccess>>,
 }
 
 impl std::fmt::Debug for BreakGlass {
@@ -221,7 +251,14 @@ impl BreakGlass {
     /// With the domain's key, and what the journal says of earlier ones.
     #[must_use]
     pub fn new(chain: Chain, key: DomainKey, entries: &[Entry]) -> Self {
-        Self { chain, key, openings: Mutex::new(Openings::of(entries)) }
+        let handed = watch::Sender::new(handed(entries, clock::now_ms()));
+        Self { chain, key, openings: Mutex::new(Openings::of(entries)), handed }
+    }
+
+    /// Emergencies of the last day that were opened here, whether the ledger has them or not.
+    #[must_use]
+    pub fn handed(&self) -> watch::Receiver<Vec<EmergencyAccess>> {
+        self.handed.subscribe()
     }
 
     /// Opens an emergency; `recorder` must have a journal.
@@ -272,6 +309,11 @@ impl BreakGlass {
             Ok(Verdict { refused: Some(reason), .. }) => Err(EmergencyError::GatewayRefused(reason)),
             Err(error) => Err(error.into()),
         };
+        if sent.is_ok() {
+            let Emergency { pseudonym, from, until, number, .. } = emergency;
+            let access = EmergencyAccess { pseudonym, from, until, number };
+            self.handed.send_modify(|handed| hand(handed, access, now_ms));
+        }
         account(&mut openings, recorder, user, &emergency, now_ms, sent).await
     }
 

@@ -32,9 +32,9 @@ pub enum State {
 pub struct Known {
     /// Whether it is the present.
     pub state: State,
-    /// What it says about us; what it said last while it is away.
+    /// What it says about us, what it said last while it is away; and what gateways have said is in force.
     pub view: View,
-    /// Whether [`Self::view`] was ever read.
+    /// Whether the ledger was ever read.
     pub read: bool,
 }
 
@@ -54,6 +54,10 @@ pub struct Watcher {
     trail: Arc<Trail>,
     metrics: Metrics,
     known: watch::Sender<Known>,
+    /// What the ledger alone says.
+    ledger: View,
+    /// What gateways have said is in force.
+    handed: watch::Receiver<Vec<EmergencyAccess>>,
     /// When blocks were made that ended something, by number.
     times: BTreeMap<u64, u64>,
 }
@@ -67,9 +71,12 @@ impl Watcher {
         beds: Vec<Bed>,
         trail: Arc<Trail>,
         metrics: Metrics,
+        handed: watch::Receiver<Vec<EmergencyAccess>>,
     ) -> Self {
-        let known = Known { state: State::Starting, view: View::default(), read: false };
-        Self { follower, me, beds, trail, metrics, known: watch::Sender::new(known), times: BTreeMap::new() }
+        let (ledger, times) = (View::default(), BTreeMap::new());
+        let view = ledger.clone().with(&handed.borrow());
+        let known = watch::Sender::new(Known { state: State::Starting, view, read: false });
+        Self { follower, me, beds, trail, metrics, known, ledger, handed, times }
     }
 
     /// What is known, and its changes.
@@ -90,6 +97,7 @@ impl Watcher {
             tokio::select! {
                 changed = heads.changed() => if changed.is_err() { return },
                 changed = status.changed() => if changed.is_err() { return },
+                () = news(&mut self.handed) => self.tell(|_| {}),
                 () = shutdown.cancelled() => return,
             }
         }
@@ -147,19 +155,31 @@ impl Watcher {
         }
     }
 
-    fn publish(&self, view: View) {
-        let before = self.known.borrow().clone();
-        if before.read {
-            for change in changes(&before.view, &view) {
+    fn publish(&mut self, view: View) {
+        if self.known.borrow().read {
+            for change in changes(&self.ledger, &view) {
                 self.trail.add(line_of_change(&change, clock::now_ms(), &self.beds));
             }
         }
-        let known = Known { state: State::Following, view, read: true };
-        self.known.send_if_modified(|last| {
-            let changed = *last != known;
-            *last = known;
-            changed
+        self.ledger = view;
+        self.tell(|known| (known.state, known.read) = (State::Following, true));
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Known)) {
+        let view = self.ledger.clone().with(&self.handed.borrow());
+        self.known.send_if_modified(|known| {
+            let before = known.clone();
+            known.view = view;
+            change(known);
+            *known != before
         });
+    }
+}
+
+/// Until there is another emergency; without end where there can't be one. Cancel-safe.
+async fn news(handed: &mut watch::Receiver<Vec<EmergencyAccess>>) {
+    if handed.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -1,9 +1,11 @@
 //! Builds what the demo and the tests run: the page, then the release binaries.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use serde_json::Value;
 
 use crate::say;
 
@@ -76,6 +78,65 @@ pub(crate) fn page() -> anyhow::Result<()> {
     let web = npm_packages("clinician-feed/web")?;
     say("page: building");
     run(Command::new("npm").args(["run", "--silent", "build"]).current_dir(&web))
+}
+
+/// Where a test program is started, and the program.
+pub(crate) struct TestProgram {
+    folder: PathBuf,
+    program: PathBuf,
+}
+
+impl TestProgram {
+    /// Starts with what cargo would tell it.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder);
+        command
+    }
+}
+
+/// cargo, for the whole workspace as its tests are built. A command that names packages, or builds without tests, chooses other features of the
+/// crates below, and cargo compiles nearly all of them once more: minutes on two cores. `test` alone keeps a build of binaries from that.
+fn workspace(arguments: &[&str], features: &[&str]) -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).args(["--release", "--workspace", "--test", SOME_TEST]).current_dir(root()?);
+    command.args(features.iter().flat_map(|feature| ["--features", feature]));
+    Ok(command)
+}
+
+/// A small one.
+const SOME_TEST: &str = "chaos";
+
+/// Builds binaries as the gate does.
+pub(crate) fn workspace_binaries(names: &[&str], features: &[&str]) -> anyhow::Result<()> {
+    say(&format!("cargo: building {} (release; minutes from clean)", names.join(", ")));
+    let mut command = workspace(&["build"], features)?;
+    run(command.args(names.iter().flat_map(|name| ["--bin", name])))
+}
+
+/// Builds the tests of the packages' libraries and `SOME_TEST` as the gate does; answers with the program of each, by its name (a library's
+/// with underscores).
+///
+/// # Errors
+/// What cargo says.
+pub(crate) fn test_programs(features: &[&str]) -> anyhow::Result<BTreeMap<String, TestProgram>> {
+    say("cargo: building tests (release; minutes from clean)");
+    let mut command = workspace(&["test", "--lib", "--no-run"], features)?;
+    command.args(["--message-format", "json-render-diagnostics"]).stderr(std::process::Stdio::inherit());
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?}: {}", output.status);
+    }
+    let messages = output
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let programs = messages.filter(|message| message["profile"]["test"] == true).filter_map(|message| {
+        let folder = Path::new(message["manifest_path"].as_str()?).parent()?.to_owned();
+        let program = message["executable"].as_str()?.into();
+        Some((message["target"]["name"].as_str()?.to_owned(), TestProgram { folder, program }))
+    });
+    Ok(programs.collect())
 }
 
 /// Builds release binaries of these packages.

@@ -17,12 +17,12 @@ use serde_json::{Map, Value, json};
 
 use crate::{build, kernels, say};
 
-/// Points at which the power of the machine's disk is cut, in the long form.
-const MACHINE_POINTS: u64 = 250;
-/// The cargo feature of the daemons that die when told to.
-const FEATURE: &str = "kill-points";
-/// The daemons that have it.
-const PACKAGES: [&str; 2] = ["edge-gateway", "core-cloud"];
+/// Beside the usual binaries, where the daemons are that die when told to.
+const FOLDER: &str = "kill-points";
+/// Those daemons.
+const PROGRAMS: [&str; 2] = ["edge-gateway", "core-cloud"];
+/// What makes them so.
+const FEATURES: [&str; 2] = ["edge-gateway/kill-points", "core-cloud/kill-points"];
 /// Power cuts of each store for each kill at every named point: a cut takes milliseconds, a kill a second.
 const CUTS_PER_KILL: u64 = 1000;
 /// How the tests begin the line with their figures.
@@ -35,10 +35,13 @@ pub(crate) struct ChaosArgs {
     /// further thousand
     #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
     rounds: u64,
-    /// Also cut the power of the spool, of gateway and core, and of the core alone on ext4, each at 250 points of what dm-log-writes kept,
-    /// in a machine of QEMU's (half an hour)
+    /// Also cut the power of the spool, of gateway and core, and of the core alone on ext4, each at so many points (`--points`) of
+    /// what dm-log-writes kept, in a machine of QEMU's (half an hour)
     #[arg(long)]
     long: bool,
+    /// Points of each of those
+    #[arg(long, value_name = "N", default_value_t = 250, value_parser = clap::value_parser!(u64).range(10..=10_000))]
+    points: u64,
     /// Run only the parts whose name has this in it
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
@@ -58,12 +61,7 @@ pub(crate) fn run(args: &ChaosArgs) -> anyhow::Result<()> {
     let programs = programs(!args.no_build)?;
     let mut failed = Vec::new();
     let mut total: BTreeMap<&str, u64> = FIELDS.map(|field| (field, 0)).into();
-    let parts: [(&str, &[&str]); 4] = [
-        ("power cuts of the spool", &["--package", "edge-gateway", "--lib", "spool::tests::power"]),
-        ("power cuts of the pipeline", &["--package", "edge-gateway", "--lib", "pipeline::tests::power"]),
-        ("power cuts of the core's store", &["--package", "core-cloud", "--lib", "store::tests::power"]),
-        ("kills", &["--package", "caregate-tests", "--test", "chaos"]),
-    ];
+    let tests = build::test_programs(&[])?;
     let mut sections = Map::new();
     let mut take = |name: &str, figures: &Map<String, Value>, outcome: anyhow::Result<()>| {
         sections.insert(name.to_owned(), Value::Object(figures.clone()));
@@ -79,14 +77,15 @@ pub(crate) fn run(args: &ChaosArgs) -> anyhow::Result<()> {
         }
     };
     let is_wanted = |name: &str| args.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
-    for (name, arguments) in parts.into_iter().filter(|(name, _)| is_wanted(name)) {
+    for (name, program, tests_of) in PARTS.into_iter().filter(|(name, ..)| is_wanted(name)) {
         say(&format!("chaos: {name}"));
-        let (figures, outcome) = part(arguments, args.rounds, &programs)?;
+        let program = tests.get(program).with_context(|| format!("cargo built no tests of {program}"))?;
+        let (figures, outcome) = part(program.command().arg(tests_of), args.rounds, &programs);
         take(name, &figures, outcome);
     }
     for work in kernels::WORKS.into_iter().filter(|work| args.long && is_wanted(work.name)) {
         say(&format!("chaos: {}", work.name));
-        match kernels::power_cuts(work, MACHINE_POINTS, seed(), &programs) {
+        match kernels::power_cuts(work, args.points, seed(), &programs) {
             Ok(figures) => take(work.name, &figures, Ok(())),
             Err(error) => take(work.name, &Map::new(), Err(error)),
         }
@@ -101,6 +100,14 @@ pub(crate) fn run(args: &ChaosArgs) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{text}").context("standard output")?;
     if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("; ")) }
 }
+
+/// Name, test program and what the tests' names have in them.
+const PARTS: [(&str, &str, &str); 4] = [
+    ("power cuts of the spool", "edge_gateway", "spool::tests::power"),
+    ("power cuts of the pipeline", "edge_gateway", "pipeline::tests::power"),
+    ("power cuts of the core's store", "core_cloud", "store::tests::power"),
+    ("kills", "chaos", ""),
+];
 
 /// That of the tests (`CAREGATE_SEED`), or another each time.
 fn seed() -> u64 {
@@ -117,43 +124,48 @@ const FIELDS: [&str; 7] =
 /// The figures that a test told, none where it came to none; and how it ended.
 type Told = (Map<String, Value>, anyhow::Result<()>);
 
-/// Runs one test.
-fn part(arguments: &[&str], rounds: u64, programs: &Path) -> anyhow::Result<Told> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["test", "--release"]).args(arguments).current_dir(build::root()?);
-    cargo.args(["--", "--test-threads=1", "--nocapture"]);
-    cargo.env("CAREGATE_CHAOS_ROUNDS", rounds.to_string()).env("CAREGATE_BINARIES", programs);
-    cargo.env("CAREGATE_CHAOS_KILLS", rounds.div_ceil(CUTS_PER_KILL).to_string());
+/// Runs one part's tests.
+fn part(test: &mut Command, rounds: u64, programs: &Path) -> Told {
+    test.args(["--test-threads=1", "--nocapture"]);
+    test.env("CAREGATE_CHAOS_ROUNDS", rounds.to_string()).env("CAREGATE_BINARIES", programs);
+    test.env("CAREGATE_CHAOS_KILLS", rounds.div_ceil(CUTS_PER_KILL).to_string());
     let mut told = Map::new();
-    let outcome = build::run_seen(&mut cargo, |line| {
+    let outcome = build::run_seen(test, |line| {
         // The test's harness may have begun the line.
         if let Some((_, figures)) = line.split_once(MARK) {
             told = serde_json::from_str(figures).unwrap_or_default();
         }
     });
-    Ok((told, outcome))
+    (told, outcome)
 }
 
-/// The daemons that die when told to, built first if so asked: into `kill-points/` beside the usual ones, which are removed, so that
-/// none is taken for one.
+/// The daemons that die when told to, built first if so asked: into `kill-points/` beside the usual ones, which are put back, so that none is
+/// taken for one.
 fn programs(is_to_build: bool) -> anyhow::Result<PathBuf> {
     let beside = build::binaries()?;
-    let folder = beside.join(FEATURE);
+    let folder = beside.join(FOLDER);
     if !is_to_build {
         return Ok(folder);
     }
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    say("chaos: building gateway and core with kill points");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--release", "--bins", "--features", FEATURE]).current_dir(build::root()?);
-    cargo.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
-    build::run(&mut cargo)?;
-    for program in PACKAGES {
-        let (from, to) = (beside.join(program), folder.join(program));
-        std::fs::copy(&from, &to).with_context(|| from.display().to_string())?;
-        std::fs::remove_file(&from).with_context(|| from.display().to_string())?;
+    let usual = folder.join("usual");
+    std::fs::create_dir_all(&usual).with_context(|| usual.display().to_string())?;
+    for program in PROGRAMS.iter().filter(|program| beside.join(program).exists()) {
+        moved(&beside.join(program), &usual.join(program))?;
     }
-    // And the usual ones again: the gate goes on with them.
-    build::cargo(&PACKAGES)?;
-    Ok(folder)
+    say("chaos: building gateway and core with kill points");
+    let built = build::workspace_binaries(&PROGRAMS, &FEATURES);
+    for program in PROGRAMS {
+        if built.is_ok() {
+            moved(&beside.join(program), &folder.join(program))?;
+        }
+        if usual.join(program).exists() {
+            moved(&usual.join(program), &beside.join(program))?;
+        }
+    }
+    built.map(|()| folder)
+}
+
+fn moved(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::rename(from, to).with_context(|| format!("{} to {}", from.display(), to.display()))
 }

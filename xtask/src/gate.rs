@@ -124,8 +124,9 @@ fn steps() -> Vec<Step> {
         step("other cryptography: packages", interop::key_peers),
         step("lints", || {
             lints(&["--workspace", "--all-targets"])?;
-            // Not among all targets, since it is not run unasked.
-            lints(&["--package", "caregate-tests", "--test", "interop", "--test", "chaos"])
+            // Not among all targets, since they are not run unasked; and what is left out of usual builds.
+            lints(&["--workspace", "--test", "interop", "--test", "chaos"])?;
+            lints(&["--workspace", "--all-targets", "--features", interop::NATS_FEATURE])
         }),
         step("documentation", || {
             let mut doc =
@@ -133,7 +134,8 @@ fn steps() -> Vec<Step> {
             doc.env("RUSTDOCFLAGS", "-D warnings");
             in_root(doc)
         }),
-        step("binaries", || in_root(cargo(&["build", "--release", "--workspace", "--bins"]))),
+        // With the tests, whose features of crates below would otherwise have everything compiled twice.
+        step("binaries", || in_root(cargo(&["build", "--release", "--workspace", "--bins", "--tests"]))),
         step("fuzz targets build", || {
             in_root(cargo(&[
                 "check",
@@ -145,10 +147,7 @@ fn steps() -> Vec<Step> {
             ]))
         }),
         step("tests", || run_tests(cargo(&["test", "--release", "--workspace", "--no-fail-fast"]))),
-        step("the core's store on NATS", || {
-            lints(&["--package", "core-cloud", "--features", "nats", "--all-targets"])?;
-            xtask(&["interop", "--nats"])
-        }),
+        step("the core's store on NATS", || xtask(&["interop", "--nats"])),
         step("licences and bans", licences),
         step("eBPF object is what the source builds", || xtask(&["ebpf", "--check"])),
         step("contract is what the source builds", || xtask(&["contracts", "--check"])),
@@ -240,7 +239,7 @@ fn long_steps() -> Vec<Step> {
             build::page()?;
             build::npm_packages("tests/fhir")?;
             interop::mqtt_clients()?;
-            in_root(cargo(&["build", "--release", "--workspace", "--bins"]))
+            in_root(cargo(&["build", "--release", "--workspace", "--bins", "--tests"]))
         }),
         step("tests with their long variants", || {
             let mut command = cargo(&["test", "--release", "--workspace", "--no-fail-fast"]);
@@ -259,9 +258,21 @@ fn long_steps() -> Vec<Step> {
     ]
 }
 
-/// By its place, not as "this program": building the workspace may have put a fresh one there.
+/// By its place, not as "this program": building the workspace may have put a fresh one there. Its error is told as the step's.
 fn xtask(arguments: &[&str]) -> anyhow::Result<()> {
-    build::run(Command::new(build::binaries()?.join("xtask")).args(arguments).current_dir(build::root()?))
+    let mut command = Command::new(build::binaries()?.join("xtask"));
+    let mut told: Vec<String> = Vec::new();
+    let outcome = build::run_seen(command.args(arguments).current_dir(build::root()?), |line| {
+        let is_error = line.starts_with("error: ");
+        if is_error {
+            // The last is the command's own.
+            told.clear();
+        }
+        if is_error || (1..FAILURE_LINES).contains(&told.len()) {
+            told.push(line.to_owned());
+        }
+    });
+    outcome.with_context(|| told.join("\n"))
 }
 
 /// Installed into the target folder, so that a machine needs it once.
@@ -270,7 +281,8 @@ fn tool(name: &str, version: &str) -> anyhow::Result<PathBuf> {
     let program = root.join("bin").join(name);
     if !program.exists() {
         say(&format!("installing {name} {version} into target/tools (minutes)"));
-        let mut install = cargo(&["install", "--locked", "--version", version, name, "--root"]);
+        // Without optimization: it is run once for what takes a minute to compile.
+        let mut install = cargo(&["install", "--locked", "--debug", "--version", version, name, "--root"]);
         install.arg(&root);
         in_root(install)?;
     }
@@ -279,6 +291,8 @@ fn tool(name: &str, version: &str) -> anyhow::Result<PathBuf> {
 
 fn licences() -> anyhow::Result<()> {
     let deny = tool("cargo-deny", DENY_VERSION)?;
+    // It reads the manifest of every crate of the lock file, those of other systems too, which no build here fetched.
+    in_root(cargo(&["fetch", "--locked"]))?;
     let mut command = Command::new(deny);
     command.args(["--offline", "check", "licenses", "bans", "sources"]);
     in_root(command)

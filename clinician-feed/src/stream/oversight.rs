@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use caregate_protocol::id::PatientId;
 use tokio::sync::watch;
 
-use crate::access::{Basis, Subject, View};
+use crate::access::{Basis, Subject, View, Why};
 use crate::feed::Newest;
 use crate::ledger::Known;
 use crate::message::{Bed, Message};
@@ -32,9 +32,7 @@ impl Told {
                 news.push(ledger.clone());
                 self.ledger = Some(ledger);
             }
-            if known.read {
-                self.tell_access(&known, app, now_ms, &mut news);
-            }
+            self.tell_access(&known, app, now_ms, &mut news);
         }
         for line in recorder.trail().since(self.next) {
             self.next = line.id + 1;
@@ -45,7 +43,10 @@ impl Told {
 
     fn tell_access(&mut self, known: &Known, app: &App, now_ms: i64, news: &mut Vec<String>) {
         for (patient, basis) in access(&known.view, &app.beds, &app.feed.newest(), now_ms) {
-            if self.access.insert(patient, basis) != Some(basis) {
+            // Before the ledger was read, that it says nothing is nothing to tell.
+            let is_known = known.read
+                || matches!(basis, Basis::Emergency { .. } | Basis::Ended { why: Why::EmergencyOver, .. });
+            if is_known && self.access.insert(patient, basis) != Some(basis) {
                 news.push(Message::Access { patient, basis }.json());
             }
         }

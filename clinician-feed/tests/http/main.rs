@@ -26,6 +26,7 @@ use clinician_feed::command::Commander;
 use clinician_feed::emergency::BreakGlass;
 use clinician_feed::feed::{Chains, Feed};
 use clinician_feed::journal::Journal;
+use clinician_feed::ledger::{Known, Watcher};
 use clinician_feed::login::Login;
 use clinician_feed::message::{Bed, Category};
 use clinician_feed::metrics::Metrics;
@@ -36,6 +37,8 @@ use clinician_feed::record::Recorder;
 use clinician_feed::server::Oversight;
 use clinician_feed::{daemon, server};
 use ed25519_dalek::SigningKey;
+use ledger_chain::{Chain, ChainConfig, Follower};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -85,7 +88,8 @@ pub(crate) fn start_by(
     let login = Login::new([user]).unwrap();
     let recorder = Recorder::new(journal, &[], metrics.clone());
     let (offerer, break_glass) = offerer.unzip();
-    let oversight = Oversight { recorder, ledger: None, break_glass, commander, grants: None };
+    let ledger = break_glass.as_ref().map(|break_glass| ledger_away(break_glass, &recorder, &metrics, &stop));
+    let oversight = Oversight { recorder, ledger, break_glass, commander, grants: None };
     let mut app = server::App::new(Arc::clone(&feed), login, beds, oversight, metrics, false, stop.clone());
     app.offerer = offerer;
     let app = Arc::new(app);
@@ -96,6 +100,30 @@ pub(crate) fn start_by(
         daemon::drain(&app).await;
     });
     Site { address, feed, stop, serving }
+}
+
+/// Of a ledger that nobody answers for.
+pub(crate) fn nowhere() -> Chain {
+    Chain::new(ChainConfig::new(
+        "http://127.0.0.1:1",
+        offer::DOMAIN.chain_id,
+        offer::DOMAIN.verifying_contract,
+    ))
+    .unwrap()
+}
+
+fn ledger_away(
+    break_glass: &BreakGlass,
+    recorder: &Recorder,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> watch::Receiver<Known> {
+    let follower = Follower::start(nowhere(), stop.clone());
+    let (me, trail) = (node::hospital().id(), Arc::clone(recorder.trail()));
+    let watcher = Watcher::new(follower, me, Vec::new(), trail, metrics.clone(), break_glass.handed());
+    let known = watcher.known();
+    tokio::spawn(watcher.run(stop.clone()));
+    known
 }
 
 pub(crate) fn reading(stream: &str, sensor_time_us: Option<i64>, value: Value) -> Reading {

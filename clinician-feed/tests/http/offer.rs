@@ -3,36 +3,41 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use caregate_host::clock;
 use caregate_host::identity::{Identity, Role};
+use caregate_protocol::id::{DataClass, PatientId};
 use caregate_protocol::offer::{Kind, Offer, OfferHash, Refusal, SignedVerdict};
 use caregate_protocol::policy::delivery::{EMERGENCY_BYTES_MAX, Verdict};
 use caregate_protocol::policy::{Pseudonym, SignedEmergency};
+use caregate_protocol::reading::Reading;
+use caregate_protocol::segment::signer_id;
 use caregate_protocol::uplink::{ALPN, Frame, Framer};
 use clinician_feed::emergency::BreakGlass;
+use clinician_feed::feed::Chains;
 use clinician_feed::journal::{Journal, What};
 use clinician_feed::offer::Offerer;
+use clinician_feed::opener::Opened;
 use core_cloud::server;
 use ed25519_dalek::SigningKey;
-use ledger_chain::{Chain, ChainConfig};
 use ledger_client::verify::slots::text_commitment;
 use ledger_client::verify::{Address, Domain, emergency_digest, signer};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Endpoint};
+use quinn::{ClientConfig, Connection, Endpoint};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 
-use crate::client::{Answer, JSON, get, post, post_bytes};
+use crate::client::{Answer, JSON, get, next_of, open_at, post, post_bytes};
 use crate::core::issue;
 use crate::node::hospital;
-use crate::{Site, USER, gateway_key, start_by};
+use crate::{Site, USER, gateway_key, heart_rate, nowhere, start_by};
 
 /// `nurse:correct horse`.
 const BASIC: &str = "Authorization: Basic bnVyc2U6Y29ycmVjdCBob3JzZQ==\r\n";
 const CBOR: &str = "Content-Type: application/cbor\r\n";
 
 /// For which the hospital signs.
-const DOMAIN: Domain = Domain { chain_id: 4711, verifying_contract: Address([0xc0; 20]) };
+pub(crate) const DOMAIN: Domain = Domain { chain_id: 4711, verifying_contract: Address([0xc0; 20]) };
 
 /// What the core says of an offer.
 type Answering = fn(&[u8]) -> Frame;
@@ -41,6 +46,7 @@ type Answering = fn(&[u8]) -> Frame;
 struct Played {
     site: Site,
     answers: mpsc::UnboundedSender<Answering>,
+    core: watch::Receiver<Option<Connection>>,
     dir: TempDir,
     _ends: (Endpoint, Endpoint),
 }
@@ -62,19 +68,16 @@ impl Played {
         let (answers, told) = mpsc::unbounded_channel();
         tokio::spawn(play(core.clone(), told));
         let connection = feed.connect(address, "core").unwrap().await.unwrap();
-        let keys = [9, 3].map(|byte| SigningKey::from_bytes(&[byte; 32]).verifying_key());
-        let gateways = vec![
-            ("gateway-1".to_owned(), vec![keys[1]]),
-            // The newest is not in use yet.
-            ("gateway-2".to_owned(), vec![keys[1], keys[0]]),
-        ];
-        let offerer = Offerer::new(watch::channel(Some(connection)).1, gateways);
+        let core_known = watch::channel(Some(connection)).1;
         let journal = Journal::open(&dir.path().join("journal.jsonl")).unwrap().0;
-        // Of a ledger that nobody answers for.
-        let ledger = ChainConfig::new("http://127.0.0.1:1", DOMAIN.chain_id, DOMAIN.verifying_contract);
-        let break_glass = BreakGlass::new(Chain::new(ledger).unwrap(), hospital(), &[]);
+        let break_glass = BreakGlass::new(nowhere(), hospital(), &[]);
+        let offerer = offerer(core_known.clone());
         let site = start_by(1 << 20, Some(journal), None, Some((offerer, break_glass)));
-        Self { site, answers, dir, _ends: (core, feed) }
+        Self { site, answers, core: core_known, dir, _ends: (core, feed) }
+    }
+
+    fn offerer(&self) -> Offerer {
+        offerer(self.core.clone())
     }
 
     async fn post(&self, kind: &str, gateway: &str, answer: Answering) -> Answer {
@@ -82,6 +85,16 @@ impl Played {
         let path = format!("/api/policy/{kind}?gateway={gateway}");
         post_bytes(&self.site, &path, &format!("{BASIC}{CBOR}"), b"as signed").await
     }
+}
+
+fn offerer(core: watch::Receiver<Option<Connection>>) -> Offerer {
+    let keys = [9, 3].map(|byte| SigningKey::from_bytes(&[byte; 32]).verifying_key());
+    let gateways = vec![
+        ("gateway-1".to_owned(), vec![keys[1]]),
+        // The newest is not in use yet.
+        ("gateway-2".to_owned(), vec![keys[1], keys[0]]),
+    ];
+    Offerer::new(core, gateways)
 }
 
 /// Answers each offer with the next of `answers`; the last one again where there is none.
@@ -209,6 +222,43 @@ async fn who_breaks_the_glass_straight_at_a_gateway_needs_no_ledger_and_accounts
     );
     let failed = noted.iter().filter(|what| matches!(what, What::EmergencyFailed { .. })).count();
     assert_eq!(failed, 2, "the one that was not carried, and the one that was refused");
+    // The page is told what access rests on, though the ledger was never heard.
+    let until = opened["until"].as_u64().unwrap();
+    let expected = serde_json::json!({"type":"access","patient":STRANGER,"basis":"emergency","until":until});
+    assert_eq!(told_of_a_stranger(&played.site).await, expected);
+    // A restarted feed has it from its journal.
+    let entries = Journal::open(&played.dir.path().join("journal.jsonl")).unwrap().1;
+    let break_glass = BreakGlass::new(nowhere(), hospital(), &entries);
+    let ends: Vec<_> =
+        break_glass.handed().borrow().iter().map(|known| (known.number, known.until)).collect();
+    assert_eq!(ends, [(number, until)], "those that failed are none");
+    let site = start_by(1 << 20, None, None, Some((played.offerer(), break_glass)));
+    assert_eq!(told_of_a_stranger(&site).await, expected);
+}
+
+/// Whom no bed names.
+const STRANGER: PatientId = PatientId([0xe1; 16]);
+
+/// What the page is told that access to a stranger rests on, once a reading of now has come.
+async fn told_of_a_stranger(site: &Site) -> serde_json::Value {
+    let now_ms = clock::now_ms();
+    let opened = Opened {
+        patient: STRANGER,
+        class: DataClass::Vitals,
+        sequence: 1,
+        readings: vec![Reading { gateway_time_us: now_ms * 1000, ..heart_rate(80.0) }],
+        standings: Vec::new(),
+        signer: signer_id(&gateway_key().verifying_key()),
+        sealed_us: now_ms * 1000,
+    };
+    site.feed.append(vec![opened], Chains::new(), now_ms);
+    let mut socket = open_at(site.address, "", crate::binary::BASIC).await.unwrap();
+    loop {
+        let message = next_of(&mut socket, "access").await;
+        if message["patient"] == serde_json::json!(STRANGER) {
+            return message;
+        }
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,9 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
+/// Kept of what is said in words: the first tell what it is about.
+const NOTES_MAX: usize = 8;
+
 /// Over all points at which the power was cut.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +31,8 @@ pub struct Report {
     pub entries: usize,
     /// Flushes among them.
     pub flushes: usize,
+    /// In words, what of the first losses was lost.
+    pub notes: Vec<String>,
 }
 
 impl AddAssign for Report {
@@ -40,5 +45,7 @@ impl AddAssign for Report {
         self.undetected_corruptions += other.undetected_corruptions;
         self.false_alarms += other.false_alarms;
         self.resumed += other.resumed;
+        let room = NOTES_MAX.saturating_sub(self.notes.len());
+        self.notes.extend(other.notes.into_iter().take(room));
     }
 }

@@ -127,7 +127,7 @@ impl Lived {
         let folder = Path::new(PLACE).join("gateway");
         let mut report = Report::default();
         let mut keys = KeyStore::open(&folder).context("keys.redb")?;
-        report.lost += missing_of_session(&folder, &keys, promise.subscriptions)?;
+        missing_of_session(&folder, &keys, promise.subscriptions, &mut report)?;
         for journal in [folder.join("journal.jsonl"), self.site.store().join("journal.jsonl")] {
             is_chained(&journal)?;
         }
@@ -140,8 +140,10 @@ impl Lived {
         let segments = Segments::open(core, spool, &key, &mut keys)?;
         report.undetected_corruptions += segments.faults(&state.chains);
         let times = segments.readings();
-        let lost = self.readings(promise).iter().filter(|name| !times.contains_key(name));
-        report.lost += lost.count() as u64;
+        for name in self.readings(promise).iter().filter(|name| !times.contains_key(name)) {
+            report.lost += 1;
+            report.notes.push(format!("{name:?} of {} acknowledged", promise.acknowledged));
+        }
         report.duplicated += segments.twice();
         let unknown = times.keys().filter(|name| !self.published.contains(name));
         report.undetected_corruptions += unknown.count() as u64;
@@ -194,21 +196,37 @@ impl Work for Lived {
     }
 }
 
-/// How many of the session's subscriptions and retained messages are not in its file.
-fn missing_of_session(folder: &Path, keys: &KeyStore, promised: u64) -> anyhow::Result<u64> {
+/// Counts those of the session's subscriptions that are not in its file, and whether the retained message is.
+fn missing_of_session(
+    folder: &Path,
+    keys: &KeyStore,
+    promised: u64,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let key = keys.file_key("mqtt.sessions").context("the key of mqtt.sessions")?;
-    let Some(bytes) = SessionFile::new(folder, &key).read()? else { return Ok(2 * promised) };
+    let Some(bytes) = SessionFile::new(folder, &key).read()? else {
+        report.lost += 2 * promised;
+        report.notes.extend((promised > 0).then(|| "no mqtt.sessions".to_owned()));
+        return Ok(());
+    };
     let mut hub = Hub::new(1);
     hub.restore(&bytes, Duration::ZERO, 0, &Access::new([])?).context("mqtt.sessions")?;
     let key = SessionKey { device: DeviceId::new(DEVICE)?, client_id: CLIENT_ID.to_owned() };
     let filters: Vec<String> = (0..promised).map(session::filter).collect();
     let there = match hub.has_session(&key) {
         true => hub.unsubscribe(&key, &filters),
-        false => Vec::new(),
+        false => vec![Reason::NO_SUBSCRIPTION_EXISTED; filters.len()],
     };
-    let there = there.iter().filter(|reason| **reason == Reason::SUCCESS).count() as u64;
+    for (filter, reason) in filters.iter().zip(there).filter(|(_, reason)| *reason != Reason::SUCCESS) {
+        report.lost += 1;
+        report.notes.push(format!("{filter} of {promised}: {reason:?}"));
+    }
     let retained = session::retained_in(&bytes).map_or(0, |number| number + 1);
-    Ok(promised - there + u64::from(retained < promised))
+    if retained < promised {
+        report.lost += 1;
+        report.notes.push(format!("retained: {retained} of {promised}"));
+    }
+    Ok(())
 }
 
 /// The log opens, its torn end cut off, and is one chain.

@@ -70,7 +70,8 @@ async fn subscribe(gateway: SocketAddr, number: u64) -> Option<()> {
     let mut options = MqttOptions::new(CLIENT_ID, gateway.ip().to_string(), gateway.port());
     options.set_credentials(DEVICE, SECRET).set_keep_alive(Duration::from_secs(30)).set_clean_session(false);
     let (client, mut events) = AsyncClient::new(options, 8);
-    let (topic, payload) = (format!("vitals/v1/{DEVICE}/status"), format!("{RETAINED}{number:0DIGITS$}"));
+    // Between clients in the home: under `vitals/` it would be no reading, and lie in the quarantine.
+    let (topic, payload) = (format!("local/v1/{DEVICE}/count"), format!("{RETAINED}{number:0DIGITS$}"));
     client.publish(topic, QoS::AtLeastOnce, true, payload).await.ok()?;
     comes(&mut events, |packet| matches!(packet, Packet::PubAck(_))).await?;
     client.subscribe(filter(number), QoS::AtLeastOnce).await.ok()?;

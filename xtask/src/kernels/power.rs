@@ -71,7 +71,7 @@ pub(crate) fn power_cuts(
 ) -> anyhow::Result<Map<String, Value>> {
     setup::ensure_tools(&[setup::KERNELS, setup::POWER])?;
     let kernel = archive::fetch(KERNEL, &folder(KERNEL)?)?;
-    build::cargo(&[PACKAGE])?;
+    build::workspace_binaries(&[PACKAGE], &[])?;
     let place = build::root()?.join("target/kernels/power");
     std::fs::create_dir_all(&place).with_context(|| place.display().to_string())?;
     let image = place.join("initramfs");
@@ -133,6 +133,9 @@ fn tell(version: &str, report: &Report, seconds: f64) {
         report.losing_points,
         report.lost,
     ));
+    for note in &report.notes {
+        say(&format!("    lost: {note}"));
+    }
 }
 
 /// The disk that is worked on, the log of its writes, and the one that the power cuts are tried on.
