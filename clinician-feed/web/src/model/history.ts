@@ -197,7 +197,7 @@ export function historyText(history: History): string {
   if (state.is === "coming") return `${Math.round(history.progress * 100)} %, ${count}`;
   const { gap, told, refused } = state.end;
   const faults = [
-    readings === 0 ? "Nothing is there of this time that this hospital may open" : count,
+    readings === 0 ? `Nothing of ${history.request.dataClass} is there of this time that this hospital may open` : count,
     ...(gap === null ? [] : [`missing #${gap[0]}–${gap[1]}`]),
     ...(told === null ? [] : [told.why === "expired" ? "some was let go undelivered by the gateway" : "some was lost by the gateway's disk"]),
     ...(refused === 0 ? [] : [`${refused} could not be opened`]),

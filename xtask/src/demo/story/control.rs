@@ -102,7 +102,7 @@ pub(super) fn play(
     } else {
         seen.control.not_shown = wire::NEEDS_ROOT.to_vec();
     }
-    look_back(pages)?;
+    look_back(pages, if script.records.is_empty() { "vitals" } else { "waveform" })?;
     let older = bundle(system)?;
     withdraw(system, pages, &mut seen.control)?;
     give_again(system, pages, &mut seen.control)?;
@@ -296,10 +296,11 @@ fn revoke_directly(system: &mut System<'_>, pages: &mut Pages, seen: &mut Seen) 
     pages.expect("patient", "by your wallet, ahead of the ledger", PAGE_TIMEOUT)
 }
 
-/// The hospital's page shows a time of the past.
-fn look_back(pages: &mut Pages) -> anyhow::Result<()> {
+/// The hospital's page shows a time of the past; a record may have waveforms alone.
+fn look_back(pages: &mut Pages, class: &str) -> anyhow::Result<()> {
     say("story: the hospital's page shows the last ten minutes");
     pages.click("hospital", "History")?;
+    pages.fill("hospital", &[], &[("select[name=class]", class)], &[], &[])?;
     pages.click("hospital", "Show this time")?;
     // It has come whole: while it comes there is no stop or semicolon after the count.
     pages.expect("hospital", r"\d readings[.;]", HISTORY_TIMEOUT)?;

@@ -48,7 +48,7 @@ describe("History", () => {
     const told = { why: "expired", first: 3, last: 4, from_ms: null, to_ms: null };
     history.receive(line({ ...END, refused: 2, gap: [5, 9], told }));
     expect(historyText(history)).toBe(
-      "Nothing is there of this time that this hospital may open; missing #5–9; some was let go undelivered by the gateway; 2 could not be opened; 3 not shown.",
+      "Nothing of vitals is there of this time that this hospital may open; missing #5–9; some was let go undelivered by the gateway; 2 could not be opened; 3 not shown.",
     );
   });
 
