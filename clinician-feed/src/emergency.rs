@@ -212,14 +212,10 @@ impl Openings {
 fn handed(entries: &[Entry], now_ms: i64) -> Vec<EmergencyAccess> {
     let mut handed = Vec::new();
     for Entry { what, .. } in entries {
-        match *what {
-            What::Emergency { pseudonym, number, from, until, .. } => {
-                hand(&mut handed, EmergencyAccess { pseudonym, from, until, number }, now_ms);
-            }
-            What::EmergencyFailed { pseudonym, number, .. } => {
-                handed.retain(|known| (known.pseudonym, known.number) != (pseudonym, number));
-            }
-            _ => {}
+        if let What::Emergency { pseudonym, number, from, until, .. } = *what {
+            hand(&mut handed, EmergencyAccess { pseudonym, from, until, number }, now_ms);
+        } else if let What::EmergencyFailed { pseudonym, number, .. } = *what {
+            handed.retain(|known| (known.pseudonym, known.number) != (pseudonym, number));
         }
     }
     handed

@@ -95,33 +95,30 @@ impl TestProgram {
     }
 }
 
-/// cargo, for the whole workspace as its tests are built. A command that names packages, or builds without tests, chooses other features of the
-/// crates below, and cargo compiles nearly all of them once more: minutes on two cores. `test` alone keeps a build of binaries from that.
-fn workspace(arguments: &[&str], features: &[&str]) -> anyhow::Result<Command> {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(arguments).args(["--release", "--workspace", "--test", SOME_TEST]).current_dir(root()?);
-    command.args(features.iter().flat_map(|feature| ["--features", feature]));
-    Ok(command)
-}
+/// How the gate builds. A command that names packages, builds no test, or has other features, chooses other features of the crates below as
+/// well, and cargo compiles nearly all of them once more: minutes on two cores. So all of the gate's commands begin with this.
+pub(crate) const WORKSPACE: [&str; 4] = ["--release", "--workspace", "--features", "core-cloud/nats"];
+/// A small one, for commands that would build none.
+const SOME_TEST: [&str; 2] = ["--test", "chaos"];
 
-/// A small one.
-const SOME_TEST: &str = "chaos";
-
-/// Builds binaries as the gate does.
+/// Builds binaries as the gate does, and with more features.
 pub(crate) fn workspace_binaries(names: &[&str], features: &[&str]) -> anyhow::Result<()> {
     say(&format!("cargo: building {} (release; minutes from clean)", names.join(", ")));
-    let mut command = workspace(&["build"], features)?;
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.arg("build").args(WORKSPACE).args(SOME_TEST).current_dir(root()?);
+    command.args(features.iter().flat_map(|feature| ["--features", feature]));
     run(command.args(names.iter().flat_map(|name| ["--bin", name])))
 }
 
-/// Builds the tests of the packages' libraries and `SOME_TEST` as the gate does; answers with the program of each, by its name (a library's
-/// with underscores).
+/// Builds the tests of the packages' libraries, and those of chaos, as the gate does; answers with the program of each, by its name (a
+/// library's with underscores).
 ///
 /// # Errors
 /// What cargo says.
-pub(crate) fn test_programs(features: &[&str]) -> anyhow::Result<BTreeMap<String, TestProgram>> {
+pub(crate) fn test_programs() -> anyhow::Result<BTreeMap<String, TestProgram>> {
     say("cargo: building tests (release; minutes from clean)");
-    let mut command = workspace(&["test", "--lib", "--no-run"], features)?;
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["test", "--lib", "--no-run"]).args(WORKSPACE).args(SOME_TEST).current_dir(root()?);
     command.args(["--message-format", "json-render-diagnostics"]).stderr(std::process::Stdio::inherit());
     let output = command.output().with_context(|| format!("{command:?}"))?;
     if !output.status.success() {

@@ -61,7 +61,7 @@ pub(crate) fn run(args: &ChaosArgs) -> anyhow::Result<()> {
     let programs = programs(!args.no_build)?;
     let mut failed = Vec::new();
     let mut total: BTreeMap<&str, u64> = FIELDS.map(|field| (field, 0)).into();
-    let tests = build::test_programs(&[])?;
+    let tests = build::test_programs()?;
     let mut sections = Map::new();
     let mut take = |name: &str, figures: &Map<String, Value>, outcome: anyhow::Result<()>| {
         sections.insert(name.to_owned(), Value::Object(figures.clone()));

@@ -123,10 +123,10 @@ fn steps() -> Vec<Step> {
         step("MQTT clients: packages", interop::mqtt_clients),
         step("other cryptography: packages", interop::key_peers),
         step("lints", || {
-            lints(&["--workspace", "--all-targets"])?;
-            // Not among all targets, since they are not run unasked; and what is left out of usual builds.
-            lints(&["--workspace", "--test", "interop", "--test", "chaos"])?;
-            lints(&["--workspace", "--all-targets", "--features", interop::NATS_FEATURE])
+            lints(&[&build::WORKSPACE, &["--all-targets"]])?;
+            // Not among all targets, since they are not run unasked; and the core as it is without NATS.
+            lints(&[&build::WORKSPACE, &["--test", "interop", "--test", "chaos"]])?;
+            lints(&[&["--release", "--package", "core-cloud", "--all-targets"]])
         }),
         step("documentation", || {
             let mut doc =
@@ -134,8 +134,8 @@ fn steps() -> Vec<Step> {
             doc.env("RUSTDOCFLAGS", "-D warnings");
             in_root(doc)
         }),
-        // With the tests, whose features of crates below would otherwise have everything compiled twice.
-        step("binaries", || in_root(cargo(&["build", "--release", "--workspace", "--bins", "--tests"]))),
+        step("NATS server: packages", || interop::nats().map(drop)),
+        step("binaries and tests build", build_all),
         step("fuzz targets build", || {
             in_root(cargo(&[
                 "check",
@@ -146,8 +146,7 @@ fn steps() -> Vec<Step> {
                 "target",
             ]))
         }),
-        step("tests", || run_tests(cargo(&["test", "--release", "--workspace", "--no-fail-fast"]))),
-        step("the core's store on NATS", || xtask(&["interop", "--nats"])),
+        step("tests", || run_tests(all_tests())),
         step("licences and bans", licences),
         step("eBPF object is what the source builds", || xtask(&["ebpf", "--check"])),
         step("contract is what the source builds", || xtask(&["contracts", "--check"])),
@@ -169,8 +168,16 @@ fn steps() -> Vec<Step> {
     steps
 }
 
-fn lints(of: &[&str]) -> anyhow::Result<()> {
-    in_root(cargo(&[&["clippy", "--release"], of, &["--", "-D", "warnings"]].concat()))
+fn lints(of: &[&[&str]]) -> anyhow::Result<()> {
+    in_root(cargo(&[&["clippy"], &*of.concat(), &["--", "-D", "warnings"]].concat()))
+}
+
+fn build_all() -> anyhow::Result<()> {
+    in_root(cargo(&[&["build", "--bins", "--tests"], &build::WORKSPACE[..]].concat()))
+}
+
+fn all_tests() -> Command {
+    cargo(&[&["test", "--no-fail-fast"], &build::WORKSPACE[..]].concat())
 }
 
 /// Runs cargo's tests; the error tells which failed and what they said, for they are thousands of lines before the end.
@@ -239,10 +246,11 @@ fn long_steps() -> Vec<Step> {
             build::page()?;
             build::npm_packages("tests/fhir")?;
             interop::mqtt_clients()?;
-            in_root(cargo(&["build", "--release", "--workspace", "--bins", "--tests"]))
+            interop::nats()?;
+            build_all()
         }),
         step("tests with their long variants", || {
-            let mut command = cargo(&["test", "--release", "--workspace", "--no-fail-fast"]);
+            let mut command = all_tests();
             command.env("CAREGATE_LONG", "1");
             run_tests(command)
         }),

@@ -20,9 +20,6 @@ const KEYS_FOLDER: &str = "tests/interop/keys";
 /// The NATS server that the core's store is tested on, and what pins it.
 const NATS: (&str, &str) = ("nats", "tests/interop/nats.txt");
 
-/// What makes the core able to keep its records there.
-pub(crate) const NATS_FEATURE: &str = "core-cloud/nats";
-
 /// Run controllers that others wrote (os-ken, Faucet) against our switch and Open vSwitch, with hosts that talk across it.
 ///
 /// Needs root. Controllers are installed from PyPI under target/interop.
@@ -107,7 +104,7 @@ pub(crate) fn mqtt_clients() -> anyhow::Result<()> {
 /// The tests of the store on both, with the server that `nats` installs.
 fn run_nats(args: &InteropArgs) -> anyhow::Result<()> {
     nats()?;
-    let tests = build::test_programs(&[NATS_FEATURE])?;
+    let tests = build::test_programs()?;
     let store = tests.get("core_cloud").context("cargo built no tests of the core")?;
     build::run(store.command().arg(args.only.as_deref().unwrap_or("store")))
 }
