@@ -91,14 +91,14 @@ fn cargo() -> Command {
 }
 
 fn spool(json: bool) -> anyhow::Result<()> {
-    measured(json, "edge-gateway", "spool")
+    print(json, &measure("spool")?)
 }
 
 /// The ledger and one grant; then revocations among gateways, with the ledger as a process; then the verifier's size.
 fn policy(json: bool) -> anyhow::Result<()> {
     build::cargo(&["ledger-node"])?;
-    let mut out = measure("ledger-node", "policy")?;
-    for part in [measure("sdn-controller", "revocation")?, verifier_bytes()?] {
+    let mut out = measure("policy")?;
+    for part in [measure("revocation")?, verifier_bytes()?] {
         for (field, value) in part.as_object().into_iter().flatten() {
             out[field] = value.clone();
         }
@@ -106,19 +106,17 @@ fn policy(json: bool) -> anyhow::Result<()> {
     print(json, &out)
 }
 
-/// A bench of a package, which prints one JSON object last.
-fn measured(json: bool, package: &str, bench: &str) -> anyhow::Result<()> {
-    print(json, &measure(package, bench)?)
-}
-
-fn measure(package: &str, bench: &str) -> anyhow::Result<Value> {
+/// A bench, which prints one JSON object last.
+fn measure(bench: &str) -> anyhow::Result<Value> {
     say("bench: building, then measuring for some minutes");
-    measure_with(package, bench, &[])
+    measure_with(bench, &[])
 }
 
-fn measure_with(package: &str, bench: &str, arguments: &[&str]) -> anyhow::Result<Value> {
+fn measure_with(bench: &str, arguments: &[&str]) -> anyhow::Result<Value> {
     let output = cargo()
-        .args(["bench", "--package", package, "--bench", bench, "--"])
+        .arg("bench")
+        .args(build::WORKSPACE)
+        .args(["--bench", bench, "--"])
         .args(arguments)
         .current_dir(build::root()?)
         .stderr(Stdio::inherit())
@@ -167,7 +165,7 @@ fn ingest(args: &BenchArgs) -> anyhow::Result<()> {
         more = vec!["--quick"];
     }
     args.part.iter().for_each(|part| more.extend(["--part", part]));
-    print(args.json, &measure_with("caregate-tests", "ingest", &more)?)
+    print(args.json, &measure_with("ingest", &more)?)
 }
 
 /// Packages of the switch, and of what measures it.
@@ -190,7 +188,9 @@ fn datapath(args: &BenchArgs) -> anyhow::Result<()> {
     prepare_switch(args)?;
     say("bench: a frame's cost and drop rates, some minutes");
     let output = cargo()
-        .args(["bench", "--package", "caregate-datapathd", "--bench", "datapath", "--"])
+        .arg("bench")
+        .args(build::WORKSPACE)
+        .args(["--bench", "datapath", "--"])
         .args(["--rounds", &args.rounds.to_string()])
         .current_dir(build::root()?)
         .stderr(Stdio::inherit())

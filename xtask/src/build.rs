@@ -97,7 +97,7 @@ impl TestProgram {
 
 /// How the gate builds. A command that names packages, builds no test, or has other features, chooses other features of the crates below as
 /// well, and cargo compiles nearly all of them once more: minutes on two cores. So all of the gate's commands begin with this.
-pub(crate) const WORKSPACE: [&str; 4] = ["--release", "--workspace", "--features", "core-cloud/nats"];
+pub(crate) const WORKSPACE: [&str; 3] = ["--workspace", "--features", "core-cloud/nats"];
 /// A small one, for commands that would build none.
 const SOME_TEST: [&str; 2] = ["--test", "chaos"];
 
@@ -105,7 +105,7 @@ const SOME_TEST: [&str; 2] = ["--test", "chaos"];
 pub(crate) fn workspace_binaries(names: &[&str], features: &[&str]) -> anyhow::Result<()> {
     say(&format!("cargo: building {} (release; minutes from clean)", names.join(", ")));
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.arg("build").args(WORKSPACE).args(SOME_TEST).current_dir(root()?);
+    command.args(["build", "--release"]).args(WORKSPACE).args(SOME_TEST).current_dir(root()?);
     command.args(features.iter().flat_map(|feature| ["--features", feature]));
     run(command.args(names.iter().flat_map(|name| ["--bin", name])))
 }
@@ -118,7 +118,11 @@ pub(crate) fn workspace_binaries(names: &[&str], features: &[&str]) -> anyhow::R
 pub(crate) fn test_programs() -> anyhow::Result<BTreeMap<String, TestProgram>> {
     say("cargo: building tests (release; minutes from clean)");
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["test", "--lib", "--no-run"]).args(WORKSPACE).args(SOME_TEST).current_dir(root()?);
+    command
+        .args(["test", "--release", "--lib", "--no-run"])
+        .args(WORKSPACE)
+        .args(SOME_TEST)
+        .current_dir(root()?);
     command.args(["--message-format", "json-render-diagnostics"]).stderr(std::process::Stdio::inherit());
     let output = command.output().with_context(|| format!("{command:?}"))?;
     if !output.status.success() {

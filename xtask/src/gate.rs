@@ -123,9 +123,9 @@ fn steps() -> Vec<Step> {
         step("MQTT clients: packages", interop::mqtt_clients),
         step("other cryptography: packages", interop::key_peers),
         step("lints", || {
-            lints(&[&build::WORKSPACE, &["--all-targets"]])?;
+            lints(&[&["--release"], &build::WORKSPACE, &["--all-targets"]])?;
             // Not among all targets, since they are not run unasked; and the core as it is without NATS.
-            lints(&[&build::WORKSPACE, &["--test", "interop", "--test", "chaos"]])?;
+            lints(&[&["--release"], &build::WORKSPACE, &["--test", "interop", "--test", "chaos"]])?;
             lints(&[&["--release", "--package", "core-cloud", "--all-targets"]])
         }),
         step("documentation", || {
@@ -173,11 +173,11 @@ fn lints(of: &[&[&str]]) -> anyhow::Result<()> {
 }
 
 fn build_all() -> anyhow::Result<()> {
-    in_root(cargo(&[&["build", "--bins", "--tests"], &build::WORKSPACE[..]].concat()))
+    in_root(cargo(&[&["build", "--release", "--bins", "--tests"], &build::WORKSPACE[..]].concat()))
 }
 
 fn all_tests() -> Command {
-    cargo(&[&["test", "--no-fail-fast"], &build::WORKSPACE[..]].concat())
+    cargo(&[&["test", "--release", "--no-fail-fast"], &build::WORKSPACE[..]].concat())
 }
 
 /// Runs cargo's tests; the error tells which failed and what they said, for they are thousands of lines before the end.
