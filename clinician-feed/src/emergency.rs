@@ -215,7 +215,10 @@ fn handed(entries: &[Entry], now_ms: i64) -> Vec<EmergencyAccess> {
         if let What::Emergency { pseudonym, number, from, until, .. } = *what {
             hand(&mut handed, EmergencyAccess { pseudonym, from, until, number }, now_ms);
         } else if let What::EmergencyFailed { pseudonym, number, .. } = *what {
-            handed.retain(|known| (known.pseudonym, known.number) != (pseudonym, number));
+            // The last: an earlier one of the same second may be in force.
+            let failed =
+                handed.iter().rposition(|known| (known.pseudonym, known.number) == (pseudonym, number));
+            failed.map(|at| handed.remove(at));
         }
     }
     handed

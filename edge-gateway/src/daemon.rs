@@ -142,6 +142,7 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
         metrics: metrics.clone(),
         random,
         heads,
+        said: BTreeMap::new(),
         noted,
         tap,
         expiry,

@@ -1,7 +1,6 @@
 //! What can be rebuilt or done without, in sled: the device inventory (who was heard, who was seen) and the quarantine. A store
 //! that won't open is wiped and begun anew; nothing acknowledged as a reading is ever here (ADR 2).
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -189,14 +188,18 @@ impl Hints {
     /// megabyte of constants into the binary.
     #[must_use]
     pub fn quarantined(&self, most: usize) -> Vec<Quarantined> {
-        let mut newest = VecDeque::new();
-        for bytes in self.quarantine.iter().values().flatten() {
-            if newest.len() >= most {
-                newest.pop_front();
-            }
-            newest.push_back(bytes);
-        }
-        newest.iter().rev().filter_map(|bytes| serde_json::from_slice(bytes).ok()).collect()
+        self.quarantined_before(u64::MAX, most).into_iter().map(|(_, entry)| entry).collect()
+    }
+
+    /// The newest entries of the quarantine below a number, newest first, each with its own.
+    #[must_use]
+    pub fn quarantined_before(&self, before: u64, most: usize) -> Vec<(u64, Quarantined)> {
+        let entries = self.quarantine.range(..before.to_be_bytes()).rev().flatten();
+        let read = entries.filter_map(|(number, bytes)| {
+            let number = u64::from_be_bytes(number.as_ref().try_into().ok()?);
+            Some((number, serde_json::from_slice(&bytes).ok()?))
+        });
+        read.take(most).collect()
     }
 
     /// Every device, as last heard.
@@ -263,6 +266,13 @@ mod tests {
         let all = hints.quarantined(usize::MAX);
         assert_eq!(all.len(), QUARANTINE_MAX);
         assert_eq!(all[0].payload, hex::encode(format!("{}", QUARANTINE_MAX + 4)));
+        // Page by page it is the same.
+        let (mut pages, mut before) = (Vec::new(), u64::MAX);
+        while let page @ [.., (last, _)] = hints.quarantined_before(before, 99).as_slice() {
+            pages.extend(page.iter().map(|(_, entry)| entry.clone()));
+            before = *last;
+        }
+        assert_eq!(pages, all);
     }
 
     #[test]

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caregate_protocol::alarm::{Alarm, Kind, Priority, Score, Settings, Standing, State};
-use caregate_protocol::id::DataClass;
+use caregate_protocol::id::{DataClass, DeviceId};
 use caregate_protocol::policy::{BUNDLE_BYTES_MAX, Mac, class_bit};
+use edge_gateway::ingest::Inbound;
 use edge_gateway::inventory::frame::{Means, Sighting};
 use edge_gateway::local::{BODY_BYTES_MAX, MESSAGE_BYTES_MAX, SESSIONS_MAX};
 use ledger_client::fixture::Site;
@@ -399,6 +400,42 @@ async fn devices_say_who_is_bound_unknown_and_shut_out() {
     assert_eq!(sensor["is_quarantined"], true);
     assert_eq!(sensor["last_seen_s"], now_us / 1_000_000 - 1);
     assert_eq!(gateway.get("/api/quarantine", &[("Cookie", &session)]).await.json(), json!([]));
+}
+
+#[tokio::test]
+async fn the_quarantine_is_browsed_a_hundred_at_a_time() {
+    let gateway = Gateway::start().await;
+    assert_eq!(gateway.get("/api/quarantine", &[]).await.status, 401);
+    let session = gateway.log_in().await;
+    for n in 0..150 {
+        let publish = Inbound {
+            device: DeviceId::new("belt-1").unwrap(),
+            topic: "vitals/v1/belt-1/num/x".into(),
+            payload: format!("<b>{n}").into_bytes().into(),
+            received_us: n,
+            verdict: tokio::sync::oneshot::channel().0,
+        };
+        gateway.hints.quarantine(&publish, "json", "not JSON");
+    }
+    let list =
+        async |query: &str| gateway.get(&format!("/api/quarantine{query}"), &[("Cookie", &session)]).await;
+    let newest = list("").await.json();
+    let newest = newest.as_array().unwrap();
+    assert_eq!((newest.len(), &newest[0]["received_us"]), (100, &json!(149)));
+    assert_eq!(
+        (&newest[0]["payload"], &newest[0]["reason"]),
+        (&json!(hex::encode("<b>149")), &json!("json"))
+    );
+    let older = list(&format!("?before={}", newest[99]["number"])).await.json();
+    let older = older.as_array().unwrap();
+    assert_eq!(
+        (older.len(), &older[0]["received_us"], &older[49]["received_us"]),
+        (50, &json!(49), &json!(0))
+    );
+    assert_eq!(list(&format!("?before={}", older[49]["number"])).await.json(), json!([]));
+    for wrong in ["?before=x", "?before=-1", "?after=1"] {
+        assert_eq!(list(wrong).await.status, 400, "{wrong}");
+    }
 }
 
 #[tokio::test]

@@ -6,13 +6,14 @@ mod pipeline_support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use caregate_protocol::alarm::{Score, Settings, Standing};
 use caregate_protocol::id::{DataClass, Lane};
 use caregate_protocol::policy::VerifiedPolicy;
 use caregate_protocol::record::Record;
 use caregate_protocol::segment::SegmentHash;
 use edge_gateway::ingest::Verdict;
 use edge_gateway::spool::{Limits, Position};
-use pipeline_support::{Gateway, Home, Hospital, MINUTE_US, NOW_US, Publish, damage, policy, small};
+use pipeline_support::{Gateway, Home, Hospital, MINUTE_US, NOW_US, PATIENT, Publish, damage, policy, small};
 use proptest::prelude::*;
 
 fn in_lane(lane: Lane, seq: u64) -> Publish {
@@ -66,6 +67,30 @@ fn a_full_spool_refuses_the_lowest_lane_first_and_alarms_still_fit() {
     let again = [in_lane(Lane::Vitals, seq - 1), in_lane(Lane::Alarm, seq), in_lane(Lane::Activity, seq)];
     assert_eq!(gateway.commit(&again, &policy), [Verdict::Stored; 3]);
     assert_eq!(gateway.seqs(DataClass::Vitals).iter().filter(|s| **s == seq - 1).count(), 1);
+}
+
+#[test]
+fn what_the_gateway_says_again_leaves_the_reserve_to_alarms() {
+    let home = Home::new(small());
+    let hospital = Hospital::new(1);
+    let policy = policy(&[&hospital], &[hospital.whole()], &[]);
+    let mut gateway = home.start();
+    let (_, seq) = fill(&mut gateway, &policy, Lane::Vitals, 0);
+    let at = |minutes: u64| NOW_US + i64::try_from(seq + minutes).unwrap() * MINUTE_US;
+    let say = |gateway: &mut Gateway, minutes, pulse| {
+        let score = Score::sum([Some(0), Some(0), None, None, Some(pulse), None, Some(0)]);
+        let (alarms, settings) = (Vec::new(), Settings::default());
+        let standing = Standing { at_us: at(minutes), alarms, settings, score, handled: Vec::new() };
+        let spooled =
+            gateway.committer.append_standings(vec![(PATIENT, standing)], &policy, at(minutes)).unwrap();
+        gateway.committer.log.sync().unwrap();
+        spooled.len() + gateway.committer.commit_heads(at(minutes)).unwrap().len()
+    };
+    assert!(say(&mut gateway, 0, 1) > 0, "it is new");
+    let again: usize = (1..600).map(|minutes| say(&mut gateway, minutes, 1)).sum();
+    assert_eq!(again, 0, "ten hours of the same");
+    assert!(say(&mut gateway, 600, 3) > 0, "it has changed");
+    assert_eq!(gateway.commit_at(&[in_lane(Lane::Alarm, seq)], &policy, at(601)), [Verdict::Stored]);
 }
 
 #[test]

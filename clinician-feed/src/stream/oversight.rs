@@ -43,14 +43,21 @@ impl Told {
 
     fn tell_access(&mut self, known: &Known, app: &App, now_ms: i64, news: &mut Vec<String>) {
         for (patient, basis) in access(&known.view, &app.beds, &app.feed.newest(), now_ms) {
-            // Before the ledger was read, that it says nothing is nothing to tell.
-            let is_known = known.read
-                || matches!(basis, Basis::Emergency { .. } | Basis::Ended { why: Why::EmergencyOver, .. });
-            if is_known && self.access.insert(patient, basis) != Some(basis) {
+            let is_known = known.read || is_known_unread(&patient, &basis, &app.beds);
+            if (is_known || self.access.contains_key(&patient))
+                && self.access.insert(patient, basis) != Some(basis)
+            {
                 news.push(Message::Access { patient, basis }.json());
             }
         }
     }
+}
+
+/// Whether a basis can be told before the ledger was read. Then that it says nothing is nothing to tell; and who has a bed may have granted.
+fn is_known_unread(patient: &PatientId, basis: &Basis, beds: &[Bed]) -> bool {
+    let is_emergency =
+        matches!(basis, Basis::Emergency { .. } | Basis::Ended { why: Why::EmergencyOver, .. });
+    is_emergency && beds.iter().all(|bed| bed.patient != *patient)
 }
 
 /// What access to each patient rests on, for those with a bed and those of whom something was opened.
@@ -126,5 +133,17 @@ mod tests {
         assert_eq!(told[&bed], Basis::Consent { until: 5_000 });
         assert_eq!(told[&stranger], Basis::Emergency { until: 2_000 });
         assert_eq!(access(&view, &beds, &Newest::new(), 1_000_999).len(), 1);
+        // Of a ledger that was not read yet an emergency is told, and not of who may have granted.
+        let (over, until) =
+            (Basis::Ended { at: 2_000, why: Why::EmergencyOver }, Basis::Emergency { until: 2_000 });
+        for (patient, basis, is_told) in [
+            (stranger, until, true),
+            (stranger, over, true),
+            (stranger, Basis::Unknown, false),
+            (bed, until, false),
+            (bed, Basis::None, false),
+        ] {
+            assert_eq!(is_known_unread(&patient, &basis, &beds), is_told, "{basis:?}");
+        }
     }
 }

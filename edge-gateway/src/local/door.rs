@@ -7,8 +7,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
@@ -33,7 +33,7 @@ use super::metrics::LocalMetrics;
 use super::offers::{self, Offers};
 use super::page;
 use super::view::{Facts, standing};
-use crate::hints::Hints;
+use crate::hints::{Hints, Quarantined};
 use crate::inventory::Shared;
 use crate::inventory::oui::Vendors;
 use crate::watch::Standings;
@@ -42,7 +42,7 @@ use crate::watch::Standings;
 pub const CONNECTIONS_MAX: usize = 32;
 /// Bytes of a request's body, but for `/policy/*`: an access code or a relationship, with room.
 pub const BODY_BYTES_MAX: usize = 1024;
-/// Entries of the quarantine that are listed: the newest, as many as a person reads.
+/// Entries of the quarantine that are listed at once: as many as a person reads before asking for older ones.
 const QUARANTINE_LISTED: usize = 100;
 /// How long a revocation may take to be in force: a commit with a slow disk. After that its outcome is not known.
 const REVOKE_TIMEOUT: Duration = Duration::from_secs(8);
@@ -302,11 +302,40 @@ async fn devices<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> Res
     apart(move || app.with_facts(|facts| json(StatusCode::OK, &facts.seen(&app.vendors)))).await
 }
 
-async fn quarantine<P: PolicySide>(State(app): Shelf<P>, headers: HeaderMap) -> Response {
+/// Which entries of the quarantine.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Browse {
+    /// Only those of lower numbers: the last number that was listed.
+    before: Option<u64>,
+}
+
+/// An entry of the quarantine, and its number.
+#[derive(Serialize)]
+struct Listed {
+    number: u64,
+    #[serde(flatten)]
+    entry: Quarantined,
+}
+
+async fn quarantine<P: PolicySide>(
+    State(app): Shelf<P>,
+    headers: HeaderMap,
+    browse: Result<Query<Browse>, QueryRejection>,
+) -> Response {
     if let Some(response) = to_stranger(&app, &headers) {
         return response;
     }
-    apart(move || json(StatusCode::OK, &app.hints.quarantined(QUARANTINE_LISTED))).await
+    let Query(Browse { before }) = match browse {
+        Ok(browse) => browse,
+        Err(rejection) => return problem(StatusCode::BAD_REQUEST, rejection.body_text()),
+    };
+    apart(move || {
+        let entries = app.hints.quarantined_before(before.unwrap_or(u64::MAX), QUARANTINE_LISTED);
+        let listed = entries.into_iter().map(|(number, entry)| Listed { number, entry });
+        json(StatusCode::OK, &listed.collect::<Vec<_>>())
+    })
+    .await
 }
 
 /// Each patient's alarms, score and limits.

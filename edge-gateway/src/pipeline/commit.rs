@@ -11,6 +11,7 @@ use caregate_protocol::reading::{self, Reading, Value};
 use caregate_protocol::record::Record;
 use caregate_protocol::search::{TOKENS, Token, Tokens, Word};
 use caregate_protocol::wrap::HpkePublicKey;
+use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
 use tracing::{error, warn};
@@ -91,6 +92,8 @@ pub struct Committer {
     pub random: SystemRandom,
     /// When each chain's head was last signed.
     pub heads: Heads,
+    /// What was last said of each patient's alarms, without its time (SHA-256).
+    pub said: BTreeMap<PatientId, [u8; 32]>,
     /// When each device was last noted in the inventory.
     pub noted: BTreeMap<DeviceId, i64>,
     /// To the watch.
@@ -101,6 +104,17 @@ pub struct Committer {
     pub walk: Option<Walk>,
     /// The past that is being given.
     pub giving: Option<Giving>,
+}
+
+/// Which room of the spool a record may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// Its lane's.
+    Usual,
+    /// Its lane's without the reserve for alarms: it says again what is known, or can be asked for again.
+    Unreserved,
+    /// Also where the spool is full: it tells a gap, and so makes room.
+    Telling,
 }
 
 /// A reading on its way, and whose verdict depends on it.
@@ -117,6 +131,7 @@ struct Chunk<'a> {
     class: DataClass,
     recipients: &'a [(RecipientId, HpkePublicKey)],
     pending: Vec<Pending>,
+    room: Room,
 }
 
 /// What a batch comes to.
@@ -156,7 +171,7 @@ impl Committer {
         for head in self.heads.due(&self.state.chains, now_us) {
             let record = head.sign(&self.sealer.device).to_vec();
             // Where there is no room, the next one says as much.
-            spooled.extend(self.append_record(head.class.lane(), record, false)?);
+            spooled.extend(self.append_record(head.class.lane(), record, Room::Unreserved)?);
         }
         if !spooled.is_empty() {
             self.log.sync()?;
@@ -211,7 +226,8 @@ impl Committer {
                 .collect();
             for pending in chunks(pending, bytes_max) {
                 let inbounds: Vec<usize> = pending.iter().map(|p| p.inbound).collect();
-                let chunk = Chunk { patient, class, recipients: &recipients, pending };
+                let room = Room::Usual;
+                let chunk = Chunk { patient, class, recipients: &recipients, pending, room };
                 if !self.append(chunk, now_us, &mut spooled)? {
                     inbounds.into_iter().for_each(|i| verdicts[i] = Verdict::Refused);
                 }
@@ -250,11 +266,15 @@ impl Committer {
                 .map(|r| (r.id, HpkePublicKey(r.hpke_public_key)))
                 .collect();
             let words = Word::of(&standing);
+            let print = said(&standing);
+            // What was said a minute ago takes no room from an alarm that comes.
+            let room = if self.said.get(&patient) == Some(&print) { Room::Unreserved } else { Room::Usual };
             let pending = vec![Pending { inbound: 0, fingerprint: None, reading: own(standing) }];
-            let chunk = Chunk { patient, class: DataClass::Alarm, recipients: &recipients, pending };
+            let chunk = Chunk { patient, class: DataClass::Alarm, recipients: &recipients, pending, room };
             // Where there is no room it is counted, and said again within a minute.
             if self.append(chunk, now_us, &mut spooled)? {
-                spooled.extend(self.append_tokens(patient, DataClass::Alarm, &words)?);
+                self.said.insert(patient, print);
+                spooled.extend(self.append_tokens(patient, DataClass::Alarm, (&words, room))?);
             }
         }
         if !spooled.is_empty() {
@@ -281,15 +301,18 @@ impl Committer {
         }
     }
 
-    /// Appends a record; begins a new file where the batch has outgrown the present one. `None` where there is no room. What tells a gap
-    /// (`telling`) has room also where the spool is full, since it makes room.
+    /// Appends a record; begins a new file where the batch has outgrown the present one. `None` where there is no room.
     pub(super) fn append_record(
         &mut self,
         lane: Lane,
         record: Vec<u8>,
-        telling: bool,
+        room: Room,
     ) -> Result<Option<Spooled>, CommitError> {
-        let append = if telling { Log::append_telling } else { Log::append };
+        let append = match room {
+            Room::Usual => Log::append,
+            Room::Unreserved => Log::append_unreserved,
+            Room::Telling => Log::append_telling,
+        };
         let mut appended = append(&mut self.log, lane, &record);
         if matches!(appended, Err(SpoolError::BatchFull)) {
             self.log.sync()?;
@@ -388,7 +411,7 @@ impl Committer {
         now_us: i64,
         spooled: &mut Vec<Spooled>,
     ) -> Result<bool, CommitError> {
-        let Chunk { patient, class, recipients, pending } = chunk;
+        let Chunk { patient, class, recipients, pending, room } = chunk;
         if self.state.chains.len() >= CHAINS_MAX && !self.state.chains.contains_key(&(patient, class)) {
             self.metrics.refused.with_label_values(&["chains"]).inc();
             return Ok(false);
@@ -424,7 +447,7 @@ impl Committer {
         for record in sealed.records {
             // Wraps that fitted before a segment that did not are in the log as good as any: they go up, and the next
             // commit need not make them again.
-            let Some(appended) = self.append_record(class.lane(), record, false)? else { return Ok(false) };
+            let Some(appended) = self.append_record(class.lane(), record, room)? else { return Ok(false) };
             kill_point::pass("commit.record-appended");
             if let Ok(Record::Wrap(wrap)) = Record::decode(&appended.record) {
                 self.state.replay_wrap(&wrap);
@@ -450,7 +473,7 @@ impl Committer {
         &mut self,
         patient: PatientId,
         class: DataClass,
-        words: &[Word],
+        (words, room): (&[Word], Room),
     ) -> Result<Option<Spooled>, CommitError> {
         let mut random = [Token([0; 16]); TOKENS];
         for token in &mut random {
@@ -463,7 +486,7 @@ impl Committer {
         let words = words.iter().map(|word| word.token(&key, patient, class));
         let tokens = Tokens::fill(words, random);
         let tokens = Tokens { class, patient, generation, epoch, sequence, tokens };
-        self.append_record(class.lane(), tokens.sign(&self.sealer.device).to_vec(), false)
+        self.append_record(class.lane(), tokens.sign(&self.sealer.device).to_vec(), room)
     }
 
     fn note_unwrapped(&self, sealed: &Sealed) {
@@ -487,6 +510,14 @@ fn close_epochs(
 }
 
 /// A standing as a reading of the gateway's own.
+/// What a standing says, whenever it says it.
+fn said(standing: &Standing) -> [u8; 32] {
+    let bytes = Standing { at_us: 0, ..standing.clone() }.encode();
+    let mut print = [0; 32];
+    print.copy_from_slice(digest::digest(&digest::SHA256, &bytes).as_ref());
+    print
+}
+
 fn own(standing: Standing) -> Reading {
     let (Ok(device), Ok(stream)) = (DeviceId::new(OWN_DEVICE), StreamName::new(OWN_STREAM)) else {
         unreachable!("good names")

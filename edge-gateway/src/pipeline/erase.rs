@@ -95,6 +95,7 @@ impl Committer {
             self.noted.remove(&device);
             self.hints.forget(&device);
         }
+        self.said.remove(&patient);
         self.sealer.leaves.forget(patient);
         self.state.chains.retain(|(of, _), _| *of != patient);
         self.state.untold.retain(|(of, _), _| *of != patient);

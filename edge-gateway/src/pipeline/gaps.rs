@@ -14,7 +14,7 @@ use caregate_protocol::segment::SegmentHash;
 use caregate_protocol::wrap::{HpkePublicKey, Wrap};
 use tracing::{error, warn};
 
-use super::commit::{CommitError, Committer, Spooled, seconds};
+use super::commit::{CommitError, Committer, Room, Spooled, seconds};
 use super::expiry::{Expiry, PAST_KEPT, WRAP_GRACE};
 use super::seal::Batch;
 use crate::spool::{Position, Reader};
@@ -284,7 +284,9 @@ impl Committer {
         };
         let mut position = None;
         for record in sealed.records {
-            let Some(appended) = self.append_record(class.lane(), record, true)? else { return Ok(None) };
+            let Some(appended) = self.append_record(class.lane(), record, Room::Telling)? else {
+                return Ok(None);
+            };
             position = Some(appended.position);
             if let Ok(Record::Wrap(wrap)) = Record::decode(&appended.record) {
                 self.state.replay_wrap(&wrap);

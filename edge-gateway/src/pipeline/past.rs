@@ -16,7 +16,7 @@ use caregate_protocol::uplink::Used;
 use caregate_protocol::wrap::{HpkePublicKey, Wrap, WrapScope};
 use tracing::{info, warn};
 
-use super::commit::{CommitError, Committer, Spooled, seconds};
+use super::commit::{CommitError, Committer, Room, Spooled, seconds};
 use crate::keys::given::Given;
 
 /// Wraps made in one run: some 50 ms of a router's processor, and sensors wait no longer. What is left is for the next second.
@@ -169,7 +169,7 @@ impl Committer {
                     return Ok(true);
                 }
             };
-            let Some(appended) = self.append_record(class.lane(), record, false)? else {
+            let Some(appended) = self.append_record(class.lane(), record, Room::Unreserved)? else {
                 return Ok(false);
             };
             if let Ok(wrap) = Wrap::decode(&appended.record) {

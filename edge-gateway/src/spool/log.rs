@@ -115,7 +115,16 @@ impl Log {
     /// [`SpoolError::Full`] is the refusal; [`SpoolError::BatchFull`] wants [`Self::sync`] and [`Self::rotate`] first and can't
     /// occur while batches keep to [`Limits::batch_bytes_max`]; [`SpoolError::Oversized`]; [`SpoolError::Stopped`].
     pub fn append(&mut self, lane: Lane, payload: &[u8]) -> Result<Position, SpoolError> {
-        self.append_below(lane, payload, self.limits.lane_bytes_max[lane as usize], 0)
+        self.append_below(lane, payload, (lane, self.limits.lane_bytes_max[lane as usize]), 0)
+    }
+
+    /// The same for a record that is only said again, which never uses the room that is kept for alarms.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn append_unreserved(&mut self, lane: Lane, payload: &[u8]) -> Result<Position, SpoolError> {
+        let like = lane.max(Lane::Vitals);
+        self.append_below(lane, payload, (like, self.limits.lane_bytes_max[like as usize]), 0)
     }
 
     /// The same for a record that tells what is to be let go: where the spool is full it may use half of the room for acks, else
@@ -125,15 +134,15 @@ impl Log {
     /// As [`Self::append`].
     pub fn append_telling(&mut self, lane: Lane, payload: &[u8]) -> Result<Position, SpoolError> {
         let extra = if self.is_blocked() { self.limits.telling_end(self.current.capacity) } else { 0 };
-        self.append_below(lane, payload, u64::MAX, extra)
+        self.append_below(lane, payload, (lane, u64::MAX), extra)
     }
 
-    /// Appends below `bytes_max` in all, and below the lane's end in the file or `end_min`, whichever is further.
+    /// Appends below `bytes_max` in all, and below the end in the file of what is `like` it, or `end_min`, whichever is further.
     fn append_below(
         &mut self,
         lane: Lane,
         payload: &[u8],
-        bytes_max: u64,
+        (like, bytes_max): (Lane, u64),
         end_min: u64,
     ) -> Result<Position, SpoolError> {
         if self.stopped {
@@ -146,7 +155,7 @@ impl Log {
         let frame = (FRAME_HEADER + payload.len()) as u64;
         let end = self.base() + self.pending.len() + frame;
         let blocked = self.is_blocked();
-        let file_end = self.limits.file_end(lane, self.current.capacity, blocked).max(end_min);
+        let file_end = self.limits.file_end(like, self.current.capacity, blocked).max(end_min);
         if end > file_end && !blocked {
             return Err(SpoolError::BatchFull);
         }

@@ -202,6 +202,7 @@ impl Gateway {
             metrics,
             random: SystemRandom::new(),
             heads: edge_gateway::pipeline::heads::Heads::default(),
+            said: BTreeMap::new(),
             noted: BTreeMap::new(),
             tap: Tap::new(IntCounter::new("dropped", "dropped").unwrap()).0,
             expiry: None,

@@ -123,10 +123,16 @@ const printable = (hex) => hex.replace(/../g, (byte) => {
 });
 
 let kept = [];
+// Whether the box may have older ones, and whether all are being loaded.
+let older = false;
+let finding = false;
+// As many as it lists at once.
+const LISTED = 100;
 
 function quarantine() {
   const wanted = byId('quarantine-filter').value.trim().toLowerCase();
   const found = kept.filter((one) => `${one.device} ${one.topic} ${one.reason}`.toLowerCase().includes(wanted));
+  byId('quarantine-older').hidden = !older;
   show('quarantine', found, () => found.length === 0
     ? [make('li', '', wanted === '' ? 'Nothing.' : 'Nothing with that.')]
     : found.map((one) => make('li', '',
@@ -281,12 +287,41 @@ async function look() {
   timer = setTimeout(look, EVERY_MS);
 }
 
-// Only while somebody looks at it: it is a walk through all that is kept.
+// Only while somebody looks at it. What came since goes before what was loaded; who wants older ones, or looks for something, loads them.
 async function browse() {
-  const answer = await request('/api/quarantine');
-  if (answer === null || !answer.ok) return;
-  kept = await answer.json();
+  const newest = await listed(Number.MAX_SAFE_INTEGER);
+  if (newest === null) return;
+  const last = newest.at(-1)?.number ?? 0;
+  // Where more came since than are listed, what was loaded is behind a gap, and is loaded anew.
+  const rest = last <= (kept[0]?.number ?? -1) ? kept.filter((one) => one.number < last) : [];
+  if (rest.length === 0) older = newest.length === LISTED;
+  kept = [...newest, ...rest];
   quarantine();
+}
+
+async function browseOlder() {
+  const more = await listed(kept.at(-1)?.number ?? Number.MAX_SAFE_INTEGER);
+  if (more === null) return false;
+  older = more.length === LISTED;
+  kept = [...kept, ...more];
+  quarantine();
+  return older;
+}
+
+async function listed(before) {
+  const answer = await request(`/api/quarantine?before=${before}`);
+  return answer === null || !answer.ok ? null : answer.json();
+}
+
+async function find() {
+  quarantine();
+  if (byId('quarantine-filter').value.trim() === '' || finding) return;
+  finding = true;
+  try {
+    while (older && await browseOlder());
+  } finally {
+    finding = false;
+  }
 }
 
 function ask(one) {
@@ -322,7 +357,8 @@ async function end() {
 }
 
 byId('quarantine-details').addEventListener('toggle', () => { if (byId('quarantine-details').open) browse().catch(() => null); });
-byId('quarantine-filter').addEventListener('input', quarantine);
+byId('quarantine-filter').addEventListener('input', () => { find().catch(() => null); });
+byId('quarantine-older').addEventListener('click', () => { browseOlder().catch(() => null); });
 byId('keep').addEventListener('click', () => byId('confirm').close());
 byId('end').addEventListener('click', end);
 byId('logout').addEventListener('click', async () => {

@@ -95,15 +95,21 @@ impl Hub {
         filters.iter().map(&mut remove).collect()
     }
 
-    /// Delivers a message to all who subscribed, and keeps it where it is to be retained.
+    /// Delivers a message to all who subscribed, and keeps it where it is to be retained. What a device says that nobody has bound is for its
+    /// own sessions.
     pub fn publish(&mut self, message: &Arc<Message>, now: Duration) {
-        if message.retain {
+        let publisher = message.publisher.as_ref().map(|key| &key.device);
+        let unbound =
+            publisher.filter(|device| self.bound.as_ref().is_some_and(|bound| !bound.contains(device)));
+        if message.retain && unbound.is_none() {
             self.counts.retained += self.retained.set(message, now);
             self.changes.messages += 1;
         }
         let mut shares: BTreeMap<(String, String), Vec<(SessionKey, Match)>> = BTreeMap::new();
         let mut own = Vec::new();
-        for (key, session) in self.sessions.iter().filter(|(_, session)| !session.subscriptions.is_empty()) {
+        let hears = |key: &SessionKey| unbound.is_none_or(|device| key.device == *device);
+        let listening = self.sessions.iter().filter(|(_, session)| !session.subscriptions.is_empty());
+        for (key, session) in listening.filter(|(key, _)| hears(key)) {
             let how = session.match_of(key, message);
             if how.qos.is_some() {
                 own.push((key.clone(), how));

@@ -117,6 +117,7 @@ impl Life {
             metrics,
             random: SystemRandom::new(),
             heads: Heads::default(),
+            said: BTreeMap::new(),
             noted: BTreeMap::new(),
             tap: Tap::new(IntCounter::new("dropped", "dropped")?).0,
             expiry: None,

@@ -64,6 +64,25 @@ fn each_pair_of_roles_meets_only_when_both_expect_it() {
 }
 
 #[test]
+fn identities_are_of_either_kind_of_key() {
+    let ca = Ca::new("ca");
+    let kinds = [&rcgen::PKCS_ED25519, &rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384];
+    let daemon =
+        |kind, role, name| Daemon::with_key(&ca, rcgen::KeyPair::generate_for(kind).unwrap(), role, name);
+    for kind in kinds {
+        let core = daemon(kind, Role::Core, "core-1");
+        for other in kinds {
+            let gateway = daemon(other, Role::Gateway, "gateway-1");
+            let outcome = shake(
+                gateway.identity.client_config(Role::Core, None, &[]),
+                core.identity.server_config(&[Role::Gateway], &[]),
+            );
+            assert!(outcome.is_ok(), "{other:?} {kind:?}: {outcome:?}");
+        }
+    }
+}
+
+#[test]
 fn several_roles_may_be_accepted() {
     let ca = Ca::new("ca");
     let core = Daemon::new(&ca, Role::Core, "core-1");

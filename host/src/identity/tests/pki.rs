@@ -68,7 +68,10 @@ impl Ca {
     }
 
     pub(super) fn issue(&self, odd: &Odd) -> Leaf {
-        let key = KeyPair::generate().unwrap();
+        self.issue_for(KeyPair::generate().unwrap(), odd)
+    }
+
+    fn issue_for(&self, key: KeyPair, odd: &Odd) -> Leaf {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::DnsName("localhost".try_into().unwrap())];
         for uri in &odd.uris {
@@ -111,8 +114,12 @@ pub(super) struct Daemon {
 
 impl Daemon {
     pub(super) fn new(ca: &Ca, role: Role, name: &str) -> Self {
+        Self::with_key(ca, KeyPair::generate().unwrap(), role, name)
+    }
+
+    pub(super) fn with_key(ca: &Ca, key: KeyPair, role: Role, name: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let files = write(directory.path(), &ca.pem, &ca.issue(&Odd::not(role, name)));
+        let files = write(directory.path(), &ca.pem, &ca.issue_for(key, &Odd::not(role, name)));
         Self { identity: Identity::load(&files).unwrap(), files, directory }
     }
 

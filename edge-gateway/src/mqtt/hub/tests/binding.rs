@@ -50,3 +50,26 @@ fn what_a_device_said_that_is_nobodys_any_more_is_not_kept() {
         std::iter::from_fn(|| home.next(&display, number)).map(|publish| publish.topic).collect();
     assert_eq!(topics, ["vitals/v1/b/num/x", "vitals/v1/own/num/x"]);
 }
+
+#[test]
+fn what_an_unbound_device_says_is_for_its_own_sessions() {
+    let (mut home, display, own) = (Home::new(), key("d", "x"), key("a", "display"));
+    bind(&mut home, &["d"]);
+    let (display_number, _) = home.join(&display, true, HOUR, T0);
+    let (own_number, _) = home.join(&own, true, HOUR, T0);
+    for path in ["local/v1/#", "$share/g/local/v1/#"] {
+        assert!(!home.subscribe(&display, filter(path, QoS::AtLeastOnce)).is_failure());
+    }
+    assert!(!home.subscribe(&own, filter("local/v1/a/#", QoS::AtLeastOnce)).is_failure());
+    let said = || {
+        let publisher = Some(key("a", "sensor"));
+        Message { retain: true, publisher, ..message("local/v1/a/call", QoS::AtLeastOnce) }
+    };
+    home.publish(said());
+    assert_eq!((home.next(&display, display_number), home.hub.sizes().1), (None, 0));
+    assert!(home.next(&own, own_number).is_some());
+    bind(&mut home, &["a", "d"]);
+    home.publish(said());
+    assert!(home.next(&display, display_number).is_some());
+    assert_eq!(home.hub.sizes().1, 1);
+}
