@@ -87,7 +87,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
 }
 
 fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    build::cargo_command()
 }
 
 fn spool(json: bool) -> anyhow::Result<()> {

@@ -21,6 +21,21 @@ pub(crate) fn binaries() -> anyhow::Result<PathBuf> {
     Ok(own.parent().context("this binary has no folder")?.to_owned())
 }
 
+/// cargo, as from a shell. `cargo xtask` tells this program of its own package by environment variables; handed on they make cargo run build
+/// scripts again that look at variables of these names (ring's), and compile all that depends on them.
+pub(crate) fn cargo_command() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let is_of_package = name.to_str().is_some_and(|name| {
+            name.starts_with("CARGO_PKG_") || ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH"].contains(&name)
+        });
+        if is_of_package {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// Runs a command to its end, its output passed on to standard error.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     use std::os::fd::AsFd;
@@ -104,7 +119,7 @@ const SOME_TEST: [&str; 2] = ["--test", "chaos"];
 /// Builds binaries as the gate does, and with more features.
 pub(crate) fn workspace_binaries(names: &[&str], features: &[&str]) -> anyhow::Result<()> {
     say(&format!("cargo: building {} (release; minutes from clean)", names.join(", ")));
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = cargo_command();
     command.args(["build", "--release"]).args(WORKSPACE).args(SOME_TEST).current_dir(root()?);
     command.args(features.iter().flat_map(|feature| ["--features", feature]));
     run(command.args(names.iter().flat_map(|name| ["--bin", name])))
@@ -117,7 +132,7 @@ pub(crate) fn workspace_binaries(names: &[&str], features: &[&str]) -> anyhow::R
 /// What cargo says.
 pub(crate) fn test_programs() -> anyhow::Result<BTreeMap<String, TestProgram>> {
     say("cargo: building tests (release; minutes from clean)");
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = cargo_command();
     command
         .args(["test", "--release", "--lib", "--no-run"])
         .args(WORKSPACE)
@@ -143,7 +158,7 @@ pub(crate) fn test_programs() -> anyhow::Result<BTreeMap<String, TestProgram>> {
 /// Builds release binaries of these packages.
 pub(crate) fn cargo(packages: &[&str]) -> anyhow::Result<()> {
     say(&format!("cargo: building {} (release; minutes from clean)", packages.join(", ")));
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = cargo_command();
     command.args(["build", "--release", "--bins"]).current_dir(root()?);
     for package in packages {
         command.args(["--package", package]);
@@ -154,7 +169,7 @@ pub(crate) fn cargo(packages: &[&str]) -> anyhow::Result<()> {
 /// Builds one package's release binaries with a cargo feature that usual builds leave out.
 pub(crate) fn cargo_with(package: &str, feature: &str) -> anyhow::Result<()> {
     say(&format!("cargo: building {package} with {feature} (release)"));
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = cargo_command();
     command.args(["build", "--release", "--bins", "--package", package, "--features", feature]);
     run(command.current_dir(root()?))
 }

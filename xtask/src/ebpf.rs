@@ -10,6 +10,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::build;
+
 /// Debian packages: a compiler with `core` for `bpfel-unknown-none`, and the LLVM of the same version for bpf-linker.
 const PACKAGES: [&str; 5] =
     ["cargo-web", "libpolly-22-dev", "libstd-rust-web-dev-bpf", "llvm-22-dev", "rustc-web"];
@@ -115,7 +117,7 @@ fn install_linker(root: &Path) -> Result<PathBuf> {
     if version.trim() == format!("bpf-linker {LINKER_VERSION}") {
         return Ok(linker);
     }
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = build::cargo_command();
     command.args(["install", "bpf-linker", "--locked", "--version", LINKER_VERSION, "--no-default-features"]);
     command.args(["--features", "llvm-22", "--root"]).arg(&tools);
     command.env("CARGO_TARGET_DIR", root.join("target/bpf-linker"));

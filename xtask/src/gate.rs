@@ -49,7 +49,7 @@ fn step(name: &str, work: impl Fn() -> anyhow::Result<()> + 'static) -> Step {
 }
 
 fn cargo(arguments: &[&str]) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = build::cargo_command();
     command.args(arguments);
     command
 }

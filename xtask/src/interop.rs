@@ -59,7 +59,7 @@ pub(crate) fn run(args: &InteropArgs) -> anyhow::Result<()> {
         install(&folder.join(name), &pinned)?;
     }
     conform::build_ours()?;
-    let mut test = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut test = build::cargo_command();
     test.args(["test", "--release", "--package", "caregate-tests", "--test", "interop", "--"]);
     // One case at a time: each has a controller, a switch and streams that are measured.
     test.args(["--test-threads=1", "--nocapture"]).args(&args.only).current_dir(build::root()?);
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &InteropArgs) -> anyhow::Result<()> {
 fn run_mqtt(args: &InteropArgs) -> anyhow::Result<()> {
     setup::ensure(&[setup::TESTS])?;
     mqtt_clients()?;
-    let mut test = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut test = build::cargo_command();
     test.args(["test", "--release", "--package", "edge-gateway", "--test", "mqtt_interop", "--"]);
     test.args(["--nocapture"]).args(&args.only).current_dir(build::root()?);
     build::run(&mut test)
@@ -78,7 +78,7 @@ fn run_mqtt(args: &InteropArgs) -> anyhow::Result<()> {
 fn run_keys(args: &InteropArgs) -> anyhow::Result<()> {
     setup::ensure(&[setup::TESTS])?;
     key_peers()?;
-    let mut test = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut test = build::cargo_command();
     test.args(["test", "--release", "--package", "caregate-protocol", "--test", "keys_foreign", "--"]);
     build::run(test.args(&args.only).current_dir(build::root()?))
 }

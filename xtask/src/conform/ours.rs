@@ -57,7 +57,7 @@ pub(super) fn programs(is_to_build: bool) -> anyhow::Result<Programs> {
 fn build(beside: &Path, folder: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     say("conform: building our switch with the feature `conformance`");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = build::cargo_command();
     cargo.args(["build", "--release", "--bins", "--features", FEATURE]).current_dir(build::root()?);
     cargo.args(PACKAGES.iter().flat_map(|(package, _)| ["--package", package]));
     build::run(&mut cargo)?;

@@ -37,7 +37,7 @@ pub(super) fn build(arch: Arch) -> anyhow::Result<PathBuf> {
     let folder = build::root()?.join("target/kernels/build");
     let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
     let mut command = match linker {
-        None => Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())),
+        None => build::cargo_command(),
         Some(linker) => {
             flags.push(format!("-Clinker={linker}"));
             let mut command = Command::new("/usr/bin/cargo");
