@@ -57,13 +57,13 @@ fn what_an_unbound_device_says_is_for_its_own_sessions() {
     bind(&mut home, &["d"]);
     let (display_number, _) = home.join(&display, true, HOUR, T0);
     let (own_number, _) = home.join(&own, true, HOUR, T0);
-    for path in ["local/v1/#", "$share/g/local/v1/#"] {
+    for path in ["vitals/v1/#", "$share/g/vitals/v1/#"] {
         assert!(!home.subscribe(&display, filter(path, QoS::AtLeastOnce)).is_failure());
     }
-    assert!(!home.subscribe(&own, filter("local/v1/a/#", QoS::AtLeastOnce)).is_failure());
+    assert!(!home.subscribe(&own, filter("vitals/v1/a/#", QoS::AtLeastOnce)).is_failure());
     let said = || {
         let publisher = Some(key("a", "sensor"));
-        Message { retain: true, publisher, ..message("local/v1/a/call", QoS::AtLeastOnce) }
+        Message { retain: true, publisher, ..message("vitals/v1/a/num/x", QoS::AtLeastOnce) }
     };
     home.publish(said());
     assert_eq!((home.next(&display, display_number), home.hub.sizes().1), (None, 0));
