@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use caregate_protocol::policy::{Pseudonym, RelationshipId};
+use caregate_protocol::policy::{Emergency, Pseudonym, RelationshipId};
 use serde::Serialize;
 
 /// The gateway's clock and the ledger's may differ by so many seconds: a reading that is this much younger than the end of a
@@ -38,6 +38,13 @@ pub struct EmergencyAccess {
     pub until: u64,
     /// Of this pseudonym.
     pub number: u64,
+}
+
+impl From<&Emergency> for EmergencyAccess {
+    fn from(emergency: &Emergency) -> Self {
+        let Emergency { pseudonym, from, until, number, .. } = *emergency;
+        Self { pseudonym, from, until, number }
+    }
 }
 
 /// Why access ended.

@@ -309,9 +309,7 @@ impl BreakGlass {
             Err(error) => Err(error.into()),
         };
         if sent.is_ok() {
-            let Emergency { pseudonym, from, until, number, .. } = emergency;
-            let access = EmergencyAccess { pseudonym, from, until, number };
-            self.handed.send_modify(|handed| hand(handed, access, now_ms));
+            self.handed.send_modify(|handed| hand(handed, (&emergency).into(), now_ms));
         }
         account(&mut openings, recorder, user, &emergency, now_ms, sent).await
     }

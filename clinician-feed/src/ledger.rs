@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use caregate_host::clock;
 use caregate_protocol::id::RecipientId;
-use caregate_protocol::policy::{Emergency, RecipientStatus, RelationshipId};
+use caregate_protocol::policy::{RecipientStatus, RelationshipId};
 use ledger_chain::{Follower, Index, Status};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -206,15 +206,9 @@ fn found(index: &Index, id: &RelationshipId, me: &RecipientId) -> Option<Found> 
 fn about(index: &Index, me: &RecipientId) -> (View, Option<u64>) {
     let myself = index.participant(me);
     let is = |status| myself.filter(|myself| myself.status == Some(status));
-    let access = |e: &Emergency| EmergencyAccess {
-        pseudonym: e.pseudonym,
-        from: e.from,
-        until: e.until,
-        number: e.number,
-    };
     let view = View {
         consents: BTreeMap::new(),
-        emergencies: index.emergencies_by(me).map(|signed| access(&signed.emergency)).collect(),
+        emergencies: index.emergencies_by(me).map(|signed| (&signed.emergency).into()).collect(),
         suspended: None,
         may_break_glass: is(RecipientStatus::Active).is_some_and(|myself| myself.emergency),
     };
