@@ -241,7 +241,7 @@ impl Home {
         self.node.ledger("participant register", &arguments)
     }
 
-    /// What the hospital finds in the core's store, which no daemon may hold: heart rates, and what it refused.
+    /// What the hospital finds in the core's store, which no daemon may hold: the readings' numbers, ascending, and what it refused.
     pub(crate) fn found(&self, gateways: &[&str]) -> (Vec<u64>, Vec<String>) {
         let keys = gateways.iter().map(|name| device_key(name).verifying_key());
         let mut opener = Opener::new(self.recipient, self.hospital.clone(), keys);
@@ -252,6 +252,8 @@ impl Home {
             let readings = taken.opened.into_iter().flat_map(|opened| opened.readings);
             rates.extend(readings.filter_map(|reading| reading.seq));
         }
+        // What waited while a connection was made comes as backlog, beside what is live.
+        rates.sort_unstable();
         (rates, refused)
     }
 
