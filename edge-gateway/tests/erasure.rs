@@ -53,7 +53,7 @@ impl Place {
 
     fn decide(&mut self, change: Change) -> Option<&'static str> {
         let (proposal, mut decided) = Proposal::new(change);
-        self.gateway.committer.decide(proposal, clock::now_us());
+        self.gateway.committer.decide(proposal, clock::now_us(), clock::monotonic());
         decided.try_recv().unwrap().err().map(|failure| failure.reason())
     }
 

@@ -16,7 +16,7 @@ use edge_gateway::keys::KeyStore;
 use edge_gateway::local::PolicySide;
 use edge_gateway::metrics::Metrics;
 use edge_gateway::policy::trail::{Ending, Event, Origin, RevokedBy};
-use edge_gateway::policy::{Change, Decider, PolicyHandle, Proposal};
+use edge_gateway::policy::{Change, Decider, Now, PolicyHandle, Proposal};
 use ledger_client::fixture::{Hospital, Signer, Site, Stranger, forgeries};
 use ledger_client::verify::{Address, BundleRefusal, revocation_digest, verify_bundle};
 use prometheus::Registry;
@@ -35,6 +35,8 @@ struct Home {
     site: Site,
     city: Hospital,
     rescue: Hospital,
+    /// Seconds by which the monotonic clock is ahead of the machine's.
+    passed: Arc<AtomicU64>,
 }
 
 impl Home {
@@ -47,7 +49,7 @@ impl Home {
         site.grant(0, &city, 1, |_| ());
         site.bind(0, true, 1);
         site.bind(1, true, 1);
-        Self { dir: tempfile::tempdir().unwrap(), site, city, rescue }
+        Self { dir: tempfile::tempdir().unwrap(), site, city, rescue, passed: Arc::default() }
     }
 
     fn start(&self) -> Running {
@@ -56,15 +58,19 @@ impl Home {
 
     /// Decides on a thread of its own, as the committer does, by a clock that the test sets.
     fn start_at(&self, clock: Arc<AtomicU64>) -> Running {
+        let passed = Arc::clone(&self.passed);
+        let now = move || Now {
+            unix_s: clock.load(Ordering::SeqCst),
+            at: clock::monotonic() + Duration::from_secs(passed.load(Ordering::SeqCst)),
+        };
         let pins = Arc::new(self.site.enrolment.pins().unwrap());
         let metrics = Metrics::register(&Registry::new()).unwrap();
         let keys = KeyStore::open(self.dir.path()).unwrap();
-        let now_s = clock.load(Ordering::SeqCst);
-        let mut decider = Decider::open(&keys, Some(Arc::clone(&pins)), metrics.clone(), now_s).unwrap();
+        let mut decider = Decider::open(&keys, Some(Arc::clone(&pins)), metrics.clone(), now()).unwrap();
         let health = Health::new();
         let (in_force, fresh) = (health.condition("policy"), health.condition("policy_fresh"));
         decider.readiness(in_force.clone(), Some(fresh.clone()));
-        decider.tick(now_s);
+        decider.tick(now());
         let (proposals, mut proposed) = mpsc::channel::<Told>(1);
         let (offers, mut offered) = mpsc::channel(1);
         let handle = PolicyHandle::new(pins, &decider, offers, metrics.clone());
@@ -78,14 +84,14 @@ impl Home {
         });
         let deciding = std::thread::spawn(move || {
             while let Some(told) = proposed.blocking_recv() {
-                let now_s = clock.load(Ordering::SeqCst);
                 match told {
-                    Told::Proposal(proposal) => proposal.decide(&mut decider, now_s, |_, _| ()),
+                    Told::Proposal(proposal) => proposal.decide(&mut decider, now(), |_, _| ()),
                     Told::Tick(done) => {
-                        decider.tick(now_s);
+                        decider.tick(now());
                         done.send(()).unwrap();
                     }
-                    Told::Stop => return,
+                    Told::Stop => return decider.close(now().at).unwrap(),
+                    Told::Kill => return,
                 }
             }
         });
@@ -97,6 +103,8 @@ enum Told {
     Proposal(Proposal),
     Tick(tokio::sync::oneshot::Sender<()>),
     Stop,
+    /// Without a word.
+    Kill,
 }
 
 struct Running {
@@ -136,8 +144,17 @@ impl Running {
 
     /// Ends and lets go of the store.
     async fn stop(self) {
+        self.end(Told::Stop).await;
+    }
+
+    /// Without a word to the disk.
+    async fn kill(self) {
+        self.end(Told::Kill).await;
+    }
+
+    async fn end(self, how: Told) {
         self.forwarding.abort();
-        self.proposals.send(Told::Stop).await.ok().unwrap();
+        self.proposals.send(how).await.ok().unwrap();
         self.deciding.join().unwrap();
     }
 }
@@ -500,6 +517,89 @@ async fn a_clock_that_was_set_back_opens_nothing_until_a_new_header_gives_the_ti
     // Begun with that clock, it is the same.
     let running = home.start_at(clock);
     assert!(!running.fresh.holds() && may_open(&running, back) == 0);
+}
+
+/// Headers are held back, and the clock is set back to just behind the newest again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_stands_still_keeps_no_policy_young() {
+    let mut home = Home::new();
+    let start = now_s();
+    let clock = Arc::new(AtomicU64::new(start));
+    let running = home.start_at(Arc::clone(&clock));
+    accepted(&running.offer(home.site.bytes(start)).await);
+    let passed = |running: &Running, seconds: u64| {
+        home.passed.fetch_add(seconds, Ordering::SeqCst);
+        running.policy()
+    };
+    let may_open =
+        |policy: &VerifiedPolicy| policy.recipients(&Site::PATIENT, DataClass::Vitals, start + 1).count();
+    // What clocks differ by is added; beyond it nobody knows the time.
+    clock.store(start + 1, Ordering::SeqCst);
+    passed(&running, 40);
+    running.tick().await;
+    assert!((40..=42).contains(&running.policy().age_s(start + 1).unwrap()));
+    assert!(running.fresh.holds() && may_open(&running.policy()) == 1);
+    passed(&running, 25);
+    running.tick().await;
+    assert!(!running.fresh.holds() && may_open(&running.policy()) == 0);
+    assert_eq!(running.metrics.policy.clock_unknown.get(), 1);
+    assert_eq!(running.trail().iter().filter(|e| matches!(e, Event::StalenessEntered { .. })).count(), 1);
+    // The clock is put right.
+    clock.store(start + 66, Ordering::SeqCst);
+    running.tick().await;
+    assert!(running.fresh.holds() && may_open(&running.policy()) == 1);
+    assert_eq!(running.metrics.policy.clock_unknown.get(), 0);
+    running.stop().await;
+
+    // Over restarts, each in order and each with a minute of its own: what has passed has passed.
+    for life in 1..=9 {
+        clock.store(start + 10 + 60 * life, Ordering::SeqCst);
+        let running = home.start_at(Arc::clone(&clock));
+        passed(&running, 60);
+        running.tick().await;
+        let age_s = running.policy().age_s(start + 10 + 60 * life).unwrap();
+        assert!((65 + 60 * life..80 + 60 * life).contains(&age_s), "{life}: {age_s}");
+        assert_eq!(running.fresh.holds(), age_s <= 600, "{life}");
+        running.stop().await;
+    }
+    // Begun with the clock set back to the header: of no use either.
+    clock.store(start + 2, Ordering::SeqCst);
+    let running = home.start_at(Arc::clone(&clock));
+    assert!(!running.fresh.holds() && running.metrics.policy.clock_unknown.get() == 1);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_killed_again_and_again_keeps_no_policy_young() {
+    let mut home = Home::new();
+    let start = now_s();
+    let clock = Arc::new(AtomicU64::new(start));
+    let running = home.start_at(Arc::clone(&clock));
+    accepted(&running.offer(home.site.bytes(start)).await);
+    running.kill().await;
+    let bytes = home.site.bytes(start + 1);
+    // Each time two minutes may have passed that nobody has written down: after five the policy is stale.
+    for life in 1..=5 {
+        let running = home.start_at(Arc::clone(&clock));
+        let age_s = running.policy().age_s(start).unwrap();
+        assert!((120 * life..120 * life + 10).contains(&age_s), "{life}: {age_s}");
+        running.kill().await;
+    }
+    let running = home.start_at(Arc::clone(&clock));
+    assert!(!running.fresh.holds());
+    // A newer header, which ends it, is written down: handed in after the next end it is not newer any more.
+    accepted(&running.offer(bytes.clone()).await);
+    running.tick().await;
+    assert!(running.fresh.holds());
+    running.kill().await;
+    for life in 1..=5 {
+        let running = home.start_at(Arc::clone(&clock));
+        accepted(&running.offer(bytes.clone()).await);
+        assert!(running.policy().age_s(start).unwrap() >= 120 * life, "{life}");
+        running.kill().await;
+    }
+    let running = home.start_at(clock);
+    assert!(!running.fresh.holds());
 }
 
 #[tokio::test(flavor = "multi_thread")]

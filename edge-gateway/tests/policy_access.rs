@@ -68,7 +68,7 @@ impl Place {
     fn decide(&mut self, change: Change) {
         let now_us = self.now_us;
         let (proposal, mut decided) = Proposal::new(change);
-        self.gateway().committer.decide(proposal, now_us);
+        self.gateway().committer.decide(proposal, now_us, caregate_host::clock::monotonic());
         decided.try_recv().unwrap().unwrap();
     }
 
@@ -200,7 +200,7 @@ fn ends_by(what: &str, end: impl Fn(&mut Place)) {
     place.wait(2);
     end(&mut place);
     let now_us = place.now_us;
-    place.gateway().committer.tick(now_us);
+    place.gateway().committer.tick(now_us, caregate_host::clock::monotonic());
     assert_eq!(place.gateway().committer.metrics.policy.epochs_closed.get(), 1, "{what}");
     place.seal();
     place.restart();
@@ -270,7 +270,7 @@ fn an_emergency_opens_the_present_and_neither_past_nor_future() {
     }];
     place.wait(30);
     let now_us = place.now_us;
-    place.gateway().committer.tick(now_us);
+    place.gateway().committer.tick(now_us, caregate_host::clock::monotonic());
     place.seal();
     assert_eq!(place.clinic_opens(), open);
     assert_eq!(place.gateway().committer.metrics.policy.emergencies.get(), 0);
@@ -359,6 +359,9 @@ async fn nothing_in_flight_is_sealed_for_the_revoked_after_the_answer() {
     assert_eq!(place.gateway().readings(DataClass::Vitals).len() as u64, next + 50);
 }
 
+/// How much of time a gateway that is killed has not written down: a fifth of the age at which a policy is stale.
+const KEPT_EVERY_S: u64 = 120;
+
 #[derive(Debug, Clone)]
 enum Step {
     Grant { lasts_s: u64 },
@@ -410,7 +413,8 @@ proptest! {
         place.deliver();
         let (city, mut said) = (place.city.0.clone(), Said::default());
         let (mut delivered, mut handed_over) = (said.clone(), 0);
-        let mut expected = Vec::new();
+        // What may have passed, for all that a gateway knows which was killed, until it hears of the ledger.
+        let (mut expected, mut doubt_s) = (Vec::new(), 0);
         for step in steps {
             match step {
                 Step::Grant { lasts_s } => {
@@ -454,12 +458,15 @@ proptest! {
                 }
                 Step::Deliver => {
                     place.deliver();
-                    delivered = said.clone();
+                    (delivered, doubt_s) = (said.clone(), 0);
                 }
                 Step::Wait(seconds) => place.wait(seconds),
-                Step::Restart => place.restart(),
+                Step::Restart => {
+                    place.restart();
+                    doubt_s += KEPT_EVERY_S;
+                }
                 Step::Seal => {
-                    let now_s = u64::try_from((place.now_us + 1) / SECOND_US).unwrap();
+                    let now_s = u64::try_from((place.now_us + 1) / SECOND_US).unwrap() + doubt_s;
                     let granted = delivered.version > delivered.revoked.max(handed_over)
                         && now_s < delivered.until
                         && !delivered.left_out;
@@ -472,7 +479,7 @@ proptest! {
                 Step::RevokeOnLedger | Step::HandOver | Step::Emergency { .. } | Step::LeaveOut(_) => {}
             }
             let now_us = place.now_us;
-            place.gateway().committer.tick(now_us);
+            place.gateway().committer.tick(now_us, caregate_host::clock::monotonic());
         }
         prop_assert_eq!(place.city_opens(), expected);
         let sealed = place.sequence;

@@ -18,7 +18,7 @@ use edge_gateway::keys::KeyStore;
 use edge_gateway::local::PolicySide;
 use edge_gateway::metrics::Metrics;
 use edge_gateway::policy::trail::Origin;
-use edge_gateway::policy::{ControllerLink, Decider, PolicyHandle, Proposal};
+use edge_gateway::policy::{ControllerLink, Decider, Now, PolicyHandle, Proposal};
 use ledger_client::fixture::{Hospital, Signer, Site, Stranger, forgeries};
 use pki::Pki;
 use prometheus::Registry;
@@ -36,6 +36,10 @@ async fn within<T>(what: &str, waited: impl Future<Output = T>) -> T {
 
 fn now_s() -> u64 {
     u64::try_from(clock::now_us() / 1_000_000).unwrap()
+}
+
+fn now() -> Now {
+    Now { unix_s: now_s(), at: clock::monotonic() }
 }
 
 struct Gateway {
@@ -62,12 +66,12 @@ impl Gateway {
         let metrics = Metrics::register(&Registry::new()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let keys = KeyStore::open(dir.path()).unwrap();
-        let mut decider = Decider::open(&keys, Some(Arc::clone(&pins)), metrics.clone(), now_s()).unwrap();
+        let mut decider = Decider::open(&keys, Some(Arc::clone(&pins)), metrics.clone(), now()).unwrap();
         let (proposals, mut proposed) = mpsc::channel::<Proposal>(1);
         let policy = PolicyHandle::new(pins, &decider, proposals, metrics.clone());
         std::thread::spawn(move || {
             while let Some(proposal) = proposed.blocking_recv() {
-                proposal.decide(&mut decider, now_s(), |_, _| ());
+                proposal.decide(&mut decider, now(), |_, _| ());
             }
         });
         let stop = CancellationToken::new();

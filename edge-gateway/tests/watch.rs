@@ -90,7 +90,7 @@ impl Bedside {
             verify_bundle(&bytes, &pins, &committer.policy.outputs().floors.borrow(), now_s()).unwrap();
         let origin = edge_gateway::policy::trail::Origin::Door;
         let change = Change::Bundle { bundle: Box::new(bundle), bytes, origin };
-        committer.decide(Proposal::new(change).0, clock::now_us());
+        committer.decide(Proposal::new(change).0, clock::now_us(), clock::monotonic());
         // At once, so that no test waits for a delay.
         let at_once = AlarmLimits { low: Some(90.0), ..AlarmLimits::default() };
         let entry =

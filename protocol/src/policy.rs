@@ -28,8 +28,8 @@ pub use grant::{
 pub use recipient::{DEVICES_MAX, GRANTS_MAX, PATIENTS_MAX, RecipientEntry, RecipientKind, RecipientStatus};
 pub use succession::{CUSTODIANS_MAX, CustodianWord, SUCCESSIONS_MAX, Succession, SuccessionAuthority};
 pub use verified::{
-    AdmissionError, Authentic, CLOCK_BEHIND_MAX_S, EmergencyAccess, FLOORS_MAX, Floor, Floors, Freshness,
-    HeaderFloor, Recipient, STALE_BOUND_TREATING_MAX_S, Validator, ValidatorFloor, VerifiedPolicy,
+    AdmissionError, Authentic, CLOCK_BEHIND_MAX_S, ClockOffset, EmergencyAccess, FLOORS_MAX, Floor, Floors,
+    Freshness, HeaderFloor, Recipient, STALE_BOUND_TREATING_MAX_S, Validator, ValidatorFloor, VerifiedPolicy,
 };
 
 #[cfg(test)]

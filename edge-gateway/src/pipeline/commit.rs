@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Instant;
 
 use caregate_host::kill_point;
 use caregate_protocol::alarm::Standing;
@@ -28,7 +29,7 @@ use crate::hints::Hints;
 use crate::ingest::{Inbound, Verdict};
 use crate::keys::KeyStore;
 use crate::metrics::Metrics;
-use crate::policy::{Decider, Proposal};
+use crate::policy::{Decider, Now, Proposal};
 use crate::spool::{Log, SpoolError};
 use crate::watch::Tap;
 
@@ -145,20 +146,20 @@ struct Sorted {
 
 impl Committer {
     /// Decides on a proposal. When it is answered, whoever lost access by it holds no key of anything that is sealed afterwards.
-    pub fn decide(&mut self, proposal: Proposal, now_us: i64) {
+    pub fn decide(&mut self, proposal: Proposal, now_us: i64, at: Instant) {
         if let Some(order) = proposal.erasure() {
             let erased = self.erase(order, now_us);
             return proposal.answered(erased);
         }
         let Self { policy, state, metrics, .. } = self;
-        proposal.decide(policy, seconds(now_us), |decider, rekeyed| {
+        proposal.decide(policy, Now { unix_s: seconds(now_us), at }, |decider, rekeyed| {
             close_epochs(state, decider, rekeyed, now_us, metrics);
         });
     }
 
     /// Looks at the clock: access that has ended since closes its epochs. Call about every second.
-    pub fn tick(&mut self, now_us: i64) {
-        self.policy.tick(seconds(now_us));
+    pub fn tick(&mut self, now_us: i64, at: Instant) {
+        self.policy.tick(Now { unix_s: seconds(now_us), at });
         close_epochs(&mut self.state, &self.policy, &BTreeSet::new(), now_us, &self.metrics);
     }
 

@@ -80,7 +80,7 @@ pub async fn run(
         // Not biased: a core that acknowledges without end must not keep sensors waiting, nor the other way round.
         tokio::select! {
             () = landed.notified() => pipeline.committer.log.finish_sync()?,
-            Some(proposal) = inputs.proposals.recv() => pipeline.committer.decide(proposal, clock::now_us()),
+            Some(proposal) = inputs.proposals.recv() => pipeline.decide(proposal),
             _ = ticks.tick() => pipeline.tick()?,
             Some(range) = inputs.acked.recv() => note_acked(range, &mut inputs, &mut pipeline.committer)?,
             Some(first) = inputs.standings.recv() => {
@@ -97,7 +97,7 @@ pub async fn run(
                 pipeline.gathered.take(&mut inputs);
                 // A revocation that came meanwhile holds for what is sealed now.
                 while let Ok(proposal) = inputs.proposals.try_recv() {
-                    pipeline.committer.decide(proposal, clock::now_us());
+                    pipeline.decide(proposal);
                 }
                 pipeline.commit()?;
             },
@@ -108,6 +108,9 @@ pub async fn run(
     link_stop.cancel();
     while let Some(range) = inputs.acked.recv().await {
         committer.log.ack(range)?;
+    }
+    if let Err(failure) = committer.policy.close(clock::monotonic()) {
+        warn!(%failure, "the time that has passed was not written down; more will be taken to have");
     }
     if let Err(failure) = committer.hints.flush() {
         warn!(%failure, "the rebuildable state was not flushed");
@@ -146,6 +149,10 @@ impl Pipeline {
         Ok(())
     }
 
+    fn decide(&mut self, proposal: Proposal) {
+        self.committer.decide(proposal, clock::now_us(), clock::monotonic());
+    }
+
     fn stand(&mut self, standings: Vec<(PatientId, Standing)>) -> Result<(), CommitError> {
         let Some(policy) = self.committer.policy.policy().cloned() else { return Ok(()) };
         self.reopen();
@@ -164,7 +171,7 @@ impl Pipeline {
 
     fn tick(&mut self) -> Result<(), CommitError> {
         let Self { committer, uplink, .. } = self;
-        committer.tick(clock::now_us());
+        committer.tick(clock::now_us(), clock::monotonic());
         uplink.early(committer.commit_heads(clock::now_us())?);
         let erased = committer.let_go_of_erased(clock::now_us())?;
         if !erased.is_empty() {

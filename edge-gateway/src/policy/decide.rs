@@ -10,14 +10,15 @@ mod outputs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use caregate_host::admin::Condition;
 use caregate_protocol::erasure::SignedOrder;
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::policy::delivery::Anchor;
 use caregate_protocol::policy::{
-    AdmissionError, Claims, EmergencyAccess, Floors, Freshness, HeaderFloor, Pseudonym, RelationshipId,
-    SignedEmergency, SignedRevocation, VerifiedPolicy,
+    AdmissionError, Claims, ClockOffset, EmergencyAccess, Floors, Freshness, HeaderFloor, Pseudonym,
+    RelationshipId, SignedEmergency, SignedRevocation, VerifiedPolicy,
 };
 use ledger_client::verify::{
     Address, BundleRefusal, EmergencyRefusal, ErasureRefusal, NewestKeys, Pins, RevocationRefusal,
@@ -29,6 +30,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
+use super::clock::{KeptClock, Now, PolicyClock};
 use super::store::{Changes, PolicyStore};
 use super::trail::{Event, Origin, RevokedBy, Snapshot, label_of};
 use crate::keys::erasures::Erasures;
@@ -156,10 +158,10 @@ impl Proposal {
     pub fn decide(
         self,
         decider: &mut Decider,
-        now_s: u64,
+        now: Now,
         then: impl FnOnce(&Decider, &BTreeSet<RecipientId>),
     ) {
-        let (rekeyed, decided) = decider.decide(self.change, now_s);
+        let (rekeyed, decided) = decider.decide(self.change, now);
         then(decider, &rekeyed);
         // A source that is gone needs no answer.
         drop(self.answer.send(decided));
@@ -186,13 +188,14 @@ pub struct Decider {
     /// Highest revoked versions that the ledger has shown.
     shown: BTreeMap<RelationshipId, u64>,
     snapshot: Snapshot,
+    clock: PolicyClock,
     senders: Senders,
     readiness: Option<(Condition, Option<Condition>)>,
 }
 
 impl Decider {
     /// With what was kept: floors, revocations on their way, and the last good bundle, which is in force again where it still
-    /// verifies against the pins. `now_s` is Unix time in seconds. Where policy comes from a file there are no pins.
+    /// verifies against the pins. Where policy comes from a file there are no pins.
     ///
     /// # Errors
     /// If the store can't be read.
@@ -200,10 +203,12 @@ impl Decider {
         keys: &KeyStore,
         pins: Option<Arc<Pins>>,
         metrics: Metrics,
-        now_s: u64,
+        now: Now,
     ) -> Result<Self, KeyStoreError> {
         let store = keys.policy();
         let floors = Arc::new(store.floors()?);
+        let kept_every_s = pins.as_ref().map_or(u64::MAX, |pins| pins.staleness_max_s / KEPT_PARTS);
+        let clock = PolicyClock::new(store.clock()?, floors.header.time_s, kept_every_s, now.at);
         let erased = |pins: Arc<Pins>| erase::without_erased(&pins, keys);
         let pins = pins.map(erased);
         let senders = Senders::new(pins.clone(), Arc::clone(&floors));
@@ -221,24 +226,28 @@ impl Decider {
             keys: Arc::default(),
             shown: BTreeMap::new(),
             snapshot: Snapshot::default(),
+            clock,
             senders,
             readiness: None,
         };
         if let Some(pins) = decider.pins.clone() {
-            decider.take_up(&pins, now_s)?;
+            decider.take_up(&pins, now)?;
+            decider.keep_clock(now.at)?;
         }
         Ok(decider)
     }
 
     /// What the store held at the end of the process before.
-    fn take_up(&mut self, pins: &Pins, now_s: u64) -> Result<(), KeyStoreError> {
+    fn take_up(&mut self, pins: &Pins, now: Now) -> Result<(), KeyStoreError> {
+        let now_s = now.unix_s;
         self.take_up_emergencies(pins)?;
         if let Some(bytes) = self.store.bundle()? {
             match verify_kept_bundle(&bytes, pins, &self.floors, now_s)
                 .and_then(|bundle| Ok((bundle.admit(&self.floors)?.0, bundle)))
             {
                 Ok((policy, bundle)) => {
-                    let policy = policy.with_direct(self.direct_access(pins));
+                    let policy =
+                        policy.with_direct(self.direct_access(pins)).with_clock(self.clock.offset(now));
                     self.keys = Arc::new(bundle.keys.clone());
                     // As it was when it came: what ended since is noted at the first look at the clock.
                     self.snapshot =
@@ -308,21 +317,17 @@ impl Decider {
     }
 
     /// Decides on a change. Returns the recipients whose own key has changed, and the decision.
-    pub fn decide(
-        &mut self,
-        change: Change,
-        now_s: u64,
-    ) -> (BTreeSet<RecipientId>, Result<(), DecisionError>) {
+    pub fn decide(&mut self, change: Change, now: Now) -> (BTreeSet<RecipientId>, Result<(), DecisionError>) {
         let before = self.policy.clone();
         let decided = match change {
-            Change::Bundle { bundle, bytes, origin } => self.bundle(&bundle, &bytes, origin, now_s),
-            Change::Revocation { signed, by } => self.revocation(&signed, by, now_s),
-            Change::Emergency { signed, access } => self.emergency(&signed, *access, now_s),
+            Change::Bundle { bundle, bytes, origin } => self.bundle(&bundle, &bytes, origin, now),
+            Change::Revocation { signed, by } => self.revocation(&signed, by, now.unix_s),
+            Change::Emergency { signed, access } => self.emergency(&signed, *access, now.unix_s),
             // Whoever has the keys carries it out.
             Change::Erasure { .. } => Ok(()),
         };
         self.publish();
-        self.observe(now_s);
+        self.observe(now.unix_s);
         let rekeyed = match (before, &self.policy) {
             (Some(before), Some(now)) => rekeyed(&before, now),
             (None, _) | (_, None) => BTreeSet::new(),
@@ -330,18 +335,68 @@ impl Decider {
         (rekeyed, decided)
     }
 
-    /// Looks at the clock: notes what began, ended or went stale since. Call about every second.
-    pub fn tick(&mut self, now_s: u64) {
+    /// Looks at the clocks: notes what began, ended or went stale since. Call about every second.
+    pub fn tick(&mut self, now: Now) {
+        self.set_clock(now);
         let Some(policy) = self.policy.clone() else { return };
+        let now_s = now.unix_s;
         let (next, events) = self.happened(&policy, &self.floors, now_s);
         self.snapshot = next;
-        if !events.is_empty() {
-            let changes = Changes { events: &stamped(events, now_s), ..Changes::default() };
-            if let Err(failure) = self.store.keep(&changes) {
-                error!(%failure, "the audit trail could not be written");
+        let clock = self.pins.as_ref().and_then(|_pins| self.clock.due(now.at));
+        if !events.is_empty() || clock.is_some() {
+            let changes = Changes { events: &stamped(events, now_s), clock, ..Changes::default() };
+            match (self.store.keep(&changes), clock) {
+                (Ok(()), Some(kept)) => self.clock.was_kept(kept),
+                (Ok(()), None) => {}
+                (Err(failure), _) => error!(%failure, "the audit trail could not be written"),
             }
         }
         self.observe(now_s);
+    }
+
+    /// Writes down what is known of time, at the process's end. What is then missing is counted against the policy.
+    ///
+    /// # Errors
+    /// [`KeyStoreError`].
+    pub fn close(&mut self, at: Instant) -> Result<(), KeyStoreError> {
+        if self.pins.is_none() {
+            return Ok(());
+        }
+        let clock = Some(KeptClock { is_whole: true, ..self.clock.kept_now(at) });
+        self.store.keep(&Changes { clock, ..Changes::default() })
+    }
+
+    fn keep_clock(&mut self, at: Instant) -> Result<(), KeyStoreError> {
+        let kept = self.clock.kept_now(at);
+        self.store.keep(&Changes { clock: Some(kept), ..Changes::default() })?;
+        self.clock.was_kept(kept);
+        Ok(())
+    }
+
+    /// The policy in force is judged by what is known of the clock now. Whoever follows it is told where that has changed by more than the
+    /// second that two looks at two clocks may differ by.
+    fn set_clock(&mut self, now: Now) {
+        let Some(policy) = &self.policy else { return };
+        let (before, offset) = (policy.clock(), self.clock.offset(now));
+        let is_same = match (before, offset) {
+            (
+                ClockOffset::Known { behind_s: a, doubt_s: x },
+                ClockOffset::Known { behind_s: b, doubt_s: y },
+            ) => a.abs_diff(b) <= 1 && x == y,
+            (before, offset) => before == offset,
+        };
+        if is_same {
+            return;
+        }
+        match (before, offset) {
+            (_, ClockOffset::Unknown) => {
+                warn!("the clock was set back: until a new header gives the time the policy counts as stale");
+            }
+            (ClockOffset::Unknown, _) => info!("the clock is known again"),
+            _ => {}
+        }
+        self.policy = Some(Arc::new(VerifiedPolicy::clone(policy).with_clock(offset)));
+        self.publish();
     }
 
     fn happened(&self, policy: &VerifiedPolicy, floors: &Floors, now_s: u64) -> (Snapshot, Vec<Event>) {
@@ -361,15 +416,22 @@ impl Decider {
         bundle: &VerifiedBundle,
         bytes: &[u8],
         origin: Origin,
-        now_s: u64,
+        now: Now,
     ) -> Result<(), DecisionError> {
+        let now_s = now.unix_s;
         if let Some(pins) = &self.pins {
             bundle.is_of(pins)?;
         }
         let (policy, floors) = bundle.admit(&self.floors)?;
         let shown = self.shown_emergencies(bundle, bytes);
         let direct = self.pins.as_ref().map_or_else(Vec::new, |pins| self.direct_access(pins));
-        let policy = self.timed(policy.with_direct(direct), bundle);
+        // The same header again says nothing new about the clock: it may have been kept for that.
+        let is_newer = bundle.header.number > self.floors.header.number;
+        let had_doubts = self.clock.doubts();
+        if is_newer {
+            self.clock.heard(bundle.header.time_s, now);
+        }
+        let policy = policy.with_direct(direct).with_clock(self.clock.offset(now));
         let mut events = self.epoch_event(&policy, bundle.header.number, origin);
         let is_new = !events.is_empty();
         events.extend(self.revoked_by(bundle, &floors));
@@ -380,16 +442,20 @@ impl Decider {
         }));
         let (next, happened) = self.happened(&policy, &floors, now_s);
         events.extend(happened);
-        if !events.is_empty() || !shown.is_empty() || self.is_due(bundle, &floors) {
+        let ends_doubt = is_newer && had_doubts;
+        if !events.is_empty() || !shown.is_empty() || ends_doubt || self.is_due(bundle, &floors) {
             let events = stamped(events, now_s);
+            let clock = self.clock.kept_now(now.at);
             self.store.keep(&Changes {
                 floors: Some(&floors),
                 bundle: Some(bytes),
                 anchored: &anchored,
                 shown: &shown,
+                clock: Some(clock),
                 events: &events,
                 ..Changes::default()
             })?;
+            self.clock.was_kept(clock);
             (self.kept, self.header_kept) = (Some(bundle.claims.clone()), floors.header);
         }
         if is_new {
@@ -408,13 +474,6 @@ impl Decider {
         }
         (self.floors, self.policy, self.snapshot) = (Arc::new(floors), Some(Arc::new(policy)), next);
         Ok(())
-    }
-
-    /// The same header again says nothing new about the clock: what the first one said goes on.
-    fn timed(&self, policy: VerifiedPolicy, bundle: &VerifiedBundle) -> VerifiedPolicy {
-        let before = self.policy.as_ref().filter(|_| bundle.header.number == self.floors.header.number);
-        let behind_s = before.map_or(0, |before| before.clock_behind_s()).max(policy.clock_behind_s());
-        policy.with_clock_behind(behind_s)
     }
 
     /// Whether the bundle says anything that the one on disk does not, or is younger by enough.
@@ -523,7 +582,10 @@ impl Decider {
         metrics.policy.emergencies.set(gauge(self.snapshot.emergencies() as u64));
         if let Freshness::Proven { as_of, .. } = policy.freshness() {
             metrics.policy.header_number.set(gauge(self.floors.header.number));
-            metrics.policy.age_seconds.set(gauge(now_s.saturating_sub(as_of)));
+            // Where nobody knows the time, what the clock says.
+            let age_s = policy.age_s(now_s).unwrap_or_else(|| now_s.saturating_sub(as_of));
+            metrics.policy.age_seconds.set(gauge(age_s));
+            metrics.policy.clock_unknown.set(i64::from(policy.clock() == ClockOffset::Unknown));
         }
         if let Some((in_force, fresh)) = &self.readiness {
             in_force.set(true);

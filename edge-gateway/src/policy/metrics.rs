@@ -10,6 +10,8 @@ pub struct PolicyMetrics {
     pub header_number: IntGauge,
     /// `caregate_gateway_policy_age_seconds`: of the policy in force, by its header.
     pub age_seconds: IntGauge,
+    /// `caregate_gateway_policy_clock_unknown`: 1 while the clock was set back and no newer header has come.
+    pub clock_unknown: IntGauge,
     /// `caregate_gateway_policy_emergencies`: that hold.
     pub emergencies: IntGauge,
     /// `caregate_gateway_policy_anchors_waiting`: revocations in force here that the ledger has not shown.
@@ -44,6 +46,10 @@ impl PolicyMetrics {
         Ok(Self {
             header_number: gauge("caregate_gateway_policy_header_number", "Newest verified ledger header")?,
             age_seconds: gauge("caregate_gateway_policy_age_seconds", "Age of the policy in force")?,
+            clock_unknown: gauge(
+                "caregate_gateway_policy_clock_unknown",
+                "1 while the clock was set back, or began wrong, and no newer header has come",
+            )?,
             emergencies: gauge("caregate_gateway_policy_emergencies", "Emergency accesses that hold")?,
             anchors_waiting: gauge(
                 "caregate_gateway_policy_anchors_waiting",

@@ -9,6 +9,7 @@
 //! A bundle is verified off the commit thread, against a copy of the floors; [`Decider`] holds it against the floors once more, keeps
 //! what has risen, and only then puts it in force. Nothing else puts a policy in force.
 
+pub mod clock;
 mod decide;
 pub mod enrolment;
 mod handle;
@@ -19,6 +20,7 @@ mod pace;
 mod store;
 pub mod trail;
 
+pub use clock::Now;
 pub use decide::{Change, DIRECT_MAX, Decider, DecisionError, Outputs, Proposal};
 pub use handle::PolicyHandle;
 pub use link::{ControllerLink, LinkError};

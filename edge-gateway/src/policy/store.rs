@@ -10,6 +10,7 @@ use redb::{
     Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
 };
 
+use super::clock::KeptClock;
 use super::trail::{Entry, Event};
 use crate::audit::Audit;
 use crate::keys::{KeyStoreError, failed};
@@ -17,6 +18,7 @@ use crate::keys::{KeyStoreError, failed};
 const POLICY: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("policy");
 const FLOORS: &str = "floors";
 const BUNDLE: &str = "bundle";
+const CLOCK: &str = "clock";
 const ANCHORS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("anchors");
 /// Pseudonym ‖ domain → emergency, as it came.
 const EMERGENCIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("emergencies");
@@ -43,6 +45,8 @@ pub struct Changes<'a> {
     pub emergency: Option<&'a SignedEmergency>,
     /// Emergencies that the ledger has shown.
     pub shown: &'a [(Pseudonym, RecipientId)],
+    /// The time that is past for certain.
+    pub clock: Option<KeptClock>,
     /// For the trail, with the time of each in Unix seconds.
     pub events: &'a [(u64, Event)],
 }
@@ -84,6 +88,15 @@ impl PolicyStore {
             None => Ok(Floors::default()),
             Some(bytes) => serde_json::from_slice(&bytes).map_err(|_json| KeyStoreError::Shape("floors")),
         }
+    }
+
+    /// What the process before has left of time, if there was one.
+    ///
+    /// # Errors
+    /// [`KeyStoreError`].
+    pub fn clock(&self) -> Result<Option<KeptClock>, KeyStoreError> {
+        let shape = |_json| KeyStoreError::Shape("policy clock");
+        self.value(CLOCK)?.map(|bytes| serde_json::from_slice(&bytes).map_err(shape)).transpose()
     }
 
     /// The last good bundle, if there was one.
@@ -159,6 +172,10 @@ impl PolicyStore {
             if let Some(floors) = changes.floors {
                 let bytes = serde_json::to_vec(floors).map_err(|_json| KeyStoreError::Shape("floors"))?;
                 policy.insert(FLOORS, bytes.as_slice()).map_err(failed("write floors"))?;
+            }
+            if let Some(clock) = changes.clock {
+                let bytes = serde_json::to_vec(&clock).map_err(|_json| KeyStoreError::Shape("clock"))?;
+                policy.insert(CLOCK, bytes.as_slice()).map_err(failed("write the policy's clock"))?;
             }
             if let Some(bundle) = changes.bundle {
                 policy.insert(BUNDLE, bundle).map_err(failed("write a bundle"))?;
@@ -243,11 +260,13 @@ mod tests {
             floors: Some(&floors),
             bundle: Some(b"bundle"),
             anchor: Some(&signed),
+            clock: Some(KeptClock { floor_s: 7, doubt_s: 8, is_whole: true }),
             events: &events,
             ..Changes::default()
         };
         store(dir.path()).keep(&changes).unwrap();
         let again = store(dir.path());
+        assert_eq!(again.clock().unwrap(), changes.clock);
         assert_eq!((again.floors().unwrap(), again.bundle().unwrap()), (floors, Some(b"bundle".to_vec())));
         assert_eq!(again.anchors().unwrap(), BTreeMap::from([(RelationshipId([1; 32]), signed)]));
         let entry = Entry { number: 0, time_s: 5, event: events[0].1.clone() };

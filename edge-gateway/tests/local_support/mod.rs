@@ -18,7 +18,7 @@ use edge_gateway::inventory::{InventoryMetrics, Shared, follow};
 use edge_gateway::keys::KeyStore;
 use edge_gateway::local::{AccessCodeEntry, App, LocalMetrics, Login, Offers, router};
 use edge_gateway::metrics::Metrics;
-use edge_gateway::policy::{Decider, PolicyHandle, Proposal};
+use edge_gateway::policy::{Decider, Now, PolicyHandle, Proposal};
 use edge_gateway::watch::Standings;
 use ledger_client::fixture::{Hospital, Signer, Site};
 use ledger_client::revoke::{RevokeKeyEntry, RevokeKeyFile, RevokeKeys, RevokeSecret};
@@ -36,6 +36,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn now_s() -> u64 {
     u64::try_from(clock::now_us() / 1_000_000).unwrap()
+}
+
+fn now() -> Now {
+    Now { unix_s: now_s(), at: clock::monotonic() }
 }
 
 /// A gateway's local door and all that is behind it.
@@ -73,7 +77,7 @@ fn revoke_keys() -> RevokeKeys {
 fn decide(mut decider: Decider, mut proposals: mpsc::Receiver<Proposal>) {
     std::thread::spawn(move || {
         while let Some(proposal) = proposals.blocking_recv() {
-            proposal.decide(&mut decider, now_s(), |_, _| {});
+            proposal.decide(&mut decider, now(), |_, _| {});
         }
     });
 }
@@ -90,7 +94,7 @@ impl Gateway {
         let registry = Registry::new();
         let metrics = Metrics::register(&registry).unwrap();
         let keys = KeyStore::open(folder.path()).unwrap();
-        let decider = Decider::open(&keys, Some(Arc::clone(&pins)), metrics.clone(), now_s()).unwrap();
+        let decider = Decider::open(&keys, Some(Arc::clone(&pins)), metrics.clone(), now()).unwrap();
         let (proposals, proposed) = mpsc::channel(1);
         let policy = PolicyHandle::new(Arc::clone(&pins), &decider, proposals, metrics);
         decide(decider, proposed);

@@ -26,7 +26,7 @@ use edge_gateway::pipeline::commit::{Committer, Spooled};
 use edge_gateway::pipeline::leaves::Leaves;
 use edge_gateway::pipeline::recover;
 use edge_gateway::pipeline::seal::Sealer;
-use edge_gateway::policy::Decider;
+use edge_gateway::policy::{Decider, Now};
 use edge_gateway::spool::{Limits, Position, Recovery};
 use edge_gateway::watch::Tap;
 use ledger_client::fixture;
@@ -191,7 +191,8 @@ impl Gateway {
         let mut keys = KeyStore::open(dir).unwrap();
         let (log, state, recovery) = recover::open(&dir.join("spool"), limits, &mut keys).unwrap();
         let metrics = Metrics::register(&Registry::new()).unwrap();
-        let policy = Decider::open(&keys, pins, metrics.clone(), now_s).unwrap();
+        let now = Now { unix_s: now_s, at: caregate_host::clock::monotonic() };
+        let policy = Decider::open(&keys, pins, metrics.clone(), now).unwrap();
         let committer = Committer {
             log,
             state,

@@ -99,9 +99,6 @@ pub fn verify_kept_bundle(
     let validators = follow_validators(&handovers, pins, floors)?;
     let header = verify_header(&header, &validators)?;
     not_older(&header, &floors.header)?;
-    // What is known already says nothing about this clock: it may have been kept for that.
-    let clock_behind_s =
-        if header.number > floors.header.number { header.time_s.saturating_sub(now_s) } else { 0 };
     let now_s = now_s.max(floors.header.time_s);
     let ahead_s = header.time_s.saturating_sub(now_s);
     if ahead_s > HEADER_AHEAD_MAX_S {
@@ -118,7 +115,6 @@ pub fn verify_kept_bundle(
     check_emergencies(&claims)?;
     let revoked = storage.revoked(pins);
     let policy = VerifiedPolicy::new(authentic(&claims, pins, &header, &revoked));
-    let policy = policy.with_clock_behind(clock_behind_s);
     let sealing = |keys: &[Address]| keys.iter().map(|key| Validator(key.0)).collect();
     let handed_on = (validators != pins.validators)
         .then(|| ValidatorFloor { pinned: sealing(&pins.validators), now: sealing(&validators) });

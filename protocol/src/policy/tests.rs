@@ -324,14 +324,39 @@ fn a_clock_that_was_set_back_leaves_no_time_and_opens_nothing() {
 }
 
 #[test]
-fn a_clock_that_was_behind_a_new_header_goes_on_from_it() {
+fn what_is_known_of_a_clock_corrects_it() {
     let proven = Freshness::Proven { as_of: PRESENT, staleness_max_s: STALENESS_MAX_S };
-    let policy = policy_with(proven, &[grant(1)], &[]).with_clock_behind(1_000_000);
+    let policy = policy_with(proven, &[grant(1)], &[]);
+    let behind = policy.clone().with_clock(ClockOffset::Known { behind_s: 1_000_000, doubt_s: 0 });
     let clock = PRESENT - 1_000_000;
-    assert_eq!(policy.time(clock), Some(PRESENT));
-    assert!(!policy.is_stale(clock + STALENESS_MAX_S) && policy.is_stale(clock + STALENESS_MAX_S + 1));
+    assert_eq!((behind.time(clock), behind.age_s(clock + 7)), (Some(PRESENT), Some(7)));
+    assert!(!behind.is_stale(clock + STALENESS_MAX_S) && behind.is_stale(clock + STALENESS_MAX_S + 1));
     // And is held against it as before.
-    assert_eq!(policy.time(clock - CLOCK_BEHIND_MAX_S - 1), None);
+    assert_eq!(behind.time(clock - CLOCK_BEHIND_MAX_S - 1), None);
+    let unknown = policy.with_clock(ClockOffset::Unknown);
+    assert_eq!((unknown.time(PRESENT), unknown.age_s(PRESENT)), (None, None));
+    assert!(unknown.is_stale(PRESENT) && !opens(&unknown, DataClass::Vitals, PRESENT));
+}
+
+#[test]
+fn what_may_have_passed_ends_grants_and_begins_none() {
+    const DOUBT_S: u64 = 100;
+    let proven = |as_of| Freshness::Proven { as_of, staleness_max_s: STALENESS_MAX_S };
+    let doubtful =
+        |policy: VerifiedPolicy| policy.with_clock(ClockOffset::Known { behind_s: 0, doubt_s: DOUBT_S });
+    let policy = doubtful(policy_with(proven(PRESENT), &[grant(1)], &[]));
+    assert!(!policy.is_stale(PRESENT + STALENESS_MAX_S - DOUBT_S));
+    assert!(policy.is_stale(PRESENT + STALENESS_MAX_S - DOUBT_S + 1));
+    assert_eq!(policy.age_s(PRESENT), Some(DOUBT_S));
+    let opens = |as_of, now_s| {
+        opens(&doubtful(policy_with(proven(as_of), &[grant(1)], &[])), DataClass::Vitals, now_s)
+    };
+    assert!(!opens(FROM - 1, FROM - 1) && opens(FROM, FROM));
+    assert!(opens(UNTIL - 300, UNTIL - 1 - DOUBT_S) && !opens(UNTIL - 300, UNTIL - DOUBT_S));
+    let until = PRESENT + 1000;
+    let emergency = doubtful(with_emergency(PRESENT, until, RecipientStatus::Active, &[]));
+    let holds = |now_s| emergency.emergency_holds(&emergency.emergencies()[0], now_s);
+    assert!(holds(PRESENT) && holds(until - 1 - DOUBT_S) && !holds(until - DOUBT_S));
 }
 
 #[test]

@@ -23,6 +23,27 @@ pub const CLOCK_BEHIND_MAX_S: u64 = 60;
 /// Most relationships remembered: four times as many as one gateway has, for patients who came and went.
 pub const FLOORS_MAX: usize = 4 * PATIENTS_MAX * GRANTS_MAX;
 
+/// What is known of the clock by which a policy is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClockOffset {
+    /// It is behind by so much at least.
+    Known {
+        /// Seconds to add.
+        behind_s: u64,
+        /// Seconds that may have passed beside: what ends has ended, and a proof is as old, as if they had.
+        doubt_s: u64,
+    },
+    /// It was set back, or the gateway began with a wrong one: nobody knows the time.
+    Unknown,
+}
+
+impl Default for ClockOffset {
+    /// It is right.
+    fn default() -> Self {
+        Self::Known { behind_s: 0, doubt_s: 0 }
+    }
+}
+
 /// How the age of a policy is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
@@ -179,8 +200,7 @@ pub struct VerifiedPolicy {
     revoked: BTreeMap<RelationshipId, u64>,
     /// Unrevoked latest grants, each patient's sorted by grantee. Follows from `latest` and `revoked`.
     standing: BTreeMap<PatientId, Vec<Grant>>,
-    /// By how much the gateway's clock was behind the header when that came.
-    clock_behind_s: u64,
+    clock: ClockOffset,
 }
 
 impl VerifiedPolicy {
@@ -217,7 +237,7 @@ impl VerifiedPolicy {
             latest,
             revoked,
             standing: BTreeMap::new(),
-            clock_behind_s: 0,
+            clock: ClockOffset::default(),
         };
         policy.settle(&BTreeMap::new());
         policy
@@ -352,8 +372,8 @@ impl VerifiedPolicy {
     #[must_use]
     pub fn holds(&self, grant: &Grant, now_s: u64) -> bool {
         let Some(entry) = self.recipients.get(&grant.grantee) else { return false };
-        let Some(now_s) = self.time(now_s) else { return false };
-        if entry.status == RecipientStatus::Suspended || now_s < grant.from || now_s >= grant.until {
+        let (Some(time_s), Some(now_s)) = (self.time(now_s), self.latest_time(now_s)) else { return false };
+        if entry.status == RecipientStatus::Suspended || time_s < grant.from || now_s >= grant.until {
             return false;
         }
         match self.freshness {
@@ -374,13 +394,13 @@ impl VerifiedPolicy {
     #[must_use]
     pub fn emergency_holds(&self, access: &EmergencyAccess, now_s: u64) -> bool {
         let EmergencyAccess { emergency, is_direct, .. } = access;
-        let Some(now_s) = self.time(now_s) else { return false };
+        let (Some(time_s), Some(now_s)) = (self.time(now_s), self.latest_time(now_s)) else { return false };
         let may = self
             .recipients
             .get(&emergency.domain)
             .is_some_and(|entry| entry.status == RecipientStatus::Active && (entry.emergency || !is_direct));
         let fresh = self.freshness.stale_from().is_none_or(|from| now_s <= from || emergency.from <= from);
-        may && (fresh || *is_direct) && (emergency.from..emergency.until).contains(&now_s)
+        may && (fresh || *is_direct) && time_s >= emergency.from && now_s < emergency.until
     }
 
     /// The same policy with emergencies that were handed to the gateway itself. Of one domain and patient the higher number counts, as on
@@ -402,26 +422,42 @@ impl VerifiedPolicy {
         self
     }
 
-    /// The time that counts where the clock says `now_s`: never before the header. A clock that was behind a new header when that came is
-    /// wrong by at least the difference, and goes on from there. None where the clock is further behind: it was set back, or the
-    /// gateway began with a wrong one, and no new header has come since. Then nobody knows how old the policy is.
+    /// The time that counts where the clock says `now_s`: by what is known of the clock, and never before the header. None where nobody
+    /// knows it, as of a clock that is further behind the header than [`CLOCK_BEHIND_MAX_S`]. Then nobody knows how old the policy is.
     #[must_use]
     pub fn time(&self, now_s: u64) -> Option<u64> {
         let Freshness::Proven { as_of, .. } = self.freshness else { return Some(now_s) };
-        let now_s = now_s.saturating_add(self.clock_behind_s);
+        let ClockOffset::Known { behind_s, .. } = self.clock else { return None };
+        let now_s = now_s.saturating_add(behind_s);
         (now_s.saturating_add(CLOCK_BEHIND_MAX_S) >= as_of).then(|| now_s.max(as_of))
     }
 
-    /// The same policy, whose header was new and came when the clock was behind it by so much.
-    #[must_use]
-    pub fn with_clock_behind(self, clock_behind_s: u64) -> Self {
-        Self { clock_behind_s, ..self }
+    /// The time that it may be at the latest, by what is known: what ends has ended by it, and a proof is as old as this.
+    fn latest_time(&self, now_s: u64) -> Option<u64> {
+        let doubt_s = match self.clock {
+            ClockOffset::Known { doubt_s, .. } => doubt_s,
+            ClockOffset::Unknown => 0,
+        };
+        self.time(now_s).map(|now_s| now_s.saturating_add(doubt_s))
     }
 
-    /// By how much the clock was behind when the header came.
+    /// The same policy, judged by a clock of which this is known.
     #[must_use]
-    pub fn clock_behind_s(&self) -> u64 {
-        self.clock_behind_s
+    pub fn with_clock(self, clock: ClockOffset) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// What is known of the clock by which it is judged.
+    #[must_use]
+    pub fn clock(&self) -> ClockOffset {
+        self.clock
+    }
+
+    /// How old the policy's proof may be, in seconds. None where nothing proves an age, or nobody knows the time.
+    #[must_use]
+    pub fn age_s(&self, now_s: u64) -> Option<u64> {
+        let Freshness::Proven { as_of, .. } = self.freshness else { return None };
+        self.latest_time(now_s).map(|now_s| now_s.saturating_sub(as_of))
     }
 
     /// Whether the policy's proof is older than its greatest age, or of no known age for want of a clock. Always false where nothing
@@ -429,7 +465,7 @@ impl VerifiedPolicy {
     #[must_use]
     pub fn is_stale(&self, now_s: u64) -> bool {
         let stale_from = self.freshness.stale_from();
-        stale_from.is_some_and(|from| self.time(now_s).is_none_or(|now_s| now_s > from))
+        stale_from.is_some_and(|from| self.latest_time(now_s).is_none_or(|now_s| now_s > from))
     }
 
     /// Who wears this device.

@@ -11,7 +11,7 @@ use caregate_protocol::id::{DataClass, PatientId};
 use caregate_protocol::policy::VerifiedPolicy;
 use edge_gateway::keys::KeyStore;
 use edge_gateway::metrics::Metrics;
-use edge_gateway::policy::{ControllerLink, Decider, PolicyHandle, Proposal};
+use edge_gateway::policy::{ControllerLink, Decider, Now, PolicyHandle, Proposal};
 use ledger_client::fixture::Signer;
 use ledger_client::verify::{EnrolledPatient, EnrolledRelationship, Enrolment};
 use prometheus::Registry;
@@ -22,6 +22,10 @@ use crate::ledger::{Node, Patient};
 
 fn now_s() -> u64 {
     u64::try_from(clock::now_us() / 1_000_000).unwrap()
+}
+
+fn now() -> Now {
+    Now { unix_s: now_s(), at: clock::monotonic() }
 }
 
 pub(crate) struct Gateway {
@@ -51,12 +55,12 @@ impl Gateway {
         let own = folder.join(format!("home-{number}"));
         std::fs::create_dir(&own).unwrap();
         let keys = KeyStore::open(&own).unwrap();
-        let mut decider = Decider::open(&keys, Some(Arc::clone(&pins)), metrics.clone(), now_s()).unwrap();
+        let mut decider = Decider::open(&keys, Some(Arc::clone(&pins)), metrics.clone(), now()).unwrap();
         let (proposals, mut proposed) = mpsc::channel::<Proposal>(1);
         let policy = PolicyHandle::new(pins, &decider, proposals, metrics);
         std::thread::spawn(move || {
             while let Some(proposal) = proposed.blocking_recv() {
-                proposal.decide(&mut decider, now_s(), |_, _| ());
+                proposal.decide(&mut decider, now(), |_, _| ());
             }
         });
         Self { number, patient, version: 1, id, policy }

@@ -330,7 +330,9 @@ def topic_aliases():
     sensor.publish("vitals/v1/a/num/x", "named", 1, TopicAlias=3)
     # paho refuses to publish without a topic; below its API it writes what it is told.
     alias = properties(PacketTypes.PUBLISH, TopicAlias=3)
-    sensor.client._send_publish(sensor.client._mid_generate(), b"", b"by its alias", 0, False, False, None, alias)
+    mid = sensor.client._mid_generate()
+    info = mqtt.MQTTMessageInfo(mid)
+    sensor.client._send_publish(mid, b"", b"by its alias", 0, False, False, info, alias)
     assert [display.payload(), display.payload()] == ["named", "by its alias"]
     sensor.leave()
     display.leave()

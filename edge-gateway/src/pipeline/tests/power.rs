@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use caregate_crash::{Disk, Image, Random, Syncs, Tally};
+use caregate_host::clock::monotonic;
 use caregate_protocol::id::{DataClass, Lane};
 use caregate_protocol::policy::VerifiedPolicy;
 use caregate_protocol::reading;
@@ -32,7 +33,7 @@ use crate::pipeline::heads::Heads;
 use crate::pipeline::leaves::Leaves;
 use crate::pipeline::recover;
 use crate::pipeline::seal::Sealer;
-use crate::policy::Decider;
+use crate::policy::{Decider, Now};
 use crate::spool::{Log, Position};
 use crate::watch::Tap;
 
@@ -111,7 +112,7 @@ impl Life {
             log,
             state,
             sealer: Sealer { device: device_key(), cipher: Cipher::Aes256Gcm, leaves: Leaves::default() },
-            policy: Decider::open(&keys, None, metrics.clone(), 0)?,
+            policy: Decider::open(&keys, None, metrics.clone(), Now { unix_s: 0, at: monotonic() })?,
             keys,
             hints: Hints::open(&dir.path().join("hints"))?,
             metrics,

@@ -11,7 +11,7 @@ use caregate_protocol::policy::{
 };
 use edge_gateway::keys::KeyStore;
 use edge_gateway::policy::trail::Origin;
-use edge_gateway::policy::{ControllerLink, Decider, PolicyHandle, Proposal};
+use edge_gateway::policy::{ControllerLink, Decider, Now, PolicyHandle, Proposal};
 use ledger_chain::RelayKey;
 use ledger_client::fixture::Signer;
 use ledger_client::verify::{
@@ -33,6 +33,10 @@ const PSEUDONYM: Pseudonym = Pseudonym([0xe1; 32]);
 
 fn now_s() -> u64 {
     u64::try_from(clock::now_ms() / 1000).unwrap()
+}
+
+fn now() -> Now {
+    Now { unix_s: now_s(), at: clock::monotonic() }
 }
 
 /// First keys of the one relationship, and those after them.
@@ -57,12 +61,12 @@ impl Gateway {
         let metrics = edge_gateway::metrics::Metrics::register(&prometheus::Registry::new()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let keys = KeyStore::open(dir.path()).unwrap();
-        let mut decider = Decider::open(&keys, Some(Arc::clone(&pins)), metrics.clone(), now_s()).unwrap();
+        let mut decider = Decider::open(&keys, Some(Arc::clone(&pins)), metrics.clone(), now()).unwrap();
         let (proposals, mut proposed) = mpsc::channel::<Proposal>(1);
         let policy = PolicyHandle::new(pins, &decider, proposals, metrics);
         std::thread::spawn(move || {
             while let Some(proposal) = proposed.blocking_recv() {
-                proposal.decide(&mut decider, now_s(), |_, _| ());
+                proposal.decide(&mut decider, now(), |_, _| ());
             }
         });
         let stop = CancellationToken::new();
