@@ -58,6 +58,14 @@ enum Command {
         #[arg(long, value_name = "ADDRESS")]
         grantee: RecipientId,
     },
+    /// Take another pseudonym for emergencies: print a new card, and enrol at each home again
+    ///
+    /// An emergency on the ledger shows the pseudonym that it was opened with; after one, the next should not be known for the same
+    /// patient's. Gateways watch for the old one until the patient is enrolled there again.
+    RenewPseudonym {
+        #[command(flatten)]
+        keystore: KeystoreArgs,
+    },
     Enrol(enrol::EnrolArgs),
     Grant(consent::GrantArgs),
     Revoke(consent::RevokeArgs),
@@ -131,6 +139,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
         Command::New(arguments) => new(arguments),
         Command::Ledger { keystore, ledger } => set_ledger(&keystore, ledger),
         Command::Relationship { keystore, label, grantee } => relationship(&keystore, &label, grantee),
+        Command::RenewPseudonym { keystore } => renew_pseudonym(&keystore),
         Command::Enrol(arguments) => enrol::run(&arguments),
         Command::Grant(arguments) => consent::grant(&arguments).await,
         Command::Revoke(arguments) => consent::revoke(&arguments).await,
@@ -163,10 +172,28 @@ fn new(arguments: NewArgs) -> Outcome {
         key_file::write_hex(path, wallet.seed.as_bytes(), key_file::Existing::Keep)?;
     }
     let keystore = arguments.keystore.path().display().to_string();
-    let pseudonym = hex::encode(wallet.seed.pseudonym(0).0);
+    let pseudonym = hex::encode(wallet.emergency_pseudonym().0);
     Ok(Done::new(
         format!("{keystore} is a new wallet. For emergencies, the patient's pseudonym is {pseudonym}"),
         json!({ "keystore": keystore, "pseudonym": pseudonym }),
+    ))
+}
+
+fn renew_pseudonym(keystore: &KeystoreArgs) -> Outcome {
+    let mut open = keystore.open()?;
+    open.wallet.renew_pseudonym()?;
+    open.save()?;
+    let wallet = &open.wallet;
+    let pseudonym = hex::encode(wallet.emergency_pseudonym().0);
+    let homes: Vec<_> =
+        wallet.homes.iter().filter(|home| home.emergency).map(|home| home.gateway.as_str()).collect();
+    let text = format!(
+        "for emergencies, the patient's pseudonym is {pseudonym} from now on. Enrol again, so that it counts: {}",
+        if homes.is_empty() { "at no home".to_owned() } else { homes.join(", ") }
+    );
+    Ok(Done::new(
+        text,
+        json!({ "pseudonym": pseudonym, "pseudonym_number": wallet.pseudonym, "enrol_again": homes }),
     ))
 }
 

@@ -74,7 +74,8 @@ pub(super) fn recover(arguments: &RecoverArgs) -> Outcome {
     let wallet = Wallet::new(PatientSeed::from_bytes(*seed));
     let cost = Cost { memory_kib: memory_mib * 1024, passes: *passes, ..Cost::default() };
     keystore.create(&wallet, cost)?;
-    let (path, pseudonym) = (keystore.path().display().to_string(), hex::encode(wallet.seed.pseudonym(0).0));
+    let (path, pseudonym) =
+        (keystore.path().display().to_string(), hex::encode(wallet.emergency_pseudonym().0));
     Ok(Done::new(
         format!("{path} is the wallet again; add its relationships in their old order"),
         json!({ "keystore": path, "pseudonym": pseudonym }),

@@ -11,7 +11,7 @@ use crate::outcome::{Done, Outcome};
 pub(super) fn run(keystore: &KeystoreArgs) -> Outcome {
     let open = keystore.open()?;
     let wallet = &open.wallet;
-    let pseudonym = hex::encode(wallet.seed.pseudonym(0).0);
+    let pseudonym = hex::encode(wallet.emergency_pseudonym().0);
     let mut text = format!("pseudonym for emergencies: {pseudonym}");
     let mut relationships = Vec::new();
     for known in &wallet.relationships {
@@ -57,6 +57,6 @@ pub(super) fn run(keystore: &KeystoreArgs) -> Outcome {
     });
     Ok(Done::new(
         text,
-        json!({ "pseudonym": pseudonym, "ledger": ledger, "relationships": relationships, "homes": homes }),
+        json!({ "pseudonym": pseudonym, "pseudonym_number": wallet.pseudonym, "ledger": ledger, "relationships": relationships, "homes": homes }),
     ))
 }

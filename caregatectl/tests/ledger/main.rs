@@ -252,6 +252,12 @@ fn an_emergency_keeps_what_opens_it_and_the_audit_shows_it() {
     assert!(!audit.stdout.contains("unconscious") && !audit.stdout.contains("Dr A"));
     // A governor who is not the domain looks at it.
     let governor = node.path("governor.key");
+    // The next one is opened with another pseudonym, which a gateway watches for once the patient is enrolled there again.
+    let renewed = wallet.call("renew-pseudonym", &[]).done();
+    assert_ne!(renewed["pseudonym"], json!(pseudonym));
+    let shown = wallet.call("show", &[]).done();
+    assert_eq!((&shown["pseudonym"], &shown["pseudonym_number"]), (&renewed["pseudonym"], &json!(1)));
+
     let review = ["--pseudonym", &pseudonym, "--domain", &clinic, "--governor-key"];
     let by = |key: &str| node.ledger("emergency review", &[&review[..], &[key]].concat());
     assert_eq!(by(&node.path("clinic.key")).refused(), "NotGovernor");

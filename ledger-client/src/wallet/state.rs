@@ -7,8 +7,8 @@ mod homes;
 
 use caregate_protocol::id::{DeviceId, PatientId, RecipientId};
 use caregate_protocol::policy::{
-    Classes, ClassesError, EcdsaSignature, GRANTS_MAX, Grant, Mac, RelationshipId, Revocation, SignedGrant,
-    SignedRevocation,
+    Classes, ClassesError, EcdsaSignature, GRANTS_MAX, Grant, Mac, Pseudonym, RelationshipId, Revocation,
+    SignedGrant, SignedRevocation,
 };
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -115,6 +115,8 @@ pub struct Wallet {
     pub homes: Vec<Home>,
     /// At most [`ERASED_MAX`], the oldest first.
     pub erased: Vec<ErasedHome>,
+    /// Which pseudonym for emergencies is in use, from 0: raised when it is to be another.
+    pub pseudonym: u32,
 }
 
 /// What a wallet won't do.
@@ -126,6 +128,9 @@ pub enum WalletError {
     /// The ledger has keys of this relationship that are not this wallet's.
     #[error("the keys of `{0}` were replaced by keys of another wallet")]
     OtherKeys(String),
+    /// There are no more of them.
+    #[error("every pseudonym for emergencies was used")]
+    Pseudonyms,
     /// Custodians have not put this wallet's keys in place yet.
     #[error("the ledger has not put this wallet's keys in place for `{0}` yet")]
     NotYet(String),
@@ -206,7 +211,24 @@ impl Wallet {
     /// A wallet that knows nobody.
     #[must_use]
     pub fn new(seed: PatientSeed) -> Self {
-        Self { seed, ledger: None, relationships: Vec::new(), homes: Vec::new(), erased: Vec::new() }
+        let (relationships, homes, erased) = (Vec::new(), Vec::new(), Vec::new());
+        Self { seed, ledger: None, relationships, homes, erased, pseudonym: 0 }
+    }
+
+    /// The pseudonym for emergencies: what is on the patient's card, and what a gateway watches for.
+    #[must_use]
+    pub fn emergency_pseudonym(&self) -> Pseudonym {
+        self.seed.pseudonym(self.pseudonym)
+    }
+
+    /// Takes another pseudonym for emergencies from now on: whoever saw an emergency of before on the ledger does not know the next one for
+    /// this patient's. Gateways watch for the old one until the patient is enrolled there again.
+    ///
+    /// # Errors
+    /// [`WalletError::Pseudonyms`].
+    pub fn renew_pseudonym(&mut self) -> Result<(), WalletError> {
+        self.pseudonym = self.pseudonym.checked_add(1).ok_or(WalletError::Pseudonyms)?;
+        Ok(())
     }
 
     /// For which ledger it signs.

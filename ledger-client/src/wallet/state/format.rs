@@ -3,6 +3,8 @@
 //! ```text
 //! wallet       [2, seed(32), ledger or null, [relationship, …], [home, …]]                 CBOR, inside the keystore
 //!              [2, seed(32), ledger or null, [relationship, …], [home, …], [erased, …]]     after an erasure
+//!              [2, seed(32), ledger or null, [relationship, …], [home, …], [erased, …], pseudonym]  with another pseudonym than the
+//!              first, by its number ≥ 1; erased may be empty then
 //! ledger       [chain id, contract(20), [validator(20), …]]
 //! relationship [label, grantee(20), number, granted, revoked]                         with its first keys
 //!              [label, grantee(20), number, granted, revoked, rotated, first or null] after them; rotated ≥ 1
@@ -59,7 +61,12 @@ impl Wallet {
     }
 
     fn put(&self, out: &mut Encoder<&mut Vec<u8>>) -> Written {
-        out.array(if self.erased.is_empty() { 5 } else { 6 })?.u8(FORMAT)?.bytes(self.seed.as_bytes())?;
+        let elements = match (self.pseudonym, self.erased.is_empty()) {
+            (0, true) => 5,
+            (0, false) => 6,
+            (_, _) => 7,
+        };
+        out.array(elements)?.u8(FORMAT)?.bytes(self.seed.as_bytes())?;
         match &self.ledger {
             None => {
                 out.null()?;
@@ -99,11 +106,14 @@ impl Wallet {
                 out.bytes(secret.as_slice())?;
             }
         }
-        if !self.erased.is_empty() {
+        if elements > 5 {
             out.array(self.erased.len() as u64)?;
         }
         for ErasedHome { gateway, patient } in &self.erased {
             out.array(2)?.str(gateway)?.bytes(&patient.0)?;
+        }
+        if self.pseudonym > 0 {
+            out.u32(self.pseudonym)?;
         }
         Ok(())
     }
@@ -114,7 +124,7 @@ impl Wallet {
     /// [`WalletFormatError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, WalletFormatError> {
         let mut cursor = Cursor::new(bytes);
-        let elements = one_of(&mut cursor, "wallet", [5, 6])?;
+        let elements = one_of(&mut cursor, "wallet", &[5, 6, 7])?;
         match cursor.u8("format")? {
             FORMAT => {}
             other => return Err(WalletFormatError::Format(other)),
@@ -137,15 +147,24 @@ impl Wallet {
                     false => Ok(erased),
                 })?
             }
+            7 => cursor.list("erased", ERASED_MAX, take_erased)?,
             _ => Vec::new(),
         };
+        let pseudonym = if elements == 7 { take_pseudonym(&mut cursor)? } else { 0 };
         cursor.finish()?;
-        Ok(Self { seed, ledger, relationships, homes, erased })
+        Ok(Self { seed, ledger, relationships, homes, erased, pseudonym })
     }
 }
 
-/// The length of an array that has one of two.
-fn one_of(cursor: &mut Cursor<'_>, path: &'static str, lengths: [u64; 2]) -> Result<u64, CborError> {
+fn take_pseudonym(cursor: &mut Cursor<'_>) -> Result<u32, CborError> {
+    cursor.item("pseudonym", |decoder| match decoder.u32()? {
+        0 => Err(minicbor::decode::Error::message("must be at least 1")),
+        number => Ok(number),
+    })
+}
+
+/// The length of an array that has one of these.
+fn one_of(cursor: &mut Cursor<'_>, path: &'static str, lengths: &[u64]) -> Result<u64, CborError> {
     cursor.item(path, |decoder| match decoder.array()? {
         Some(elements) if lengths.contains(&elements) => Ok(elements),
         _ => Err(minicbor::decode::Error::message("has another number of elements than it may have")),
@@ -162,7 +181,7 @@ fn take_ledger(cursor: &mut Cursor<'_>) -> Result<Ledger, CborError> {
 }
 
 fn take_relationship(cursor: &mut Cursor<'_>) -> Result<Relationship, CborError> {
-    let elements = one_of(cursor, "relationship", [5, 7])?;
+    let elements = one_of(cursor, "relationship", &[5, 7])?;
     let mut relationship = Relationship {
         label: cursor.text("relationship.label", LABEL_BYTES_MAX)?.to_owned(),
         grantee: RecipientId(cursor.fixed("relationship.grantee")?),
@@ -195,7 +214,7 @@ fn take_first(cursor: &mut Cursor<'_>) -> Result<Option<(Address, Address)>, Cbo
 }
 
 fn take_home(cursor: &mut Cursor<'_>) -> Result<Home, CborError> {
-    let elements = one_of(cursor, "home", [4, 5])?;
+    let elements = one_of(cursor, "home", &[4, 5])?;
     let mut home = Home {
         gateway: cursor.text("home.gateway", GATEWAY_BYTES_MAX)?.to_owned(),
         patient: PatientId(cursor.fixed("home.patient")?),

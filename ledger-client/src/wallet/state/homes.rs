@@ -224,7 +224,7 @@ impl Wallet {
         Ok(EnrolledPatient {
             patient: home.patient,
             home_key: self.seed.home_key(gateway)?.address(),
-            pseudonym: home.emergency.then(|| self.seed.pseudonym(0)),
+            pseudonym: home.emergency.then(|| self.emergency_pseudonym()),
             relationships,
             devices: devices.collect::<Result<_, _>>()?,
         })

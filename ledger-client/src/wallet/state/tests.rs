@@ -205,6 +205,14 @@ fn what_a_gateway_pins_fits_what_the_wallet_signs() {
     let bound = wallet.sign_binding("gateway-1", &ecg(), true).unwrap();
     assert_eq!(pins.devices[&bound.commitment].mac, MAC);
     assert!(pins.pseudonyms.contains_key(&wallet.seed.pseudonym(0)));
+    let first = wallet.emergency_pseudonym();
+    wallet.renew_pseudonym().unwrap();
+    let renewed = Wallet::decode(&wallet.encode()).unwrap();
+    assert!(same(&renewed, &wallet));
+    assert_eq!(renewed.enrolled("gateway-1").unwrap().pseudonym, Some(wallet.emergency_pseudonym()));
+    assert_ne!(wallet.emergency_pseudonym(), first);
+    wallet.pseudonym = u32::MAX;
+    assert_eq!(wallet.renew_pseudonym(), Err(WalletError::Pseudonyms));
     wallet.home_mut("gateway-1").unwrap().emergency = false;
     assert_eq!(wallet.enrolled("gateway-1").unwrap().pseudonym, None);
     assert_eq!(wallet.enrolled("gateway-9"), Err(WalletError::NoGateway("gateway-9".into())));
@@ -212,6 +220,7 @@ fn what_a_gateway_pins_fits_what_the_wallet_signs() {
 
 fn same(left: &Wallet, right: &Wallet) -> bool {
     left.seed.as_bytes() == right.seed.as_bytes()
+        && left.pseudonym == right.pseudonym
         && left.ledger == right.ledger
         && left.relationships == right.relationships
         && left.homes == right.homes
