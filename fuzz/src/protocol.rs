@@ -459,6 +459,10 @@ pub fn audit_log(data: &[u8]) {
             Err(error) => assert!(!error.to_string().is_empty()),
         }
     }
+    if let Ok(log) = audit::verify::chain(data, u64::from(data.first().copied().unwrap_or(0))) {
+        let first = log.lines.first().map_or(1, |line| line.n);
+        assert_eq!(log.head.n, first - 1 + log.lines.len() as u64);
+    }
     match audit::verify::log(data, &[]) {
         Ok(log) => {
             let (mut head, mut text) = (Head::default(), Vec::new());

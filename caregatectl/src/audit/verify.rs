@@ -37,6 +37,9 @@ pub(super) struct Arguments {
     /// Without it they are the log's key's word alone
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',', requires = "anchors")]
     validator: Vec<Address>,
+    /// The log's older files are gone: begin with the first entry that is here. What is before it must be anchored, and is not looked at
+    #[arg(long, requires = "anchors", conflicts_with = "core_log")]
+    part: bool,
     /// The domain whose feed's log this is
     #[arg(long, value_name = "ADDRESS", requires = "core_log")]
     recipient: Option<RecipientId>,
@@ -83,17 +86,25 @@ fn anchored(arguments: &Arguments) -> Result<(Vec<verify::Batch>, Option<u64>), 
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let (batches, proven) = anchored(arguments)?;
-    let log = verify::log(&read_log(&arguments.log)?, &batches).map_err(|fault| faulty(&fault, "log"))?;
+    let text = read_log(&arguments.log)?;
+    let log = if arguments.part { verify::part(&text, &batches) } else { verify::log(&text, &batches) };
+    let log = log.map_err(|fault| faulty(&fault, "log"))?;
+    let first = log.lines.first().map_or(1, |line| line.n);
     let mut object = json!({
         "entries": log.head.n, "anchored": log.anchored, "not_anchored": log.head.n - log.anchored,
-        "anchors": batches.len(), "head": log.head.hash, "on_ledger_at": proven.map(utc),
+        "anchors": batches.len(), "head": log.head.hash, "on_ledger_at": proven.map(utc), "first": first,
     });
-    let mut text = format!(
-        "{} entries are whole; {} of them are anchored in {} batches",
-        log.head.n,
-        log.anchored,
-        batches.len()
-    );
+    let mut text = if first > 1 {
+        format!(
+            "entries {first} to {} are whole, those up to {} as they were anchored; the {} before are not here",
+            log.head.n,
+            log.anchored,
+            first - 1
+        )
+    } else {
+        let (entries, anchored, batches) = (log.head.n, log.anchored, batches.len());
+        format!("{entries} entries are whole; {anchored} of them are anchored in {batches} batches")
+    };
     if let Some(at) = proven {
         text += &format!(", as the ledger's header of {} proves", utc(at));
     }

@@ -135,6 +135,23 @@ fn a_log_is_anchored_and_what_is_done_to_it_is_named() {
     assert_eq!(faulty(&site.verify_lines(&rubbish)), ("malformed".into(), 5));
     assert_eq!(site.verify_lines(&good[..9]).done()["not_anchored"], 0);
 
+    // A gateway's older files are gone: what is here is held against its anchors, and anchoring goes on.
+    let newer = node.path("newer.jsonl");
+    std::fs::write(&newer, good[3..].concat()).unwrap();
+    assert_eq!(faulty(&site.verify(&newer)), ("missing".into(), 1));
+    let part = ["--anchors", &site.anchors, "--log-key", &site.address, "--part"];
+    let part = |log: &str| call(&[&["audit", "verify", "--log", log][..], &part].concat());
+    let done = part(&newer).done();
+    assert_eq!((&done["first"], &done["entries"], &done["anchored"]), (&4.into(), &11.into(), &9.into()));
+    std::fs::write(&newer, rewritten(&good, 7)[3..].concat()).unwrap();
+    assert_eq!(faulty(&part(&newer)), ("root".into(), 6));
+    std::fs::write(&newer, good[10..].concat()).unwrap();
+    assert_eq!(faulty(&part(&newer)), ("missing".into(), 10));
+    std::fs::write(&newer, good[8..].concat()).unwrap();
+    let key = ["--log", &newer, "--key", &site.key];
+    let third = node.ledger("audit anchor", &key).done();
+    assert_eq!((&third["first"], &third["last"]), (&10.into(), &11.into()));
+
     let forged = |anchors: &mut Value| anchors["anchors"][1]["root"] = "ab".repeat(32).into();
     assert_eq!(faulty(&site.verify_anchors(forged)), ("anchor_forged".into(), 6));
     let gap = |anchors: &mut Value| drop(anchors["anchors"].as_array_mut().unwrap().remove(0));

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::merkle;
-use super::verify::{Batch, Disagreement, Fault, SLACK_MS, agree, log};
+use super::verify::{Batch, Disagreement, Fault, SLACK_MS, agree, chain, log, part};
 use super::*;
 use crate::id::{DataClass, PatientId, RecipientId};
 use crate::key::TREE_DEPTH;
@@ -116,6 +116,35 @@ fn a_tail_that_was_cut_shows_by_its_anchor() {
     let anchors = batches(&lines, 4);
     assert_eq!(check(&lines[..6], &anchors), Err(Fault::CutOff { n: 7, anchored: 9 }));
     assert_eq!(check(&lines[..6], &anchors[..1]), Ok((6, 4)), "what no anchor covers does not");
+}
+
+#[test]
+fn the_newer_part_of_a_log_is_held_against_its_anchors() {
+    let (lines, anchors) = (whole(9), batches(&whole(9), 4));
+    let part = |lines: &[Vec<u8>], anchors: &[Batch]| {
+        part(&lines.concat(), anchors).map(|log| (log.lines.len(), log.head.n, log.anchored))
+    };
+    // From within a batch, from a batch's beginning, and of one batch that is not whole.
+    assert_eq!(part(&lines[2..], &anchors), Ok((7, 9, 9)));
+    assert_eq!(part(&lines[4..], &anchors), Ok((5, 9, 9)));
+    assert_eq!(part(&lines[6..], &anchors[..2]), Ok((3, 9, 0)), "nothing here shows what was anchored");
+    assert_eq!(part(&lines, &anchors), Ok((9, 9, 9)));
+    // What was never anchored must be here.
+    assert_eq!(part(&lines[5..], &anchors[..1]), Err(Fault::Missing { n: 5, next: 6 }));
+    assert_eq!(part(&lines[4..], &anchors[..1]), Ok((5, 9, 0)));
+    // An entry that was altered shows by the chain, also one of the batch that is not whole, and a log that was written anew by its root.
+    for at in 2..8 {
+        let mut lines = lines[2..].to_vec();
+        let changed = String::from_utf8(lines[at - 2].clone()).unwrap().replace("nurse", "nobody");
+        lines[at - 2] = changed.into_bytes();
+        let entry = part(&lines, &anchors).unwrap_err().entry();
+        assert!(entry == at as u64 + 1 || entry == 5, "{at}: {entry}");
+    }
+    assert_eq!(part(&rewritten(5)[2..], &anchors), Err(Fault::Root { first: 5, last: 8 }));
+    let chain = |lines: &[Vec<u8>], anchored| chain(&lines.concat(), anchored).map(|log| log.head.n);
+    assert_eq!((chain(&lines[6..], 8), chain(&lines[8..], 8)), (Ok(9), Ok(9)));
+    assert_eq!(chain(&lines[8..], 7), Err(Fault::Missing { n: 8, next: 9 }));
+    assert_eq!(chain(&lines[..6], 8), Err(Fault::CutOff { n: 7, anchored: 8 }));
 }
 
 #[test]

@@ -114,7 +114,7 @@ impl Fault {
 /// A log that is whole.
 #[derive(Debug, Clone)]
 pub struct Log {
-    /// Its entries, from number 1.
+    /// Its entries, from number 1, or those that are here ([`part`]).
     pub lines: Vec<Line>,
     /// How many of them are anchored.
     pub anchored: u64,
@@ -127,14 +127,60 @@ pub struct Log {
 /// # Errors
 /// [`Fault`], the first one by number.
 pub fn log(text: &[u8], batches: &[Batch]) -> Result<Log, Fault> {
+    check(&lines_of(text), batches, Head::default())
+}
+
+/// Checks the newer part of a log whose older files are not here. What is before its first entry must be anchored, and is not looked at.
+/// Entries between the first one and the next batch's beginning are those that were anchored: that batch's first line names the last of
+/// them, and so on backwards. Where no batch is here whole, nothing is said to be anchored.
+///
+/// # Errors
+/// [`Fault`], the first one by number; [`Fault::Missing`] where entries that were never anchored are not here.
+pub fn part(text: &[u8], batches: &[Batch]) -> Result<Log, Fault> {
+    let (lines, anchored) = (lines_of(text), contiguous(batches)?);
+    let before = before(&lines, anchored)?;
+    let log = check(&lines, batches, before)?;
+    let is_whole = batches.last().is_some_and(|last| last.first > before.n);
+    Ok(Log { anchored: if is_whole { log.anchored } else { 0 }, ..log })
+}
+
+/// Checks that the newer part of a log is chained, up to its end, where entries up to `anchored` are anchored already.
+///
+/// # Errors
+/// As [`part`]; [`Fault::CutOff`] where it ends before that.
+pub fn chain(text: &[u8], anchored: u64) -> Result<Log, Fault> {
+    let lines = lines_of(text);
+    let log = check(&lines, &[], before(&lines, anchored)?)?;
+    if log.head.n < anchored {
+        return Err(Fault::CutOff { n: log.head.n + 1, anchored });
+    }
+    Ok(Log { anchored, ..log })
+}
+
+/// What the first entry that is here says of the one before.
+fn before(lines: &[&[u8]], anchored: u64) -> Result<Head, Fault> {
+    let first = lines.first().and_then(|bytes| Line::decode(bytes).ok()).filter(|line| line.n > 0);
+    let Some(first) = first else { return Ok(Head::default()) };
+    let due = anchored.saturating_add(1);
+    if first.n > due {
+        return Err(Fault::Missing { n: due, next: first.n });
+    }
+    Ok(Head { n: first.n - 1, hash: first.prev })
+}
+
+fn lines_of(text: &[u8]) -> Vec<&[u8]> {
+    let mut lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
+    lines.pop_if(|last| last.is_empty());
+    lines
+}
+
+/// From the entry after `head` on.
+fn check(lines: &[&[u8]], batches: &[Batch], mut head: Head) -> Result<Log, Fault> {
     let anchored = contiguous(batches)?;
-    let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
-    let lines = match lines.split_last() {
-        Some(([], whole)) => whole,
-        _ => &lines[..],
-    };
-    let mut batches = batches.iter().peekable();
-    let (mut entries, mut head, mut tree) = (Vec::<Line>::new(), Head::default(), Tree::default());
+    // One that begins before is whole in no part.
+    let begins = head.n;
+    let mut batches = batches.iter().skip_while(|batch| batch.first <= begins).peekable();
+    let (mut entries, mut tree) = (Vec::<Line>::new(), Tree::default());
     for (at, bytes) in lines.iter().enumerate() {
         let due = head.n + 1;
         let line = Line::decode(bytes).map_err(|error| Fault::Malformed { n: due, line: at + 1, error })?;
@@ -147,7 +193,7 @@ pub fn log(text: &[u8], batches: &[Batch]) -> Result<Log, Fault> {
         }
         head = Head { n: due, hash };
         entries.push(line);
-        if let Some(batch) = batches.peek() {
+        if let Some(batch) = batches.peek().filter(|batch| batch.first <= due) {
             tree.push(hash);
             if batch.last == due {
                 if tree.root() != Some(batch.root) {
