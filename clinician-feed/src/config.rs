@@ -45,9 +45,8 @@ pub struct ConfigFile {
     /// Most bytes of opened readings that are held in memory.
     #[serde(default = "ring_bytes_max")]
     pub ring_bytes_max: usize,
-    /// File of the journal: who looked, and what opens the commitments of emergencies. Made at mode 0600. Without it nothing
-    /// of that is kept; with `[ledger]` it must be there.
-    pub journal: Option<PathBuf>,
+    /// File of the journal: who looked, and what opens the commitments of emergencies. Made at mode 0600.
+    pub journal: PathBuf,
     /// Where the sealed readings come from.
     pub core: CoreEntry,
     /// The ledger, for what access rests on and for break-glass.
@@ -177,9 +176,6 @@ pub enum DomainError {
         /// What else.
         more: &'static str,
     },
-    /// Emergencies must be accounted for.
-    #[error("journal must be given where there is a [ledger]")]
-    Journal,
     /// The ledger can't be followed as it is named.
     #[error("ledger.{0}")]
     Ledger(#[from] ConfigError),
@@ -228,9 +224,6 @@ impl TryFrom<&ConfigFile> for Domain {
             return Err(DomainError::Ring);
         }
         if let Some(ledger) = &file.ledger {
-            if file.journal.is_none() {
-                return Err(DomainError::Journal);
-            }
             ledger.chain().check()?;
         }
         let mut gateways = Vec::new();
@@ -296,6 +289,7 @@ listen = "systemd:0"
 admin = "systemd:1"
 recipient = "0505050505050505050505050505050505050505"
 hpke_key = "hospital-1.hpke"
+journal = "journal.jsonl"
 identity = { certificate = "a", key = "b", ca = "c" }
 tls = { certificate = "d", key = "e" }
 [core]
@@ -329,7 +323,7 @@ category = "adult"
     fn a_good_file_is_taken() {
         let domain = parse("", "").unwrap();
         assert_eq!((domain.device_keys().count(), domain.users.len(), domain.beds.len()), (1, 1, 1));
-        parse("[core]", &format!("journal = \"j\"\n{LEDGER}")).unwrap();
+        parse("[core]", LEDGER).unwrap();
         let relationship = format!("category = \"adult\"\nrelationship = \"0x{}\"", "ab".repeat(32));
         assert!(parse("category = \"adult\"", &relationship).unwrap().beds[0].relationship.is_some());
     }
@@ -349,13 +343,9 @@ category = "adult"
                 "configured twice",
             ),
             ("\nlisten", "\nlistne", "listne"),
-            ("[core]", LEDGER, "journal must be given"),
-            (
-                "[core]",
-                &format!("journal = \"j\"\n{}", LEDGER.replace("http:", "https:")),
-                "ledger.rpc: `https:",
-            ),
-            ("[core]", &format!("journal = \"j\"\n{}", LEDGER.replace("0xc0", "0xc")), "contract"),
+            ("journal = \"journal.jsonl\"", "", "missing field `journal`"),
+            ("[core]", &LEDGER.replace("http:", "https:"), "ledger.rpc: `https:"),
+            ("[core]", &LEDGER.replace("0xc0", "0xc"), "contract"),
             ("category = \"adult\"", "category = \"adult\"\nrelationship = \"0x12\"", "relationship"),
         ];
         for (from, to, expected) in cases {

@@ -97,14 +97,8 @@ impl Loaded {
 
     /// The journal, what it has, and who writes to it.
     fn recorder(&self, metrics: &Metrics) -> anyhow::Result<(Recorder, Vec<Entry>)> {
-        let (journal, entries) = match &self.file.journal {
-            None => (None, Vec::new()),
-            Some(path) => {
-                let (journal, entries) = Journal::open(path)?;
-                (Some(journal), entries)
-            }
-        };
-        Ok((Recorder::new(journal, &entries, metrics.clone()), entries))
+        let (journal, entries) = Journal::open(&self.file.journal)?;
+        Ok((Recorder::new(Some(journal), &entries, metrics.clone()), entries))
     }
 
     /// The ledger, followed in a task of its own until `stop`; and break-glass.
@@ -160,7 +154,7 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     let mut loaded = load(path)?;
     let tls = loaded.file.tls.as_ref().map(tls_config).transpose()?;
     if check {
-        return loaded.file.journal.as_deref().map_or(Ok(()), |path| Ok(Journal::open(path).map(drop)?));
+        return Ok(Journal::open(&loaded.file.journal).map(drop)?);
     }
     let stop = shutdown::token()?;
     let registry = admin::registry()?;
@@ -277,11 +271,9 @@ pub struct Part {
 /// What is wrong with the configuration or the keys; [`export::ExportError`].
 pub async fn export(path: &Path, part: Option<Part>) -> anyhow::Result<()> {
     let loaded = load(path)?;
-    if let Some(path) = &loaded.file.journal {
-        let uid = std::fs::metadata("/proc/self").context("/proc/self")?.uid();
-        let entry = Entry { at_ms: clock::now_ms(), what: What::Export { uid } };
-        Journal::open(path)?.0.append(&[entry])?;
-    }
+    let uid = std::fs::metadata("/proc/self").context("/proc/self")?.uid();
+    let entry = Entry { at_ms: clock::now_ms(), what: What::Export { uid } };
+    Journal::open(&loaded.file.journal)?.0.append(&[entry])?;
     let stop = CancellationToken::new();
     let (events_out, events) = mpsc::channel(EVENTS_MAX);
     // An export has one order: nobody waits for what is live.

@@ -209,9 +209,12 @@ impl Core {
         let IdentityFiles { certificate, key: tls_key, ca } = &self.feed_identity;
         let mut text = format!(
             "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nlog = \"json\"\nrecipient = \"{}\"\n\
-             hpke_key = {key:?}\nidentity = {{ certificate = {certificate:?}, key = {tls_key:?}, ca = {ca:?} }}\n\
+             hpke_key = {key:?}\njournal = {:?}\n\
+             identity = {{ certificate = {certificate:?}, key = {tls_key:?}, ca = {ca:?} }}\n\
              [core]\naddress = \"{}\"\nname = \"core-1\"\n",
-            self.recipient, self.address
+            self.recipient,
+            self.dir.path().join("journal.jsonl"),
+            self.address
         );
         let device = hex::encode(self.device.verifying_key().as_bytes());
         writeln!(text, "[[gateway]]\nname = \"gateway-1\"\ndevice_keys = [\"{device}\"]").unwrap();

@@ -32,8 +32,7 @@ fn configure(core: &Core, node: &Node, relationship: Option<&str>) -> PathBuf {
     let (head, beds) = text.split_once("[[bed]]").unwrap();
     let bed = relationship.map_or_else(String::new, |r| format!("[[bed]]{beds}relationship = \"{r}\"\n"));
     let ledger = node.table(&format!("domain_key = {key:?}"));
-    let journal = format!("journal = {:?}\n", journal_path(&config));
-    std::fs::write(&config, format!("{journal}{head}{ledger}{bed}")).unwrap();
+    std::fs::write(&config, format!("{head}{ledger}{bed}")).unwrap();
     config
 }
 
@@ -361,7 +360,7 @@ async fn wrong_keys_and_tables_are_named_at_start() {
     let cases = [
         (text.replace("domain.key", "other.key"), "the key's address is"),
         (text.replace("domain.key", "none.key"), "none.key"),
-        (text.replace("journal = ", "# "), "journal must be given"),
+        (text.replace("journal = ", "# "), "missing field `journal`"),
         (text.replace("journal.jsonl", "nowhere/journal.jsonl"), "nowhere/journal.jsonl"),
     ];
     for (text, expected) in cases {

@@ -117,11 +117,12 @@ impl Site {
         );
         fs::write(path("core.toml"), text)?;
         let text = format!(
-            "listen = \"{page}\"\nadmin = \"{feed_admin}\"\nrecipient = \"{recipient}\"\nhpke_key = {:?}\n{}\
+            "listen = \"{page}\"\nadmin = \"{feed_admin}\"\nrecipient = \"{recipient}\"\nhpke_key = {:?}\njournal = {:?}\n{}\
              [core]\naddress = \"{core}\"\nname = \"core-1\"\n\
              [[gateway]]\nname = \"gateway-1\"\ndevice_keys = [\"{signer}\"]\n\
              [[user]]\nname = \"{USER}\"\npassword_hash = \"{}\"\n",
             path("hpke.key"),
+            path("feed-journal.jsonl"),
             identity(&ca.issue(dir.path(), Role::Feed, "hospital-1")),
             password::hash(SECRET)?,
         );
