@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use caregate_protocol::alarm::Standing;
-use caregate_protocol::beat::{Beat, BeatError};
+use caregate_protocol::beat::{Beat, BeatError, PolicyState};
 use caregate_protocol::id::{PatientId, SignerId};
 use caregate_protocol::segment::signer_id;
 use ed25519_dalek::VerifyingKey;
@@ -33,6 +33,15 @@ impl Known {
             self.provisional.as_ref().filter(|(sequence, _)| durable.is_none_or(|known| known < *sequence));
         newer.map(|(_, standing)| standing)
     }
+}
+
+/// What a patient's gateway says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// A heartbeat came a moment ago.
+    pub heard: bool,
+    /// By its newest heartbeat; none before the first.
+    pub policy: Option<PolicyState>,
 }
 
 #[derive(Debug, Default)]
@@ -143,14 +152,24 @@ impl Bedside {
         self.read().patients.get(patient)?.standing.as_ref().map(|(_, standing)| Arc::clone(standing))
     }
 
-    /// Whether each patient's gateway is heard.
+    /// Whether each patient's gateway is heard, and what it said of its policy last.
     #[must_use]
-    pub fn contacts(&self, now: Instant) -> BTreeMap<PatientId, bool> {
+    pub fn contacts(&self, now: Instant) -> BTreeMap<PatientId, Told> {
         let inner = self.read();
-        let heard = |known: &Known| {
-            inner.gateways.get(&known.signer.1).is_some_and(|(_, contact)| contact.is_heard(now))
+        let told = |known: &Known| {
+            let contact =
+                inner.gateways.get(&known.signer.1).map(|(_, contact)| *contact).unwrap_or_default();
+            Told { heard: contact.is_heard(now), policy: contact.policy() }
         };
-        inner.patients.iter().map(|(patient, known)| (*patient, heard(known))).collect()
+        inner.patients.iter().map(|(patient, known)| (*patient, told(known))).collect()
+    }
+
+    /// Whether the policy was stale, by which a patient's gateway seals, when that was heard last.
+    #[must_use]
+    pub fn is_policy_stale(&self, patient: &PatientId) -> bool {
+        let inner = self.read();
+        let contact = inner.patients.get(patient).and_then(|known| inner.gateways.get(&known.signer.1));
+        contact.and_then(|(_, contact)| contact.policy()).is_some_and(|policy| policy.stale)
     }
 
     /// The key of the gateway that watches a patient.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use caregate_protocol::beat::Beat;
+use caregate_protocol::beat::{Beat, PolicyState};
 
 /// After so long without a heartbeat a gateway is not heard: four of them, and a page says so within 10 s.
 pub const HEARD_FOR: Duration = Duration::from_secs(8);
@@ -21,6 +21,7 @@ pub struct Contact {
     /// The least by which our clock was ahead of a heartbeat's, since the gateway started.
     least_us: Option<i64>,
     heard: Option<Instant>,
+    policy: PolicyState,
 }
 
 impl Contact {
@@ -43,6 +44,7 @@ impl Contact {
             return false;
         }
         self.heard = Some(now);
+        self.policy = beat.policy;
         true
     }
 
@@ -50,6 +52,12 @@ impl Contact {
     #[must_use]
     pub fn is_heard(&self, now: Instant) -> bool {
         self.heard.is_some_and(|heard| now.duration_since(heard) < HEARD_FOR)
+    }
+
+    /// What it said of its policy last; none where it was never heard.
+    #[must_use]
+    pub fn policy(&self) -> Option<PolicyState> {
+        self.heard.map(|_when| self.policy)
     }
 }
 
@@ -62,7 +70,8 @@ mod tests {
 
     fn beat(counter: u64, at_s: i64) -> Beat {
         let at_us = u64::try_from(at_s * 1_000_000).unwrap();
-        Beat::decode(&Beat::sign(counter, at_us, &SigningKey::from_bytes(&[3; 32]))).unwrap()
+        Beat::decode(&Beat::sign(counter, at_us, PolicyState::default(), &SigningKey::from_bytes(&[3; 32])))
+            .unwrap()
     }
 
     #[test]

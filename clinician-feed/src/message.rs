@@ -1,6 +1,7 @@
 //! The stream's messages, as `docs/feed-api.md` has them.
 
 use caregate_protocol::alarm::view::PatientView;
+use caregate_protocol::beat::PolicyState;
 use caregate_protocol::code::by_number;
 use caregate_protocol::gap::Missing;
 use caregate_protocol::id::{DataClass, DeviceId, PatientId, StreamName};
@@ -111,6 +112,8 @@ pub enum Message<'a> {
         patient: PatientId,
         /// It sent a heartbeat a moment ago.
         heard: bool,
+        /// How the policy stood by which it seals, by its newest heartbeat; null before the first.
+        policy: Option<PolicyState>,
     },
     /// A line of the list of who looked and what changed.
     Audit(&'a Line),

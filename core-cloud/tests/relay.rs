@@ -4,7 +4,7 @@
 
 mod support;
 
-use caregate_protocol::beat::Beat;
+use caregate_protocol::beat::{Beat, PolicyState};
 use caregate_protocol::command::{Command, SignedCommand};
 use caregate_protocol::id::{PatientId, RecipientId};
 use caregate_protocol::policy::EcdsaSignature;
@@ -55,7 +55,7 @@ async fn heartbeats_reach_every_feed_and_commands_the_gateway_that_they_name() {
     followers[1].1.write_all(&command(b"rubbish".to_vec())).await.unwrap();
     until_counted(&core, "version", 1).await;
 
-    let beat = Beat::sign(0, 5, &device()).to_vec();
+    let beat = Beat::sign(0, 5, PolicyState::default(), &device()).to_vec();
     gateway.control.write_all(&Frame::Beat { bytes: beat.clone() }.encode()).await.unwrap();
     for (_, _, frames) in &mut followers {
         assert_eq!(frames.next().await, Some(Frame::Beat { bytes: beat.clone() }));

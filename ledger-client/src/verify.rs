@@ -25,7 +25,7 @@ pub use address::{Address, AddressError};
 pub use anchor::{Anchor, ProvenLog, SignedAnchor, verify_log};
 pub use bundle::{
     EMERGENCY_MAX_S, HEADER_AHEAD_MAX_S, RevocationSigner, RevokedWith, VerifiedBundle, bundle_number,
-    emergency_numbers, verify_bundle, verify_kept_bundle, verify_revocation,
+    emergency_numbers, sealers, verify_bundle, verify_kept_bundle, verify_revocation,
 };
 pub use eip712::{
     DOMAIN_NAME, DOMAIN_VERSION, Domain, binding_digest, command_digest, emergency_digest, erasure_digest,

@@ -209,6 +209,16 @@ pub struct BundleSearch {
     pub mode: &'static str,
 }
 
+/// What a search for readings finds.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Match {
+    /// A reading.
+    Observation(Box<Observation>),
+    /// About the search.
+    Outcome(OperationOutcome),
+}
+
 /// What went wrong (§2.40).
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -234,9 +244,16 @@ impl OperationOutcome {
     /// Of one error.
     #[must_use]
     pub fn error(code: &'static str, diagnostics: String) -> Self {
-        Self {
-            resource_type: "OperationOutcome",
-            issue: vec![Issue { severity: "error", code, diagnostics }],
-        }
+        Self::new("error", code, diagnostics)
+    }
+
+    /// What is to be known about an answer that is given all the same.
+    #[must_use]
+    pub fn warning(code: &'static str, diagnostics: String) -> Self {
+        Self::new("warning", code, diagnostics)
+    }
+
+    fn new(severity: &'static str, code: &'static str, diagnostics: String) -> Self {
+        Self { resource_type: "OperationOutcome", issue: vec![Issue { severity, code, diagnostics }] }
     }
 }

@@ -1,5 +1,6 @@
 //! `GET /fhir/…` (R4 §3.1.0): read, search-type, capabilities; every error is an OperationOutcome.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
+use caregate_protocol::id::PatientId;
 use ledger_chain::ChainError;
 use serde::Serialize;
 use serde_json::json;
@@ -19,7 +21,7 @@ use tokio::time::timeout;
 
 use super::audit::LogError;
 use super::observation::Item;
-use super::resource::{Bundle, BundleEntry, BundleLink, BundleSearch, Observation, OperationOutcome};
+use super::resource::{Bundle, BundleEntry, BundleLink, BundleSearch, Match, OperationOutcome};
 use super::search::{PARAMETERS, Search, SearchError};
 use super::{oversight, select, select::Found};
 use crate::journal::JournalError;
@@ -216,20 +218,38 @@ async fn bundle(
     peer: SocketAddr,
     headers: &HeaderMap,
     uri: &Uri,
-) -> Result<Bundle<Observation>, FhirError> {
+) -> Result<Bundle<Match>, FhirError> {
     let access = app.access(headers, peer).await?;
     let search = Search::parse(&pairs(uri)?)?;
+    let asked = search.patients.clone();
     let Found { total, items, next } = walk(app, move |app| select::search(&app, &search)).await?;
     let spans = spans_of(items.iter().flat_map(Item::entries));
     app.oversight.recorder.looked(&access.user, looks(app, &spans)).await;
     let base = base(app, headers);
     let link = links(&format!("{base}/Observation"), uri, next);
-    let entry = items.iter().filter_map(|item| item.observation()).map(|resource| BundleEntry {
-        full_url: Some(format!("{base}/Observation/{}", resource.id)),
-        resource,
+    let found = items.iter().filter_map(|item| item.observation()).map(|observation| BundleEntry {
+        full_url: Some(format!("{base}/Observation/{}", observation.id)),
+        resource: Match::Observation(Box::new(observation)),
         search: BundleSearch { mode: "match" },
     });
-    Ok(Bundle { resource_type: "Bundle", kind: "searchset", total, link, entry: entry.collect() })
+    let of: BTreeSet<_> = spans.keys().map(|(patient, _)| *patient).chain(asked).collect();
+    let entry = found.chain(stale_policies(app, &of)).collect();
+    Ok(Bundle { resource_type: "Bundle", kind: "searchset", total, link, entry })
+}
+
+/// Whose gateway seals by a policy that it can't hold against the ledger: what this hospital may see may have changed.
+fn stale_policies(app: &App, of: &BTreeSet<PatientId>) -> Option<BundleEntry<Match>> {
+    let stale = of.iter().filter(|patient| app.feed.bedside().is_policy_stale(patient));
+    let stale: Vec<_> = stale.map(PatientId::to_string).collect();
+    (!stale.is_empty()).then(|| {
+        let text = "the gateway has not heard of the ledger for too long: nobody new comes in, and grants end by their own bounds";
+        let outcome = OperationOutcome::warning("incomplete", format!("{text}. Patients: {}", stale.join(", ")));
+        BundleEntry {
+            full_url: None,
+            resource: Match::Outcome(outcome),
+            search: BundleSearch { mode: "outcome" },
+        }
+    })
 }
 
 /// Walks the readings on a blocking thread, a few at once.

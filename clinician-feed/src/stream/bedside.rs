@@ -6,7 +6,7 @@ use std::time::Instant;
 use caregate_protocol::alarm::view::PatientView;
 use caregate_protocol::id::PatientId;
 
-use crate::bedside::Bedside;
+use crate::bedside::{self, Bedside};
 use crate::message::Message;
 
 /// What a reader was told last.
@@ -14,7 +14,7 @@ use crate::message::Message;
 pub(super) struct Told {
     /// When the newest standing that it knows was said, and whether that was provisional.
     standings: BTreeMap<PatientId, (i64, bool)>,
-    contacts: BTreeMap<PatientId, bool>,
+    contacts: BTreeMap<PatientId, bedside::Told>,
 }
 
 impl Told {
@@ -28,9 +28,10 @@ impl Told {
                 news.push(Message::Standing { view, provisional });
             }
         }
-        for (patient, heard) in bedside.contacts(now) {
-            if self.contacts.insert(patient, heard) != Some(heard) {
-                news.push(Message::Contact { patient, heard });
+        for (patient, told) in bedside.contacts(now) {
+            if self.contacts.insert(patient, told) != Some(told) {
+                let bedside::Told { heard, policy } = told;
+                news.push(Message::Contact { patient, heard, policy });
             }
         }
         news

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use caregate_host::clock;
 use caregate_protocol::alarm::{Alarm, Handled, Kind, Priority, Refusal, Score, Settings, Standing, State};
-use caregate_protocol::beat::Beat;
+use caregate_protocol::beat::{Beat, PolicyState};
 use caregate_protocol::command::{Action, Content, SignedCommand};
 use caregate_protocol::id::DataClass;
 use clinician_feed::command::Commander;
@@ -50,15 +50,18 @@ async fn what_a_watch_says_is_told_whole_to_who_joins_and_a_silent_gateway_is_no
     assert_eq!((&told["at_ms"], &told["loudest"]), (&(T0_US / 1000).into(), &"medium".into()));
     assert_eq!(told["score"]["refused"], "category_unknown");
     assert_eq!(next_of(&mut socket, "contact").await["heard"], false);
+    let policy = PolicyState { stale: true, clock_unknown: false, one_sealer: true };
     let beat = |counter, key: &SigningKey| {
-        let beat = Beat::sign(counter, u64::try_from(clock::now_us()).unwrap(), key);
+        let beat = Beat::sign(counter, u64::try_from(clock::now_us()).unwrap(), policy, key);
         site.feed.bedside().beat(&beat, clock::monotonic());
     };
     // Another gateway's says nothing of this one.
     beat(0, &SigningKey::from_bytes(&[4; 32]));
     beat(0, &gateway_key());
     let since = clock::monotonic();
-    assert_eq!(next_of(&mut socket, "contact").await["heard"], true);
+    let told = next_of(&mut socket, "contact").await;
+    let policy = serde_json::json!({ "stale": true, "clock_unknown": false, "one_sealer": true });
+    assert_eq!((&told["heard"], &told["policy"]), (&true.into(), &policy));
     assert_eq!(next_of(&mut socket, "contact").await["heard"], false);
     let silent = since.elapsed();
     assert!(silent < Duration::from_secs(10), "NO CONTACT came after {silent:?}");

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use caregate_host::clock;
+use caregate_protocol::beat::{Beat, PolicyState};
 use caregate_protocol::code::{Kind, QUANTITIES};
 use caregate_protocol::id::DataClass;
 use caregate_protocol::reading::Value;
@@ -10,7 +12,7 @@ use clinician_feed::journal::{Journal, What};
 use serde_json::Value as Json;
 
 use crate::client::{Answer, cookie, get, post};
-use crate::{Site, T0_US, USER, reading, start, start_with};
+use crate::{PATIENT, Site, T0_US, USER, gateway_key, reading, start, start_with};
 
 /// `nurse:correct horse`.
 const BASIC: &str = "Authorization: Basic bnVyc2U6Y29ycmVjdCBob3JzZQ==\r\n";
@@ -95,6 +97,30 @@ async fn searches_find_and_page() {
         let one = fhir(&site, &format!("Observation/{id}")).await;
         assert_eq!((one.status, &one.json()["id"]), (200, &Json::from(id)));
     }
+}
+
+#[tokio::test]
+async fn a_search_says_where_a_gateway_hears_nothing_of_the_ledger() {
+    let site = everything();
+    site.feed.bedside().know([gateway_key().verifying_key()]);
+    let says = async |counter, stale, path: &str| {
+        let policy = PolicyState { stale, ..PolicyState::default() };
+        let beat = Beat::sign(counter, 1_000_000 * (1 + counter), policy, &gateway_key());
+        site.feed.bedside().beat(&beat, clock::monotonic());
+        let bundle = fhir(&site, path).await.json();
+        let entries = bundle["entry"].as_array().unwrap();
+        let outcomes = entries.iter().filter(|entry| entry["search"]["mode"] == "outcome");
+        outcomes.map(|entry| entry["resource"]["issue"][0].clone()).collect::<Vec<_>>()
+    };
+    let one = "Observation?code=59408-5";
+    assert_eq!(says(0, false, one).await, [Json::Null; 0]);
+    let issues = says(1, true, one).await;
+    assert_eq!((&issues[0]["severity"], &issues[0]["code"]), (&"warning".into(), &"incomplete".into()));
+    assert!(issues[0]["diagnostics"].as_str().unwrap().contains(&PATIENT.to_string()), "{issues:?}");
+    // Also where nothing is found of whom it is asked.
+    let none = format!("Observation?patient={PATIENT}&date=lt2026-09-21");
+    assert_eq!(says(2, true, &none).await.len(), 1);
+    assert_eq!(says(3, false, one).await.len(), 0);
 }
 
 #[tokio::test]

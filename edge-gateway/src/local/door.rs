@@ -16,6 +16,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use caregate_host::{clock, origin};
 use caregate_protocol::alarm::view::PatientView;
+use caregate_protocol::beat::PolicyState;
 use caregate_protocol::erasure::SignedOrder;
 use caregate_protocol::id::PatientId;
 use caregate_protocol::policy::delivery::Verdict;
@@ -90,6 +91,8 @@ pub trait PolicySide: Send + Sync + 'static {
     fn pins(&self) -> Arc<Pins>;
     /// The policy in force.
     fn current(&self) -> Arc<VerifiedPolicy>;
+    /// How it stands.
+    fn state(&self, now_s: u64) -> PolicyState;
     /// Holds a bundle against the pins and puts it in force.
     fn offer_bundle(&self, bytes: Vec<u8>) -> impl Future<Output = Verdict> + Send;
     /// Holds a revocation against the pins, puts it in force, and sees that the ledger gets it.
@@ -279,6 +282,7 @@ impl<P: PolicySide> App<P> {
         let inventory = self.inventory.lock();
         look(&Facts {
             policy: &policy,
+            stands: self.policy.state(now_s()),
             pins: &pins,
             keys: &keys,
             inventory: &inventory,

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use caregate_protocol::beat::PolicyState;
 use caregate_protocol::id::{DataClass, DeviceId, PatientId, RecipientId};
 use caregate_protocol::policy::{
     Classes, Freshness, Grant, Mac, RecipientStatus, RelationshipId, VerifiedPolicy, class_bit,
@@ -48,6 +49,10 @@ pub struct PolicyView {
     pub age_s: Option<u64>,
     /// Whether it is too old for anybody new to come in.
     pub is_stale: bool,
+    /// Whether the clock was set back, so that nobody knows how old it is.
+    pub clock_unknown: bool,
+    /// Whether one party seals the ledger, and could rewrite it.
+    pub one_sealer: bool,
 }
 
 /// How an access stands.
@@ -168,6 +173,8 @@ pub struct SeenView<'i> {
 pub struct Facts<'f> {
     /// The policy in force.
     pub policy: &'f VerifiedPolicy,
+    /// How it stands.
+    pub stands: PolicyState,
     /// Who and what is enrolled.
     pub pins: &'f Pins,
     /// What the button can sign with.
@@ -195,7 +202,7 @@ impl Facts<'_> {
         State {
             now_s,
             patients: self.pins.patients.values().copied().max().unwrap_or(0),
-            policy: policy_view(self.policy, now_s),
+            policy: policy_view(self.policy, self.stands, now_s),
             access,
             emergencies,
             devices: self.sensors(),
@@ -339,7 +346,7 @@ fn access_status(policy: &VerifiedPolicy, grant: &Grant, now_s: u64) -> AccessSt
     }
 }
 
-fn policy_view(policy: &VerifiedPolicy, now_s: u64) -> PolicyView {
+fn policy_view(policy: &VerifiedPolicy, stands: PolicyState, now_s: u64) -> PolicyView {
     let as_of_s = match policy.freshness() {
         Freshness::Unproven => None,
         Freshness::Proven { as_of, .. } => Some(as_of),
@@ -347,7 +354,9 @@ fn policy_view(policy: &VerifiedPolicy, now_s: u64) -> PolicyView {
     PolicyView {
         epoch: policy.epoch(),
         as_of_s,
-        age_s: as_of_s.map(|as_of| now_s.saturating_sub(as_of)),
+        age_s: policy.age_s(now_s).or_else(|| as_of_s.map(|as_of| now_s.saturating_sub(as_of))),
         is_stale: policy.is_stale(now_s),
+        clock_unknown: stands.clock_unknown,
+        one_sealer: stands.one_sealer,
     }
 }

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use caregate_host::clock;
+use caregate_protocol::beat::PolicyState;
 use caregate_protocol::erasure::SignedOrder;
 use caregate_protocol::id::PatientId;
 use caregate_protocol::policy::delivery::{Anchor, Verdict};
-use caregate_protocol::policy::{BoundDevice, SignedEmergency, SignedRevocation, VerifiedPolicy};
+use caregate_protocol::policy::{
+    BoundDevice, ClockOffset, Freshness, SignedEmergency, SignedRevocation, VerifiedPolicy,
+};
 use caregate_protocol::uplink::EraseRefusal;
 use ledger_client::verify::{
-    Address, ErasureRefusal, Pins, bundle_number, verify_bundle, verify_emergency, verify_erasure,
+    Address, ErasureRefusal, Pins, bundle_number, sealers, verify_bundle, verify_emergency, verify_erasure,
     verify_revocation,
 };
 use tokio::sync::{Mutex, mpsc, watch};
@@ -140,6 +143,24 @@ impl PolicyHandle {
     #[must_use]
     pub fn emergencies(&self) -> watch::Receiver<Arc<Vec<SignedEmergency>>> {
         self.inner.outputs.emergencies.clone()
+    }
+
+    /// How many seal the ledger that is followed.
+    #[must_use]
+    pub fn sealers(&self) -> usize {
+        sealers(&self.pins(), &self.inner.outputs.floors.borrow())
+    }
+
+    /// How the policy stands, as heartbeats say it. Before the first it is stale: nobody may see anything by it.
+    #[must_use]
+    pub fn state(&self, now_s: u64) -> PolicyState {
+        let policy = self.inner.outputs.policy.borrow();
+        let is_there = policy.freshness() != Freshness::Unproven;
+        PolicyState {
+            stale: !is_there || policy.is_stale(now_s),
+            clock_unknown: policy.clock() == ClockOffset::Unknown,
+            one_sealer: self.sealers() == 1,
+        }
     }
 
     /// Figures of the policy connection are here.
@@ -316,6 +337,10 @@ impl PolicySide for PolicyHandle {
 
     fn current(&self) -> Arc<VerifiedPolicy> {
         Arc::clone(&self.inner.outputs.policy.borrow())
+    }
+
+    fn state(&self, now_s: u64) -> PolicyState {
+        Self::state(self, now_s)
     }
 
     async fn offer_bundle(&self, bytes: Vec<u8>) -> Verdict {

@@ -89,8 +89,8 @@ pub fn start(
     let pins = policy.enrolled();
     let shell = Shell::new(Parts { engine, store, trail, device, pins, metrics, outputs });
     let devices = policy.bound_devices();
-    let (policy, erased) = (policy.subscribe(), policy.erased());
-    let inputs = Inputs { seen, commands: commands_in, policy, devices, erased };
+    let (handle, policy, erased) = (policy.clone(), policy.subscribe(), policy.erased());
+    let inputs = Inputs { seen, commands: commands_in, policy, handle, devices, erased };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let stop = stop.clone();
     std::thread::Builder::new().name("watch".into()).spawn(move || {

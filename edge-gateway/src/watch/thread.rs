@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use caregate_host::clock;
 use caregate_protocol::alarm::view::AlarmView;
 use caregate_protocol::alarm::{Alarm, Priority, Standing, State};
-use caregate_protocol::beat::{BEAT_BYTES, BEAT_EVERY, Beat};
+use caregate_protocol::beat::{BEAT_BYTES, BEAT_EVERY, Beat, PolicyState};
 use caregate_protocol::id::PatientId;
 use caregate_protocol::policy::{BoundDevice, VerifiedPolicy};
 use ed25519_dalek::SigningKey;
@@ -28,7 +28,7 @@ use super::topic::{ALARMS_MAX, Payload, Publish, TOPIC};
 use super::webhook::{Webhook, Word};
 use crate::keys::erasures::Asked;
 use crate::policy::trail::{Event, label_of};
-use crate::policy::{Changes, PolicyStore};
+use crate::policy::{Changes, PolicyHandle, PolicyStore};
 
 /// How often the engine looks at the clock.
 const TICK: Duration = Duration::from_secs(1);
@@ -46,6 +46,8 @@ pub struct Inputs {
     pub commands: mpsc::Receiver<Vec<u8>>,
     /// The policy in force.
     pub policy: watch::Receiver<Arc<VerifiedPolicy>>,
+    /// How it stands.
+    pub handle: PolicyHandle,
     /// Who wears what.
     pub devices: watch::Receiver<Arc<Vec<BoundDevice>>>,
     /// Of whom nothing is to stay.
@@ -188,7 +190,10 @@ impl Shell {
                     self.engine.tick(now);
                     self.hand_over();
                 }
-                _ = beats.tick() => self.beat(),
+                _ = beats.tick() => {
+                    let now_s = u64::try_from(clock::now_us() / 1_000_000).unwrap_or(0);
+                    self.beat(inputs.handle.state(now_s));
+                }
             }
             self.tell();
         }
@@ -243,10 +248,10 @@ impl Shell {
         }
     }
 
-    fn beat(&mut self) {
+    fn beat(&mut self, policy: PolicyState) {
         let elapsed_us = i64::try_from(self.now().at.as_micros()).unwrap_or(i64::MAX);
         let at_us = u64::try_from(self.started_us.saturating_add(elapsed_us)).unwrap_or(0);
-        let beat = Beat::sign(self.counter, at_us, &self.device);
+        let beat = Beat::sign(self.counter, at_us, policy, &self.device);
         self.counter += 1;
         self.outputs.beats.send_replace(Some(beat));
     }

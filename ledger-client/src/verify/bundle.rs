@@ -148,6 +148,13 @@ fn follow_validators(
     Ok(validators)
 }
 
+/// How many seal the ledger's headers: those that were pinned, or whom they have handed on to.
+#[must_use]
+pub fn sealers(pins: &Pins, floors: &Floors) -> usize {
+    let handed_on = floors.validators.as_ref().filter(|floor| same(&floor.pinned, &pins.validators));
+    handed_on.map_or(pins.validators.len(), |floor| floor.now.len())
+}
+
 fn same(floor: &[Validator], pinned: &[Address]) -> bool {
     let (floor, pinned): (BTreeSet<_>, BTreeSet<_>) =
         (floor.iter().map(|one| one.0).collect(), pinned.iter().map(|one| one.0).collect());

@@ -193,6 +193,18 @@ export interface ContactEntry {
   readonly type: "contact";
   readonly patient: string;
   readonly heard: boolean;
+  /** How the policy stood by which it seals, by its newest heartbeat; null before the first. */
+  readonly policy: PolicyState | null;
+}
+
+/** What a gateway says of the policy by which it seals. */
+export interface PolicyState {
+  /** Too old for anybody new to come in. */
+  readonly stale: boolean;
+  /** The gateway's clock was set back, and it has not heard of the ledger since. */
+  readonly clockUnknown: boolean;
+  /** One party seals the ledger that it follows. */
+  readonly oneSealer: boolean;
 }
 
 export const AUDIT_KINDS = [
@@ -504,7 +516,21 @@ function parseStanding(object: Fields): Standing {
 
 function parseContact(object: Fields): ContactEntry {
   if (typeof object["heard"] !== "boolean") bad("heard");
-  return { type: "contact", patient: patientId(object["patient"], "patient"), heard: object["heard"] };
+  return {
+    type: "contact",
+    patient: patientId(object["patient"], "patient"),
+    heard: object["heard"],
+    policy: orNull(object["policy"], parsePolicyState),
+  };
+}
+
+function parsePolicyState(value: unknown): PolicyState {
+  const state = fields(value, "policy");
+  const flag = (name: string): boolean => {
+    const is = state[name];
+    return typeof is === "boolean" ? is : bad(`policy.${name}`);
+  };
+  return { stale: flag("stale"), clockUnknown: flag("clock_unknown"), oneSealer: flag("one_sealer") };
 }
 
 function parseAudit(object: Fields): Audit {

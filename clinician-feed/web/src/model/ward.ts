@@ -21,6 +21,7 @@ import type {
   FrameReason,
   Hello,
   Ledger,
+  PolicyState,
   Provisional,
   Reading,
   Standing,
@@ -99,6 +100,8 @@ export interface Bed {
   standing: Standing | null;
   /** Whether the gateway is heard; null until that is known. */
   heard: boolean | null;
+  /** How the policy stands by which the gateway seals; null until that is known. */
+  policy: PolicyState | null;
   /** When a live reading last came, page's clock; −∞ for never. */
   liveMs: number;
   /** When backlog last came, page's clock; −∞ for never. */
@@ -123,6 +126,7 @@ function newBed(patient: string, name: string, category: Category): Bed {
     access: null,
     standing: null,
     heard: null,
+    policy: null,
     liveMs: -Infinity,
     backlogMs: -Infinity,
     revision: 0,
@@ -227,6 +231,7 @@ export class Ward {
       bed.category = entry.category;
       bed.access = null;
       bed.heard = null;
+      bed.policy = null;
       bed.revision += 1;
       this.beds.set(entry.patient, bed);
     }
@@ -279,6 +284,7 @@ export class Ward {
     const bed = this.bedOf(contact.patient);
     if (bed === null) return;
     bed.heard = contact.heard;
+    bed.policy = contact.policy;
     bed.revision += 1;
   }
 

@@ -60,7 +60,8 @@ export function AlarmBar({ bed, opened, feedNowMs, send }: BarProps) {
     setSaid(answer.is === "done" ? null : answer.why);
   };
   const silent = bed.heard === false;
-  if (standing === null && !silent) return null;
+  const policy = bed.policy;
+  if (standing === null && !silent && policy?.stale !== true) return null;
   const alarms = standing?.alarms ?? [];
   const open = alarms.filter((alarm) => alarm.state !== "acknowledged");
   const shown = opened ? alarms : alarms.slice(0, ALARMS_IN_TILE);
@@ -70,6 +71,13 @@ export function AlarmBar({ bed, opened, feedNowMs, send }: BarProps) {
       {silent && (
         <strong class="bed-no-contact" role="alert">
           NO CONTACT with the gateway: alarms there can't be seen here
+        </strong>
+      )}
+      {policy?.stale === true && (
+        <strong class="bed-policy-stale" role="status" title="What the patient has granted or revoked since is not known there">
+          {policy.clockUnknown
+            ? "CONSENT NOT KNOWN: the gateway's clock was set back; nothing more comes until it hears of the ledger"
+            : "CONSENT OLD: the gateway hears nothing of the ledger; nobody new comes in, and access ends by its own bounds"}
         </strong>
       )}
       <ul class="alarm-list" role="alert">

@@ -68,6 +68,11 @@ function Header({ client, show }: { readonly client: Client; readonly show: (pan
         </span>
       )}
       <LedgerState client={client} />
+      {[...ward.beds.values()].some((bed) => bed.policy?.oneSealer === true) && (
+        <span class="dim" title="Whoever holds its key can rewrite it. Across institutions a ledger has four validators or more.">
+          one party seals the ledger
+        </span>
+      )}
       <span class="spring" />
       {ward.ledger !== null && ward.ledger.breakGlass !== "no_key" && (
         <button type="button" class="logout danger" onClick={() => show("emergency")}>

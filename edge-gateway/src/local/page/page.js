@@ -80,8 +80,10 @@ function policy(state) {
   const chip = byId('policy');
   chip.classList.toggle('warn', policy.is_stale || policy.age_s === null);
   if (policy.age_s === null) chip.textContent = 'No word from the ledger yet: nobody may see anything';
+  else if (policy.clock_unknown) chip.textContent = 'The clock was set back: nobody may see anything until the ledger is heard';
   else if (policy.is_stale) chip.textContent = `No word from the ledger for ${span(policy.age_s)}: nobody new comes in`;
   else chip.textContent = `Checked against the ledger ${span(policy.age_s)} ago`;
+  byId('sealer').hidden = !policy.one_sealer;
 }
 
 function alarm(state) {

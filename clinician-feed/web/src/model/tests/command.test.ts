@@ -52,8 +52,9 @@ describe("a ward", () => {
     // The gateway's clock was set back meanwhile.
     ward.receive(standing(T0 + 1, []), T0);
     expect(ward.beds.get(PATIENT)?.standing?.alarms).toEqual([]);
-    ward.receive(`{"type":"contact","patient":"${PATIENT}","heard":false}`, T0);
-    expect(ward.beds.get(PATIENT)?.heard).toBe(false);
+    const policy = '"policy":{"stale":true,"clock_unknown":false,"one_sealer":false}';
+    ward.receive(`{"type":"contact","patient":"${PATIENT}","heard":false,${policy}}`, T0);
+    expect(ward.beds.get(PATIENT)).toMatchObject({ heard: false, policy: { stale: true } });
     expect(ward.refused.size).toBe(0);
   });
 });

@@ -125,7 +125,17 @@ describe("what a gateway's watch says", () => {
       limits: [{ quantity: 3, low: 90, high: null, extremeLow: 80, delayS: 10 }],
     });
     expect(parseFrame(standing({ score: { refused: "pregnant" } }))).toMatchObject({ score: { is: "refused", why: "pregnant" } });
-    expect(parseFrame(`{"type":"contact","patient":"${PATIENT}","heard":false}`)).toEqual({ type: "contact", patient: PATIENT, heard: false });
+    expect(parseFrame(`{"type":"contact","patient":"${PATIENT}","heard":false,"policy":null}`)).toEqual({
+      type: "contact",
+      patient: PATIENT,
+      heard: false,
+      policy: null,
+    });
+    const policy = '"policy":{"stale":true,"clock_unknown":false,"one_sealer":true}';
+    expect(parseFrame(`{"type":"contact","patient":"${PATIENT}","heard":true,${policy}}`)).toMatchObject({
+      policy: { stale: true, clockUnknown: false, oneSealer: true },
+    });
+    expect(refusal(`{"type":"contact","patient":"${PATIENT}","heard":true,"policy":{"stale":1}}`)).toBe("bad-field at policy.stale");
   });
 
   it("is refused where it is wrong", () => {
