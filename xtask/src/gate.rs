@@ -258,6 +258,7 @@ fn long_steps() -> Vec<Step> {
         step("story: half an hour", || {
             xtask(&["demo", "--no-build", "--json", "--port", "0", "--seconds", LONG_STORY_SECONDS])
         }),
+        step("story: on a NATS server", || story(&["--store".into(), "nats".into()])),
         step("controllers of other people", || xtask(&["interop"])),
         step("switch suite of os-ken", || xtask(&["conform", "openflow", "--check"])),
         step("other kernels", || xtask(&["kernels"])),
