@@ -71,7 +71,12 @@ impl Site {
 
     /// Starts the node and waits until it is ready.
     pub fn start(&self) -> Process {
-        let process = Process(self.command().stderr(Stdio::null()).spawn().unwrap());
+        self.start_with(Stdio::null())
+    }
+
+    /// The same, with its log.
+    pub fn start_with(&self, log: Stdio) -> Process {
+        let process = Process(self.command().stderr(log).spawn().unwrap());
         until("the node is ready", || ready(self.admin).then_some(()));
         process
     }
