@@ -77,7 +77,8 @@ pub enum SubmitError {
     Stopped,
 }
 
-fn invalid_text(invalid: &InvalidTransaction) -> String {
+/// Why a transaction may not run, for who sent it; a price is what tools offer unasked.
+pub(crate) fn invalid_text(invalid: &InvalidTransaction) -> String {
     if matches!(invalid, InvalidTransaction::LackOfFundForMaxFee { .. }) {
         return format!(
             "insufficient funds for gas * price + value: {invalid}; this chain's gas price is 0, send with gas price 0"
