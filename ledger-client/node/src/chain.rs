@@ -145,7 +145,7 @@ impl Chain {
         }
         let reader = store.read()?;
         let damaged = |what| ChainError::Damaged { number: 0, what };
-        let bytes = reader.genesis()?.ok_or(damaged("what the chain is, is missing"))?;
+        let bytes = reader.genesis()?.ok_or_else(|| damaged("what the chain is, is missing"))?;
         let deployment: Deployment =
             serde_json::from_slice(&bytes).map_err(|_source| damaged("what the chain is, can't be read"))?;
         check(&deployment, &sealer, &wanted)?;

@@ -54,7 +54,12 @@ fn the_documented_gas_is_the_measured() {
 
 /// A number with a comma at each thousand.
 fn thousands(digits: &str) -> String {
-    let parts: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().map(|part| std::str::from_utf8(part).unwrap()).collect();
-    parts.join(",")
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
 }

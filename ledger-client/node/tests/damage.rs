@@ -79,11 +79,16 @@ impl Stopped {
     /// What the node says of its store.
     #[track_caller]
     fn refused(&self, says: &str) {
+        self.refused_after("a damaged row", says);
+    }
+
+    #[track_caller]
+    fn refused_after(&self, what: &str, says: &str) {
         let output = self.site.command().arg("--check").stderr(Stdio::piped()).output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success(), "it was taken, not refused with: {says}");
-        assert!(error.contains("data/ledger.redb") && error.contains(says), "{says}: {error}");
-        assert!(!error.contains("panicked"), "{says}: {error}");
+        assert!(!output.status.success(), "{what} was taken, not refused with: {says}");
+        assert!(error.contains("data/ledger.redb") && error.contains(says), "{what}: {says}: {error}");
+        assert!(!error.contains("panicked"), "{what}: {error}");
     }
 
     /// A start on the damaged store; its log is beside it.
@@ -215,8 +220,7 @@ fn file_damages(chain: &Stopped) {
     let whole = &chain.whole;
     let refused = |what: &str, bytes: &[u8]| {
         std::fs::write(chain.path(), bytes).unwrap();
-        println!("{what}");
-        chain.refused("ledger.redb");
+        chain.refused_after(what, "ledger.redb");
     };
     refused("not one at all", b"no database");
     for (what, length) in

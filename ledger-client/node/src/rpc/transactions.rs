@@ -74,7 +74,7 @@ impl Rpc {
                 block_timestamp: None,
             });
         };
-        let SealedHeader { id, header } = Rpc::header(&reader, number)?;
+        let SealedHeader { id, header } = Self::header(&reader, number)?;
         let all = chain::body(&reader, &header)?;
         value(mined(named(&all, number, index, &hash)?, index.into(), id, &header)?)
     }
@@ -102,7 +102,7 @@ impl Rpc {
         params.finish()?;
         let (reader, _) = self.look()?;
         let Some((number, index)) = reader.transaction(&hash)? else { return Ok(Value::Null) };
-        let SealedHeader { id, header } = Rpc::header(&reader, number)?;
+        let SealedHeader { id, header } = Self::header(&reader, number)?;
         let all = chain::body(&reader, &header)?;
         named(&all, number, index, &hash)?;
         value(receipts_of(&all, id, &header)?.into_iter().nth(index as usize))
