@@ -13,7 +13,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition}
 use serde_json::{Value, json};
 use support::ledger::{Ledger, address, key, key_call};
 use support::process::Site;
-use support::{Rpc, bytes};
+use support::{Rpc, bytes, until};
 
 type Bytes = &'static [u8];
 const META: TableDefinition<'_, &str, Bytes> = TableDefinition::new("meta");
@@ -182,7 +182,7 @@ fn a_corrupt_store_is_refused_by_name() {
     file_damages(&chain);
     std::fs::write(chain.path(), &chain.whole).unwrap();
     let (_node, rpc) = chain.start();
-    assert!(rpc.number("eth_blockNumber", json!([])) > head, "whole, it goes on");
+    until("whole, it goes on", || (rpc.number("eth_blockNumber", json!([])) > head).then_some(()));
 }
 
 fn chain_header_len(chain: &Stopped, number: u64) -> usize {
