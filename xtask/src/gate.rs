@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use caregate_host::clock;
 use clap::Args;
 
-use crate::{build, interop, recordings, say, setup, solidity};
+use crate::{build, interop, linked, recordings, say, setup, solidity};
 
 /// Seconds of each story in the gate: long enough for cut, drain, kill and recovery.
 const STORY_SECONDS: &str = "60";
@@ -302,6 +302,7 @@ fn licences() -> anyhow::Result<()> {
     let deny = tool("cargo-deny", DENY_VERSION)?;
     // It reads the manifest of every crate of the lock file, those of other systems too, which no build here fetched.
     in_root(cargo(&["fetch", "--locked"]))?;
+    linked::check()?;
     let mut command = Command::new(deny);
     command.args(["--offline", "check", "licenses", "bans", "sources"]);
     in_root(command)

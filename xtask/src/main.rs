@@ -10,6 +10,7 @@ mod ebpf;
 mod gate;
 mod interop;
 mod kernels;
+mod linked;
 mod pki;
 mod recordings;
 mod setup;

@@ -68,14 +68,22 @@ contract Caregate is Governance, Relationships {
         emit EmergencyOpened(e.pseudonym, e.domain, e, signature);
     }
 
-    /// @notice Notes that a governor looked at an emergency, which was not their own; it neither ends nor lengthens it.
+    /// @notice Notes that a governor looked at an emergency, which was not their own; it neither ends nor lengthens it. One that a later
+    /// one took the place of can be looked at as well. A second look changes nothing.
     function reviewEmergency(EmergencyReview calldata r, bytes calldata signature) external {
         address governor = signer(reviewDigest(r), signature);
         require(seatOf(governor) != 0 && governor != r.domain, NotGovernor(governor));
-        EmergencyAccess storage known = emergencies[emergencyKey(r.pseudonym, r.domain)];
-        require(r.number != 0 && r.number == known.number, NotThisEmergency(r.number, known.number));
-        known.reviewed = true;
-        epoch++;
+        bytes32 key = emergencyKey(r.pseudonym, r.domain);
+        EmergencyAccess storage known = emergencies[key];
+        require(r.number != 0 && r.number <= known.number, NotThisEmergency(r.number, known.number));
+        bytes32 review = reviewKey(key, r.number);
+        if (reviews[review]) return;
+        reviews[review] = true;
+        // What is proven to gateways is the newest alone.
+        if (r.number == known.number) {
+            known.reviewed = true;
+            epoch++;
+        }
         emit EmergencyReviewed(r.pseudonym, r.domain, r.number);
     }
 
@@ -105,6 +113,11 @@ contract Caregate is Governance, Relationships {
     /// @notice Where a domain's emergency lies in `emergencies`.
     function emergencyKey(bytes32 pseudonym, address domain) public pure returns (bytes32) {
         return keccak256(abi.encode(pseudonym, domain));
+    }
+
+    /// @notice Where a review of an emergency lies in `reviews`.
+    function reviewKey(bytes32 emergency, uint64 number) public pure returns (bytes32) {
+        return keccak256(abi.encode(emergency, number));
     }
 
     /// @notice Whether a relationship's newest grant is unrevoked and holds at `time`. Whether its grantee takes part is another

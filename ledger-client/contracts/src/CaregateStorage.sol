@@ -9,7 +9,8 @@ import {ICaregate} from "./ICaregate.sol";
 ///
 /// No value here names a person. Relationships, home keys, commitments and pseudonyms are random or hashes of random values.
 abstract contract CaregateStorage is ICaregate {
-    /// @notice Rises with each change of policy: of anything below but pending changes and audit logs.
+    /// @notice Rises with each change of policy: of anything below but pending changes, audit logs and reviews of
+    /// emergencies that are not the newest.
     uint64 public epoch; // slot 0
 
     /// @notice Who takes part, by address.
@@ -50,6 +51,9 @@ abstract contract CaregateStorage is ICaregate {
 
     /// @notice A governor's place in the list, from 1; 0 for who is none.
     mapping(address => uint8) public governorSeats; // slot 13
+
+    /// @notice Which emergencies were reviewed, by `reviewKey`; a number that a domain passed over can be among them.
+    mapping(bytes32 => bool) public reviews; // slot 14
 
     /// @notice Longest emergency: a shift's half, after which it has to be declared anew.
     uint64 public constant EMERGENCY_MAX_S = 4 hours;

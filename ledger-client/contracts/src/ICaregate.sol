@@ -274,7 +274,7 @@ interface ICaregate {
     error EmergencyTooLong(uint64 durationS);
     /// @notice Begins later than `EMERGENCY_AHEAD_MAX_S` from now.
     error EmergencyAhead(uint64 from, uint64 nowS);
-    /// @notice There is another emergency of this domain and pseudonym, or none.
+    /// @notice Of this domain and pseudonym there is no emergency of that number yet.
     error NotThisEmergency(uint64 number, uint64 known);
     /// @notice Whom the patient named is not who these are.
     error NotTheCustodians(bytes32 commitment, bytes32 known);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {Caregate} from "../src/Caregate.sol";
 import {SiteTest} from "./Site.sol";
 
 /// @dev What each transaction takes, first time and again: gas in all, and bytes of its data. `snapshots/GasTest.json` has it,
@@ -129,6 +130,19 @@ contract GasTest is SiteTest {
         }
         vm.warp(BEGIN + DELAY_S);
         gas("applyCouncil, five governors", abi.encodeCall(ledger.applyCouncil, (c)));
+    }
+
+    function test_approve_council() public {
+        CouncilChange memory c = CouncilChange(governorsOf(5), 2, DELAY_S, 2);
+        bytes memory signature = sign(governorKeys[0], ledger.councilChangeDigest(c));
+        gas("approveCouncil, first, five governors", abi.encodeCall(ledger.approveCouncil, (c, signature)));
+    }
+
+    function test_deploy() public {
+        bytes memory code = abi.encodePacked(type(Caregate).creationCode, abi.encode(governorsOf(5), 3, DELAY_S));
+        new Caregate(governorsOf(5), 3, DELAY_S);
+        vm.snapshotGasLastCall("constructor, five governors");
+        vm.snapshotValue("constructor, five governors, bytes", code.length);
     }
 
     function test_oppose() public {

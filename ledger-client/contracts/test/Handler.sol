@@ -20,6 +20,15 @@ contract Handler is Site {
     uint64 public anchors;
     /// @dev Emergencies so far.
     uint64 public emergencies;
+    /// @dev Whether the newest emergency was looked at.
+    bool public reviewed;
+    mapping(uint64 => bool) private reviews;
+    /// @dev The hospital's newest key and its version.
+    bytes32 public hpkeKey;
+    uint64 public keyVersion;
+    /// @dev The binding of `SALT` by home key: its version, and whether it is bound.
+    mapping(address => uint64) public bindingVersions;
+    mapping(address => bool) public bound;
     /// @dev Whether somebody did what they may not, or could not do what they may.
     string public broken;
 
@@ -146,6 +155,12 @@ contract Handler is Site {
         expect(send(abi.encodeCall(ledger.applyParticipant, (c))), ready, "a governed change");
     }
 
+    /// @dev All at once, so that emergencies are opened in most runs; it reverts where some of it was done before.
+    function admit() external {
+        register(true);
+        changes++;
+    }
+
     function bits(uint16 seats) private pure returns (uint256 n) {
         for (; seats != 0; seats &= seats - 1) n++;
     }
@@ -160,7 +175,55 @@ contract Handler is Site {
         bool bounded = lasts != 0 && lasts <= 4 hours && from <= block.timestamp + 5 minutes;
         bool done = send(abi.encodeCall(ledger.openEmergency, (e, signature)));
         expect(done, status == 1 && allowed && bounded, "an emergency");
-        if (done) emergencies++;
+        if (done) (emergencies, reviewed) = (emergencies + 1, false);
+    }
+
+    /// @dev By a governor or by somebody else, of the newest emergency or of another, or again.
+    function reviewBy(uint256 n, uint64 number, bool newest) external {
+        bool governs = n % 6 < 5;
+        EmergencyReview memory r = EmergencyReview(keccak256("pseudonym"), vm.addr(HOSPITAL_KEY), number % 64);
+        if (newest) r.number = emergencies;
+        bytes memory signature = sign(governs ? governorKeys[n % 6] : STRANGER_KEY, ledger.reviewDigest(r));
+        bool done = send(abi.encodeCall(ledger.reviewEmergency, (r, signature)));
+        expect(done, governs && r.number != 0 && r.number <= emergencies, "a review");
+        if (!done) return;
+        if (reviews[r.number] || r.number != emergencies) changes--; // It changed nothing that is proven.
+        reviews[r.number] = true;
+        reviewed = reviews[emergencies];
+    }
+
+    /// @dev A home is who signs: each key binds for its own alone.
+    function bindBy(uint256 n, uint64 version, bool bind) external {
+        DeviceBinding memory b = DeviceBinding(SALT, bind, version % 64);
+        address home = vm.addr(keyOf(n));
+        bytes memory signature = sign(keyOf(n), ledger.bindingDigest(b));
+        bool done = send(abi.encodeCall(ledger.bindDevice, (b, signature)));
+        expect(done, b.version > bindingVersions[home], "a binding");
+        if (done) (bindingVersions[home], bound[home]) = (b.version, bind);
+    }
+
+    function setKeyBy(uint256 n, uint64 version, bytes32 hpke) external {
+        uint256 key = n % 6 == 5 ? HOSPITAL_KEY : keyOf(n);
+        ParticipantKey memory k = ParticipantKey(vm.addr(HOSPITAL_KEY), n % 7 == 0 ? bytes32(0) : hpke, version % 64);
+        bytes memory signature = sign(key, ledger.participantKeyDigest(k));
+        bool done = send(abi.encodeCall(ledger.setParticipantKey, (k, signature)));
+        expect(done, key == HOSPITAL_KEY && k.hpkeKey != 0 && k.version > keyVersion, "a participant's key");
+        if (done) (hpkeKey, keyVersion) = (k.hpkeKey, k.version);
+    }
+
+    /// @dev Against what may be approved next. It is no change of policy.
+    function opposeBy(uint256 n, uint8 status, bool emergency) external {
+        uint64 version = ledger.participantVersions(vm.addr(HOSPITAL_KEY)) + 1;
+        bytes32 change = ledger.participantChangeDigest(hospital(status % 3, emergency, version));
+        bytes32 key = ledger.changeKey(change);
+        (, uint16 before,, bool closed) = ledger.pendingChanges(key);
+        bool governs = n % 6 < 5;
+        Objection memory o = Objection(change);
+        bytes memory signature = sign(governs ? governorKeys[n % 6] : STRANGER_KEY, ledger.objectionDigest(o));
+        bool done = send(abi.encodeCall(ledger.oppose, (o, signature)));
+        if (done != (governs && !closed && before >> (n % 6) & 1 == 0)) broken = "an objection";
+        (, uint16 objections,, bool stopped) = ledger.pendingChanges(key);
+        if (done && (bits(objections) != bits(before) + 1 || stopped != (bits(objections) >= 3))) broken = "what it stops";
     }
 
     function anchorBatch(uint64 first, uint8 entries) external {

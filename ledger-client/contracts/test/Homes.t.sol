@@ -104,6 +104,34 @@ contract HomesTest is SiteTest {
         require(!reviewed, "the next one is to be looked at");
     }
 
+    function test_an_emergency_that_another_took_the_place_of_is_reviewed_too() public {
+        register(true);
+        openEmergency(emergencyOf(1));
+        openEmergency(emergencyOf(3));
+        bytes32 key = ledger.emergencyKey(keccak256("pseudonym"), vm.addr(HOSPITAL_KEY));
+        uint64 epoch = ledger.epoch();
+        EmergencyReview memory r = EmergencyReview(keccak256("pseudonym"), vm.addr(HOSPITAL_KEY), 1);
+        bytes memory signature = sign(governorKeys[1], ledger.reviewDigest(r));
+        vm.expectEmit();
+        emit EmergencyReviewed(r.pseudonym, r.domain, 1);
+        ledger.reviewEmergency(r, signature);
+        (,,,, uint64 number, bool reviewed) = ledger.emergencies(key);
+        require(ledger.reviews(ledger.reviewKey(key, 1)) && !ledger.reviews(ledger.reviewKey(key, 3)), "the first alone");
+        require(number == 3 && !reviewed && ledger.epoch() == epoch, "the newest is as it was");
+    }
+
+    /// @dev Otherwise anybody could raise the epoch for ever with one old signature.
+    function test_a_second_review_changes_nothing() public {
+        register(true);
+        openEmergency(emergencyOf(1));
+        EmergencyReview memory r = EmergencyReview(keccak256("pseudonym"), vm.addr(HOSPITAL_KEY), 1);
+        uint64 epoch = ledger.epoch();
+        for (uint256 seat = 0; seat < 3; seat++) {
+            ledger.reviewEmergency(r, sign(governorKeys[seat], ledger.reviewDigest(r)));
+            equal(ledger.epoch(), epoch + 1, "epoch");
+        }
+    }
+
     function test_anchors_leave_no_gap() public {
         anchor(1, 10);
         anchor(11, 11);

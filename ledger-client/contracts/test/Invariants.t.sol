@@ -27,6 +27,8 @@ contract InvariantsTest is SiteTest {
         every_grant_ends();
         the_keys_are_those_that_were_handed_on();
         an_emergency_is_bounded();
+        devices_are_bound_as_their_homes_said_last();
+        a_participants_key_is_the_one_it_set_last();
         anchors_have_no_gap();
         the_council_can_decide();
     }
@@ -65,9 +67,25 @@ contract InvariantsTest is SiteTest {
 
     function an_emergency_is_bounded() private view {
         bytes32 key = ledger.emergencyKey(keccak256("pseudonym"), vm.addr(HOSPITAL_KEY));
-        (,, uint64 from, uint64 until, uint64 number,) = ledger.emergencies(key);
+        (,, uint64 from, uint64 until, uint64 number, bool reviewed) = ledger.emergencies(key);
         equal(number, handler.emergencies(), "emergencies");
+        require(reviewed == handler.reviewed(), "reviewed");
         require(number == 0 || (from < until && until - from <= 4 hours), "times");
+    }
+
+    function devices_are_bound_as_their_homes_said_last() private view {
+        uint256[5] memory keys = [GRANT_KEY, REVOKE_KEY, NEXT_GRANT_KEY, NEXT_REVOKE_KEY, STRANGER_KEY];
+        for (uint256 i = 0; i < 5; i++) {
+            address home = vm.addr(keys[i]);
+            (uint64 version, bool bound) = ledger.bindings(ledger.bindingKey(home, SALT));
+            equal(version, handler.bindingVersions(home), "a binding");
+            require(bound == handler.bound(home), "bound");
+        }
+    }
+
+    function a_participants_key_is_the_one_it_set_last() private view {
+        (bytes32 hpkeKey, uint64 version,,,) = ledger.participants(vm.addr(HOSPITAL_KEY));
+        require(hpkeKey == handler.hpkeKey() && version == handler.keyVersion(), "a participant's key");
     }
 
     function anchors_have_no_gap() private view {

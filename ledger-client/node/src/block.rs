@@ -1,7 +1,7 @@
 //! From transactions to a sealed block, without a clock and without writing anything.
 
 use alloy_consensus::proofs::{calculate_receipt_root, calculate_transaction_root};
-use alloy_consensus::transaction::Recovered;
+use alloy_consensus::transaction::{Recovered, SignerRecoverable as _};
 use alloy_consensus::{
     EMPTY_OMMER_ROOT_HASH, Header, Receipt, ReceiptEnvelope, TxEnvelope, TxType, Typed2718 as _,
 };
@@ -61,6 +61,16 @@ impl StoredTransaction {
     pub fn transaction(&self) -> Option<Recovered<TxEnvelope>> {
         let tx = TxEnvelope::decode_2718_exact(&self.raw).ok()?;
         Some(Recovered::new_unchecked(tx, self.sender))
+    }
+
+    /// Whether the sender signed it and the contract is the one that it made. The block's roots say nothing of both.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let Some(tx) = self.transaction() else { return false };
+        let is_creation = alloy_consensus::Transaction::to(&*tx).is_none();
+        let made = self.sender.create(alloy_consensus::Transaction::nonce(&*tx));
+        let created_fits = self.created.is_empty() || (is_creation && *self.created == made.as_slice());
+        created_fits && tx.inner().recover_signer().is_ok_and(|signer| signer == self.sender)
     }
 
     /// Its receipt; `None` where the store is damaged.

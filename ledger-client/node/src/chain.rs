@@ -9,13 +9,17 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::watch;
 
-use crate::block::{Building, StoredTransaction};
+use crate::block::Building;
 use crate::contract::{Artifact, ArtifactError, Council};
 use crate::evm::{self, BlockContext, Overlay};
 use crate::seal::{MIX_HASH, Sealer};
 use crate::state::{State, StateError};
 use crate::store::{BlockWrite, HISTORY_BLOCKS, Reader, Store, StoreError};
 use crate::trie::EMPTY_ROOT;
+
+mod stored;
+
+pub use stored::{body, header, transactions};
 
 /// What a chain is from its first block on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +40,9 @@ pub struct Deployment {
     /// Said wherever the chain is described.
     pub notice: String,
 }
+
+/// The file beside the store that says what the chain is, for whoever enrols gateways. It is written after the first block.
+pub const DEPLOYMENT: &str = "deployment.json";
 
 /// Said in the banner, in the deployment's file and in the metrics' help.
 pub const NOTICE: &str = "one party seals this chain; whoever holds its key can rewrite it";
@@ -74,9 +81,19 @@ pub enum ChainError {
         /// Configured.
         wanted: String,
     },
-    /// What is stored is no RLP of a block.
-    #[error("block {0} is damaged in the store")]
-    Damaged(u64),
+    /// The store is new, the folder is not: going on would make another chain with the same addresses.
+    #[error(
+        "ledger.redb: no block is in it, but {DEPLOYMENT} says that there was a chain; put the store back, or remove {DEPLOYMENT} to begin another"
+    )]
+    Gone,
+    /// What is stored is not what its hash names, or is not there.
+    #[error("ledger.redb: block {number}: {what}")]
+    Damaged {
+        /// Of which block.
+        number: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
 }
 
 /// A block's header and its id.
@@ -99,12 +116,16 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Opens the chain in `dir`; where there is none, makes its first block, which holds the contract.
+    /// Opens the chain in `dir` and checks its end; where there is none, makes its first block, which holds the contract.
     ///
     /// # Errors
     /// [`ChainError`].
     pub fn open(dir: &Path, sealer: Sealer, wanted: Wanted, now_s: u64) -> Result<Self, ChainError> {
-        Self::of(Store::open(dir)?, sealer, wanted, now_s)
+        let store = Store::open(dir)?;
+        if dir.join(DEPLOYMENT).exists() && store.read()?.head()?.is_none() {
+            return Err(ChainError::Gone);
+        }
+        Self::of(store, sealer, wanted, now_s)
     }
 
     /// A chain that ends with the process, for tests and fuzzing.
@@ -123,12 +144,13 @@ impl Chain {
             store.write(&write)?;
         }
         let reader = store.read()?;
-        let number = reader.head()?.unwrap_or_default();
-        let head = header(&reader, number)?.ok_or(ChainError::Damaged(number))?;
-        let stored = reader.genesis()?.ok_or(ChainError::Damaged(0))?;
+        let damaged = |what| ChainError::Damaged { number: 0, what };
+        let bytes = reader.genesis()?.ok_or_else(|| damaged("what the chain is, is missing"))?;
         let deployment: Deployment =
-            serde_json::from_slice(&stored).map_err(|_source| ChainError::Damaged(0))?;
+            serde_json::from_slice(&bytes).map_err(|_source| damaged("what the chain is, can't be read"))?;
         check(&deployment, &sealer, &wanted)?;
+        let head = stored::check(&reader, &deployment)?;
+        let number = head.header.number;
         Ok(Self { store, sealer, deployment, head: Mutex::new(head), heads: watch::Sender::new(number) })
     }
 
@@ -195,25 +217,6 @@ impl Chain {
 
 fn context(chain_id: u64, sealer: &Sealer, number: u64, time_s: u64) -> BlockContext {
     BlockContext { chain_id, number, time_s, beneficiary: sealer.address(), mix_hash: MIX_HASH }
-}
-
-/// A stored block's header.
-///
-/// # Errors
-/// [`ChainError`].
-pub fn header(reader: &Reader, number: u64) -> Result<Option<SealedHeader>, ChainError> {
-    let Some((id, bytes)) = reader.header(number)? else { return Ok(None) };
-    let header = alloy_rlp::decode_exact(&bytes).map_err(|_source| ChainError::Damaged(number))?;
-    Ok(Some(SealedHeader { id, header }))
-}
-
-/// A stored block's transactions.
-///
-/// # Errors
-/// [`ChainError`].
-pub fn transactions(reader: &Reader, number: u64) -> Result<Vec<StoredTransaction>, ChainError> {
-    let Some(bytes) = reader.block(number)? else { return Ok(Vec::new()) };
-    alloy_rlp::decode_exact(&bytes).map_err(|_source| ChainError::Damaged(number))
 }
 
 /// The first block: its state is the contract, made by its constructor, in the name of the sealing key. So the address differs from

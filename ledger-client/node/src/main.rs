@@ -8,7 +8,7 @@ use anyhow::Context;
 use caregate_host::key_file::{self, Existing};
 use caregate_host::{admin, clock, config, dir, exit, http as server, log, net, shutdown};
 use clap::Parser;
-use ledger_node::chain::{Chain, NOTICE};
+use ledger_node::chain::{Chain, DEPLOYMENT, NOTICE};
 use ledger_node::config::ConfigFile;
 use ledger_node::http;
 use ledger_node::metrics::Metrics;
@@ -40,8 +40,6 @@ async fn main() -> ExitCode {
     exit::code(run(Arguments::parse()).await)
 }
 
-/// The chain's description, for whoever enrols gateways; rewritten at each start.
-const DEPLOYMENT: &str = "deployment.json";
 const STORE: &str = "ledger.redb";
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -122,7 +120,8 @@ fn open(file: &ConfigFile) -> anyhow::Result<Chain> {
         }
         false => Sealer::read(&file.sealing_key)?,
     };
-    Chain::open(&file.data, sealer, file.wanted(), now_s()).with_context(|| file.data.display().to_string())
+    Chain::open(&file.data, sealer, file.wanted(), now_s())
+        .with_context(|| file.data.join(STORE).display().to_string())
 }
 
 fn check(file: &ConfigFile) -> anyhow::Result<()> {

@@ -245,7 +245,8 @@ impl Rpc {
     }
 
     fn header(reader: &Reader, number: u64) -> Result<SealedHeader, RpcError> {
-        let damaged = || RpcError::internal(&chain::ChainError::Damaged(number));
+        let damaged =
+            || RpcError::internal(&chain::ChainError::Damaged { number, what: "its header is missing" });
         chain::header(reader, number)?.ok_or_else(damaged)
     }
 }

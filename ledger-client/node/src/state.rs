@@ -21,7 +21,7 @@ pub enum StateError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A value is no RLP of what it should be.
-    #[error("the state's {what} is damaged")]
+    #[error("ledger.redb: the state's {what} is missing or damaged")]
     Damaged {
         /// `account`, `slot` or `code`.
         what: &'static str,
@@ -95,8 +95,8 @@ impl<'r> State<'r> {
         if *hash == KECCAK256_EMPTY {
             return Ok(Bytes::new());
         }
-        let code = self.reader.code(hash)?.ok_or(StateError::Damaged { what: "code" })?;
-        Ok(code.into())
+        let code = self.reader.code(hash)?.filter(|code| keccak256(code) == *hash);
+        Ok(code.ok_or(StateError::Damaged { what: "code" })?.into())
     }
 
     /// The id of a block before this state's.

@@ -34,14 +34,14 @@ const NODES: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("nodes");
 const STALE: TableDefinition<'_, (u64, u32), Bytes> = TableDefinition::new("stale");
 
 const GENESIS: &str = "genesis";
-/// Blocks whose state stays readable: as many as Besu's Bonsai keeps; 85 minutes of an idle chain.
+/// Blocks whose state stays readable: as many as Besu's Bonsai keeps; 77 minutes of an idle chain.
 pub const HISTORY_BLOCKS: u64 = 512;
 /// redb's page cache: the upper levels of a trie of 100,000 slots, and the newest blocks.
 const CACHE_BYTES: usize = 32 << 20;
 
 /// The store failed; nothing of what was to be written counts.
 #[derive(Debug, Error)]
-#[error("store: {doing}: {source}")]
+#[error("ledger.redb: {doing}: {source}")]
 pub struct StoreError {
     doing: &'static str,
     source: Box<redb::Error>,
@@ -49,6 +49,11 @@ pub struct StoreError {
 
 fn failed<E: Into<redb::Error>>(doing: &'static str) -> impl FnOnce(E) -> StoreError {
     move |source| StoreError { doing, source: Box::new(source.into()) }
+}
+
+/// An entry that redb gives and that can't be right.
+fn damaged(doing: &'static str, what: &str) -> StoreError {
+    failed(doing)(redb::Error::Corrupted(what.to_owned()))
 }
 
 /// What one block changes.
@@ -87,7 +92,7 @@ impl Store {
         let db = redb::Builder::new()
             .set_cache_size(CACHE_BYTES)
             .create(dir.join("ledger.redb"))
-            .map_err(failed("open ledger.redb"))?;
+            .map_err(failed("open"))?;
         let store = Self::prepare(db)?;
         // The name too: a block that was served must not vanish with its file.
         std::fs::File::open(dir)
@@ -283,10 +288,10 @@ impl Reader {
     /// [`StoreError`].
     pub fn header(&self, number: u64) -> Result<Option<(B256, Vec<u8>)>, StoreError> {
         let entry = self.headers.get(number).map_err(failed("read a header"))?;
-        Ok(entry.and_then(|entry| {
-            let (id, header) = entry.value().split_at_checked(32)?;
-            Some((B256::from_slice(id), header.to_vec()))
-        }))
+        let Some(entry) = entry else { return Ok(None) };
+        let (id, header) =
+            entry.value().split_at_checked(32).ok_or_else(|| damaged("read a header", "cut"))?;
+        Ok(Some((B256::from_slice(id), header.to_vec())))
     }
 
     /// A block's number by its id.
@@ -295,7 +300,12 @@ impl Reader {
     /// [`StoreError`].
     pub fn number(&self, id: &B256) -> Result<Option<u64>, StoreError> {
         let entry = self.numbers.get(id.as_slice()).map_err(failed("read a number"))?;
-        Ok(entry.map(|entry| entry.value()))
+        let Some(number) = entry.map(|entry| entry.value()) else { return Ok(None) };
+        let header = self.headers.get(number).map_err(failed("read a header"))?;
+        match header.is_some_and(|header| header.value().starts_with(id.as_slice())) {
+            true => Ok(Some(number)),
+            false => Err(damaged("read a number", "the block at it has another id")),
+        }
     }
 
     /// A block's transactions with their receipts, as they were written.
@@ -339,6 +349,24 @@ impl Reader {
     pub fn code(&self, hash: &B256) -> Result<Option<Vec<u8>>, StoreError> {
         let entry = self.codes.get(hash.as_slice()).map_err(failed("read a code"))?;
         Ok(entry.map(|entry| entry.value().to_vec()))
+    }
+
+    /// Whether there is a header and an id for each number up to this one, and no more.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn is_unbroken(&self, head: u64) -> Result<bool, StoreError> {
+        let headers = self.headers.len().map_err(failed("count headers"))?;
+        let numbers = self.numbers.len().map_err(failed("count numbers"))?;
+        Ok([headers, numbers] == [head.saturating_add(1); 2])
+    }
+
+    /// Whether a block has transactions.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_block(&self, number: u64) -> Result<bool, StoreError> {
+        Ok(self.blocks.get(number).map_err(failed("read a block"))?.is_some())
     }
 
     /// How many trie nodes are stored, all versions of them.

@@ -27,7 +27,7 @@ pub enum TrieError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A node that must be there is not, or is not the one that its parent names.
-    #[error("the state's trie node at depth {depth} is missing or damaged")]
+    #[error("ledger.redb: the state's trie node at depth {depth} is missing or damaged")]
     Damaged {
         /// Nibbles from the root.
         depth: usize,

@@ -105,35 +105,6 @@ fn check_chain_after_stop(site: &Site) -> u64 {
     check_chain(&Rpc(site.rpc)).1
 }
 
-/// A store that a disk or somebody has damaged, wherever: the node says which file it is and does not run on half of it, or none of it was
-/// lost. It never serves another chain.
-#[test]
-fn a_corrupt_store_is_refused_by_name() {
-    let site = Site::new(&address(&key(1)).to_string());
-    let mut node = site.start();
-    let ledger = ledger(&site);
-    for number in 0..5 {
-        assert!(ledger.send(&ledger.governor, call(&ledger, number)).success());
-    }
-    let head = ledger.rpc.ask("eth_getBlockByNumber", json!(["0x5", false]));
-    node.stop();
-    let path = site.dir.path().join("data/ledger.redb");
-    let whole = std::fs::read(&path).unwrap();
-    let refused = |what: &str, bytes: &[u8]| {
-        std::fs::write(&path, bytes).unwrap();
-        let output = site.command().arg("--check").stderr(Stdio::piped()).output().unwrap();
-        let error = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success() && error.contains("ledger.redb"), "{what}: {error}");
-        assert!(!error.contains("panicked"), "{what}: {error}");
-    };
-    refused("not one at all", b"no database");
-    refused("cut off", &whole[..whole.len() / 2]);
-    refused("its head is zeroes", &[&vec![0; 4096], &whole[4096..]].concat());
-    std::fs::write(&path, &whole).unwrap();
-    let _node = site.start();
-    assert_eq!(Rpc(site.rpc).ask("eth_getBlockByNumber", json!(["0x5", false])), head, "whole, it goes on");
-}
-
 #[test]
 fn another_chains_configuration_is_refused() {
     let (governor, other) = (address(&key(1)).to_string(), address(&key(3)).to_string());

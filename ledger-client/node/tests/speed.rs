@@ -71,12 +71,17 @@ fn a_transaction_is_durable_within_milliseconds() {
     println!("16 at once: p50 {p50:?}, p90 {p90:?}, p99 {p99:?}; {:.0}/s", count as f64 / took.as_secs_f64());
 }
 
-/// 10,000 participants are 10,000 slots; a block on top of them must not cost much more than one on an empty chain.
+/// What a start may take of an outage, with the check of what is stored.
+const REOPEN_MAX: Duration = Duration::from_secs(3);
+
+/// 10,000 participants are 10,000 slots; a block on top of them must not cost much more than one on an empty chain, and a start that
+/// checks the chain's end must not take long.
 #[test]
 fn a_large_state_costs_a_change_no_more() {
     let wanted = Wanted { chain_id: 4711, council: council(&[&key(1)], 1, 0) };
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let chain = Chain::open(dir.path(), Sealer::from_bytes(&[7; 32]).unwrap(), wanted, 1).unwrap();
+    let open = || Chain::open(dir.path(), Sealer::from_bytes(&[7; 32]).unwrap(), wanted.clone(), 1).unwrap();
+    let chain = open();
     let contract = chain.deployment().contract;
     let domain = Domain { chain_id: 4711, verifying_contract: verify::Address(contract.into_array()) };
     let tx = |nonce: u64| {
@@ -120,4 +125,10 @@ fn a_large_state_costs_a_change_no_more() {
     let ([small, ..], [large, ..]) = (percentiles(small), percentiles(large));
     println!("a block of one: {small:?} on an empty chain, {large:?} on {nonce} participants");
     assert!(large < small * 4 + Duration::from_millis(20), "{small:?} {large:?}");
+    let head = chain.head();
+    drop(chain);
+    let (chain, took) = timed(open);
+    println!("opened again in {took:?}, at block {}", chain.head().header.number);
+    assert_eq!(chain.head(), head);
+    assert!(took < REOPEN_MAX, "{took:?}");
 }

@@ -87,7 +87,7 @@ pub(super) fn header(reader: &Reader, number: u64) -> Answer {
 
 fn block(reader: &Reader, number: u64, full: bool) -> Answer {
     let SealedHeader { id, header } = Rpc::header(reader, number)?;
-    let stored = chain::transactions(reader, number)?;
+    let stored = chain::body(reader, &header)?;
     let transactions = match full {
         true => {
             let all: Result<Vec<Transaction>, RpcError> = (0..)

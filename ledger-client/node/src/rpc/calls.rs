@@ -16,6 +16,7 @@ use crate::chain::SealedHeader;
 use crate::contract::ARTIFACT;
 use crate::error::{Reason, RpcError};
 use crate::evm::{EvmError, GAS_LIMIT, Overlay};
+use crate::producer::invalid_text;
 use crate::request::{Params, TRANSACTION_BYTES_MAX};
 use crate::state::State;
 use crate::store::Reader;
@@ -123,7 +124,7 @@ fn no_overrides(mut params: Params) -> Result<(), RpcError> {
 
 fn refused(error: EvmError) -> RpcError {
     match error {
-        EVMError::Transaction(invalid) => RpcError::new(Reason::Transaction, invalid.to_string()),
+        EVMError::Transaction(invalid) => RpcError::new(Reason::Transaction, invalid_text(&invalid)),
         EVMError::Database(error) => error.into(),
         EVMError::Header(_) | EVMError::Custom(_) | EVMError::CustomAny(_) => {
             RpcError::new(Reason::Halted, "the call can't run")

@@ -20,6 +20,8 @@ use crate::store::Reader;
 /// How long a block may take to be durable: as long as a disk under heavy load needs for a sync.
 const SEAL_TIMEOUT: Duration = Duration::from_secs(8);
 
+const UNREADABLE: &str = "a transaction can't be read";
+
 impl From<SubmitError> for RpcError {
     fn from(error: SubmitError) -> Self {
         Self::new(Reason::Submit(error.reason()), error.to_string())
@@ -72,7 +74,9 @@ impl Rpc {
                 block_timestamp: None,
             });
         };
-        transaction_at(&reader, number, index.into())
+        let SealedHeader { id, header } = Self::header(&reader, number)?;
+        let all = chain::body(&reader, &header)?;
+        value(mined(named(&all, number, index, &hash)?, index.into(), id, &header)?)
     }
 
     pub(super) fn transaction_by_number_and_index(&self, mut params: Params) -> Answer {
@@ -98,23 +102,44 @@ impl Rpc {
         params.finish()?;
         let (reader, _) = self.look()?;
         let Some((number, index)) = reader.transaction(&hash)? else { return Ok(Value::Null) };
-        let receipt = receipts(&reader, number)?.into_iter().nth(index as usize);
-        value(receipt)
+        let SealedHeader { id, header } = Self::header(&reader, number)?;
+        let all = chain::body(&reader, &header)?;
+        named(&all, number, index, &hash)?;
+        value(receipts_of(&all, id, &header)?.into_iter().nth(index as usize))
     }
 }
 
 fn transaction_at(reader: &Reader, number: u64, index: u64) -> Answer {
     let SealedHeader { id, header } = Rpc::header(reader, number)?;
-    let all = chain::transactions(reader, number)?;
-    let found = usize::try_from(index).ok().and_then(|place| all.get(place));
-    match found {
+    let all = chain::body(reader, &header)?;
+    match whole(&all, number, index)? {
         Some(stored) => value(mined(stored, index, id, &header)?),
         None => Ok(Value::Null),
     }
 }
 
-fn damaged(header: &Header) -> RpcError {
-    RpcError::internal(&chain::ChainError::Damaged(header.number))
+fn damaged(number: u64, what: &'static str) -> RpcError {
+    RpcError::internal(&chain::ChainError::Damaged { number, what })
+}
+
+/// One of a block's transactions; what the block's roots say nothing of is looked at too.
+fn whole(all: &[StoredTransaction], number: u64, index: u64) -> Result<Option<&StoredTransaction>, RpcError> {
+    let Some(stored) = usize::try_from(index).ok().and_then(|place| all.get(place)) else { return Ok(None) };
+    match stored.is_whole() {
+        true => Ok(Some(stored)),
+        false => Err(damaged(number, "the sender of a transaction is not who signed it")),
+    }
+}
+
+/// One that is found by its hash: it must be there, and be the one.
+fn named<'a>(
+    all: &'a [StoredTransaction],
+    number: u64,
+    index: u32,
+    hash: &B256,
+) -> Result<&'a StoredTransaction, RpcError> {
+    let found = whole(all, number, index.into())?.filter(|stored| keccak256(&stored.raw) == *hash);
+    found.ok_or_else(|| damaged(number, "a transaction is not where its hash says"))
 }
 
 /// A stored transaction as an answer gives it.
@@ -124,7 +149,7 @@ pub(super) fn mined(
     id: B256,
     header: &Header,
 ) -> Result<Transaction, RpcError> {
-    let inner = stored.transaction().ok_or_else(|| damaged(header))?;
+    let inner = stored.transaction().ok_or_else(|| damaged(header.number, UNREADABLE))?;
     Ok(Transaction {
         effective_gas_price: Some(inner.effective_gas_price(header.base_fee_per_gas)),
         inner,
@@ -137,10 +162,17 @@ pub(super) fn mined(
 
 /// The receipts of a block, with its logs numbered through.
 pub(super) fn receipts(reader: &Reader, number: u64) -> Result<Vec<TransactionReceipt>, RpcError> {
-    let stored = chain::transactions(reader, number)?;
     let SealedHeader { id, header } = Rpc::header(reader, number)?;
+    receipts_of(&chain::body(reader, &header)?, id, &header)
+}
+
+fn receipts_of(
+    all: &[StoredTransaction],
+    id: B256,
+    header: &Header,
+) -> Result<Vec<TransactionReceipt>, RpcError> {
     let mut log_index = 0;
-    (0..).zip(&stored).map(|(index, stored)| receipt(stored, index, id, &header, &mut log_index)).collect()
+    (0..).zip(all).map(|(index, stored)| receipt(stored, index, id, header, &mut log_index)).collect()
 }
 
 fn receipt(
@@ -150,8 +182,9 @@ fn receipt(
     header: &Header,
     log_index: &mut u64,
 ) -> Result<TransactionReceipt, RpcError> {
-    let tx = stored.transaction().ok_or_else(|| damaged(header))?;
-    let receipt = stored.receipt().ok_or_else(|| damaged(header))?;
+    let unreadable = || damaged(header.number, UNREADABLE);
+    let tx = stored.transaction().ok_or_else(unreadable)?;
+    let receipt = stored.receipt().ok_or_else(unreadable)?;
     let transaction_hash = keccak256(&stored.raw);
     let inner = receipt.map_logs(|inner| {
         let log = Log {

@@ -1,8 +1,9 @@
 //! The node as a process.
 
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -71,7 +72,12 @@ impl Site {
 
     /// Starts the node and waits until it is ready.
     pub fn start(&self) -> Process {
-        let process = Process(self.command().stderr(Stdio::null()).spawn().unwrap());
+        self.start_with(Stdio::null())
+    }
+
+    /// The same, with its log.
+    pub fn start_with(&self, log: Stdio) -> Process {
+        let process = Process(self.command().stderr(log).spawn().unwrap());
         until("the node is ready", || ready(self.admin).then_some(()));
         process
     }
@@ -106,17 +112,30 @@ fn ready(admin: SocketAddr) -> bool {
     get(admin, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
 
-/// anvil, of the npm packages beside the contract; they are installed where they are missing.
-pub fn anvil(port: u16) -> (Process, Rpc) {
-    let contracts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contracts");
+/// The folder of the contract and its packages.
+pub fn contracts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../contracts")
+}
+
+/// A program of the npm packages beside the contract; they are installed where they are missing.
+pub fn foundry(program: &str) -> PathBuf {
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let _alone = INSTALLING.lock().unwrap();
+    let contracts = contracts();
     let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-    let binary = contracts.join(format!("node_modules/@foundry-rs/anvil-linux-{arch}/bin/anvil"));
+    let binary = contracts.join(format!("node_modules/@foundry-rs/{program}-linux-{arch}/bin/{program}"));
     if !binary.exists() {
         let mut npm = Command::new("npm");
         npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&contracts);
-        let status = npm.status().expect("npm, which installs anvil");
+        let status = npm.status().expect("npm, which installs foundry's programs");
         assert!(status.success(), "npm ci in ledger-client/contracts: {status}");
     }
+    binary
+}
+
+/// anvil, on a port.
+pub fn anvil(port: u16) -> (Process, Rpc) {
+    let binary = foundry("anvil");
     let mut command = Command::new(&binary);
     let port_text = port.to_string();
     command.args(["--port", &port_text, "--chain-id", "31337", "--silent"]);
