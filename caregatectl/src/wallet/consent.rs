@@ -7,13 +7,13 @@ use caregate_protocol::policy::SignedRevocation;
 use clap::{Args, ValueEnum};
 use ledger_chain::Chain;
 use ledger_client::wallet::{RelationshipKeys, Terms};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::file::{KeystoreArgs, Open};
 use crate::args::{class_names, hex0x, now_s, parse_classes, parse_purposes, purpose_names, utc};
 use crate::door::DoorArgs;
 use crate::fhir::consent;
-use crate::files::read_json;
+use crate::files::{Unambiguous, read_json};
 use crate::ledger::{NodeArgs, mined};
 use crate::outcome::{Done, Failure, Outcome, say};
 
@@ -127,7 +127,7 @@ fn terms(arguments: &GrantArgs, open: &Open) -> Result<Terms, Failure> {
             stale_bound_s: arguments.stale_bound_s,
         });
     };
-    let consent: Value = read_json(path, CONSENT_BYTES_MAX)?;
+    let Unambiguous(consent) = read_json(path, CONSENT_BYTES_MAX)?;
     let relationship = open.wallet.name(&arguments.label)?;
     let grantee = open.wallet.relationship(&arguments.label)?.grantee;
     consent::terms(&consent, &relationship, &grantee, arguments.stale_bound_s).map_err(|refusal| {

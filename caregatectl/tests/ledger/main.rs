@@ -411,6 +411,11 @@ fn a_consent_goes_out_as_fhir_and_in_again() {
     same["identifier"] = consent["identifier"].clone();
     assert_eq!(same, consent);
 
+    // Said twice, and of two readers each takes another.
+    let twice = consent.to_string().replacen('{', "{\"status\":\"inactive\",", 1);
+    std::fs::write(&file, twice).unwrap();
+    assert!(take().failed().contains("`status` is there twice"));
+
     consent["provision"]["provision"] = json!([{ "type": "deny" }]);
     std::fs::write(&file, consent.to_string()).unwrap();
     let refused = take();
