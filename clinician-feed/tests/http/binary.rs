@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use caregate_protocol::segment::SegmentHash;
 use clinician_feed::password::Hashed;
@@ -14,6 +15,8 @@ use serde_json::Value as Json;
 use crate::client::{next_of, open_at, until_close};
 use crate::core::{Core, web_certificate};
 
+/// Nothing here takes a second on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// `nurse:correct horse`.
 pub(crate) const BASIC: &[(&str, &str)] = &[("Authorization", "Basic bnVyc2U6Y29ycmVjdCBob3JzZQ==")];
 
@@ -138,6 +141,18 @@ async fn a_time_of_a_patients_class_is_exported_by_itself() {
     assert_eq!(export_of(&config, &["--class", "vitals"]).await.status.code(), Some(2));
 }
 
+/// Waits until a condition that can only be looked at holds.
+async fn becomes(what: &str, holds: impl Fn() -> bool) {
+    let looking = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, looking)
+        .await
+        .unwrap_or_else(|_late| panic!("{what}: not within {PATIENCE:?}"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_feed_that_is_told_of_an_erasure_forgets_and_sends_the_core_its_receipt() {
     let core = Core::start();
@@ -147,9 +162,7 @@ async fn a_feed_that_is_told_of_an_erasure_forgets_and_sends_the_core_its_receip
     let mut socket = open_at(daemon.address, "?from=0", BASIC).await.unwrap();
     assert_eq!(next_of(&mut socket, "reading").await["segment"], 0);
     let receipts = core.erase();
-    while receipts() == 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-    }
+    becomes("the core has a receipt", || receipts() > 0).await;
     let mut later = open_at(daemon.address, "?from=0", BASIC).await.unwrap();
     next_of(&mut later, "hello").await;
     let log = daemon.terminate();
@@ -171,9 +184,7 @@ async fn what_is_not_durable_is_shown_as_such_and_comes_once_as_a_reading() {
     let mut socket = open_at(daemon.address, "?from=0", BASIC).await.unwrap();
     // Its key has come by the queue.
     assert_eq!(next_of(&mut socket, "reading").await["segment"], 0);
-    while !core.is_viewed() {
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-    }
+    becomes("the feed asks for what is not durable", || core.is_viewed()).await;
     let store = core.show(1, hash);
     let provisional = next_of(&mut socket, "provisional").await;
     assert_eq!((&provisional["segment"], &provisional["numeric"]), (&1.into(), &60.0.into()));
