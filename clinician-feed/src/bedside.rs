@@ -164,12 +164,12 @@ impl Bedside {
         inner.patients.iter().map(|(patient, known)| (*patient, told(known))).collect()
     }
 
-    /// Whether the policy was stale, by which a patient's gateway seals, when that was heard last.
+    /// How the policy stood by which a patient's gateway seals, when that was heard last.
     #[must_use]
-    pub fn is_policy_stale(&self, patient: &PatientId) -> bool {
+    pub fn policy(&self, patient: &PatientId) -> Option<PolicyState> {
         let inner = self.read();
         let contact = inner.patients.get(patient).and_then(|known| inner.gateways.get(&known.signer.1));
-        contact.and_then(|(_, contact)| contact.policy()).is_some_and(|policy| policy.stale)
+        contact.and_then(|(_, contact)| contact.policy())
     }
 
     /// The key of the gateway that watches a patient.

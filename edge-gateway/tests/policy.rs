@@ -577,7 +577,6 @@ async fn a_gateway_that_is_killed_again_and_again_keeps_no_policy_young() {
     let running = home.start_at(Arc::clone(&clock));
     accepted(&running.offer(home.site.bytes(start)).await);
     running.kill().await;
-    let bytes = home.site.bytes(start + 1);
     // Each time two minutes may have passed that nobody has written down: after five the policy is stale.
     for life in 1..=5 {
         let running = home.start_at(Arc::clone(&clock));
@@ -587,19 +586,57 @@ async fn a_gateway_that_is_killed_again_and_again_keeps_no_policy_young() {
     }
     let running = home.start_at(Arc::clone(&clock));
     assert!(!running.fresh.holds());
-    // A newer header, which ends it, is written down: handed in after the next end it is not newer any more.
-    accepted(&running.offer(bytes.clone()).await);
+    // A newer header may have been held back for it. Once the gateway has run for as long as a policy lives, it ends the doubt.
+    accepted(&running.offer(home.site.bytes(start + 1)).await);
+    running.tick().await;
+    assert!(!running.fresh.holds());
+    home.passed.fetch_add(600, Ordering::SeqCst);
+    clock.store(start + 601, Ordering::SeqCst);
+    running.tick().await;
+    accepted(&running.offer(home.site.bytes(start + 601)).await);
     running.tick().await;
     assert!(running.fresh.holds());
     running.kill().await;
-    for life in 1..=5 {
+    // One that was held back for each life.
+    let held: Vec<_> = (1..=6).map(|life| home.site.bytes(start + 601 + life)).collect();
+    for (life, bytes) in (1..).zip(held) {
         let running = home.start_at(Arc::clone(&clock));
-        accepted(&running.offer(bytes.clone()).await);
-        assert!(running.policy().age_s(start).unwrap() >= 120 * life, "{life}");
+        accepted(&running.offer(bytes).await);
+        assert!(running.policy().age_s(start + 601).unwrap() >= 120 * life, "{life}");
+        running.tick().await;
+        assert_eq!(running.fresh.holds(), life < 5, "{life}");
         running.kill().await;
     }
+}
+
+/// Its clock began wrong, or was set back while nobody was heard: a header gives it the time, however late that comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_wrong_gets_its_time_from_the_next_header() {
+    let mut home = Home::new();
+    let start = now_s();
+    let clock = Arc::new(AtomicU64::new(start - 86_400));
+    let running = home.start_at(Arc::clone(&clock));
+    accepted(&running.offer(home.site.bytes(start)).await);
+    running.tick().await;
+    assert!(running.fresh.holds());
+    // Set back by another day, and the link was down for five minutes.
+    home.passed.fetch_add(300, Ordering::SeqCst);
+    clock.store(start - 2 * 86_400, Ordering::SeqCst);
+    running.tick().await;
+    assert!(!running.fresh.holds());
+    accepted(&running.offer(home.site.bytes(start + 300)).await);
+    running.tick().await;
+    assert!(running.fresh.holds());
+    // One that is further ahead than clocks differ is not taken by a clock that is known.
+    let verdict = running.offer(home.site.bytes(start + 300 + 600)).await;
+    assert_eq!(verdict.refused.as_deref(), Some("header_future"));
+    running.stop().await;
+    // The box was off for an hour, and has no clock of its own.
     let running = home.start_at(clock);
     assert!(!running.fresh.holds());
+    accepted(&running.offer(home.site.bytes(start + 300 + 3600)).await);
+    running.tick().await;
+    assert!(running.fresh.holds());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -90,11 +90,19 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let log = if arguments.part { verify::part(&text, &batches) } else { verify::log(&text, &batches) };
     let log = log.map_err(|fault| faulty(&fault, "log"))?;
     let first = log.lines.first().map_or(1, |line| line.n);
+    // Of a part that has no whole batch the ledger says nothing.
+    let is_held = first == 1 || log.anchored > 0;
+    let proven = proven.filter(|_| is_held);
     let mut object = json!({
-        "entries": log.head.n, "anchored": log.anchored, "not_anchored": log.head.n - log.anchored,
+        "entries": log.head.n, "anchored": log.anchored, "not_anchored": log.head.n - log.anchored.max(first - 1),
         "anchors": batches.len(), "head": log.head.hash, "on_ledger_at": proven.map(utc), "first": first,
     });
-    let mut text = if first > 1 {
+    let mut text = if !is_held {
+        format!(
+            "entries {first} to {} are chained; no anchored batch is here whole, so none of them is held against an anchor",
+            log.head.n
+        )
+    } else if first > 1 {
         format!(
             "entries {first} to {} are whole, those up to {} as they were anchored; the {} before are not here",
             log.head.n,

@@ -143,6 +143,10 @@ fn a_log_is_anchored_and_what_is_done_to_it_is_named() {
     let part = |log: &str| call(&[&["audit", "verify", "--log", log][..], &part].concat());
     let done = part(&newer).done();
     assert_eq!((&done["first"], &done["entries"], &done["anchored"]), (&4.into(), &11.into(), &9.into()));
+    std::fs::write(&newer, good[9..].concat()).unwrap();
+    let done = part(&newer).done();
+    let figures = ["first", "anchored", "not_anchored"].map(|name| done[name].as_u64().unwrap());
+    assert_eq!((figures, &done["on_ledger_at"]), ([10, 0, 2], &Value::Null));
     std::fs::write(&newer, rewritten(&good, 7)[3..].concat()).unwrap();
     assert_eq!(faulty(&part(&newer)), ("root".into(), 6));
     std::fs::write(&newer, good[10..].concat()).unwrap();

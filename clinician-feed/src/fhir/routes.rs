@@ -238,18 +238,25 @@ async fn bundle(
 }
 
 /// Whose gateway seals by a policy that it can't hold against the ledger: what this hospital may see may have changed.
-fn stale_policies(app: &App, of: &BTreeSet<PatientId>) -> Option<BundleEntry<Match>> {
-    let stale = of.iter().filter(|patient| app.feed.bedside().is_policy_stale(patient));
-    let stale: Vec<_> = stale.map(PatientId::to_string).collect();
-    (!stale.is_empty()).then(|| {
-        let text = "the gateway has not heard of the ledger for too long: nobody new comes in, and grants end by their own bounds";
-        let outcome = OperationOutcome::warning("incomplete", format!("{text}. Patients: {}", stale.join(", ")));
-        BundleEntry {
-            full_url: None,
-            resource: Match::Outcome(outcome),
-            search: BundleSearch { mode: "outcome" },
-        }
-    })
+fn stale_policies(app: &App, of: &BTreeSet<PatientId>) -> Vec<BundleEntry<Match>> {
+    let told = |clock_unknown: bool, text: &str| {
+        let is_so = |patient: &&PatientId| {
+            let policy = app.feed.bedside().policy(patient);
+            policy.is_some_and(|policy| policy.stale && policy.clock_unknown == clock_unknown)
+        };
+        let patients: Vec<_> = of.iter().filter(is_so).map(PatientId::to_string).collect();
+        (!patients.is_empty()).then(|| {
+            let diagnostics = format!("{text}. Patients: {}", patients.join(", "));
+            BundleEntry {
+                full_url: None,
+                resource: Match::Outcome(OperationOutcome::warning("incomplete", diagnostics)),
+                search: BundleSearch { mode: "outcome" },
+            }
+        })
+    };
+    let old = "the gateway has not heard of the ledger for too long: nobody new comes in, and grants end by their own bounds";
+    let unknown = "the gateway's clock was set back: nothing opens until it hears of the ledger";
+    told(false, old).into_iter().chain(told(true, unknown)).collect()
 }
 
 /// Walks the readings on a blocking thread, a few at once.

@@ -103,8 +103,8 @@ async fn searches_find_and_page() {
 async fn a_search_says_where_a_gateway_hears_nothing_of_the_ledger() {
     let site = everything();
     site.feed.bedside().know([gateway_key().verifying_key()]);
-    let says = async |counter, stale, path: &str| {
-        let policy = PolicyState { stale, ..PolicyState::default() };
+    let says = async |counter, (stale, clock_unknown), path: &str| {
+        let policy = PolicyState { stale, clock_unknown, one_sealer: true };
         let beat = Beat::sign(counter, 1_000_000 * (1 + counter), policy, &gateway_key());
         site.feed.bedside().beat(&beat, clock::monotonic());
         let bundle = fhir(&site, path).await.json();
@@ -113,14 +113,16 @@ async fn a_search_says_where_a_gateway_hears_nothing_of_the_ledger() {
         outcomes.map(|entry| entry["resource"]["issue"][0].clone()).collect::<Vec<_>>()
     };
     let one = "Observation?code=59408-5";
-    assert_eq!(says(0, false, one).await, [Json::Null; 0]);
-    let issues = says(1, true, one).await;
+    assert_eq!(says(0, (false, false), one).await, [Json::Null; 0]);
+    let issues = says(1, (true, false), one).await;
     assert_eq!((&issues[0]["severity"], &issues[0]["code"]), (&"warning".into(), &"incomplete".into()));
     assert!(issues[0]["diagnostics"].as_str().unwrap().contains(&PATIENT.to_string()), "{issues:?}");
     // Also where nothing is found of whom it is asked.
     let none = format!("Observation?patient={PATIENT}&date=lt2026-09-21");
-    assert_eq!(says(2, true, &none).await.len(), 1);
-    assert_eq!(says(3, false, one).await.len(), 0);
+    assert_eq!(says(2, (true, false), &none).await.len(), 1);
+    assert_eq!(says(3, (false, false), one).await.len(), 0);
+    let issues = says(4, (true, true), one).await;
+    assert!(issues[0]["diagnostics"].as_str().unwrap().contains("set back"), "{issues:?}");
 }
 
 #[tokio::test]

@@ -333,13 +333,15 @@ fn class_names(classes: u32) -> Vec<&'static str> {
 fn access_status(policy: &VerifiedPolicy, grant: &Grant, now_s: u64) -> AccessStatus {
     let suspended =
         policy.recipient_entry(&grant.grantee).is_none_or(|entry| entry.status == RecipientStatus::Suspended);
+    // By the time that access is judged by.
+    let time_s = policy.time(now_s).unwrap_or(now_s);
     if policy.holds(grant, now_s) {
         AccessStatus::Open
-    } else if now_s >= grant.until {
+    } else if time_s >= grant.until {
         AccessStatus::Expired
     } else if suspended {
         AccessStatus::Suspended
-    } else if now_s < grant.from {
+    } else if time_s < grant.from {
         AccessStatus::Waiting
     } else {
         AccessStatus::Paused

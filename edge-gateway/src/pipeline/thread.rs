@@ -18,7 +18,7 @@ use super::commit::{CommitError, Committer};
 use super::waiting::Waiting;
 use crate::ingest::{Inbound, Verdict};
 use crate::metrics::Metrics;
-use crate::policy::Proposal;
+use crate::policy::{Now, Proposal};
 use crate::uplink::Uplink;
 
 /// PUBLISHes waiting for the next commit; beyond it the doors stop reading. Twice what one commit takes.
@@ -74,6 +74,8 @@ pub async fn run(
     let landed = committer.log.landed();
     let (gathered, waiting, durable) = (Gathered::default(), VecDeque::new(), 0);
     let mut pipeline = Pipeline { committer, uplink, gathered, waiting, durable };
+    // What has passed is written down before anything is sealed.
+    pipeline.tick()?;
     loop {
         let room = pipeline.waiting.len() < WAITING_MAX;
         let linger = inputs.linger;
@@ -138,6 +140,7 @@ impl Pipeline {
         if batch.is_empty() {
             return Ok(());
         }
+        self.look_at_clocks();
         let Some(policy) = self.committer.policy.policy().cloned() else {
             batch.into_iter().for_each(|publish| refuse(publish, &self.committer.metrics));
             return Ok(());
@@ -149,11 +152,18 @@ impl Pipeline {
         Ok(())
     }
 
+    /// A clock that was set a moment ago is not used with what was known of it before.
+    fn look_at_clocks(&mut self) {
+        let unix_s = u64::try_from(clock::now_us() / 1_000_000).unwrap_or(0);
+        self.committer.policy.set_clock(Now { unix_s, at: clock::monotonic() });
+    }
+
     fn decide(&mut self, proposal: Proposal) {
         self.committer.decide(proposal, clock::now_us(), clock::monotonic());
     }
 
     fn stand(&mut self, standings: Vec<(PatientId, Standing)>) -> Result<(), CommitError> {
+        self.look_at_clocks();
         let Some(policy) = self.committer.policy.policy().cloned() else { return Ok(()) };
         self.reopen();
         let spooled = self.committer.append_standings(standings, &policy, clock::now_us())?;

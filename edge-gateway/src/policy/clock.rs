@@ -2,10 +2,13 @@
 //! the wall's clock may say that it is later and not that it is earlier. So whoever holds back headers can't keep a policy young by setting
 //! the clock back to just behind the newest one, again and again, in one process or over many.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use caregate_protocol::policy::{CLOCK_BEHIND_MAX_S, ClockOffset};
 use serde::{Deserialize, Serialize};
+
+/// What has passed is written down each time that this part of a policy's life has: a flash is written to every two minutes at most.
+pub const KEPT_PARTS: u64 = 5;
 
 /// One moment by both clocks of the machine.
 #[derive(Debug, Clone, Copy)]
@@ -27,52 +30,61 @@ pub struct KeptClock {
     pub is_whole: bool,
 }
 
+/// By how much of what the monotonic clock counts a header may set the floor back, as one part in so many: crystals and slewed clocks are off
+/// by less than a thousandth, and it must not add up over years. Who holds headers back gains a hundredth of the time by it.
+const DRIFT_PART: u32 = 100;
+
 /// Counts on from the newest header.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PolicyClock {
-    /// A moment that is past, in Unix seconds, and when that was so.
-    floor: (u64, Instant),
-    /// By how much the wall's clock was behind when the newest header came.
+    /// Since 1970, a moment that is past, and when that was so.
+    floor: (Duration, Instant),
+    /// By how much the wall's clock was behind when the newest header came, in seconds.
     behind_s: u64,
     doubt_s: u64,
+    started: Instant,
+    /// Whether a header has come in this process.
+    is_heard: bool,
     kept: Option<KeptClock>,
-    /// How often it is to be written down, in seconds.
-    kept_every_s: u64,
+    /// The age at which a policy is stale, in seconds.
+    staleness_max_s: u64,
 }
 
 impl PolicyClock {
-    /// With what the process before has left, or the newest header's time. It is to be written down at once ([`Self::kept_now`]).
+    /// With what the process before has left, or the newest header's time. Nothing is written down before [`Self::due`] says so: a
+    /// process that only looks, or does not get far, leaves what it found.
     #[must_use]
-    pub fn new(kept: Option<KeptClock>, header_s: u64, kept_every_s: u64, at: Instant) -> Self {
+    pub fn new(kept: Option<KeptClock>, header_s: u64, staleness_max_s: u64, at: Instant) -> Self {
         let before = kept.unwrap_or(KeptClock { floor_s: header_s, doubt_s: 0, is_whole: true });
-        let missing_s = if before.is_whole { 0 } else { kept_every_s };
+        let missing_s = if before.is_whole { 0 } else { staleness_max_s / KEPT_PARTS };
         Self {
-            floor: (before.floor_s.max(header_s), at),
+            floor: (Duration::from_secs(before.floor_s.max(header_s)), at),
             behind_s: 0,
             doubt_s: before.doubt_s.saturating_add(missing_s),
+            started: at,
+            is_heard: false,
             kept: None,
-            kept_every_s,
+            staleness_max_s,
         }
     }
 
-    /// A header that is newer than any before has come: its moment is past.
+    /// A header that is newer than any before has come: its moment is past. It ends the doubt only where this process has run for as long
+    /// as a policy lives: one that is killed after each header that was held back for it would never have any.
     pub fn heard(&mut self, header_s: u64, now: Now) {
-        let floor_s = self.floor_s(now.at).max(header_s);
-        self.floor = (floor_s, now.at);
-        self.behind_s = floor_s.saturating_sub(now.unix_s);
-        self.doubt_s = 0;
-    }
-
-    /// Whether the next newer header must be written down, so that after another such end it says nothing new.
-    #[must_use]
-    pub fn doubts(&self) -> bool {
-        self.doubt_s > 0
+        let (floor, header) = (self.floor(now.at), Duration::from_secs(header_s));
+        let drift = now.at.saturating_duration_since(self.floor.1) / DRIFT_PART;
+        self.floor = (floor.saturating_sub(drift).max(header).min(floor.max(header)), now.at);
+        self.behind_s = self.floor.0.as_secs().saturating_sub(now.unix_s);
+        self.is_heard = true;
+        if now.at.saturating_duration_since(self.started).as_secs() >= self.staleness_max_s {
+            self.doubt_s = 0;
+        }
     }
 
     /// What is known of the wall's clock. It is unknown once it was set back by more than clocks differ since the newest header came.
     #[must_use]
     pub fn offset(&self, now: Now) -> ClockOffset {
-        let behind_s = self.floor_s(now.at).saturating_sub(now.unix_s);
+        let behind_s = self.floor(now.at).as_secs().saturating_sub(now.unix_s);
         if behind_s > self.behind_s.saturating_add(CLOCK_BEHIND_MAX_S) {
             ClockOffset::Unknown
         } else {
@@ -80,19 +92,27 @@ impl PolicyClock {
         }
     }
 
+    /// Unix seconds that are past for certain, and when that was so, for who holds a header's time against the clock. None where there is
+    /// nothing to hold it against: before this process has heard one, and where the clock was set back.
+    #[must_use]
+    pub fn reference(&self, now: Now) -> Option<(u64, Instant)> {
+        let is_known = self.is_heard && self.offset(now) != ClockOffset::Unknown;
+        is_known.then(|| (self.floor(now.at).as_secs(), now.at))
+    }
+
     /// What is to be written down by now, if anything: a process that ends without a word leaves so much of its time out at most.
     #[must_use]
     pub fn due(&self, at: Instant) -> Option<KeptClock> {
         let now = self.kept_now(at);
-        let is_due =
-            self.kept.is_none_or(|kept| now.floor_s >= kept.floor_s.saturating_add(self.kept_every_s));
+        let every_s = self.staleness_max_s / KEPT_PARTS;
+        let is_due = self.kept.is_none_or(|kept| now.floor_s >= kept.floor_s.saturating_add(every_s));
         is_due.then_some(now)
     }
 
     /// What would be written down now.
     #[must_use]
     pub fn kept_now(&self, at: Instant) -> KeptClock {
-        KeptClock { floor_s: self.floor_s(at), doubt_s: self.doubt_s, is_whole: false }
+        KeptClock { floor_s: self.floor(at).as_secs(), doubt_s: self.doubt_s, is_whole: false }
     }
 
     /// It is written down.
@@ -100,19 +120,18 @@ impl PolicyClock {
         self.kept = Some(kept);
     }
 
-    fn floor_s(&self, at: Instant) -> u64 {
-        let (floor_s, since) = self.floor;
-        floor_s.saturating_add(at.saturating_duration_since(since).as_secs())
+    fn floor(&self, at: Instant) -> Duration {
+        let (floor, since) = self.floor;
+        floor.saturating_add(at.saturating_duration_since(since))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const HEADER_S: u64 = 1_790_000_000;
+    const STALE_S: u64 = 600;
     const EVERY_S: u64 = 120;
 
     struct Machine {
@@ -123,7 +142,7 @@ mod tests {
     impl Machine {
         fn new(kept: Option<KeptClock>) -> Self {
             let start = caregate_host::clock::monotonic();
-            Self { start, clock: PolicyClock::new(kept, HEADER_S, EVERY_S, start) }
+            Self { start, clock: PolicyClock::new(kept, HEADER_S, STALE_S, start) }
         }
 
         /// So many seconds after the start, when the wall's clock says `unix_s`.
@@ -167,13 +186,44 @@ mod tests {
         assert_eq!(machine.age_s(now), Some(30));
         assert_eq!(machine.age_s(machine.at(90, HEADER_S - day + 70)), Some(90));
         assert_eq!(machine.age_s(machine.at(91, HEADER_S - day - 10)), None, "set back once more");
-        // Headers that were collected, one every nine minutes: the time goes on all the same.
+        // Headers that were collected, one every nine minutes: the time goes on all the same, but for a hundredth.
         let mut machine = Machine::new(None);
         for step in 1..=10 {
             let now = machine.at(step * 540, HEADER_S + step * 10);
             machine.clock.heard(HEADER_S + step * 10, now);
-            assert_eq!(machine.age_s(now), Some(step * 540));
+            let age_s = machine.age_s(now).unwrap();
+            assert!((step * 534..=step * 540).contains(&age_s), "{step}: {age_s}");
         }
+        // One each tenth of a second stops nothing.
+        let mut machine = Machine::new(None);
+        for step in 1..=1000 {
+            let at = machine.start + Duration::from_millis(100 * step);
+            machine.clock.heard(HEADER_S + 1, Now { unix_s: HEADER_S + 1, at });
+        }
+        assert!(machine.age_s(machine.at(100, HEADER_S + 1)).unwrap() >= 98);
+    }
+
+    #[test]
+    fn a_monotonic_clock_that_runs_fast_adds_nothing_up() {
+        let mut machine = Machine::new(None);
+        // A thousandth, for four months: headers say what time it is.
+        for block in 1..=1_000_000 {
+            let at = machine.start + Duration::from_millis(10_010 * block);
+            machine.clock.heard(HEADER_S + 10 * block, Now { unix_s: HEADER_S + 10 * block, at });
+        }
+        let end = HEADER_S + 10_000_000;
+        let now = Now { unix_s: end, at: machine.start + Duration::from_millis(10_010 * 1_000_000) };
+        assert_eq!(machine.clock.offset(now), ClockOffset::Known { behind_s: 0, doubt_s: 0 });
+    }
+
+    #[test]
+    fn a_header_is_held_against_the_clock_once_one_was_heard_and_the_clock_is_known() {
+        let mut machine = Machine::new(None);
+        assert_eq!(machine.clock.reference(machine.at(5, HEADER_S + 5)), None);
+        let now = machine.at(10, HEADER_S + 10);
+        machine.clock.heard(HEADER_S + 10, now);
+        assert_eq!(machine.clock.reference(now), Some((HEADER_S + 10, now.at)));
+        assert_eq!(machine.clock.reference(machine.at(20, HEADER_S - 86_400)), None);
     }
 
     #[test]
@@ -191,14 +241,26 @@ mod tests {
             let machine = Machine::new(Some(kept));
             let now = machine.at(50, HEADER_S + EVERY_S);
             assert_eq!(machine.age_s(now), Some(EVERY_S + 50 + life * EVERY_S));
-            assert!(machine.clock.doubts());
             kept = machine.clock.kept_now(machine.start);
         }
-        // A newer header ends the doubt.
+        // A newer header ends the doubt of a process that has run for as long as a policy lives, and of no other.
         let mut machine = Machine::new(Some(kept));
+        let doubt_s = kept.doubt_s + EVERY_S;
         let now = machine.at(1, HEADER_S + 1000);
         machine.clock.heard(HEADER_S + 990, now);
-        assert_eq!((machine.age_s(now), machine.clock.doubts()), (Some(1000), false));
+        assert_eq!(machine.age_s(now), Some(1000 + doubt_s));
+        let now = machine.at(STALE_S, HEADER_S + 1000 + STALE_S);
+        machine.clock.heard(HEADER_S + 1000 + STALE_S, now);
+        assert_eq!(machine.age_s(now), Some(1000 + STALE_S));
+        // A header that was held back for each life: five lives and no more.
+        let mut kept = KeptClock { floor_s: HEADER_S, doubt_s: 0, is_whole: false };
+        for life in 1..=6 {
+            let mut machine = Machine::new(Some(kept));
+            let now = machine.at(EVERY_S - 1, HEADER_S + 10 * life);
+            machine.clock.heard(HEADER_S + 10 * life, now);
+            assert!(machine.age_s(now).unwrap() >= life * EVERY_S, "{life}");
+            kept = machine.clock.kept_now(machine.start);
+        }
         // Stopped in order, nothing is missing.
         let whole = KeptClock { floor_s: HEADER_S + 77, doubt_s: 0, is_whole: true };
         let machine = Machine::new(Some(whole));

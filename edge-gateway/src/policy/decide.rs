@@ -30,16 +30,13 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
-use super::clock::{KeptClock, Now, PolicyClock};
+use super::clock::{KEPT_PARTS, KeptClock, Now, PolicyClock};
 use super::store::{Changes, PolicyStore};
 use super::trail::{Event, Origin, RevokedBy, Snapshot, label_of};
 use crate::keys::erasures::Erasures;
 use crate::keys::{KeyStore, KeyStoreError};
 use crate::metrics::Metrics;
 
-/// A policy that is otherwise unchanged is written again when it has become younger by this part of the age at which it is stale:
-/// after a restart without a controller most of that time is still ahead, and a flash is written to every two minutes at most.
-const KEPT_PARTS: u64 = 5;
 /// Emergencies that wait for the ledger: as many as one bundle has, of each of a few patients at once.
 pub const DIRECT_MAX: usize = 256;
 
@@ -207,8 +204,8 @@ impl Decider {
     ) -> Result<Self, KeyStoreError> {
         let store = keys.policy();
         let floors = Arc::new(store.floors()?);
-        let kept_every_s = pins.as_ref().map_or(u64::MAX, |pins| pins.staleness_max_s / KEPT_PARTS);
-        let clock = PolicyClock::new(store.clock()?, floors.header.time_s, kept_every_s, now.at);
+        let staleness_max_s = pins.as_ref().map_or(u64::MAX, |pins| pins.staleness_max_s);
+        let clock = PolicyClock::new(store.clock()?, floors.header.time_s, staleness_max_s, now.at);
         let erased = |pins: Arc<Pins>| erase::without_erased(&pins, keys);
         let pins = pins.map(erased);
         let senders = Senders::new(pins.clone(), Arc::clone(&floors));
@@ -232,7 +229,6 @@ impl Decider {
         };
         if let Some(pins) = decider.pins.clone() {
             decider.take_up(&pins, now)?;
-            decider.keep_clock(now.at)?;
         }
         Ok(decider)
     }
@@ -318,6 +314,7 @@ impl Decider {
 
     /// Decides on a change. Returns the recipients whose own key has changed, and the decision.
     pub fn decide(&mut self, change: Change, now: Now) -> (BTreeSet<RecipientId>, Result<(), DecisionError>) {
+        self.set_clock(now);
         let before = self.policy.clone();
         let decided = match change {
             Change::Bundle { bundle, bytes, origin } => self.bundle(&bundle, &bytes, origin, now),
@@ -348,7 +345,9 @@ impl Decider {
             match (self.store.keep(&changes), clock) {
                 (Ok(()), Some(kept)) => self.clock.was_kept(kept),
                 (Ok(()), None) => {}
-                (Err(failure), _) => error!(%failure, "the audit trail could not be written"),
+                (Err(failure), _) => {
+                    error!(%failure, "the trail, or what time has passed, could not be written")
+                }
             }
         }
         self.observe(now_s);
@@ -366,16 +365,10 @@ impl Decider {
         self.store.keep(&Changes { clock, ..Changes::default() })
     }
 
-    fn keep_clock(&mut self, at: Instant) -> Result<(), KeyStoreError> {
-        let kept = self.clock.kept_now(at);
-        self.store.keep(&Changes { clock: Some(kept), ..Changes::default() })?;
-        self.clock.was_kept(kept);
-        Ok(())
-    }
-
-    /// The policy in force is judged by what is known of the clock now. Whoever follows it is told where that has changed by more than the
+    /// The policy in force is judged by what is known of the clock now. Call before it is used, and about every second. Whoever follows it is told where that has changed by more than the
     /// second that two looks at two clocks may differ by.
-    fn set_clock(&mut self, now: Now) {
+    pub fn set_clock(&mut self, now: Now) {
+        self.senders.refer(self.clock.reference(now));
         let Some(policy) = &self.policy else { return };
         let (before, offset) = (policy.clock(), self.clock.offset(now));
         let is_same = match (before, offset) {
@@ -427,11 +420,11 @@ impl Decider {
         let direct = self.pins.as_ref().map_or_else(Vec::new, |pins| self.direct_access(pins));
         // The same header again says nothing new about the clock: it may have been kept for that.
         let is_newer = bundle.header.number > self.floors.header.number;
-        let had_doubts = self.clock.doubts();
+        let mut clock = self.clock.clone();
         if is_newer {
-            self.clock.heard(bundle.header.time_s, now);
+            clock.heard(bundle.header.time_s, now);
         }
-        let policy = policy.with_direct(direct).with_clock(self.clock.offset(now));
+        let policy = policy.with_direct(direct).with_clock(clock.offset(now));
         let mut events = self.epoch_event(&policy, bundle.header.number, origin);
         let is_new = !events.is_empty();
         events.extend(self.revoked_by(bundle, &floors));
@@ -442,20 +435,19 @@ impl Decider {
         }));
         let (next, happened) = self.happened(&policy, &floors, now_s);
         events.extend(happened);
-        let ends_doubt = is_newer && had_doubts;
-        if !events.is_empty() || !shown.is_empty() || ends_doubt || self.is_due(bundle, &floors) {
+        if !events.is_empty() || !shown.is_empty() || self.is_due(bundle, &floors) {
             let events = stamped(events, now_s);
-            let clock = self.clock.kept_now(now.at);
+            let kept = clock.kept_now(now.at);
             self.store.keep(&Changes {
                 floors: Some(&floors),
                 bundle: Some(bytes),
                 anchored: &anchored,
                 shown: &shown,
-                clock: Some(clock),
+                clock: Some(kept),
                 events: &events,
                 ..Changes::default()
             })?;
-            self.clock.was_kept(clock);
+            clock.was_kept(kept);
             (self.kept, self.header_kept) = (Some(bundle.claims.clone()), floors.header);
         }
         if is_new {
@@ -473,6 +465,8 @@ impl Decider {
             self.keys = Arc::new(bundle.keys.clone());
         }
         (self.floors, self.policy, self.snapshot) = (Arc::new(floors), Some(Arc::new(policy)), next);
+        self.clock = clock;
+        self.senders.refer(self.clock.reference(now));
         Ok(())
     }
 

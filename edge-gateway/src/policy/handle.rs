@@ -190,8 +190,13 @@ impl PolicyHandle {
         let alone = self.inner.verifying.lock().await;
         let pins = self.pins();
         let floors = Arc::clone(&self.inner.outputs.floors.borrow());
+        // A clock that began wrong or was set back says nothing against a header: it gets its time from it.
+        let now_s = self.inner.outputs.reference.borrow().map_or(u64::MAX, |(past_s, since)| {
+            let passed = clock::monotonic().saturating_duration_since(since);
+            now_s().max(past_s.saturating_add(passed.as_secs()))
+        });
         let verified =
-            tokio::task::spawn_blocking(move || match verify_bundle(&bytes, &pins, &floors, now_s()) {
+            tokio::task::spawn_blocking(move || match verify_bundle(&bytes, &pins, &floors, now_s) {
                 Ok(bundle) => Ok((bundle, bytes)),
                 Err(refusal) => {
                     warn!(reason = refusal.reason(), "a policy bundle was refused: {refusal}");

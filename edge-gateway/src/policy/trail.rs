@@ -237,6 +237,7 @@ impl Snapshot {
     /// already.
     #[must_use]
     pub fn with_direct(mut self, policy: &VerifiedPolicy, now_s: u64) -> Self {
+        let now_s = policy.time(now_s).unwrap_or(now_s);
         let direct =
             policy.emergencies().iter().filter(|open| open.is_direct && open.emergency.from <= now_s);
         self.emergencies.extend(direct.map(emergency_access));
@@ -315,10 +316,11 @@ fn ending(policy: &VerifiedPolicy, relationship: &RelationshipId, access: &Acces
     let standing: Option<&Grant> =
         policy.standing().map(|(_, grant)| grant).find(|grant| grant.relationship == *relationship);
     let status = policy.recipient_entry(&access.recipient).map(|entry| entry.status);
+    let is_over = |grant: &Grant| policy.time(now_s).unwrap_or(now_s) >= grant.until;
     match (standing, status) {
         (None, _) => Ending::LeftOut,
         (Some(grant), _) if grant.version > access.version => Ending::Replaced,
-        (Some(grant), _) if now_s >= grant.until => Ending::Expired,
+        (Some(grant), _) if is_over(grant) => Ending::Expired,
         (Some(_), None) => Ending::LeftOut,
         (Some(_), Some(RecipientStatus::Suspended)) => Ending::Suspended,
         (Some(_), Some(RecipientStatus::Active)) => Ending::Stale,

@@ -81,9 +81,10 @@ pub fn verify_emergency(
     if emergency.until.saturating_sub(emergency.from) > EMERGENCY_MAX_S {
         return Err(EmergencyRefusal::TooLong);
     }
+    let is_over = policy.is_over(emergency.until, now_s);
     let now_s = policy.time(now_s).ok_or(EmergencyRefusal::Clock)?;
     if emergency.from >= emergency.until
-        || now_s >= emergency.until
+        || is_over
         || emergency.from > now_s.saturating_add(EMERGENCY_AHEAD_MAX_S)
     {
         return Err(EmergencyRefusal::NotNow);

@@ -339,24 +339,32 @@ fn what_is_known_of_a_clock_corrects_it() {
 }
 
 #[test]
-fn what_may_have_passed_ends_grants_and_begins_none() {
+fn what_may_have_passed_makes_a_policy_older_and_ends_what_ends_only_once_it_is_long() {
     const DOUBT_S: u64 = 100;
     let proven = |as_of| Freshness::Proven { as_of, staleness_max_s: STALENESS_MAX_S };
     let doubtful =
-        |policy: VerifiedPolicy| policy.with_clock(ClockOffset::Known { behind_s: 0, doubt_s: DOUBT_S });
-    let policy = doubtful(policy_with(proven(PRESENT), &[grant(1)], &[]));
+        |policy: VerifiedPolicy, doubt_s| policy.with_clock(ClockOffset::Known { behind_s: 0, doubt_s });
+    let policy = doubtful(policy_with(proven(PRESENT), &[grant(1)], &[]), DOUBT_S);
     assert!(!policy.is_stale(PRESENT + STALENESS_MAX_S - DOUBT_S));
     assert!(policy.is_stale(PRESENT + STALENESS_MAX_S - DOUBT_S + 1));
     assert_eq!(policy.age_s(PRESENT), Some(DOUBT_S));
-    let opens = |as_of, now_s| {
-        opens(&doubtful(policy_with(proven(as_of), &[grant(1)], &[])), DataClass::Vitals, now_s)
+    let opens = |as_of, now_s, doubt_s| {
+        let policy = doubtful(policy_with(proven(as_of), &[grant(1)], &[]), doubt_s);
+        opens(&policy, DataClass::Vitals, now_s)
     };
-    assert!(!opens(FROM - 1, FROM - 1) && opens(FROM, FROM));
-    assert!(opens(UNTIL - 300, UNTIL - 1 - DOUBT_S) && !opens(UNTIL - 300, UNTIL - DOUBT_S));
+    assert!(!opens(FROM - 1, FROM - 1, DOUBT_S) && opens(FROM, FROM, DOUBT_S));
+    assert!(opens(UNTIL - 300, UNTIL - 1, DOUBT_S) && !opens(UNTIL - 300, UNTIL, DOUBT_S));
+    // Of a gateway that is killed again and again.
+    let long_s = STALENESS_MAX_S + DOUBT_S;
+    assert!(opens(UNTIL - 300, UNTIL - 1 - DOUBT_S, long_s) && !opens(UNTIL - 300, UNTIL - DOUBT_S, long_s));
     let until = PRESENT + 1000;
-    let emergency = doubtful(with_emergency(PRESENT, until, RecipientStatus::Active, &[]));
-    let holds = |now_s| emergency.emergency_holds(&emergency.emergencies()[0], now_s);
-    assert!(holds(PRESENT) && holds(until - 1 - DOUBT_S) && !holds(until - DOUBT_S));
+    let holds = |now_s, doubt_s| {
+        let emergency = with_emergency(PRESENT, until, RecipientStatus::Active, &[]);
+        let emergency = doubtful(emergency, doubt_s);
+        emergency.emergency_holds(&emergency.emergencies()[0], now_s)
+    };
+    assert!(holds(PRESENT, DOUBT_S) && holds(until - 1, DOUBT_S) && !holds(until, DOUBT_S));
+    assert!(holds(until - 1 - DOUBT_S, long_s) && !holds(until - DOUBT_S, long_s));
 }
 
 #[test]

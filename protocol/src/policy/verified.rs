@@ -30,7 +30,7 @@ pub enum ClockOffset {
     Known {
         /// Seconds to add.
         behind_s: u64,
-        /// Seconds that may have passed beside: what ends has ended, and a proof is as old, as if they had.
+        /// Seconds that may have passed beside: a proof is as old as if they had.
         doubt_s: u64,
     },
     /// It was set back, or the gateway began with a wrong one: nobody knows the time.
@@ -372,8 +372,9 @@ impl VerifiedPolicy {
     #[must_use]
     pub fn holds(&self, grant: &Grant, now_s: u64) -> bool {
         let Some(entry) = self.recipients.get(&grant.grantee) else { return false };
+        let is_over = self.is_over(grant.until, now_s);
         let (Some(time_s), Some(now_s)) = (self.time(now_s), self.latest_time(now_s)) else { return false };
-        if entry.status == RecipientStatus::Suspended || time_s < grant.from || now_s >= grant.until {
+        if entry.status == RecipientStatus::Suspended || time_s < grant.from || is_over {
             return false;
         }
         match self.freshness {
@@ -394,13 +395,14 @@ impl VerifiedPolicy {
     #[must_use]
     pub fn emergency_holds(&self, access: &EmergencyAccess, now_s: u64) -> bool {
         let EmergencyAccess { emergency, is_direct, .. } = access;
+        let is_over = self.is_over(emergency.until, now_s);
         let (Some(time_s), Some(now_s)) = (self.time(now_s), self.latest_time(now_s)) else { return false };
         let may = self
             .recipients
             .get(&emergency.domain)
             .is_some_and(|entry| entry.status == RecipientStatus::Active && (entry.emergency || !is_direct));
         let fresh = self.freshness.stale_from().is_none_or(|from| now_s <= from || emergency.from <= from);
-        may && (fresh || *is_direct) && time_s >= emergency.from && now_s < emergency.until
+        may && (fresh || *is_direct) && time_s >= emergency.from && !is_over
     }
 
     /// The same policy with emergencies that were handed to the gateway itself. Of one domain and patient the higher number counts, as on
@@ -432,7 +434,19 @@ impl VerifiedPolicy {
         (now_s.saturating_add(CLOCK_BEHIND_MAX_S) >= as_of).then(|| now_s.max(as_of))
     }
 
-    /// The time that it may be at the latest, by what is known: what ends has ended by it, and a proof is as old as this.
+    /// Whether what ends at `until` is over. Doubt counts once it is as long as a policy may be old: a gateway that crashed ends nothing
+    /// before its time, and one that is killed again and again keeps nothing open for ever.
+    #[must_use]
+    pub fn is_over(&self, until: u64, now_s: u64) -> bool {
+        let slack_s = match self.freshness {
+            Freshness::Proven { staleness_max_s, .. } => staleness_max_s,
+            Freshness::Unproven => 0,
+        };
+        let over = |time: Option<u64>, until: u64| time.is_none_or(|time| time >= until);
+        over(self.time(now_s), until) || over(self.latest_time(now_s), until.saturating_add(slack_s))
+    }
+
+    /// The time that it may be at the latest, by what is known: a proof is as old as this.
     fn latest_time(&self, now_s: u64) -> Option<u64> {
         let doubt_s = match self.clock {
             ClockOffset::Known { doubt_s, .. } => doubt_s,

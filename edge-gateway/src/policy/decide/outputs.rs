@@ -1,6 +1,7 @@
 //! What others see of the decisions, from now on.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use caregate_protocol::policy::delivery::Anchor;
 use caregate_protocol::policy::{BoundDevice, Floors, SignedEmergency, VerifiedPolicy};
@@ -16,6 +17,8 @@ pub struct Outputs {
     pub policy: watch::Receiver<Arc<VerifiedPolicy>>,
     /// What a bundle is verified against.
     pub floors: watch::Receiver<Arc<Floors>>,
+    /// What a header's time is held against ([`PolicyClock::reference`](crate::policy::clock::PolicyClock::reference)).
+    pub reference: watch::Receiver<Option<(u64, Instant)>>,
     /// Revocations that the ledger has yet to get.
     pub anchors: watch::Receiver<Arc<Vec<Anchor>>>,
     /// Emergencies that the ledger has yet to get.
@@ -33,6 +36,7 @@ pub struct Outputs {
 pub(super) struct Senders {
     policy: watch::Sender<Arc<VerifiedPolicy>>,
     floors: watch::Sender<Arc<Floors>>,
+    reference: watch::Sender<Option<(u64, Instant)>>,
     anchors: watch::Sender<Arc<Vec<Anchor>>>,
     emergencies: watch::Sender<Arc<Vec<SignedEmergency>>>,
     keys: watch::Sender<Arc<NewestKeys>>,
@@ -45,12 +49,19 @@ impl Senders {
         Self {
             policy: watch::Sender::new(Arc::new(VerifiedPolicy::none())),
             floors: watch::Sender::new(floors),
+            reference: watch::Sender::new(None),
             anchors: watch::Sender::new(Arc::default()),
             emergencies: watch::Sender::new(Arc::default()),
             keys: watch::Sender::new(Arc::default()),
             devices: watch::Sender::new(Arc::default()),
             pins: pins.map(watch::Sender::new),
         }
+    }
+}
+
+impl Senders {
+    pub(super) fn refer(&self, reference: Option<(u64, Instant)>) {
+        self.reference.send_replace(reference);
     }
 }
 
@@ -61,6 +72,7 @@ impl Decider {
         Outputs {
             policy: self.senders.policy.subscribe(),
             floors: self.senders.floors.subscribe(),
+            reference: self.senders.reference.subscribe(),
             anchors: self.senders.anchors.subscribe(),
             emergencies: self.senders.emergencies.subscribe(),
             keys: self.senders.keys.subscribe(),
