@@ -69,7 +69,8 @@ impl StoredTransaction {
         let Some(tx) = self.transaction() else { return false };
         let is_creation = alloy_consensus::Transaction::to(&*tx).is_none();
         let made = self.sender.create(alloy_consensus::Transaction::nonce(&*tx));
-        let created_fits = self.created.is_empty() || (is_creation && *self.created == made.as_slice());
+        let has_made = is_creation && self.receipt().is_some_and(|receipt| receipt.status());
+        let created_fits = if has_made { *self.created == made.as_slice() } else { self.created.is_empty() };
         created_fits && tx.inner().recover_signer().is_ok_and(|signer| signer == self.sender)
     }
 

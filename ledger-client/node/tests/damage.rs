@@ -264,6 +264,30 @@ fn an_old_blocks_damage_is_found_at_use() {
     }
 }
 
+/// Who sent a transaction is in none of the block's roots: whatever shows it holds it against the signature.
+#[test]
+fn a_sender_that_did_not_sign_is_found_at_use() {
+    let chain = Stopped::new();
+    let (first, number) = (chain.first, format!("{:#x}", chain.first));
+    std::fs::write(chain.path(), &chain.whole).unwrap();
+    let sender = {
+        let (_node, rpc) = chain.start();
+        bytes(&rpc.ask("eth_getTransactionByHash", json!([chain.first_transaction]))["from"])
+    };
+    chain.damage(|txn| {
+        let row = txn.open_table(BLOCKS).unwrap().get(first).unwrap().unwrap().value().to_vec();
+        let at = row.windows(20).rposition(|window| window == sender).expect("the row has the sender");
+        flip(txn, BLOCKS, first, at);
+    });
+    let (_node, rpc) = chain.start();
+    let error = |method: &str, params: Value| rpc.error(method, params)["code"].as_i64().unwrap();
+    assert_eq!(error("eth_getBlockByNumber", json!([number, true])), INTERNAL);
+    assert_eq!(error("eth_getBlockReceipts", json!([number])), INTERNAL);
+    assert_eq!(error("eth_getTransactionReceipt", json!([chain.first_transaction])), INTERNAL);
+    assert_eq!(error("eth_getTransactionByHash", json!([chain.first_transaction])), INTERNAL);
+    assert!(!rpc.ask("eth_getBlockByNumber", json!([number, false])).is_null(), "which shows no sender");
+}
+
 /// A node of the contract's storage below its root, away from what a start reads: whatever leads over it is refused, whatever does not is
 /// answered.
 #[test]

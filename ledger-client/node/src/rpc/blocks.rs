@@ -39,7 +39,7 @@ impl Rpc {
             BlockId::Hash(hash) => reader.number(&hash.block_hash)?,
         };
         let Some(number) = number else { return Ok(Value::Null) };
-        value(super::transactions::receipts(&reader, number)?)
+        value(super::transactions::whole_receipts(&reader, number)?)
     }
 
     pub(super) fn transaction_count_by_number(&self, mut params: Params) -> Answer {

@@ -125,8 +125,12 @@ fn damaged(number: u64, what: &'static str) -> RpcError {
 /// One of a block's transactions; what the block's roots say nothing of is looked at too.
 fn whole(all: &[StoredTransaction], number: u64, index: u64) -> Result<Option<&StoredTransaction>, RpcError> {
     let Some(stored) = usize::try_from(index).ok().and_then(|place| all.get(place)) else { return Ok(None) };
+    signed_by_sender(stored, number).map(|()| Some(stored))
+}
+
+fn signed_by_sender(stored: &StoredTransaction, number: u64) -> Result<(), RpcError> {
     match stored.is_whole() {
-        true => Ok(Some(stored)),
+        true => Ok(()),
         false => Err(damaged(number, "the sender of a transaction is not who signed it")),
     }
 }
@@ -150,6 +154,7 @@ pub(super) fn mined(
     header: &Header,
 ) -> Result<Transaction, RpcError> {
     let inner = stored.transaction().ok_or_else(|| damaged(header.number, UNREADABLE))?;
+    signed_by_sender(stored, header.number)?;
     Ok(Transaction {
         effective_gas_price: Some(inner.effective_gas_price(header.base_fee_per_gas)),
         inner,
@@ -158,6 +163,14 @@ pub(super) fn mined(
         transaction_index: Some(index),
         block_timestamp: Some(header.timestamp),
     })
+}
+
+/// The receipts of a block as an answer gives them, with senders, which logs don't show.
+pub(super) fn whole_receipts(reader: &Reader, number: u64) -> Result<Vec<TransactionReceipt>, RpcError> {
+    let SealedHeader { id, header } = Rpc::header(reader, number)?;
+    let all = chain::body(reader, &header)?;
+    all.iter().try_for_each(|stored| signed_by_sender(stored, number))?;
+    receipts_of(&all, id, &header)
 }
 
 /// The receipts of a block, with its logs numbered through.
