@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(machine.age_s(machine.at(10, HEADER_S - day)), None);
         let now = machine.at(20, HEADER_S - day);
         machine.clock.heard(HEADER_S + 15, now);
-        assert_eq!(machine.age_s(now), Some(20), "the header before was 20 seconds old");
+        assert_eq!(machine.age_s(now), Some(19), "the header before was 20 seconds old, but for a hundredth");
         let now = machine.at(30, HEADER_S - day + 10);
         machine.clock.heard(HEADER_S + 30, now);
         assert_eq!(machine.age_s(now), Some(30));

@@ -61,6 +61,9 @@ pub(in crate::demo) struct Seen {
     pub(super) emergency: Option<Emergency>,
     pub(in crate::demo) revocation_ms: Option<f64>,
     pub(in crate::demo) openable_after_revocation: Option<u64>,
+    /// Since when the second grant gives, Unix milliseconds: the second in which it was signed, so a moment before it was sent. Where a
+    /// minute begins with that second, its key is given.
+    pub(in crate::demo) granted_from_ms: Option<f64>,
     pub(in crate::demo) grant_ms: Option<f64>,
     pub(in crate::demo) break_glass_ms: Option<f64>,
     /// Readings that the second hospital can open.
@@ -168,6 +171,7 @@ fn give_again(system: &mut System<'_>, pages: &mut Pages, seen: &mut Seen) -> an
     sent_ms = answer["ledger"]["sent_ms"].as_f64().unwrap_or(sent_ms);
     let in_force_ms = risen(system, before)?;
     seen.granted = Some(Change { sent_ms, in_force_ms });
+    seen.granted_from_ms = Some(1000.0 * answer["from"].as_f64().context("the grant says no time")?);
     pages.expect("hospital", "^(?!.*revoked by the patient).*consent until", PAGE_TIMEOUT)?;
     pause(system, HOLD)
 }

@@ -138,7 +138,7 @@ fn access(system: &System<'_>, seen: &mut Seen) -> anyhow::Result<()> {
         let opens = |at: usize| line.openable.get(at) == Some(&true);
         if let Some(revoked) = &control.revoked
             && line.sealed_ms >= revoked.sent_ms
-            && line.sealed_ms < control.granted.as_ref().map_or(f64::MAX, |granted| granted.sent_ms)
+            && line.sealed_ms < control.granted_from_ms.unwrap_or(f64::MAX)
             && opens(0)
         {
             last_open = Some(last_open.unwrap_or(0.0).max(line.sealed_ms));
