@@ -122,7 +122,7 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
     let pins = enrolment.pins().with_context(|| file.policy.enrolment.display().to_string())?;
     let pins = Arc::new(pins);
     let local = file.local.as_ref().map(|entry| local::Material::open(entry, &pins)).transpose()?;
-    let unix_s = u64::try_from(clock::now_us() / 1_000_000).unwrap_or(0);
+    let unix_s = clock::now_s();
     let now = Now { unix_s, at: clock::monotonic() };
     let policy = Decider::open(&keys, Some(Arc::clone(&pins)), metrics.clone(), now).context("keys")?;
     let device = SigningKey::from_bytes(&seed);

@@ -144,7 +144,7 @@ impl Opened {
     }
 
     fn note(&self, keys: &KeyStore, event: Event) -> anyhow::Result<()> {
-        let now_s = u64::try_from(clock::now_us() / 1_000_000).unwrap_or(0);
+        let now_s = clock::now_s();
         keys.policy().keep(&Changes { events: &[(now_s, event)], ..Changes::default() }).context("keys")
     }
 }

@@ -18,6 +18,12 @@ pub fn now_ms() -> i64 {
     now_us().div_euclid(1000)
 }
 
+/// Unix time in seconds; 0 before 1970.
+#[must_use]
+pub fn now_s() -> u64 {
+    u64::try_from(now_us() / 1_000_000).unwrap_or(0)
+}
+
 /// The monotonic clock, for spans that a clock adjustment must not change.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this module is the I/O shell's clock")]
@@ -41,6 +47,7 @@ mod tests {
         let made_ms = i64::try_from(made.duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
         assert!((now_ms() - made_ms).abs() < 60_000);
         assert!((now_us() / 1000 - now_ms()).abs() < 60_000);
+        assert!(now_s().abs_diff(u64::try_from(made_ms / 1000).unwrap()) < 60);
     }
 
     #[test]

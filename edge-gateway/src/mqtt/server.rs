@@ -366,7 +366,7 @@ impl Server {
         match file.read() {
             Ok(None) => {}
             Ok(Some(bytes)) => {
-                let (now, unix_s) = (self.now(), unix_s());
+                let (now, unix_s) = (self.now(), clock::now_s());
                 match self.with_hub(|hub| hub.restore(&bytes, now, unix_s, &self.access)) {
                     Ok(sessions) => tracing::info!(sessions, "MQTT sessions are back"),
                     Err(error) => {
@@ -408,7 +408,7 @@ impl Server {
     fn write(self: &Arc<Self>, file: &SessionFile, whole: bool) {
         let now = self.now();
         let snapshot = self.with_hub(|hub| hub.snapshot(now));
-        let outcome = match file.write(&snapshot.encode(unix_s(), whole)) {
+        let outcome = match file.write(&snapshot.encode(clock::now_s(), whole)) {
             Ok(()) => "written",
             Err(error) => {
                 tracing::error!(%error, "MQTT sessions were not kept");
@@ -474,10 +474,6 @@ impl Server {
         drop(shared);
         Ok(Admitted { server: Arc::clone(self), device: device.clone(), number, handle })
     }
-}
-
-fn unix_s() -> u64 {
-    u64::try_from(clock::now_us() / 1_000_000).unwrap_or(0)
 }
 
 /// How a listener's clients reach MQTT.

@@ -154,7 +154,7 @@ impl Pipeline {
 
     /// A clock that was set a moment ago is not used with what was known of it before.
     fn look_at_clocks(&mut self) {
-        let unix_s = u64::try_from(clock::now_us() / 1_000_000).unwrap_or(0);
+        let unix_s = clock::now_s();
         self.committer.policy.set_clock(Now { unix_s, at: clock::monotonic() });
     }
 

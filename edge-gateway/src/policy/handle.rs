@@ -64,10 +64,6 @@ impl std::fmt::Debug for PolicyHandle {
     }
 }
 
-fn now_s() -> u64 {
-    u64::try_from(clock::now_us() / 1_000_000).unwrap_or(0)
-}
-
 impl PolicyHandle {
     /// Hands proposals to the thread that owns `decider`. What is enrolled is the decider's to say; `pins` count where it has none.
     #[must_use]
@@ -193,7 +189,7 @@ impl PolicyHandle {
         // A clock that began wrong or was set back says nothing against a header: it gets its time from it.
         let now_s = self.inner.outputs.reference.borrow().map_or(u64::MAX, |(past_s, since)| {
             let passed = clock::monotonic().saturating_duration_since(since);
-            now_s().max(past_s.saturating_add(passed.as_secs()))
+            clock::now_s().max(past_s.saturating_add(passed.as_secs()))
         });
         let verified =
             tokio::task::spawn_blocking(move || match verify_bundle(&bytes, &pins, &floors, now_s) {
@@ -214,7 +210,7 @@ impl PolicyHandle {
     /// Verifies an emergency and puts it in force. The answer comes when it holds for everything sealed afterwards, and is durable.
     pub async fn offer_emergency(&self, signed: SignedEmergency, origin: Origin) -> Verdict {
         let policy = Arc::clone(&self.inner.outputs.policy.borrow());
-        let reason = match verify_emergency(&signed, &self.pins(), &policy, now_s()) {
+        let reason = match verify_emergency(&signed, &self.pins(), &policy, clock::now_s()) {
             Err(refusal) => {
                 warn!(reason = refusal.reason(), "an emergency was refused: {refusal}");
                 Some(refusal.reason())
@@ -307,7 +303,7 @@ impl PolicyHandle {
         self.inner.metrics.policy.offers.with_label_values(&[origin.as_str(), outcome]).inc();
         if let Some(reason) = reason {
             self.inner.metrics.policy_refused.with_label_values(&[reason]).inc();
-            self.note_refused(reason, origin, now_s()).await;
+            self.note_refused(reason, origin, clock::now_s()).await;
         }
         let epoch = self.inner.outputs.policy.borrow().epoch();
         Verdict { number, epoch, refused: reason.map(str::to_owned) }

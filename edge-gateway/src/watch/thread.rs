@@ -191,7 +191,7 @@ impl Shell {
                     self.hand_over();
                 }
                 _ = beats.tick() => {
-                    let now_s = u64::try_from(clock::now_us() / 1_000_000).unwrap_or(0);
+                    let now_s = clock::now_s();
                     self.beat(inputs.handle.state(now_s));
                 }
             }

@@ -44,8 +44,8 @@ impl Decider {
         self.store.keep(&Changes { clock, ..Changes::default() })
     }
 
-    /// The policy in force is judged by what is known of the clock now. Call before it is used, and about every second. Whoever follows it is told where that has changed by more than the
-    /// second that two looks at two clocks may differ by.
+    /// The policy in force is judged by what is known of the clock now. Call before it is used, and about every second. Whoever follows
+    /// it is told where that has changed by more than the second that two looks at two clocks may differ by.
     pub fn set_clock(&mut self, now: Now) {
         self.senders.refer(self.clock.reference(now));
         let Some(policy) = &self.policy else { return };
@@ -62,7 +62,9 @@ impl Decider {
         }
         match (before, offset) {
             (_, ClockOffset::Unknown) => {
-                warn!("the clock was set back: until a new header gives the time the policy counts as stale");
+                warn!(
+                    "the clock was set back: until a new header gives the time, or it is right again, the policy counts as stale"
+                );
             }
             (ClockOffset::Unknown, _) => info!("the clock is known again"),
             _ => {}
