@@ -42,6 +42,8 @@ pub struct Metrics {
     pub spool_next: IntGauge,
     /// `caregate_gateway_spool_oldest_waiting`: the oldest position that the core has not acknowledged.
     pub oldest_waiting: IntGauge,
+    /// `caregate_gateway_backlog_rate_bytes`: bytes a second that the backlog may have, as live records leave them; 0 where none are sent, and it may have all there is.
+    pub backlog_rate: IntGauge,
     /// `caregate_gateway_sent_total{lane,part}`.
     pub sent: IntCounterVec,
     /// `caregate_gateway_lane_connected{lane}`: 1 while the lane's connection to the core stands; `backlog` for the backlog's.
@@ -139,6 +141,10 @@ impl Metrics {
             oldest_waiting: m.gauge(
                 "caregate_gateway_spool_oldest_waiting",
                 "The oldest position that the core has not acknowledged",
+            )?,
+            backlog_rate: m.gauge(
+                "caregate_gateway_backlog_rate_bytes",
+                "Bytes a second of the backlog, as live records leave them; 0 while none are sent: no limit",
             )?,
             sent: m.vec("caregate_gateway_sent_total", "Records sent to the core", &["lane", "part"])?,
             lane_connected: m.lanes(

@@ -185,7 +185,7 @@ impl Line {
             Frame::Ack { ranges } => {
                 kill_point::pass("uplink.ack-read");
                 for (first, last) in ranges {
-                    self.link.uplink.schedule().acked(first, last);
+                    self.link.uplink.acked(first, last);
                     self.link.acked.send(first..=last).await.map_err(|_gone| LinkError::Stopping)?;
                     kill_point::pass("uplink.ack-handed-over");
                 }
@@ -295,7 +295,7 @@ impl Line {
                 Ok(Some(record)) => record,
                 Ok(None) => {
                     debug!(position, "acknowledged meanwhile");
-                    link.uplink.schedule().acked(position, position);
+                    link.uplink.acked(position, position);
                     continue;
                 }
                 Err(failure) => {
@@ -307,6 +307,9 @@ impl Line {
                 }
             };
             kill_point::pass("uplink.record-read");
+            if self.part == Part::Backlog {
+                link.uplink.measured(record.len());
+            }
             out.send(&Frame::Data { position, record }).await?;
             kill_point::pass("uplink.record-sent");
             link.metrics.sent.with_label_values(&[lane.as_str(), self.part.kind()]).inc();

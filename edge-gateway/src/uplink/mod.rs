@@ -7,6 +7,7 @@ pub mod congestion;
 pub mod connection;
 mod learning;
 mod line;
+pub mod pace;
 pub mod path;
 pub mod ports;
 mod questions;
@@ -87,6 +88,16 @@ impl Uplink {
         self.wake.notify_waiters();
     }
 
+    /// The core has these positions.
+    fn acked(&self, first: u64, last: u64) {
+        self.schedule().acked(first, last, Self::now());
+    }
+
+    /// A record of the backlog that is about to be sent has so many bytes.
+    fn measured(&self, bytes: usize) {
+        self.schedule().measured(bytes, Self::now());
+    }
+
     /// Whether a connection's way is congested.
     fn congested(&self, part: Part, congested: bool) {
         self.schedule().congested(part, congested);
@@ -136,6 +147,7 @@ impl Uplink {
         metrics.waiting.set(i64::try_from(schedule.waiting()).unwrap_or(i64::MAX));
         metrics.spool_next.set(gauge(schedule.next()));
         metrics.oldest_waiting.set(gauge(schedule.oldest_waiting()));
+        metrics.backlog_rate.set(gauge(schedule.backlog_rate(Self::now()).unwrap_or(0)));
     }
 
     /// Records not acknowledged by the core.

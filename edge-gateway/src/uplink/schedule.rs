@@ -5,6 +5,8 @@
 //!
 //! While a lane's way is congested its live records wait for each other ([`window`]), and go together.
 //!
+//! Of the backlog goes what the present leaves ([`Pace`]).
+//!
 //! A position is in one place at a time: in its lane's live queue, in its lane's backlog, or sent on one connection.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 use caregate_protocol::id::Lane;
 
 use super::congestion::window;
+use super::pace::Pace;
 
 /// How long a live record may wait for its turn before it becomes backlog: the sweep on a clinician's page spans some
 /// seconds, and what is older is no longer the present.
@@ -89,13 +92,21 @@ pub enum Turn {
     Idle,
 }
 
+/// A record on its way.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    lane: Lane,
+    at: Instant,
+}
+
 /// Positions waiting to be sent, and positions sent but not acknowledged.
 #[derive(Debug, Default)]
 pub struct Schedule {
     live: [VecDeque<(u64, Instant)>; 4],
     backlog: [VecDeque<u64>; 4],
     /// By connection.
-    sent: [BTreeMap<u64, Lane>; 5],
+    sent: [BTreeMap<u64, Sent>; 5],
+    pace: Pace,
     next: u64,
     connected: [bool; 5],
     /// By lane: its live connection's way.
@@ -139,8 +150,11 @@ impl Schedule {
         let number = usize::from(part.number());
         self.connected[number] = false;
         self.congested(part, false);
-        for (position, lane) in std::mem::take(&mut self.sent[number]) {
-            self.backlog[lane as usize].push_back(position);
+        for (position, sent) in std::mem::take(&mut self.sent[number]) {
+            self.backlog[sent.lane as usize].push_back(position);
+        }
+        if part == Part::Backlog {
+            self.pace.begin();
         }
         for lane in part.lanes() {
             let backlog = &mut self.backlog[lane as usize];
@@ -198,14 +212,31 @@ impl Schedule {
         if let Some(until) = self.more_urgent(part, now) {
             return Turn::Yield(until);
         }
+        if let Some(until) = self.pace.waits(now).filter(|_| part == Part::Backlog) {
+            return Turn::Yield(until);
+        }
         let position = match part {
             Part::Live(_) => self.live[lane as usize].pop_front().map(|(position, _)| position),
             Part::Backlog => self.backlog[lane as usize].pop_front(),
         };
         position.map_or(Turn::Idle, |position| {
-            self.sent[usize::from(part.number())].insert(position, lane);
+            if part != Part::Backlog {
+                self.pace.live_sent(now);
+            }
+            self.sent[usize::from(part.number())].insert(position, Sent { lane, at: now });
             Turn::Send(position)
         })
+    }
+
+    /// A record of the backlog that was to be sent has so many bytes.
+    pub fn measured(&mut self, bytes: usize, now: Instant) {
+        self.pace.sent(bytes, now);
+    }
+
+    /// Bytes a second that the backlog may have; none where it may have all there is.
+    #[must_use]
+    pub fn backlog_rate(&self, now: Instant) -> Option<u64> {
+        self.pace.rate(now)
     }
 
     /// Until when a lane's live records wait for more to go with them, if they do.
@@ -238,12 +269,17 @@ impl Schedule {
     }
 
     /// The core has these positions, whichever connection said so: what is durable there is, and need not be sent again.
-    pub fn acked(&mut self, first: u64, last: u64) {
-        for sent in &mut self.sent {
+    pub fn acked(&mut self, first: u64, last: u64, now: Instant) {
+        for (part, sent) in Part::ALL.into_iter().zip(&mut self.sent) {
             // Split instead of walking the range: a peer may acknowledge 0..=u64::MAX.
-            let mut tail = sent.split_off(&first);
+            let mut acked = sent.split_off(&first);
             if let Some(after) = last.checked_add(1) {
-                sent.append(&mut tail.split_off(&after));
+                sent.append(&mut acked.split_off(&after));
+            }
+            if part != Part::Backlog {
+                acked
+                    .values()
+                    .for_each(|sent| self.pace.live_acked(now.saturating_duration_since(sent.at), now));
             }
         }
     }

@@ -124,7 +124,7 @@ fn what_was_sent_but_not_acknowledged_is_sent_again_in_order() {
         schedule.spooled(position, Lane::Vitals, now);
     }
     assert_eq!(drain(&mut schedule, VITALS, Lane::Vitals, now), [0, 1, 2, 3]);
-    schedule.acked(1, 2);
+    schedule.acked(1, 2, now);
     schedule.spooled(4, Lane::Vitals, now);
     schedule.disconnected(VITALS);
     assert_eq!((schedule.waiting(), schedule.oldest_waiting(), schedule.next()), (3, 0, 5));
@@ -158,7 +158,7 @@ fn an_acknowledgement_of_everything_is_no_work() {
     let mut schedule = connected(&[VITALS]);
     schedule.spooled(0, Lane::Vitals, now);
     drain(&mut schedule, VITALS, Lane::Vitals, now);
-    schedule.acked(0, u64::MAX);
+    schedule.acked(0, u64::MAX, now);
     assert_eq!(schedule.waiting(), 0);
 }
 
@@ -192,7 +192,7 @@ proptest! {
                 },
                 4 => now += Duration::from_millis(700),
                 _ => if let Some((_, position)) = sent.pop() {
-                    schedule.acked(position, position);
+                    schedule.acked(position, position, now);
                     unacked.remove(&position);
                 },
             }
@@ -253,4 +253,29 @@ fn what_is_let_go_is_sent_nowhere() {
     assert_eq!((schedule.waiting(), schedule.oldest_waiting()), (2, 1));
     assert_eq!(drain(&mut schedule, VITALS, Lane::Vitals, now), [4]);
     assert_eq!(backlog(&mut schedule, Lane::Vitals, now), [1]);
+}
+
+#[test]
+fn the_backlog_goes_at_the_rate_that_live_records_leave_it_and_alone_at_any() {
+    let (now, number) = (start(), 40);
+    let mut schedule = Schedule::new((0..number).map(|position| (position, Lane::Waveform)));
+    schedule.connected(Part::Backlog);
+    schedule.connected(VITALS);
+    let send = |schedule: &mut Schedule, now| {
+        let mut sent = Vec::new();
+        while let Turn::Send(position) = schedule.turn(Part::Backlog, Lane::Waveform, now) {
+            schedule.measured(1 << 20, now);
+            sent.push(position);
+        }
+        sent
+    };
+    schedule.spooled(number, Lane::Vitals, now);
+    assert_eq!(drain(&mut schedule, VITALS, Lane::Vitals, now), [number]);
+    assert!(matches!(schedule.turn(Part::Backlog, Lane::Waveform, now), Turn::Yield(until) if until > now));
+    let later = now + Duration::from_secs(1);
+    assert_eq!(send(&mut schedule, later), [0], "a MiB is more than goes at once");
+    // A new connection begins anew with all that was not acknowledged, and nothing live is sent any more.
+    schedule.disconnected(Part::Backlog);
+    schedule.connected(Part::Backlog);
+    assert_eq!(send(&mut schedule, later).len(), 40);
 }
