@@ -36,6 +36,10 @@ pub struct Metrics {
     pub sync_seconds: Histogram,
     /// `caregate_gateway_spool_bytes`.
     pub spool_bytes: IntGauge,
+    /// `caregate_gateway_spool_framed_bytes_total`: of frames that are synced.
+    pub spool_framed: IntCounter,
+    /// `caregate_gateway_spool_written_bytes_total`: handed to the file system for them, which is what wears flash.
+    pub spool_written: IntCounter,
     /// `caregate_gateway_spool_waiting`: records that the core has not acknowledged.
     pub waiting: IntGauge,
     /// `caregate_gateway_spool_next`: one past the newest position.
@@ -135,6 +139,14 @@ impl Metrics {
                 exponential_buckets(0.0005, 1.6, 18)?,
             )?,
             spool_bytes: m.gauge("caregate_gateway_spool_bytes", "Bytes in the spool")?,
+            spool_framed: m.count(
+                "caregate_gateway_spool_framed_bytes_total",
+                "Bytes of frames that the spool has synced",
+            )?,
+            spool_written: m.count(
+                "caregate_gateway_spool_written_bytes_total",
+                "Bytes that the spool has handed to the file system",
+            )?,
             waiting: m
                 .gauge("caregate_gateway_spool_waiting", "Records that the core has not acknowledged")?,
             spool_next: m.gauge("caregate_gateway_spool_next", "One past the newest position")?,

@@ -30,7 +30,7 @@ use crate::ingest::{Inbound, Verdict};
 use crate::keys::KeyStore;
 use crate::metrics::Metrics;
 use crate::policy::{Decider, Now, Proposal};
-use crate::spool::{Log, SpoolError};
+use crate::spool::{Log, SpoolError, Written};
 use crate::watch::Tap;
 
 /// Most readings of one segment: what a busy patient sends within a group commit, with room.
@@ -402,6 +402,12 @@ impl Committer {
     /// Publishes the spool's figures.
     pub fn observe(&self) {
         self.metrics.spool_bytes.set(i64::try_from(self.log.bytes()).unwrap_or(i64::MAX));
+        let Written { framed_bytes, written_bytes } = self.log.written();
+        for (counter, bytes) in
+            [(&self.metrics.spool_framed, framed_bytes), (&self.metrics.spool_written, written_bytes)]
+        {
+            counter.inc_by(bytes.saturating_sub(counter.get()));
+        }
     }
 
     /// Seals one chunk and appends it. False where the spool has no room for it. `spooled` takes what was appended, in

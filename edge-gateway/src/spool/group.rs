@@ -133,6 +133,7 @@ impl Log {
     fn land(&mut self, flight: Flight, written: Result<(), SpoolError>) -> Result<(), SpoolError> {
         let mut group = flight.group;
         self.counted.payload_bytes += group.payload_bytes;
+        self.counted.framed_bytes += flight.len as u64;
         if let Err(first) = written {
             self.counted.syncs_failed += 1;
             if let Err(second) = self.replace(&group) {

@@ -40,7 +40,9 @@ pub struct Stats {
     pub next: Position,
     /// Bytes of payload synced since open.
     pub payload_bytes: u64,
-    /// Bytes handed to the file system since open: frames, heads, acks. Over `payload_bytes` it is the log's own write amplification.
+    /// Bytes of frames synced since open, acks among them.
+    pub framed_bytes: u64,
+    /// Bytes handed to the file system since open: frames, heads, acks. Over `framed_bytes` it is the log's own write amplification.
     pub written_bytes: u64,
     /// Group commits since open.
     pub syncs: u64,
@@ -48,6 +50,15 @@ pub struct Stats {
     pub syncs_failed: u64,
     /// Whether room on disk is physically reserved. False on file systems without `fallocate`.
     pub reserved: bool,
+}
+
+/// As in [`Stats`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Written {
+    /// [`Stats::framed_bytes`].
+    pub framed_bytes: u64,
+    /// [`Stats::written_bytes`].
+    pub written_bytes: u64,
 }
 
 impl Default for Position {
@@ -255,6 +266,13 @@ impl Log {
         self.closed_bytes + self.current.end
     }
 
+    /// What has been written since open.
+    #[must_use]
+    pub fn written(&self) -> Written {
+        let written_bytes = self.counted.written_bytes + self.keeper.written();
+        Written { framed_bytes: self.counted.framed_bytes, written_bytes }
+    }
+
     /// Figures for metrics. Walks through the index: not for each commit.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -267,7 +285,7 @@ impl Log {
             oldest_unacked: index.oldest_unacked().map(Position),
             next: Position(self.next),
             reserved: self.current.reserved,
-            written_bytes: self.counted.written_bytes + self.keeper.written(),
+            written_bytes: self.written().written_bytes,
             ..self.counted
         }
     }

@@ -71,7 +71,7 @@ use caregate_protocol::id::Lane;
 use thiserror::Error;
 
 pub use limits::Limits;
-pub use log::{Log, Stats};
+pub use log::{Log, Stats, Written};
 pub use reader::Reader;
 
 /// The number of a record.

@@ -92,6 +92,7 @@ pub(crate) fn backlog(mut contender: Contender, name: &str, figures: &mut Figure
     // A broker that writes its whole database for each change does not come to the end of it.
     let report = load::run(contender.mqtt(), &clients, Pace::Window(20), End::Count(CHUNKS), true)?;
     figures.put(&format!("rss_mib_{name}"), contender.ends().0.rss_mib()?);
+    figures.put(&format!("rss_peak_mib_{name}"), contender.ends().0.rss_peak_mib()?);
     figures
         .put(&format!("backlog_mib_{name}"), (report.acked.len() * CHUNK_BYTES) as f64 / f64::from(1 << 20));
     Ok(())
@@ -104,6 +105,7 @@ fn ours(site: &mut Site, subscriber: Subscriber, figures: &mut Figures) -> anyho
     let clients = site::clients(SENSORS, Body::Wave);
     load::run(site.mqtt, &clients, Pace::Window(20), End::Count(CHUNKS), false)?;
     figures.put("rss_mib_ours", site.gateway.rss_mib()?);
+    figures.put("rss_peak_mib_ours", site.gateway.rss_peak_mib()?);
     let bytes = metric(site.gateway_admin, "caregate_gateway_spool_bytes").context("metric")?;
     figures.put("spool_mib", bytes / f64::from(1 << 20));
     site.gateway.kill()?;

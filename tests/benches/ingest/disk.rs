@@ -2,13 +2,19 @@
 //! faster.
 
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
+use anyhow::{Context, bail};
 use caregate_host::clock;
+use tempfile::TempDir;
 
 use crate::site::target;
 use crate::{Figures, quantile};
 
+/// Room of a [`Disk`]: the spool's budget, and as much again.
+const DISK_BYTES: u64 = 1 << 30;
 const BLOCK: usize = 4096;
 /// Written over and over, as a file of the spool is written along.
 const BLOCKS: u64 = 1024;
@@ -31,4 +37,47 @@ pub(crate) fn measure(span: Duration, figures: &mut Figures) -> anyhow::Result<(
     figures.put("fdatasync_p50_ms", quantile(&mut times_ms, 1, 2).unwrap_or(0.0));
     figures.put("fdatasync_p99_ms", quantile(&mut times_ms, 99, 100).unwrap_or(0.0));
     Ok(())
+}
+
+/// A block device of our own with a file system as `mkfs.ext4` makes it, journal and all: an image in memory, mounted by loop.
+pub(crate) struct Disk {
+    dir: TempDir,
+}
+
+impl Disk {
+    pub(crate) fn mount() -> anyhow::Result<Self> {
+        let disk = Self { dir: TempDir::new_in("/dev/shm")? };
+        let image = disk.dir.path().join("image");
+        std::fs::File::create(&image)?.set_len(DISK_BYTES)?;
+        std::fs::create_dir(disk.path())?;
+        run(Command::new("mkfs.ext4").arg("-q").arg(&image))?;
+        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(disk.path()))?;
+        Ok(disk)
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.path().join("disk")
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if let Err(error) = run(Command::new("umount").arg(self.path())) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
+/// Whether we may mount.
+pub(crate) fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }

@@ -137,7 +137,7 @@ fn main() -> anyhow::Result<()> {
     }
     if plan.measures("ours") && plan.measures("write") {
         eprintln!("ingest: what is written");
-        steady::written(Contender::ours(steady::CLIENTS)?, plan.span, &mut figures)?;
+        steady::written(plan.span, &mut figures)?;
     }
     println!("{}", figures.report());
     Ok(())

@@ -59,9 +59,18 @@ impl Process {
 
     /// Resident memory now, in MiB.
     pub(crate) fn rss_mib(&self) -> anyhow::Result<f64> {
+        self.memory_mib("VmRSS:")
+    }
+
+    /// The most that was resident in this life, in MiB.
+    pub(crate) fn rss_peak_mib(&self) -> anyhow::Result<f64> {
+        self.memory_mib("VmHWM:")
+    }
+
+    fn memory_mib(&self, field: &'static str) -> anyhow::Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()?))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-        let kib: f64 = line.split_whitespace().next().context("VmRSS")?.parse()?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).context(field)?;
+        let kib: f64 = line.split_whitespace().next().context(field)?.parse()?;
         Ok(kib / 1024.0)
     }
 

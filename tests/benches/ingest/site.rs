@@ -33,6 +33,8 @@ pub(crate) const ALARM: &str = "belt-1";
 
 pub(crate) struct Site {
     pub(crate) dir: TempDir,
+    /// Where core and feed keep what is theirs, where that is not `dir`.
+    _elsewhere: Option<TempDir>,
     pub(crate) gateway: Process,
     pub(crate) core: Process,
     pub(crate) feed: Process,
@@ -76,8 +78,18 @@ pub(crate) fn topic(device: &str, body: Body) -> String {
 impl Site {
     /// `devices` of them are worn by one patient, who grants everything to one hospital.
     pub(crate) fn start(devices: usize) -> anyhow::Result<Self> {
-        let dir = TempDir::new_in(target()?)?;
+        Self::start_with(devices, &target()?, None)
+    }
+
+    /// The same on the gateway's own disk: core and feed write to memory, as if they were other hosts.
+    pub(crate) fn start_apart(devices: usize, disk: &Path) -> anyhow::Result<Self> {
+        Self::start_with(devices, disk, Some(TempDir::new_in("/dev/shm")?))
+    }
+
+    fn start_with(devices: usize, disk: &Path, elsewhere: Option<TempDir>) -> anyhow::Result<Self> {
+        let dir = TempDir::new_in(disk)?;
         let path = |name: &str| dir.path().join(name);
+        let far = |name: &str| elsewhere.as_ref().unwrap_or(&dir).path().join(name);
         let names: Vec<_> = (0..devices).map(device).chain([ALARM.to_owned()]).collect();
         let ca = Ca::new();
         let device_key = SigningKey::from_bytes(&[3; 32]);
@@ -112,7 +124,7 @@ impl Site {
             "listen = \"{core}\"\nadmin = \"{core_admin}\"\ndata = {:?}\n{}\
              [[gateway]]\nname = \"gateway-1\"\ndevice_keys = [\"{signer}\"]\n\
              [[feed]]\nname = \"hospital-1\"\nrecipients = [\"{recipient}\"]\n",
-            path("core"),
+            far("core"),
             identity(&ca.issue(dir.path(), Role::Core, "core-1")),
         );
         fs::write(path("core.toml"), text)?;
@@ -122,18 +134,30 @@ impl Site {
              [[gateway]]\nname = \"gateway-1\"\ndevice_keys = [\"{signer}\"]\n\
              [[user]]\nname = \"{USER}\"\npassword_hash = \"{}\"\n",
             path("hpke.key"),
-            path("feed-journal.jsonl"),
+            far("feed-journal.jsonl"),
             identity(&ca.issue(dir.path(), Role::Feed, "hospital-1")),
             password::hash(SECRET)?,
         );
         fs::write(path("feed.toml"), text)?;
         let start = |program: &str, name: &str| {
             let arguments = vec!["--config".into(), path(&format!("{name}.toml")).display().to_string()];
-            Process::start(&binary(program)?, arguments, path(&format!("{name}.log")))
+            Process::start(&binary(program)?, arguments, far(&format!("{name}.log")))
         };
         let (core, feed) = (start("core-cloud", "core")?, start("clinician-feed", "feed")?);
         let gateway = start("edge-gateway", "gateway")?;
-        let site = Self { gateway, core, feed, mqtt, page, gateway_admin, feed_admin, door, bundle, dir };
+        let site = Self {
+            gateway,
+            core,
+            feed,
+            mqtt,
+            page,
+            gateway_admin,
+            feed_admin,
+            door,
+            bundle,
+            dir,
+            _elsewhere: elsewhere,
+        };
         site.hand_in()?;
         site.connected()?;
         Ok(site)

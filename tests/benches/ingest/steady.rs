@@ -8,7 +8,8 @@ use caregate_host::clock;
 use crate::contender::Contender;
 use crate::load::{self, Body, End, Pace};
 use crate::process::{device_bytes, metric, until};
-use crate::{Figures, quantile, site};
+use crate::site::{self, Site};
+use crate::{Figures, disk, quantile};
 
 pub(crate) const CLIENTS: usize = 50;
 const WINDOW: usize = 20;
@@ -92,21 +93,36 @@ pub(crate) fn paced(
     Ok(())
 }
 
-/// Bytes at the block device for each byte of the spool, at 1,000 a second. The core is stopped, since it writes to the same device.
-pub(crate) fn written(contender: Contender, span: Duration, figures: &mut Figures) -> anyhow::Result<()> {
-    let Contender::Ours(mut site) = contender else { return Ok(()) };
+/// Bytes at the block device, by anybody, for each byte of a frame, at 1,000 a second: while the core takes them, and while it is away. The
+/// gateway has a file system with a journal to itself (`write_fs` 1); who may not mount has that of the target folder (0).
+pub(crate) fn written(span: Duration, figures: &mut Figures) -> anyhow::Result<()> {
+    let disk = disk::is_root().then(disk::Disk::mount).transpose()?;
+    let dir = disk.as_ref().map_or_else(site::target, |disk| Ok(disk.path()))?;
+    let mut site = Site::start_apart(CLIENTS, &dir)?;
+    // So that files have gone round, as they have from a gateway's first days on.
+    let clients = site::clients(CLIENTS, Body::Numeric);
+    load::run(site.mqtt, &clients, Pace::Window(WINDOW), End::After(span * 2), false)?;
+    until("the core has it all", || site.waiting() == Some(0.0))?;
+    figures.put("write_fs", if disk.is_some() { 1.0 } else { 0.0 });
+    figures.put("write_amplification", amplification(&site, span)?);
     site.core.stop()?;
-    let spooled =
-        |site: &site::Site| metric(site.gateway_admin, "caregate_gateway_spool_bytes").context("metric");
+    figures.put("write_amplification_cut", amplification(&site, span)?);
+    Ok(())
+}
+
+fn amplification(site: &Site, span: Duration) -> anyhow::Result<f64> {
     let every = Duration::from_secs(1) * u32::try_from(CLIENTS)? / RATE;
     let clients = site::clients(CLIENTS, Body::Numeric);
-    // The file system's own delayed writes of what went before.
-    settle()?;
-    let (device, framed) = (device_bytes(site.dir.path())?, spooled(&site)?);
+    let now = || -> anyhow::Result<(u64, f64)> {
+        // What the file system delays belongs to the load before it.
+        settle()?;
+        let framed = metric(site.gateway_admin, "caregate_gateway_spool_framed_bytes_total ");
+        Ok((device_bytes(site.dir.path())?, framed.context("metric")?))
+    };
+    let (device, framed) = now()?;
     load::run(site.mqtt, &clients, Pace::Every(every), End::After(span * 2), false)?;
-    let (device, framed) = (device_bytes(site.dir.path())? - device, spooled(&site)? - framed);
-    figures.put("write_amplification", device as f64 / framed);
-    Ok(())
+    let (device_after, framed_after) = now()?;
+    Ok((device_after - device) as f64 / (framed_after - framed))
 }
 
 fn settle() -> anyhow::Result<()> {
