@@ -21,6 +21,7 @@ mod index;
 #[cfg(feature = "nats")]
 pub mod jetstream;
 mod retain;
+pub mod rows;
 #[cfg(test)]
 mod tests;
 

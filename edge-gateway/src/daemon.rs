@@ -24,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::audit::Displays;
 use crate::config::{BrokerEntry, ConfigFile, MqttEntry};
 use crate::datapath::policy::{Fixed, TCP, UDP};
 use crate::datapath::{self, Datapath};
@@ -117,7 +118,8 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
     };
     let (log, state, recovery) = recover::open(&file.data.join("spool"), limits, &mut keys)?;
     report(&recovery);
-    let hints = Hints::open(&file.data.join("hints")).context("the rebuildable state can't be made")?;
+    let key = keys.file_key("hints").context("keys")?;
+    let hints = Hints::open(&file.data.join("hints"), &key).context("the rebuildable state can't be made")?;
     let enrolment: Enrolment = config::load(&file.policy.enrolment)?;
     let pins = enrolment.pins().with_context(|| file.policy.enrolment.display().to_string())?;
     let pins = Arc::new(pins);
@@ -203,9 +205,9 @@ pub async fn run(file: &ConfigFile, parts: Parts, sockets: Sockets) -> anyhow::R
     let uplink = Arc::new(Uplink::new(unacked(&reader)));
     uplink.observe(&metrics);
     let policy = start_policy(&pins, file, &mut committer, proposals, &health, &identity, &stop);
-    let key = committer.keys.file_key("mqtt.sessions").context("keys")?;
-    let sessions = SessionFile::new(&file.data, &key);
-    doors.mqtt(file.mqtt.as_ref(), sockets, sessions, policy.bound_devices()).await?;
+    let sessions = SessionFile::new(&file.data, &*committer.keys.file_key("mqtt.sessions").context("keys")?);
+    let displays = committer.keys.audit().displays(policy.bound_devices());
+    doors.mqtt(file.mqtt.as_ref(), sockets, sessions, policy.bound_devices(), displays).await?;
     doors.brokers(&file.brokers, &file.data)?;
     let publisher = doors.publisher.clone().map(|publisher| Arc::new(publisher) as Arc<dyn watch::Publish>);
     let trail = committer.policy.store();
@@ -392,6 +394,7 @@ impl Doors {
         sockets: Sockets,
         file: SessionFile,
         bound: tokio::sync::watch::Receiver<Arc<Vec<BoundDevice>>>,
+        displays: Displays,
     ) -> anyhow::Result<()> {
         let Some(entry) = entry else { return Ok(()) };
         let mut limits = MqttLimits::default();
@@ -402,6 +405,7 @@ impl Doors {
         let access = Access::new(entry.readers.clone()).context("mqtt.reader")?;
         let (inbound, metrics) = (self.inbound.clone(), self.server_metrics.clone());
         let server = Server::new(limits, credentials, access, inbound, metrics);
+        server.tell(displays);
         server.restore(&file);
         server.bind(bound, self.stop.clone());
         let file = Arc::new(file);

@@ -1,5 +1,6 @@
 //! What can be rebuilt or done without, in sled: the device inventory (who was heard, who was seen) and the quarantine. A store
-//! that won't open is wiped and begun anew; nothing acknowledged as a reading is ever here (ADR 2).
+//! that won't open is wiped and begun anew; nothing acknowledged as a reading is ever here (ADR 2). What devices have sent lies here as
+//! ciphertext, each row sealed to its key.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,11 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use caregate_protocol::id::DeviceId;
 use caregate_protocol::policy::Mac;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::ingest::Inbound;
 use crate::inventory::table::Seen;
+use crate::keys::AtRest;
 
 /// sled's page cache.
 const CACHE_BYTES: u64 = 2 << 20;
@@ -69,13 +72,14 @@ pub struct Hints {
     quarantine: sled::Tree,
     devices: sled::Tree,
     seen: sled::Tree,
+    at_rest: Arc<AtRest>,
     /// Entries in each tree: sled counts by walking through all of it, which a flood of garbage would pay for per packet.
     counts: Arc<Counts>,
     /// Whether it had to be begun anew.
     pub wiped: bool,
 }
 
-fn open_once(dir: &Path) -> sled::Result<Hints> {
+fn open_once(dir: &Path, key: &[u8; 32]) -> sled::Result<Hints> {
     let db = sled::Config::default()
         .path(dir)
         .cache_capacity(CACHE_BYTES)
@@ -84,16 +88,17 @@ fn open_once(dir: &Path) -> sled::Result<Hints> {
     let (quarantine, devices) = (db.open_tree("quarantine")?, db.open_tree("devices")?);
     let seen = db.open_tree("seen")?;
     let counts = Counts { quarantine: quarantine.len().into(), devices: devices.len().into() };
-    Ok(Hints { db, quarantine, devices, seen, counts: Arc::new(counts), wiped: false })
+    let at_rest = Arc::new(AtRest::new(key));
+    Ok(Hints { db, quarantine, devices, seen, at_rest, counts: Arc::new(counts), wiped: false })
 }
 
 impl Hints {
-    /// Opens the store in `dir`; wipes it where it won't open.
+    /// Opens the store in `dir`, whose rows are sealed with `key`; wipes it where it won't open. Rows of another key are not shown.
     ///
     /// # Errors
     /// If a fresh one can't be made either.
-    pub fn open(dir: &Path) -> sled::Result<Self> {
-        match open_once(dir) {
+    pub fn open(dir: &Path, key: &[u8; 32]) -> sled::Result<Self> {
+        match open_once(dir, key) {
             Ok(hints) => Ok(hints),
             Err(failure) => {
                 warn!(%failure, "the rebuildable state does not open; it is wiped");
@@ -102,7 +107,7 @@ impl Hints {
                 } else if dir.exists() {
                     std::fs::remove_file(dir)?;
                 }
-                Ok(Self { wiped: true, ..open_once(dir)? })
+                Ok(Self { wiped: true, ..open_once(dir, key)? })
             }
         }
     }
@@ -128,9 +133,9 @@ impl Hints {
             return;
         }
         let mut entry: Device =
-            known.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+            known.and_then(|bytes| self.row(device.as_str().as_bytes(), &bytes)).unwrap_or_default();
         change(&mut entry);
-        if let Ok(bytes) = serde_json::to_vec(&entry) {
+        if let Some(bytes) = self.sealed(device.as_str().as_bytes(), &entry) {
             let stored = self.devices.insert(device.as_str(), bytes).map(drop);
             if self.noted(stored) && is_new {
                 self.counts.devices.fetch_add(1, Ordering::Relaxed);
@@ -146,8 +151,8 @@ impl Hints {
         }
         self.noted(known.map(drop));
         for (id, bytes) in self.quarantine.iter().flatten() {
-            let of = serde_json::from_slice::<Quarantined>(&bytes).map(|entry| entry.device);
-            if of.is_ok_and(|of| of == *device) && self.noted(self.quarantine.remove(id).map(drop)) {
+            let of = self.row(&id, &bytes).map(|entry: Quarantined| entry.device);
+            if of.is_some_and(|of| of == *device) && self.noted(self.quarantine.remove(id).map(drop)) {
                 self.counts.quarantine.fetch_sub(1, Ordering::Relaxed);
             }
         }
@@ -166,15 +171,26 @@ impl Hints {
             payload: hex::encode(kept),
             bytes: publish.payload.len(),
         };
-        let Ok(bytes) = serde_json::to_vec(&entry) else { return };
-        let stored = self.db.generate_id().and_then(|id| self.quarantine.insert(id.to_be_bytes(), bytes));
-        if !self.noted(stored.map(drop)) {
+        let stored = self.db.generate_id().and_then(|id| {
+            let bytes = self.sealed(&id.to_be_bytes(), &entry);
+            bytes.map(|bytes| self.quarantine.insert(id.to_be_bytes(), bytes)).transpose()
+        });
+        let is_stored = matches!(stored, Ok(Some(_)));
+        if !self.noted(stored.map(drop)) || !is_stored {
             return;
         }
         let mut count = self.counts.quarantine.fetch_add(1, Ordering::Relaxed) + 1;
         while count > QUARANTINE_MAX && self.quarantine.pop_min().ok().flatten().is_some() {
             count = self.counts.quarantine.fetch_sub(1, Ordering::Relaxed) - 1;
         }
+    }
+
+    fn sealed<T: Serialize>(&self, key: &[u8], row: &T) -> Option<Vec<u8>> {
+        self.at_rest.seal(key, &serde_json::to_vec(row).ok()?).ok()
+    }
+
+    fn row<T: DeserializeOwned>(&self, key: &[u8], sealed: &[u8]) -> Option<T> {
+        serde_json::from_slice(&self.at_rest.open(key, sealed)?).ok()
     }
 
     fn noted(&self, result: sled::Result<()>) -> bool {
@@ -196,8 +212,8 @@ impl Hints {
     pub fn quarantined_before(&self, before: u64, most: usize) -> Vec<(u64, Quarantined)> {
         let entries = self.quarantine.range(..before.to_be_bytes()).rev().flatten();
         let read = entries.filter_map(|(number, bytes)| {
-            let number = u64::from_be_bytes(number.as_ref().try_into().ok()?);
-            Some((number, serde_json::from_slice(&bytes).ok()?))
+            let row = self.row(&number, &bytes)?;
+            Some((u64::from_be_bytes(number.as_ref().try_into().ok()?), row))
         });
         read.take(most).collect()
     }
@@ -208,7 +224,7 @@ impl Hints {
         let entries = self.devices.iter().flatten();
         entries
             .filter_map(|(name, bytes)| {
-                Some((String::from_utf8(name.to_vec()).ok()?, serde_json::from_slice(&bytes).ok()?))
+                Some((String::from_utf8(name.to_vec()).ok()?, self.row(&name, &bytes)?))
             })
             .collect()
     }
@@ -259,7 +275,7 @@ mod tests {
     #[test]
     fn the_quarantine_is_bounded_and_shows_the_newest_first() {
         let dir = tempfile::tempdir().unwrap();
-        let hints = Hints::open(dir.path()).unwrap();
+        let hints = Hints::open(dir.path(), &[7; 32]).unwrap();
         for n in 0..QUARANTINE_MAX + 5 {
             hints.quarantine(&publish(format!("{n}").as_bytes()), "json", "not JSON");
         }
@@ -276,9 +292,37 @@ mod tests {
     }
 
     #[test]
+    fn what_was_sent_lies_on_the_disk_as_ciphertext_and_is_shown_with_the_key_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let hints = Hints::open(dir.path(), &[7; 32]).unwrap();
+        hints.quarantine(&publish(b"heart-rate 72"), "json", "not JSON");
+        hints.about(&DeviceId::new("d").unwrap(), true, b"battery of a patient");
+        hints.flush().unwrap();
+        assert_eq!((hints.quarantined(9).len(), hints.devices().len()), (1, 1));
+        drop(hints);
+        let plain = [hex::encode("heart-rate").into_bytes(), b"battery".to_vec(), b"vitals/v1".to_vec()];
+        let mut bytes = 0;
+        for file in walk(dir.path()) {
+            let text = std::fs::read(&file).unwrap();
+            bytes += text.len();
+            for secret in &plain {
+                assert!(!text.windows(secret.len()).any(|window| window == secret), "{}", file.display());
+            }
+        }
+        assert!(bytes > 100, "something was written");
+        let other = Hints::open(dir.path(), &[8; 32]).unwrap();
+        assert!(other.quarantined(9).is_empty() && other.devices().is_empty() && !other.wiped);
+    }
+
+    fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+    }
+
+    #[test]
     fn a_device_is_forgotten_with_all_that_it_sent() {
         let dir = tempfile::tempdir().unwrap();
-        let hints = Hints::open(dir.path()).unwrap();
+        let hints = Hints::open(dir.path(), &[7; 32]).unwrap();
         let other = DeviceId::new("e").unwrap();
         for device in [DeviceId::new("d").unwrap(), other.clone()] {
             hints.heard(&device, 7);
@@ -297,7 +341,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hints");
         std::fs::write(&path, b"not a folder").unwrap();
-        let hints = Hints::open(&path).unwrap();
+        let hints = Hints::open(&path, &[7; 32]).unwrap();
         assert!(hints.wiped);
         hints.heard(&DeviceId::new("d").unwrap(), 7);
         assert_eq!(hints.devices()[0].1.last_heard_us, 7);

@@ -34,20 +34,8 @@ pub struct Metrics {
     pub commits: IntCounter,
     /// `caregate_gateway_sync_seconds`: from the sealing of a group commit until it is on disk.
     pub sync_seconds: Histogram,
-    /// `caregate_gateway_spool_bytes`.
-    pub spool_bytes: IntGauge,
-    /// `caregate_gateway_spool_framed_bytes_total`: of frames that are synced.
-    pub spool_framed: IntCounter,
-    /// `caregate_gateway_spool_written_bytes_total`: handed to the file system for them, which is what wears flash.
-    pub spool_written: IntCounter,
-    /// `caregate_gateway_spool_waiting`: records that the core has not acknowledged.
-    pub waiting: IntGauge,
-    /// `caregate_gateway_spool_next`: one past the newest position.
-    pub spool_next: IntGauge,
-    /// `caregate_gateway_spool_oldest_waiting`: the oldest position that the core has not acknowledged.
-    pub oldest_waiting: IntGauge,
-    /// `caregate_gateway_backlog_rate_bytes`: bytes a second that the backlog may have, as live records leave them; 0 where none are sent, and it may have all there is.
-    pub backlog_rate: IntGauge,
+    /// What the spool holds and what of it waits.
+    pub spool: SpoolMetrics,
     /// `caregate_gateway_sent_total{lane,part}`.
     pub sent: IntCounterVec,
     /// `caregate_gateway_lane_connected{lane}`: 1 while the lane's connection to the core stands; `backlog` for the backlog's.
@@ -66,6 +54,53 @@ pub struct Metrics {
     pub policy_epoch: IntGauge,
     /// Verified policy and the connection that it comes by.
     pub policy: PolicyMetrics,
+}
+
+/// What the spool holds and what of it waits.
+#[derive(Debug, Clone)]
+pub struct SpoolMetrics {
+    /// `caregate_gateway_spool_bytes`.
+    pub bytes: IntGauge,
+    /// `caregate_gateway_spool_framed_bytes_total`: of frames that are synced.
+    pub framed: IntCounter,
+    /// `caregate_gateway_spool_written_bytes_total`: handed to the file system for them, which is what wears flash.
+    pub written: IntCounter,
+    /// `caregate_gateway_spool_waiting`: records that the core has not acknowledged.
+    pub waiting: IntGauge,
+    /// `caregate_gateway_spool_next`: one past the newest position.
+    pub next: IntGauge,
+    /// `caregate_gateway_spool_oldest_waiting`: the oldest position that the core has not acknowledged.
+    pub oldest_waiting: IntGauge,
+    /// `caregate_gateway_backlog_rate_bytes`: bytes a second that the backlog may have, as live records leave them; 0 where none are sent,
+    /// and it may have all there is.
+    pub backlog_rate: IntGauge,
+}
+
+impl SpoolMetrics {
+    fn register(m: &Maker<'_>) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            bytes: m.gauge("caregate_gateway_spool_bytes", "Bytes in the spool")?,
+            framed: m.count(
+                "caregate_gateway_spool_framed_bytes_total",
+                "Bytes of frames that the spool has synced",
+            )?,
+            written: m.count(
+                "caregate_gateway_spool_written_bytes_total",
+                "Bytes that the spool has handed to the file system",
+            )?,
+            waiting: m
+                .gauge("caregate_gateway_spool_waiting", "Records that the core has not acknowledged")?,
+            next: m.gauge("caregate_gateway_spool_next", "One past the newest position")?,
+            oldest_waiting: m.gauge(
+                "caregate_gateway_spool_oldest_waiting",
+                "The oldest position that the core has not acknowledged",
+            )?,
+            backlog_rate: m.gauge(
+                "caregate_gateway_backlog_rate_bytes",
+                "Bytes a second of the backlog, as live records leave them; 0 while none are sent: no limit",
+            )?,
+        })
+    }
 }
 
 struct Maker<'a>(&'a Registry);
@@ -138,26 +173,7 @@ impl Metrics {
                 "From the sealing of a group commit until it is on disk",
                 exponential_buckets(0.0005, 1.6, 18)?,
             )?,
-            spool_bytes: m.gauge("caregate_gateway_spool_bytes", "Bytes in the spool")?,
-            spool_framed: m.count(
-                "caregate_gateway_spool_framed_bytes_total",
-                "Bytes of frames that the spool has synced",
-            )?,
-            spool_written: m.count(
-                "caregate_gateway_spool_written_bytes_total",
-                "Bytes that the spool has handed to the file system",
-            )?,
-            waiting: m
-                .gauge("caregate_gateway_spool_waiting", "Records that the core has not acknowledged")?,
-            spool_next: m.gauge("caregate_gateway_spool_next", "One past the newest position")?,
-            oldest_waiting: m.gauge(
-                "caregate_gateway_spool_oldest_waiting",
-                "The oldest position that the core has not acknowledged",
-            )?,
-            backlog_rate: m.gauge(
-                "caregate_gateway_backlog_rate_bytes",
-                "Bytes a second of the backlog, as live records leave them; 0 while none are sent: no limit",
-            )?,
+            spool: SpoolMetrics::register(&m)?,
             sent: m.vec("caregate_gateway_sent_total", "Records sent to the core", &["lane", "part"])?,
             lane_connected: m.lanes(
                 "caregate_gateway_lane_connected",

@@ -289,8 +289,8 @@ fn who_was_seen_survives_a_restart() {
     first.take(PORT, &arp(mac(3), [192, 168, 8, 3]), 6_000_000);
     let stop = CancellationToken::new();
     stop.cancel();
-    runtime().block_on(keep(first.clone(), Hints::open(&path).unwrap(), stop.clone()));
-    let hints = Hints::open(&path).unwrap();
+    runtime().block_on(keep(first.clone(), Hints::open(&path, &[7; 32]).unwrap(), stop.clone()));
+    let hints = Hints::open(&path, &[7; 32]).unwrap();
     let again = Inventory::restored(hints.seen());
     assert_eq!(again.devices(), first.lock().devices());
     assert_eq!(again.device(mac(2)).unwrap().name.as_deref(), Some("bp-cuff"));

@@ -1,7 +1,7 @@
 //! Protocol fuzzing against the open port: connections that begin well and then send what is almost MQTT, over TCP and WebSocket. The
 //! server must answer a fresh CONNECT at once all the while and afterwards, and no task may have panicked.
 //!
-//! Some seconds; `CAREGATE_LONG=1` a minute. `CAREGATE_SEED` repeats a run's choices.
+//! A minute. `CAREGATE_SEED` repeats a run's choices.
 
 #![expect(clippy::unwrap_used, reason = "a test's own helpers may panic")]
 
@@ -27,6 +27,8 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 
+/// How long they go on.
+const SECONDS: u64 = 60;
 /// Connections at once: with the fresh CONNECT fewer than may be before their own.
 const ATTACKERS: u64 = 8;
 
@@ -226,7 +228,6 @@ async fn answers(door: &Door, version: Version) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_port_answers_a_fresh_connect_whatever_others_send() {
     let seed: u64 = std::env::var("CAREGATE_SEED").map_or(0x5eed, |text| text.parse().unwrap());
-    let seconds = if std::env::var_os("CAREGATE_LONG").is_some() { 60 } else { 5 };
     let mut door = Door::open(Limits { inflight_max: 8, ..Limits::default() }).await;
     let (tcp, websocket) = (door.address.port(), door.websocket.port());
     let (_, none) = tokio::sync::mpsc::channel(1);
@@ -241,7 +242,7 @@ async fn the_port_answers_a_fresh_connect_whatever_others_send() {
             }
         }
     });
-    let until = Instant::now() + Duration::from_secs(seconds);
+    let until = Instant::now() + Duration::from_secs(SECONDS);
     let count = Arc::new(AtomicU64::new(0));
     let mut attackers = tokio::task::JoinSet::new();
     for number in 0..ATTACKERS {
@@ -269,9 +270,9 @@ async fn the_port_answers_a_fresh_connect_whatever_others_send() {
     answers(&door, Version::V5).await;
     let closes = door.closes();
     let (count, refusals) = (count.load(Ordering::Relaxed), door.refusals());
-    println!("seed {seed}: {count} connections in {seconds} s; refused {refusals:?}; closed {closes:?}");
+    println!("seed {seed}: {count} connections in {SECONDS} s; refused {refusals:?}; closed {closes:?}");
     assert!(closes.iter().all(|(reason, _)| reason != "panic"), "{closes:?}");
-    assert!(count > 10 * seconds, "attacked in earnest");
+    assert!(count > 10 * SECONDS, "attacked in earnest");
     within("all connections to end", async {
         while door.metrics.connections.get() > 0 {
             tokio::task::yield_now().await;

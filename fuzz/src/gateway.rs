@@ -9,8 +9,11 @@ use caregate_protocol::datapath::{self, Mode, Port, Role, Welcome};
 use caregate_protocol::openflow::{Framer, Hello, Message};
 use caregate_protocol::policy::Mac;
 use edge_gateway::config::ConfigFile;
+use edge_gateway::hints::{Device, Quarantined};
 use edge_gateway::inventory::oui::{Vendor, Vendors};
 use edge_gateway::inventory::{frame as inventory, table::Inventory};
+use edge_gateway::keys::erasures::Ordered;
+use edge_gateway::keys::given::Given;
 use edge_gateway::mqtt::access::Access;
 use edge_gateway::mqtt::hub::Hub;
 use edge_gateway::mqtt::{websocket, wire};
@@ -20,6 +23,7 @@ use edge_gateway::openflow::slow::Frame;
 use edge_gateway::openflow::store::{self, Kept};
 use edge_gateway::pipeline::chains::State;
 use edge_gateway::spool::frame;
+use edge_gateway::watch::engine::Kept as Watched;
 use ledger_client::verify::Enrolment;
 use tokio::io::AsyncReadExt as _;
 
@@ -39,6 +43,7 @@ pub const TARGETS: &[Target] = &[
     ("oui", oui),
     ("openflow_switch", openflow_switch),
     ("flow_store", flow_store),
+    ("key_rows", key_rows),
 ];
 
 /// The default of the door's packet limit.
@@ -342,5 +347,26 @@ pub fn openflow_switch(data: &[u8]) {
 pub fn flow_store(data: &[u8]) {
     if let Some(kept) = store::decode(data) {
         assert_eq!(store::decode(&store::encode(&kept)), Some(kept));
+    }
+}
+
+/// Rows of the key store and of what can be rebuilt: what is read is written and read the same.
+pub fn key_rows(data: &[u8]) {
+    if let Some(ordered) = Ordered::decode(data) {
+        assert_eq!(ordered.encode(), data);
+    }
+    if let Some(given) = Given::decode(data) {
+        assert_eq!(given.encode(), data);
+    }
+    json::<Watched>(data);
+    json::<Quarantined>(data);
+    json::<Device>(data);
+}
+
+/// What is read is written and read again, numbers as near as JSON has them.
+fn json<T: serde::Serialize + serde::de::DeserializeOwned>(data: &[u8]) {
+    if let Ok(row) = serde_json::from_slice::<T>(data) {
+        let bytes = serde_json::to_vec(&row).unwrap_or_else(|error| panic!("{error}"));
+        assert!(serde_json::from_slice::<T>(&bytes).is_ok());
     }
 }

@@ -4,6 +4,8 @@
 pub mod client;
 #[cfg(feature = "controller")]
 pub mod controller;
+#[cfg(feature = "core")]
+pub mod core;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 #[cfg(feature = "ledger")]

@@ -4,6 +4,8 @@
 
 use std::path::Path;
 
+#[path = "../../fuzz/src/core.rs"]
+mod core;
 #[path = "../../fuzz/src/corpus.rs"]
 mod corpus;
 #[path = "../../fuzz/src/gateway.rs"]
@@ -18,6 +20,7 @@ type Target = (&'static str, fn(&[u8]));
 #[test]
 fn every_kept_input() {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+    corpus::replay(&fuzz, core::TARGETS);
     corpus::replay(&fuzz, gateway::TARGETS);
     corpus::replay(&fuzz, ledger::TARGETS);
     corpus::replay(&fuzz, recordings::TARGETS);
@@ -30,7 +33,8 @@ fn every_kept_input() {
     ]
     .concat();
     for folder in folders(&fuzz) {
-        let targets = gateway::TARGETS.iter().chain(ledger::TARGETS).chain(recordings::TARGETS);
+        let targets =
+            core::TARGETS.iter().chain(gateway::TARGETS).chain(ledger::TARGETS).chain(recordings::TARGETS);
         let here = targets.into_iter().any(|(name, _)| *name == folder);
         assert!(here || others.contains(&format!("(\"{folder}\", ")), "no target takes {folder}");
     }

@@ -12,6 +12,7 @@ use caregate_protocol::uplink::Timing;
 use redb::{Database, ReadableDatabase, ReadableTable, Table};
 
 use super::index::{Keep, Tables};
+use super::rows::ErasedRow;
 use super::{Erased, StoreError, failed};
 
 /// Records that go in one commit: some 10 ms, so that others' records don't wait for long.
@@ -19,33 +20,6 @@ pub(super) const STEP_RECORDS: usize = 2048;
 
 /// Feeds' receipts of one erasure: far more than a patient has hospitals.
 const RECEIPTS_MAX: usize = 256;
-
-/// What stands in `erased`: whether all is gone, when, and how much that was.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Row {
-    is_done: bool,
-    erased_us: i64,
-    records: u64,
-    bytes: u64,
-}
-
-impl Row {
-    fn encode(self) -> Vec<u8> {
-        let numbers = [self.erased_us.to_be_bytes(), self.records.to_be_bytes(), self.bytes.to_be_bytes()];
-        [&[u8::from(self.is_done)], numbers.concat().as_slice()].concat()
-    }
-
-    fn decode(bytes: &[u8]) -> Self {
-        let number =
-            |at: usize| bytes.get(at..).and_then(<[u8]>::first_chunk::<8>).copied().unwrap_or_default();
-        Self {
-            is_done: bytes.first() == Some(&1),
-            erased_us: i64::from_be_bytes(number(1)),
-            records: u64::from_be_bytes(number(9)),
-            bytes: u64::from_be_bytes(number(17)),
-        }
-    }
-}
 
 /// What a request comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +77,7 @@ impl Tables<'_> {
     pub(super) fn note_erasure(&mut self, request: &SignedErasure) -> Result<(), StoreError> {
         self.use_up(request.erasure.patient, request.signer, 0);
         self.settle()?;
-        self.write_row(request.erasure.patient, Row::default())
+        self.write_row(request.erasure.patient, ErasedRow::default())
     }
 
     fn free_all(&mut self, low: &[u8], high: &[u8]) -> Result<(), StoreError> {
@@ -117,15 +91,15 @@ impl Tables<'_> {
         Ok(())
     }
 
-    fn write_row(&mut self, patient: PatientId, row: Row) -> Result<(), StoreError> {
+    fn write_row(&mut self, patient: PatientId, row: ErasedRow) -> Result<(), StoreError> {
         let value = row.encode();
         self.erased.insert(patient.0.as_slice(), value.as_slice()).map_err(failed("write erased"))?;
         Ok(())
     }
 
-    fn row(&self, patient: PatientId) -> Result<Row, StoreError> {
+    fn row(&self, patient: PatientId) -> Result<ErasedRow, StoreError> {
         let row = self.erased.get(patient.0.as_slice()).map_err(failed("read erased"))?;
-        Ok(row.map(|row| Row::decode(row.value())).unwrap_or_default())
+        Ok(row.map(|row| ErasedRow::decode(row.value())).unwrap_or_default())
     }
 
     /// Takes out some. Whether all is gone.
@@ -250,7 +224,7 @@ pub(super) fn all(db: &Database) -> Result<Vec<(PatientId, bool)>, StoreError> {
     for entry in erased.iter().map_err(failed("read erased"))? {
         let (key, row) = entry.map_err(failed("read erased"))?;
         let patient = key.value().first_chunk::<16>().copied().map(PatientId);
-        all.extend(patient.map(|patient| (patient, Row::decode(row.value()).is_done)));
+        all.extend(patient.map(|patient| (patient, ErasedRow::decode(row.value()).is_done)));
     }
     Ok(all)
 }

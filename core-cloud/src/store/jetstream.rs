@@ -28,6 +28,7 @@ use tracing::{info, warn};
 
 use super::erase::{self, Begun};
 use super::index::{self, Keep, Tables};
+use super::rows::Place;
 use super::{Erased, Expired, Outcome, Page, Past, Span, Store, StoreError, failed, history};
 
 mod expire;
@@ -35,7 +36,7 @@ mod message;
 mod server;
 mod tables;
 
-use message::{Held, Message, Place};
+use message::{Held, Message};
 pub use server::Settings;
 use tables::{applied, mark, open_tables};
 

@@ -40,7 +40,9 @@ pub struct Ordered {
 }
 
 impl Ordered {
-    fn encode(&self) -> Vec<u8> {
+    /// Its row.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = self.request.to_vec();
         if let Some((home_key, order)) = &self.by {
             out.extend_from_slice(&home_key.0);
@@ -49,7 +51,9 @@ impl Ordered {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    /// From its row; none where that is not one.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (request, rest) = bytes.split_first_chunk::<ERASURE_BYTES>()?;
         let by = match rest.split_first_chunk::<20>() {
             Some((home_key, order)) if order.len() == ORDER_BYTES => {

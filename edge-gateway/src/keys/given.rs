@@ -40,7 +40,9 @@ impl Given {
     /// No position: they begin at 1.
     pub const NOWHERE: RangeInclusive<u64> = 0..=0;
 
-    fn encode(&self) -> Vec<u8> {
+    /// Its row.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
         let (given_us, positions) = (self.given_us.cast_unsigned(), &self.positions);
         let numbers = [self.version, self.revision, given_us, *positions.start(), *positions.end()];
         let mut out = self.patient.0.to_vec();
@@ -48,7 +50,9 @@ impl Given {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    /// From its row; none where that is not one.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (patient, rest) = bytes.split_first_chunk::<16>()?;
         let (numbers, []) = rest.as_chunks::<8>() else { return None };
         let [version, revision, given_us, first, last] = *<&[_; 5]>::try_from(numbers).ok()?;

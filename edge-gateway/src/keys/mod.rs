@@ -4,6 +4,7 @@
 //! Where the gateway has a TPM, roots are encrypted under a key that the TPM has sealed; else the file's mode is what protects them. A
 //! root that is gone, or whose TPM is, comes again from shares ([`crate::root`], ADR 28).
 
+mod at_rest;
 mod database;
 pub mod elsewhere;
 mod envelope;
@@ -39,6 +40,7 @@ use crate::pipeline::chains::Beginning;
 use crate::policy::PolicyStore;
 use crate::watch::store::WatchStore;
 
+pub use at_rest::AtRest;
 pub use tpm::TpmFailure;
 
 const ROOTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("roots");

@@ -13,9 +13,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
+
+use crate::keys::AtRest;
 
 const MAGIC: [u8; 8] = *b"CGMQTT1\n";
 const NAME: &str = "mqtt.sessions";
@@ -47,8 +47,7 @@ pub enum FileError {
 /// The file, and the key to it.
 pub struct SessionFile {
     path: PathBuf,
-    key: LessSafeKey,
-    random: SystemRandom,
+    at_rest: AtRest,
     #[cfg(test)]
     pub(crate) faults: std::sync::Arc<crate::faults::Faults>,
 }
@@ -71,11 +70,9 @@ impl SessionFile {
     /// `mqtt.sessions` in `dir`.
     #[must_use]
     pub fn new(dir: &Path, key: &[u8; 32]) -> Self {
-        let Ok(key) = UnboundKey::new(&AES_256_GCM, key) else { unreachable!("a key of this length") };
         Self {
             path: dir.join(NAME),
-            key: LessSafeKey::new(key),
-            random: SystemRandom::new(),
+            at_rest: AtRest::new(key),
             #[cfg(test)]
             faults: std::sync::Arc::default(),
         }
@@ -103,15 +100,7 @@ impl SessionFile {
         }
         let sealed = || FileError::Sealed(self.path.clone());
         let rest = bytes.strip_prefix(&MAGIC).ok_or_else(sealed)?;
-        let (nonce, sealed_bytes) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(sealed)?;
-        let mut opened = sealed_bytes.to_vec();
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        let len = match self.key.open_in_place(nonce, Aad::from(MAGIC), &mut opened) {
-            Ok(plaintext) => plaintext.len(),
-            Err(ring::error::Unspecified) => return Err(sealed()),
-        };
-        opened.truncate(len);
-        Ok(Some(opened))
+        self.at_rest.open(&MAGIC, rest).ok_or_else(sealed).map(Some)
     }
 
     /// Keeps a snapshot in place of the one before; durable when it returns. After a power cut there is the one or the other.
@@ -119,16 +108,8 @@ impl SessionFile {
     /// # Errors
     /// [`FileError`]; the one before stays.
     pub fn write(&self, snapshot: &[u8]) -> Result<(), FileError> {
-        let mut nonce = [0; NONCE_LEN];
-        self.random.fill(&mut nonce).map_err(|_unspecified| FileError::Random)?;
-        let mut sealed = snapshot.to_vec();
-        let tag = self.key.seal_in_place_separate_tag(
-            Nonce::assume_unique_for_key(nonce),
-            Aad::from(MAGIC),
-            &mut sealed,
-        );
-        let tag = tag.map_err(|_unspecified| FileError::TooLong(self.path.clone()))?;
-        let bytes = [&MAGIC, &nonce[..], &sealed, tag.as_ref()].concat();
+        let sealed = self.at_rest.seal(&MAGIC, snapshot).map_err(|_unspecified| FileError::Random)?;
+        let bytes = [&MAGIC[..], &sealed].concat();
         if bytes.len() as u64 > BYTES_MAX {
             return Err(FileError::TooLong(self.path.clone()));
         }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use caregate_host::clock;
@@ -35,6 +35,7 @@ use super::metrics::ServerMetrics;
 use super::publisher::Publisher;
 use super::websocket;
 use super::wire::Connect;
+use crate::audit::Displays;
 use crate::ingest::Inbound;
 
 /// Pause after `accept` failed: it fails when file descriptors have run out, and they come back as connections end.
@@ -100,6 +101,8 @@ pub struct Server {
     pub(super) inbound: mpsc::Sender<Inbound>,
     pub(super) metrics: ServerMetrics,
     shared: Mutex<Shared>,
+    /// Who is told which display reads what; nobody in tests.
+    displays: OnceLock<Displays>,
     /// The hub's next deadline may be earlier.
     timer: Notify,
     keeps_time: AtomicBool,
@@ -138,6 +141,7 @@ impl Server {
             inbound,
             metrics,
             shared: Mutex::new(Shared { hub: Hub::new(limits.connections_max), handles: HashMap::new() }),
+            displays: OnceLock::new(),
             timer: Notify::new(),
             keeps_time: AtomicBool::new(false),
             wills: TaskTracker::new(),
@@ -311,6 +315,11 @@ impl Server {
             }
         }
         self.metrics.count(shared.hub.take_counts());
+        let reads = shared.hub.take_reads();
+        if let Some(displays) = self.displays.get() {
+            // In the order in which it happened: the lock is held.
+            reads.into_iter().for_each(|read| displays.tell(read));
+        }
         drop(shared);
         for (key, will) in wills {
             self.wills.spawn(connection::publish_will(Arc::clone(self), key, will));
@@ -330,6 +339,13 @@ impl Server {
                     self.observe();
                 }
             }
+        }
+    }
+
+    /// From now on the audit log is told which display reads what. Call it before anybody connects.
+    pub fn tell(&self, displays: Displays) {
+        if self.displays.set(displays).is_err() {
+            tracing::error!("the audit log has been told before");
         }
     }
 

@@ -401,11 +401,10 @@ impl Committer {
 
     /// Publishes the spool's figures.
     pub fn observe(&self) {
-        self.metrics.spool_bytes.set(i64::try_from(self.log.bytes()).unwrap_or(i64::MAX));
+        let spool = &self.metrics.spool;
+        spool.bytes.set(i64::try_from(self.log.bytes()).unwrap_or(i64::MAX));
         let Written { framed_bytes, written_bytes } = self.log.written();
-        for (counter, bytes) in
-            [(&self.metrics.spool_framed, framed_bytes), (&self.metrics.spool_written, written_bytes)]
-        {
+        for (counter, bytes) in [(&spool.framed, framed_bytes), (&spool.written, written_bytes)] {
             counter.inc_by(bytes.saturating_sub(counter.get()));
         }
     }

@@ -144,10 +144,11 @@ impl Uplink {
     pub fn observe(&self, metrics: &Metrics) {
         let schedule = self.schedule();
         let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        metrics.waiting.set(i64::try_from(schedule.waiting()).unwrap_or(i64::MAX));
-        metrics.spool_next.set(gauge(schedule.next()));
-        metrics.oldest_waiting.set(gauge(schedule.oldest_waiting()));
-        metrics.backlog_rate.set(gauge(schedule.backlog_rate(Self::now()).unwrap_or(0)));
+        let spool = &metrics.spool;
+        spool.waiting.set(i64::try_from(schedule.waiting()).unwrap_or(i64::MAX));
+        spool.next.set(gauge(schedule.next()));
+        spool.oldest_waiting.set(gauge(schedule.oldest_waiting()));
+        spool.backlog_rate.set(gauge(schedule.backlog_rate(Self::now()).unwrap_or(0)));
     }
 
     /// Records not acknowledged by the core.

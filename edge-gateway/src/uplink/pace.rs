@@ -9,13 +9,13 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Bytes a second to begin with: fifty times what 18 leads write, and some hundredths of what a small router's processor can send.
-const RATE_START: f64 = 4e6;
+const RATE_START: u64 = 4_000_000;
 /// Least bytes a second beside what is live and waits a little longer: 18 leads catch up at 25 times their pace.
-const RATE_LOW: f64 = 2e6;
+const RATE_LOW: u64 = 2_000_000;
 /// Least bytes a second where the backlog fills the way ([`FULL`]): two leads catch up at 20 times their pace.
-const RATE_MIN: f64 = 160e3;
+const RATE_MIN: u64 = 160_000;
 /// Most bytes a second beside what is live: far above what the disk of a small router reads.
-const RATE_MAX: f64 = 64e6;
+const RATE_MAX: u64 = 64_000_000;
 /// What may go at once, as the time that it takes at the rate: two turns of the runtime's timer.
 const BURST: Duration = Duration::from_millis(2);
 /// How long after the last live record there is none: longer than the pause between two numerics of most sensors, and well below the
@@ -58,7 +58,7 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Self {
-            rate: RATE_START,
+            rate: RATE_START as f64,
             paid_at: None,
             delays: Vec::with_capacity(SAMPLES),
             decided_at: None,
@@ -101,7 +101,7 @@ impl Pace {
         let first = self.live.filter(|_| self.is_live(now)).map_or(now, |(first, _)| first);
         if first == now {
             // It had all there was meanwhile: what the last time left says nothing.
-            self.rate = RATE_START;
+            self.rate = RATE_START as f64;
         }
         self.live = Some((first, now));
     }
@@ -144,11 +144,11 @@ impl Pace {
         let target = (least / TARGET_PART).max(TARGET_MIN);
         let is_full = median > (least * FULL).max(least + FULL_MIN);
         self.rate = if is_full {
-            (self.rate * SHRINKS).max(RATE_MIN)
+            (self.rate * SHRINKS).max(RATE_MIN as f64)
         } else if median > least + target {
-            (self.rate * SHRINKS).max(self.rate.min(RATE_LOW))
+            (self.rate * SHRINKS).max(self.rate.min(RATE_LOW as f64))
         } else {
-            (self.rate * GROWS).min(RATE_MAX)
+            (self.rate * GROWS).min(RATE_MAX as f64)
         };
     }
 
@@ -221,11 +221,11 @@ mod tests {
         let mut now = clock::monotonic();
         let mut pace = looked(&mut now);
         go_on(&mut pace, &mut now, Duration::from_secs(20), 4 * MS);
-        assert_eq!(pace.rate(now), Some(RATE_MAX as u64));
+        assert_eq!(pace.rate(now), Some(RATE_MAX));
         go_on(&mut pace, &mut now, Duration::from_secs(10), 5 * MS);
-        assert_eq!(pace.rate(now), Some(RATE_LOW as u64), "as slow as that is slow enough");
+        assert_eq!(pace.rate(now), Some(RATE_LOW), "as slow as that is slow enough");
         go_on(&mut pace, &mut now, Duration::from_secs(10), 15 * MS);
-        assert_eq!(pace.rate(now), Some(RATE_MIN as u64), "the way is full, and never nothing");
+        assert_eq!(pace.rate(now), Some(RATE_MIN), "the way is full, and never nothing");
         let before = pace.rate(now);
         go_on(&mut pace, &mut now, Duration::from_secs(1), 4 * MS);
         assert!(pace.rate(now) > before);
@@ -252,9 +252,9 @@ mod tests {
         let mut now = clock::monotonic();
         let mut pace = looked(&mut now);
         go_on(&mut pace, &mut now, MINUTE * 9, 40 * MS);
-        assert_eq!(pace.rate(now), Some(RATE_MIN as u64));
+        assert_eq!(pace.rate(now), Some(RATE_MIN));
         go_on(&mut pace, &mut now, MINUTE * 2, 40 * MS);
         assert!(pace.base.len() <= BASE_MINUTES);
-        assert!(pace.rate(now) > Some(RATE_MIN as u64));
+        assert!(pace.rate(now) > Some(RATE_MIN));
     }
 }

@@ -99,7 +99,7 @@ impl Gateway {
         let policy = PolicyHandle::new(Arc::clone(&pins), &decider, proposals, metrics);
         decide(decider, proposed);
         let inventory = Shared::new(Inventory::default(), InventoryMetrics::register(&registry).unwrap());
-        let hints = Hints::open(&folder.path().join("hints")).unwrap();
+        let hints = Hints::open(&folder.path().join("hints"), &[7; 32]).unwrap();
         let (quarantined, quarantine) = watch::channel(Arc::default());
         let (views, shown) = watch::channel(Arc::default());
         let stop = CancellationToken::new();

@@ -199,7 +199,7 @@ impl Gateway {
             sealer: Sealer { device: device_key(), cipher: Cipher::Aes256Gcm, leaves: Leaves::default() },
             keys,
             policy,
-            hints: Hints::open(&dir.join("hints")).unwrap(),
+            hints: Hints::open(&dir.join("hints"), &[7; 32]).unwrap(),
             metrics,
             random: SystemRandom::new(),
             heads: edge_gateway::pipeline::heads::Heads::default(),

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::tally::Delivered;
-use crate::id::{DataClass, PatientId, RecipientId};
+use crate::id::{DataClass, DeviceId, PatientId, RecipientId};
 use crate::key::TREE_DEPTH;
 use crate::policy::Pseudonym;
 
@@ -348,6 +348,24 @@ pub enum What {
         recipient: RecipientId,
         /// Of this pseudonym.
         number: u64,
+    },
+    /// A display in the home began to read what others send.
+    DisplayBegan {
+        /// Who put it there: whose device it is.
+        patient: PatientId,
+        /// Which.
+        display: DeviceId,
+        /// What it reads: a topic filter.
+        filter: String,
+    },
+    /// It reads that no more.
+    DisplayEnded {
+        /// As above.
+        patient: PatientId,
+        /// Which.
+        display: DeviceId,
+        /// What it read.
+        filter: String,
     },
     /// A patient's root was split into shares at a gateway.
     RootShared {

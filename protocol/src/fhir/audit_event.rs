@@ -258,6 +258,13 @@ fn of_gateway(what: &What) -> Told {
             details: vec![number("version", version), ("by", by.clone())],
             ..changed()
         },
+        What::DisplayBegan { patient, display, filter } | What::DisplayEnded { patient, display, filter } => {
+            Told {
+                patient: Some(*patient),
+                details: vec![("display", display.as_str().to_owned()), ("filter", filter.clone())],
+                ..told(dcm::PATIENT_RECORD, None, "R")
+            }
+        }
         What::RootShared { patient, threshold, shares } => Told {
             patient: Some(*patient),
             details: vec![("threshold", threshold.to_string()), ("shares", shares.to_string())],

@@ -112,13 +112,7 @@ impl Site {
             identity(&ca.issue(dir.path(), Role::Gateway, "gateway-1")),
             path("enrolment.toml"),
         );
-        for name in &names {
-            let Credential { device, username, salt, sha256 } =
-                Credential::new(DeviceId::new(name)?, name, b"salt-of-the-bench", SECRET);
-            gateway.push_str(&format!(
-                "[[mqtt.credential]]\ndevice = \"{device}\"\nusername = \"{username}\"\nsalt = \"{salt}\"\nsha256 = \"{sha256}\"\n"
-            ));
-        }
+        gateway.push_str(&credentials(&names)?);
         fs::write(path("gateway.toml"), gateway)?;
         let text = format!(
             "listen = \"{core}\"\nadmin = \"{core_admin}\"\ndata = {:?}\n{}\
@@ -193,6 +187,19 @@ impl Site {
     pub(crate) fn waiting(&self) -> Option<f64> {
         metric(self.gateway_admin, "caregate_gateway_spool_waiting ")
     }
+}
+
+/// The devices' entries.
+fn credentials(names: &[String]) -> anyhow::Result<String> {
+    let mut entries = String::new();
+    for name in names {
+        let Credential { device, username, salt, sha256 } =
+            Credential::new(DeviceId::new(name)?, name, b"salt-of-the-bench", SECRET);
+        entries.push_str(&format!(
+            "[[mqtt.credential]]\ndevice = \"{device}\"\nusername = \"{username}\"\nsalt = \"{salt}\"\nsha256 = \"{sha256}\"\n"
+        ));
+    }
+    Ok(entries)
 }
 
 fn ready(admin: SocketAddr) -> bool {

@@ -1,7 +1,5 @@
 //! Gateway and core with a network between them that drops UDP, changes the gateway's address, or is cut: what was acknowledged is at
 //! the core exactly once, and the better way is taken again.
-//!
-//! `CAREGATE_LONG=1` cuts the uplink for 60 s instead of 8.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
@@ -115,7 +113,7 @@ fn connections_move_with_the_gateways_address() {
 
 #[test]
 fn an_uplink_that_is_cut_under_load_loses_nothing() {
-    let cut = Duration::from_secs(if std::env::var_os("CAREGATE_LONG").is_some() { 60 } else { 8 });
+    let cut = Duration::from_secs(60);
     on_ground(|ground| async move {
         let site = Site::within(&DEVICES, &ground.surroundings());
         let (core, gateway) = (site.core(), site.gateway());

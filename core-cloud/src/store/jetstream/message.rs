@@ -10,6 +10,7 @@ use caregate_protocol::key::TREE_DEPTH;
 use caregate_protocol::record::Record;
 
 use crate::store::index::Noted;
+use crate::store::rows::Place;
 
 /// Places of queues in one entry: 295 kB, so that an entry with the largest record fits the smallest message that is let be.
 const QUEUED_MAX: usize = 8192;
@@ -44,42 +45,6 @@ impl Held {
     pub(super) fn place(&self, sequence: u64) -> Place {
         let short = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Place { sequence, signer: self.signer, offset: short(self.offset), length: short(self.length) }
-    }
-}
-
-/// Where a record is: which message of the stream, and where in it; and whose bytes it counts among.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) sequence: u64,
-    signer: SignerId,
-    offset: u32,
-    length: u32,
-}
-
-impl Place {
-    /// The tables read the first two and the last without knowing the rest (`index::placed`).
-    pub(super) fn encode(self) -> Vec<u8> {
-        let (offset, length) = (self.offset.to_be_bytes(), self.length.to_be_bytes());
-        [self.sequence.to_be_bytes().as_slice(), &self.signer.0, &offset, &length].concat()
-    }
-
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (sequence, rest) = bytes.split_first_chunk::<8>()?;
-        let (signer, rest) = rest.split_first_chunk::<8>()?;
-        let (offset, rest) = rest.split_first_chunk::<4>()?;
-        let length = <[u8; 4]>::try_from(rest).ok()?;
-        Some(Self {
-            sequence: u64::from_be_bytes(*sequence),
-            signer: SignerId(*signer),
-            offset: u32::from_be_bytes(*offset),
-            length: u32::from_be_bytes(length),
-        })
-    }
-
-    /// The record in its message.
-    pub(super) fn cut(self, payload: &[u8]) -> Option<&[u8]> {
-        let first = usize::try_from(self.offset).ok()?;
-        payload.get(first..first.checked_add(usize::try_from(self.length).ok()?)?)
     }
 }
 

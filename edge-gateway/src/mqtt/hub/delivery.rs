@@ -24,7 +24,9 @@ impl Hub {
         access: &Access,
         now: Duration,
     ) -> Vec<Reason> {
-        filters.iter().map(|filter| self.subscribe_one(key, filter, id, access, now)).collect()
+        let reasons = filters.iter().map(|filter| self.subscribe_one(key, filter, id, access, now)).collect();
+        self.tell_reads(key);
+        reasons
     }
 
     fn subscribe_one(
@@ -77,6 +79,8 @@ impl Hub {
             session.outbox.retain(|message| is_own(&key.device, &message.topic));
         }
         self.bound = Some(bound);
+        let keys: Vec<_> = self.sessions.keys().cloned().collect();
+        keys.iter().for_each(|key| self.tell_reads(key));
         self.changes.sessions += 1;
         self.changes.messages += 1;
     }
@@ -92,7 +96,9 @@ impl Hub {
             }
             None => Reason::NO_SUBSCRIPTION_EXISTED,
         };
-        filters.iter().map(&mut remove).collect()
+        let reasons = filters.iter().map(&mut remove).collect();
+        self.tell_reads(key);
+        reasons
     }
 
     /// Delivers a message to all who subscribed, and keeps it where it is to be retained. What a device says that nobody has bound is for its

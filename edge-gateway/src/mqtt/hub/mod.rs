@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use caregate_protocol::id::DeviceId;
 
+use super::access::is_own;
 use super::limits::{CONNECTIONS_PER_DEVICE, SESSION_EXPIRY_MAX, SESSIONS_MAX, SESSIONS_PER_DEVICE};
 use super::wire::{Ack, Packet, PacketId, Reason, Will};
 pub use kept::{Changes, KeptError, Rhythm, Snapshot};
@@ -44,6 +45,17 @@ pub enum Effect {
     Will(SessionKey, Will),
     /// [`Hub::next_deadline`] may be earlier than it was.
     Timer,
+}
+
+/// A client has begun to read what others send, or reads it no more: for the audit log. A client's own trees are its own business.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    /// Which.
+    pub display: DeviceId,
+    /// What it reads: a topic filter, without the name of a shared subscription.
+    pub filter: String,
+    /// Begins, or has ended.
+    pub begins: bool,
 }
 
 /// Messages that did not reach a session, by reason, and retained ones that made room.
@@ -91,6 +103,7 @@ pub struct Hub {
     effects: Vec<Effect>,
     counts: Counts,
     changes: Changes,
+    reads: Vec<Read>,
 }
 
 impl Hub {
@@ -106,12 +119,35 @@ impl Hub {
             effects: Vec::new(),
             counts: Counts::default(),
             changes: Changes::default(),
+            reads: Vec::new(),
         }
     }
 
     /// What the shell must do now.
     pub fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
+    }
+
+    /// Who has begun or ceased to read what others send, since the last time.
+    pub fn take_reads(&mut self) -> Vec<Read> {
+        std::mem::take(&mut self.reads)
+    }
+
+    /// Tells what of others' this session reads now and did not, or did and does not.
+    fn tell_reads(&mut self, key: &SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let read: BTreeSet<String> = if session.connection.is_some() {
+            let paths = session.subscriptions.iter().map(|subscription| &subscription.path);
+            paths.filter(|path| !is_own(&key.device, path)).cloned().collect()
+        } else {
+            BTreeSet::new()
+        };
+        let told = std::mem::replace(&mut session.told, read.clone());
+        let tell = |begins| {
+            move |filter: &String| Read { display: key.device.clone(), filter: filter.clone(), begins }
+        };
+        self.reads.extend(told.difference(&read).map(tell(false)));
+        self.reads.extend(read.difference(&told).map(tell(true)));
     }
 
     /// What has been counted since the last time.
@@ -170,6 +206,7 @@ impl Hub {
         if !present {
             self.make_room(&key.device)?;
         }
+        let told = key.clone();
         let session = self.sessions.entry(key).or_insert_with(Session::new);
         session.connection = Some(number);
         session.expires = None;
@@ -181,6 +218,7 @@ impl Hub {
             self.changes.sessions += 1;
         }
         self.effects.push(Effect::Wake(number));
+        self.tell_reads(&told);
         Ok(present)
     }
 
@@ -241,9 +279,12 @@ impl Hub {
         if !will {
             session.testament = None;
         }
-        if session.expiry.is_zero() {
+        let ends = session.expiry.is_zero();
+        self.tell_reads(key);
+        if ends {
             return self.end(key);
         }
+        let Some(session) = self.sessions.get_mut(key) else { return };
         self.changes.sessions += 1;
         if let Some(testament) = &mut session.testament {
             let delay = testament.will.properties.will_delay.unwrap_or(0);

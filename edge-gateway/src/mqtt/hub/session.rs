@@ -1,6 +1,6 @@
 //! A session's state (§4.1): subscriptions, what is still to be sent, QoS 2 identifiers that are taken, and its will.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use minicbor::decode::Error;
@@ -144,6 +144,8 @@ pub(super) struct Testament {
 /// One session.
 #[derive(Debug)]
 pub(super) struct Session {
+    /// What of others' it reads, as was told ([`super::Read`]).
+    pub(super) told: BTreeSet<String>,
     pub(super) connection: Option<ConnectionNumber>,
     /// After the connection has gone.
     pub(super) expiry: Duration,
@@ -158,6 +160,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new() -> Self {
         Self {
+            told: BTreeSet::new(),
             connection: None,
             expiry: Duration::ZERO,
             expires: None,

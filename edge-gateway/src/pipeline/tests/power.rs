@@ -114,7 +114,7 @@ impl Life {
             sealer: Sealer { device: device_key(), cipher: Cipher::Aes256Gcm, leaves: Leaves::default() },
             policy: Decider::open(&keys, None, metrics.clone(), Now { unix_s: 0, at: monotonic() })?,
             keys,
-            hints: Hints::open(&dir.path().join("hints"))?,
+            hints: Hints::open(&dir.path().join("hints"), &[7; 32])?,
             metrics,
             random: SystemRandom::new(),
             heads: Heads::default(),

@@ -73,3 +73,39 @@ fn what_an_unbound_device_says_is_for_its_own_sessions() {
     assert!(home.next(&display, display_number).is_some());
     assert_eq!(home.hub.sizes().1, 1);
 }
+
+#[test]
+fn what_a_display_reads_of_others_is_told_from_when_to_when() {
+    let (mut home, display) = (Home::new(), key("d", "x"));
+    let told = |home: &mut Home| -> Vec<_> {
+        home.hub.take_reads().into_iter().map(|read| (read.filter, read.begins)).collect()
+    };
+    let all = |begins| ("vitals/v1/#".to_owned(), begins);
+    bind(&mut home, &["a", "d"]);
+    let (number, _) = home.join(&display, false, HOUR, T0);
+    home.subscribe(&display, filter("vitals/v1/d/#", QoS::AtMostOnce));
+    assert!(told(&mut home).is_empty(), "its own");
+    home.subscribe(&display, filter("vitals/v1/#", QoS::AtMostOnce));
+    home.subscribe(&display, filter("vitals/v1/#", QoS::AtLeastOnce));
+    home.subscribe(&display, filter("$share/g/vitals/v1/#", QoS::AtLeastOnce));
+    assert_eq!(told(&mut home), [all(true)], "once");
+    // It is away, comes back to its session, and gives the subscription up.
+    home.hub.leave(&display, number, false, None, T0);
+    assert_eq!(told(&mut home), [all(false)]);
+    let (number, present) = home.join(&display, false, HOUR, T0);
+    assert!(present);
+    assert_eq!(told(&mut home), [all(true)]);
+    home.hub.unsubscribe(&display, &["vitals/v1/#".to_owned()]);
+    assert!(told(&mut home).is_empty(), "the shared one reads the same");
+    home.hub.unsubscribe(&display, &["$share/g/vitals/v1/#".to_owned()]);
+    assert_eq!(told(&mut home), [all(false)]);
+    // It is released; and one whose session ends with its connection.
+    home.subscribe(&display, filter("vitals/v1/#", QoS::AtMostOnce));
+    bind(&mut home, &["a"]);
+    assert_eq!(told(&mut home), [all(true), all(false)]);
+    bind(&mut home, &["a", "d"]);
+    home.subscribe(&display, filter("vitals/v1/#", QoS::AtMostOnce));
+    home.hub.leave(&display, number, false, Some(Duration::ZERO), T0);
+    assert_eq!(told(&mut home), [all(true), all(false)]);
+    assert!(!home.hub.has_session(&display));
+}
