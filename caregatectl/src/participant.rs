@@ -2,16 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow, bail};
 use caregate_host::identity::{IdentityError, Role, SpiffeId};
 use caregate_host::key_file::{self, Existing};
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::policy::{RecipientKind, RecipientStatus};
 use clap::{Args, Subcommand, ValueEnum};
-use ledger_chain::{SignedParticipantKey, gateway_id};
+use ledger_chain::{GatewaySalt, SignedParticipantKey, gateway_id};
 use ledger_client::verify::ParticipantChange;
 use ledger_client::wallet::DomainKey;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use crate::args::{address, hex0x, parse_bytes, parse_kind};
 use crate::governance::{governed, governor_keys};
@@ -42,6 +44,15 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
     },
+    /// Make the salt of a deployment's gateways (mode 0600), without which nobody finds them on the ledger
+    ///
+    /// Once for a deployment: core and controller have the same (`gateway_salt` in their configuration), and whoever registers gateways. With
+    /// another one those that are registered are not found any more.
+    GatewaySalt {
+        /// New file for the salt
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
     Register(RegisterArgs),
     Key(KeyArgs),
     /// Say what the ledger has of a participant
@@ -65,29 +76,44 @@ enum Status {
 
 /// Whom it is about
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
 struct Who {
+    #[command(flatten)]
+    named: Named,
+    /// File with the salt of the deployment's gateways (mode 0600)
+    #[arg(long, value_name = "FILE", requires = "gateway")]
+    gateway_salt: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Named {
     /// The participant's address
     #[arg(long, value_name = "ADDRESS")]
     participant: Option<RecipientId>,
     /// A gateway, by the SPIFFE id in its certificate; suspended, core and controller refuse it
-    #[arg(long, value_name = "SPIFFE", value_parser = gateway)]
-    gateway: Option<RecipientId>,
+    #[arg(long, value_name = "SPIFFE", value_parser = gateway, requires = "gateway_salt")]
+    gateway: Option<String>,
 }
 
 impl Who {
+    /// A gateway's is that of the participant as which it stands on the ledger.
     fn id(&self) -> anyhow::Result<RecipientId> {
-        self.participant.or(self.gateway).context("--participant or --gateway")
+        match (&self.named.gateway, &self.gateway_salt) {
+            (Some(spiffe_id), Some(file)) => {
+                Ok(gateway_id(&GatewaySalt::new(key_file::read_hex(file)?), spiffe_id))
+            }
+            (Some(_), None) => bail!("--gateway-salt, which --gateway needs"),
+            (None, _) => self.named.participant.context("--participant or --gateway"),
+        }
     }
 }
 
-/// The participant as which a gateway stands on the ledger.
-fn gateway(text: &str) -> Result<RecipientId, String> {
+fn gateway(text: &str) -> Result<String, String> {
     let id: SpiffeId = text.parse().map_err(|error: IdentityError| error.to_string())?;
     if id.peer().role != Role::Gateway {
         return Err(format!("{text} is no gateway's"));
     }
-    Ok(gateway_id(text))
+    Ok(text.to_owned())
 }
 
 /// Say who takes part, and as what; by governors
@@ -137,6 +163,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
             let id = domain_key(&key)?.id();
             Ok(Done::new(address(&id), json!({ "address": address(&id) })))
         }
+        Command::GatewaySalt { out } => new_gateway_salt(&out),
         Command::Register(arguments) => register(&arguments).await,
         Command::Key(arguments) => set_key(&arguments).await,
         Command::Show { ledger, who } => show(&ledger, &who.id()?).await,
@@ -154,6 +181,18 @@ fn new(out: &Path) -> Outcome {
     key_file::write_hex(out, key.secret().as_slice(), Existing::Keep)?;
     let id = address(&key.id());
     Ok(Done::new(format!("{} holds the key of {id}", out.display()), json!({ "key": out, "address": id })))
+}
+
+fn new_gateway_salt(out: &Path) -> Outcome {
+    let mut salt = Zeroizing::new([0; 32]);
+    SystemRandom::new()
+        .fill(salt.as_mut_slice())
+        .map_err(|_unspecified| anyhow!("the system gives no random bytes"))?;
+    key_file::write_hex(out, salt.as_slice(), Existing::Keep)?;
+    Ok(Done::new(
+        format!("{} holds the salt of this deployment's gateways", out.display()),
+        json!({ "salt": out }),
+    ))
 }
 
 async fn register(arguments: &RegisterArgs) -> Outcome {

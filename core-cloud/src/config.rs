@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use caregate_host::identity::IdentityFiles;
@@ -13,7 +13,7 @@ use caregate_host::log::LogFormat;
 use caregate_protocol::id::{PatientId, RecipientId, SignerId};
 use caregate_protocol::segment::signer_id;
 use ed25519_dalek::VerifyingKey;
-use ledger_chain::ChainConfig;
+use ledger_chain::{ChainConfig, ConfigError as LedgerError};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -239,6 +239,14 @@ impl TryFrom<(&[GatewayEntry], &[FeedEntry])> for Peers {
 }
 
 impl ConfigFile {
+    /// Where the salt of gateways' names is; none where there is no ledger.
+    ///
+    /// # Errors
+    /// Where there is a ledger, and no salt is named.
+    pub fn gateway_salt(&self) -> Result<Option<&Path>, LedgerError> {
+        self.ledger.as_ref().map(ChainConfig::gateway_salt).transpose()
+    }
+
     /// Shares, and how long records are kept.
     ///
     /// # Errors
@@ -277,8 +285,6 @@ impl ConfigFile {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     /// The public half of RFC 8032 §7.1, test 1.
@@ -288,6 +294,15 @@ mod tests {
         let head = "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\ndata = \"/nowhere\"\n\
                     identity = { certificate = \"c\", key = \"k\", ca = \"a\" }\n";
         caregate_host::config::parse(Path::new("core.toml"), &format!("{head}{text}")).unwrap()
+    }
+
+    #[test]
+    fn a_ledger_needs_the_salt_of_gateways_names() {
+        let ledger =
+            format!("[ledger]\nrpc = \"http://n\"\nchain_id = 1\ncontract = \"{}\"\n", "c0".repeat(20));
+        assert_eq!(file("").gateway_salt(), Ok(None));
+        assert_eq!(file(&ledger).gateway_salt(), Err(LedgerError::GatewaySalt));
+        assert_eq!(file(&(ledger + "gateway_salt = \"s\"\n")).gateway_salt(), Ok(Some(Path::new("s"))));
     }
 
     fn peers(text: &str) -> Result<Peers, PeersError> {

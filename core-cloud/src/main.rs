@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use caregate_host::identity::Identity;
 use caregate_host::journal::Journal;
-use caregate_host::{admin, config, dir, exit, kill_point, log, net, shutdown};
+use caregate_host::{admin, config, dir, exit, key_file, kill_point, log, net, shutdown};
 use clap::Parser;
 use core_cloud::config::{ConfigFile, Peers};
 use core_cloud::erase;
@@ -23,7 +23,7 @@ use core_cloud::store::{Embedded, Store};
 use core_cloud::tcp::TcpDoor;
 use core_cloud::tenants::Tenants;
 use core_cloud::writer::{self, Stores};
-use ledger_chain::{Chain, Follower, RevokedGateways};
+use ledger_chain::{Chain, Follower, GatewaySalt, RevokedGateways};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -56,15 +56,22 @@ async fn main() -> ExitCode {
     exit::code(run(Arguments::parse()).await)
 }
 
+/// What gateways' names are salted with on the ledger; none where there is no ledger.
+fn gateway_salt(file: &ConfigFile) -> anyhow::Result<Option<GatewaySalt>> {
+    let path = file.gateway_salt().context("ledger")?;
+    Ok(path.map(key_file::read_hex).transpose()?.map(GatewaySalt::new))
+}
+
 /// Gateways that the ledger has revoked; none where there is no ledger.
 fn revoked(
     file: &ConfigFile,
+    salt: Option<GatewaySalt>,
     identity: &Identity,
     stop: &CancellationToken,
 ) -> anyhow::Result<RevokedGateways> {
-    let Some(config) = &file.ledger else { return Ok(RevokedGateways::none()) };
+    let (Some(config), Some(salt)) = (&file.ledger, salt) else { return Ok(RevokedGateways::none()) };
     let follower = Follower::start(Chain::new(config.clone()).context("ledger")?, stop.clone());
-    RevokedGateways::follow(follower, identity.id().domain(), &file.data, stop.clone())
+    RevokedGateways::follow(follower, identity.id().domain(), salt, &file.data, stop.clone())
         .with_context(|| file.data.display().to_string())
 }
 
@@ -85,6 +92,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (tenants, retention) =
         file.shares(&peers, &metrics).with_context(|| arguments.config.display().to_string())?;
     let search = Arc::new(SearchIndex::open(&file.data).with_context(|| file.data.display().to_string())?);
+    let salt = gateway_salt(&file).with_context(|| arguments.config.display().to_string())?;
     if arguments.check {
         return Ok(());
     }
@@ -114,7 +122,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         })?
     };
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
-    let (revoked, journal) = (revoked(&file, &identity, &stop)?, Arc::new(journal));
+    let (revoked, journal) = (revoked(&file, salt, &identity, &stop)?, Arc::new(journal));
     keep(&store, retention, &tenants, &metrics, &stop)?;
     let previews = Previews::new(store.erased()?, metrics.clone());
     let peers = Arc::new(peers);

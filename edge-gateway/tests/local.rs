@@ -285,6 +285,43 @@ async fn an_emergency_from_anywhere_is_in_force_at_once_and_the_patient_sees_it(
     assert_eq!(gateway.counted(OFFERS, &["emergency", "emergency_stranger"]), 1.0);
 }
 
+/// The page finds a file's route by its first byte; here is what these files begin with, and what the routes say to them.
+#[tokio::test]
+async fn what_the_page_hands_in_it_knows_by_its_first_byte() {
+    let mut gateway = Gateway::start().await;
+    let script = gateway.get("/page.js", &[]).await.text();
+    let page = gateway.get("/", &[]).await.text();
+    for part in [
+        "<label for=\"hand-in-file\">",
+        "id=\"hand-in-file\" type=\"file\"",
+        "id=\"handed-in\" class=\"note\" role=\"status\"",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    let rescue = gateway.rescue.clone();
+    let emergency = gateway.site.signed_emergency(&rescue, now_s(), now_s() + 3600, 1).encode();
+    let revocation = gateway.site.signed_revocation(0, 1).encode();
+    let bundle = gateway.site.bundle(now_s());
+    let mut handed_on = bundle.clone();
+    handed_on.handovers.push(vec![0]);
+    let offers = [
+        (bundle.encode(), "/policy/bundle", 200),
+        (handed_on.encode(), "/policy/bundle", 422),
+        (revocation, "/policy/revocation", 200),
+        (emergency, "/policy/emergency", 200),
+    ];
+    for (bytes, path, status) in offers {
+        assert!(
+            script.contains(&format!("\n  {:#04x}: ['{path}', '", bytes[0])),
+            "{path}: {:#04x}",
+            bytes[0]
+        );
+        let answer = gateway.post(path, &[], &bytes).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+    }
+    assert_eq!(script.matches(": ['/policy/").count(), 4, "each is here");
+}
+
 #[tokio::test]
 async fn hostile_bundles_are_refused_by_name_and_counted() {
     let mut gateway = Gateway::start().await;

@@ -224,7 +224,8 @@ impl ConfigFile {
         if self.policy.is_some() && self.ledger.is_none() {
             return Err(ValueError::Ledger);
         }
-        if let Some(Err(error)) = self.ledger.as_ref().map(ChainConfig::check) {
+        let checked = |ledger: &ChainConfig| ledger.check().and_then(|()| ledger.gateway_salt().map(drop));
+        if let Some(Err(error)) = self.ledger.as_ref().map(checked) {
             return Err(ValueError::Chain(error));
         }
         match self.lanes.ports {
@@ -291,6 +292,10 @@ mod tests {
             assert_eq!(checked(&format!("[dashboard]\nlisten = '{listen}'")), Err(ValueError::Dashboard));
         }
         assert_eq!(checked("[policy]\nlisten = '[::]:7443'"), Err(ValueError::Ledger));
+        let contract = "0x".to_owned() + &"c0".repeat(20);
+        let ledger = format!("[ledger]\nrpc = 'http://n'\nchain_id = 1\ncontract = '{contract}'\n");
+        assert_eq!(checked(&ledger), Err(ValueError::Chain(LedgerError::GatewaySalt)));
+        assert_eq!(checked(&(ledger + "gateway_salt = 's'\n")), Ok(()));
         assert_eq!(checked("[lanes]\nports = 0"), Err(ValueError::Lanes(0)));
         assert_eq!(checked("[lanes]\nports = 65532"), Err(ValueError::Lanes(65532)));
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use caregate_host::identity::Identity;
-use caregate_host::{admin, config, dir, http, log, net, shutdown};
+use caregate_host::{admin, config, dir, http, key_file, log, net, shutdown};
 use caregate_protocol::openflow::session::Timing;
-use ledger_chain::RevokedGateways;
+use ledger_chain::{GatewaySalt, RevokedGateways};
 use prometheus::Registry;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,8 @@ struct Loaded {
     switches: Switches,
     identity: Arc<Identity>,
     store: Arc<Store>,
+    /// What gateways' names are salted with on the ledger.
+    salt: Option<GatewaySalt>,
 }
 
 fn load(path: &Path) -> anyhow::Result<Loaded> {
@@ -45,7 +47,11 @@ fn load(path: &Path) -> anyhow::Result<Loaded> {
     let identity = Identity::load(&file.identity)?;
     dir::create_private(&file.data)?;
     let store = Store::open(&file.data).with_context(|| file.data.display().to_string())?;
-    Ok(Loaded { file, timing, switches, identity, store: Arc::new(store) })
+    let salt = match &file.ledger {
+        Some(ledger) => Some(GatewaySalt::new(key_file::read_hex(ledger.gateway_salt()?)?)),
+        None => None,
+    };
+    Ok(Loaded { file, timing, switches, identity, store: Arc::new(store), salt })
 }
 
 /// Checks the configuration, the identity and the store.
@@ -61,7 +67,7 @@ pub fn check(path: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// What is wrong with the configuration, the identity, the store or a listener.
 pub async fn run(path: &Path) -> anyhow::Result<()> {
-    let Loaded { file, timing, switches, identity, store } = load(path)?;
+    let Loaded { file, timing, switches, identity, store, salt } = load(path)?;
     let stop = shutdown::token()?;
     let registry = admin::registry()?;
     let metrics = Metrics::register(&registry)?;
@@ -78,16 +84,17 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
         found: Arc::default(),
     };
     let mut revoked = RevokedGateways::none();
-    let policy = match &file.ledger {
-        Some(config) => {
+    let policy = match (&file.ledger, salt) {
+        (Some(config), Some(salt)) => {
             let ledger = Followed::start(config.clone(), &stop)?;
             let id = identity.id();
-            revoked = RevokedGateways::follow(ledger.follower(), id.domain(), &file.data, stop.clone())
+            let follower = ledger.follower();
+            revoked = RevokedGateways::follow(follower, id.domain(), salt, &file.data, stop.clone())
                 .with_context(|| file.data.display().to_string())?;
             let waiting = Waiting::open(&file.data).with_context(|| file.data.display().to_string())?;
             Some(Policy::start(ledger, waiting, shared.metrics.clone(), shared.events.clone(), &stop))
         }
-        None => None,
+        (None, _) | (_, None) => None,
     };
     let app = App { shared, store, policy };
     serve(&file, &identity, app, revoked, registry, stop).await?;

@@ -237,6 +237,7 @@ impl Policy {
                 "detail": detail,
                 "number": head.map(|head| head.number),
                 "time_s": head.map(|head| head.time_s),
+                "sealers": self.ledger.sealers(),
             },
         })
     }

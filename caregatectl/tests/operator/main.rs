@@ -111,8 +111,10 @@ fn a_signed_revocation_reaches_the_ledger_through_the_controller() {
     let file = node.path("revocation.json");
     wallet.call("sign-revocation", &["--label", "City", "--out", &file, "--format", "json"]).done();
     let pki = Pki::new();
+    let salt = node.path("gateway.salt");
+    call(&["participant", "gateway-salt", "--out", &salt]).done();
     let more = format!(
-        "[policy]\nlisten = \"127.0.0.1:0\"\n[ledger]\nrpc = {:?}\nchain_id = 4711\ncontract = {:?}\n",
+        "[policy]\nlisten = \"127.0.0.1:0\"\n[ledger]\nrpc = {:?}\nchain_id = 4711\ncontract = {:?}\ngateway_salt = {salt:?}\n",
         node.rpc, node.contract
     );
     let controller = Controller::start(&pki, &more);

@@ -275,7 +275,7 @@ async fn the_last_good_bundle_is_in_force_again_after_a_restart_without_anybody(
     assert!(running.may_open() == 0 && !running.in_force.holds());
     let last = running.trail().pop();
     assert!(
-        matches!(last, Some(Event::Refused { reason, origin: Origin::Disk, .. }) if reason == "account_proof")
+        matches!(last, Some(Event::Refused { reason, origin: Origin::Disk, .. }) if reason == "other_contract")
     );
 }
 

@@ -305,7 +305,10 @@ impl Follower {
         if nodes.len() > NODES_MAX {
             return Err(ChainError::BundleFull { what: "trie nodes", len: nodes.len(), max: NODES_MAX });
         }
+        let ledger = self.chain().domain();
         let bundle = PolicyBundle {
+            chain_id: ledger.chain_id,
+            contract: ledger.verifying_contract.0,
             header: header_bytes(&block)?,
             nodes: nodes.into_iter().collect(),
             claims,

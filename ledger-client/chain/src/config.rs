@@ -1,5 +1,6 @@
 //! Where the chain is: the `[ledger]` table of a daemon's configuration.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ledger_client::verify::Address;
@@ -33,6 +34,8 @@ pub struct ChainConfig {
     /// Most relationships, and most device bindings, whose events are kept in memory. What a gateway watches beyond it is fetched.
     #[serde(default = "index_max")]
     pub index_max: usize,
+    /// File with the secret that gateways' names are salted with on the ledger; of who looks gateways up there.
+    pub gateway_salt: Option<PathBuf>,
 }
 
 fn index_max() -> usize {
@@ -59,6 +62,11 @@ pub enum ConfigError {
     /// Zero.
     #[error("request_timeout_ms: must be at least 1")]
     Timeout,
+    /// No file.
+    #[error(
+        "gateway_salt: must name the file of this deployment's salt (caregatectl participant gateway-salt)"
+    )]
+    GatewaySalt,
 }
 
 impl ChainConfig {
@@ -73,6 +81,7 @@ impl ChainConfig {
             poll_ms: poll_ms(),
             request_timeout_ms: request_timeout_ms(),
             index_max: index_max(),
+            gateway_salt: None,
         }
     }
 
@@ -86,6 +95,14 @@ impl ChainConfig {
             return Err(ConfigError::Poll(self.poll_ms));
         }
         if self.request_timeout_ms == 0 { Err(ConfigError::Timeout) } else { Ok(()) }
+    }
+
+    /// The file of the salt, for who refuses gateways by the ledger's word: without it none is found there, and none refused.
+    ///
+    /// # Errors
+    /// [`ConfigError::GatewaySalt`].
+    pub fn gateway_salt(&self) -> Result<&Path, ConfigError> {
+        self.gateway_salt.as_deref().ok_or(ConfigError::GatewaySalt)
     }
 
     pub(crate) fn endpoint(&self) -> Result<Endpoint, ConfigError> {
@@ -156,5 +173,7 @@ mod tests {
         assert!(often.check().unwrap_err().to_string().starts_with("poll_ms: 1 "));
         let never = ChainConfig { request_timeout_ms: 0, ..node };
         assert!(never.check().unwrap_err().to_string().starts_with("request_timeout_ms"));
+        let unsalted = config("http://node").gateway_salt().unwrap_err();
+        assert!(unsalted.to_string().starts_with("gateway_salt"), "{unsalted}");
     }
 }

@@ -76,6 +76,12 @@ impl Follower {
         Ok(())
     }
 
+    /// How many seal, as the newest header that was looked at names them; none where headers name nobody, or none was seen.
+    #[must_use]
+    pub fn sealers(&self) -> Option<usize> {
+        self.state().handovers.known.as_ref().map(|(_, sealing)| sealing.len())
+    }
+
     /// The headers with which validators handed on, up to a block.
     pub(crate) fn handovers(&self, up_to: u64) -> Vec<Vec<u8>> {
         let state = self.state();

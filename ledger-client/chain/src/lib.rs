@@ -34,7 +34,7 @@ pub use convert::SignedParticipantKey;
 pub use error::{ChainError, Refusal};
 pub use event::{Event, LedgerEvent};
 pub use follow::{Follower, Status};
-pub use gateway::{RevokedGateways, gateway_id};
+pub use gateway::{GatewaySalt, RevokedGateways, gateway_id};
 pub use govern::{Council, PendingChange};
 pub use index::{Consent, ENTRIES_MAX, Index, PARTICIPANTS_MAX, Participant};
 pub use send::{Mined, RelayKey, SendError};

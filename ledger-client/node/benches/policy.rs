@@ -311,8 +311,11 @@ impl Proof {
         };
         let header = header.encode();
         let (header_bytes, node_bytes) = (header.len(), nodes.iter().map(Vec::len).sum());
-        let bundle = PolicyBundle { header, nodes, claims, ..PolicyBundle::default() }.encode();
-        Self { pins: pins(ledger, &validators, number), bundle, header_bytes, node_bytes }
+        let Domain { chain_id, verifying_contract } = ledger.domain();
+        let contract = verifying_contract.0;
+        let bundle = PolicyBundle { chain_id, contract, header, nodes, claims, handovers: Vec::new() };
+        let (pins, bundle) = (pins(ledger, &validators, number), bundle.encode());
+        Self { pins, bundle, header_bytes, node_bytes }
     }
 
     fn verify(&self) -> Duration {

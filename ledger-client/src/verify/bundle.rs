@@ -1,4 +1,4 @@
-//! From a policy bundle to the policy that counts: header and seals, proofs, values, signatures, pins, in this order, each refusal
+//! From a policy bundle to the policy that counts: whose ledger it names, header and seals, proofs, values, signatures, pins, in this order, each refusal
 //! with its reason (docs/control-path.md, "The bundle"). A bundle is taken as a whole or refused as a whole.
 //!
 //! A revocation counts by its signature alone. A grant counts where its slot holds it, unrevoked, and the pinned grant key signed it.
@@ -14,7 +14,8 @@ use caregate_protocol::policy::{
 
 use super::address::Address;
 use super::eip712::{
-    binding_digest, emergency_digest, grant_digest, keccak256, participant_key_digest, revocation_digest,
+    Domain, binding_digest, emergency_digest, grant_digest, keccak256, participant_key_digest,
+    revocation_digest,
 };
 use super::header::{VerifiedHeader, header_number, named_validators, verify_handover, verify_header};
 use super::pins::Pins;
@@ -95,7 +96,8 @@ pub fn verify_kept_bundle(
     floors: &Floors,
     now_s: u64,
 ) -> Result<VerifiedBundle, BundleRefusal> {
-    let PolicyBundle { header, nodes, claims, handovers } = PolicyBundle::decode(bytes)?;
+    let PolicyBundle { chain_id, contract, header, nodes, claims, handovers } = PolicyBundle::decode(bytes)?;
+    of_this_ledger(chain_id, Address(contract), &pins.domain)?;
     let validators = follow_validators(&handovers, pins, floors)?;
     let header = verify_header(&header, &validators)?;
     not_older(&header, &floors.header)?;
@@ -119,6 +121,17 @@ pub fn verify_kept_bundle(
     let handed_on = (validators != pins.validators)
         .then(|| ValidatorFloor { pinned: sealing(&pins.validators), now: sealing(&validators) });
     Ok(VerifiedBundle { header, claims, revoked, keys: keys.newest(), handed_on, policy })
+}
+
+/// What a bundle says of itself has only to say why it is refused: one that lies proves nothing here, or is not signed for here.
+fn of_this_ledger(chain_id: u64, contract: Address, domain: &Domain) -> Result<(), BundleRefusal> {
+    if chain_id != domain.chain_id {
+        return Err(BundleRefusal::OtherChain { named: chain_id, pinned: domain.chain_id });
+    }
+    if contract != domain.verifying_contract {
+        return Err(BundleRefusal::OtherContract { named: contract, pinned: domain.verifying_contract });
+    }
+    Ok(())
 }
 
 /// Who seals, from those that were pinned, or whom they had handed on to before, through the bundle's changes. Changes up to the newest

@@ -5,6 +5,7 @@ use std::fmt;
 use caregate_protocol::policy::{AdmissionError, BundleError};
 use thiserror::Error;
 
+use super::address::Address;
 use super::header::HeaderError;
 use super::rlp::RlpError;
 use super::signature::SignatureError;
@@ -59,6 +60,22 @@ pub enum BundleRefusal {
     /// No bundle.
     #[error(transparent)]
     Format(#[from] BundleError),
+    /// It names another chain than the pinned one.
+    #[error("the bundle is of chain {named}, not of chain {pinned}")]
+    OtherChain {
+        /// The bundle's.
+        named: u64,
+        /// The enrolment's.
+        pinned: u64,
+    },
+    /// It names another contract than the pinned one.
+    #[error("the bundle is of contract {named}, not of contract {pinned}")]
+    OtherContract {
+        /// The bundle's.
+        named: Address,
+        /// The enrolment's.
+        pinned: Address,
+    },
     /// The header or its seals.
     #[error(transparent)]
     Header(#[from] HeaderError),
@@ -165,13 +182,15 @@ pub enum BundleRefusal {
 
 impl BundleRefusal {
     /// Every reason's name: the labels of a counter, and what a verdict says.
-    pub const REASONS: [&str; 30] = [
+    pub const REASONS: [&str; 32] = [
         "too_large",
         "version",
         "truncated",
         "malformed",
         "too_many",
         "trailing",
+        "other_chain",
+        "other_contract",
         "header_rlp",
         "qbft_extra",
         "validator_unknown",
@@ -203,6 +222,8 @@ impl BundleRefusal {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Format(source) => source.reason(),
+            Self::OtherChain { .. } => "other_chain",
+            Self::OtherContract { .. } => "other_contract",
             Self::Header(source) => source.reason(),
             Self::HeaderOlder { .. } => "header_older",
             Self::HeaderFuture { .. } => "header_future",

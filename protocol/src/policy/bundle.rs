@@ -1,11 +1,12 @@
-//! The policy bundle: one ledger header, trie nodes, and the signed messages that they prove. All policy reaches a gateway in it,
+//! The policy bundle: which ledger it is of, one header of it, trie nodes, and the signed messages that they prove. All policy reaches a gateway in it,
 //! whoever carries it. Nothing in a bundle counts by itself; `ledger-client`'s `verify` decides.
 //!
 //! ```text
-//! bundle      [1, header, [node, …], claims]                   where no keys and no validators were handed on
-//!             [2, header, [node, …], claims, [header, …]]      the last list: each first header that other validators sealed
+//! bundle      [3, chain, contract(20), header, [node, …], claims]                  where no keys and no validators were handed on
+//!             [4, chain, contract(20), header, [node, …], claims, [header, …]]     the last list: each first header that other
+//!                                                                                  validators sealed
 //! claims      [epoch, [participant, …], [consent, …], [revocation, …], [binding, …], [emergency, …]]
-//!             in version 2 also [succession, …]
+//!             in version 4 also [succession, …]
 //! participant [id(20), hpke key(32), key version, status, kind, emergency, signature(65)]
 //! consent     [relationship(32), grantee(20), classes, purposes, from, until, stale bound, version, signature(65)]
 //! revocation  [relationship(32), version, signature(65)]
@@ -26,9 +27,9 @@ use crate::cbor::{CborError, Cursor};
 use crate::id::RecipientId;
 
 /// The format without what was handed on, which is the usual one.
-pub const BUNDLE_VERSION: u8 = 1;
+pub const BUNDLE_VERSION: u8 = 3;
 /// The format with it.
-pub const BUNDLE_VERSION_HANDED_ON: u8 = 2;
+pub const BUNDLE_VERSION_HANDED_ON: u8 = 4;
 /// Largest bundle: a ward of 256 patients with two grants each, whose proofs take some 1.2 kB apiece beyond the shared nodes.
 pub const BUNDLE_BYTES_MAX: usize = 1 << 20;
 /// Longest header: 64 validators and seals need 6 KiB.
@@ -133,9 +134,13 @@ pub struct Claims {
     pub successions: Vec<Succession>,
 }
 
-/// A header, nodes and claims.
+/// A ledger's name, a header of it, nodes and claims.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PolicyBundle {
+    /// Of which chain it says it is (EIP-155): so that another one's is refused by its own reason. The signatures show it.
+    pub chain_id: u64,
+    /// Of which contract it says it is; the account's proof shows it.
+    pub contract: [u8; 20],
     /// RLP, seals included.
     pub header: Vec<u8>,
     /// In any order, each once.
@@ -354,8 +359,8 @@ impl PolicyBundle {
         let is_usual = claims.successions.is_empty() && self.handovers.is_empty();
         encoded(|out| {
             let (version, fields, lists) =
-                if is_usual { (BUNDLE_VERSION, 4, 6) } else { (BUNDLE_VERSION_HANDED_ON, 5, 7) };
-            out.array(fields)?.u8(version)?.bytes(&self.header)?;
+                if is_usual { (BUNDLE_VERSION, 6, 6) } else { (BUNDLE_VERSION_HANDED_ON, 7, 7) };
+            out.array(fields)?.u8(version)?.u64(self.chain_id)?.bytes(&self.contract)?.bytes(&self.header)?;
             put_list(out, &self.nodes, |out, node| out.bytes(node).map(|_| ()))?;
             out.array(lists)?.u64(claims.epoch)?;
             put_list(out, &claims.participants, ParticipantClaim::put)?;
@@ -380,16 +385,17 @@ impl PolicyBundle {
             return Err(BundleError::TooLarge(bytes.len()));
         }
         let mut cursor = Cursor::new(bytes);
-        let fields = cursor.array("bundle", 5)?;
+        let fields = cursor.array("bundle", 7)?;
         let version = cursor.u8("version")?;
         let is_usual = match (version, fields) {
-            (BUNDLE_VERSION, 4) => true,
-            (BUNDLE_VERSION_HANDED_ON, 5) => false,
+            (BUNDLE_VERSION, 6) => true,
+            (BUNDLE_VERSION_HANDED_ON, 7) => false,
             (BUNDLE_VERSION | BUNDLE_VERSION_HANDED_ON, _) => {
                 return Err(CborError::Malformed { field: "bundle", at: 0 }.into());
             }
             (other, _) => return Err(BundleError::Version(other)),
         };
+        let (chain_id, contract) = (cursor.u64("chain_id")?, cursor.fixed("contract")?);
         let header = cursor.bytes("header", HEADER_BYTES_MAX)?.to_vec();
         let nodes =
             cursor.list("nodes", NODES_MAX, |cursor| Ok(cursor.bytes("node", NODE_BYTES_MAX)?.to_vec()))?;
@@ -415,7 +421,7 @@ impl PolicyBundle {
             }
         }
         cursor.finish()?;
-        Ok(Self { header, nodes, claims, handovers })
+        Ok(Self { chain_id, contract, header, nodes, claims, handovers })
     }
 }
 

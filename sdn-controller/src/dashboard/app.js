@@ -75,8 +75,15 @@ function list(pairs) {
   return element("dl", {}, ...pairs.flatMap(([term, value]) => [element("dt", {}, term), element("dd", {}, value)]));
 }
 
-function figure(number, label, kind = "") {
-  return element("div", { class: `figure ${kind}` }, element("b", {}, number), element("span", {}, label));
+function figure(number, label, kind = "", more = null) {
+  return element("div", { class: `figure ${kind}` }, element("b", {}, number), element("span", {}, label), more);
+}
+
+// What a chain is whose blocks one party alone seals; nothing of others, and where it is not known.
+function sealed(ledger) {
+  if (ledger === null || ledger.sealers !== 1) return null;
+  const title = "Whoever holds its key can rewrite it. Across institutions a ledger has four validators or more.";
+  return element("span", { title }, "one party seals the ledger");
 }
 
 function table(heads, rows) {
@@ -122,7 +129,7 @@ function showSummary(state) {
     figure(count(refused), "intents refused", refused > 0 ? "bad" : ""),
     figure(ledger === null ? "off" : ledger.number === null ? "–" : count(ledger.number),
       ledger === null ? "no ledger configured" : ledger.state === "following" ? "ledger’s block" : `ledger ${ledger.state}`,
-      ledger === null ? "" : ledger.state === "following" ? "good" : "bad"),
+      ledger === null ? "" : ledger.state === "following" ? "good" : "bad", sealed(ledger)),
   );
 }
 

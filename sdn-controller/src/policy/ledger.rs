@@ -54,6 +54,8 @@ pub trait Ledger: fmt::Debug + Send + Sync {
     fn heads(&self) -> watch::Receiver<Option<Head>>;
     /// Whether it answers.
     fn status(&self) -> watch::Receiver<Status>;
+    /// How many seal it, as its headers say; none where they don't, or none was heard.
+    fn sealers(&self) -> Option<usize>;
     /// The block of the last change of what is watched.
     fn last_change(&self, watch: &Watch) -> u64;
     /// A bundle of the newest block for who watches this.
@@ -152,6 +154,10 @@ impl Ledger for Followed {
 
     fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
+    }
+
+    fn sealers(&self) -> Option<usize> {
+        self.follower.sealers()
     }
 
     fn last_change(&self, watch: &Watch) -> u64 {

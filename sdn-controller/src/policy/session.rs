@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use caregate_host::clock;
 use caregate_protocol::policy::PolicyBundle;
 use caregate_protocol::policy::delivery::{Frame, FrameError, Watch, frame_length};
+use ledger_client::verify::BundleRefusal;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use thiserror::Error;
 use tokio::time::{sleep_until, timeout};
@@ -299,35 +300,11 @@ impl Session<'_> {
     }
 }
 
-/// The reasons of docs/control-path.md; a label must not be what a gateway likes.
-const REASONS: [&str; 21] = [
-    "malformed",
-    "header_rlp",
-    "qbft_extra",
-    "validator_unknown",
-    "seal_duplicate",
-    "seal_signature",
-    "quorum",
-    "header_older",
-    "header_future",
-    "account_proof",
-    "storage_proof",
-    "epoch_went_back",
-    "slot_mismatch",
-    "participant_signature",
-    "grant_signature",
-    "revocation_signature",
-    "binding_signature",
-    "emergency_signature",
-    "not_pinned",
-    "emergency_stranger",
-    "emergency_too_long",
-];
-
+/// A label must not be what a gateway likes.
 fn known_reason(refused: Option<&str>) -> &'static str {
     match refused {
         None => "accepted",
-        Some(reason) => REASONS.into_iter().find(|known| *known == reason).unwrap_or("other"),
+        Some(reason) => BundleRefusal::REASONS.into_iter().find(|known| *known == reason).unwrap_or("other"),
     }
 }
 
@@ -345,6 +322,7 @@ mod tests {
     fn labels_and_texts_are_not_what_a_gateway_likes() {
         assert_eq!(known_reason(None), "accepted");
         assert_eq!(known_reason(Some("quorum")), "quorum");
+        assert_eq!(known_reason(Some("other_chain")), "other_chain");
         assert_eq!(known_reason(Some("x\ny")), "other");
         assert_eq!((printable("quorum"), printable("x\ny")), ("quorum", "something unprintable"));
     }

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use caregate_host::identity::{Identity, Role};
+use caregate_host::key_file::{self, Existing};
 use ledger_client::fixture::Site;
 use serde_json::{Value, json};
 
@@ -189,11 +190,13 @@ fn the_page_is_whole_and_lets_nothing_in() {
 }
 
 /// Policy delivery by a ledger at this port.
-fn following(port: u16) -> String {
+fn following(pki: &Pki, port: u16) -> String {
     let contract = Site::new(1).enrolment.ledger.contract;
+    let salt = pki.folder().join("gateway.salt");
+    key_file::write_hex(&salt, &[7; 32], Existing::Replace).unwrap();
     format!(
         "[policy]\nlisten = \"127.0.0.1:0\"\n\
-         [ledger]\nrpc = \"http://127.0.0.1:{port}\"\nchain_id = 4711\ncontract = \"{contract}\"\nrequest_timeout_ms = 300\n"
+         [ledger]\nrpc = \"http://127.0.0.1:{port}\"\nchain_id = 4711\ncontract = \"{contract}\"\ngateway_salt = {salt:?}\nrequest_timeout_ms = 300\n"
     )
 }
 
@@ -215,7 +218,7 @@ fn a_ledger_that_is_dead_or_says_nothing_stops_nothing() {
     let ports = [silent.local_addr().unwrap().port(), dead.local_addr().unwrap().port()];
     drop(dead);
     for port in ports {
-        let controller = Controller::start(&pki, &following(port));
+        let controller = Controller::start(&pki, &following(&pki, port));
         let down = wait_for("the ledger to be said to be down", || {
             Some(controller.read("/v1/gateways")["ledger"].clone()).filter(|ledger| ledger["state"] == "down")
         });
@@ -235,7 +238,7 @@ fn a_revocation_is_taken_with_a_good_signature_and_queued_while_the_ledger_is_aw
     let dead = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = dead.local_addr().unwrap().port();
     drop(dead);
-    let controller = Controller::start(&pki, &following(port));
+    let controller = Controller::start(&pki, &following(&pki, port));
     let site = Site::new(1);
     let taken = controller.rest("POST", "/v1/revocations", &revocation(&site, 3).to_string());
     assert_eq!((taken.status, taken.json()), (202, json!({ "gateways": 0, "ledger": "queued" })));

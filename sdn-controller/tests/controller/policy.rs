@@ -346,6 +346,7 @@ async fn a_ledger_that_is_away_is_said_and_its_return_serves_who_waits() {
     })
     .await;
     assert_eq!(delivery.policy.shown()["ledger"]["state"], "down");
+    assert_eq!(delivery.policy.shown()["ledger"]["sealers"], 4);
     assert_eq!(delivery.shown("home-1")["bundle"], Value::Null);
     delivery.ledger.down(false);
     gateway.verified_bundle().await.unwrap();

@@ -78,6 +78,7 @@ impl Home {
             node,
             bound_at: Cell::new(0),
         };
+        ctl(&["participant", "gateway-salt", "--out", &home.gateway_salt()]).done();
         home.configure_core(gateways);
         home.configure_controller();
         home
@@ -139,9 +140,17 @@ impl Home {
         self.ca.issue(self.node.dir.path(), role, name)
     }
 
+    /// What this deployment's gateways are salted with on the ledger.
+    fn gateway_salt(&self) -> String {
+        self.node.path("gateway.salt")
+    }
+
     fn ledger(&self) -> String {
         let Node { rpc, contract, .. } = &self.node;
-        format!("[ledger]\nrpc = {rpc:?}\nchain_id = 4711\ncontract = {contract:?}\n")
+        let salt = self.gateway_salt();
+        format!(
+            "[ledger]\nrpc = {rpc:?}\nchain_id = 4711\ncontract = {contract:?}\ngateway_salt = {salt:?}\n"
+        )
     }
 
     fn configure_core(&self, gateways: &[&str]) {
@@ -237,7 +246,9 @@ impl Home {
     pub(crate) fn register_gateway(&self, name: &str, status: &str) -> Called {
         let governor = self.node.path("governor.key");
         let id = format!("spiffe://test.example/gateway/{name}");
-        let arguments = ["--governor-key", &governor, "--gateway", &id, "--status", status];
+        let salt = self.gateway_salt();
+        let who = ["--gateway", &id, "--gateway-salt", &salt];
+        let arguments = [&who[..], &["--governor-key", &governor, "--status", status]].concat();
         self.node.ledger("participant register", &arguments)
     }
 

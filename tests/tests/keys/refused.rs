@@ -3,17 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
 use caregate_host::identity::{IdentityFiles, Role};
+use caregate_protocol::policy::PolicyBundle;
 use edge_gateway::keys::KeyStore;
 use serde_json::Value;
 
-use crate::called::{Wallet, binary};
-use crate::home::{Gateway, Home};
+use crate::called::{Wallet, binary, until};
+use crate::home::{Gateway, Home, door};
 
 /// The issue's lines, and the forgeries that are one.
-const LINES: [(&str, &[&str]); 11] = [
+const LINES: [(&str, &[&str]); 12] = [
     ("forged value", &["grantee_replaced", "grant_lengthened", "grant_widened", "consent_leaf_altered"]),
     ("too few seals", &["seals_stripped"]),
     ("duplicate seals", &["seal_twice"]),
@@ -24,7 +27,8 @@ const LINES: [(&str, &[&str]); 11] = [
         &["nodes_stripped", "storage_node_removed", "account_node_altered", "account_node_cut"],
     ),
     ("old epoch", &["epoch_older", "older_bundle"]),
-    ("another contract", &["account_of_nobody"]),
+    ("another chain", &["chain_named_other"]),
+    ("another contract", &["contract_named_other", "account_of_nobody"]),
     ("another recipient's key", &["hpke_key_swapped", "hpke_key_signed_by_stranger"]),
     ("a grant that the patient never signed", &["grant_signed_by_stranger"]),
     ("an emergency by a stranger", &["emergency_by_stranger"]),
@@ -56,7 +60,7 @@ fn every_forgery_is_refused_by_a_gateway_process_for_its_own_reason() {
     let gateway = home.configure_gateway("g-1", "gateway", "");
     let older = learns(&home, &wallet, &gateway, "older.cbor");
     let good = learns(&home, &wallet, &gateway, "good.cbor");
-    another_ledgers_bundles_are_refused(&home);
+    another_ledgers_bundles_are_refused(&home, &fs::read(&good).unwrap());
     controller.stop();
 
     let IdentityFiles { certificate, key, ca } = home.issue(Role::Controller, "controller-1");
@@ -87,25 +91,54 @@ fn every_forgery_is_refused_by_a_gateway_process_for_its_own_reason() {
     core.stop();
 }
 
-/// What the real controller brings is good, and not of the ledger that these gateways were enrolled with.
-fn another_ledgers_bundles_are_refused(home: &Home) {
+/// What a gateway's door answers to a bundle: the reason for which it was refused.
+fn refused_at_the_door(door: SocketAddr, bundle: &[u8]) -> String {
+    until("the door answers", || {
+        let mut stream = TcpStream::connect(door).ok()?;
+        let length = bundle.len();
+        write!(
+            stream,
+            "POST /policy/bundle HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        )
+        .ok()?;
+        stream.write_all(bundle).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let said: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1)?).ok()?;
+        said["refused"].as_str().map(str::to_owned)
+    })
+}
+
+/// What the real controller brings is good, and not of the ledger that these gateways were enrolled with. Neither is it when it says that
+/// it is of theirs.
+fn another_ledgers_bundles_are_refused(home: &Home, good: &[u8]) {
+    type Lie = fn(&mut PolicyBundle);
     let enrolment = fs::read_to_string(home.node.path("g-1-enrolment.toml")).unwrap();
     let stranger = format!("0x{}", "5e".repeat(20));
     let more = format!("\"{}\", \"{stranger}\"", home.node.validator);
     let quoted = |text: &str| format!("\"{text}\"");
+    let none: Option<(Lie, &str)> = None;
+    let chain: (Lie, _) = (|bundle| bundle.chain_id = 4712, "participant_signature");
+    let contract: (Lie, _) = (|bundle| bundle.contract = [0x5e; 20], "account_proof");
     let cases = [
-        ("other chain", "chain_id = 4711", "chain_id = 4712", "participant_signature"),
-        ("other contract", home.node.contract.as_str(), stranger.as_str(), "account_proof"),
-        ("unknown validator", home.node.validator.as_str(), stranger.as_str(), "validator_unknown"),
-        ("other validator set", &quoted(&home.node.validator), &more, "validator_unknown"),
+        ("other chain", "chain_id = 4711", "chain_id = 4712", "other_chain", Some(chain)),
+        ("other contract", home.node.contract.as_str(), stranger.as_str(), "other_contract", Some(contract)),
+        ("unknown validator", home.node.validator.as_str(), stranger.as_str(), "validator_unknown", none),
+        ("other validator set", &quoted(&home.node.validator), &more, "validator_unknown", none),
     ];
-    for (line, is, becomes, reason) in cases {
+    for (line, is, becomes, reason, lie) in cases {
         assert!(enrolment.contains(is), "{line}: {enrolment}");
-        let gateway = home.configure_gateway("g-1", &line.replace(' ', "-"), "");
+        let (local, address) = door();
+        let gateway = home.configure_gateway("g-1", &line.replace(' ', "-"), &local);
         fs::write(home.node.path("g-1-enrolment.toml"), enrolment.replace(is, becomes)).unwrap();
         let running = gateway.start();
         println!("{line}: {reason}");
         running.reaches(&format!("caregate_gateway_policy_refused_total{{reason=\"{reason}\"}}"), 1.0);
+        if let Some((lie, shown)) = lie {
+            let mut bundle = PolicyBundle::decode(good).unwrap();
+            lie(&mut bundle);
+            assert_eq!(refused_at_the_door(address, &bundle.encode()), shown, "{line}, and lies");
+        }
         assert!(running.metric("caregate_gateway_policy_epoch ").unwrap() < 1.0, "{line}");
         running.stop();
     }

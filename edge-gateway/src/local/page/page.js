@@ -26,6 +26,31 @@ const MEANS = {
   arp: 'ARP', nd: 'IPv6', dhcp: 'DHCP', dhcpv6: 'DHCPv6', mdns: 'mDNS', lldp: 'LLDP', eapol: '802.1X', ip: 'traffic', other: 'other',
 };
 
+// What can be handed in, by the first byte of the file: the CBOR list that it is, which tells them apart.
+const OFFERS = {
+  0x83: ['/policy/revocation', 'revocation'],
+  0x86: ['/policy/bundle', 'policy'],
+  0x87: ['/policy/bundle', 'policy'],
+  0x88: ['/policy/emergency', 'emergency request'],
+};
+// As the box takes a policy; all else is shorter.
+const OFFER_BYTES_MAX = 1048576;
+// A policy of full size over a bad link, and its check.
+const OFFER_MS = 15000;
+const WHY = {
+  not_pinned: 'it is not about anybody at this box',
+  revocation_signature: 'it is not signed with a key that may end this access',
+  emergency_stranger: 'whoever signed it may not use emergency access',
+  emergency_signature: 'it is not signed by who it says it is',
+  emergency_not_now: 'it is for another time',
+  emergency_too_long: 'it is for more than four hours',
+  emergency_number: 'it was used before, or a newer one was',
+  clock_behind: 'the clock of this box was set back',
+  other_chain: 'it is of another ledger',
+  other_contract: 'it is of another ledger',
+  header_older: 'the box knows a newer one',
+};
+
 const byId = (id) => document.getElementById(id);
 const shown = new Map();
 let looks = 0;
@@ -358,6 +383,48 @@ async function end() {
   look();
 }
 
+// What it says of itself only finds the door; the box decides by what is signed.
+async function handedIn(file) {
+  if (file === undefined) return ['Choose a file first.', true];
+  const unknown = ['This file is no revocation, emergency request or policy; nothing was handed in.', true];
+  if (file.size === 0 || file.size > OFFER_BYTES_MAX) return unknown;
+  const body = await file.arrayBuffer();
+  const offer = OFFERS[new Uint8Array(body)[0]];
+  if (offer === undefined) return unknown;
+  const [path, name] = offer;
+  try {
+    const answer = await fetch(path, { method: 'POST', body, signal: AbortSignal.timeout(OFFER_MS) });
+    const said = await answer.json();
+    if (answer.ok) return [`The ${name} is in force since ${clock.format(new Date())}.`, false];
+    if (said.refused) return [`The ${name} is refused: ${WHY[said.refused] ?? 'its check failed'} (${said.refused}). Nothing has changed.`, true];
+    return [`The ${name} was not taken: ${said.error}. Nothing has changed.`, true];
+  } catch (_failure) {
+    return [`The box did not answer, so the ${name} may be in force. Handing it in again does no harm.`, true];
+  }
+}
+
+let handing = false;
+
+async function handIn() {
+  // Not disabled meanwhile: that would take the focus away from who has only a keyboard.
+  if (handing) return;
+  handing = true;
+  const outcome = byId('handed-in');
+  outcome.textContent = 'The box checks it…';
+  outcome.classList.remove('failed');
+  outcome.hidden = false;
+  const [text, failed] = await handedIn(byId('hand-in-file').files[0])
+    .catch(() => ['The file can’t be read.', true]);
+  outcome.textContent = text;
+  outcome.classList.toggle('failed', failed);
+  handing = false;
+  if (!failed && !byId('content').hidden) {
+    looks = 0;
+    look();
+  }
+}
+
+byId('hand-in').addEventListener('click', handIn);
 byId('quarantine-details').addEventListener('toggle', () => { if (byId('quarantine-details').open) browse().catch(() => null); });
 byId('quarantine-filter').addEventListener('input', () => { find().catch(() => null); });
 byId('quarantine-older').addEventListener('click', () => { browseOlder().catch(() => null); });

@@ -170,9 +170,15 @@ fn accounts_and_slots_that_are_not_proven() {
     let mut site = site();
     let mut moved = pins(&site);
     moved.domain.verifying_contract = Address([0xc1; 20]);
-    let bundle = site.bundle(NOW_S);
+    let mut bundle = site.bundle(NOW_S);
+    let refused = verify_bundle(&bundle.encode(), &moved, &Floors::default(), NOW_S).unwrap_err();
+    let (named, pinned) = (Address([0xc0; 20]), Address([0xc1; 20]));
+    assert_eq!(refused, BundleRefusal::OtherContract { named, pinned });
+    // It lies, and what it proves is no such account.
+    bundle.contract = pinned.0;
     let refused = verify_bundle(&bundle.encode(), &moved, &Floors::default(), NOW_S).unwrap_err();
     assert_eq!(refused.reason(), "account_proof", "{refused}");
+    bundle.contract = named.0;
     // Without any one node, a claim is not shown; but for those nodes that show a relationship of which nothing is claimed.
     let mut reasons = Vec::new();
     for nth in 0..bundle.nodes.len() {
@@ -191,6 +197,32 @@ fn accounts_and_slots_that_are_not_proven() {
     let mut sealed = site.bundle(NOW_S);
     sealed.claims.epoch = u64::MAX;
     assert_eq!(verify_at(&site, &sealed.encode(), &Floors::default()).unwrap_err().reason(), "slot_mismatch");
+}
+
+#[test]
+fn a_bundle_of_another_chain_is_refused_by_its_name_and_one_that_lies_by_its_signatures() {
+    let mut site = site();
+    let mut here = pins(&site);
+    here.domain.chain_id = 4712;
+    let mut bundle = site.bundle(NOW_S);
+    let refused = |bytes: &[u8], kept: bool| {
+        let verify = if kept { verify_kept_bundle } else { verify_bundle };
+        verify(bytes, &here, &Floors::default(), NOW_S).unwrap_err()
+    };
+    let named = bundle.encode();
+    for kept in [false, true] {
+        let other = BundleRefusal::OtherChain { named: 4711, pinned: 4712 };
+        assert_eq!(refused(&named, kept), other);
+    }
+    bundle.chain_id = 4712;
+    // The same contract, validators and slots, as those of a chain's fork: what was signed was signed for the other one.
+    for kept in [false, true] {
+        assert_eq!(refused(&bundle.encode(), kept).reason(), "participant_signature");
+    }
+    // Its name is looked at before anything that it says: a header of nobody's makes no difference.
+    bundle.chain_id = 4711;
+    bundle.header.clear();
+    assert_eq!(refused(&bundle.encode(), false).reason(), "other_chain");
 }
 
 /// The refusal when the claims are changed and the storage is not.

@@ -38,6 +38,8 @@ fn bundle() -> PolicyBundle {
         signature: signature(1),
     };
     PolicyBundle {
+        chain_id: 4711,
+        contract: [0xc0; 20],
         header: vec![1; 800],
         nodes: vec![vec![2; 532], vec![3; 40]],
         claims: Claims {
@@ -89,8 +91,13 @@ fn a_bundle_is_read_as_it_was_written() {
     assert_eq!(PolicyBundle::decode(&bundle().encode()), Ok(bundle()));
     assert_eq!(PolicyBundle::decode(&handed_on().encode()), Ok(handed_on()));
     let empty = PolicyBundle::default();
-    assert_eq!(hex::encode(empty.encode()), "840140808600".to_owned() + "8080808080");
+    assert_eq!(
+        hex::encode(empty.encode()),
+        "860300".to_owned() + "54" + &"00".repeat(20) + "40808600" + "8080808080"
+    );
     assert_eq!(PolicyBundle::decode(&empty.encode()), Ok(empty));
+    let named = "860319126754".to_owned() + &"c0".repeat(20) + "590320" + "01";
+    assert!(hex::encode(bundle().encode()).starts_with(&named));
     let revocation = bundle().claims.revocations.remove(0);
     assert_eq!(SignedRevocation::decode(&revocation.encode()), Ok(revocation));
 }
@@ -111,10 +118,12 @@ fn cut_anywhere_it_is_truncated() {
 fn faults_name_their_field() {
     let said = |bytes: &[u8]| PolicyBundle::decode(bytes).unwrap_err().to_string();
     let mut other = bundle().encode();
-    other[1] = 3;
-    assert_eq!(said(&other), "bundle version 3 is neither 1 nor 2");
+    for version in [1, 2, 5] {
+        other[1] = version;
+        assert_eq!(said(&other), format!("bundle version {version} is neither 3 nor 4"));
+    }
     let (mut fewer, mut more) = (bundle().encode(), handed_on().encode());
-    (fewer[1], more[1]) = (2, 1);
+    (fewer[1], more[1]) = (4, 3);
     assert!(said(&fewer).starts_with("bundle: bundle"), "{}", said(&fewer));
     assert!(said(&more).starts_with("bundle: bundle"), "{}", said(&more));
     // The longer form of a bundle in which nothing was handed on.
@@ -124,7 +133,7 @@ fn faults_name_their_field() {
     let mut longer = longer.encode();
     longer.truncate(longer.len() - 604);
     longer.push(0x80);
-    assert!(said(&longer).starts_with("bundle version 2"), "{}", said(&longer));
+    assert!(said(&longer).starts_with("bundle version 4"), "{}", said(&longer));
     assert_eq!(said(&vec![0; BUNDLE_BYTES_MAX + 1]), "bundle has 1048577 bytes, allowed are 1048576");
     let mut large = bundle();
     large.nodes[1] = vec![0; NODE_BYTES_MAX + 1];

@@ -136,6 +136,7 @@ async fn by_the_real_chain_a_grant_comes_in_and_a_revocation_ends_it() {
     let identity = Identity::load(&pki.issue(Role::Gateway, GATEWAY)).unwrap();
     let mut gateway = Gateway::connect(&identity, delivering.port, pins).await.unwrap();
     assert_eq!(may_open(&gateway.verified_bundle().await.unwrap(), &wallet), 0);
+    assert_eq!(delivering.policy.shown()["ledger"]["sealers"], 1, "the page says that one party seals");
 
     let now = chain.head().await.unwrap().time_s;
     let terms = Terms { classes: 3, purposes: 1, from: now - 10, until: now + 86_400, stale_bound_s: 600 };

@@ -105,6 +105,10 @@ impl Ledger for MemoryLedger {
         self.status.subscribe()
     }
 
+    fn sealers(&self) -> Option<usize> {
+        Some(self.state.lock().unwrap().site.validators.len())
+    }
+
     fn last_change(&self, _watch: &Watch) -> u64 {
         self.state.lock().unwrap().changed
     }

@@ -103,13 +103,14 @@ impl Deployment {
              [[switch]]\nname = \"{GATEWAY}\"\ndatapath_id = \"{DATAPATH_ID}\"\n\n\
              [rest]\nlisten = \"{rest}\"\n\n[dashboard]\nlisten = \"systemd:1\"\n\n\
              [policy]\nlisten = \"{policy}\"\n\n\
-             [ledger]\n{ledger}\n[lanes]\nports = {LANE_PORTS}\n",
+             [ledger]\n{ledger}gateway_salt = {salt:?}\n\n[lanes]\nports = {LANE_PORTS}\n",
             openflow = network.listen(Service::OpenFlow),
             data = self.dir.join("controller"),
             identity = identity(&inputs.identities.controller),
             rest = network.listen(Service::Rest),
             policy = network.listen(Service::Policy),
             ledger = self.ledger_keys(),
+            salt = self.ledger.gateway_salt,
         )
     }
 

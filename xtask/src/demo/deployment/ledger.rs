@@ -58,6 +58,8 @@ pub(in crate::demo) struct Ledger {
     /// Its JSON-RPC.
     pub(in crate::demo) rpc: String,
     governor: PathBuf,
+    /// File of what gateways' names are salted with.
+    pub(super) gateway_salt: PathBuf,
     /// Whom the patients trust.
     pub(in crate::demo) hospital: Domain,
     /// Whom nobody consented to; it may break the glass.
@@ -70,6 +72,9 @@ impl Ledger {
         let governor = dir.join("governor.key");
         let made =
             ctl.call(None, &["participant", "new", "--out", &governor.display().to_string()])?.done()?;
+        let gateway_salt = dir.join("gateway.salt");
+        let out = gateway_salt.display().to_string();
+        ctl.call(None, &["participant", "gateway-salt", "--out", &out])?.done()?;
         let config = format!(
             "listen = \"{listen}\"\nadmin = \"systemd:0\"\ndata = {data:?}\nsealing_key = {key:?}\n\
              chain_id = {CHAIN_ID}\ngovernors = [\"{governor}\"]\nthreshold = 1\ndelay_s = 0\n",
@@ -87,6 +92,7 @@ impl Ledger {
             validators: printed.validators,
             rpc: format!("http://{}", network.listen(Service::Rpc)),
             governor,
+            gateway_salt,
             hospital: Domain::make(dir, "hospital-1", ctl)?,
             clinic: Domain::make(dir, "clinic-1", ctl)?,
         })

@@ -123,6 +123,7 @@ pub(super) fn play(
     turn(system, &older, &newer, &mut seen.control)?;
     revoke_directly(system, pages, &mut seen.control)?;
     hand_in(system, pages)?;
+    hand_in_at_the_gateway(system, pages)?;
     if script.records.is_empty() {
         // In one story of the gate: it takes half a minute more.
         break_glass_by_core(system, pages, &mut seen.control)?;
@@ -322,6 +323,25 @@ fn hand_in(system: &mut System<'_>, pages: &mut Pages) -> anyhow::Result<()> {
     pages.click("hospital", "Hand in")?;
     pages.expect("hospital", &format!("in force at {GATEWAY}, by its own signed word"), OFFER_TIMEOUT)?;
     pages.click("hospital", "Close")
+}
+
+/// The gateway's own page takes the same message once more, which changes nothing, and refuses it by name where a bit of it is turned.
+fn hand_in_at_the_gateway(system: &System<'_>, pages: &mut Pages) -> anyhow::Result<()> {
+    say("story: a file is handed in on the gateway's own page");
+    let (good, bad) = (system.file("revocation.cbor"), system.file("forged-revocation.cbor"));
+    let mut bytes = std::fs::read(&good).with_context(|| good.display().to_string())?;
+    // Within the signature.
+    let at = bytes.len().checked_sub(20).context("a revocation is longer")?;
+    bytes[at] ^= 1;
+    std::fs::write(&bad, bytes).with_context(|| bad.display().to_string())?;
+    for (file, said) in
+        [(&bad, r"is refused: .*\(revocation_signature\)"), (&good, "the revocation is in force")]
+    {
+        pages.fill("patient", &[], &[], &[("#hand-in-file", file)], &[])?;
+        pages.click("patient", "Check and hand in")?;
+        pages.expect("patient", said, PAGE_TIMEOUT)?;
+    }
+    Ok(())
 }
 
 /// And the second hospital's page breaks the glass straight there, which opens it for another minute.

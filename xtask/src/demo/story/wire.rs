@@ -198,6 +198,7 @@ fn quarantine(system: &mut System<'_>, pages: &mut Pages, seen: &mut Seen) -> an
     // TCP sends what it gets no answer to again, so frames are there to be dropped.
     seen.quarantined = passed == 0 && dropped(system)? > before;
     pages.expect("dashboard", r"1\s+quarantines", PAGE_TIMEOUT)?;
+    pages.expect("dashboard", r"ledger.s block\s+one party seals the ledger", PAGE_TIMEOUT)?;
     say(&format!("story: {device} is released"));
     system.operator(&["release"], &["--switch", DATAPATH_ID, "--mac", &mac])?.done()?;
     let from_ms = clock::now_ms() as f64;
