@@ -80,7 +80,7 @@ struct Who {
     #[command(flatten)]
     named: Named,
     /// File with the salt of the deployment's gateways (mode 0600)
-    #[arg(long, value_name = "FILE", requires = "gateway")]
+    #[arg(long, value_name = "FILE", requires = "gateway", conflicts_with = "participant")]
     gateway_salt: Option<PathBuf>,
 }
 

@@ -125,9 +125,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (revoked, journal) = (revoked(&file, salt, &identity, &stop)?, Arc::new(journal));
     keep(&store, retention, &tenants, &metrics, &stop)?;
     let previews = Previews::new(store.erased()?, metrics.clone());
-    let peers = Arc::new(peers);
     let shared = Shared {
-        peers,
+        peers: Arc::new(peers),
         revoked,
         store,
         search,

@@ -426,3 +426,40 @@ fn a_consent_goes_out_as_fhir_and_in_again() {
     std::fs::write(&file, over.to_string()).unwrap();
     assert_eq!(take().json()["path"], "Consent.status");
 }
+
+#[test]
+fn a_gateway_is_known_by_its_name_and_the_deployments_salt() {
+    const GATEWAY: &str = "spiffe://home.example/gateway/g-1";
+    let node = Node::start();
+    let (salt, other) = (node.path("gateway.salt"), node.path("other.salt"));
+    for path in [&salt, &other] {
+        call(&["participant", "gateway-salt", "--out", path]).done();
+        assert_eq!((mode(path), std::fs::read(path).unwrap().len()), (0o600, 65));
+    }
+    let made = std::fs::read(&salt).unwrap();
+    assert_ne!(made, std::fs::read(&other).unwrap());
+    assert!(call(&["participant", "gateway-salt", "--out", &salt]).failed().contains("exists already"));
+    assert_eq!(std::fs::read(&salt).unwrap(), made);
+    // By bytes 0 to 31: as a Keccak written down in Python has it.
+    let counted: String = (0..32).map(|byte| format!("{byte:02x}")).collect();
+    support::write_private(salt.as_ref(), &counted);
+
+    let who = ["--gateway", GATEWAY, "--gateway-salt", &salt];
+    let governor = node.path("governor.key");
+    let register = [&who[..], &["--governor-key", &governor, "--kind", "other"]].concat();
+    let registered = node.ledger("participant register", &register).done();
+    assert_eq!(registered["participant"], "0x557e9d056f796c16e021d3765935e06069ff3b61");
+    let shown = |arguments: &[&str]| node.ledger("participant show", arguments);
+    assert_eq!(shown(&who).done()["status"], "active");
+    // Who guesses the name finds nothing without the salt.
+    assert_eq!(shown(&["--gateway", GATEWAY, "--gateway-salt", &other]).done()["status"], Value::Null);
+    assert_eq!(shown(&["--gateway", GATEWAY]).status, 2);
+    assert_eq!(
+        shown(&["--participant", "0x557e9d056f796c16e021d3765935e06069ff3b61"]).done()["status"],
+        "active"
+    );
+    let both = ["--participant", "0x557e9d056f796c16e021d3765935e06069ff3b61", "--gateway-salt", &salt];
+    assert_eq!(shown(&both).status, 2, "a salt is a gateway's");
+    support::write_private(other.as_ref(), "00");
+    assert!(shown(&["--gateway", GATEWAY, "--gateway-salt", &other]).failed().contains("32 bytes"));
+}

@@ -12,7 +12,7 @@ mod support;
 use caregate_host::identity::Role;
 use serde_json::Value;
 
-use called::Node;
+use called::{Node, call};
 use support::{Controller, Namespace, OpenVswitch, Pki, folder, wait_for};
 
 const SWITCH: &str = "00000000000000a1";

@@ -311,8 +311,8 @@ impl Proof {
         };
         let header = header.encode();
         let (header_bytes, node_bytes) = (header.len(), nodes.iter().map(Vec::len).sum());
-        let Domain { chain_id, verifying_contract } = ledger.domain();
-        let contract = verifying_contract.0;
+        let domain = ledger.domain();
+        let (chain_id, contract) = (domain.chain_id, domain.verifying_contract.0);
         let bundle = PolicyBundle { chain_id, contract, header, nodes, claims, handovers: Vec::new() };
         let (pins, bundle) = (pins(ledger, &validators, number), bundle.encode());
         Self { pins, bundle, header_bytes, node_bytes }

@@ -306,7 +306,7 @@ fn values_on_the_ledger_need_their_owners_signature() {
     assert_eq!(reason(&mut one), "grant_signature");
     // A grant that was signed for another ledger.
     let mut one = site();
-    let elsewhere = super::super::Domain { chain_id: 1, ..pins(&one).domain };
+    let elsewhere = Domain { chain_id: 1, ..pins(&one).domain };
     one.claims.consents[0].signature = Site::grant_key(0).sign(&grant_digest(&grant, &elsewhere));
     assert_eq!(reason(&mut one), "grant_signature");
     let mut one = site();
