@@ -306,7 +306,7 @@ mod tests {
         }
         says.send_replace(Arc::default());
         displays.tell(read(false));
-        displays.tell(Read { display: DeviceId::new("nobody's").unwrap(), ..read(true) });
+        displays.tell(Read { display: DeviceId::new("stranger-1").unwrap(), ..read(true) });
         drop(displays);
         let log = verify::log(&std::fs::read(log).unwrap(), &[]).unwrap();
         let whats: Vec<_> = log.lines.iter().map(|line| line.entry.what.clone()).collect();

@@ -14,8 +14,15 @@ use crate::{build, interop, linked, recordings, say, setup, solidity};
 /// Seconds of each story in the gate: long enough for cut, drain, kill and recovery.
 const STORY_SECONDS: &str = "60";
 /// What is built by itself as well.
-const PROGRAMS: &[&str] =
-    &["edge-gateway", "caregate-switch", "sdn-controller", "core-cloud", "clinician-feed", "ledger-node", "caregatectl"];
+const PROGRAMS: &[&str] = &[
+    "edge-gateway",
+    "caregate-switch",
+    "sdn-controller",
+    "core-cloud",
+    "clinician-feed",
+    "ledger-node",
+    "caregatectl",
+];
 /// Seconds of each fuzz target in the long run.
 const FUZZ_SECONDS: u32 = 120;
 /// Power cuts of each store in the gate, and a kill at each named point: two minutes.

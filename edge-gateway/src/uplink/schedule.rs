@@ -212,7 +212,9 @@ impl Schedule {
         if let Some(until) = self.more_urgent(part, now) {
             return Turn::Yield(until);
         }
-        if let Some(until) = self.pace.waits(now).filter(|_| part == Part::Backlog) {
+        // Alarms are few, and wait for nobody: not even those that are late.
+        let is_paced = part == Part::Backlog && lane != Lane::Alarm;
+        if let Some(until) = self.pace.waits(now).filter(|_| is_paced) {
             return Turn::Yield(until);
         }
         let position = match part {

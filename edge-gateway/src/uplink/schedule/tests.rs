@@ -13,7 +13,9 @@ fn drain(schedule: &mut Schedule, part: Part, lane: Lane, now: Instant) -> Vec<u
     .collect()
 }
 
+/// As where nothing live was sent; what live records leave it is tested by itself.
 fn backlog(schedule: &mut Schedule, lane: Lane, now: Instant) -> Vec<u64> {
+    schedule.pace.begin();
     drain(schedule, Part::Backlog, lane, now)
 }
 
@@ -109,6 +111,7 @@ fn what_is_less_urgent_waits_for_a_moment_and_not_for_a_stuck_lane() {
     assert_eq!(schedule.turn(waveform, Lane::Waveform, now), Turn::Send(1));
     schedule.spooled(3, Lane::Alarm, now);
     assert_eq!(schedule.turn(Part::Backlog, Lane::Vitals, now), Turn::Yield(until));
+    schedule.pace.begin();
     assert_eq!(
         schedule.turn(Part::Backlog, Lane::Vitals, until),
         Turn::Send(0),
@@ -272,6 +275,8 @@ fn the_backlog_goes_at_the_rate_that_live_records_leave_it_and_alone_at_any() {
     schedule.spooled(number, Lane::Vitals, now);
     assert_eq!(drain(&mut schedule, VITALS, Lane::Vitals, now), [number]);
     assert!(matches!(schedule.turn(Part::Backlog, Lane::Waveform, now), Turn::Yield(until) if until > now));
+    schedule.spooled(number + 1, Lane::Alarm, now);
+    assert_eq!(schedule.turn(Part::Backlog, Lane::Alarm, now), Turn::Send(number + 1), "its lane is down");
     let later = now + Duration::from_secs(1);
     assert_eq!(send(&mut schedule, later), [0], "a MiB is more than goes at once");
     // A new connection begins anew with all that was not acknowledged, and nothing live is sent any more.
