@@ -27,6 +27,8 @@ const CHUNK: Duration = Duration::from_millis(250);
 /// Numbers a second that go on while a backlog drains, and for how long: less than the drain takes.
 const LIVE_RATE: u32 = 200;
 const LIVE_SPAN: Duration = Duration::from_secs(5);
+/// How long [`LEADS`] are worn until they have written the 256 MiB: an hour.
+const WORN: Duration = Duration::from_secs(SENSORS as u64 * CHUNKS / LEADS as u64 / 4);
 /// How long: drained at twenty times this pace it takes a second and a half.
 const BACKLOG: Duration = Duration::from_secs(30);
 
@@ -120,7 +122,9 @@ fn ours(site: &mut Site, subscriber: Subscriber, figures: &mut Figures) -> anyho
     let draining = live(site, &subscriber, "draining", figures)?;
     figures.put("live_delay_while_draining", draining / alone - 1.0);
     until("the backlog is gone", || site.waiting() == Some(0.0))?;
-    figures.put("drain_s_256mb", begun.elapsed().as_secs_f64());
+    let took = begun.elapsed().as_secs_f64();
+    figures.put("drain_s_256mb", took);
+    figures.put("drain_hour_x_realtime", WORN.as_secs_f64() / took);
     subscriber.stop()
 }
 
