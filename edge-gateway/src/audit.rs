@@ -1,22 +1,19 @@
 //! The gateway's audit log: for whom keys were wrapped, what came into force and what was refused. It is what the trail on the patient's
 //! page is made of, chained, and without labels; the file's format is `caregate_protocol::audit`.
 
-use std::collections::BTreeMap;
+mod displays;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use caregate_host::clock;
 use caregate_host::journal::Journal;
 use caregate_protocol::audit::{Entry, What};
-use caregate_protocol::id::{DeviceId, PatientId};
-use caregate_protocol::policy::BoundDevice;
 use caregate_protocol::wrap::Wrap;
 use prometheus::{IntCounter, Registry};
-use tokio::sync::watch;
 use tracing::error;
 
-use crate::mqtt::hub::Read;
 use crate::policy::trail::Event;
+pub use displays::Displays;
 
 /// Bytes of the log before it is renamed, and of the one before that is kept: two weeks each of a patient with five busy classes.
 pub const LOG_BYTES_MAX: u64 = 32 << 20;
@@ -91,26 +88,10 @@ impl Audit {
         self.append(&entries.collect::<Vec<_>>());
     }
 
-    /// Who tells it of displays. `bound` is whose device each is.
+    /// Who tells it of displays.
     #[must_use]
-    pub fn displays(&self, bound: watch::Receiver<Arc<Vec<BoundDevice>>>) -> Displays {
-        let (reads, told) = std::sync::mpsc::sync_channel::<(i64, Read)>(READS_MAX);
-        let (audit, mut owners) = (self.clone(), Owners::default());
-        let write = move || {
-            for (at_ms, read) in told {
-                let bound = Arc::clone(&bound.borrow());
-                match owners.entry(read, &bound) {
-                    Some(what) => audit.append(&[Entry { at_ms, what }]),
-                    None => {
-                        audit.failures.inc();
-                        error!("a display reads that is nobody's");
-                    }
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("audit".into()).spawn(write);
-        let thread = thread.inspect_err(|error| error!(%error, "no thread for the audit log")).ok();
-        Displays { reads: Some(reads), thread, failures: self.failures.clone() }
+    pub fn displays(&self) -> Displays {
+        Displays::of(self)
     }
 
     fn append(&self, entries: &[Entry]) {
@@ -121,55 +102,6 @@ impl Audit {
             self.failures.inc();
             error!(%failure, "something could not be written to the audit log");
         }
-    }
-}
-
-/// Reads that wait to be written: some for each session that there may be.
-const READS_MAX: usize = 1024;
-
-/// Tells the log which display in the home reads what. A thread of its own writes: a display waits for no disk. Dropping it waits until all is written.
-#[derive(Debug)]
-pub struct Displays {
-    /// None when it is being dropped.
-    reads: Option<std::sync::mpsc::SyncSender<(i64, Read)>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-    failures: IntCounter,
-}
-
-impl Displays {
-    /// Notes it, with the time of now. What can't be noted is logged and counted.
-    pub fn tell(&self, read: Read) {
-        let at_ms = clock::now_us().div_euclid(1000);
-        if self.reads.as_ref().is_none_or(|reads| reads.try_send((at_ms, read)).is_err()) {
-            self.failures.inc();
-            error!("what a display reads could not be written to the audit log");
-        }
-    }
-}
-
-impl Drop for Displays {
-    fn drop(&mut self) {
-        drop(self.reads.take());
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            error!("the audit log's thread panicked");
-        }
-    }
-}
-
-/// Whose device each display is, as far as it was ever known: one that is released has a patient still for what it reads no more.
-#[derive(Debug, Default)]
-struct Owners(BTreeMap<DeviceId, PatientId>);
-
-impl Owners {
-    fn entry(&mut self, read: Read, bound: &[BoundDevice]) -> Option<What> {
-        self.0.extend(bound.iter().map(|bound| (bound.device.clone(), bound.patient)));
-        let Read { display, filter, begins } = read;
-        let patient = *self.0.get(&display)?;
-        Some(if begins {
-            What::DisplayBegan { patient, display, filter }
-        } else {
-            What::DisplayEnded { patient, display, filter }
-        })
     }
 }
 
@@ -282,38 +214,6 @@ mod tests {
         assert_eq!(whats, expected);
         assert_eq!(log.lines[2].entry.at_ms, 5_000);
         assert!(!String::from_utf8(text).unwrap().contains("cousin"));
-    }
-
-    #[test]
-    fn what_a_display_reads_is_noted_with_whose_it_is_also_when_it_was_released() {
-        let dir = tempfile::tempdir().unwrap();
-        let audit = Audit::new(dir.path()).unwrap();
-        let (display, patient) = (DeviceId::new("display-1").unwrap(), PatientId([1; 16]));
-        let bound = BoundDevice {
-            device: display.clone(),
-            patient,
-            classes: caregate_protocol::policy::Classes::default(),
-            station: None,
-        };
-        let (says, bound) = watch::channel(Arc::new(vec![bound]));
-        let displays = audit.displays(bound);
-        let read = |begins| Read { display: display.clone(), filter: "vitals/v1/#".into(), begins };
-        displays.tell(read(true));
-        let log = dir.path().join(LOG_NAME);
-        // It has been noted before the display is released.
-        while std::fs::metadata(&log).map_or(0, |file| file.len()) == 0 {
-            std::thread::yield_now();
-        }
-        says.send_replace(Arc::default());
-        displays.tell(read(false));
-        displays.tell(Read { display: DeviceId::new("stranger-1").unwrap(), ..read(true) });
-        drop(displays);
-        let log = verify::log(&std::fs::read(log).unwrap(), &[]).unwrap();
-        let whats: Vec<_> = log.lines.iter().map(|line| line.entry.what.clone()).collect();
-        let filter = || "vitals/v1/#".to_owned();
-        let began = What::DisplayBegan { patient, display: display.clone(), filter: filter() };
-        assert_eq!(whats, [began, What::DisplayEnded { patient, display, filter: filter() }]);
-        assert_eq!(audit.failures.get(), 1, "nobody's");
     }
 
     #[test]

@@ -206,7 +206,7 @@ pub async fn run(file: &ConfigFile, parts: Parts, sockets: Sockets) -> anyhow::R
     uplink.observe(&metrics);
     let policy = start_policy(&pins, file, &mut committer, proposals, &health, &identity, &stop);
     let sessions = SessionFile::new(&file.data, &*committer.keys.file_key("mqtt.sessions").context("keys")?);
-    let displays = committer.keys.audit().displays(policy.bound_devices());
+    let displays = committer.keys.audit().displays();
     doors.mqtt(file.mqtt.as_ref(), sockets, sessions, policy.bound_devices(), displays).await?;
     doors.brokers(&file.brokers, &file.data)?;
     let publisher = doors.publisher.clone().map(|publisher| Arc::new(publisher) as Arc<dyn watch::Publish>);

@@ -85,31 +85,45 @@ fn open_once(dir: &Path, key: &[u8; 32]) -> sled::Result<Hints> {
         .cache_capacity(CACHE_BYTES)
         .flush_every_ms(Some(FLUSH_EVERY_MS))
         .open()?;
-    let (quarantine, devices) = (db.open_tree("quarantine")?, db.open_tree("devices")?);
-    let seen = db.open_tree("seen")?;
+    let (quarantine, devices) = (db.open_tree("sealed-quarantine")?, db.open_tree("sealed-devices")?);
+    let seen = db.open_tree("sealed-seen")?;
     let counts = Counts { quarantine: quarantine.len().into(), devices: devices.len().into() };
     let at_rest = Arc::new(AtRest::new(key));
     Ok(Hints { db, quarantine, devices, seen, at_rest, counts: Arc::new(counts), wiped: false })
 }
 
 impl Hints {
-    /// Opens the store in `dir`, whose rows are sealed with `key`; wipes it where it won't open. Rows of another key are not shown.
+    /// Opens the store in `dir`, whose rows are sealed with `key`; wipes it where it won't open, or has rows that don't.
     ///
     /// # Errors
     /// If a fresh one can't be made either.
     pub fn open(dir: &Path, key: &[u8; 32]) -> sled::Result<Self> {
-        match open_once(dir, key) {
-            Ok(hints) => Ok(hints),
-            Err(failure) => {
-                warn!(%failure, "the rebuildable state does not open; it is wiped");
-                if dir.is_dir() {
-                    std::fs::remove_dir_all(dir)?;
-                } else if dir.exists() {
-                    std::fs::remove_file(dir)?;
-                }
-                Ok(Self { wiped: true, ..open_once(dir, key)? })
-            }
+        // Closed before it is wiped.
+        let failure = match open_once(dir, key) {
+            Ok(hints) if hints.is_readable() => return Ok(hints),
+            Ok(_closed) => "it lies in clear, of an earlier build, or under another key".to_owned(),
+            Err(failure) => failure.to_string(),
+        };
+        warn!(%failure, "the rebuildable state does not open; it is wiped");
+        if dir.is_dir() {
+            std::fs::remove_dir_all(dir)?;
+        } else if dir.exists() {
+            std::fs::remove_file(dir)?;
         }
+        Ok(Self { wiped: true, ..open_once(dir, key)? })
+    }
+
+    /// Whether what there is opens with this key, as far as the first row of each tree shows, and nothing lies in clear.
+    fn is_readable(&self) -> bool {
+        let opens = |tree: &sled::Tree| match tree.first() {
+            Ok(Some((key, sealed))) => self.at_rest.open(&key, &sealed).is_some(),
+            Ok(None) => true,
+            Err(_unreadable) => false,
+        };
+        let in_clear: [&[u8]; 3] = [b"quarantine", b"devices", b"seen"];
+        let names = self.db.tree_names();
+        !names.iter().any(|name| in_clear.contains(&name.as_ref()))
+            && [&self.quarantine, &self.devices, &self.seen].into_iter().all(opens)
     }
 
     /// Notes that a device was heard.
@@ -231,7 +245,7 @@ impl Hints {
 
     /// Keeps what is known of a device on the sensor network, or forgets it. The inventory bounds how many there are.
     pub fn keep_seen(&self, mac: Mac, seen: Option<&Seen>) {
-        let stored = match seen.and_then(|seen| serde_json::to_vec(seen).ok()) {
+        let stored = match seen.and_then(|seen| self.sealed(&mac.0, seen)) {
             Some(bytes) => self.seen.insert(mac.0, bytes),
             None => self.seen.remove(mac.0),
         };
@@ -243,9 +257,7 @@ impl Hints {
     pub fn seen(&self) -> Vec<(Mac, Seen)> {
         let entries = self.seen.iter().flatten();
         entries
-            .filter_map(|(mac, bytes)| {
-                Some((Mac((*mac).try_into().ok()?), serde_json::from_slice(&bytes).ok()?))
-            })
+            .filter_map(|(mac, bytes)| Some((Mac((*mac).try_into().ok()?), self.row(&mac, &bytes)?)))
             .collect()
     }
 
@@ -311,7 +323,15 @@ mod tests {
         }
         assert!(bytes > 100, "something was written");
         let other = Hints::open(dir.path(), &[8; 32]).unwrap();
-        assert!(other.quarantined(9).is_empty() && other.devices().is_empty() && !other.wiped);
+        assert!(other.quarantined(9).is_empty() && other.devices().is_empty() && other.wiped);
+        // What an earlier build had in clear goes.
+        other.db.open_tree("quarantine").unwrap().insert(b"1", b"heart-rate 72").unwrap();
+        drop(other);
+        assert!(Hints::open(dir.path(), &[8; 32]).unwrap().wiped);
+        assert!(!Hints::open(dir.path(), &[8; 32]).unwrap().wiped);
+        for file in walk(dir.path()) {
+            assert!(!std::fs::read(file).unwrap().windows(10).any(|window| window == b"heart-rate"));
+        }
     }
 
     fn walk(dir: &Path) -> Vec<std::path::PathBuf> {

@@ -6,8 +6,9 @@
 //!   | nonce  | AES-256-GCM of the plaintext    |
 //!   +--------+---------------------------------+
 //! ```
-//! Keys are [`super::KeyStore::file_key`]'s. Nonces are random: 2³² of them under one key collide with a chance of 2⁻³² (NIST SP 800-38D
-//! §8.3), and the quarantine at its limit of 1,000 rows a second for years stays below that.
+//! Keys are [`super::KeyStore::file_key`]'s. Nonces are random: of 2³² under one key two are the same with a chance of 2⁻³³ (NIST SP
+//! 800-38D §8.3 stops there). A flood of what is quarantined gets there in ten days at the 5,000 PUBLISHes a second that are the default; after a
+//! year of it the chance is 2⁻²³.
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::error::Unspecified;

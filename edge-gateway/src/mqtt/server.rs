@@ -372,7 +372,8 @@ impl Server {
     }
 
     fn take_bound(self: &Arc<Self>, bound: &mut watch::Receiver<Arc<Vec<BoundDevice>>>) {
-        let devices = bound.borrow_and_update().iter().map(|bound| bound.device.clone()).collect();
+        let bound = Arc::clone(&bound.borrow_and_update());
+        let devices = bound.iter().map(|bound| (bound.device.clone(), bound.patient)).collect();
         self.with_hub(|hub| hub.bind(devices));
     }
 

@@ -133,7 +133,6 @@ impl Log {
     fn land(&mut self, flight: Flight, written: Result<(), SpoolError>) -> Result<(), SpoolError> {
         let mut group = flight.group;
         self.counted.payload_bytes += group.payload_bytes;
-        self.counted.framed_bytes += flight.len as u64;
         if let Err(first) = written {
             self.counted.syncs_failed += 1;
             if let Err(second) = self.replace(&group) {
@@ -141,6 +140,7 @@ impl Log {
                 return Err(SpoolError::SyncFailed { first: Box::new(first), second: Box::new(second) });
             }
         } else {
+            self.counted.framed_bytes += flight.len as u64;
             self.current.advance(&group);
             let mut index = lock(&self.index);
             if let Some(newest) = index.files.last_mut() {

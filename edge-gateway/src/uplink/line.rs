@@ -164,6 +164,7 @@ impl Line {
                 }
                 Some(ended) = senders.join_next() => ended.map_err(transport)??,
                 () = shutdown.cancelled(), if drained.is_none() => {
+                    self.link.uplink.end();
                     drained = Some(tokio::time::Instant::now() + DRAIN_TIMEOUT);
                 }
                 () = deadline => return Ok(()),
@@ -281,6 +282,7 @@ impl Line {
                 let room = if out.takes_early() { early.room() } else { 0 };
                 if let Some(record) = link.uplink.take_recent(position, room) {
                     early.push(position, record.len());
+                    link.uplink.measured(self.part, lane, record.len());
                     out.send(&Frame::Early { position, record }).await?;
                     kill_point::pass("uplink.early-sent");
                     link.metrics.sent.with_label_values(&[lane.as_str(), "early"]).inc();
@@ -295,7 +297,7 @@ impl Line {
                 Ok(Some(record)) => record,
                 Ok(None) => {
                     debug!(position, "acknowledged meanwhile");
-                    link.uplink.acked(position, position);
+                    link.uplink.schedule().gone(position);
                     continue;
                 }
                 Err(failure) => {
@@ -307,9 +309,7 @@ impl Line {
                 }
             };
             kill_point::pass("uplink.record-read");
-            if self.part == Part::Backlog {
-                link.uplink.measured(record.len());
-            }
+            link.uplink.measured(self.part, lane, record.len());
             out.send(&Frame::Data { position, record }).await?;
             kill_point::pass("uplink.record-sent");
             link.metrics.sent.with_label_values(&[lane.as_str(), self.part.kind()]).inc();

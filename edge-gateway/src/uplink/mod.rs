@@ -93,9 +93,15 @@ impl Uplink {
         self.schedule().acked(first, last, Self::now());
     }
 
-    /// A record of the backlog that is about to be sent has so many bytes.
-    fn measured(&self, bytes: usize) {
-        self.schedule().measured(bytes, Self::now());
+    /// A record that is about to be sent has so many bytes.
+    fn measured(&self, part: Part, lane: Lane, bytes: usize) {
+        self.schedule().measured(part, lane, bytes, Self::now());
+    }
+
+    /// The gateway stops: what is left goes as it can.
+    fn end(&self) {
+        self.schedule().end();
+        self.wake.notify_waiters();
     }
 
     /// Whether a connection's way is congested.

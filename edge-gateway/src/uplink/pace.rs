@@ -4,29 +4,38 @@
 //! is lost. What is measured is not the path alone but all that a live record waits for, at the core too: the time from its sending to its
 //! acknowledgement. Other than there it is a rate that follows, not a window: on a fast line two packets in flight are enough to keep a
 //! router's processor, or the core's, from what is live. While nothing live is sent the backlog has all there is.
+//!
+//! ```text
+//!  first live record ──▶ look: the backlog waits ──▶ follow: up or down with each median ──5 min──▶ look …
+//! ```
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Bytes a second to begin with: fifty times what 18 leads write, and some hundredths of what a small router's processor can send.
 const RATE_START: u64 = 4_000_000;
-/// Least bytes a second beside what is live and waits a little longer: 18 leads catch up at 25 times their pace.
-const RATE_LOW: u64 = 2_000_000;
-/// Least bytes a second where the backlog fills the way ([`FULL`]): two leads catch up at 20 times their pace.
-const RATE_MIN: u64 = 160_000;
+/// Least bytes a second: a quarter of a line of 1 Mbit/s. It goes at that where too little is live to be measured.
+const RATE_MIN: u64 = 32_000;
 /// Most bytes a second beside what is live: far above what the disk of a small router reads.
 const RATE_MAX: u64 = 64_000_000;
+/// The backlog has so many times what is live, also where that waits a little for it: it is to be gone in a twentieth of the time in which
+/// it came, and a little more.
+const TIMES_LIVE: u64 = 22;
 /// What may go at once, as the time that it takes at the rate: two turns of the runtime's timer.
 const BURST: Duration = Duration::from_millis(2);
 /// How long after the last live record there is none: longer than the pause between two numerics of most sensors, and well below the
 /// ten seconds between two heads of a chain, which come where nobody wears a sensor.
 const LIVE_LASTS: Duration = Duration::from_secs(3);
-/// Live records of whose delays the median decides, and the least time between two decisions: the rate's effect has to be seen in between.
+/// Live records of whose delays the median decides, all sent since the last decision; and the least time between two.
 const SAMPLES: usize = 32;
 const DECISION: Duration = Duration::from_millis(200);
-/// How long the backlog waits for the first median after the connection came up, as long as live records are sent: what waits for nothing is
-/// to be known before it waits for the backlog.
-const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// With so few it is decided where no more have come for so long.
+const SAMPLES_FEW: usize = 4;
+const DECISION_FEW: Duration = Duration::from_secs(2);
+/// How long the backlog waits for a median, at the longest: what waits for nothing is to be known before it waits for the backlog.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often it looks again: before the last minute in which nothing was in the way is forgotten.
+const LOOK_EVERY: Duration = Duration::from_mins(5);
 /// For each of the last minutes the least median is kept (BASE_HISTORY): a way that has become longer is known as that in ten.
 const BASE_MINUTES: usize = 10;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -49,10 +58,18 @@ pub struct Pace {
     /// Since the last decision.
     delays: Vec<Duration>,
     decided_at: Option<Instant>,
+    /// Live bytes sent since then.
+    live_bytes: u64,
+    /// Live bytes a second, as of the last decision.
+    live_rate: f64,
     /// The least median of each minute, newest last.
     base: VecDeque<(Instant, Duration)>,
-    /// When a live record was first sent, and last.
-    live: Option<(Instant, Instant)>,
+    /// Since when it looks, or last looked.
+    look: Option<Instant>,
+    /// When a live record was last sent.
+    live_at: Option<Instant>,
+    /// The gateway stops: what is left goes as it can.
+    ends: bool,
 }
 
 impl Default for Pace {
@@ -62,8 +79,12 @@ impl Default for Pace {
             paid_at: None,
             delays: Vec::with_capacity(SAMPLES),
             decided_at: None,
+            live_bytes: 0,
+            live_rate: 0.0,
             base: VecDeque::new(),
-            live: None,
+            look: None,
+            live_at: None,
+            ends: false,
         }
     }
 }
@@ -73,65 +94,101 @@ impl Pace {
     #[must_use]
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what fits")]
     pub fn rate(&self, now: Instant) -> Option<u64> {
-        self.is_live(now).then_some(self.rate as u64)
+        self.is_live(now).then(|| self.known_rate() as u64)
     }
 
     /// Until when the backlog waits, if it does.
     #[must_use]
     pub fn waits(&self, now: Instant) -> Option<Instant> {
-        let (first, last) = self.live?;
-        let look = first + FIRST_LOOK;
-        let until = if self.base.is_empty() && look > now {
-            look
-        } else {
-            self.paid_at.and_then(|at| at.checked_sub(BURST))?
-        };
+        let live_at = self.live_at.filter(|_| self.is_live(now))?;
+        let looks =
+            self.look.filter(|look| self.decided_at.is_none_or(|at| at <= *look)).map(|look| look + LOOK);
+        let owes = self.paid_at.and_then(|at| at.checked_sub(BURST));
         // Where nothing live comes any more it waits for nothing.
-        Some(until.min(last + LIVE_LASTS)).filter(|until| *until > now)
+        looks.max(owes).map(|until| until.min(live_at + LIVE_LASTS)).filter(|until| *until > now)
     }
 
     /// So many bytes of the backlog are sent.
     pub fn sent(&mut self, bytes: usize, now: Instant) {
+        if !self.is_live(now) {
+            self.paid_at = None;
+            return;
+        }
+        if self.look.is_some_and(|look| now.saturating_duration_since(look) >= LOOK_EVERY) {
+            self.look(now);
+        }
         let from = self.paid_at.map_or(now, |at| at.max(now));
-        self.paid_at = self.is_live(now).then(|| from + Duration::from_secs_f64(bytes as f64 / self.rate));
+        self.paid_at = Some(from + Duration::from_secs_f64(bytes as f64 / self.known_rate()));
     }
 
-    /// A live record was sent.
-    pub fn live_sent(&mut self, now: Instant) {
-        let first = self.live.filter(|_| self.is_live(now)).map_or(now, |(first, _)| first);
-        if first == now {
+    /// A live record of so many bytes is sent.
+    pub fn live_sent(&mut self, bytes: usize, now: Instant) {
+        if !self.is_live(now) {
             // It had all there was meanwhile: what the last time left says nothing.
             self.rate = RATE_START as f64;
+            self.paid_at = None;
+            self.look(now);
         }
-        self.live = Some((first, now));
+        self.live_bytes += bytes as u64;
+        self.live_at = Some(now);
     }
 
     /// A live record was acknowledged, so long after it was sent.
     pub fn live_acked(&mut self, delay: Duration, now: Instant) {
+        let Some(since) = self.decided_at.max(self.look) else { return };
+        // One that was sent before shows what was before.
+        if now.checked_sub(delay).is_none_or(|sent| sent < since) {
+            return;
+        }
         if self.delays.len() < SAMPLES {
             self.delays.push(delay);
         }
-        let is_soon = |at: Instant| now.saturating_duration_since(at) < DECISION;
-        if self.delays.len() < SAMPLES || self.decided_at.is_some_and(is_soon) {
-            return;
+        let enough = match now.saturating_duration_since(since) {
+            past if past >= DECISION_FEW => SAMPLES_FEW,
+            past if past >= DECISION => SAMPLES,
+            _ => return,
+        };
+        if self.delays.len() >= enough {
+            self.delays.sort_unstable();
+            let median = self.delays[self.delays.len() / 2];
+            self.live_rate = self.live_bytes as f64 / now.saturating_duration_since(since).as_secs_f64();
+            self.fresh(now);
+            self.decide(median, now);
         }
-        self.delays.sort_unstable();
-        let median = self.delays[SAMPLES / 2];
-        self.delays.clear();
-        self.decided_at = Some(now);
-        self.decide(median, now);
     }
 
-    /// The connection is a new one: what the last one had found says little about it.
+    /// A connection is a new one: what the last had found says little about it.
     pub fn begin(&mut self) {
-        *self = Self::default();
+        *self = Self { ends: self.ends, ..Self::default() };
+    }
+
+    /// Nothing live will come any more: what is left goes as it can.
+    pub fn end(&mut self) {
+        self.ends = true;
+    }
+
+    fn look(&mut self, now: Instant) {
+        self.look = Some(now);
+        self.delays.clear();
+        self.live_bytes = 0;
+    }
+
+    fn fresh(&mut self, now: Instant) {
+        self.delays.clear();
+        self.live_bytes = 0;
+        self.decided_at = Some(now);
+    }
+
+    /// Before anything is known it goes slowly, so that what is found is not of its own making.
+    fn known_rate(&self) -> f64 {
+        if self.base.is_empty() { RATE_MIN as f64 } else { self.rate }
     }
 
     fn decide(&mut self, median: Duration, now: Instant) {
         let known = self.base.iter().map(|(_, least)| *least).min();
         match self.base.back_mut() {
             Some((since, least)) if now.saturating_duration_since(*since) < MINUTE => {
-                *least = median.min(*least)
+                *least = median.min(*least);
             }
             _ => {
                 if self.base.len() == BASE_MINUTES {
@@ -143,118 +200,16 @@ impl Pace {
         let Some(least) = known else { return };
         let target = (least / TARGET_PART).max(TARGET_MIN);
         let is_full = median > (least * FULL).max(least + FULL_MIN);
-        self.rate = if is_full {
-            (self.rate * SHRINKS).max(RATE_MIN as f64)
-        } else if median > least + target {
-            (self.rate * SHRINKS).max(self.rate.min(RATE_LOW as f64))
-        } else {
-            (self.rate * GROWS).min(RATE_MAX as f64)
-        };
+        let least_rate =
+            if is_full { RATE_MIN as f64 } else { (self.live_rate * TIMES_LIVE as f64).max(RATE_MIN as f64) };
+        let step = if median > least + target { SHRINKS } else { GROWS };
+        self.rate = (self.rate * step).max(least_rate).min(RATE_MAX as f64);
     }
 
     fn is_live(&self, now: Instant) -> bool {
-        self.live.is_some_and(|(_, last)| now.saturating_duration_since(last) < LIVE_LASTS)
+        !self.ends && self.live_at.is_some_and(|last| now.saturating_duration_since(last) < LIVE_LASTS)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use caregate_host::clock;
-
-    use super::*;
-
-    const MS: Duration = Duration::from_millis(1);
-
-    /// Live records of this delay, a millisecond each, for so long; what of the backlog went meanwhile, in pieces of a KiB.
-    fn go_on(pace: &mut Pace, now: &mut Instant, span: Duration, delay: Duration) -> usize {
-        let (ends, mut bytes) = (*now + span, 0);
-        while *now < ends {
-            *now += MS;
-            pace.live_sent(*now);
-            pace.live_acked(delay, *now);
-            while pace.waits(*now).is_none() {
-                pace.sent(1024, *now);
-                bytes += 1024;
-            }
-        }
-        bytes
-    }
-
-    /// After the first look.
-    fn looked(now: &mut Instant) -> Pace {
-        let mut pace = Pace::default();
-        assert_eq!(go_on(&mut pace, now, MS * 20, 4 * MS), 0);
-        assert!(go_on(&mut pace, now, MS * 20, 4 * MS) > 0);
-        pace
-    }
-
-    #[test]
-    fn alone_the_backlog_has_all_there_is() {
-        let (mut pace, now) = (Pace::default(), clock::monotonic());
-        for _ in 0..1_000_000 {
-            assert_eq!((pace.waits(now), pace.rate(now)), (None, None));
-            pace.sent(1024, now);
-        }
-        pace.live_sent(now);
-        assert_eq!(pace.waits(now), Some(now + FIRST_LOOK), "what went alone is not owed");
-        assert_eq!(pace.waits(now + FIRST_LOOK), None);
-        pace.sent(1 << 30, now + FIRST_LOOK);
-        assert_eq!(
-            pace.waits(now + FIRST_LOOK),
-            Some(now + LIVE_LASTS),
-            "nor longer than something live is sent"
-        );
-        assert_eq!(pace.waits(now + LIVE_LASTS), None);
-    }
-
-    #[test]
-    fn beside_what_is_live_it_goes_at_its_rate() {
-        let mut now = clock::monotonic();
-        let mut pace = looked(&mut now);
-        let (rate, bytes) = (pace.rate(now).unwrap(), go_on(&mut pace, &mut now, MS * 100, 4 * MS));
-        assert!(bytes.abs_diff(usize::try_from(rate / 10).unwrap()) < 16 << 10, "{rate} {bytes}");
-        assert!(pace.waits(now).is_some_and(|until| until <= now + MS), "it goes on in a moment");
-    }
-
-    #[test]
-    fn it_grows_while_live_records_wait_for_nothing_and_shrinks_when_they_wait() {
-        let mut now = clock::monotonic();
-        let mut pace = looked(&mut now);
-        go_on(&mut pace, &mut now, Duration::from_secs(20), 4 * MS);
-        assert_eq!(pace.rate(now), Some(RATE_MAX));
-        go_on(&mut pace, &mut now, Duration::from_secs(10), 5 * MS);
-        assert_eq!(pace.rate(now), Some(RATE_LOW), "as slow as that is slow enough");
-        go_on(&mut pace, &mut now, Duration::from_secs(10), 15 * MS);
-        assert_eq!(pace.rate(now), Some(RATE_MIN), "the way is full, and never nothing");
-        let before = pace.rate(now);
-        go_on(&mut pace, &mut now, Duration::from_secs(1), 4 * MS);
-        assert!(pace.rate(now) > before);
-        pace.begin();
-        assert_eq!(pace.rate(now), None);
-    }
-
-    #[test]
-    fn what_it_aims_at_is_a_tenth_of_the_delay() {
-        let mut now = clock::monotonic();
-        let mut pace = looked(&mut now);
-        let rates: Vec<_> = [109, 111]
-            .map(|delay| {
-                let before = pace.rate(now);
-                go_on(&mut pace, &mut now, Duration::from_secs(1), delay * MS / 25);
-                pace.rate(now).cmp(&before)
-            })
-            .into();
-        assert_eq!(rates, [std::cmp::Ordering::Greater, std::cmp::Ordering::Less]);
-    }
-
-    #[test]
-    fn a_way_that_has_become_longer_is_known_as_that_after_ten_minutes() {
-        let mut now = clock::monotonic();
-        let mut pace = looked(&mut now);
-        go_on(&mut pace, &mut now, MINUTE * 9, 40 * MS);
-        assert_eq!(pace.rate(now), Some(RATE_MIN));
-        go_on(&mut pace, &mut now, MINUTE * 2, 40 * MS);
-        assert!(pace.base.len() <= BASE_MINUTES);
-        assert!(pace.rate(now) > Some(RATE_MIN));
-    }
-}
+mod tests;

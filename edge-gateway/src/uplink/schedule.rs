@@ -131,10 +131,12 @@ impl Schedule {
     /// A connection is up: where it is a lane's, the lane's records count as live from now on.
     pub fn connected(&mut self, part: Part) {
         self.connected[usize::from(part.number())] = true;
-        if let Part::Live(lane) = part
-            && !self.backlog[lane as usize].is_empty()
-        {
-            self.behind.insert(lane);
+        if let Part::Live(lane) = part {
+            // Its way may be another than the last one was.
+            self.pace.begin();
+            if !self.backlog[lane as usize].is_empty() {
+                self.behind.insert(lane);
+            }
         }
     }
 
@@ -212,9 +214,7 @@ impl Schedule {
         if let Some(until) = self.more_urgent(part, now) {
             return Turn::Yield(until);
         }
-        // Alarms are few, and wait for nobody: not even those that are late.
-        let is_paced = part == Part::Backlog && lane != Lane::Alarm;
-        if let Some(until) = self.pace.waits(now).filter(|_| is_paced) {
+        if let Some(until) = self.paced(part, lane, now) {
             return Turn::Yield(until);
         }
         let position = match part {
@@ -222,17 +222,42 @@ impl Schedule {
             Part::Backlog => self.backlog[lane as usize].pop_front(),
         };
         position.map_or(Turn::Idle, |position| {
-            if part != Part::Backlog {
-                self.pace.live_sent(now);
-            }
             self.sent[usize::from(part.number())].insert(position, Sent { lane, at: now });
             Turn::Send(position)
         })
     }
 
-    /// A record of the backlog that was to be sent has so many bytes.
-    pub fn measured(&mut self, bytes: usize, now: Instant) {
-        self.pace.sent(bytes, now);
+    /// Until when a lane's backlog waits for what is live. Alarms are few, and wait for nobody: not even those that are late. Of the others the
+    /// more urgent goes first, since at a rate no stream has two to choose from.
+    fn paced(&self, part: Part, lane: Lane, now: Instant) -> Option<Instant> {
+        if part != Part::Backlog || lane == Lane::Alarm {
+            return None;
+        }
+        self.pace.rate(now)?;
+        let mut above = Lane::ALL.into_iter().take(lane as usize);
+        let is_second = above.any(|above| !self.backlog[above as usize].is_empty());
+        self.pace.waits(now).or_else(|| is_second.then_some(now + YIELD_MAX))
+    }
+
+    /// The record that was to be sent has so many bytes.
+    pub fn measured(&mut self, part: Part, lane: Lane, bytes: usize, now: Instant) {
+        match part {
+            Part::Live(_) => self.pace.live_sent(bytes, now),
+            Part::Backlog if lane == Lane::Alarm => {}
+            Part::Backlog => self.pace.sent(bytes, now),
+        }
+    }
+
+    /// The gateway stops: nothing live will come any more, and what is left goes as it can.
+    pub fn end(&mut self) {
+        self.pace.end();
+    }
+
+    /// A position that was to be sent is not there any more.
+    pub fn gone(&mut self, position: u64) {
+        for sent in &mut self.sent {
+            sent.remove(&position);
+        }
     }
 
     /// Bytes a second that the backlog may have; none where it may have all there is.

@@ -3,7 +3,7 @@
 //! A gateway takes part under an address that its SPIFFE id and its deployment's salt give ([`gateway_id`]); nobody has a key of it.
 //! Registered when it is installed, it can be suspended by one governor at once, as any participant; the contract knows no difference. One
 //! that the ledger does not know stands as the configuration says. Names of gateways are easily guessed; who has not the salt finds none
-//! of them on the ledger, and does not see which addresses are of one deployment.
+//! of them on the ledger. That a deployment's governors registered some addresses anybody sees.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -26,7 +26,7 @@ const LEADS: usize = 18;
 const CHUNK: Duration = Duration::from_millis(250);
 /// Numbers a second that go on while a backlog drains, and for how long: less than the drain takes.
 const LIVE_RATE: u32 = 200;
-const LIVE_SPAN: Duration = Duration::from_secs(5);
+const LIVE_SPAN: Duration = Duration::from_secs(10);
 /// How long [`LEADS`] are worn until they have written the 256 MiB: an hour.
 const WORN: Duration = Duration::from_secs(SENSORS as u64 * CHUNKS / LEADS as u64 / 4);
 /// How long: drained at twenty times this pace it takes a second and a half.

@@ -394,7 +394,8 @@ async function handedIn(file) {
   const [path, name] = offer;
   try {
     const answer = await fetch(path, { method: 'POST', body, signal: AbortSignal.timeout(OFFER_MS) });
-    const said = await answer.json();
+    // Some refusals are the server's own, and not in JSON.
+    const said = await answer.json().catch(() => ({ error: `status ${answer.status}` }));
     if (answer.ok) return [`The ${name} is in force since ${clock.format(new Date())}.`, false];
     if (said.refused) return [`The ${name} is refused: ${WHY[said.refused] ?? 'its check failed'} (${said.refused}). Nothing has changed.`, true];
     return [`The ${name} was not taken: ${said.error}. Nothing has changed.`, true];

@@ -1,10 +1,10 @@
 //! Who is sent what: subscriptions, and messages to all that match.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use caregate_protocol::id::DeviceId;
+use caregate_protocol::id::{DeviceId, PatientId};
 
 use super::message::{Delivery, Message, SessionKey};
 use super::session::{Match, Session};
@@ -39,7 +39,7 @@ impl Hub {
     ) -> Reason {
         let path = filter::shared(&filter.path).filter(|_| filter::is_shared(&filter.path));
         let path = path.map_or(filter.path.as_str(), |(_, path)| path);
-        let bound = self.bound.as_ref().is_none_or(|bound| bound.contains(&key.device));
+        let bound = self.bound.as_ref().is_none_or(|bound| bound.contains_key(&key.device));
         if !access.may_read(&key.device, path) || !(bound || is_own(&key.device, path)) {
             return Reason::NOT_AUTHORIZED;
         }
@@ -69,12 +69,12 @@ impl Hub {
 
     /// Only these devices may read more than their own from now on; the others lose it at once. And what the others have said is not kept
     /// any more, neither retained nor for displays that are away: a device that was released, or whose patient was erased, is nobody's.
-    pub fn bind(&mut self, bound: BTreeSet<DeviceId>) {
+    pub fn bind(&mut self, bound: BTreeMap<DeviceId, PatientId>) {
         let stays =
-            |message: &Message| message.publisher.as_ref().is_none_or(|key| bound.contains(&key.device));
+            |message: &Message| message.publisher.as_ref().is_none_or(|key| bound.contains_key(&key.device));
         self.retained.retain(stays);
         self.sessions.values_mut().for_each(|session| session.outbox.retain(stays));
-        for (key, session) in self.sessions.iter_mut().filter(|(key, _)| !bound.contains(&key.device)) {
+        for (key, session) in self.sessions.iter_mut().filter(|(key, _)| !bound.contains_key(&key.device)) {
             session.subscriptions.retain(|subscription| is_own(&key.device, &subscription.path));
             session.outbox.retain(|message| is_own(&key.device, &message.topic));
         }
@@ -106,7 +106,7 @@ impl Hub {
     pub fn publish(&mut self, message: &Arc<Message>, now: Duration) {
         let publisher = message.publisher.as_ref().map(|key| &key.device);
         let unbound =
-            publisher.filter(|device| self.bound.as_ref().is_some_and(|bound| !bound.contains(device)));
+            publisher.filter(|device| self.bound.as_ref().is_some_and(|bound| !bound.contains_key(device)));
         if message.retain && unbound.is_none() {
             self.counts.retained += self.retained.set(message, now);
             self.changes.messages += 1;

@@ -19,7 +19,7 @@ mod session;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use caregate_protocol::id::DeviceId;
+use caregate_protocol::id::{DeviceId, PatientId};
 
 use super::access::is_own;
 use super::limits::{CONNECTIONS_PER_DEVICE, SESSION_EXPIRY_MAX, SESSIONS_MAX, SESSIONS_PER_DEVICE};
@@ -50,6 +50,8 @@ pub enum Effect {
 /// A client has begun to read what others send, or reads it no more: for the audit log. A client's own trees are its own business.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read {
+    /// Whose device it is.
+    pub patient: PatientId,
     /// Which.
     pub display: DeviceId,
     /// What it reads: a topic filter, without the name of a shared subscription.
@@ -94,8 +96,8 @@ pub struct Join {
 #[derive(Debug)]
 pub struct Hub {
     connections_max: usize,
-    /// Devices that may read more than their own; all where nobody says.
-    bound: Option<BTreeSet<DeviceId>>,
+    /// Devices that may read more than their own, and whose they are; all where nobody says.
+    bound: Option<BTreeMap<DeviceId, PatientId>>,
     sessions: BTreeMap<SessionKey, Session>,
     retained: Retained,
     /// Whose turn it was last, by name and filter of a shared subscription.
@@ -136,15 +138,22 @@ impl Hub {
     /// Tells what of others' this session reads now and did not, or did and does not.
     fn tell_reads(&mut self, key: &SessionKey) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let read: BTreeSet<String> = if session.connection.is_some() {
-            let paths = session.subscriptions.iter().map(|subscription| &subscription.path);
-            paths.filter(|path| !is_own(&key.device, path)).cloned().collect()
-        } else {
-            BTreeSet::new()
+        let whose = self.bound.as_ref().and_then(|bound| bound.get(&key.device));
+        let read: BTreeSet<(PatientId, String)> = match (session.connection, whose) {
+            (Some(_), Some(patient)) => {
+                let paths = session.subscriptions.iter().map(|subscription| &subscription.path);
+                paths.filter(|path| !is_own(&key.device, path)).map(|path| (*patient, path.clone())).collect()
+            }
+            _ => BTreeSet::new(),
         };
         let told = std::mem::replace(&mut session.told, read.clone());
         let tell = |begins| {
-            move |filter: &String| Read { display: key.device.clone(), filter: filter.clone(), begins }
+            move |(patient, filter): &(PatientId, String)| Read {
+                patient: *patient,
+                display: key.device.clone(),
+                filter: filter.clone(),
+                begins,
+            }
         };
         self.reads.extend(told.difference(&read).map(tell(false)));
         self.reads.extend(read.difference(&told).map(tell(true)));

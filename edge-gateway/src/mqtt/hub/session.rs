@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use caregate_protocol::id::PatientId;
 use minicbor::decode::Error;
 use minicbor::{Decoder, Encoder};
 
@@ -145,7 +146,7 @@ pub(super) struct Testament {
 #[derive(Debug)]
 pub(super) struct Session {
     /// What of others' it reads, as was told ([`super::Read`]).
-    pub(super) told: BTreeSet<String>,
+    pub(super) told: BTreeSet<(PatientId, String)>,
     pub(super) connection: Option<ConnectionNumber>,
     /// After the connection has gone.
     pub(super) expiry: Duration,

@@ -6,7 +6,7 @@ mod kept;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use caregate_protocol::id::DeviceId;
+use caregate_protocol::id::{DeviceId, PatientId};
 use proptest::prelude::*;
 
 use super::*;

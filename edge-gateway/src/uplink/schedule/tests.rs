@@ -261,26 +261,46 @@ fn what_is_let_go_is_sent_nowhere() {
 #[test]
 fn the_backlog_goes_at_the_rate_that_live_records_leave_it_and_alone_at_any() {
     let (now, number) = (start(), 40);
-    let mut schedule = Schedule::new((0..number).map(|position| (position, Lane::Waveform)));
+    let waveforms = (0..number).map(|position| (position, Lane::Waveform));
+    let mut schedule = Schedule::new(waveforms.chain([(number, Lane::Vitals), (number + 1, Lane::Vitals)]));
     schedule.connected(Part::Backlog);
     schedule.connected(VITALS);
-    let send = |schedule: &mut Schedule, now| {
+    let send = |schedule: &mut Schedule, lane, now| {
         let mut sent = Vec::new();
-        while let Turn::Send(position) = schedule.turn(Part::Backlog, Lane::Waveform, now) {
-            schedule.measured(1 << 20, now);
+        while let Turn::Send(position) = schedule.turn(Part::Backlog, lane, now) {
+            schedule.measured(Part::Backlog, lane, 1 << 20, now);
             sent.push(position);
         }
         sent
     };
-    schedule.spooled(number, Lane::Vitals, now);
-    assert_eq!(drain(&mut schedule, VITALS, Lane::Vitals, now), [number]);
+    schedule.spooled(number + 2, Lane::Vitals, now);
+    assert_eq!(drain(&mut schedule, VITALS, Lane::Vitals, now), [number + 2]);
+    schedule.measured(VITALS, Lane::Vitals, 100, now);
     assert!(matches!(schedule.turn(Part::Backlog, Lane::Waveform, now), Turn::Yield(until) if until > now));
-    schedule.spooled(number + 1, Lane::Alarm, now);
-    assert_eq!(schedule.turn(Part::Backlog, Lane::Alarm, now), Turn::Send(number + 1), "its lane is down");
+    schedule.spooled(number + 3, Lane::Alarm, now);
+    assert_eq!(schedule.turn(Part::Backlog, Lane::Alarm, now), Turn::Send(number + 3), "its lane is down");
+    schedule.measured(Part::Backlog, Lane::Alarm, 1 << 20, now);
     let later = now + Duration::from_secs(1);
-    assert_eq!(send(&mut schedule, later), [0], "a MiB is more than goes at once");
-    // A new connection begins anew with all that was not acknowledged, and nothing live is sent any more.
+    assert_eq!(
+        schedule.turn(Part::Backlog, Lane::Waveform, later),
+        Turn::Yield(later + YIELD_MAX),
+        "vitals first"
+    );
+    assert_eq!(send(&mut schedule, Lane::Vitals, later), [number], "a MiB is more than goes at once");
+    assert_eq!(send(&mut schedule, Lane::Waveform, later), [] as [u64; 0]);
+    // Nothing live is sent any more.
+    let alone = now + Duration::from_secs(3);
+    assert_eq!(send(&mut schedule, Lane::Waveform, alone).len(), 40);
+    // A new connection begins anew with all that was not acknowledged.
     schedule.disconnected(Part::Backlog);
     schedule.connected(Part::Backlog);
-    assert_eq!(send(&mut schedule, later).len(), 40);
+    assert_eq!(send(&mut schedule, Lane::Vitals, later), [number, number + 1]);
+    assert_eq!(send(&mut schedule, Lane::Waveform, later).len(), 40);
+    // The gateway stops.
+    schedule.disconnected(Part::Backlog);
+    schedule.connected(Part::Backlog);
+    schedule.measured(VITALS, Lane::Vitals, 100, alone);
+    assert_eq!(send(&mut schedule, Lane::Waveform, alone), [] as [u64; 0]);
+    schedule.end();
+    assert_eq!(send(&mut schedule, Lane::Waveform, alone).len(), 40);
 }

@@ -3,7 +3,12 @@
 use super::*;
 
 fn bind(home: &mut Home, names: &[&str]) {
-    home.hub.bind(names.iter().map(|name| DeviceId::new(name).unwrap()).collect());
+    bind_to(home, names, 1);
+}
+
+fn bind_to(home: &mut Home, names: &[&str], patient: u8) {
+    let patient = PatientId([patient; 16]);
+    home.hub.bind(names.iter().map(|name| (DeviceId::new(name).unwrap(), patient)).collect());
 }
 
 #[test]
@@ -78,9 +83,9 @@ fn what_an_unbound_device_says_is_for_its_own_sessions() {
 fn what_a_display_reads_of_others_is_told_from_when_to_when() {
     let (mut home, display) = (Home::new(), key("d", "x"));
     let told = |home: &mut Home| -> Vec<_> {
-        home.hub.take_reads().into_iter().map(|read| (read.filter, read.begins)).collect()
+        home.hub.take_reads().into_iter().map(|read| (read.patient.0[0], read.filter, read.begins)).collect()
     };
-    let all = |begins| ("vitals/v1/#".to_owned(), begins);
+    let all = |begins| (1, "vitals/v1/#".to_owned(), begins);
     bind(&mut home, &["a", "d"]);
     let (number, _) = home.join(&display, false, HOUR, T0);
     home.subscribe(&display, filter("vitals/v1/d/#", QoS::AtMostOnce));
@@ -99,10 +104,13 @@ fn what_a_display_reads_of_others_is_told_from_when_to_when() {
     assert!(told(&mut home).is_empty(), "the shared one reads the same");
     home.hub.unsubscribe(&display, &["$share/g/vitals/v1/#".to_owned()]);
     assert_eq!(told(&mut home), [all(false)]);
-    // It is released; and one whose session ends with its connection.
+    // It becomes another patient's; it is released; and one whose session ends with its connection.
     home.subscribe(&display, filter("vitals/v1/#", QoS::AtMostOnce));
+    bind_to(&mut home, &["a", "d"], 2);
+    let other = |begins| (2, "vitals/v1/#".to_owned(), begins);
+    assert_eq!(told(&mut home), [all(true), all(false), other(true)]);
     bind(&mut home, &["a"]);
-    assert_eq!(told(&mut home), [all(true), all(false)]);
+    assert_eq!(told(&mut home), [other(false)]);
     bind(&mut home, &["a", "d"]);
     home.subscribe(&display, filter("vitals/v1/#", QoS::AtMostOnce));
     home.hub.leave(&display, number, false, Some(Duration::ZERO), T0);
