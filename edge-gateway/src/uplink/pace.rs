@@ -6,7 +6,7 @@
 //! router's processor, or the core's, from what is live. While nothing live is sent the backlog has all there is.
 //!
 //! ```text
-//!  first live record ──▶ look: the backlog waits ──▶ follow: up or down with each median ──5 min──▶ look …
+//!  live records that go on ──▶ look: the backlog waits ──▶ follow: up or down with each median ──5 min──▶ look …
 //! ```
 
 use std::collections::VecDeque;
@@ -26,6 +26,10 @@ const BURST: Duration = Duration::from_millis(2);
 /// How long after the last live record there is none: longer than the pause between two numerics of most sensors, and well below the
 /// ten seconds between two heads of a chain, which come where nobody wears a sensor.
 const LIVE_LASTS: Duration = Duration::from_secs(3);
+/// Live records go on where some were sent in so many slots of this length: a head, or the wraps of a new connection, are soon over, and nobody
+/// looks for them. Until then the backlog has [`RATE_START`].
+const SLOTS: u32 = 3;
+const SLOT: Duration = Duration::from_millis(250);
 /// Live records of whose delays the median decides, all sent since the last decision; and the least time between two.
 const SAMPLES: usize = 32;
 const DECISION: Duration = Duration::from_millis(200);
@@ -66,8 +70,10 @@ pub struct Pace {
     base: VecDeque<(Instant, Duration)>,
     /// Since when it looks, or last looked.
     look: Option<Instant>,
-    /// When a live record was last sent.
+    /// When a live record was last sent, when the newest slot began, and how many there were in a row.
     live_at: Option<Instant>,
+    slot: Option<Instant>,
+    slots: u32,
     /// The gateway stops: what is left goes as it can.
     ends: bool,
 }
@@ -84,6 +90,8 @@ impl Default for Pace {
             base: VecDeque::new(),
             look: None,
             live_at: None,
+            slot: None,
+            slots: 0,
             ends: false,
         }
     }
@@ -126,8 +134,14 @@ impl Pace {
         if !self.is_live(now) {
             // It had all there was meanwhile: what the last time left says nothing.
             self.rate = RATE_START as f64;
-            self.paid_at = None;
-            self.look(now);
+            (self.paid_at, self.look, self.slot, self.slots) = (None, None, None, 0);
+        }
+        if self.slot.is_none_or(|began| now.saturating_duration_since(began) >= SLOT) {
+            self.slot = Some(now);
+            self.slots = (self.slots + 1).min(SLOTS);
+            if self.slots == SLOTS && self.look.is_none() {
+                self.look(now);
+            }
         }
         self.live_bytes += bytes as u64;
         self.live_at = Some(now);
@@ -135,7 +149,8 @@ impl Pace {
 
     /// A live record was acknowledged, so long after it was sent.
     pub fn live_acked(&mut self, delay: Duration, now: Instant) {
-        let Some(since) = self.decided_at.max(self.look) else { return };
+        let Some(look) = self.look else { return };
+        let since = self.decided_at.map_or(look, |at| at.max(look));
         // One that was sent before shows what was before.
         if now.checked_sub(delay).is_none_or(|sent| sent < since) {
             return;
@@ -181,7 +196,7 @@ impl Pace {
 
     /// Before anything is known it goes slowly, so that what is found is not of its own making.
     fn known_rate(&self) -> f64 {
-        if self.base.is_empty() { RATE_MIN as f64 } else { self.rate }
+        if self.look.is_some() && self.base.is_empty() { RATE_MIN as f64 } else { self.rate }
     }
 
     fn decide(&mut self, median: Duration, now: Instant) {

@@ -275,7 +275,13 @@ fn the_backlog_goes_at_the_rate_that_live_records_leave_it_and_alone_at_any() {
     };
     schedule.spooled(number + 2, Lane::Vitals, now);
     assert_eq!(drain(&mut schedule, VITALS, Lane::Vitals, now), [number + 2]);
-    schedule.measured(VITALS, Lane::Vitals, 100, now);
+    // Live records go on.
+    let live = |schedule: &mut Schedule, now: Instant| {
+        (0..3)
+            .for_each(|n| schedule.measured(VITALS, Lane::Vitals, 100, now + Duration::from_millis(250 * n)));
+    };
+    live(&mut schedule, now);
+    let now = now + Duration::from_millis(500);
     assert!(matches!(schedule.turn(Part::Backlog, Lane::Waveform, now), Turn::Yield(until) if until > now));
     schedule.spooled(number + 3, Lane::Alarm, now);
     assert_eq!(schedule.turn(Part::Backlog, Lane::Alarm, now), Turn::Send(number + 3), "its lane is down");
@@ -299,7 +305,8 @@ fn the_backlog_goes_at_the_rate_that_live_records_leave_it_and_alone_at_any() {
     // The gateway stops.
     schedule.disconnected(Part::Backlog);
     schedule.connected(Part::Backlog);
-    schedule.measured(VITALS, Lane::Vitals, 100, alone);
+    live(&mut schedule, alone);
+    let alone = alone + Duration::from_millis(500);
     assert_eq!(send(&mut schedule, Lane::Waveform, alone), [] as [u64; 0]);
     schedule.end();
     assert_eq!(send(&mut schedule, Lane::Waveform, alone).len(), 40);
