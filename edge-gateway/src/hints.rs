@@ -151,7 +151,7 @@ impl Hints {
         change(&mut entry);
         if let Some(bytes) = self.sealed(device.as_str().as_bytes(), &entry) {
             let stored = self.devices.insert(device.as_str(), bytes).map(drop);
-            if self.noted(stored) && is_new {
+            if self.noted(stored).is_some() && is_new {
                 self.counts.devices.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -166,7 +166,7 @@ impl Hints {
         self.noted(known.map(drop));
         for (id, bytes) in self.quarantine.iter().flatten() {
             let of = self.row(&id, &bytes).map(|entry: Quarantined| entry.device);
-            if of.is_some_and(|of| of == *device) && self.noted(self.quarantine.remove(id).map(drop)) {
+            if of.is_some_and(|of| of == *device) && self.noted(self.quarantine.remove(id)).is_some() {
                 self.counts.quarantine.fetch_sub(1, Ordering::Relaxed);
             }
         }
@@ -185,12 +185,9 @@ impl Hints {
             payload: hex::encode(kept),
             bytes: publish.payload.len(),
         };
-        let stored = self.db.generate_id().and_then(|id| {
-            let bytes = self.sealed(&id.to_be_bytes(), &entry);
-            bytes.map(|bytes| self.quarantine.insert(id.to_be_bytes(), bytes)).transpose()
-        });
-        let is_stored = matches!(stored, Ok(Some(_)));
-        if !self.noted(stored.map(drop)) || !is_stored {
+        let Some(id) = self.noted(self.db.generate_id()).map(u64::to_be_bytes) else { return };
+        let Some(bytes) = self.sealed(&id, &entry) else { return };
+        if self.noted(self.quarantine.insert(id, bytes)).is_none() {
             return;
         }
         let mut count = self.counts.quarantine.fetch_add(1, Ordering::Relaxed) + 1;
@@ -207,11 +204,8 @@ impl Hints {
         serde_json::from_slice(&self.at_rest.open(key, sealed)?).ok()
     }
 
-    fn noted(&self, result: sled::Result<()>) -> bool {
-        if let Err(failure) = &result {
-            warn!(%failure, "the rebuildable state was not written");
-        }
-        result.is_ok()
+    fn noted<T>(&self, result: sled::Result<T>) -> Option<T> {
+        result.inspect_err(|failure| warn!(%failure, "the rebuildable state was not written")).ok()
     }
 
     /// The newest entries of the quarantine, newest first. Walks through all of it: sled's backward iterator would bring a

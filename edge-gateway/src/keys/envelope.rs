@@ -10,21 +10,20 @@
 use caregate_protocol::id::PatientId;
 use caregate_protocol::key::PatientRoot;
 use caregate_protocol::tpm::Sealed;
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::digest::{SHA256, digest};
-use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
 use super::KeyStoreError;
+use super::at_rest::{AtRest, OVERHEAD};
 
 const ID_BYTES: usize = 8;
 const PLAIN_BYTES: usize = 32;
-const SEALED_BYTES: usize = ID_BYTES + NONCE_LEN + PLAIN_BYTES + 16;
+const SEALED_BYTES: usize = ID_BYTES + PLAIN_BYTES + OVERHEAD;
 
 /// The key under which roots are encrypted, as long as the process runs.
 pub(super) struct RootKey {
     id: [u8; ID_BYTES],
-    key: LessSafeKey,
+    at_rest: AtRest,
 }
 
 /// What a stored root is.
@@ -36,11 +35,10 @@ pub(super) enum Stored {
 
 impl RootKey {
     pub(super) fn new(secret: &[u8], sealed: &Sealed) -> Result<Self, KeyStoreError> {
-        let key =
-            UnboundKey::new(&AES_256_GCM, secret).map_err(|_length| KeyStoreError::Shape("root key"))?;
+        let secret = secret.try_into().map_err(|_length| KeyStoreError::Shape("root key"))?;
         let mut id = [0; ID_BYTES];
         id.copy_from_slice(&digest(&SHA256, &sealed.encode()).as_ref()[..ID_BYTES]);
-        Ok(Self { id, key: LessSafeKey::new(key) })
+        Ok(Self { id, at_rest: AtRest::new(secret) })
     }
 }
 
@@ -49,29 +47,11 @@ pub(super) fn seal(
     key: Option<&RootKey>,
     patient: PatientId,
     root: &PatientRoot,
-    random: &SystemRandom,
 ) -> Result<Zeroizing<Vec<u8>>, KeyStoreError> {
-    let mut out = Zeroizing::new(Vec::with_capacity(SEALED_BYTES));
-    let Some(key) = key else {
-        out.extend_from_slice(root.as_bytes());
-        return Ok(out);
-    };
-    let mut nonce = [0; NONCE_LEN];
-    random.fill(&mut nonce).map_err(|_unspecified| KeyStoreError::Random)?;
-    out.extend_from_slice(&key.id);
-    out.extend_from_slice(&nonce);
-    let mut sealed = Zeroizing::new(*root.as_bytes());
-    let tag = key
-        .key
-        .seal_in_place_separate_tag(
-            Nonce::assume_unique_for_key(nonce),
-            Aad::from(patient.0),
-            sealed.as_mut_slice(),
-        )
-        .map_err(|_unspecified| KeyStoreError::Shape("root key"))?;
-    out.extend_from_slice(sealed.as_slice());
-    out.extend_from_slice(tag.as_ref());
-    Ok(out)
+    let Some(key) = key else { return Ok(Zeroizing::new(root.as_bytes().to_vec())) };
+    let sealed =
+        key.at_rest.seal(&patient.0, root.as_bytes()).map_err(|_unspecified| KeyStoreError::Random)?;
+    Ok(Zeroizing::new([&key.id[..], &sealed].concat()))
 }
 
 /// Whether a stored root is as it is without a TPM.
@@ -93,10 +73,6 @@ pub(super) fn open(
     }
     let (id, rest) = stored.split_at(ID_BYTES);
     let Some(key) = key.filter(|key| key.id == *id) else { return Ok(Stored::Elsewhere) };
-    let (nonce, sealed) = rest.split_at(NONCE_LEN);
-    let mut sealed = Zeroizing::new(sealed.to_vec());
-    let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_length| shape())?;
-    let opened =
-        key.key.open_in_place(nonce, Aad::from(patient.0), &mut sealed).map_err(|_unspecified| shape())?;
-    Ok(Stored::Root(PatientRoot::from_bytes((&*opened).try_into().map_err(|_length| shape())?)))
+    let opened = key.at_rest.open(&patient.0, rest).ok_or_else(shape)?;
+    Ok(Stored::Root(PatientRoot::from_bytes(opened.as_slice().try_into().map_err(|_length| shape())?)))
 }

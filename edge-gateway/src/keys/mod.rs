@@ -301,7 +301,7 @@ impl KeyStore {
                 }
             }
             // Also one that was plain before there was a TPM.
-            let sealed = envelope::seal(self.key.as_ref(), id, &PatientRoot::from_bytes(*key), &self.random)?;
+            let sealed = envelope::seal(self.key.as_ref(), id, &PatientRoot::from_bytes(*key))?;
             files.insert(name, sealed.as_slice()).map_err(failed("write a file's key"))?;
         }
         txn.commit().map_err(failed("commit"))?;
@@ -380,7 +380,7 @@ impl KeyStore {
         root: &PatientRoot,
         beginning: Option<Beginning>,
     ) -> Result<(), KeyStoreError> {
-        let sealed = envelope::seal(self.key.as_ref(), patient, root, &self.random)?;
+        let sealed = envelope::seal(self.key.as_ref(), patient, root)?;
         let txn = self.db.begin_write().map_err(failed("begin"))?;
         {
             let mut roots = txn.open_table(ROOTS).map_err(failed("open roots"))?;

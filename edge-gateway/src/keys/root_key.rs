@@ -45,15 +45,11 @@ pub(super) fn open(
     let sealed = tpm.seal(&secret)?;
     table.insert(ROOT_KEY, sealed.encode().as_slice()).map_err(failed("write the sealed key"))?;
     let key = RootKey::new(secret.as_slice(), &sealed)?;
-    seal_open_roots(txn, &key, random)?;
+    seal_open_roots(txn, &key)?;
     Ok(Some(key))
 }
 
-fn seal_open_roots(
-    txn: &WriteTransaction,
-    key: &RootKey,
-    random: &SystemRandom,
-) -> Result<(), KeyStoreError> {
+fn seal_open_roots(txn: &WriteTransaction, key: &RootKey) -> Result<(), KeyStoreError> {
     let mut roots = txn.open_table(ROOTS).map_err(failed("open roots"))?;
     let mut open = Vec::new();
     for entry in roots.iter().map_err(failed("read roots"))? {
@@ -67,7 +63,7 @@ fn seal_open_roots(
         }
     }
     for (patient, root) in open {
-        let sealed = envelope::seal(Some(key), patient, &root, random)?;
+        let sealed = envelope::seal(Some(key), patient, &root)?;
         roots.insert(patient.0.as_slice(), sealed.as_slice()).map_err(failed("write a root"))?;
         // The pages in which it lay open.
         scrub::note(txn, root.as_bytes())?;

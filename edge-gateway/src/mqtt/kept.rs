@@ -100,7 +100,10 @@ impl SessionFile {
         }
         let sealed = || FileError::Sealed(self.path.clone());
         let rest = bytes.strip_prefix(&MAGIC).ok_or_else(sealed)?;
-        self.at_rest.open(&MAGIC, rest).ok_or_else(sealed).map(Some)
+        self.at_rest
+            .open(&MAGIC, rest)
+            .ok_or_else(sealed)
+            .map(|mut opened| Some(std::mem::take(&mut *opened)))
     }
 
     /// Keeps a snapshot in place of the one before; durable when it returns. After a power cut there is the one or the other.

@@ -167,7 +167,8 @@ impl Pace {
             self.delays.sort_unstable();
             let median = self.delays[self.delays.len() / 2];
             self.live_rate = self.live_bytes as f64 / now.saturating_duration_since(since).as_secs_f64();
-            self.fresh(now);
+            self.decided_at = Some(now);
+            self.forget_samples();
             self.decide(median, now);
         }
     }
@@ -184,14 +185,12 @@ impl Pace {
 
     fn look(&mut self, now: Instant) {
         self.look = Some(now);
-        self.delays.clear();
-        self.live_bytes = 0;
+        self.forget_samples();
     }
 
-    fn fresh(&mut self, now: Instant) {
+    fn forget_samples(&mut self) {
         self.delays.clear();
         self.live_bytes = 0;
-        self.decided_at = Some(now);
     }
 
     /// Before anything is known it goes slowly, so that what is found is not of its own making.
