@@ -29,7 +29,7 @@ use crate::config::{BrokerEntry, ConfigFile, MqttEntry};
 use crate::datapath::policy::{Fixed, TCP, UDP};
 use crate::datapath::{self, Datapath};
 use crate::hints::Hints;
-use crate::ingest::Inbound;
+use crate::ingest::{self, Inlet};
 use crate::keys::KeyStore;
 use crate::local::LocalEntry;
 use crate::metrics::Metrics;
@@ -51,7 +51,7 @@ use crate::pipeline::heads::Heads;
 use crate::pipeline::leaves::Leaves;
 use crate::pipeline::recover;
 use crate::pipeline::seal::Sealer;
-use crate::pipeline::thread::{self, ACKED_MAX, INBOUND_MAX, Inputs};
+use crate::pipeline::thread::{self, ACKED_MAX, Inputs};
 use crate::policy::enrolment::EnrolmentFiles;
 use crate::policy::{ControllerLink, Decider, Now, PolicyHandle, Proposal, offers};
 use crate::sockets::Sockets;
@@ -192,7 +192,7 @@ pub async fn run(file: &ConfigFile, parts: Parts, sockets: Sockets) -> anyhow::R
     identity.watch(ROTATION_INTERVAL, stop.clone())?;
     let health = admin::Health::new();
     let connected = health.condition("core");
-    let (inbound, inbound_in) = mpsc::channel(INBOUND_MAX);
+    let (inbound, inbound_in) = ingest::queue();
     let (acked, acked_in) = mpsc::channel(ACKED_MAX);
     let (proposals, proposals_in) = mpsc::channel(1);
     let around = Surroundings { data: &file.data, identity: &identity, registry: &registry, stop: &stop };
@@ -354,7 +354,7 @@ fn commit_thread(
 
 /// Everything through which readings come in.
 struct Doors {
-    inbound: mpsc::Sender<Inbound>,
+    inbound: Inlet,
     server_metrics: ServerMetrics,
     broker_metrics: BrokerMetrics,
     identity: Arc<Identity>,
@@ -370,7 +370,7 @@ struct Doors {
 
 impl Doors {
     fn new(
-        inbound: mpsc::Sender<Inbound>,
+        inbound: Inlet,
         registry: &Registry,
         identity: &Arc<Identity>,
         stop: CancellationToken,
@@ -402,6 +402,7 @@ impl Doors {
         let credentials = Credentials::new(entry.credentials.clone()).context("mqtt.credential")?;
         limits.publishes_per_s = entry.publishes_per_s.map_or(limits.publishes_per_s, NonZeroU32::get);
         limits.keep_alive_s_max = entry.keep_alive_s_max.unwrap_or(limits.keep_alive_s_max);
+        limits.overload_after_ms = entry.overload_after_ms.unwrap_or(limits.overload_after_ms);
         let access = Access::new(entry.readers.clone()).context("mqtt.reader")?;
         let (inbound, metrics) = (self.inbound.clone(), self.server_metrics.clone());
         let server = Server::new(limits, credentials, access, inbound, metrics);

@@ -44,6 +44,10 @@ pub struct Metrics {
     pub lane_congested: IntGaugeVec,
     /// `caregate_gateway_lane_tcp{lane}`: 1 while it goes by TCP, since UDP does not get through.
     pub lane_tcp: IntGaugeVec,
+    /// `caregate_gateway_uplink_datagrams_total`: UDP datagrams sent to the core.
+    pub uplink_datagrams: IntCounter,
+    /// `caregate_gateway_uplink_sends_total`: calls of the kernel that sent them; fewer where it segments (UDP GSO).
+    pub uplink_sends: IntCounter,
     /// `caregate_gateway_uplink_refused_total{reason}`: by the core; `unreadable` by our own disk.
     pub uplink_refused: IntCounterVec,
     /// `caregate_gateway_uplink_failures_total{reason}`.
@@ -182,6 +186,12 @@ impl Metrics {
             lane_congested: m
                 .lanes("caregate_gateway_lane_congested", "1 while the lane's way is congested")?,
             lane_tcp: m.lanes("caregate_gateway_lane_tcp", "1 while the lane goes by TCP")?,
+            uplink_datagrams: m
+                .count("caregate_gateway_uplink_datagrams_total", "UDP datagrams sent to the core")?,
+            uplink_sends: m.count(
+                "caregate_gateway_uplink_sends_total",
+                "Calls that sent UDP datagrams, fewer where the kernel segments",
+            )?,
             uplink_refused: m.vec(
                 "caregate_gateway_uplink_refused_total",
                 "Records that the core refused",

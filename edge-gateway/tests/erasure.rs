@@ -12,7 +12,7 @@ use caregate_protocol::erasure::{Issuer, Receipt, RequestHash, SignedErasure, Si
 use caregate_protocol::id::{DeviceId, PatientId};
 use caregate_protocol::policy::{RecipientKind, RecipientStatus, Watch};
 use caregate_protocol::record::Record;
-use edge_gateway::ingest::{Inbound, Verdict};
+use edge_gateway::ingest::{self, Inbound, Rank, Verdict};
 use edge_gateway::pipeline::erase::Walk;
 use edge_gateway::pipeline::expiry::{AGE_LIMIT_MIN, Expiry};
 use edge_gateway::pipeline::thread::{self, Inputs};
@@ -106,7 +106,7 @@ fn order(by: &Signer, patient: PatientId, made_us: i64, domain: &Domain) -> Sign
 async fn only_the_patients_order_of_now_counts_and_each_once() {
     let place = Place::new();
     let committer = place.gateway.committer;
-    let (inbound, inbound_in) = mpsc::channel(64);
+    let (inbound, inbound_in) = ingest::queue();
     let (_acked, acked_in) = mpsc::channel(1);
     let (proposals, proposals_in) = mpsc::channel(1);
     let metrics = committer.metrics.clone();
@@ -121,7 +121,11 @@ async fn only_the_patients_order_of_now_counts_and_each_once() {
         let Publish { device, topic, payload } = Publish::beat(sequence);
         let (verdict, answered) = oneshot::channel();
         let received_us = clock::now_us();
-        inbound.send(Inbound { device, topic, payload: payload.into(), received_us, verdict }).await.unwrap();
+        inbound
+            .of(Rank::Number)
+            .send(Inbound { device, topic, payload: payload.into(), received_us, verdict })
+            .await
+            .unwrap();
         answered.await.unwrap()
     };
     assert_eq!(send(0).await, Verdict::Stored);

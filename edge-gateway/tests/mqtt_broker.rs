@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use edge_gateway::ingest::{Inbound, Verdict};
+use edge_gateway::ingest::{self, Inbound, Intake, Verdict};
 use edge_gateway::mqtt::broker::{BrokerConfig, run};
 use edge_gateway::mqtt::metrics::BrokerMetrics;
 use edge_gateway::mqtt::tunnel::{TlsEntry, Tunnel, TunnelError};
@@ -20,7 +20,6 @@ use prometheus::Registry;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rumqttc::{MqttOptions, QoS};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -90,7 +89,7 @@ impl Mosquitto {
 
 /// The door under test.
 struct Door {
-    inbound: mpsc::Receiver<Inbound>,
+    inbound: Intake,
     metrics: BrokerMetrics,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
@@ -103,7 +102,7 @@ impl Door {
 
     /// Behind a tunnel.
     async fn open_by(address: SocketAddr, socket: Option<PathBuf>) -> Self {
-        let (sender, inbound) = mpsc::channel(8);
+        let (inlet, inbound) = ingest::queue();
         let metrics = BrokerMetrics::register(&Registry::new()).unwrap();
         let shutdown = CancellationToken::new();
         let config = BrokerConfig {
@@ -114,7 +113,7 @@ impl Door {
             devices: BTreeSet::from([device("a")]),
             socket,
         };
-        let task = tokio::spawn(run(config, sender, metrics.clone(), shutdown.clone()));
+        let task = tokio::spawn(run(config, inlet, metrics.clone(), shutdown.clone()));
         let door = Self { inbound, metrics, shutdown, task };
         within("the subscription", async {
             while door.metrics.subscribed.get() == 0 {
@@ -383,7 +382,7 @@ async fn a_broker_that_is_not_who_it_should_be_is_not_read_from() {
     for (name, trusted) in [("broker.example", false), ("other.example", true)] {
         let (broker, tunnel, _dir) = secured(name, trusted).await;
         let stop = CancellationToken::new();
-        let (sender, _inbound) = mpsc::channel(8);
+        let (inlet, _inbound) = ingest::queue();
         let metrics = BrokerMetrics::register(&Registry::new()).unwrap();
         let config = BrokerConfig {
             host: "127.0.0.1".to_owned(),
@@ -394,7 +393,7 @@ async fn a_broker_that_is_not_who_it_should_be_is_not_read_from() {
             socket: Some(tunnel.path().to_owned()),
         };
         tokio::spawn(tunnel.run(stop.clone()));
-        let reading = tokio::spawn(run(config, sender, metrics.clone(), stop.clone()));
+        let reading = tokio::spawn(run(config, inlet, metrics.clone(), stop.clone()));
         within("attempts that fail", async {
             while metrics.closes.with_label_values(&["connection"]).get() < 2 {
                 tokio::time::sleep(Duration::from_millis(5)).await;

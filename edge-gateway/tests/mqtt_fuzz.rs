@@ -230,8 +230,7 @@ async fn the_port_answers_a_fresh_connect_whatever_others_send() {
     let seed: u64 = std::env::var("CAREGATE_SEED").map_or(0x5eed, |text| text.parse().unwrap());
     let mut door = Door::open(Limits { inflight_max: 8, ..Limits::default() }).await;
     let (tcp, websocket) = (door.address.port(), door.websocket.port());
-    let (_, none) = tokio::sync::mpsc::channel(1);
-    let mut inbound = std::mem::replace(&mut door.inbound, none);
+    let mut inbound = door.take_inbound();
     let pipeline = tokio::spawn(async move {
         let mut random = Random(seed | 1);
         while let Some(inbound) = inbound.recv().await {

@@ -6,6 +6,7 @@ mod mqtt_support;
 
 use edge_gateway::ingest::Verdict;
 use edge_gateway::mqtt::limits::{CONNECTIONS_PER_DEVICE, HANDSHAKES_MAX, Limits};
+use edge_gateway::mqtt::metrics::ServerMetrics;
 use mqtt_support::{Client, Door, Raw, SECRET, connect, device, encode, options, publish, within};
 use rumqttc::{LastWill, Packet, QoS, SubscribeReasonCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,9 +31,7 @@ async fn qos_0_and_1_arrive_as_sent_and_qos_1_is_acknowledged() {
     assert_eq!(client.puback().await, 1);
     client.client.disconnect().await.unwrap();
     door.closed("disconnect", 1).await;
-    let stored = |metrics: &edge_gateway::mqtt::metrics::ServerMetrics| {
-        metrics.publishes.with_label_values(&["stored"]).get()
-    };
+    let stored = |metrics: &ServerMetrics| metrics.publishes.with_label_values(&["stored"]).get();
     door.counted("stored", 2, stored).await;
 }
 
@@ -341,9 +340,7 @@ async fn a_full_window_stops_reading_and_nothing_is_lost() {
     for _ in 0..4 {
         held.push(door.next().await);
     }
-    let taken = |metrics: &edge_gateway::mqtt::metrics::ServerMetrics| {
-        metrics.packets.with_label_values(&["publish"]).get()
-    };
+    let taken = |metrics: &ServerMetrics| metrics.packets.with_label_values(&["publish"]).get();
     door.counted("publishes taken in", 4, taken).await;
     assert!(door.inbound.try_recv().is_err(), "the fifth waits");
     for inbound in held {
@@ -366,9 +363,7 @@ async fn a_stuck_pipeline_blocks_nobody_from_connecting() {
     for packet_id in 1..=200 {
         raw.send(&publish(TOPIC, packet_id, b"1")).await;
     }
-    let taken = |metrics: &edge_gateway::mqtt::metrics::ServerMetrics| {
-        metrics.packets.with_label_values(&["publish"]).get()
-    };
+    let taken = |metrics: &ServerMetrics| metrics.packets.with_label_values(&["publish"]).get();
     door.counted("publishes taken in", 65, taken).await;
     let other = Client::up(options(&door, "b", "two")).await;
     other.client.disconnect().await.unwrap();
@@ -377,6 +372,63 @@ async fn a_stuck_pipeline_blocks_nobody_from_connecting() {
         door.next_stored().await;
     }
     assert_eq!(raw.receive(800).await.len(), 800);
+}
+
+/// CONNECT of device `a` in 5.0, accepted.
+async fn up_5(door: &Door) -> Raw {
+    let mut raw = Raw::open(door.address).await;
+    let mut connect = connect("five", "user-a", SECRET, 0);
+    // 5.0's level, and no properties after the keep-alive.
+    connect[8] = 5;
+    connect.insert(12, 0);
+    connect[1] += 1;
+    raw.send(&connect).await;
+    let head = raw.receive(2).await;
+    assert_eq!((head[0], raw.receive(head[1].into()).await[1]), (0x20, 0));
+    raw
+}
+
+/// A PUBLISH at QoS 1 in 5.0, without properties.
+fn publish_5(topic: &str, packet_id: u8) -> Vec<u8> {
+    let (topic_bytes, payload) = (u8::try_from(topic.len()).unwrap(), b"1");
+    [&[0x32, topic_bytes + 6, 0, topic_bytes], topic.as_bytes(), &[0, packet_id, 0], payload].concat()
+}
+
+/// Nothing is taken from the pipeline's queue and it is full: waveforms are refused, then numbers, and never an event.
+#[tokio::test]
+async fn overload_refuses_the_lowest_and_has_places_for_events() {
+    const WAVEFORM: &str = "vitals/v1/a/wave/ecg-ii";
+    const EVENT: &str = "vitals/v1/a/event/fall";
+    let mut door = Door::open(Limits { overload_after_ms: 20, ..Limits::default() }).await;
+    let refused =
+        |rank: &'static str| move |metrics: &ServerMetrics| metrics.overload.with_label_values(&[rank]).get();
+    let mut filler = Raw::up(door.address, "filler", 0).await;
+    for _ in 0..64 {
+        filler.send(&publish("vitals/v1/a/num/spo2", 0, b"97")).await;
+    }
+    door.counted("taken in", 64, |metrics| metrics.packets.with_label_values(&["publish"]).get()).await;
+    // 5.0 is told, goes on, and is not kept waiting again.
+    let mut five = up_5(&door).await;
+    five.send(&[publish_5(WAVEFORM, 1), publish_5(WAVEFORM, 2), publish_5(EVENT, 3)].concat()).await;
+    assert_eq!(five.receive(12).await, [0x40, 4, 0, 1, 0x97, 0, 0x40, 4, 0, 2, 0x97, 0]);
+    door.counted("waveforms", 2, refused("waveform")).await;
+    let event = door.next().await;
+    assert_eq!(event.topic, EVENT, "it stands before what came first");
+    event.verdict.send(Verdict::Stored).unwrap();
+    assert_eq!(five.receive(4).await, [0x40, 2, 0, 3]);
+    // 3.1.1 has no word for it.
+    let mut three = Raw::up(door.address, "three", 0).await;
+    three.send(&publish(TOPIC, 1, b"72")).await;
+    assert_eq!(three.rest().await, [0; 0]);
+    door.counted("numbers", 1, refused("number")).await;
+    door.closed("refused", 1).await;
+    // What has its place is kept; when there is room again, all is taken.
+    for _ in 0..64 {
+        assert_eq!(door.next_stored().await.1, b"97");
+    }
+    five.send(&publish_5(WAVEFORM, 4)).await;
+    assert_eq!(door.next_stored().await.0, WAVEFORM);
+    assert_eq!(five.receive(4).await, [0x40, 2, 0, 4]);
 }
 
 #[tokio::test]
@@ -430,12 +482,8 @@ async fn many_clients_at_once_lose_nothing() {
             }
         }));
     }
-    let (mut batch, mut left) = (Vec::new(), usize::from(EACH) * 2 * CONNECTIONS_PER_DEVICE);
-    while left > 0 {
-        left -= within("publishes", door.inbound.recv_many(&mut batch, 256)).await;
-        for inbound in batch.drain(..) {
-            inbound.verdict.send(Verdict::Stored).unwrap();
-        }
+    for _ in 0..usize::from(EACH) * 2 * CONNECTIONS_PER_DEVICE {
+        door.next().await.verdict.send(Verdict::Stored).unwrap();
     }
     for reader in readers {
         within("a client's PUBACKs", reader).await.unwrap();

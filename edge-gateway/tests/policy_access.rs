@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use caregate_protocol::id::DataClass;
 use caregate_protocol::policy::{RecipientKind, RecipientStatus};
-use edge_gateway::ingest::{Inbound, Verdict};
+use edge_gateway::ingest::{self, Inbound, Rank, Verdict};
 use edge_gateway::pipeline::thread::{self, Inputs};
 use edge_gateway::policy::trail::Origin;
 use edge_gateway::policy::{Change, PolicyHandle, Proposal};
@@ -303,7 +303,7 @@ async fn nothing_in_flight_is_sealed_for_the_revoked_after_the_answer() {
     place.grant(1, u64::MAX);
     place.deliver();
     let committer = place.gateway.take().unwrap().committer;
-    let (inbound, inbound_in) = mpsc::channel(64);
+    let (inbound, inbound_in) = ingest::queue();
     let (_acked, acked_in) = mpsc::channel(1);
     let (proposals, proposals_in) = mpsc::channel(1);
     let pins = Arc::new(place.site.enrolment.pins().unwrap());
@@ -323,7 +323,7 @@ async fn nothing_in_flight_is_sealed_for_the_revoked_after_the_answer() {
             let (verdict, answered) = oneshot::channel();
             let received_us = caregate_host::clock::now_us();
             let publish = Inbound { device, topic, payload: payload.into(), received_us, verdict };
-            inbound.send(publish).await.unwrap();
+            inbound.of(Rank::Number).send(publish).await.unwrap();
             answered
         }
     };

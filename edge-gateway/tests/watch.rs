@@ -17,7 +17,7 @@ use caregate_protocol::command::{Action, Command, Content};
 use caregate_protocol::id::DataClass;
 use caregate_protocol::policy::{RecipientKind, RecipientStatus};
 use caregate_protocol::reading::Value;
-use edge_gateway::ingest::{Inbound, Verdict};
+use edge_gateway::ingest::{self, Inbound, Inlet, Rank, Verdict};
 use edge_gateway::pipeline::thread::{self, Inputs};
 use edge_gateway::policy::trail::Event;
 use edge_gateway::policy::{Change, PolicyHandle, PolicyStore, Proposal};
@@ -54,7 +54,7 @@ struct Bedside {
     city: (fixture::Hospital, Hospital),
     study: fixture::Hospital,
     clinic: fixture::Hospital,
-    inbound: mpsc::Sender<Inbound>,
+    inbound: Inlet,
     watch: Started,
     trail: PolicyStore,
     registry: Registry,
@@ -98,7 +98,7 @@ impl Bedside {
         let registry = Registry::new();
         let (tap, material) = start::open(&entry, committer.keys.watch(), device_key(), &registry).unwrap();
         committer.tap = tap;
-        let (inbound, inbound_in) = mpsc::channel(64);
+        let (inbound, inbound_in) = ingest::queue();
         let (acked, acked_in) = mpsc::channel(1);
         let (proposals, proposals_in) = mpsc::channel(1);
         let handle =
@@ -141,7 +141,11 @@ impl Bedside {
         let topic = format!("vitals/v1/{device}/{topic}");
         let received_us = clock::now_us();
         let payload = payload.as_bytes().to_vec().into();
-        self.inbound.send(Inbound { device, topic, payload, received_us, verdict }).await.unwrap();
+        self.inbound
+            .of(Rank::Number)
+            .send(Inbound { device, topic, payload, received_us, verdict })
+            .await
+            .unwrap();
         answered.await.unwrap()
     }
 

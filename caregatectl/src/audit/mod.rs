@@ -8,6 +8,7 @@ mod verify;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
+use caregate_protocol::audit::{Hash, Line, leaf_hash};
 use clap::{Args, Subcommand};
 
 use crate::outcome::Outcome;
@@ -51,6 +52,30 @@ fn read_log(files: &[PathBuf]) -> anyhow::Result<Vec<u8>> {
         text.extend(std::fs::read(file).with_context(named)?);
     }
     Ok(text)
+}
+
+/// The texts of several logs, of which some are in more files than one: a file whose first entry names the last of another goes on
+/// where that one ends. One that goes on where none ends is a log of its own, which is then found to lack its beginning.
+fn read_logs(files: &[PathBuf]) -> anyhow::Result<Vec<Vec<u8>>> {
+    let mut logs: Vec<Vec<u8>> = Vec::new();
+    for file in files {
+        let text = read_log(std::slice::from_ref(file))?;
+        let first = text.split(|byte| *byte == b'\n').next().and_then(|line| Line::decode(line).ok());
+        let before = first.and_then(|first| logs.iter_mut().find(|log| end_of(log) == first.prev));
+        match before {
+            Some(log) => log.extend(text),
+            None => logs.push(text),
+        }
+        let bytes: usize = logs.iter().map(Vec::len).sum();
+        ensure!(bytes as u64 <= LOG_BYTES_MAX, "{}: the logs have more than 2 GiB", file.display());
+    }
+    Ok(logs)
+}
+
+/// The hash of a log's last whole line.
+fn end_of(log: &[u8]) -> Hash {
+    let lines = log.strip_suffix(b"\n").unwrap_or(log);
+    leaf_hash(lines.rsplit(|byte| *byte == b'\n').next().unwrap_or_default())
 }
 
 /// Writes a file that others may read: it has no secret.

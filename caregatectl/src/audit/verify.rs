@@ -9,7 +9,7 @@ use ledger_client::verify::Address;
 use serde_json::{Value, json};
 
 use super::anchors::AnchorFile;
-use super::read_log;
+use super::{read_log, read_logs};
 use crate::args::{hex0x, utc};
 use crate::files::read_json;
 use crate::outcome::{Done, Failure, Outcome};
@@ -46,7 +46,8 @@ pub(super) struct Arguments {
     /// The core's log: its files, oldest first; repeated
     #[arg(long, value_name = "FILE", requires = "recipient")]
     core_log: Vec<PathBuf>,
-    /// A gateway's log, one file each; repeated
+    /// The gateways' logs: the files of all of them, each gateway's oldest first; repeated. Which file goes on where another ends, the
+    /// files say
     #[arg(long, value_name = "FILE", requires = "core_log")]
     gateway_log: Vec<PathBuf>,
 }
@@ -130,14 +131,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 
 /// Up to which time they agree.
 fn compare(arguments: &Arguments, recipient: RecipientId, feed: &Log) -> Result<i64, Failure> {
-    let whole = |files: &[PathBuf], whose: &str| {
-        verify::log(&read_log(files)?, &[]).map_err(|fault| faulty(&fault, whose))
-    };
-    let core = whole(&arguments.core_log, "core")?;
-    let gateways: Vec<Log> = arguments
-        .gateway_log
+    let whole = |text: &[u8], whose: &str| verify::log(text, &[]).map_err(|fault| faulty(&fault, whose));
+    let core = whole(&read_log(&arguments.core_log)?, "core")?;
+    let gateways: Vec<Log> = read_logs(&arguments.gateway_log)?
         .iter()
-        .map(|file| whole(std::slice::from_ref(file), "gateway"))
+        .map(|text| whole(text, "gateway"))
         .collect::<Result<_, Failure>>()?;
     let gateways: Vec<_> = gateways.iter().map(|log| log.lines.as_slice()).collect();
     verify::agree(recipient, &feed.lines, &core.lines, &gateways).map_err(|found| disagreement(&found))

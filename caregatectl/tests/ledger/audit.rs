@@ -263,6 +263,17 @@ fn the_logs_of_gateway_core_and_feed_are_held_against_each_other() {
     write(&whole, [wrapped(7), wrapped(8)]);
     end(&whole);
     check(&honest, &["--gateway-log", &whole]).done();
+    // A log that was rotated is in several files; another gateway's may stand between them.
+    let (older, newer, other) = (path("older"), path("newer"), path("other"));
+    let text = std::fs::read_to_string(&whole).unwrap();
+    let cut = text.find('\n').unwrap() + 1;
+    std::fs::write(&older, &text[..cut]).unwrap();
+    std::fs::write(&newer, &text[cut..]).unwrap();
+    write(&other, [wrapped(3)]);
+    end(&other);
+    let files = ["--gateway-log", &older, "--gateway-log", &other, "--gateway-log", &newer];
+    check(&honest, &files).done();
+    assert_eq!(faulty(&check(&honest, &files[2..])), ("missing".into(), 1));
 }
 
 /// One of each kind that has a shape of its own.

@@ -26,7 +26,7 @@ use super::limits::DRAIN_TIMEOUT;
 use super::metrics::{BrokerMetrics, verdict_label};
 use super::topic;
 use super::window::{Window, cost};
-use crate::ingest::{Inbound, Verdict};
+use crate::ingest::{Inbound, Inlet, Rank, Verdict};
 use crate::pipeline::duplicates::WINDOW;
 
 /// What is subscribed to.
@@ -154,12 +154,7 @@ impl End {
 
 /// Takes readings from the broker until `shutdown`; then answers what is outstanding (at most [`DRAIN_TIMEOUT`]) and returns. Connects
 /// again, for ever, whatever ends a connection.
-pub async fn run(
-    config: BrokerConfig,
-    inbound: mpsc::Sender<Inbound>,
-    metrics: BrokerMetrics,
-    shutdown: CancellationToken,
-) {
+pub async fn run(config: BrokerConfig, inbound: Inlet, metrics: BrokerMetrics, shutdown: CancellationToken) {
     let mut backoff = Backoff(BACKOFF_MIN);
     while !shutdown.is_cancelled() {
         let mut link = Link::new(&config, &inbound, &metrics);
@@ -194,7 +189,7 @@ enum Answer {
 /// One connection to the broker.
 struct Link<'a> {
     config: &'a BrokerConfig,
-    inbound: &'a mpsc::Sender<Inbound>,
+    inbound: &'a Inlet,
     metrics: &'a BrokerMetrics,
     client: AsyncClient,
     events: mpsc::Receiver<Result<Event, Box<ConnectionError>>>,
@@ -209,7 +204,7 @@ impl Drop for Link<'_> {
 }
 
 impl<'a> Link<'a> {
-    fn new(config: &'a BrokerConfig, inbound: &'a mpsc::Sender<Inbound>, metrics: &'a BrokerMetrics) -> Self {
+    fn new(config: &'a BrokerConfig, inbound: &'a Inlet, metrics: &'a BrokerMetrics) -> Self {
         let socket = config.socket.as_ref().and_then(|path| path.to_str());
         let mut options = MqttOptions::new(&config.client_id, socket.unwrap_or(&config.host), config.port);
         if socket.is_some() {
@@ -311,7 +306,9 @@ impl<'a> Link<'a> {
                     received_us: unix_us(),
                     verdict,
                 };
-                if self.inbound.send(inbound).await.is_err() {
+                // Nobody is refused here for want of a place: what waits is the broker's to keep.
+                let queue = self.inbound.of(Rank::of(&publish.topic));
+                if queue.send(inbound).await.is_err() {
                     return ControlFlow::Break(End::PipelineGone);
                 }
                 Answer::Awaited(receiver)

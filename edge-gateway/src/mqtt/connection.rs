@@ -17,12 +17,12 @@ use super::access::{Tree, own_tree};
 use super::conversation::{Action, CloseReason, ConnectRefusal, Conversation};
 use super::handshakes::Place;
 use super::hub::{Hub, Message, SessionKey};
-use super::limits::{DRAIN_TIMEOUT, OUTSTANDING_BYTES_MAX, UNSENT_BYTES_MAX, WRITE_TIMEOUT};
+use super::limits::{DRAIN_TIMEOUT, UNSENT_BYTES_MAX, WRITE_TIMEOUT};
 use super::metrics::verdict_label;
 use super::server::{Admitted, CertificateRefused, Handle, Server};
 use super::window::cost;
 use super::wire::{Connect, Packet, Will, decode, encode};
-use crate::ingest::{Inbound, Verdict};
+use crate::ingest::{Inbound, Rank, Verdict};
 
 /// How long a closing connection may take to take our last bytes, and to send its own end.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -51,13 +51,30 @@ pub(super) struct Peer {
     pub(super) place: Place,
 }
 
-/// One publish in the pipeline; its bytes stay accounted for until it is answered.
+/// One publish that is to be answered in its turn; where the pipeline has it, its bytes stay accounted for until then.
 struct Answer {
     receiver: oneshot::Receiver<Verdict>,
-    _memory: OwnedSemaphorePermit,
+    _memory: Option<OwnedSemaphorePermit>,
 }
 
-type Sending = Pin<Box<dyn Future<Output = Option<Answer>> + Send>>;
+impl Answer {
+    /// Of a publish that the pipeline never saw.
+    fn refused() -> Self {
+        let (verdict, receiver) = oneshot::channel();
+        verdict.send(Verdict::Refused).ok();
+        Self { receiver, _memory: None }
+    }
+}
+
+/// Why a publish was not handed on.
+enum Unsent {
+    /// It found no place in time.
+    Overload(Rank),
+    /// The server is gone.
+    Gone,
+}
+
+type Sending = Pin<Box<dyn Future<Output = Result<Answer, Unsent>> + Send>>;
 
 struct Connection {
     server: Arc<Server>,
@@ -75,6 +92,8 @@ struct Connection {
     answers: VecDeque<Answer>,
     /// A publish that waits for room in the pipeline; nothing is decoded meanwhile.
     sending: Option<Sending>,
+    /// Up to this rank publishes are refused that find no place at once, since one of them waited in vain.
+    overloaded: Option<Rank>,
     /// The hub may have packets for this client.
     pending: bool,
 }
@@ -97,6 +116,7 @@ where
         stalled: None,
         answers: VecDeque::new(),
         sending: None,
+        overloaded: None,
         pending: false,
     };
     connection.run(reader, writer, &shutdown).await;
@@ -133,9 +153,9 @@ impl Connection {
                 () = made_room(self.peer.as_ref()), if self.peer.is_some() => self.close(CloseReason::MadeRoom),
                 verdict = next_verdict(&mut self.answers), if !self.answers.is_empty() => self.answered(verdict),
                 () = woken(handle.as_ref()), if handle.is_some() => self.pending = true,
-                answer = pending(&mut self.sending), if self.sending.is_some() => {
+                sent = pending(&mut self.sending), if self.sending.is_some() => {
                     self.sending = None;
-                    self.answers.extend(answer);
+                    self.sent(sent);
                 }
                 written = write(&mut writer, &mut self.output), if self.unflushed => self.written(&written),
                 read = read(&mut reader, &mut self.input), if wants_packet && self.starved => self.read(&read),
@@ -277,15 +297,42 @@ impl Connection {
     /// Hands a publish to the pipeline, at once if there is room.
     fn forward(&mut self, topic: String, payload: Bytes) {
         let Some(device) = self.conversation.device().cloned() else { return };
-        let (inbound, receiver, bytes) = inbound(device, topic, payload);
-        let memory = Arc::clone(&self.server.memory).try_acquire_many_owned(bytes);
-        let room = self.server.inbound.try_reserve();
+        let rank = Rank::of(&topic);
+        let (inbound, receiver) = inbound(device, topic, payload);
+        let (memory, max) = self.server.memory_of(rank);
+        let memory = Arc::clone(memory).try_acquire_many_owned(bytes_of(&inbound, max));
+        let room = self.server.inbound.of(rank).try_reserve();
         if let (Ok(memory), Ok(room)) = (memory, room) {
             room.send(inbound);
-            self.answers.push_back(Answer { receiver, _memory: memory });
-            return;
+            self.answers.push_back(Answer { receiver, _memory: Some(memory) });
+            if rank != Rank::Event {
+                self.overloaded = None;
+            }
+        } else if self.overloaded >= Some(rank) {
+            self.sent(Err(Unsent::Overload(rank)));
+        } else {
+            let patience = self.server.limits.patience(rank);
+            let sent = send(Arc::clone(&self.server), rank, inbound, receiver);
+            self.sending = Some(Box::pin(async move {
+                match patience {
+                    Some(patience) => timeout(patience, sent).await.unwrap_or(Err(Unsent::Overload(rank))),
+                    None => sent.await,
+                }
+            }));
         }
-        self.sending = Some(Box::pin(send(Arc::clone(&self.server), inbound, receiver, bytes)));
+    }
+
+    /// Takes note of what became of a publish that waited for its place.
+    fn sent(&mut self, sent: Result<Answer, Unsent>) {
+        match sent {
+            Ok(answer) => self.answers.push_back(answer),
+            Err(Unsent::Overload(rank)) => {
+                self.overloaded = self.overloaded.max(Some(rank));
+                self.server.metrics.overload.with_label_values(&[rank.label()]).inc();
+                self.answers.push_back(Answer::refused());
+            }
+            Err(Unsent::Gone) => {}
+        }
     }
 
     fn answered(&mut self, verdict: Option<Verdict>) {
@@ -346,7 +393,7 @@ impl Connection {
     async fn finish(mut self, shutdown: &CancellationToken) {
         let mut answers = std::mem::take(&mut self.answers);
         if let Some(sending) = self.sending.take() {
-            answers.extend(timeout(DRAIN_TIMEOUT, sending).await.ok().flatten());
+            answers.extend(timeout(DRAIN_TIMEOUT, sending).await.into_iter().flatten());
         }
         let late = async {
             while !answers.is_empty() {
@@ -370,9 +417,10 @@ pub(super) async fn publish_will(server: Arc<Server>, key: SessionKey, will: Wil
     let message = Message::of_will(will, &key, server.now());
     if own_tree(&key.device, &message.topic) == Some(Tree::Vitals) {
         let (topic, payload) = (message.topic.clone(), Bytes::copy_from_slice(&message.payload));
-        let (inbound, receiver, bytes) = inbound(key.device, topic, payload);
-        let sent = timeout(DRAIN_TIMEOUT, send(Arc::clone(&server), inbound, receiver, bytes)).await;
-        let Some(answer) = sent.ok().flatten() else { return };
+        let rank = Rank::of(&topic);
+        let (inbound, receiver) = inbound(key.device, topic, payload);
+        let sent = timeout(DRAIN_TIMEOUT, send(Arc::clone(&server), rank, inbound, receiver)).await;
+        let Ok(Ok(answer)) = sent else { return };
         let verdict = timeout(LATE_VERDICT_TIMEOUT, answer.receiver).await.ok().and_then(Result::ok);
         server.metrics.publishes.with_label_values(&[verdict_label(verdict)]).inc();
         if verdict != Some(Verdict::Stored) {
@@ -382,27 +430,32 @@ pub(super) async fn publish_will(server: Arc<Server>, key: SessionKey, will: Wil
     server.with_hub(|hub| hub.publish(&Arc::new(message), server.now()));
 }
 
-/// A publish for the pipeline, where its verdict comes, and the bytes it counts for.
-fn inbound(device: DeviceId, topic: String, payload: Bytes) -> (Inbound, oneshot::Receiver<Verdict>, u32) {
+/// A publish for the pipeline, and where its verdict comes.
+fn inbound(device: DeviceId, topic: String, payload: Bytes) -> (Inbound, oneshot::Receiver<Verdict>) {
     let (verdict, receiver) = oneshot::channel();
-    let bytes = u32::try_from(cost(&topic, &payload)).unwrap_or(u32::MAX).min(OUTSTANDING_BYTES_MAX);
-    let inbound = Inbound { device, topic, payload, received_us: unix_us(), verdict };
-    (inbound, receiver, bytes)
+    (Inbound { device, topic, payload, received_us: unix_us(), verdict }, receiver)
 }
 
-/// Waits for memory and for room in the pipeline's queue. `None` only where the server is gone.
+/// The bytes that a publish counts for, of which no more than `max` are to be had.
+fn bytes_of(inbound: &Inbound, max: u32) -> u32 {
+    u32::try_from(cost(&inbound.topic, &inbound.payload)).unwrap_or(u32::MAX).min(max)
+}
+
+/// Waits for memory and for room in the pipeline's queue.
 async fn send(
     server: Arc<Server>,
+    rank: Rank,
     inbound: Inbound,
     receiver: oneshot::Receiver<Verdict>,
-    bytes: u32,
-) -> Option<Answer> {
-    let memory = Arc::clone(&server.memory).acquire_many_owned(bytes).await.ok()?;
+) -> Result<Answer, Unsent> {
+    let (memory, max) = server.memory_of(rank);
+    let memory = Arc::clone(memory).acquire_many_owned(bytes_of(&inbound, max)).await;
+    let memory = memory.map_err(|_closed| Unsent::Gone)?;
     // Where the pipeline has gone the inbound is dropped with its verdict, and the receiver says so.
-    if server.inbound.send(inbound).await.is_err() {
+    if server.inbound.of(rank).send(inbound).await.is_err() {
         tracing::error!("the pipeline has gone");
     }
-    Some(Answer { receiver, _memory: memory })
+    Ok(Answer { receiver, _memory: Some(memory) })
 }
 
 /// The verdict on the oldest; waits for ever where there is none.
@@ -413,7 +466,7 @@ async fn next_verdict(answers: &mut VecDeque<Answer>) -> Option<Verdict> {
     verdict
 }
 
-async fn pending(sending: &mut Option<Sending>) -> Option<Answer> {
+async fn pending(sending: &mut Option<Sending>) -> Result<Answer, Unsent> {
     match sending {
         Some(sending) => sending.await,
         None => std::future::pending().await,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::ingest::Rank;
+
 /// Time from accepting a connection (TLS handshake included) to its CONNECT. A sensor on a bad radio link needs two or
 /// three retransmissions, about 3 s; longer only serves who wants to hold a slot.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,6 +44,9 @@ pub const CLOSING_MAX: usize = 32;
 /// Outstanding bytes over all connections: with sockets and buffers this keeps the door under a third of the gateway's
 /// 48 MiB.
 pub const OUTSTANDING_BYTES_MAX: u32 = 8 * 1024 * 1024;
+
+/// Outstanding bytes of events over all connections, beside those: a full queue of them at 1 KiB each.
+pub const OUTSTANDING_EVENT_BYTES_MAX: u32 = 256 * 1024;
 
 /// Connections of one device. A sensor needs one, a hub with a helper two; above it the device's oldest makes room, so
 /// that a sensor which lost its link often is never locked out by its own dead connections.
@@ -114,6 +119,22 @@ pub struct Limits {
     /// Longest keep-alive, in seconds, which a client of 5.0 that asks for a longer one or none is told (Server Keep Alive). 0: any. Ten minutes
     /// are what TCP's own probes leave between them and a dead link at worst, many times over.
     pub keep_alive_s_max: u16,
+    /// How long a waveform chunk waits for a place in the pipeline's queue before it is refused, a number twice as long; see
+    /// [`Self::patience`].
+    pub overload_after_ms: u32,
+}
+
+impl Limits {
+    /// How long a PUBLISH waits for its place, its connection unread meanwhile, before it is refused; `None`: until it has it.
+    #[must_use]
+    pub fn patience(&self, rank: Rank) -> Option<Duration> {
+        let waveform = Duration::from_millis(self.overload_after_ms.into());
+        match rank {
+            Rank::Waveform => Some(waveform),
+            Rank::Number => Some(2 * waveform),
+            Rank::Event => None,
+        }
+    }
 }
 
 impl Default for Limits {
@@ -126,6 +147,8 @@ impl Default for Limits {
             publishes_per_s: 5_000,
             publishes_burst: 20_000,
             keep_alive_s_max: 600,
+            // A flash card that clears a block stalls for up to a second or two; a queue that stays full for longer won't be emptied by waiting.
+            overload_after_ms: 3_000,
         }
     }
 }

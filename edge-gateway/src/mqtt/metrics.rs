@@ -18,6 +18,8 @@ pub struct ServerMetrics {
     pub packets: IntCounterVec,
     /// Publishes by verdict: `stored`, `quarantined`, `refused`, and `unanswered` where the pipeline gave none.
     pub publishes: IntCounterVec,
+    /// Of those that were refused, the ones that found no place in the pipeline's queue in time, by rank: `waveform`, `number`.
+    pub overload: IntCounterVec,
     /// Connections that ended, by reason.
     pub closes: IntCounterVec,
     /// Sessions, with and without connection.
@@ -84,6 +86,11 @@ impl ServerMetrics {
             refused: vec("caregate_mqtt_refused_total", "Connections refused, by reason", "reason")?,
             packets: vec("caregate_mqtt_packets_total", "MQTT packets taken in, by type", "type")?,
             publishes: vec("caregate_mqtt_publishes_total", "Publishes, by verdict", "verdict")?,
+            overload: vec(
+                "caregate_mqtt_overload_total",
+                "Publishes refused since the pipeline's queue stayed full, by rank",
+                "rank",
+            )?,
             closes: vec("caregate_mqtt_closes_total", "Connections ended, by reason", "reason")?,
         })
     }

@@ -16,7 +16,7 @@ use rustls::pki_types::CertificateDer;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -30,13 +30,15 @@ use super::credentials::Credentials;
 use super::handshakes::{Handshakes, Place};
 use super::hub::{ConnectionNumber, Effect, Hub, Rhythm};
 use super::kept::SessionFile;
-use super::limits::{CLOSING_MAX, CONNECT_TIMEOUT, DRAIN_TIMEOUT, Limits, OUTSTANDING_BYTES_MAX};
+use super::limits::{
+    CLOSING_MAX, CONNECT_TIMEOUT, DRAIN_TIMEOUT, Limits, OUTSTANDING_BYTES_MAX, OUTSTANDING_EVENT_BYTES_MAX,
+};
 use super::metrics::ServerMetrics;
 use super::publisher::Publisher;
 use super::websocket;
 use super::wire::Connect;
 use crate::audit::Displays;
-use crate::ingest::Inbound;
+use crate::ingest::{Inlet, Rank};
 
 /// Pause after `accept` failed: it fails when file descriptors have run out, and they come back as connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -98,7 +100,7 @@ pub struct Server {
     pub(super) limits: Limits,
     credentials: Credentials,
     pub(super) access: Access,
-    pub(super) inbound: mpsc::Sender<Inbound>,
+    pub(super) inbound: Inlet,
     pub(super) metrics: ServerMetrics,
     shared: Mutex<Shared>,
     /// Who is told which display reads what; nobody in tests.
@@ -108,8 +110,10 @@ pub struct Server {
     keeps_time: AtomicBool,
     /// Wills on their way through the pipeline.
     wills: TaskTracker,
-    /// Outstanding bytes over all connections.
-    pub(super) memory: Arc<Semaphore>,
+    /// Outstanding bytes over all connections, but for those of events.
+    memory: Arc<Semaphore>,
+    /// Those of events.
+    memory_of_events: Arc<Semaphore>,
     /// Connections between accept and CONNECT.
     handshakes: Arc<Handshakes>,
     numbers: AtomicU64,
@@ -130,10 +134,10 @@ impl Server {
         limits: Limits,
         credentials: Credentials,
         access: Access,
-        inbound: mpsc::Sender<Inbound>,
+        inbound: Inlet,
         metrics: ServerMetrics,
     ) -> Arc<Self> {
-        let memory = usize::try_from(OUTSTANDING_BYTES_MAX).unwrap_or(usize::MAX);
+        let memory = |bytes| Arc::new(Semaphore::new(usize::try_from(bytes).unwrap_or(usize::MAX)));
         Arc::new(Self {
             limits,
             credentials,
@@ -145,11 +149,20 @@ impl Server {
             timer: Notify::new(),
             keeps_time: AtomicBool::new(false),
             wills: TaskTracker::new(),
-            memory: Arc::new(Semaphore::new(memory)),
+            memory: memory(OUTSTANDING_BYTES_MAX),
+            memory_of_events: memory(OUTSTANDING_EVENT_BYTES_MAX),
             handshakes: Handshakes::new(),
             numbers: AtomicU64::new(0),
             origin: Instant::now(),
         })
+    }
+
+    /// What PUBLISHes of this rank must have in memory before they may wait, and the most that one can ask of it.
+    pub(super) fn memory_of(&self, rank: Rank) -> (&Arc<Semaphore>, u32) {
+        match rank {
+            Rank::Event => (&self.memory_of_events, OUTSTANDING_EVENT_BYTES_MAX),
+            Rank::Waveform | Rank::Number => (&self.memory, OUTSTANDING_BYTES_MAX),
+        }
     }
 
     /// Accepts connections until `shutdown`; then answers what is outstanding (at most [`DRAIN_TIMEOUT`]), closes all and returns.

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Time to reach the broker and shake hands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -125,20 +126,21 @@ impl Tunnel {
         &self.path
     }
 
-    /// Carries connections until `shutdown`.
+    /// Carries connections until `shutdown`, and those that are up to their end, or as long as anything may still be answered.
     pub async fn run(self, shutdown: CancellationToken) {
         let tunnel = Arc::new(self);
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let carried = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
                 accepted = tunnel.listener.accept() => accepted,
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => break,
             };
             let (Ok((near, _)), Ok(place)) = (accepted, Arc::clone(&places).try_acquire_owned()) else {
                 continue;
             };
             let (tunnel, shutdown) = (Arc::clone(&tunnel), shutdown.clone());
-            tokio::spawn(async move {
+            carried.spawn(async move {
                 tokio::select! {
                     carried = tunnel.carry(near) => {
                         if let Err(error) = carried {
@@ -151,6 +153,8 @@ impl Tunnel {
                 drop(place);
             });
         }
+        carried.close();
+        carried.wait().await;
     }
 
     async fn carry(&self, mut near: UnixStream) -> io::Result<()> {

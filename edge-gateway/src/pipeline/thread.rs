@@ -16,13 +16,11 @@ use tracing::{info, warn};
 
 use super::commit::{CommitError, Committer};
 use super::waiting::Waiting;
-use crate::ingest::{Inbound, Verdict};
+use crate::ingest::{Inbound, Intake, Rank, Verdict};
 use crate::metrics::Metrics;
 use crate::policy::{Now, Proposal};
 use crate::uplink::Uplink;
 
-/// PUBLISHes waiting for the next commit; beyond it the doors stop reading. Twice what one commit takes.
-pub const INBOUND_MAX: usize = 2048;
 /// PUBLISHes in one commit: at 100 commits a second this is far more than a home sends.
 const BATCH_MAX: usize = 1024;
 /// Payload bytes in one commit, and one payload more: what a commit holds of them in several forms is most of its memory.
@@ -45,7 +43,7 @@ pub const ACKED_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct Inputs {
     /// From the doors. The thread ends when all senders are gone and the last PUBLISH is committed.
-    pub inbound: mpsc::Receiver<Inbound>,
+    pub inbound: Intake,
     /// From the uplink.
     pub acked: mpsc::Receiver<RangeInclusive<u64>>,
     /// From the source of policy.
@@ -303,7 +301,7 @@ impl Gathered {
             self.until.get_or_insert_with(|| clock::monotonic() + linger);
         }
         self.bytes += publish.payload.len();
-        self.urgent |= publish.topic.contains("/event/");
+        self.urgent |= Rank::of(&publish.topic) == Rank::Event;
         self.batch.push(publish);
     }
 
@@ -335,6 +333,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::ingest::{self, Inlet};
 
     fn publish(leaf: &str) -> Inbound {
         Inbound {
@@ -346,8 +345,8 @@ mod tests {
         }
     }
 
-    fn inputs(linger: Duration) -> (mpsc::Sender<Inbound>, Inputs) {
-        let (inbound, inbound_in) = mpsc::channel(INBOUND_MAX);
+    fn inputs(linger: Duration) -> (Inlet, Inputs) {
+        let (inbound, inbound_in) = ingest::queue();
         let (acked, proposals, standings) = (mpsc::channel(1).1, mpsc::channel(1).1, mpsc::channel(1).1);
         (inbound, Inputs { inbound: inbound_in, acked, proposals, standings, linger })
     }
@@ -413,7 +412,7 @@ mod tests {
         let (inbound, mut inputs) = inputs(Duration::ZERO);
         let large = || Inbound { payload: vec![0; BATCH_BYTES_MAX / 4].into(), ..publish("wave/ecg-ii") };
         for _ in 0..7 {
-            inbound.send(large()).await.unwrap();
+            inbound.of(Rank::Waveform).send(large()).await.unwrap();
         }
         for (taken, is_enough) in [(4, true), (3, false)] {
             let mut gathered = Gathered::default();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use caregate_host::net;
 use caregate_protocol::id::Lane;
 use caregate_protocol::uplink::{Frame, Framer};
-use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
+use quinn::{Connection, Endpoint, RecvStream, SendStream, UdpStats, VarInt};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
@@ -23,6 +23,14 @@ use super::schedule::Part;
 const READ_BYTES: usize = 64 << 10;
 /// Frames handed over ahead of a TCP connection. Few, so that what is chosen is sent soon.
 const AHEAD_FRAMES: usize = 4;
+
+/// What went out by UDP.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Datagrams {
+    pub(super) datagrams: u64,
+    /// Calls of the kernel: fewer than datagrams where it segments (UDP GSO).
+    pub(super) sends: u64,
+}
 
 /// Where frames of a connection go.
 #[derive(Debug, Clone)]
@@ -51,6 +59,18 @@ impl Carrier {
         let Self::Quic(connection) = self else { return None };
         let path = connection.stats().path;
         Some(Sample { events: path.congestion_events, rtt: path.rtt })
+    }
+
+    /// What went out by UDP since `before`, which becomes now; nothing on TCP.
+    pub(super) fn sent_since(&self, before: &mut Datagrams) -> Datagrams {
+        let Self::Quic(connection) = self else { return Datagrams::default() };
+        let UdpStats { datagrams, ios, .. } = connection.stats().udp_tx;
+        let Datagrams { datagrams: datagrams_before, sends: sends_before } =
+            std::mem::replace(before, Datagrams { datagrams, sends: ios });
+        Datagrams {
+            datagrams: datagrams.saturating_sub(datagrams_before),
+            sends: ios.saturating_sub(sends_before),
+        }
     }
 
     /// Tells the core that we are done, or that something is wrong.

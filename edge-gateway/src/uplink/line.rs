@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::carrier::{self, Carrier, ControlIn, ControlOut, LaneOut, Made, Writer};
+use super::carrier::{self, Carrier, ControlIn, ControlOut, Datagrams, LaneOut, Made, Writer};
 use super::congestion::Congestion;
 use super::connection::{Link, LinkError, transport};
 use super::path::Way;
@@ -60,7 +60,8 @@ impl Line {
         self.connected(true);
         let mut senders = JoinSet::new();
         writer.map(|writer| senders.spawn(writer.run()));
-        let serving = self.serve(&carrier, (&mut out, control), &mut senders, shutdown);
+        let mut counted = Datagrams::default();
+        let serving = self.serve((&carrier, &mut counted), (&mut out, control), &mut senders, shutdown);
         let ended = tokio::select! {
             ended = serving => ended,
             () = better.cancelled() => Err(LinkError::Better),
@@ -70,9 +71,17 @@ impl Line {
         self.connected(false);
         self.by_tcp(false);
         self.congested(false);
+        self.count(&carrier, &mut counted);
         carrier.close(ended.is_err());
         drop(out);
         ended
+    }
+
+    /// Adds what went out by UDP since it was last counted.
+    fn count(&self, carrier: &Carrier, counted: &mut Datagrams) {
+        let Datagrams { datagrams, sends } = carrier.sent_since(counted);
+        self.link.metrics.uplink_datagrams.inc_by(datagrams);
+        self.link.metrics.uplink_sends.inc_by(sends);
     }
 
     /// Handshake and greeting.
@@ -112,7 +121,7 @@ impl Line {
 
     async fn serve(
         &self,
-        carrier: &Carrier,
+        (carrier, counted): (&Carrier, &mut Datagrams),
         (out, mut control): (&mut ControlOut, ControlIn),
         senders: &mut JoinSet<Result<(), LinkError>>,
         shutdown: &CancellationToken,
@@ -161,6 +170,7 @@ impl Line {
                 _ = samples.tick(), if !carrier.is_tcp() => {
                     let congested = carrier.sample().is_some_and(|s| way.take(s, clock::monotonic()));
                     self.congested(congested);
+                    self.count(carrier, counted);
                 }
                 Some(ended) = senders.join_next() => ended.map_err(transport)??,
                 () = shutdown.cancelled(), if drained.is_none() => {

@@ -14,10 +14,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use edge_gateway::ingest::{Inbound, Verdict};
+use edge_gateway::ingest::{Intake, Verdict};
 use edge_gateway::mqtt::limits::Limits;
+use edge_gateway::mqtt::server::TlsDoor;
 use mqtt_support::Door;
-use tokio::sync::mpsc;
+use mqtt_support::pki::Pki;
 use tokio::time::timeout;
 
 /// All cases of one script take some 20 s.
@@ -26,7 +27,7 @@ const SCRIPT_PATIENCE: Duration = Duration::from_secs(180);
 const TOPIC: &str = "vitals/v1/a/num/heart-rate";
 
 /// A pipeline that stores all but what says `refuse`.
-async fn store(mut inbound: mpsc::Receiver<Inbound>) {
+async fn store(mut inbound: Intake) {
     while let Some(inbound) = inbound.recv().await {
         let verdict = if &inbound.payload[..] == b"refuse" { Verdict::Refused } else { Verdict::Stored };
         inbound.verdict.send(verdict).ok();
@@ -41,12 +42,15 @@ struct Servers {
 
 impl Servers {
     async fn open() -> Self {
-        let mut plain = Door::open(Limits::default()).await;
+        Self::open_with(None).await
+    }
+
+    async fn open_with(tls: Option<TlsDoor>) -> Self {
+        let mut plain = Door::open_with(Limits::default(), tls.clone()).await;
         let limits = Limits { keep_alive_s_max: 2, inflight_max: 2, ..Limits::default() };
-        let mut short = Door::open(limits).await;
+        let mut short = Door::open_with(limits, tls).await;
         for door in [&mut plain, &mut short] {
-            let (_, none) = mpsc::channel(1);
-            tokio::spawn(store(std::mem::replace(&mut door.inbound, none)));
+            tokio::spawn(store(door.take_inbound()));
         }
         Self { plain, short }
     }
@@ -88,30 +92,41 @@ async fn paho() {
     }
 }
 
-async fn mqtt_js(protocol: &str, websocket: bool) {
+/// All cases of MQTT.js against addresses of this scheme, as the server has them.
+async fn mqtt_js(protocol: &str, scheme: &str) {
     assert!(
         scripts().join("node_modules/mqtt").exists(),
         "MQTT.js is missing: `cargo xtask interop --mqtt` installs it"
     );
-    let servers = Servers::open().await;
-    let url = |door: &Door| match websocket {
-        true => format!("ws://127.0.0.1:{}/mqtt", door.websocket.port()),
-        false => format!("mqtt://127.0.0.1:{}", door.address.port()),
+    let pki = Pki::new();
+    let tls = (scheme == "wss").then(|| pki.door(rustls::DEFAULT_VERSIONS));
+    let servers = Servers::open_with(tls).await;
+    let url = |door: &Door| match scheme {
+        "ws" | "wss" => format!("{scheme}://localhost:{}/mqtt", door.websocket.port()),
+        _ => format!("{scheme}://localhost:{}", door.address.port()),
     };
-    let args =
-        vec!["mqttjs_client.mjs".to_owned(), url(&servers.plain), url(&servers.short), protocol.to_owned()];
-    let said = runs("node".into(), args).await;
+    let urls = [url(&servers.plain), url(&servers.short)];
+    // Whom it trusts is a matter of its environment.
+    let node = [format!("NODE_EXTRA_CA_CERTS={}", pki.path("ca.pem")), "node".to_owned()];
+    let args = [&node[..], &["mqttjs_client.mjs".to_owned()], &urls, &[protocol.to_owned()]].concat();
+    let said = runs("env".into(), args).await;
     assert_eq!(said.lines().count(), 10, "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mqtt_js_over_tcp() {
-    mqtt_js("4", false).await;
-    mqtt_js("5", false).await;
+    mqtt_js("4", "mqtt").await;
+    mqtt_js("5", "mqtt").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mqtt_js_over_websocket() {
-    mqtt_js("4", true).await;
-    mqtt_js("5", true).await;
+    mqtt_js("4", "ws").await;
+    mqtt_js("5", "ws").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mqtt_js_over_websocket_with_tls() {
+    mqtt_js("4", "wss").await;
+    mqtt_js("5", "wss").await;
 }

@@ -2,12 +2,14 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "a test's own helpers, of which each file uses its part")]
 
+pub(crate) mod pki;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use caregate_protocol::id::DeviceId;
-use edge_gateway::ingest::{Inbound, Verdict};
+use edge_gateway::ingest::{self, Inbound, Intake, Verdict};
 use edge_gateway::mqtt::access::{Access, Reader};
 use edge_gateway::mqtt::credentials::{Credential, Credentials};
 use edge_gateway::mqtt::kept::SessionFile;
@@ -47,7 +49,7 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
 /// A running server.
 pub(crate) struct Door {
     pub(crate) address: SocketAddr,
-    pub(crate) inbound: mpsc::Receiver<Inbound>,
+    pub(crate) inbound: Intake,
     pub(crate) metrics: ServerMetrics,
     pub(crate) shutdown: CancellationToken,
     pub(crate) task: JoinHandle<()>,
@@ -80,8 +82,8 @@ impl Door {
         let sensor = Reader { device: device("a"), filters: vec!["local/v1/display/request/#".to_owned()] };
         let access = Access::new([reader("display"), reader("display-2"), sensor]).unwrap();
         let metrics = ServerMetrics::register(&Registry::new()).unwrap();
-        let (sender, inbound) = mpsc::channel(64);
-        let server = Server::new(limits, credentials, access, sender, metrics.clone());
+        let (inlet, inbound) = ingest::queue_of(16, 64);
+        let server = Server::new(limits, credentials, access, inlet, metrics.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -91,6 +93,11 @@ impl Door {
         tokio::spawn(Arc::clone(&server).serve_websocket(listener, tls, shutdown.clone()));
         let publisher = server.publisher();
         Self { address, inbound, metrics, shutdown, task, websocket, publisher, server }
+    }
+
+    /// What the pipeline would take from here on; the door's own is empty then.
+    pub(crate) fn take_inbound(&mut self) -> Intake {
+        std::mem::replace(&mut self.inbound, ingest::queue_of(1, 1).1)
     }
 
     /// The next publish that the pipeline gets.

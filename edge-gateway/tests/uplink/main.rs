@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use caregate_protocol::id::Lane;
 use caregate_protocol::uplink::{Frame, Refusal, VERSION};
-use edge_gateway::ingest::{Inbound, Verdict};
+use edge_gateway::ingest::{self, Inbound, Rank, Verdict};
 use edge_gateway::pipeline::thread::{self, Inputs};
 use edge_gateway::spool::{Limits, Position};
 use edge_gateway::uplink::Uplink;
@@ -59,6 +59,25 @@ async fn the_present_overtakes_the_past_and_both_arrive_whole() {
     session.ack(&[(1, PAST as u64 + 4)]).await;
     until("all is acknowledged", || gateway.uplink.waiting() == 0).await;
     gateway.stopped().await;
+}
+
+/// The kernel is handed many datagrams in one call and segments them (UDP GSO, Linux 4.18).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_goes_out_with_many_datagrams_in_a_call() {
+    const RECORDS: usize = 500;
+    let ca = Ca::new();
+    let core = Core::new(&ca, 1 << 20);
+    let gateway = Gateway::start(&ca, core.address, &[(Lane::Vitals, 4000); RECORDS]);
+    let mut session = core.welcome(&gateway).await;
+    let mut received = session.receive();
+    take(&mut received, RECORDS).await;
+    session.ack(&[(1, RECORDS as u64)]).await;
+    until("all is acknowledged", || gateway.uplink.waiting() == 0).await;
+    let metrics = gateway.metrics.clone();
+    gateway.stopped().await;
+    let (datagrams, sends) = (metrics.uplink_datagrams.get(), metrics.uplink_sends.get());
+    assert!(datagrams >= RECORDS as u64 * 4000 / 1500, "{datagrams}");
+    assert!(sends > 0 && sends * 3 < datagrams, "{datagrams} datagrams in {sends} calls");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -331,7 +350,7 @@ async fn a_lost_lane_moves_to_the_backlog_and_returns_while_the_others_go_on() {
 async fn acknowledgements_without_end_do_not_keep_sensors_waiting() {
     let home = Home::new(Limits::with_budget(64 << 20));
     let committer = home.start().committer;
-    let (inbound, inbound_in) = mpsc::channel(16);
+    let (inbound, inbound_in) = ingest::queue();
     let (acked, acked_in) = mpsc::channel(1024);
     let (_proposals, proposals_in) = mpsc::channel(1);
     let inputs = Inputs {
@@ -363,7 +382,7 @@ async fn acknowledgements_without_end_do_not_keep_sensors_waiting() {
         let Publish { device, topic, payload } = Publish::beat(seq);
         let (verdict, answered) = oneshot::channel();
         let publish = Inbound { device, topic, payload: payload.into(), received_us: 0, verdict };
-        within("room for a PUBLISH", inbound.send(publish)).await.unwrap();
+        within("room for a PUBLISH", inbound.of(Rank::Number).send(publish)).await.unwrap();
         // Without a policy nobody's reading is anybody's: it is refused, but it is answered.
         assert_eq!(within("a verdict", answered).await.unwrap(), Verdict::Refused);
     }

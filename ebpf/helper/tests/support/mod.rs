@@ -380,6 +380,9 @@ impl Wire {
                 Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::NetworkDown) => {
                     return None;
                 }
+                // An interface that went down and is up again: the socket's error stays until a
+                // frame comes, and pnet, which sees `POLLERR` without `POLLIN`, names it no closer.
+                Err(error) if error.kind() == ErrorKind::Other => return None,
                 Err(error) => panic!("{error}"),
             }
         }
