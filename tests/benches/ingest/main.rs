@@ -79,16 +79,19 @@ impl Figures {
         }
     }
 
-    /// The median of each.
+    /// The median of each; of what kills took, the sum: a loss in one round is one.
     fn report(self) -> Value {
-        let median = |values: &Value| {
+        let one = |field: &str, values: &Value| {
             let mut values: Vec<f64> =
                 values.as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
-            values.sort_by(f64::total_cmp);
-            let middle = quantile(&mut values, 1, 2).unwrap_or(0.0);
-            json!((middle * 1000.0).round() / 1000.0)
+            let value = if field.contains("_kill_") {
+                values.iter().sum()
+            } else {
+                quantile(&mut values, 1, 2).unwrap_or(0.0)
+            };
+            json!((value * 1000.0).round() / 1000.0)
         };
-        self.0.iter().map(|(field, values)| (field.clone(), median(values))).collect::<Map<_, _>>().into()
+        self.0.iter().map(|(field, values)| (field.clone(), one(field, values))).collect::<Map<_, _>>().into()
     }
 }
 
@@ -97,6 +100,38 @@ pub(crate) fn quantile(values: &mut [f64], numerator: usize, denominator: usize)
     values.sort_by(f64::total_cmp);
     let at = (values.len() * numerator).div_ceil(denominator).checked_sub(1)?;
     values.get(at).copied()
+}
+
+/// One contender's turn.
+fn measure(
+    plan: &Plan,
+    (round, name): (u32, &str),
+    start: fn(usize) -> anyhow::Result<Contender>,
+    is_whole: bool,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
+    if !plan.measures(name) {
+        return Ok(());
+    }
+    if plan.measures("throughput") || plan.measures("paced") {
+        eprintln!("ingest: round {round}, {name}");
+        let contender = start(steady::CLIENTS)?;
+        if plan.measures("throughput") {
+            steady::throughput(&contender, name, plan.span, figures)?;
+        }
+        if plan.measures("paced") {
+            steady::paced(&contender, name, plan.span, figures)?;
+        }
+    }
+    if is_whole && plan.measures("kill") {
+        eprintln!("ingest: round {round}, kill, {name}");
+        backlog::kill(start(steady::CLIENTS)?, name, plan.cut, figures)?;
+    }
+    if is_whole && plan.measures("backlog") {
+        eprintln!("ingest: round {round}, backlog, {name}");
+        backlog::backlog(start(backlog::SENSORS)?, name, figures)?;
+    }
+    Ok(())
 }
 
 fn main() -> anyhow::Result<()> {
@@ -113,31 +148,14 @@ fn main() -> anyhow::Result<()> {
             disk::measure(plan.span, &mut figures)?;
         }
         for (name, start) in peers {
-            if plan.measures(name) && (plan.measures("throughput") || plan.measures("paced")) {
-                eprintln!("ingest: round {round}, {name}");
-                let contender = start(steady::CLIENTS)?;
-                if plan.measures("throughput") {
-                    steady::throughput(&contender, name, plan.span, &mut figures)?;
-                }
-                if plan.measures("paced") {
-                    steady::paced(&contender, name, plan.span, &mut figures)?;
-                }
-            }
+            // What takes a peer minutes it shows once.
+            let is_whole = name == CONTENDERS[0] || round == 1;
+            measure(&plan, (round, name), start, is_whole, &mut figures)?;
         }
-    }
-    for (name, start) in peers {
-        if plan.measures(name) && plan.measures("kill") {
-            eprintln!("ingest: kill, {name}");
-            backlog::kill(start(steady::CLIENTS)?, name, plan.cut, &mut figures)?;
+        if plan.measures("ours") && plan.measures("write") {
+            eprintln!("ingest: round {round}, what is written");
+            steady::written(plan.span, &mut figures)?;
         }
-        if plan.measures(name) && plan.measures("backlog") {
-            eprintln!("ingest: backlog, {name}");
-            backlog::backlog(start(backlog::SENSORS)?, name, &mut figures)?;
-        }
-    }
-    if plan.measures("ours") && plan.measures("write") {
-        eprintln!("ingest: what is written");
-        steady::written(plan.span, &mut figures)?;
     }
     println!("{}", figures.report());
     Ok(())
