@@ -98,7 +98,7 @@ impl Loaded {
     /// The journal, what it has, and who writes to it.
     fn recorder(&self, metrics: &Metrics) -> anyhow::Result<(Recorder, Vec<Entry>)> {
         let (journal, entries) = Journal::open(&self.file.journal)?;
-        Ok((Recorder::new(Some(journal), &entries, metrics.clone()), entries))
+        Ok((Recorder::new(journal, &entries, metrics.clone()), entries))
     }
 
     /// The ledger, followed in a task of its own until `stop`; and break-glass.
@@ -195,6 +195,7 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     let name = identity.id().peer().name.clone();
     let recorder = oversight.recorder.clone();
     let (noted, no_more) = (Arc::clone(&feed), CancellationToken::new());
+    let settling = tokio::spawn(recorder.clone().settle(stop.clone()));
     let noting = tokio::spawn(receipts::run(noted, recorder, recipient, no_more.clone()));
     let login = Login::new(domain.users)?;
     let mut app = App::new(feed, login, domain.beds, oversight, metrics, tls.is_some(), stop.clone());
@@ -203,6 +204,7 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     let app = Arc::new(app);
     let options = http::Options { connections_max: server::CONNECTIONS_MAX, tls };
     http::serve(listener, server::router(Arc::clone(&app)), options, stop.clone()).await;
+    settling.await?;
     drain(&app).await;
     linking.await?.context("link")?;
     tokio::task::spawn_blocking(move || opening.join())
@@ -215,12 +217,13 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the streams have said goodbye.
+/// Waits until the streams have said goodbye, and notes what programs read.
 pub async fn drain(app: &App) {
     app.running.close();
     if tokio::time::timeout(STREAMS_TIMEOUT, app.running.wait()).await.is_err() {
         warn!(open = app.running.len(), "dropped streams that did not close in time");
     }
+    app.oversight.recorder.settle_all().await;
 }
 
 /// The page's listener. A reading is a small packet that must not wait for the acknowledgement of the one before, nor behind more of a

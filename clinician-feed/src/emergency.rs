@@ -260,7 +260,7 @@ impl BreakGlass {
         self.handed.subscribe()
     }
 
-    /// Opens an emergency; `recorder` must have a journal.
+    /// Opens an emergency.
     ///
     /// # Errors
     /// [`EmergencyError`], which says whether anything was opened.

@@ -1,25 +1,34 @@
 //! Notes what happens: in the journal, then on the pages.
 
+mod looks;
+
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use caregate_host::clock;
-use caregate_protocol::id::{DataClass, PatientId};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use self::looks::Looks;
 use crate::journal::{Entry, Journal, JournalError, What};
-use crate::look::{Look, Span};
+use crate::look::Look;
 use crate::metrics::Metrics;
 use crate::trail::Trail;
 
-/// A program that polls is noted once in so many milliseconds for each patient and class that it reads; at once where it reads
-/// what is older.
+/// A program that polls is noted once in so many milliseconds for each patient and class that it reads, and then as far as it
+/// read on; at once where it reads what is older.
 const LOOK_AGAIN_MS: i64 = 15 * 60 * 1000;
+/// How often those are looked for whose time is over.
+const SETTLE_INTERVAL_MS: u32 = 60 * 1000;
 /// Looks of programs that are remembered for that; when they are full it begins anew, and notes more, not less.
 const LOOKS_MAX: usize = 4096;
 
-/// When each user's programs were last noted to read a patient's class, and the oldest reading that was noted.
-type Looks = BTreeMap<(Arc<str>, PatientId, DataClass), (i64, i64)>;
+/// Less than [`LOOK_AGAIN_MS`] ago; and not in the future, as where the clock was set back.
+fn is_recent(then_ms: i64, now_ms: i64) -> bool {
+    (0..LOOK_AGAIN_MS).contains(&now_ms.saturating_sub(then_ms))
+}
 
 /// Entries of the log, by their numbers: which somebody is shown or may page to, and where the log's end that is served begins and ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +58,7 @@ type Readers = BTreeMap<Arc<str>, (i64, Extent)>;
 /// [`LOOK_AGAIN_MS`] is noted as it is, with all of its pages; one beyond it as a reading of all that is served, and then
 /// none more. So reading makes the log grow by two entries of each user in that time, however it is done.
 fn due_reading(readers: &mut Readers, user: &Arc<str>, asked: Extent, now_ms: i64) -> Option<(u64, u64)> {
-    let recent = readers.get(user).filter(|(then_ms, _)| now_ms.saturating_sub(*then_ms) < LOOK_AGAIN_MS);
+    let recent = readers.get(user).filter(|(then_ms, _)| is_recent(*then_ms, now_ms));
     let noted = match recent {
         Some((_, noted)) if noted.covers(&asked) => return None,
         Some(_) => Extent { first: asked.oldest, last: asked.newest, ..asked },
@@ -65,46 +74,32 @@ fn due_reading(readers: &mut Readers, user: &Arc<str>, asked: Extent, now_ms: i6
 /// Keeps the journal and the pages' list. Clones share both.
 #[derive(Debug, Clone)]
 pub struct Recorder {
-    journal: Option<Arc<Journal>>,
+    journal: Arc<Journal>,
     trail: Arc<Trail>,
     looks: Arc<Mutex<Looks>>,
     readers: Arc<Mutex<Readers>>,
     metrics: Metrics,
 }
 
-/// Those of `looks` that are to be noted now.
-fn due(noted: &mut Looks, user: &Arc<str>, looks: Vec<Look>, now_ms: i64) -> Vec<Look> {
-    let is_due = |look: &Look| {
-        let key = (Arc::clone(user), look.patient, look.class);
-        let Span { from_us, .. } = look.span;
-        let due = noted.get(&key).is_none_or(|(then_ms, oldest_us)| {
-            now_ms.saturating_sub(*then_ms) >= LOOK_AGAIN_MS || from_us < *oldest_us
-        });
-        if due {
-            if noted.len() >= LOOKS_MAX {
-                noted.clear();
-            }
-            noted.insert(key, (now_ms, from_us));
-        }
-        due
-    };
-    looks.into_iter().filter(is_due).collect()
-}
-
 impl Recorder {
-    /// Without a journal nothing is noted, except on the pages.
+    /// `before` is what the journal has, for the pages.
     #[must_use]
-    pub fn new(journal: Option<Journal>, before: &[Entry], metrics: Metrics) -> Self {
+    pub fn new(journal: Journal, before: &[Entry], metrics: Metrics) -> Self {
         let trail = Trail::default();
         trail.add_entries(before);
-        let journal = journal.map(Arc::new);
-        Self { journal, trail: Arc::new(trail), looks: Arc::default(), readers: Arc::default(), metrics }
+        Self {
+            journal: Arc::new(journal),
+            trail: Arc::new(trail),
+            looks: Arc::default(),
+            readers: Arc::default(),
+            metrics,
+        }
     }
 
-    /// The journal, where there is one.
+    /// The journal.
     #[must_use]
-    pub fn journal(&self) -> Option<Arc<Journal>> {
-        self.journal.clone()
+    pub fn journal(&self) -> Arc<Journal> {
+        Arc::clone(&self.journal)
     }
 
     /// The pages' list.
@@ -113,19 +108,43 @@ impl Recorder {
         &self.trail
     }
 
-    /// Notes that a program was given these readings, unless it was noted a while ago. That it can't be noted is
-    /// logged and counted, and keeps nobody from a patient.
-    pub async fn looked(&self, user: &Arc<str>, looks: Vec<Look>) {
-        if self.journal.is_none() {
-            return;
+    fn looks(&self) -> MutexGuard<'_, Looks> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a program is about to be given these readings. What goes on from a look that was noted is noted when its time is over.
+    pub async fn looked(&self, user: &Arc<str>, given: Vec<Look>) {
+        let due = looks::due(&mut self.looks(), user, given, clock::now_ms());
+        self.note_looks(due).await;
+    }
+
+    /// Notes what programs read on, when its time is over; until `stop`.
+    pub async fn settle(self, stop: CancellationToken) {
+        let mut ticks = interval(Duration::from_millis(SETTLE_INTERVAL_MS.into()));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.reset();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            // What would be over at the next tick is noted at this one, so that none waits for longer.
+            let next_ms = clock::now_ms().saturating_add(SETTLE_INTERVAL_MS.into());
+            let due = looks::settle(&mut self.looks(), next_ms);
+            self.note_looks(due).await;
         }
-        let due = {
-            let mut noted = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
-            due(&mut noted, user, looks, clock::now_ms())
-        };
+    }
+
+    /// Notes all that programs read on, for the end.
+    pub async fn settle_all(&self) {
+        let due = looks::settle_all(&mut self.looks());
+        self.note_looks(due).await;
+    }
+
+    /// That they can't be noted is logged and counted, and keeps nobody from a patient.
+    async fn note_looks(&self, due: Vec<What>) {
         if !due.is_empty() {
-            let what = |look: Look| look.noted(user, Some(look.span.until_us));
-            drop(self.note(due.into_iter().map(what).collect()).await);
+            drop(self.note(due).await);
         }
     }
 
@@ -151,15 +170,14 @@ impl Recorder {
         noted
     }
 
-    /// Notes what happened now; it is on disk when this returns. Nothing is noted where there is no journal.
+    /// Notes what happened now; it is on disk when this returns.
     ///
     /// # Errors
     /// [`JournalError`], which is logged and counted.
     pub async fn note(&self, happened: Vec<What>) -> Result<(), JournalError> {
-        let Some(journal) = &self.journal else { return Ok(()) };
         let at_ms = clock::now_ms();
         let entries: Vec<_> = happened.into_iter().map(|what| Entry { at_ms, what }).collect();
-        let journal = Arc::clone(journal);
+        let journal = self.journal();
         let append = move || journal.append(&entries).map(|()| entries);
         let appended = match tokio::task::spawn_blocking(append).await {
             Ok(appended) => appended,
@@ -177,13 +195,6 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::AccessBasis;
-
-    fn look(patient: u8, from_us: i64) -> Look {
-        let span = Span { from_us, until_us: from_us + 5 };
-        let (patient, class) = (PatientId([patient; 16]), DataClass::Vitals);
-        Look { patient, class, span, basis: AccessBasis::Consent }
-    }
 
     #[test]
     fn who_reads_the_log_is_noted_twice_at_most_however_it_is_read() {
@@ -208,27 +219,5 @@ mod tests {
             due_reading(&mut readers, &n.to_string().into(), of(5, 5, 5), LOOK_AGAIN_MS);
         }
         assert!(readers.len() <= LOOKS_MAX);
-    }
-
-    #[test]
-    fn a_program_that_polls_is_noted_once_in_a_while_for_each_patient_and_class() {
-        let mut looks = Looks::new();
-        let (nurse, doctor): (Arc<str>, Arc<str>) = ("nurse".into(), "doctor".into());
-        let both = || vec![look(1, 10), look(2, 10)];
-        let one = || vec![look(1, 10)];
-        assert_eq!(due(&mut looks, &nurse, one(), 0).len(), 1);
-        assert_eq!(due(&mut looks, &nurse, both(), 1), [look(2, 10)]);
-        assert_eq!(due(&mut looks, &nurse, vec![look(1, 11)], 2), [], "newer ones are what polling brings");
-        assert_eq!(due(&mut looks, &nurse, vec![look(1, 9)], 2), [look(1, 9)], "who looks further back");
-        let alarms = Look { class: DataClass::Alarm, ..look(1, 10) };
-        assert_eq!(due(&mut looks, &nurse, vec![alarms], 2), [alarms]);
-        assert_eq!(due(&mut looks, &doctor, both(), 2).len(), 2);
-        assert_eq!(due(&mut looks, &nurse, both(), LOOK_AGAIN_MS + 1), [look(2, 10)]);
-        for n in 0..2 * u32::try_from(LOOKS_MAX).unwrap() {
-            let mut id = [0; 16];
-            id[..4].copy_from_slice(&n.to_be_bytes());
-            due(&mut looks, &nurse, vec![Look { patient: PatientId(id), ..look(1, 0) }], LOOK_AGAIN_MS);
-        }
-        assert!(looks.len() <= LOOKS_MAX);
     }
 }

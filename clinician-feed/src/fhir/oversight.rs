@@ -50,7 +50,7 @@ async fn look<T: Send + 'static>(
     app: &App,
     look: impl FnOnce(&[u8], &str) -> Result<T, LogError> + Send + 'static,
 ) -> Result<(T, bool), FhirError> {
-    let journal = app.oversight.recorder.journal().ok_or(FhirError::NoJournal)?;
+    let journal = app.oversight.recorder.journal();
     let source = app.name.clone();
     walk(app, move |_feed| {
         let (text, is_more) = journal.end(LOG_BYTES_MAX)?;

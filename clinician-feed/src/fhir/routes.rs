@@ -50,8 +50,6 @@ pub(super) enum FhirError {
     NotServed,
     #[error("Caregate-Reason must have 1 to 200 bytes of text")]
     Reason,
-    #[error("this feed keeps no audit log: its configuration has no journal")]
-    NoJournal,
     #[error("this feed follows no ledger: its configuration has no [ledger]")]
     NoLedger,
     #[error(transparent)]
@@ -88,9 +86,7 @@ impl FhirError {
             Self::Search(SearchError::Value { .. }) | Self::Query | Self::Reason => {
                 (StatusCode::BAD_REQUEST, "value", "query")
             }
-            Self::NotHeld | Self::NoJournal | Self::NoLedger => {
-                (StatusCode::NOT_FOUND, "not-found", "not_found")
-            }
+            Self::NotHeld | Self::NoLedger => (StatusCode::NOT_FOUND, "not-found", "not_found"),
             Self::Journal(_) | Self::Log(_) => (StatusCode::INTERNAL_SERVER_ERROR, "exception", "journal"),
             Self::Ledger(_) => (StatusCode::SERVICE_UNAVAILABLE, "transient", "ledger"),
             Self::NotServed => (StatusCode::NOT_FOUND, "not-supported", "not_found"),

@@ -8,14 +8,14 @@ use caregate_protocol::command::{Action, Content, SignedCommand};
 use caregate_protocol::id::DataClass;
 use clinician_feed::command::Commander;
 use clinician_feed::feed::Feed;
-use clinician_feed::journal::{Journal, What};
+use clinician_feed::journal::What;
 use ed25519_dalek::SigningKey;
 use ledger_client::verify::{Address, Domain, command_digest, signer};
 use ledger_client::wallet::DomainKey;
 use tokio::sync::broadcast;
 
 use crate::client::{cookie, next_of, open, post};
-use crate::{PATIENT, Site, T0_US, USER, gateway_key, heart_rate, start, start_on};
+use crate::{PATIENT, Site, T0_US, USER, gateway_key, heart_rate, start, start_by};
 
 fn ledger() -> Domain {
     Domain { chain_id: 4711, verifying_contract: Address([0xc0; 20]) }
@@ -112,12 +112,10 @@ async fn send(site: &Site, cookie: &str, action: &str) -> (u16, String) {
 
 #[tokio::test]
 async fn a_command_is_signed_sealed_repeated_confirmed_and_noted() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("journal");
     let key = DomainKey::generate();
     let commands = broadcast::Sender::new(8);
     let commander = Commander::new(key.clone(), ledger(), commands.clone());
-    let site = start_on(1 << 20, Some(Journal::open(&path).unwrap().0), Some(commander));
+    let site = start_by(1 << 20, Some(commander), None);
     let cookie = cookie(&site).await;
     let acknowledge = r#"{"acknowledge":{"alarms":[3]}}"#;
     assert_eq!(send(&site, &cookie, acknowledge).await.0, 404, "nothing of the patient has come");
@@ -143,7 +141,7 @@ async fn a_command_is_signed_sealed_repeated_confirmed_and_noted() {
     assert!(body.contains("limits_order"), "{body}");
     assert!(watching.await.unwrap().command.sequence > signed.command.sequence);
 
-    let noted: Vec<_> = Journal::open(&path).unwrap().1.into_iter().map(|entry| entry.what).collect();
+    let noted = site.noted();
     let commands: Vec<_> = noted
         .iter()
         .filter_map(|what| {

@@ -1,9 +1,11 @@
 use caregate_protocol::id::DataClass;
+use caregate_protocol::reading::Reading;
 use clinician_feed::attempts::USER_MAX;
-use clinician_feed::journal::{AccessBasis, Journal, What};
+use clinician_feed::journal::{AccessBasis, What};
 
 use crate::client::{JSON, cookie, get, log_in, next_of, open, post};
-use crate::{PASSWORD, PATIENT, T0_US, USER, heart_rate, start, start_with};
+use crate::fhir::BASIC;
+use crate::{PASSWORD, PATIENT, T0_US, USER, heart_rate, start};
 
 #[tokio::test]
 async fn right_wrong_and_logged_out() {
@@ -87,11 +89,15 @@ async fn every_answer_carries_the_security_headers() {
     }
 }
 
+/// At the patient's vitals.
+fn look(from_us: i64, until_us: Option<i64>) -> What {
+    let (user, basis) = (USER.into(), AccessBasis::Unknown);
+    What::Look { user, patient: PATIENT, class: DataClass::Vitals, from_us, until_us, basis }
+}
+
 #[tokio::test]
 async fn who_logs_in_and_looks_is_noted_and_a_program_that_polls_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("journal.jsonl");
-    let site = start_with(1 << 20, Some(Journal::open(&path).unwrap().0));
+    let mut site = start(1 << 20);
     site.append(DataClass::Vitals, 0, vec![heart_rate(72.0)]);
     let cookie = cookie(&site).await;
     assert_eq!(log_in(&site, USER, "wrong horse").await.status, 401);
@@ -107,17 +113,8 @@ async fn who_logs_in_and_looks_is_noted_and_a_program_that_polls_once() {
         assert_eq!(get(&site, "/fhir/Observation", &search).await.json()["total"], 1);
     }
     let login = What::Login { user: USER.into() };
-    let look = |until_us| What::Look {
-        user: USER.into(),
-        patient: PATIENT,
-        class: DataClass::Vitals,
-        from_us: T0_US + 1_000,
-        until_us,
-        basis: AccessBasis::Unknown,
-    };
-    site.stop.cancel();
-    site.serving.await.unwrap();
-    let noted: Vec<_> = Journal::open(&path).unwrap().1.into_iter().map(|entry| entry.what).collect();
+    let look = |until_us| look(T0_US + 1_000, until_us);
+    let noted = site.end().await;
     let looks: Vec<_> =
         noted.iter().filter(|what| !matches!(what, What::LookEnded { .. })).cloned().collect();
     assert_eq!(
@@ -129,10 +126,21 @@ async fn who_logs_in_and_looks_is_noted_and_a_program_that_polls_once() {
 }
 
 #[tokio::test]
+async fn what_a_program_reads_on_is_noted_at_the_latest_when_the_feed_stops() {
+    let mut site = start(1 << 20);
+    for (sequence, gateway_time_us) in (0..).zip([T0_US, T0_US + 1, T0_US + 2]) {
+        site.append(DataClass::Vitals, sequence, vec![Reading { gateway_time_us, ..heart_rate(72.0) }]);
+        let found = get(&site, "/fhir/Observation", BASIC).await.json();
+        assert_eq!(found["total"], sequence + 1);
+    }
+    assert_eq!(site.noted(), [look(T0_US, Some(T0_US))]);
+    assert_eq!(site.end().await, [look(T0_US, Some(T0_US)), look(T0_US, Some(T0_US + 2))]);
+}
+
+#[tokio::test]
 async fn a_journal_that_fails_keeps_nobody_from_a_patient() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("journal.jsonl");
-    let site = start_with(1 << 20, Some(Journal::open(&path).unwrap().0));
+    let site = start(1 << 20);
+    let path = site.journal_path();
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
     site.append(DataClass::Vitals, 0, vec![heart_rate(72.0)]);

@@ -15,6 +15,7 @@ mod offer;
 mod stream;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use caregate_host::http::{self, Options};
@@ -25,7 +26,7 @@ use caregate_protocol::segment::signer_id;
 use clinician_feed::command::Commander;
 use clinician_feed::emergency::BreakGlass;
 use clinician_feed::feed::{Chains, Feed};
-use clinician_feed::journal::Journal;
+use clinician_feed::journal::{Journal, What};
 use clinician_feed::ledger::{Known, Watcher};
 use clinician_feed::login::Login;
 use clinician_feed::message::{Bed, Category};
@@ -38,6 +39,7 @@ use clinician_feed::server::Oversight;
 use clinician_feed::{daemon, server};
 use ed25519_dalek::SigningKey;
 use ledger_chain::{Chain, ChainConfig, Follower};
+use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -54,27 +56,15 @@ pub(crate) struct Site {
     pub(crate) feed: Arc<Feed>,
     pub(crate) stop: CancellationToken,
     pub(crate) serving: JoinHandle<()>,
+    dir: TempDir,
 }
 
 pub(crate) fn start(ring_bytes_max: usize) -> Site {
-    start_with(ring_bytes_max, None)
-}
-
-pub(crate) fn start_with(ring_bytes_max: usize, journal: Option<Journal>) -> Site {
-    start_on(ring_bytes_max, journal, None)
-}
-
-pub(crate) fn start_on(
-    ring_bytes_max: usize,
-    journal: Option<Journal>,
-    commander: Option<Commander>,
-) -> Site {
-    start_by(ring_bytes_max, journal, commander, None)
+    start_by(ring_bytes_max, None, None)
 }
 
 pub(crate) fn start_by(
     ring_bytes_max: usize,
-    journal: Option<Journal>,
     commander: Option<Commander>,
     offerer: Option<(Offerer, BreakGlass)>,
 ) -> Site {
@@ -86,6 +76,8 @@ pub(crate) fn start_by(
         vec![Bed { bed: "Bed 1".into(), patient: PATIENT, category: Category::Adult, relationship: None }];
     let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
     let login = Login::new([user]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&journal_path(&dir)).unwrap().0;
     let recorder = Recorder::new(journal, &[], metrics.clone());
     let (offerer, break_glass) = offerer.unzip();
     let ledger = break_glass.as_ref().map(|break_glass| ledger_away(break_glass, &recorder, &metrics, &stop));
@@ -99,7 +91,11 @@ pub(crate) fn start_by(
         http::serve(listener, router, options, stopping).await;
         daemon::drain(&app).await;
     });
-    Site { address, feed, stop, serving }
+    Site { address, feed, stop, serving, dir }
+}
+
+fn journal_path(dir: &TempDir) -> PathBuf {
+    dir.path().join("journal.jsonl")
 }
 
 /// Of a ledger that nobody answers for.
@@ -148,6 +144,23 @@ pub(crate) fn heart_rate(value: f64) -> Reading {
 }
 
 impl Site {
+    pub(crate) fn journal_path(&self) -> PathBuf {
+        journal_path(&self.dir)
+    }
+
+    /// What its journal has.
+    pub(crate) fn noted(&self) -> Vec<What> {
+        let entries = Journal::open(&self.journal_path()).unwrap().1;
+        entries.into_iter().map(|entry| entry.what).collect()
+    }
+
+    /// Stops it; answers with what its journal has then.
+    pub(crate) async fn end(&mut self) -> Vec<What> {
+        self.stop.cancel();
+        (&mut self.serving).await.unwrap();
+        self.noted()
+    }
+
     pub(crate) fn append(&self, class: DataClass, sequence: u64, readings: Vec<Reading>) {
         self.append_with(class, sequence, readings, Vec::new());
     }

@@ -1,6 +1,5 @@
 //! Policy by way of a core that the test plays, honest and not.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use caregate_host::clock;
@@ -24,7 +23,6 @@ use ledger_client::verify::{Address, Domain, emergency_digest, signer};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 
 use crate::client::{Answer, JSON, get, next_of, open_at, post, post_bytes};
@@ -47,7 +45,6 @@ struct Played {
     site: Site,
     answers: mpsc::UnboundedSender<Answering>,
     core: watch::Receiver<Option<Connection>>,
-    dir: TempDir,
     _ends: (Endpoint, Endpoint),
 }
 
@@ -69,11 +66,10 @@ impl Played {
         tokio::spawn(play(core.clone(), told));
         let connection = feed.connect(address, "core").unwrap().await.unwrap();
         let core_known = watch::channel(Some(connection)).1;
-        let journal = Journal::open(&dir.path().join("journal.jsonl")).unwrap().0;
         let break_glass = BreakGlass::new(nowhere(), hospital(), &[]);
         let offerer = offerer(core_known.clone());
-        let site = start_by(1 << 20, Some(journal), None, Some((offerer, break_glass)));
-        Self { site, answers, core: core_known, dir, _ends: (core, feed) }
+        let site = start_by(1 << 20, None, Some((offerer, break_glass)));
+        Self { site, answers, core: core_known, _ends: (core, feed) }
     }
 
     fn offerer(&self) -> Offerer {
@@ -129,11 +125,6 @@ fn honest(sealed: &[u8]) -> Frame {
     signed(&told, sealed, &gateway_key())
 }
 
-fn noted(dir: &Path) -> Vec<What> {
-    let entries = Journal::open(&dir.join("journal.jsonl")).unwrap().1;
-    entries.into_iter().map(|entry| entry.what).collect()
-}
-
 #[tokio::test]
 async fn the_gateways_own_word_is_told_and_noted() {
     let played = Played::start().await;
@@ -159,7 +150,7 @@ async fn the_gateways_own_word_is_told_and_noted() {
         offered("revocation"),
         done("revocation", Some("not_pinned")),
     ];
-    assert_eq!(noted(played.dir.path())[..4], expected);
+    assert_eq!(played.site.noted()[..4], expected);
 }
 
 /// As the gateway does it, where it takes this hospital's signature on an emergency of one's pseudonym.
@@ -208,7 +199,7 @@ async fn who_breaks_the_glass_straight_at_a_gateway_needs_no_ledger_and_accounts
     assert_eq!(opened["until"].as_u64().unwrap() - opened["from"].as_u64().unwrap(), 1800);
     assert_eq!((opened["from"].as_u64(), &opened["block"]), (Some(number), &serde_json::Value::Null));
 
-    let noted = noted(played.dir.path());
+    let noted = played.site.noted();
     let at = noted.iter().rposition(|what| matches!(what, What::Emergency { .. })).unwrap();
     let [What::Emergency { clinician_salt, number: of, reason: why, .. }, rest @ ..] = &noted[at..] else {
         panic!("{noted:?}")
@@ -227,12 +218,12 @@ async fn who_breaks_the_glass_straight_at_a_gateway_needs_no_ledger_and_accounts
     let expected = serde_json::json!({"type":"access","patient":STRANGER,"basis":"emergency","until":until});
     assert_eq!(told_of_a_stranger(&played.site).await, expected);
     // A restarted feed has it from its journal.
-    let entries = Journal::open(&played.dir.path().join("journal.jsonl")).unwrap().1;
+    let entries = Journal::open(&played.site.journal_path()).unwrap().1;
     let break_glass = BreakGlass::new(nowhere(), hospital(), &entries);
     let ends: Vec<_> =
         break_glass.handed().borrow().iter().map(|known| (known.number, known.until)).collect();
     assert_eq!(ends, [(number, until)], "those that failed are none");
-    let site = start_by(1 << 20, None, None, Some((played.offerer(), break_glass)));
+    let site = start_by(1 << 20, None, Some((played.offerer(), break_glass)));
     assert_eq!(told_of_a_stranger(&site).await, expected);
 }
 
@@ -299,7 +290,7 @@ async fn a_core_can_withhold_and_not_answer_in_the_gateways_place() {
         let answer = played.post("revocation", "gateway-1", answer).await;
         assert_eq!((answer.status, &answer.json()["reason"]), (status, &reason.into()), "{answer:?}");
     }
-    let last = noted(played.dir.path()).pop().unwrap();
+    let last = played.site.noted().pop().unwrap();
     assert!(matches!(last, What::OfferDone { why: Some(why), .. } if why == "lost"));
 }
 
@@ -319,5 +310,5 @@ async fn what_makes_no_sense_goes_nowhere() {
     assert_eq!(post(kind, &head, b"x").await, (404, "kind".into()));
     assert_eq!(post(nobody, &head, b"x").await, (404, "no_gateway".into()));
     assert_eq!(post(good, &head, &[0; EMERGENCY_BYTES_MAX + 1]).await, (413, "too_large".into()));
-    assert!(noted(played.dir.path()).is_empty());
+    assert!(played.site.noted().is_empty());
 }
