@@ -215,8 +215,8 @@ pub struct MqttEntry {
     pub connections_max: Option<usize>,
     /// PUBLISHes a second of one connection, as a long-run mean; 5,000 where nothing is said. A hub for a ward may need more.
     pub publishes_per_s: Option<NonZeroU32>,
-    /// How long in milliseconds a waveform chunk waits for its place while more comes in than is committed, before it is refused; a number twice
-    /// as long, an event for ever. 3,000 where nothing is said.
+    /// How long in milliseconds a connection is not read while a waveform chunk has no place, since more comes in than is committed; then it is
+    /// refused. Activity half as long, vitals twice, an alarm never. 3,000 where nothing is said.
     pub overload_after_ms: Option<u32>,
 }
 

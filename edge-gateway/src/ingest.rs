@@ -1,17 +1,19 @@
 //! What both doors (the embedded MQTT server and the client of an existing broker) hand to the pipeline, and the queue between
-//! them, in which events have places of their own (ADR 49).
+//! them, in which alarms have places of their own (ADR 49).
 
 use bytes::Bytes;
-use caregate_protocol::id::DeviceId;
+use caregate_protocol::code::{self, Kind};
+use caregate_protocol::id::{DeviceId, Lane};
+use caregate_protocol::payload::PAYLOAD_BYTES_MAX;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
-/// PUBLISHes other than events waiting for the next commit; beyond it the doors stop reading. Twice what one commit takes.
+/// PUBLISHes other than alarms waiting for the next commit; beyond it the doors stop reading. Twice what one commit takes.
 pub const INBOUND_MAX: usize = 2048;
-/// Events waiting for the next commit: a fall, a call or a lead that is off comes from few sensors at once.
-pub const EVENTS_MAX: usize = 256;
-/// Events that are taken in a row while others wait: who floods with events delays the others by a ninth and no more.
-const EVENTS_IN_A_ROW: u8 = 8;
+/// Alarms waiting for the next commit: a fall, a call or a lead that is off comes from few sensors at once.
+pub const ALARMS_MAX: usize = 256;
+/// Alarms that are taken in a row while others wait: who floods with alarms delays the others by a ninth and no more.
+const ALARMS_IN_A_ROW: u8 = 8;
 
 /// One PUBLISH of an authenticated device.
 #[derive(Debug)]
@@ -39,25 +41,36 @@ pub enum Verdict {
     Refused,
 }
 
-/// Who is refused first where more comes in than is committed, by the topic alone: what a payload is worth shows when it is decoded.
+/// Who is refused first where more comes in than is committed: the lane of the code table's class, as far as the topic says it. What the
+/// patient's rules make of it, and what is in a pack, shows when it is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
-    /// `…/wave/…`: most of the bytes, and the first to go.
+    /// Steps and the like, and what is too large to be read: the first to go.
+    Activity,
+    /// Most of the bytes.
     Waveform,
-    /// Numbers, and what a device says of itself.
-    Number,
-    /// `…/event/…`, which may be an alarm: never refused for want of a place.
-    Event,
+    /// Numbers, packs, and what a device says of itself.
+    Vitals,
+    /// Never refused for want of a place.
+    Alarm,
 }
 
 impl Rank {
-    /// The rank of what is published to `topic`, `vitals/v1/{device}/{kind}/…`.
+    /// The rank of so many bytes that are published to `topic`, `vitals/v1/{device}/{kind}/{name}`.
     #[must_use]
-    pub fn of(topic: &str) -> Self {
-        match topic.split('/').nth(3) {
-            Some("event") => Self::Event,
-            Some("wave") => Self::Waveform,
-            _ => Self::Number,
+    pub fn of(topic: &str, bytes: usize) -> Self {
+        if bytes > PAYLOAD_BYTES_MAX {
+            return Self::Activity;
+        }
+        let mut levels = topic.split('/').skip(3);
+        let (kind, name) = (levels.next().unwrap_or_default(), levels.next().unwrap_or_default());
+        let row = code::by_name(name).filter(|row| topic_level(row.kind) == kind);
+        match row.map(|row| row.class.lane()) {
+            Some(Lane::Alarm) => Self::Alarm,
+            Some(Lane::Activity) => Self::Activity,
+            Some(Lane::Waveform) => Self::Waveform,
+            None if kind == topic_level(Kind::Waveform) => Self::Waveform,
+            Some(Lane::Vitals) | None => Self::Vitals,
         }
     }
 
@@ -65,17 +78,27 @@ impl Rank {
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
+            Self::Activity => "activity",
             Self::Waveform => "waveform",
-            Self::Number => "number",
-            Self::Event => "event",
+            Self::Vitals => "vitals",
+            Self::Alarm => "alarm",
         }
+    }
+}
+
+/// The level of a topic below the device.
+fn topic_level(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Numeric => "num",
+        Kind::Waveform => "wave",
+        Kind::Event => "event",
     }
 }
 
 /// The doors' end of the queue. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Inlet {
-    events: mpsc::Sender<Inbound>,
+    alarms: mpsc::Sender<Inbound>,
     others: mpsc::Sender<Inbound>,
 }
 
@@ -83,28 +106,28 @@ impl Inlet {
     /// Where a PUBLISH of this rank finds its place.
     #[must_use]
     pub fn of(&self, rank: Rank) -> &mpsc::Sender<Inbound> {
-        if rank == Rank::Event { &self.events } else { &self.others }
+        if rank == Rank::Alarm { &self.alarms } else { &self.others }
     }
 }
 
 /// The pipeline's end.
 #[derive(Debug)]
 pub struct Intake {
-    events: mpsc::Receiver<Inbound>,
+    alarms: mpsc::Receiver<Inbound>,
     others: mpsc::Receiver<Inbound>,
-    /// Events taken since another was.
+    /// Alarms taken since another was.
     in_a_row: u8,
 }
 
 impl Intake {
-    /// The next PUBLISH, events first; `None` when all doors are closed and the last was taken. May be dropped and called again.
+    /// The next PUBLISH, alarms first; `None` when all doors are closed and the last was taken. May be dropped and called again.
     pub async fn recv(&mut self) -> Option<Inbound> {
         if let Ok(next) = self.try_recv() {
             return Some(next);
         }
         tokio::select! {
             biased;
-            Some(event) = self.events.recv() => Some(event),
+            Some(alarm) = self.alarms.recv() => Some(alarm),
             Some(other) = self.others.recv() => Some(other),
             else => None,
         }
@@ -115,28 +138,28 @@ impl Intake {
     /// # Errors
     /// Where there is none.
     pub fn try_recv(&mut self) -> Result<Inbound, TryRecvError> {
-        if self.in_a_row < EVENTS_IN_A_ROW
-            && let Ok(event) = self.events.try_recv()
+        if self.in_a_row < ALARMS_IN_A_ROW
+            && let Ok(alarm) = self.alarms.try_recv()
         {
             self.in_a_row += 1;
-            return Ok(event);
+            return Ok(alarm);
         }
         self.in_a_row = 0;
-        self.others.try_recv().or_else(|_| self.events.try_recv())
+        self.others.try_recv().or_else(|_| self.alarms.try_recv())
     }
 }
 
 /// The queue between the doors and the pipeline, with the places of its constants.
 #[must_use]
 pub fn queue() -> (Inlet, Intake) {
-    queue_of(EVENTS_MAX, INBOUND_MAX)
+    queue_of(ALARMS_MAX, INBOUND_MAX)
 }
 
-/// One with so many places for events, and so many for all else.
+/// One with so many places for alarms, and so many for all else.
 #[must_use]
-pub fn queue_of(events: usize, others: usize) -> (Inlet, Intake) {
-    let ((events, events_in), (others, others_in)) = (mpsc::channel(events), mpsc::channel(others));
-    (Inlet { events, others }, Intake { events: events_in, others: others_in, in_a_row: 0 })
+pub fn queue_of(alarms: usize, others: usize) -> (Inlet, Intake) {
+    let ((alarms, alarms_in), (others, others_in)) = (mpsc::channel(alarms), mpsc::channel(others));
+    (Inlet { alarms, others }, Intake { alarms: alarms_in, others: others_in, in_a_row: 0 })
 }
 
 #[cfg(test)]
@@ -154,36 +177,51 @@ mod tests {
     }
 
     fn put(inlet: &Inlet, topic: &str) -> bool {
-        inlet.of(Rank::of(topic)).try_send(inbound(topic)).is_ok()
+        inlet.of(Rank::of(topic, 1)).try_send(inbound(topic)).is_ok()
     }
 
-    const EVENT: &str = "vitals/v1/a/event/fall";
+    const ALARM: &str = "vitals/v1/a/event/fall";
     const NUMBER: &str = "vitals/v1/a/num/heart-rate";
 
     #[test]
     fn the_topic_says_who_is_refused_first() {
-        assert_eq!(Rank::of(EVENT), Rank::Event);
-        assert_eq!(Rank::of("vitals/v1/a/wave/ecg-ii"), Rank::Waveform);
-        for topic in [NUMBER, "vitals/v1/event/num/spo2", "vitals/v1/a/status", "", "event"] {
-            assert_eq!(Rank::of(topic), Rank::Number, "{topic}");
+        let ranked = [
+            (Rank::Alarm, &["event/fall", "event/leads-off"][..]),
+            (
+                Rank::Vitals,
+                &["num/heart-rate", "num/senml", "num/omh", "num/fall", "event/unheard-of", "status"],
+            ),
+            (Rank::Waveform, &["wave/ecg-ii", "wave/unheard-of"]),
+            (Rank::Activity, &["num/steps", "event/walk"]),
+        ];
+        for (rank, leaves) in ranked {
+            for leaf in leaves {
+                assert_eq!(Rank::of(&format!("vitals/v1/a/{leaf}"), 100), rank, "{leaf}");
+            }
         }
-        assert!(Rank::Waveform < Rank::Number && Rank::Number < Rank::Event);
+        for topic in ["vitals/v1/event/num/spo2", "", "event", "vitals/v1/a/"] {
+            assert_eq!(Rank::of(topic, 0), Rank::Vitals, "{topic}");
+        }
+        assert_eq!(Rank::of(ALARM, PAYLOAD_BYTES_MAX + 1), Rank::Activity, "nobody reads it");
+        assert!(
+            Rank::Activity < Rank::Waveform && Rank::Waveform < Rank::Vitals && Rank::Vitals < Rank::Alarm
+        );
     }
 
     #[test]
-    fn a_queue_that_is_full_of_numbers_has_places_for_events() {
+    fn a_queue_that_is_full_of_numbers_has_places_for_alarms() {
         let (inlet, mut intake) = queue_of(2, 2);
         assert!(put(&inlet, NUMBER) && put(&inlet, NUMBER) && !put(&inlet, NUMBER));
-        assert!(put(&inlet, EVENT) && put(&inlet, EVENT) && !put(&inlet, EVENT));
+        assert!(put(&inlet, ALARM) && put(&inlet, ALARM) && !put(&inlet, ALARM));
         let taken: Vec<_> = std::iter::from_fn(|| intake.try_recv().ok()).map(|next| next.topic).collect();
-        assert_eq!(taken, [EVENT, EVENT, NUMBER, NUMBER]);
+        assert_eq!(taken, [ALARM, ALARM, NUMBER, NUMBER]);
     }
 
     #[test]
-    fn a_flood_of_events_leaves_the_others_their_turn() {
+    fn a_flood_of_alarms_leaves_the_others_their_turn() {
         let (inlet, mut intake) = queue_of(64, 64);
         for _ in 0..64 {
-            assert!(put(&inlet, EVENT) && put(&inlet, NUMBER));
+            assert!(put(&inlet, ALARM) && put(&inlet, NUMBER));
         }
         let first: Vec<_> = (0..36).map(|_| intake.try_recv().unwrap().topic).collect();
         assert_eq!(first.iter().filter(|topic| *topic == NUMBER).count(), 4);
@@ -193,10 +231,10 @@ mod tests {
     #[tokio::test]
     async fn it_ends_when_all_doors_are_closed_and_the_last_was_taken() {
         let (inlet, mut intake) = queue_of(1, 1);
-        assert!(put(&inlet, EVENT) && put(&inlet, NUMBER));
+        assert!(put(&inlet, ALARM) && put(&inlet, NUMBER));
         drop(inlet);
         let topic = |next: Option<Inbound>| next.map(|inbound| inbound.topic);
-        assert_eq!(topic(intake.recv().await).as_deref(), Some(EVENT));
+        assert_eq!(topic(intake.recv().await).as_deref(), Some(ALARM));
         assert_eq!(topic(intake.recv().await).as_deref(), Some(NUMBER));
         assert!(intake.recv().await.is_none());
     }

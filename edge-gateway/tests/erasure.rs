@@ -122,7 +122,7 @@ async fn only_the_patients_order_of_now_counts_and_each_once() {
         let (verdict, answered) = oneshot::channel();
         let received_us = clock::now_us();
         inbound
-            .of(Rank::Number)
+            .of(Rank::Vitals)
             .send(Inbound { device, topic, payload: payload.into(), received_us, verdict })
             .await
             .unwrap();

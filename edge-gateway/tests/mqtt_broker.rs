@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use edge_gateway::ingest::{self, Inbound, Intake, Verdict};
+use edge_gateway::ingest::{self, Inbound, Inlet, Intake, Verdict};
 use edge_gateway::mqtt::broker::{BrokerConfig, run};
 use edge_gateway::mqtt::metrics::BrokerMetrics;
 use edge_gateway::mqtt::tunnel::{TlsEntry, Tunnel, TunnelError};
@@ -97,12 +97,19 @@ struct Door {
 
 impl Door {
     async fn open(address: SocketAddr) -> Self {
-        Self::open_by(address, None).await
+        Self::open_on(address, None, ingest::queue()).await
     }
 
     /// Behind a tunnel.
-    async fn open_by(address: SocketAddr, socket: Option<PathBuf>) -> Self {
-        let (inlet, inbound) = ingest::queue();
+    async fn open_by(address: SocketAddr, socket: PathBuf) -> Self {
+        Self::open_on(address, Some(socket), ingest::queue()).await
+    }
+
+    async fn open_on(
+        address: SocketAddr,
+        socket: Option<PathBuf>,
+        (inlet, inbound): (Inlet, Intake),
+    ) -> Self {
         let metrics = BrokerMetrics::register(&Registry::new()).unwrap();
         let shutdown = CancellationToken::new();
         let config = BrokerConfig {
@@ -285,6 +292,37 @@ async fn a_broker_that_comes_back_is_subscribed_to_again() {
     within("the door to close", &mut door.task).await.unwrap();
 }
 
+/// The pipeline takes nothing for a while: what is outstanding is answered all the same, nothing is refused, and the door closes when it
+/// is told to.
+#[tokio::test]
+async fn a_full_queue_holds_up_neither_verdicts_nor_a_stop() {
+    let broker = Mosquitto::start(20).await;
+    let mut door = Door::open_on(broker.address, None, ingest::queue_of(1, 1)).await;
+    let mut publisher = Client::up(broker.options("publisher")).await;
+    publish(&mut publisher, TOPIC, &["1"]).await;
+    let first = door.next().await;
+    // "2" has the queue's only place, "3" waits for it, and the rest is the broker's to keep.
+    publish(&mut publisher, TOPIC, &["2", "3", "4", "5"]).await;
+    first.verdict.send(Verdict::Stored).unwrap();
+    door.counted("stored", 1).await;
+    for payload in ["2", "3"] {
+        let inbound = door.next().await;
+        assert_eq!(&inbound.payload[..], payload.as_bytes());
+        inbound.verdict.send(Verdict::Stored).unwrap();
+    }
+    door.counted("stored", 3).await;
+    // "4" and "5" are taken by nobody.
+    door.close().await;
+    // The next one gets them.
+    let mut door = Door::open(broker.address).await;
+    for payload in ["4", "5"] {
+        let inbound = door.next().await;
+        assert_eq!(&inbound.payload[..], payload.as_bytes());
+        inbound.verdict.send(Verdict::Stored).unwrap();
+    }
+    door.close().await;
+}
+
 /// An authority of a home's own, as a broker's handbook has it.
 struct Authority {
     pem: String,
@@ -353,7 +391,7 @@ async fn readings_come_by_tls_and_are_acknowledged_after_their_verdict() {
     let socket = tunnel.path().to_owned();
     let stop = CancellationToken::new();
     let carrying = tokio::spawn(tunnel.run(stop.clone()));
-    let mut door = Door::open_by(broker.address, Some(socket.clone())).await;
+    let mut door = Door::open_by(broker.address, socket.clone()).await;
     // The publisher is on TLS too: by a tunnel of its own.
     let ca = dir.path().join("ca.pem");
     let (certificate, key) = (dir.path().join("gateway.example.pem"), dir.path().join("gateway.example.key"));

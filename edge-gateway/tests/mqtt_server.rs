@@ -4,6 +4,9 @@
 
 mod mqtt_support;
 
+use std::time::Duration;
+
+use caregate_host::clock;
 use edge_gateway::ingest::Verdict;
 use edge_gateway::mqtt::limits::{CONNECTIONS_PER_DEVICE, HANDSHAKES_MAX, Limits};
 use edge_gateway::mqtt::metrics::ServerMetrics;
@@ -394,41 +397,78 @@ fn publish_5(topic: &str, packet_id: u8) -> Vec<u8> {
     [&[0x32, topic_bytes + 6, 0, topic_bytes], topic.as_bytes(), &[0, packet_id, 0], payload].concat()
 }
 
-/// Nothing is taken from the pipeline's queue and it is full: waveforms are refused, then numbers, and never an event.
+/// Nothing is taken from the pipeline's queue and it is full: who is of a low rank is refused, one after the other, and never an alarm.
 #[tokio::test]
-async fn overload_refuses_the_lowest_and_has_places_for_events() {
+async fn overload_refuses_the_lowest_first_and_has_places_for_alarms() {
     const WAVEFORM: &str = "vitals/v1/a/wave/ecg-ii";
-    const EVENT: &str = "vitals/v1/a/event/fall";
-    let mut door = Door::open(Limits { overload_after_ms: 20, ..Limits::default() }).await;
+    const ALARM: &str = "vitals/v1/a/event/fall";
+    const AFTER_MS: u32 = 100;
+    let mut door = Door::open(Limits { overload_after_ms: AFTER_MS, ..Limits::default() }).await;
     let refused =
         |rank: &'static str| move |metrics: &ServerMetrics| metrics.overload.with_label_values(&[rank]).get();
+    let taken = |metrics: &ServerMetrics| metrics.packets.with_label_values(&["publish"]).get();
     let mut filler = Raw::up(door.address, "filler", 0).await;
-    for _ in 0..64 {
-        filler.send(&publish("vitals/v1/a/num/spo2", 0, b"97")).await;
-    }
-    door.counted("taken in", 64, |metrics| metrics.packets.with_label_values(&["publish"]).get()).await;
-    // 5.0 is told, goes on, and is not kept waiting again.
+    let full = (0..64).flat_map(|_| publish("vitals/v1/a/num/spo2", 0, b"97")).collect::<Vec<_>>();
+    filler.send(&full).await;
+    door.counted("taken in", 64, taken).await;
+    // 5.0 is told and goes on. A waveform that comes behind one that waited in vain does not wait again, and a number does.
     let mut five = up_5(&door).await;
-    five.send(&[publish_5(WAVEFORM, 1), publish_5(WAVEFORM, 2), publish_5(EVENT, 3)].concat()).await;
+    let begun = clock::monotonic();
+    five.send(&[publish_5(WAVEFORM, 1), publish_5(WAVEFORM, 2), publish_5(TOPIC, 3)].concat()).await;
     assert_eq!(five.receive(12).await, [0x40, 4, 0, 1, 0x97, 0, 0x40, 4, 0, 2, 0x97, 0]);
+    let waveform = begun.elapsed();
+    assert_eq!(five.receive(6).await, [0x40, 4, 0, 3, 0x97, 0]);
+    assert!(waveform >= Duration::from_millis(AFTER_MS.into()), "{waveform:?}");
+    assert!(begun.elapsed() >= Duration::from_millis((2 * AFTER_MS).into()), "{:?}", begun.elapsed());
     door.counted("waveforms", 2, refused("waveform")).await;
-    let event = door.next().await;
-    assert_eq!(event.topic, EVENT, "it stands before what came first");
-    event.verdict.send(Verdict::Stored).unwrap();
-    assert_eq!(five.receive(4).await, [0x40, 2, 0, 3]);
+    door.counted("numbers", 1, refused("vitals")).await;
+    five.send(&publish_5(ALARM, 4)).await;
+    door.counted("the alarm too", 68, taken).await;
+    let alarm = door.next().await;
+    assert_eq!(alarm.topic, ALARM, "it stands before what came first");
+    alarm.verdict.send(Verdict::Stored).unwrap();
+    assert_eq!(five.receive(4).await, [0x40, 2, 0, 4]);
     // 3.1.1 has no word for it.
     let mut three = Raw::up(door.address, "three", 0).await;
     three.send(&publish(TOPIC, 1, b"72")).await;
     assert_eq!(three.rest().await, [0; 0]);
-    door.counted("numbers", 1, refused("number")).await;
+    door.counted("numbers", 2, refused("vitals")).await;
     door.closed("refused", 1).await;
-    // What has its place is kept; when there is room again, all is taken.
+    // What has its place is kept; when there is room again, all is taken, and who was refused may wait again.
     for _ in 0..64 {
         assert_eq!(door.next_stored().await.1, b"97");
     }
-    five.send(&publish_5(WAVEFORM, 4)).await;
+    five.send(&publish_5(WAVEFORM, 5)).await;
     assert_eq!(door.next_stored().await.0, WAVEFORM);
-    assert_eq!(five.receive(4).await, [0x40, 2, 0, 4]);
+    assert_eq!(five.receive(4).await, [0x40, 2, 0, 5]);
+    let before = taken(&door.metrics);
+    filler.send(&full).await;
+    door.counted("taken in", before + 64, taken).await;
+    let begun = clock::monotonic();
+    five.send(&publish_5(WAVEFORM, 6)).await;
+    assert_eq!(five.receive(6).await, [0x40, 4, 0, 6, 0x97, 0]);
+    assert!(begun.elapsed() >= Duration::from_millis(AFTER_MS.into()), "{:?}", begun.elapsed());
+}
+
+/// No more bytes of one client wait for their verdicts than it may have; what comes then is read when there is room.
+#[tokio::test]
+async fn a_full_window_of_bytes_stops_reading_and_nothing_is_lost() {
+    let limits = Limits { inflight_bytes_max: 3000, ..Limits::default() };
+    let mut door = Door::open(limits).await;
+    let mut raw = Raw::up(door.address, "c", 0).await;
+    let packets: Vec<u8> = (1..=50).flat_map(|packet_id| publish(TOPIC, packet_id, &[7; 1000])).collect();
+    raw.send(&packets).await;
+    let held: Vec<_> = [door.next().await, door.next().await, door.next().await].into();
+    let taken = |metrics: &ServerMetrics| metrics.packets.with_label_values(&["publish"]).get();
+    door.counted("publishes taken in", 3, taken).await;
+    assert!(door.inbound.try_recv().is_err(), "the fourth waits");
+    for inbound in held {
+        inbound.verdict.send(Verdict::Stored).unwrap();
+    }
+    for _ in 4..=50 {
+        assert_eq!(door.next_stored().await.1, [7; 1000]);
+    }
+    assert_eq!(raw.receive(200).await.len(), 200);
 }
 
 #[tokio::test]

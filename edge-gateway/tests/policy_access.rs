@@ -323,7 +323,7 @@ async fn nothing_in_flight_is_sealed_for_the_revoked_after_the_answer() {
             let (verdict, answered) = oneshot::channel();
             let received_us = caregate_host::clock::now_us();
             let publish = Inbound { device, topic, payload: payload.into(), received_us, verdict };
-            inbound.of(Rank::Number).send(publish).await.unwrap();
+            inbound.of(Rank::Vitals).send(publish).await.unwrap();
             answered
         }
     };

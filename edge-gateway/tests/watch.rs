@@ -142,7 +142,7 @@ impl Bedside {
         let received_us = clock::now_us();
         let payload = payload.as_bytes().to_vec().into();
         self.inbound
-            .of(Rank::Number)
+            .of(Rank::Vitals)
             .send(Inbound { device, topic, payload, received_us, verdict })
             .await
             .unwrap();

@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use caregate_protocol::id::DeviceId;
 use rumqttc::mqttbytes::v4::{Packet, Publish, SubscribeReasonCode};
 use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, QoS, Transport};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -195,6 +196,8 @@ struct Link<'a> {
     events: mpsc::Receiver<Result<Event, Box<ConnectionError>>>,
     poller: AbortHandle,
     outstanding: Window<Outstanding>,
+    /// Waits for its place; nothing more is taken meanwhile. Nobody is refused here for want of one: what waits is the broker's to keep.
+    waiting: Option<(Rank, Inbound)>,
 }
 
 impl Drop for Link<'_> {
@@ -220,7 +223,7 @@ impl<'a> Link<'a> {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let poller = tokio::spawn(poll(event_loop, sender)).abort_handle();
         let outstanding = Window::new(OUTSTANDING_MAX, OUTSTANDING_BYTES_MAX);
-        Self { config, inbound, metrics, client, events, poller, outstanding }
+        Self { config, inbound, metrics, client, events, poller, outstanding, waiting: None }
     }
 
     async fn run(&mut self, shutdown: &CancellationToken, backoff: &mut Backoff) -> End {
@@ -229,7 +232,8 @@ impl<'a> Link<'a> {
                 biased;
                 () = shutdown.cancelled() => ControlFlow::Break(End::Shutdown),
                 answered = oldest_answer(&mut self.outstanding) => self.handle_answer(answered, backoff),
-                event = self.events.recv() => self.handle_event(event).await,
+                placed = place(self.inbound, &mut self.waiting), if self.waiting.is_some() => placed,
+                event = self.events.recv(), if self.waiting.is_none() => self.handle_event(event),
             };
             match end {
                 ControlFlow::Continue(()) => {}
@@ -242,9 +246,9 @@ impl<'a> Link<'a> {
         }
     }
 
-    async fn handle_event(&mut self, event: Option<Result<Event, Box<ConnectionError>>>) -> ControlFlow<End> {
+    fn handle_event(&mut self, event: Option<Result<Event, Box<ConnectionError>>>) -> ControlFlow<End> {
         match event {
-            Some(Ok(Event::Incoming(packet))) => self.handle_packet(packet).await,
+            Some(Ok(Event::Incoming(packet))) => self.handle_packet(packet),
             Some(Ok(Event::Outgoing(_))) => ControlFlow::Continue(()),
             Some(Err(error)) => {
                 tracing::warn!(%error, "broker connection");
@@ -255,7 +259,7 @@ impl<'a> Link<'a> {
         }
     }
 
-    async fn handle_packet(&mut self, packet: Packet) -> ControlFlow<End> {
+    fn handle_packet(&mut self, packet: Packet) -> ControlFlow<End> {
         match packet {
             Packet::ConnAck(_) => {
                 if self.client.try_subscribe(FILTER, QoS::AtLeastOnce).is_err() {
@@ -269,7 +273,7 @@ impl<'a> Link<'a> {
                 }
                 self.metrics.subscribed.set(1);
             }
-            Packet::Publish(publish) => return self.handle_publish(publish).await,
+            Packet::Publish(publish) => return self.handle_publish(publish),
             Packet::Connect(_)
             | Packet::PubAck(_)
             | Packet::PubRec(_)
@@ -285,7 +289,7 @@ impl<'a> Link<'a> {
         ControlFlow::Continue(())
     }
 
-    async fn handle_publish(&mut self, publish: Publish) -> ControlFlow<End> {
+    fn handle_publish(&mut self, publish: Publish) -> ControlFlow<End> {
         if self.outstanding.is_full() {
             self.metrics.publishes.with_label_values(&["window-full"]).inc();
             // QoS 0 knows no window and may be lost (§4.3.1); QoS 1 comes again.
@@ -306,10 +310,11 @@ impl<'a> Link<'a> {
                     received_us: unix_us(),
                     verdict,
                 };
-                // Nobody is refused here for want of a place: what waits is the broker's to keep.
-                let queue = self.inbound.of(Rank::of(&publish.topic));
-                if queue.send(inbound).await.is_err() {
-                    return ControlFlow::Break(End::PipelineGone);
+                let rank = Rank::of(&publish.topic, publish.payload.len());
+                match self.inbound.of(rank).try_send(inbound) {
+                    Ok(()) => {}
+                    Err(TrySendError::Full(inbound)) => self.waiting = Some((rank, inbound)),
+                    Err(TrySendError::Closed(_)) => return ControlFlow::Break(End::PipelineGone),
                 }
                 Answer::Awaited(receiver)
             }
@@ -350,6 +355,9 @@ impl<'a> Link<'a> {
     /// Answers what is outstanding, then says DISCONNECT; the broker keeps the rest for the next start.
     async fn drain(&mut self, backoff: &mut Backoff) {
         let answered = async {
+            if self.waiting.is_some() && place(self.inbound, &mut self.waiting).await.is_break() {
+                return;
+            }
             while !self.outstanding.is_empty() {
                 let answer = oldest_answer(&mut self.outstanding).await;
                 if self.handle_answer(answer, backoff).is_break() {
@@ -365,6 +373,18 @@ impl<'a> Link<'a> {
             tracing::warn!("publishes of the broker unanswered at shutdown; it will send them again");
         }
     }
+}
+
+/// Waits until what waits has its place. May be dropped and called again.
+async fn place(inbound: &Inlet, waiting: &mut Option<(Rank, Inbound)>) -> ControlFlow<End> {
+    let Some((rank, _)) = waiting else { return ControlFlow::Continue(()) };
+    let Ok(place) = inbound.of(*rank).reserve().await else {
+        return ControlFlow::Break(End::PipelineGone);
+    };
+    if let Some((_, inbound)) = waiting.take() {
+        place.send(inbound);
+    }
+    ControlFlow::Continue(())
 }
 
 /// The answer to the oldest outstanding publish; waits for ever where there is none. May be dropped and called again.

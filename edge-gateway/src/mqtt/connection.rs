@@ -20,6 +20,7 @@ use super::hub::{Hub, Message, SessionKey};
 use super::limits::{DRAIN_TIMEOUT, UNSENT_BYTES_MAX, WRITE_TIMEOUT};
 use super::metrics::verdict_label;
 use super::server::{Admitted, CertificateRefused, Handle, Server};
+use super::stall::Stall;
 use super::window::cost;
 use super::wire::{Connect, Packet, Will, decode, encode};
 use crate::ingest::{Inbound, Rank, Verdict};
@@ -69,7 +70,7 @@ impl Answer {
 /// Why a publish was not handed on.
 enum Unsent {
     /// It found no place in time.
-    Overload(Rank),
+    Overload,
     /// The server is gone.
     Gone,
 }
@@ -91,9 +92,8 @@ struct Connection {
     /// In the order of receipt.
     answers: VecDeque<Answer>,
     /// A publish that waits for room in the pipeline; nothing is decoded meanwhile.
-    sending: Option<Sending>,
-    /// Up to this rank publishes are refused that find no place at once, since one of them waited in vain.
-    overloaded: Option<Rank>,
+    sending: Option<(Rank, Sending)>,
+    stall: Stall,
     /// The hub may have packets for this client.
     pending: bool,
 }
@@ -116,7 +116,7 @@ where
         stalled: None,
         answers: VecDeque::new(),
         sending: None,
-        overloaded: None,
+        stall: Stall::default(),
         pending: false,
     };
     connection.run(reader, writer, &shutdown).await;
@@ -154,8 +154,9 @@ impl Connection {
                 verdict = next_verdict(&mut self.answers), if !self.answers.is_empty() => self.answered(verdict),
                 () = woken(handle.as_ref()), if handle.is_some() => self.pending = true,
                 sent = pending(&mut self.sending), if self.sending.is_some() => {
+                    let (rank, sent) = sent;
                     self.sending = None;
-                    self.sent(sent);
+                    self.sent(rank, sent);
                 }
                 written = write(&mut writer, &mut self.output), if self.unflushed => self.written(&written),
                 read = read(&mut reader, &mut self.input), if wants_packet && self.starved => self.read(&read),
@@ -297,37 +298,41 @@ impl Connection {
     /// Hands a publish to the pipeline, at once if there is room.
     fn forward(&mut self, topic: String, payload: Bytes) {
         let Some(device) = self.conversation.device().cloned() else { return };
-        let rank = Rank::of(&topic);
+        let rank = Rank::of(&topic, payload.len());
         let (inbound, receiver) = inbound(device, topic, payload);
         let (memory, max) = self.server.memory_of(rank);
         let memory = Arc::clone(memory).try_acquire_many_owned(bytes_of(&inbound, max));
-        let room = self.server.inbound.of(rank).try_reserve();
-        if let (Ok(memory), Ok(room)) = (memory, room) {
-            room.send(inbound);
-            self.answers.push_back(Answer { receiver, _memory: Some(memory) });
-            if rank != Rank::Event {
-                self.overloaded = None;
+        let sender = self.server.inbound.of(rank);
+        let handed = match (memory, sender.try_reserve()) {
+            (Ok(memory), Ok(room)) => {
+                room.send(inbound);
+                Ok(memory)
             }
-        } else if self.overloaded >= Some(rank) {
-            self.sent(Err(Unsent::Overload(rank)));
-        } else {
-            let patience = self.server.limits.patience(rank);
-            let sent = send(Arc::clone(&self.server), rank, inbound, receiver);
-            self.sending = Some(Box::pin(async move {
-                match patience {
-                    Some(patience) => timeout(patience, sent).await.unwrap_or(Err(Unsent::Overload(rank))),
-                    None => sent.await,
-                }
-            }));
+            (Ok(_) | Err(_), _) => Err(inbound),
+        };
+        let inbound = match handed {
+            Ok(memory) => return self.sent(rank, Ok(Answer { receiver, _memory: Some(memory) })),
+            Err(inbound) => inbound,
+        };
+        let sent = send(Arc::clone(&self.server), rank, inbound, receiver);
+        match self.stall.left(&self.server.limits, rank, self.server.now()) {
+            Some(Duration::ZERO) => self.sent(rank, Err(Unsent::Overload)),
+            Some(left) => {
+                let sent = async move { timeout(left, sent).await.unwrap_or(Err(Unsent::Overload)) };
+                self.sending = Some((rank, Box::pin(sent)));
+            }
+            None => self.sending = Some((rank, Box::pin(sent))),
         }
     }
 
-    /// Takes note of what became of a publish that waited for its place.
-    fn sent(&mut self, sent: Result<Answer, Unsent>) {
+    /// Takes note of what became of a publish.
+    fn sent(&mut self, rank: Rank, sent: Result<Answer, Unsent>) {
         match sent {
-            Ok(answer) => self.answers.push_back(answer),
-            Err(Unsent::Overload(rank)) => {
-                self.overloaded = self.overloaded.max(Some(rank));
+            Ok(answer) => {
+                self.stall.placed(rank);
+                self.answers.push_back(answer);
+            }
+            Err(Unsent::Overload) => {
                 self.server.metrics.overload.with_label_values(&[rank.label()]).inc();
                 self.answers.push_back(Answer::refused());
             }
@@ -391,10 +396,12 @@ impl Connection {
 
     /// Waits for the verdicts that are still out (at shutdown no longer than the drain): what was stored is shown to others also now.
     async fn finish(mut self, shutdown: &CancellationToken) {
-        let mut answers = std::mem::take(&mut self.answers);
-        if let Some(sending) = self.sending.take() {
-            answers.extend(timeout(DRAIN_TIMEOUT, sending).await.into_iter().flatten());
+        if let Some((rank, sending)) = self.sending.take()
+            && let Ok(sent) = timeout(DRAIN_TIMEOUT, sending).await
+        {
+            self.sent(rank, sent);
         }
+        let mut answers = std::mem::take(&mut self.answers);
         let late = async {
             while !answers.is_empty() {
                 let verdict = next_verdict(&mut answers).await;
@@ -417,7 +424,7 @@ pub(super) async fn publish_will(server: Arc<Server>, key: SessionKey, will: Wil
     let message = Message::of_will(will, &key, server.now());
     if own_tree(&key.device, &message.topic) == Some(Tree::Vitals) {
         let (topic, payload) = (message.topic.clone(), Bytes::copy_from_slice(&message.payload));
-        let rank = Rank::of(&topic);
+        let rank = Rank::of(&topic, payload.len());
         let (inbound, receiver) = inbound(key.device, topic, payload);
         let sent = timeout(DRAIN_TIMEOUT, send(Arc::clone(&server), rank, inbound, receiver)).await;
         let Ok(Ok(answer)) = sent else { return };
@@ -466,9 +473,9 @@ async fn next_verdict(answers: &mut VecDeque<Answer>) -> Option<Verdict> {
     verdict
 }
 
-async fn pending(sending: &mut Option<Sending>) -> Result<Answer, Unsent> {
+async fn pending(sending: &mut Option<(Rank, Sending)>) -> (Rank, Result<Answer, Unsent>) {
     match sending {
-        Some(sending) => sending.await,
+        Some((rank, sending)) => (*rank, sending.await),
         None => std::future::pending().await,
     }
 }

@@ -45,8 +45,8 @@ pub const CLOSING_MAX: usize = 32;
 /// 48 MiB.
 pub const OUTSTANDING_BYTES_MAX: u32 = 8 * 1024 * 1024;
 
-/// Outstanding bytes of events over all connections, beside those: a full queue of them at 1 KiB each.
-pub const OUTSTANDING_EVENT_BYTES_MAX: u32 = 256 * 1024;
+/// Outstanding bytes of alarms over all connections, beside those: a full queue of them at 1 KiB each.
+pub const OUTSTANDING_ALARM_BYTES_MAX: u32 = 256 * 1024;
 
 /// Connections of one device. A sensor needs one, a hub with a helper two; above it the device's oldest makes room, so
 /// that a sensor which lost its link often is never locked out by its own dead connections.
@@ -119,20 +119,21 @@ pub struct Limits {
     /// Longest keep-alive, in seconds, which a client of 5.0 that asks for a longer one or none is told (Server Keep Alive). 0: any. Ten minutes
     /// are what TCP's own probes leave between them and a dead link at worst, many times over.
     pub keep_alive_s_max: u16,
-    /// How long a waveform chunk waits for a place in the pipeline's queue before it is refused, a number twice as long; see
+    /// How long a waveform chunk waits for a place in the pipeline's queue before it is refused; activity half as long, vitals twice; see
     /// [`Self::patience`].
     pub overload_after_ms: u32,
 }
 
 impl Limits {
-    /// How long a PUBLISH waits for its place, its connection unread meanwhile, before it is refused; `None`: until it has it.
+    /// How long a connection is not read while a PUBLISH of this rank has no place, before it is refused; `None`: until it has it.
     #[must_use]
     pub fn patience(&self, rank: Rank) -> Option<Duration> {
         let waveform = Duration::from_millis(self.overload_after_ms.into());
         match rank {
+            Rank::Activity => Some(waveform / 2),
             Rank::Waveform => Some(waveform),
-            Rank::Number => Some(2 * waveform),
-            Rank::Event => None,
+            Rank::Vitals => Some(waveform * 2),
+            Rank::Alarm => None,
         }
     }
 }

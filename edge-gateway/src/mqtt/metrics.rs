@@ -18,7 +18,7 @@ pub struct ServerMetrics {
     pub packets: IntCounterVec,
     /// Publishes by verdict: `stored`, `quarantined`, `refused`, and `unanswered` where the pipeline gave none.
     pub publishes: IntCounterVec,
-    /// Of those that were refused, the ones that found no place in the pipeline's queue in time, by rank: `waveform`, `number`.
+    /// Of those that were refused, the ones that found no place in the pipeline's queue in time, by rank: `activity`, `waveform`, `vitals`.
     pub overload: IntCounterVec,
     /// Connections that ended, by reason.
     pub closes: IntCounterVec,

@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod publisher;
 mod reason;
 pub mod server;
+mod stall;
 pub mod topic;
 pub mod tunnel;
 pub mod websocket;

@@ -31,7 +31,7 @@ use super::handshakes::{Handshakes, Place};
 use super::hub::{ConnectionNumber, Effect, Hub, Rhythm};
 use super::kept::SessionFile;
 use super::limits::{
-    CLOSING_MAX, CONNECT_TIMEOUT, DRAIN_TIMEOUT, Limits, OUTSTANDING_BYTES_MAX, OUTSTANDING_EVENT_BYTES_MAX,
+    CLOSING_MAX, CONNECT_TIMEOUT, DRAIN_TIMEOUT, Limits, OUTSTANDING_ALARM_BYTES_MAX, OUTSTANDING_BYTES_MAX,
 };
 use super::metrics::ServerMetrics;
 use super::publisher::Publisher;
@@ -110,10 +110,10 @@ pub struct Server {
     keeps_time: AtomicBool,
     /// Wills on their way through the pipeline.
     wills: TaskTracker,
-    /// Outstanding bytes over all connections, but for those of events.
+    /// Outstanding bytes over all connections, but for those of alarms.
     memory: Arc<Semaphore>,
-    /// Those of events.
-    memory_of_events: Arc<Semaphore>,
+    /// Those of alarms.
+    memory_of_alarms: Arc<Semaphore>,
     /// Connections between accept and CONNECT.
     handshakes: Arc<Handshakes>,
     numbers: AtomicU64,
@@ -150,7 +150,7 @@ impl Server {
             keeps_time: AtomicBool::new(false),
             wills: TaskTracker::new(),
             memory: memory(OUTSTANDING_BYTES_MAX),
-            memory_of_events: memory(OUTSTANDING_EVENT_BYTES_MAX),
+            memory_of_alarms: memory(OUTSTANDING_ALARM_BYTES_MAX),
             handshakes: Handshakes::new(),
             numbers: AtomicU64::new(0),
             origin: Instant::now(),
@@ -160,8 +160,8 @@ impl Server {
     /// What PUBLISHes of this rank must have in memory before they may wait, and the most that one can ask of it.
     pub(super) fn memory_of(&self, rank: Rank) -> (&Arc<Semaphore>, u32) {
         match rank {
-            Rank::Event => (&self.memory_of_events, OUTSTANDING_EVENT_BYTES_MAX),
-            Rank::Waveform | Rank::Number => (&self.memory, OUTSTANDING_BYTES_MAX),
+            Rank::Alarm => (&self.memory_of_alarms, OUTSTANDING_ALARM_BYTES_MAX),
+            Rank::Activity | Rank::Waveform | Rank::Vitals => (&self.memory, OUTSTANDING_BYTES_MAX),
         }
     }
 

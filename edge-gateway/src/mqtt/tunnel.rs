@@ -19,6 +19,12 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::limits::DRAIN_TIMEOUT;
+
+/// Pause after a failed accept: it fails for want of descriptors, and those come back when something ends.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection is carried on at shutdown: the client's own drain, and a second for its last words.
+const DRAIN: Duration = DRAIN_TIMEOUT.saturating_add(Duration::from_secs(1));
 /// Time to reach the broker and shake hands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections at once: the one that is used, and one that is being let go.
@@ -136,9 +142,15 @@ impl Tunnel {
                 accepted = tunnel.listener.accept() => accepted,
                 () = shutdown.cancelled() => break,
             };
-            let (Ok((near, _)), Ok(place)) = (accepted, Arc::clone(&places).try_acquire_owned()) else {
-                continue;
+            let near = match accepted {
+                Ok((near, _)) => near,
+                Err(error) => {
+                    tracing::warn!(%error, "the tunnel to the broker can't accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
             };
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
             let (tunnel, shutdown) = (Arc::clone(&tunnel), shutdown.clone());
             carried.spawn(async move {
                 tokio::select! {
@@ -148,7 +160,7 @@ impl Tunnel {
                         }
                     }
                     // What is outstanding may still be answered.
-                    () = async { shutdown.cancelled().await; tokio::time::sleep(super::limits::DRAIN_TIMEOUT).await } => {}
+                    () = async { shutdown.cancelled().await; tokio::time::sleep(DRAIN).await } => {}
                 }
                 drop(place);
             });

@@ -268,7 +268,7 @@ struct Gathered {
     /// has begun waits for two.
     held: bool,
     bytes: usize,
-    /// An event may be an alarm; whether it is shows when it is decoded, after the gathering.
+    /// There is an alarm among them.
     urgent: bool,
     /// When the linger is over; with none of it at once, for a timer takes a millisecond at least.
     until: Option<Instant>,
@@ -301,7 +301,7 @@ impl Gathered {
             self.until.get_or_insert_with(|| clock::monotonic() + linger);
         }
         self.bytes += publish.payload.len();
-        self.urgent |= Rank::of(&publish.topic) == Rank::Event;
+        self.urgent |= Rank::of(&publish.topic, publish.payload.len()) == Rank::Alarm;
         self.batch.push(publish);
     }
 

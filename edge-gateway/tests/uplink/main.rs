@@ -382,7 +382,7 @@ async fn acknowledgements_without_end_do_not_keep_sensors_waiting() {
         let Publish { device, topic, payload } = Publish::beat(seq);
         let (verdict, answered) = oneshot::channel();
         let publish = Inbound { device, topic, payload: payload.into(), received_us: 0, verdict };
-        within("room for a PUBLISH", inbound.of(Rank::Number).send(publish)).await.unwrap();
+        within("room for a PUBLISH", inbound.of(Rank::Vitals).send(publish)).await.unwrap();
         // Without a policy nobody's reading is anybody's: it is refused, but it is answered.
         assert_eq!(within("a verdict", answered).await.unwrap(), Verdict::Refused);
     }

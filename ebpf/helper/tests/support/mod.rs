@@ -345,6 +345,8 @@ pub(crate) fn policy() -> Policy {
 pub(crate) struct Wire {
     sender: Box<dyn DataLinkSender>,
     receiver: Box<dyn DataLinkReceiver>,
+    /// With nothing for so long it is quiet.
+    quiet: Duration,
 }
 
 impl Wire {
@@ -357,7 +359,7 @@ impl Wire {
         let interface = datalink::interfaces().into_iter().find(|other| other.name == interface).unwrap();
         let config = datalink::Config { read_timeout: Some(quiet), ..datalink::Config::default() };
         match datalink::channel(&interface, config) {
-            Ok(Channel::Ethernet(sender, receiver)) => Self { sender, receiver },
+            Ok(Channel::Ethernet(sender, receiver)) => Self { sender, receiver, quiet },
             Ok(_) => panic!("{} is no Ethernet interface", interface.name),
             Err(error) => panic!("no packet socket on {}: needs CAP_NET_RAW: {error}", interface.name),
         }
@@ -373,6 +375,8 @@ impl Wire {
 
     /// The next frame that `wanted` takes; none when the wire is quiet.
     pub(crate) fn next(&mut self, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+        #[expect(clippy::disallowed_methods, reason = "a test's deadline")]
+        let begun = Instant::now();
         loop {
             match self.receiver.next() {
                 Ok(frame) if wanted(frame) => return Some(frame.to_vec()),
@@ -380,9 +384,15 @@ impl Wire {
                 Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::NetworkDown) => {
                     return None;
                 }
-                // An interface that went down and is up again: the socket's error stays until a
-                // frame comes, and pnet, which sees `POLLERR` without `POLLIN`, names it no closer.
-                Err(error) if error.kind() == ErrorKind::Other => return None,
+                // An interface that went down and is up again: the socket's error stays until a frame
+                // comes, and pnet, which sees `POLLERR` without `POLLIN`, names it no closer. It waits for
+                // nothing then, so that is done here.
+                Err(error) if error.kind() == ErrorKind::Other => {
+                    if begun.elapsed() > self.quiet {
+                        return None;
+                    }
+                    std::thread::yield_now();
+                }
                 Err(error) => panic!("{error}"),
             }
         }
