@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::policy::{
     Authentic, BoundDevice, Claims, EcdsaSignature, EmergencyAccess, Floors, Freshness, HeaderFloor,
-    PolicyBundle, Pseudonym, RecipientEntry, RecipientStatus, RelationshipId, Revocation, SignedRevocation,
-    Station, Validator, ValidatorFloor, VerifiedPolicy,
+    PolicyBundle, Pseudonym, RecipientEntry, RecipientStatus, RelationshipId, Revocation, SignedEmergency,
+    SignedRevocation, Station, Validator, ValidatorFloor, VerifiedPolicy,
 };
 
 use super::address::Address;
@@ -107,6 +107,8 @@ pub fn verify_kept_bundle(
         return Err(BundleRefusal::HeaderFuture { ahead_s });
     }
     let storage = Storage::of(&nodes, &header, &pins.domain.verifying_contract)?;
+    // Before the slots, so that a stranger is refused as one, whatever the nodes show of it. Nothing is believed of the claims yet.
+    check_domains(&claims)?;
     let slots = Slots::prove(&storage, &claims, pins)?;
     if slots.epoch < floors.epoch {
         return Err(BundleRefusal::EpochWentBack { epoch: slots.epoch, floor: floors.epoch });
@@ -114,7 +116,7 @@ pub fn verify_kept_bundle(
     slots.hold(&claims)?;
     let keys = Keys::follow(&claims, pins)?;
     check_signatures(&claims, pins, &keys)?;
-    check_emergencies(&claims)?;
+    check_spans(&claims)?;
     let revoked = storage.revoked(pins);
     let policy = VerifiedPolicy::new(authentic(&claims, pins, &header, &revoked));
     let sealing = |keys: &[Address]| keys.iter().map(|key| Validator(key.0)).collect();
@@ -512,21 +514,29 @@ fn check_pinned(claims: &Claims, pins: &Pins) -> Result<(), BundleRefusal> {
     }
 }
 
-/// An emergency is of a participant of this bundle that is active and may break the glass, and lasts four hours at most.
-fn check_emergencies(claims: &Claims) -> Result<(), BundleRefusal> {
-    for (nth, signed) in claims.emergencies.iter().enumerate() {
-        let (path, emergency) = (at("emergencies", nth), &signed.emergency);
-        let allowed = claims.participants.iter().any(|claim| {
-            claim.id == emergency.domain && claim.emergency && claim.status == RecipientStatus::Active
-        });
-        if !allowed {
-            return Err(BundleRefusal::EmergencyStranger(path));
-        }
-        if emergency.until.saturating_sub(emergency.from) > EMERGENCY_MAX_S {
-            return Err(BundleRefusal::EmergencyTooLong(path));
-        }
+/// An emergency is of a participant of this bundle that is active and may break the glass.
+fn check_domains(claims: &Claims) -> Result<(), BundleRefusal> {
+    let is_allowed = |domain: &RecipientId| {
+        claims
+            .participants
+            .iter()
+            .any(|claim| claim.id == *domain && claim.emergency && claim.status == RecipientStatus::Active)
+    };
+    match claims.emergencies.iter().position(|signed| !is_allowed(&signed.emergency.domain)) {
+        Some(nth) => Err(BundleRefusal::EmergencyStranger(at("emergencies", nth))),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// It lasts four hours at most.
+fn check_spans(claims: &Claims) -> Result<(), BundleRefusal> {
+    let is_long = |signed: &SignedEmergency| {
+        signed.emergency.until.saturating_sub(signed.emergency.from) > EMERGENCY_MAX_S
+    };
+    match claims.emergencies.iter().position(is_long) {
+        Some(nth) => Err(BundleRefusal::EmergencyTooLong(at("emergencies", nth))),
+        None => Ok(()),
+    }
 }
 
 /// What the checked claims come to.

@@ -86,7 +86,8 @@ impl HeaderError {
         match self {
             Self::TooLarge(_) | Self::Rlp(_) | Self::Fields(_) => "header_rlp",
             Self::Extra(_) => "qbft_extra",
-            Self::Validators | Self::Stranger(_) => "validator_unknown",
+            Self::Validators => "validators_other",
+            Self::Stranger(_) => "validator_unknown",
             Self::Twice(_) => "seal_duplicate",
             Self::Seal { .. } => "seal_signature",
             Self::Quorum { .. } => "quorum",

@@ -182,7 +182,7 @@ pub enum BundleRefusal {
 
 impl BundleRefusal {
     /// Every reason's name: the labels of a counter, and what a verdict says.
-    pub const REASONS: [&str; 32] = [
+    pub const REASONS: [&str; 36] = [
         "too_large",
         "version",
         "truncated",
@@ -193,6 +193,7 @@ impl BundleRefusal {
         "other_contract",
         "header_rlp",
         "qbft_extra",
+        "validators_other",
         "validator_unknown",
         "seal_duplicate",
         "seal_signature",
@@ -203,6 +204,9 @@ impl BundleRefusal {
         "account_proof",
         "storage_proof",
         "epoch_went_back",
+        "epoch_mismatch",
+        "participant_mismatch",
+        "emergency_mismatch",
         "slot_mismatch",
         "participant_signature",
         "grant_signature",
@@ -230,7 +234,12 @@ impl BundleRefusal {
             Self::AccountProof(_) => "account_proof",
             Self::StorageProof { .. } => "storage_proof",
             Self::EpochWentBack { .. } => "epoch_went_back",
-            Self::SlotMismatch(_) => "slot_mismatch",
+            Self::SlotMismatch(path) => match path.list {
+                "epoch" => "epoch_mismatch",
+                "participants" => "participant_mismatch",
+                "emergencies" => "emergency_mismatch",
+                _ => "slot_mismatch",
+            },
             Self::ParticipantSignature { .. } => "participant_signature",
             Self::GrantSignature { .. } => "grant_signature",
             Self::RevocationSignature { .. } => "revocation_signature",
