@@ -13,6 +13,9 @@ contract Handler is Site {
     /// @dev Highest version granted and revoked.
     uint64 public granted;
     uint64 public revoked;
+    /// @dev From when to when the newest grant holds.
+    uint64 public from;
+    uint64 public until;
     /// @dev Policy changes so far.
     uint64 public changes;
     /// @dev The newest anchored entry, and how often one was anchored.
@@ -29,6 +32,12 @@ contract Handler is Site {
     /// @dev The binding of `SALT` by home key: its version, and whether it is bound.
     mapping(address => uint64) public bindingVersions;
     mapping(address => bool) public bound;
+    /// @dev Who governs are always the same five: how many of them it takes, the delay, and the council's version.
+    uint8 public threshold = 3;
+    uint64 public delayS = DELAY_S;
+    uint64 public councilVersion = 1;
+    /// @dev The council that governors approved last.
+    uint256 private asked;
     /// @dev Whether somebody did what they may not, or could not do what they may.
     string public broken;
 
@@ -50,15 +59,18 @@ contract Handler is Site {
         (done,) = address(ledger).call(data);
     }
 
-    function grantBy(uint256 n, uint64 version, uint64 from, uint64 lasts) external {
+    /// @dev Of any times, or of those that hold for the first month.
+    function grantBy(uint256 n, uint64 version, uint64 from_, uint64 lasts) external {
         uint256 key = keyOf(n);
         Grant memory g = grantOf(version % 64);
-        (g.from, g.until) = (from, from > type(uint64).max - lasts ? type(uint64).max : from + lasts);
+        if (lasts & 1 == 1) {
+            (g.from, g.until) = (from_, from_ > type(uint64).max - lasts ? type(uint64).max : from_ + lasts);
+        }
         bytes memory signature = sign(key, ledger.grantDigest(g));
         bool done = send(abi.encodeCall(ledger.grant, (g, vm.addr(revokeKey), signature)));
         bool timed = g.from < g.until && g.until - g.from <= 3660 days;
         expect(done, key == grantKey && timed && g.version > granted && g.version > revoked, "grant");
-        if (done) granted = g.version;
+        if (done) (granted, from, until) = (g.version, g.from, g.until);
     }
 
     /// @dev By each of the keys that may; it must always go through.
@@ -139,7 +151,7 @@ contract Handler is Site {
             send(abi.encodeCall(ledger.approveParticipant, (c, signature)));
             if (ledger.participantVersions(vm.addr(HOSPITAL_KEY)) == version) {
                 (uint16 approvals,,,) = ledger.pendingChanges(ledger.changeKey(change));
-                if (bits(approvals) < 3) broken = "too few governors";
+                if (bits(approvals) < threshold) broken = "too few governors";
                 changes++;
                 return;
             }
@@ -151,28 +163,73 @@ contract Handler is Site {
         ParticipantChange memory c = hospital(status % 3, emergency, version);
         (uint16 approvals,, uint64 readyAt, bool closed) =
             ledger.pendingChanges(ledger.changeKey(ledger.participantChangeDigest(c)));
-        bool ready = bits(approvals) >= 3 && readyAt <= block.timestamp && !closed;
+        bool ready = bits(approvals) >= threshold && readyAt <= block.timestamp && !closed;
         expect(send(abi.encodeCall(ledger.applyParticipant, (c))), ready, "a governed change");
     }
 
     /// @dev All at once, so that emergencies are opened in most runs; it reverts where some of it was done before.
     function admit() external {
+        uint64 version = ledger.participantVersions(vm.addr(HOSPITAL_KEY));
         register(true);
-        changes++;
+        changes += ledger.participantVersions(vm.addr(HOSPITAL_KEY)) - version;
+    }
+
+    /// @dev What the same five could agree on; some of it no council could decide by.
+    function councilOf(uint256 n) private view returns (CouncilChange memory c) {
+        uint64[4] memory delays = [uint64(0), 1 days, DELAY_S, 31 days];
+        c = CouncilChange(governorsOf(5), uint8(n % 7), delays[n / 7 % 4], councilVersion + 1);
+        if (n / 28 % 8 == 0) c.governors[1] = c.governors[0];
+    }
+
+    function decides(CouncilChange memory c) private pure returns (bool) {
+        return c.threshold != 0 && c.threshold <= 5 && c.delayS <= 30 days && c.governors[1] != c.governors[0];
+    }
+
+    /// @dev Approved by some of the governors, of whom the last that is needed may put it in force.
+    function approveCouncilBy(uint256 seats, uint256 n) external {
+        asked = n;
+        CouncilChange memory c = councilOf(n);
+        bytes32 change = ledger.councilChangeDigest(c);
+        bytes32 key = ledger.changeKey(change);
+        for (uint256 seat = 0; seat < 5; seat++) {
+            if (seats >> seat & 1 == 0) continue;
+            if (!send(abi.encodeCall(ledger.approveCouncil, (c, sign(governorKeys[seat], change))))) continue;
+            (uint64 version,,) = ledger.council();
+            if (version == councilVersion) continue;
+            (uint16 approvals,, uint64 readyAt,) = ledger.pendingChanges(key);
+            bool may = bits(approvals) >= threshold && readyAt <= block.timestamp && decides(c);
+            expect(true, may, "a council by approval");
+            note(c);
+            return;
+        }
+    }
+
+    function applyCouncilAsked() external {
+        CouncilChange memory c = councilOf(asked);
+        (uint16 approvals,, uint64 readyAt, bool closed) =
+            ledger.pendingChanges(ledger.changeKey(ledger.councilChangeDigest(c)));
+        bool ready = bits(approvals) >= threshold && readyAt <= block.timestamp && !closed;
+        bool done = send(abi.encodeCall(ledger.applyCouncil, (c)));
+        expect(done, ready && decides(c), "a council");
+        if (done) note(c);
+    }
+
+    function note(CouncilChange memory c) private {
+        (threshold, delayS, councilVersion) = (c.threshold, c.delayS, c.version);
     }
 
     function bits(uint16 seats) private pure returns (uint256 n) {
         for (; seats != 0; seats &= seats - 1) n++;
     }
 
-    function breakGlass(uint64 from, uint64 lasts) external {
+    function breakGlass(uint64 from_, uint64 lasts) external {
         (,, uint8 status,, bool allowed) = ledger.participants(vm.addr(HOSPITAL_KEY));
         Emergency memory e = emergencyOf(emergencies + 1);
-        from %= uint64(block.timestamp) + 10 minutes;
+        from_ %= uint64(block.timestamp) + 10 minutes;
         lasts %= 5 hours;
-        (e.from, e.until) = (from, from + lasts);
+        (e.from, e.until) = (from_, from_ + lasts);
         bytes memory signature = sign(HOSPITAL_KEY, ledger.emergencyDigest(e));
-        bool bounded = lasts != 0 && lasts <= 4 hours && from <= block.timestamp + 5 minutes;
+        bool bounded = lasts != 0 && lasts <= 4 hours && from_ <= block.timestamp + 5 minutes;
         bool done = send(abi.encodeCall(ledger.openEmergency, (e, signature)));
         expect(done, status == 1 && allowed && bounded, "an emergency");
         if (done) (emergencies, reviewed) = (emergencies + 1, false);
@@ -223,7 +280,7 @@ contract Handler is Site {
         bool done = send(abi.encodeCall(ledger.oppose, (o, signature)));
         if (done != (governs && !closed && before >> (n % 6) & 1 == 0)) broken = "an objection";
         (, uint16 objections,, bool stopped) = ledger.pendingChanges(key);
-        if (done && (bits(objections) != bits(before) + 1 || stopped != (bits(objections) >= 3))) broken = "what it stops";
+        if (done && (bits(objections) != bits(before) + 1 || stopped != (bits(objections) + threshold > 5))) broken = "what it stops";
     }
 
     function anchorBatch(uint64 first, uint8 entries) external {

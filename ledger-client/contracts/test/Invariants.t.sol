@@ -23,7 +23,7 @@ contract InvariantsTest is SiteTest {
         nobody_does_what_they_may_not();
         the_epoch_counts_every_change();
         versions_are_the_highest_that_were_signed();
-        what_is_revoked_never_holds();
+        a_consent_holds_as_it_was_granted_and_not_when_revoked();
         every_grant_ends();
         the_keys_are_those_that_were_handed_on();
         an_emergency_is_bounded();
@@ -47,9 +47,14 @@ contract InvariantsTest is SiteTest {
         equal(revoked, handler.revoked(), "revoked");
     }
 
-    function what_is_revoked_never_holds() private view {
-        (,,,,,, uint64 version, uint64 revoked) = ledger.consents(relationship());
-        require(version > revoked || !ledger.consentHolds(relationship(), uint64(block.timestamp)));
+    /// @dev By the calls that went through, not by what the contract says of itself.
+    function a_consent_holds_as_it_was_granted_and_not_when_revoked() private view {
+        bool given = handler.granted() > handler.revoked();
+        uint64[3] memory times = [uint64(block.timestamp), BEGIN, handler.until()];
+        for (uint256 i = 0; i < 3; i++) {
+            bool holds = given && handler.from() <= times[i] && times[i] < handler.until();
+            require(ledger.consentHolds(relationship(), times[i]) == holds, "a consent");
+        }
     }
 
     function every_grant_ends() private view {
@@ -94,7 +99,9 @@ contract InvariantsTest is SiteTest {
     }
 
     function the_council_can_decide() private view {
-        (, uint64 delayS, uint8 threshold) = ledger.council();
+        (uint64 version, uint64 delayS, uint8 threshold) = ledger.council();
+        equal(version, handler.councilVersion(), "the council's version");
+        require(threshold == handler.threshold() && delayS == handler.delayS(), "what was decided of the council");
         address[] memory list = ledger.governors();
         require(threshold != 0 && threshold <= list.length && delayS <= 30 days, "council");
         for (uint256 i = 0; i < list.length; i++) {
