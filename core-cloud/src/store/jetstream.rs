@@ -89,6 +89,8 @@ struct Written {
     unsynced: u32,
     /// Whether the stream may hold what the tables have not seen.
     behind: bool,
+    /// Which of the client's connections it was whose servers said how they sync.
+    checked: u64,
 }
 
 /// The newest messages.
@@ -125,7 +127,7 @@ pub struct JetStream {
     runtime: Option<Runtime>,
     context: jetstream::Context,
     stream: Stream,
-    name: String,
+    settings: Settings,
     message_bytes_max: usize,
     db: Database,
     written: Mutex<Written>,
@@ -144,13 +146,15 @@ impl JetStream {
         let runtime = runtime.map_err(failed("start the client's thread"))?;
         let opened = runtime.block_on(server::open(settings))?;
         let db = open_tables(dir)?;
+        let written =
+            Written { applied: applied(&db)?, unsynced: 0, behind: true, checked: opened.connection };
         let store = Self {
             runtime: Some(runtime),
             context: opened.context,
             stream: opened.stream,
-            name: settings.stream.clone(),
+            settings: settings.clone(),
             message_bytes_max: opened.message_bytes_max,
-            written: Mutex::new(Written { applied: applied(&db)?, unsynced: 0, behind: true }),
+            written: Mutex::new(written),
             recent: Mutex::default(),
             db,
         };
@@ -158,7 +162,7 @@ impl JetStream {
         tables::pair(&store.db, &opened.info)?;
         store.catch_up(&mut written)?;
         store.resume_erasures(&mut written)?;
-        info!(stream = store.name, sequence = written.applied, "the store is a NATS stream");
+        info!(stream = settings.stream, sequence = written.applied, "the store is a NATS stream");
         drop(written);
         Ok(store)
     }
@@ -178,6 +182,16 @@ impl JetStream {
         }
     }
 
+    /// Asks again how the servers sync where the client has connected since they were asked: a server may have come back without it.
+    fn check(&self, written: &mut Written) -> Result<(), Failure> {
+        let connection = server::connection(&self.context.client());
+        if connection != written.checked {
+            self.wait(server::check(&self.settings, server::majority(self.settings.replicas)))?;
+            written.checked = connection;
+        }
+        Ok(())
+    }
+
     /// Reads into the tables what the stream holds beyond them.
     fn catch_up(&self, written: &mut Written) -> Result<(), Failure> {
         let info = self.wait(async { self.stream.get_info().await.map_err(there("ask for the stream")) })?;
@@ -186,7 +200,7 @@ impl JetStream {
             let text = format!("the stream ends at {last}, and {} was acknowledged", written.applied);
             return Err(Failure::Here(failed("catch up")(text)));
         }
-        let subject = format!("{}.>", self.name);
+        let subject = format!("{}.>", self.settings.stream);
         loop {
             let mut messages = Vec::new();
             let mut from = written.applied + 1;
@@ -199,6 +213,7 @@ impl JetStream {
             }
             let ends = messages.len() < REPLAY_MAX;
             let until = if ends { last } else { from - 1 };
+            self.check(written)?;
             self.replay(&messages, until)?;
             written.applied = until.max(messages.last().map_or(0, |(sequence, _)| *sequence));
             if ends {
@@ -281,7 +296,7 @@ impl JetStream {
     ) -> Result<T, StoreError> {
         let deadline = clock::monotonic() + PATIENCE;
         loop {
-            match work(written) {
+            match self.check(written).and_then(|()| work(written)) {
                 Ok(done) => return Ok(done),
                 Err(Failure::There(error)) if clock::monotonic() < deadline => {
                     warn!(%error, "the stream server did not take it; it is tried again");
@@ -326,6 +341,8 @@ impl JetStream {
         // Until the tables say so, what was sent may be in the stream and not in them.
         written.behind = true;
         self.publish(written.applied, &messages)?;
+        // The client sends what waited as soon as it has connected again: who acknowledged may be unchecked.
+        self.check(written)?;
         let mut tables = Tables::open(txn, Keep::Elsewhere)?;
         let first = written.applied + 1;
         for (sequence, message) in (first..).zip(&messages) {
@@ -344,7 +361,7 @@ impl JetStream {
 
     /// Takes a patient's messages out of the stream.
     fn purge(&self, patient: PatientId) -> Result<(), Failure> {
-        let subject = format!("{}.{}", self.name, message::subjects_of(patient));
+        let subject = format!("{}.{}", self.settings.stream, message::subjects_of(patient));
         self.recent().clear();
         self.wait(async {
             let purged = self.stream.purge().filter(subject).await;
@@ -368,7 +385,7 @@ impl JetStream {
             for (follows, message) in (applied..).zip(messages) {
                 let mut headers = HeaderMap::new();
                 headers.insert(async_nats::header::NATS_EXPECTED_LAST_SEQUENCE, follows.to_string());
-                let subject = format!("{}.{}", self.name, message.subject);
+                let subject = format!("{}.{}", self.settings.stream, message.subject);
                 let sent = self.context.publish_with_headers(subject, headers, message.payload.clone());
                 acks.push((follows + 1, sent.await.map_err(there("publish"))?));
             }

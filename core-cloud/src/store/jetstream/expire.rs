@@ -73,7 +73,7 @@ impl JetStream {
 
     /// Leaves of a subject the newest message.
     fn supersede(&self, subject: &str) -> Result<(), Failure> {
-        let subject = format!("{}.{subject}", self.name);
+        let subject = format!("{}.{subject}", self.settings.stream);
         self.wait(async {
             let purged = self.stream.purge().filter(subject).keep(1).await;
             purged.map(drop).map_err(there("purge the stream"))

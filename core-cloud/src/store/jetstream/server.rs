@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_nats::jetstream::stream::{Config, Info, RetentionPolicy, StorageType, Stream};
+use async_nats::jetstream::stream::{Config, Info, PersistenceMode, RetentionPolicy, StorageType, Stream};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, jetstream};
 use bytes::Bytes;
 use caregate_host::clock;
@@ -14,6 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
+use super::{Failure, there};
 use crate::store::{StoreError, failed};
 
 /// The oldest server that can sync each message (`sync_interval: always`).
@@ -54,15 +56,16 @@ pub(super) struct Opened {
     pub(super) stream: Stream,
     pub(super) info: Info,
     pub(super) message_bytes_max: usize,
+    /// Which of the client's connections was checked.
+    pub(super) connection: u64,
 }
 
 /// Connects, asks the servers how they sync, and opens or makes the stream.
 pub(super) async fn open(settings: &Settings) -> Result<Opened, StoreError> {
-    let system =
-        connect(settings, &settings.system_user).await.map_err(failed("connect to the system account"))?;
-    check_servers(&system).await?;
-    drop(system);
     let client = connect(settings, &settings.user).await.map_err(failed("connect"))?;
+    // Before they are asked: who comes back from here on is asked again.
+    let connection = connection(&client);
+    check(settings, settings.replicas).await?;
     let payload = client.server_info().max_payload;
     if payload < PAYLOAD_BYTES_MIN {
         let text = format!("max_payload is {payload}, and must be {PAYLOAD_BYTES_MIN} at least");
@@ -73,7 +76,27 @@ pub(super) async fn open(settings: &Settings) -> Result<Opened, StoreError> {
     let stream = context.get_or_create_stream(config(settings)).await.map_err(failed("open the stream"))?;
     let info = stream.get_info().await.map_err(failed("ask for the stream"))?;
     check_stream(settings, &info.config).map_err(failed("check the stream"))?;
-    Ok(Opened { context, stream, info, message_bytes_max: MESSAGE_BYTES_MAX.min(payload) - HEADER_BYTES })
+    let message_bytes_max = MESSAGE_BYTES_MAX.min(payload) - HEADER_BYTES;
+    Ok(Opened { context, stream, info, message_bytes_max, connection })
+}
+
+/// How often the client has connected so far. It is counted before anything is sent on the new connection.
+pub(super) fn connection(client: &Client) -> u64 {
+    client.statistics().connects.load(Ordering::SeqCst)
+}
+
+/// How many replicas acknowledge a message. After a loss more can't be asked for: one server may be what was lost.
+pub(super) fn majority(replicas: usize) -> usize {
+    replicas / 2 + 1
+}
+
+/// Asks the servers how they sync, on a connection of its own. At least `wanted` must store.
+///
+/// # Errors
+/// [`Failure::Here`] where one says that it does not sync; [`Failure::There`] where too few say anything.
+pub(super) async fn check(settings: &Settings, wanted: usize) -> Result<(), Failure> {
+    let system = connect(settings, &settings.system_user).await;
+    check_servers(&system.map_err(there("connect to the system account"))?, wanted).await
 }
 
 async fn connect(
@@ -145,12 +168,12 @@ struct ConfigPart {
 }
 
 /// Every server that may hold the stream must say that it syncs each message.
-async fn check_servers(system: &Client) -> Result<(), StoreError> {
+async fn check_servers(system: &Client, wanted: usize) -> Result<(), Failure> {
     let doing = "ask the servers how they sync";
     let inbox = system.new_inbox();
-    let mut subscription = system.subscribe(inbox.clone()).await.map_err(failed(doing))?;
+    let mut subscription = system.subscribe(inbox.clone()).await.map_err(there(doing))?;
     let ask = Bytes::from_static(br#"{"config":true}"#);
-    system.publish_with_reply("$SYS.REQ.SERVER.PING.JSZ", inbox, ask).await.map_err(failed(doing))?;
+    system.publish_with_reply("$SYS.REQ.SERVER.PING.JSZ", inbox, ask).await.map_err(there(doing))?;
     let (sender, mut answers) = mpsc::unbounded_channel();
     let reading = async move {
         use futures_util::StreamExt;
@@ -161,21 +184,30 @@ async fn check_servers(system: &Client) -> Result<(), StoreError> {
         }
     };
     let judging = async {
-        let (mut storing, mut timeout) = (0_u32, TIMEOUT);
+        let (mut storing, mut timeout) = (0, TIMEOUT);
         while let Ok(Some(payload)) = tokio::time::timeout(timeout, answers.recv()).await {
-            storing += u32::from(judge(&payload).map_err(failed("check the server"))?);
+            storing += usize::from(judge(&payload).map_err(failed("check the server"))?);
             timeout = OTHERS_TIMEOUT;
         }
-        match storing {
-            0 => Err(failed("check the server")(
-                "no server with JetStream reports how it syncs: is the system user one of the system account?",
-            )),
-            _ => Ok(()),
-        }
+        enough(storing, wanted).map_err(there("check the server"))
     };
     tokio::select! {
-        () = reading => Err(failed(doing)("the connection ended")),
+        () = reading => Err(there(doing)("the connection ended")),
         judged = judging => judged,
+    }
+}
+
+/// Whether so many servers that store and sync are as many as must be.
+fn enough(storing: usize, wanted: usize) -> Result<(), String> {
+    match storing {
+        0 => Err(
+            "no server with JetStream reports how it syncs: is the system user one of the system account?"
+                .to_owned(),
+        ),
+        _ if storing < wanted => {
+            Err(format!("servers with JetStream that report how they sync: {storing}, of {wanted} at least"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -228,6 +260,7 @@ fn check_stream(settings: &Settings, found: &Config) -> Result<(), String> {
         (found.storage != StorageType::File, "is not kept in files"),
         (found.retention != RetentionPolicy::Limits, "drops what was read"),
         (found.no_ack, "does not acknowledge"),
+        (found.persist_mode == Some(PersistenceMode::Async), "acknowledges before it stores"),
         (!found.max_age.is_zero(), "has a max_age: retention is the core's"),
         (
             !unlimited(found.max_bytes) || !unlimited(found.max_messages),
@@ -270,6 +303,29 @@ mod tests {
         }
         assert_eq!(judge(b""), Ok(false), "nobody may answer");
         assert!(judge(b"[]").unwrap_err().starts_with("its answer"));
+    }
+
+    #[test]
+    fn as_many_servers_must_store_as_the_stream_has_replicas() {
+        assert!(enough(0, 1).unwrap_err().contains("system account"));
+        assert!(enough(1, 3).unwrap_err().ends_with("1, of 3 at least"));
+        assert_eq!([enough(1, 1), enough(3, 3), enough(5, 3)], [Ok(()), Ok(()), Ok(())]);
+        assert_eq!([1, 3, 5].map(majority), [1, 2, 3], "after a loss");
+    }
+
+    #[test]
+    fn a_stream_that_acknowledges_before_it_stores_is_refused() {
+        let settings = Settings {
+            url: String::new(),
+            ca: None,
+            user: <_>::default(),
+            system_user: <_>::default(),
+            stream: "S".into(),
+            replicas: 1,
+        };
+        let with = |persist_mode| check_stream(&settings, &Config { persist_mode, ..config(&settings) });
+        assert_eq!([with(None), with(Some(PersistenceMode::Default))], [Ok(()), Ok(())]);
+        assert_eq!(with(Some(PersistenceMode::Async)), Err("stream S acknowledges before it stores".into()));
     }
 
     #[test]

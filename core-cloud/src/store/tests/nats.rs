@@ -226,6 +226,16 @@ fn a_server_that_is_killed_and_comes_back_has_what_was_acknowledged() {
     server.run();
     assert_eq!(putting.join().unwrap(), [Outcome::Known, Outcome::Stored]);
     assert_eq!(queue_of(&*store, 1).len(), 12);
+    server.kill();
+    let putting = {
+        let store = Arc::clone(&store);
+        std::thread::spawn(move || store.put(&[segment(EPOCH, 11)]).unwrap_err().to_string())
+    };
+    server.sync = "";
+    server.run();
+    let error = putting.join().unwrap();
+    assert!(error.contains("server test does not report `sync_interval: always`"), "{error}");
+    assert_eq!(queue_of(&*store, 1).len(), 12, "what it may have taken counts for nothing");
 }
 
 #[test]
