@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use caregate_host::admin::Condition;
 use caregate_host::identity::Identity;
 use caregate_host::journal::Journal;
 use caregate_host::{admin, config, dir, exit, key_file, kill_point, log, net, shutdown};
@@ -85,7 +86,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .with_context(|| arguments.config.display().to_string())?;
     let identity = Identity::load(&file.identity)?;
     dir::create_private(&file.data)?;
-    let store = open_store(&file).await?;
+    let health = admin::Health::new();
+    let storing = health.condition("store");
+    let store = open_store(&file, &storing).await?;
     let (journal, _) = Journal::open(&file.data.join("journal.jsonl"))?;
     let registry = admin::registry()?;
     let metrics = Metrics::register(&registry)?;
@@ -100,8 +103,6 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let stop = shutdown::token()?;
     identity.register(&registry)?;
     identity.watch(ROTATION_INTERVAL, stop.clone())?;
-    let health = admin::Health::new();
-    let storing = health.condition("store");
     let endpoint = server::bind(file.listen, &identity)?;
     let door = file.listen_tcp.as_deref().map(net::listen).transpose()?;
     let door = door.map(|listener| TcpDoor::new(listener, &identity));
@@ -165,7 +166,7 @@ fn keep(
 }
 
 /// The store that the configuration names.
-async fn open_store(file: &ConfigFile) -> anyhow::Result<Arc<dyn Store>> {
+async fn open_store(file: &ConfigFile, storing: &Condition) -> anyhow::Result<Arc<dyn Store>> {
     let data = file.data.clone();
     let Some(nats) = &file.nats else {
         let store = tokio::task::spawn_blocking(move || {
@@ -179,8 +180,10 @@ async fn open_store(file: &ConfigFile) -> anyhow::Result<Arc<dyn Store>> {
         let store = tokio::task::spawn_blocking(move || {
             JetStream::open(&data, &settings).with_context(|| settings.url)
         });
-        Ok(Arc::new(store.await??))
+        Ok(Arc::new(store.await??.telling(storing.clone())))
     }
+    #[cfg(not(feature = "nats"))]
+    let _unused = storing;
     #[cfg(not(feature = "nats"))]
     anyhow::bail!("nats: this build has no NATS; build core-cloud with `--features nats` to use {}", nats.url)
 }

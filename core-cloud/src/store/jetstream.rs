@@ -17,6 +17,7 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
+use caregate_host::admin::Condition;
 use caregate_host::clock;
 use caregate_protocol::entry;
 use caregate_protocol::erasure::{Receipt, SignedErasure};
@@ -132,6 +133,7 @@ pub struct JetStream {
     db: Database,
     written: Mutex<Written>,
     recent: Mutex<Recent>,
+    storing: Option<Condition>,
 }
 
 impl JetStream {
@@ -156,6 +158,7 @@ impl JetStream {
             message_bytes_max: opened.message_bytes_max,
             written: Mutex::new(written),
             recent: Mutex::default(),
+            storing: None,
             db,
         };
         let mut written = store.written();
@@ -165,6 +168,13 @@ impl JetStream {
         info!(stream = settings.stream, sequence = written.applied, "the store is a NATS stream");
         drop(written);
         Ok(store)
+    }
+
+    /// Says in the daemon's readiness whether the server takes what it is given.
+    #[must_use]
+    pub fn telling(mut self, storing: Condition) -> Self {
+        self.storing = Some(storing);
+        self
     }
 
     fn written(&self) -> MutexGuard<'_, Written> {
@@ -296,7 +306,11 @@ impl JetStream {
     ) -> Result<T, StoreError> {
         let deadline = clock::monotonic() + PATIENCE;
         loop {
-            match self.check(written).and_then(|()| work(written)) {
+            let done = self.check(written).and_then(|()| work(written));
+            if let Some(storing) = &self.storing {
+                storing.set(done.is_ok());
+            }
+            match done {
                 Ok(done) => return Ok(done),
                 Err(Failure::There(error)) if clock::monotonic() < deadline => {
                     warn!(%error, "the stream server did not take it; it is tried again");

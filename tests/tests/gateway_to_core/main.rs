@@ -17,7 +17,11 @@ use std::time::Duration;
 use found::{Found, opened_at_core};
 use publisher::Ledger;
 use sensors::{DEVICES, Random, Sensors, delivered, seed, until};
-use site::{PATIENCE, Site};
+use site::{Daemon, PATIENCE, Site, page};
+
+fn is_ready(daemon: &Daemon) -> bool {
+    page(daemon.admin, "/readyz").is_some_and(|text| text.starts_with("HTTP/1.1 200"))
+}
 
 fn assert_exactly_once(site: &Site, ledger: &Ledger) {
     let Found { readings: found, strange } = opened_at_core(site);
@@ -100,6 +104,7 @@ async fn a_gateway_that_is_stopped_has_delivered_what_it_acknowledged() {
     // The gateway is up before the core; without a connection it would stop with all of it in its spool, as the next test sees.
     let connected = || gateway.metric("caregate_gateway_lane_connected") == Some(5.0);
     until("every lane is connected", connected).await;
+    until("the core is ready", || is_ready(&core)).await;
     sensors.acknowledges(500).await;
     // In the middle of publishing. It does not come back, so what it still had would be missing.
     let (mut gateway, status) = tokio::task::spawn_blocking(move || {

@@ -238,7 +238,7 @@ pub(crate) struct Daemon {
     program: PathBuf,
     config: PathBuf,
     log: PathBuf,
-    admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
     process: Option<Child>,
 }
 
@@ -307,13 +307,20 @@ impl Daemon {
     }
 }
 
-/// The sum of a metric's series whose line begins with `series`; `None` while the daemon behind this address does not answer.
-pub(crate) fn metric(admin: SocketAddr, series: &str) -> Option<f64> {
+/// An answer of the daemon behind this address; `None` while there is none.
+pub(crate) fn page(admin: SocketAddr, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(admin).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// The sum of a metric's series whose line begins with `series`; `None` while the daemon behind this address does not answer.
+pub(crate) fn metric(admin: SocketAddr, series: &str) -> Option<f64> {
+    let text = page(admin, "/metrics")?;
     let values = text.lines().filter(|line| line.starts_with(series));
     Some(values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
 }

@@ -216,8 +216,11 @@ fn of_two_cores_on_one_stream_neither_forgets_what_the_other_stored() {
 fn a_server_that_is_killed_and_comes_back_has_what_was_acknowledged() {
     let mut server = Server::start(ALWAYS);
     let dir = tempfile::tempdir().unwrap();
-    let store = Arc::new(JetStream::open(dir.path(), &server.settings("KILLED")).unwrap());
+    let storing = caregate_host::admin::Health::new().condition("store");
+    let store = JetStream::open(dir.path(), &server.settings("KILLED")).unwrap();
+    let store = Arc::new(store.telling(storing.clone()));
     store.put(&chain(0..10)).unwrap();
+    assert!(storing.holds());
     server.kill();
     let putting = {
         let store = Arc::clone(&store);
@@ -226,6 +229,7 @@ fn a_server_that_is_killed_and_comes_back_has_what_was_acknowledged() {
     server.run();
     assert_eq!(putting.join().unwrap(), [Outcome::Known, Outcome::Stored]);
     assert_eq!(queue_of(&*store, 1).len(), 12);
+    assert!(storing.holds());
     server.kill();
     let putting = {
         let store = Arc::clone(&store);
@@ -235,6 +239,7 @@ fn a_server_that_is_killed_and_comes_back_has_what_was_acknowledged() {
     server.run();
     let error = putting.join().unwrap();
     assert!(error.contains("server test does not report `sync_interval: always`"), "{error}");
+    assert!(!storing.holds());
     assert_eq!(queue_of(&*store, 1).len(), 12, "what it may have taken counts for nothing");
 }
 
