@@ -264,6 +264,7 @@ fn the_configurations_fit_quic() {
     assert_eq!(server.max_early_data_size, 0);
     quic::ServerConnection::new(server, quic::Version::V1, Vec::new()).unwrap();
     let client = Arc::new(core.identity.client_config(Role::Gateway, None, &[b"caregate/1"]));
+    assert!(!client.enable_early_data);
     let name = rustls::pki_types::ServerName::try_from("core").unwrap();
     quic::ClientConnection::new(client, quic::Version::V1, name, Vec::new()).unwrap();
 }
