@@ -206,21 +206,51 @@ pub(crate) async fn get(
         Err(error) => return problem(error.status(), error),
     };
     let [from_us, until_us] = [asked.from_ms, asked.until_ms].map(|ms| ms.saturating_mul(1000));
-    let spans = Spans::from([((asked.patient, asked.class), Span { from_us, until_us })]);
-    app.oversight.recorder.looked(&access.user, looks(&app, &spans)).await;
+    let chain = (asked.patient, asked.class);
     let (pieces, coming) = mpsc::channel(WAITING_MAX);
     let (lines, body) = mpsc::channel(WAITING_MAX);
     tokio::spawn(fetch_all(core, question, pieces, app.stopping.clone()));
     tokio::task::spawn_blocking(move || {
         // Until its thread ends, also where nobody reads any more.
         let _place = place;
-        open_all(coming, &keys, (asked.patient, asked.class), (from_us, until_us), &lines);
+        open_all(coming, &keys, chain, (from_us, until_us), &lines);
     });
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    let body = futures_util::stream::unfold(body, |mut body: mpsc::Receiver<_>| async move {
-        body.recv().await.map(|piece| (piece, body))
+    let reader = Reader { app, user: access.user, chain, asked: Span { from_us, until_us }, noted: None };
+    let body = futures_util::stream::unfold((body, reader), |(mut body, mut reader)| async move {
+        let (text, of): Text = body.recv().await?;
+        if let Some(given) = of {
+            reader.note(given).await;
+        }
+        Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), (body, reader)))
     });
     (kind, Body::from_stream(body)).into_response()
+}
+
+/// Who is given a history.
+struct Reader {
+    app: Arc<App>,
+    user: Arc<str>,
+    chain: (PatientId, DataClass),
+    asked: Span,
+    noted: Option<Span>,
+}
+
+impl Reader {
+    /// Notes the look before the first reading is sent: who is given none has looked at nothing.
+    async fn note(&mut self, given: Span) {
+        let Some(span) = due(self.noted, self.asked, given, clock::now_us()) else { return };
+        self.noted = Some(span);
+        let looks = looks(&self.app, &Spans::from([(self.chain, span)]));
+        self.app.oversight.recorder.looked(&self.user, looks).await;
+    }
+}
+
+/// What is to be noted: the time that is asked for, as far as it has been, and what a gateway's clock dates outside it.
+fn due(noted: Option<Span>, asked: Span, given: Span, now_us: i64) -> Option<Span> {
+    let until_us = asked.until_us.min(now_us).max(asked.from_us);
+    let span = noted.unwrap_or(Span { until_us, ..asked }).and(given);
+    (noted != Some(span)).then_some(span)
 }
 
 /// Asks the core again and again where its answers end, until all has come or nobody wants it.
@@ -286,7 +316,9 @@ async fn next_frame(stream: &mut RecvStream, framer: &mut Framer) -> Result<Fram
     }
 }
 
-type Lines = mpsc::Sender<Result<Bytes, std::convert::Infallible>>;
+/// Lines, and of what time their readings are, if there are any.
+type Text = (String, Option<Span>);
+type Lines = mpsc::Sender<Text>;
 
 /// Opens what comes and sends it, until the end or until nobody reads.
 fn open_all(
@@ -298,14 +330,14 @@ fn open_all(
 ) {
     let mut opener = Opener::new(keys.recipient, keys.private_key.clone(), keys.gateways.iter().copied());
     let (mut readings, mut refused) = (0_u64, 0_u64);
-    let send = |text: String| lines.blocking_send(Ok(Bytes::from(text))).is_ok();
     while let Some(piece) = coming.blocking_recv() {
+        let mut of = None;
         let (text, is_last) = match piece {
             Piece::Record(record) => {
                 let taken = opener.take(&record);
                 refused += u64::try_from(taken.refused.len()).unwrap_or(u64::MAX);
-                let (text, count) = text_of(taken.opened, span_us);
-                readings += count;
+                let (text, count, given) = text_of(taken.opened, span_us);
+                (readings, of) = (readings + count, given);
                 (text, false)
             }
             Piece::Until(epoch) => (line(&Line::Progress { at_ms: i64::from(epoch) * 60_000 }), false),
@@ -318,30 +350,49 @@ fn open_all(
                 (line(&Line::End { readings, refused, gap, told: told.map(ToldMessage::from) }), true)
             }
         };
-        if (!text.is_empty() && !send(text)) || is_last {
+        if (!text.is_empty() && lines.blocking_send((text, of)).is_err()) || is_last {
             return;
         }
     }
 }
 
-/// The readings in the span, a line each, and how many.
-fn text_of(opened: Vec<Opened>, (from_us, until_us): (i64, i64)) -> (String, u64) {
-    let (mut text, mut count) = (String::new(), 0);
+/// The readings in the span, a line each, how many, and of what time.
+fn text_of(opened: Vec<Opened>, (from_us, until_us): (i64, i64)) -> (String, u64, Option<Span>) {
+    let (mut text, mut count, mut given) = (String::new(), 0, None::<Span>);
     for segment in opened {
         for entry in entries(segment, 0, clock::now_ms()) {
             // The core answers by whole minutes of sealing.
-            if (from_us..until_us).contains(&entry.reading.gateway_time_us) {
+            let at_us = entry.reading.gateway_time_us;
+            if (from_us..until_us).contains(&at_us) {
+                let at = Span { from_us: at_us, until_us: at_us };
+                given = Some(given.map_or(at, |given| given.and(at)));
                 text.push_str(&Message::past(&entry).json());
                 text.push('\n');
                 count += 1;
             }
         }
     }
-    (text, count)
+    (text, count, given)
 }
 
 fn line(line: &Line) -> String {
     let mut text = serde_json::to_string(line).unwrap_or_default();
     text.push('\n');
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_is_what_is_asked_as_far_as_it_has_been() {
+        let span = |from_us, until_us| Span { from_us, until_us };
+        assert_eq!(due(None, span(10, 90), span(12, 15), 50), Some(span(10, 50)));
+        assert_eq!(due(Some(span(10, 50)), span(10, 90), span(20, 50), 60), None);
+        assert_eq!(due(None, span(10, 30), span(12, 15), 50), Some(span(10, 30)));
+        // By a gateway's clock that is ahead.
+        assert_eq!(due(Some(span(10, 50)), span(10, 90), span(45, 55), 50), Some(span(10, 55)));
+        assert_eq!(due(None, span(60, 90), span(70, 75), 50), Some(span(60, 75)));
+    }
 }

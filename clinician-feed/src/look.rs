@@ -64,23 +64,24 @@ pub fn spans_of<'a>(entries: impl Iterator<Item = &'a Entry>) -> Spans {
     let mut spans = Spans::new();
     for entry in entries {
         let at = entry.reading.gateway_time_us;
-        let span = Span { from_us: at, until_us: at };
-        spans
-            .entry((entry.patient, entry.class))
-            .and_modify(|known| *known = known.and(span))
-            .or_insert(span);
+        widen(&mut spans, (entry.patient, entry.class), Span { from_us: at, until_us: at });
     }
     spans
+}
+
+/// With this as well.
+pub fn widen(spans: &mut Spans, of: (PatientId, DataClass), span: Span) {
+    spans.entry(of).and_modify(|known| *known = known.and(span)).or_insert(span);
 }
 
 /// With what access to each rests on at this moment.
 #[must_use]
 pub fn looks(app: &App, spans: &Spans) -> Vec<Look> {
     let now = u64::try_from(clock::now_ms().div_euclid(1000)).unwrap_or_default();
-    let known = app.oversight.ledger.as_ref().map(|ledger| ledger.borrow().clone());
-    let view = known.filter(|known| known.read).map(|known| known.view);
+    let known = app.oversight.ledger.as_ref().map(|ledger| ledger.borrow());
+    let view = known.as_deref().filter(|known| known.read).map(|known| &known.view);
     let basis = |patient: PatientId, until_us: i64| {
-        let Some(view) = &view else { return AccessBasis::Unknown };
+        let Some(view) = view else { return AccessBasis::Unknown };
         let bed = app.beds.iter().find(|bed| bed.patient == patient);
         let subject = bed.map_or(Subject::Stranger, |bed| Subject::Bed(bed.relationship.as_ref()));
         match view.basis(subject, u64::try_from(until_us / 1_000_000).ok(), now) {

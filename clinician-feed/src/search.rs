@@ -24,7 +24,7 @@ use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::link::Event;
-use crate::look::{Span, Spans, looks};
+use crate::look::{Span, Spans, looks, widen};
 use crate::opener::Opened;
 use crate::server::{App, Peer, problem, refused};
 
@@ -219,16 +219,29 @@ pub(crate) async fn get(
         Ok(Query(asked)) => asked,
         Err(rejection) => return problem(rejection.status(), rejection.body_text()),
     };
-    let [from_us, until_us] = [asked.from_ms, asked.until_ms].map(|ms| ms.saturating_mul(1000));
-    let spans = Spans::from([((asked.patient, DataClass::Alarm), Span { from_us, until_us })]);
-    app.oversight.recorder.looked(&access.user, looks(&app, &spans)).await;
-    match answer(&app, &asked).await {
-        Ok(answer) => Json(answer).into_response(),
+    match find(&app, &asked).await {
+        Ok((found, searched)) => {
+            // Who finds nothing has looked at nothing.
+            app.oversight.recorder.looked(&access.user, looks(&app, &given(&found))).await;
+            Json(answer(&found, searched)).into_response()
+        }
         Err(error) => problem(error.status(), error),
     }
 }
 
-async fn answer(app: &App, asked: &Asked) -> Result<serde_json::Value, SearchError> {
+/// What the answer is of.
+fn given(found: &[Opened]) -> Spans {
+    let mut spans = Spans::new();
+    for segment in found {
+        for Standing { at_us, .. } in &segment.standings {
+            let at = Span { from_us: *at_us, until_us: *at_us };
+            widen(&mut spans, (segment.patient, DataClass::Alarm), at);
+        }
+    }
+    spans
+}
+
+async fn find(app: &App, asked: &Asked) -> Result<(Vec<Opened>, usize), SearchError> {
     let word = Word::parse(&asked.word).ok_or(SearchError::Word)?;
     let epoch = |ms: i64| caregate_protocol::key::epoch_of(ms.saturating_mul(1000));
     let epochs = (epoch(asked.from_ms), epoch(asked.until_ms));
@@ -236,7 +249,10 @@ async fn answer(app: &App, asked: &Asked) -> Result<serde_json::Value, SearchErr
         return Err(SearchError::Span);
     }
     let searcher = app.searcher.as_ref().ok_or(SearchError::NoCore)?;
-    let (found, searched) = searcher.search(asked.patient, word, epochs).await?;
+    searcher.search(asked.patient, word, epochs).await
+}
+
+fn answer(found: &[Opened], searched: usize) -> serde_json::Value {
     let alarms = |standing: &Standing| -> Vec<serde_json::Value> {
         let unseen = standing.alarms.iter();
         let shown = |alarm: &caregate_protocol::alarm::Alarm| serde_json::json!({ "kind": alarm.kind, "priority": alarm.priority, "text": alarm.text() });
@@ -251,5 +267,32 @@ async fn answer(app: &App, asked: &Asked) -> Result<serde_json::Value, SearchErr
             alarms: alarms(standing),
         })
         .collect();
-    Ok(serde_json::json!({ "hits": hits, "minutes": searched }))
+    serde_json::json!({ "hits": hits, "minutes": searched })
+}
+
+#[cfg(test)]
+mod tests {
+    use caregate_protocol::alarm::{Refusal, Score, Settings};
+
+    use super::*;
+    use crate::ring::tests::segment;
+
+    #[test]
+    fn a_look_is_at_what_is_given_and_no_longer() {
+        assert_eq!(given(&[]), Spans::new());
+        let standing = |at_us| Standing {
+            at_us,
+            alarms: Vec::new(),
+            settings: Settings::default(),
+            score: Score::Refused(Refusal::CategoryUnknown),
+            handled: Vec::new(),
+        };
+        let found = [(1, [70, 30]), (2, [50, 90])].map(|(sequence, times)| Opened {
+            standings: times.map(standing).to_vec(),
+            ..segment(sequence, Vec::new())
+        });
+        let patient = found[0].patient;
+        let span = Span { from_us: 30, until_us: 90 };
+        assert_eq!(given(&found), Spans::from([((patient, DataClass::Alarm), span)]));
+    }
 }

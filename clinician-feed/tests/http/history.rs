@@ -1,15 +1,18 @@
 //! `GET /api/history`: a time of a patient's class, opened while it comes.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
+use caregate_protocol::id::DataClass;
 use caregate_protocol::reading::Reading;
 use caregate_protocol::segment::SegmentHash;
+use clinician_feed::journal::{AccessBasis, Journal, What};
 use serde_json::{Value as Json, json};
 
 use crate::binary::Daemon;
 use crate::client::{Answer, get, send};
 use crate::core::Core;
-use crate::{PATIENT, T0_US, heart_rate, start};
+use crate::{PATIENT, T0_US, USER, heart_rate, start};
 
 /// The minute in which all segments of [`Core`] are sealed, Unix milliseconds.
 const MINUTE_MS: i64 = 29_000_000 * 60_000;
@@ -52,6 +55,7 @@ async fn a_time_is_opened_whole_and_its_end_says_what_is_missing() {
     }
     core.segment_of(25, SegmentHash([7; 32]), at(25));
     let daemon = Daemon::start(&config);
+    let journal = config.with_file_name("journal.jsonl");
     let whole = path("vitals", MINUTE_MS, MINUTE_MS + 60_000);
     // Until its link stands.
     let mut answer = asked(daemon.address, &whole).await;
@@ -60,6 +64,10 @@ async fn a_time_is_opened_whole_and_its_end_says_what_is_missing() {
         answer = asked(daemon.address, &whole).await;
     }
     let mut all = lines(&answer);
+    let [from_us, until] = [MINUTE_MS, MINUTE_MS + 60_000].map(|ms| ms * 1000);
+    let (user, class, basis) = (USER.to_owned(), DataClass::Vitals, AccessBasis::Unknown);
+    let look = What::Look { user, patient: PATIENT, class, from_us, until_us: Some(until), basis };
+    assert_eq!(looks(&journal), std::slice::from_ref(&look), "by the questions that had no answer none");
     let end = json!({"type": "end", "readings": 21, "refused": 0, "gap": [20, 24], "told": null});
     assert_eq!(all.pop(), Some(end));
     let sequences: Vec<_> = all.iter().map(|line| line["segment"].as_u64().unwrap()).collect();
@@ -82,7 +90,22 @@ async fn a_time_is_opened_whole_and_its_end_says_what_is_missing() {
         let answer = asked(daemon.address, &wrong).await;
         assert!(answer.status == 400 && answer.body.contains(why), "{answer:?}");
     }
+    // Who is given nothing has looked at nothing, whatever it is.
+    let stranger = path("vitals", MINUTE_MS, MINUTE_MS + 1).replace(&PATIENT.to_string(), &"7".repeat(32));
+    assert_eq!(lines(&asked(daemon.address, &stranger).await).len(), 1);
+    let word = |word: &str| {
+        format!("/api/search?patient={PATIENT}&word={word}&from_ms={MINUTE_MS}&until_ms={MINUTE_MS}")
+    };
+    let nothing = asked(daemon.address, &word("fall")).await;
+    assert_eq!((nothing.status, nothing.json()), (200, json!({"hits": [], "minutes": 0})));
+    assert_eq!(asked(daemon.address, &word("headache")).await.status, 400);
     daemon.terminate();
+    assert_eq!(looks(&journal), [look]);
+}
+
+fn looks(journal: &Path) -> Vec<What> {
+    let noted = Journal::open(journal).unwrap().1.into_iter().map(|entry| entry.what);
+    noted.filter(|what| matches!(what, What::Look { .. })).collect()
 }
 
 #[tokio::test]
@@ -90,6 +113,13 @@ async fn who_is_not_logged_in_or_has_no_core_learns_why() {
     let site = start(1 << 20);
     let path = path("vitals", T0_US / 1000, T0_US / 1000 + 1);
     assert_eq!(get(&site, &path, "").await.status, 401);
-    let answer = get(&site, &path, BASIC).await;
-    assert_eq!((answer.status, answer.json()["error"].as_str()), (503, Some("the core is not connected")));
+    let search = format!("/api/search?patient={PATIENT}&word=fall&from_ms=0&until_ms=1");
+    for path in [path, search] {
+        let answer = get(&site, &path, BASIC).await;
+        assert_eq!(
+            (answer.status, answer.json()["error"].as_str()),
+            (503, Some("the core is not connected"))
+        );
+    }
+    assert_eq!(site.noted(), [], "nobody has looked at anything");
 }
