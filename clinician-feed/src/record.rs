@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use self::looks::Looks;
+use self::looks::{Due, Looks};
 use crate::journal::{Entry, Journal, JournalError, What};
 use crate::look::Look;
 use crate::metrics::Metrics;
@@ -114,7 +114,7 @@ impl Recorder {
 
     /// Notes that a program is about to be given these readings. What goes on from a look that was noted is noted when its time is over.
     pub async fn looked(&self, user: &Arc<str>, given: Vec<Look>) {
-        let due = looks::due(&mut self.looks(), user, given, clock::now_ms());
+        let due = looks::due(&mut self.looks(), user, given, clock::now_ms(), LOOKS_MAX);
         self.note_looks(due).await;
     }
 
@@ -141,11 +141,19 @@ impl Recorder {
         self.note_looks(due).await;
     }
 
-    /// That they can't be noted is logged and counted, and keeps nobody from a patient.
-    async fn note_looks(&self, due: Vec<What>) {
-        if !due.is_empty() {
-            drop(self.note(due).await);
+    /// That they can't be noted is logged and counted, and keeps nobody from a patient; they are due again at the next look.
+    async fn note_looks(&self, due: Vec<Due>) {
+        if due.is_empty() {
+            return;
         }
+        let recorder = self.clone();
+        let noting = async move {
+            if recorder.note(due.iter().map(Due::noted).collect()).await.is_err() {
+                looks::failed(&mut recorder.looks(), due, LOOKS_MAX);
+            }
+        };
+        // To its end, also where whoever asked has gone.
+        drop(tokio::spawn(noting).await);
     }
 
     /// Notes that somebody is about to be shown entries of the log, unless it was noted a while ago.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use caregate_protocol::id::{DataClass, PatientId};
 
-use super::{LOOKS_MAX, is_recent};
+use super::is_recent;
 use crate::journal::What;
 use crate::look::{Look, Span};
 
@@ -44,17 +44,35 @@ impl Noted {
         self.look = look;
     }
 
-    fn rest(&self, user: &str) -> Option<What> {
-        self.rest.map(|span| noted(user, Look { span, ..self.look }))
+    fn rest(&self, user: &Arc<str>) -> Option<Due> {
+        self.rest.map(|span| Due { user: Arc::clone(user), look: Look { span, ..self.look } })
     }
 }
 
-fn noted(user: &str, look: Look) -> What {
-    look.noted(user, Some(look.span.until_us))
+/// A look that is to be noted now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Due {
+    user: Arc<str>,
+    look: Look,
+}
+
+impl Due {
+    /// For the journal.
+    pub(super) fn noted(&self) -> What {
+        self.look.noted(&self.user, Some(self.look.span.until_us))
+    }
+
+    fn key(&self) -> Key {
+        key(&self.user, &self.look)
+    }
+}
+
+fn key(user: &Arc<str>, look: &Look) -> Key {
+    (Arc::clone(user), look.patient, look.class, look.basis as u8)
 }
 
 /// Forgets what was noted a while ago; answers with the rests of it, which are to be noted now.
-pub(super) fn settle(looks: &mut Looks, now_ms: i64) -> Vec<What> {
+pub(super) fn settle(looks: &mut Looks, now_ms: i64) -> Vec<Due> {
     let mut rests = Vec::new();
     looks.retain(|(user, ..), noted| {
         let stays = is_recent(noted.since_ms, now_ms);
@@ -67,27 +85,46 @@ pub(super) fn settle(looks: &mut Looks, now_ms: i64) -> Vec<What> {
 }
 
 /// Forgets all; answers with the rests, which are to be noted now.
-pub(super) fn settle_all(looks: &mut Looks) -> Vec<What> {
+pub(super) fn settle_all(looks: &mut Looks) -> Vec<Due> {
     std::mem::take(looks).iter().filter_map(|((user, ..), noted)| noted.rest(user)).collect()
 }
 
+/// Takes back what could not be noted: it is due at once, with what was read on. What there is no room for is lost.
+pub(super) fn failed(looks: &mut Looks, due: Vec<Due>, looks_max: usize) {
+    for due in due {
+        let key = due.key();
+        let rest = match looks.remove(&key) {
+            Some(known) => known.rest.map_or(due.look.span, |rest| rest.and(due.look.span)),
+            None if looks.len() >= looks_max => continue,
+            None => due.look.span,
+        };
+        looks.insert(key, Noted { since_ms: i64::MIN, look: due.look, rest: Some(rest) });
+    }
+}
+
 /// What is to be noted now that a user's program is about to be given these.
-pub(super) fn due(looks: &mut Looks, user: &Arc<str>, given: Vec<Look>, now_ms: i64) -> Vec<What> {
+pub(super) fn due(
+    looks: &mut Looks,
+    user: &Arc<str>,
+    given: Vec<Look>,
+    now_ms: i64,
+    looks_max: usize,
+) -> Vec<Due> {
     let mut due = settle(looks, now_ms);
     for look in given {
-        let key = (Arc::clone(user), look.patient, look.class, look.basis as u8);
+        let key = key(user, &look);
         if let Some(noted) = looks.get_mut(&key) {
             if noted.goes_on(look.span) {
                 continue;
             }
             noted.begins_at(look);
         } else {
-            if looks.len() >= LOOKS_MAX {
+            if looks.len() >= looks_max {
                 due.extend(settle_all(looks));
             }
             looks.insert(key, Noted { since_ms: now_ms, look, rest: None });
         }
-        due.push(noted(user, look));
+        due.push(Due { user: Arc::clone(user), look });
     }
     due
 }
@@ -96,7 +133,7 @@ pub(super) fn due(looks: &mut Looks, user: &Arc<str>, given: Vec<Look>, now_ms: 
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::LOOK_AGAIN_MS;
+    use super::super::{LOOK_AGAIN_MS, LOOKS_MAX};
     use super::*;
     use crate::journal::AccessBasis;
 
@@ -105,8 +142,12 @@ mod tests {
         Look { patient, class, span: Span { from_us, until_us }, basis: AccessBasis::Consent }
     }
 
-    fn by_nurse(looks: &[Look]) -> Vec<What> {
-        looks.iter().map(|look| noted("nurse", *look)).collect()
+    fn by_nurse(looks: &[Look]) -> Vec<Due> {
+        looks.iter().map(|look| Due { user: "nurse".into(), look: *look }).collect()
+    }
+
+    fn due(looks: &mut Looks, user: &Arc<str>, given: Vec<Look>, now_ms: i64) -> Vec<Due> {
+        super::due(looks, user, given, now_ms, LOOKS_MAX)
     }
 
     #[test]
@@ -179,40 +220,81 @@ mod tests {
         assert_eq!(looks.len(), 1);
     }
 
+    #[test]
+    fn what_could_not_be_noted_is_due_at_once_with_what_was_read_on() {
+        let mut looks = Looks::new();
+        let nurse: Arc<str> = "nurse".into();
+        let first = due(&mut looks, &nurse, vec![look(1, 10, 15), look(2, 10, 15)], 0);
+        // Somebody reads on before the append fails.
+        assert_eq!(due(&mut looks, &nurse, vec![look(1, 12, 20)], 1), []);
+        failed(&mut looks, first, LOOKS_MAX);
+        let again = due(&mut looks, &nurse, vec![look(1, 20, 25)], 2);
+        assert_eq!(again, by_nurse(&[look(1, 10, 20), look(2, 10, 15), look(1, 20, 25)]));
+        failed(&mut looks, again, LOOKS_MAX);
+        assert_eq!(settle(&mut looks, 3), by_nurse(&[look(1, 10, 25), look(2, 10, 15)]));
+        assert!(looks.is_empty());
+        failed(&mut looks, by_nurse(&[look(1, 1, 2), look(2, 1, 2), look(1, 3, 4)]), 1);
+        assert_eq!(settle(&mut looks, 4), by_nurse(&[look(1, 1, 4)]), "as far as there is room");
+    }
+
+    /// What a program does, what becomes of the entries that are due then, and how long it waits.
+    #[derive(Debug, Clone)]
+    struct Step {
+        by_doctor: bool,
+        look: Look,
+        fails: bool,
+        pause_ms: i64,
+    }
+
+    prop_compose! {
+        fn step()(
+            by_doctor: bool, broken: bool, patient in 1..4_u8, from_us in 0..40_i64, length in 0..10_i64,
+            fails in prop::bool::weighted(0.2), pause_ms in 0..LOOK_AGAIN_MS / 2,
+        ) -> Step {
+            let basis = if broken { AccessBasis::Emergency } else { AccessBasis::Consent };
+            Step { by_doctor, look: Look { basis, ..look(patient, from_us, from_us + length) }, fails, pause_ms }
+        }
+    }
+
+    /// More than can be owed here at once: two users, three patients, two bases.
+    const OWED_MAX: usize = 12;
+
     proptest! {
-        /// Each reading that was read lies within an entry with its basis, and none waits for one any longer than may be.
+        /// Each reading that was read lies within an entry of its reader and with its basis, and none waits for one any longer
+        /// than may be, also where there is room for few and where some appends fail.
         #[test]
         fn whatever_is_read_is_in_an_entry(
-            steps in prop::collection::vec((0..40_i64, 0..10_i64, any::<bool>(), 0..LOOK_AGAIN_MS / 2), 1..40),
+            steps in prop::collection::vec(step(), 1..40), looks_max in 1..OWED_MAX,
         ) {
-            let (mut looks, mut now_ms, nurse) = (Looks::new(), 0, "nurse".into());
+            let (mut looks, mut now_ms) = (Looks::new(), 0);
+            let (nurse, doctor): (Arc<str>, Arc<str>) = ("nurse".into(), "doctor".into());
             let (mut read, mut entries) = (Vec::new(), Vec::new());
-            for (from_us, length, broken, pause) in steps {
-                let basis = if broken { AccessBasis::Emergency } else { AccessBasis::Consent };
-                let look = Look { basis, ..look(1, from_us, from_us + length) };
-                entries.extend(due(&mut looks, &nurse, vec![look], now_ms));
-                read.push((now_ms, look));
-                now_ms += pause;
+            for Step { by_doctor, look, fails, pause_ms } in steps {
+                let user = if by_doctor { &doctor } else { &nurse };
+                let due = super::due(&mut looks, user, vec![look], now_ms, looks_max);
+                if fails { failed(&mut looks, due, OWED_MAX) } else { entries.extend(due) }
+                read.push((now_ms, Due { user: Arc::clone(user), look }));
+                now_ms += pause_ms;
                 entries.extend(settle(&mut looks, now_ms));
-                let old = |at_ms: i64| now_ms - at_ms >= LOOK_AGAIN_MS;
-                for (_, look) in read.iter().filter(|(at_ms, _)| old(*at_ms)) {
-                    prop_assert!(is_within(look, &entries), "{:?} {:?}", look, entries);
+                for (_, read) in read.iter().filter(|(at_ms, _)| now_ms - at_ms >= LOOK_AGAIN_MS) {
+                    prop_assert!(is_within(read, &entries), "{:?} {:?}", read, entries);
                 }
             }
             entries.extend(settle_all(&mut looks));
-            for (_, look) in &read {
-                prop_assert!(is_within(look, &entries), "{:?} {:?}", look, entries);
+            for (_, read) in &read {
+                prop_assert!(is_within(read, &entries), "{:?} {:?}", read, entries);
             }
         }
     }
 
-    fn is_within(look: &Look, entries: &[What]) -> bool {
+    fn is_within(read: &Due, entries: &[Due]) -> bool {
         let has = |at_us: i64| {
-            entries.iter().any(|what| {
-                matches!(what, What::Look { from_us, until_us: Some(until_us), basis, .. }
-                    if *basis == look.basis && (*from_us..=*until_us).contains(&at_us))
+            let of_it = |entry: &&Due| entry.key() == read.key();
+            entries.iter().filter(of_it).any(|entry| {
+                let Span { from_us, until_us } = entry.look.span;
+                (from_us..=until_us).contains(&at_us)
             })
         };
-        (look.span.from_us..=look.span.until_us).all(has)
+        (read.look.span.from_us..=read.look.span.until_us).all(has)
     }
 }

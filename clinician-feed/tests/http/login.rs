@@ -148,3 +148,19 @@ async fn a_journal_that_fails_keeps_nobody_from_a_patient() {
     let mut socket = open(&site, "?from=0", &[("Cookie", &cookie)]).await.unwrap();
     next_of(&mut socket, "reading").await;
 }
+
+#[tokio::test]
+async fn what_could_not_be_noted_is_noted_when_the_journal_works_again() {
+    let mut site = start(1 << 20);
+    let path = site.journal_path();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    site.append(DataClass::Vitals, 0, vec![heart_rate(72.0)]);
+    assert_eq!(get(&site, "/fhir/Observation", BASIC).await.json()["total"], 1);
+    std::fs::remove_dir(&path).unwrap();
+    assert_eq!(get(&site, "/fhir/Observation", BASIC).await.json()["total"], 1);
+    let look = || look(T0_US + 1_000, Some(T0_US + 1_000));
+    assert_eq!(site.noted(), [look(), look()], "each of the two");
+    assert_eq!(get(&site, "/fhir/Observation", BASIC).await.json()["total"], 1);
+    assert_eq!(site.end().await, [look(), look()]);
+}
