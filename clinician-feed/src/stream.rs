@@ -4,6 +4,7 @@
 //! of the past. One that falls off the ring's tail is closed with 1013 and may come back with `from`.
 
 mod bedside;
+mod looks;
 mod oversight;
 
 use std::collections::BTreeMap;
@@ -19,8 +20,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant as Deadline, MissedTickBehavior, interval, sleep_until, timeout};
 
+use self::looks::Looks;
 use self::oversight::{News, Told};
 use crate::feed::{Chains, Progress};
+use crate::journal::What;
 use crate::login::Access;
 use crate::look::{Span, Spans, looks, spans_of};
 use crate::message::Message;
@@ -87,8 +90,7 @@ struct Stream {
     oversight: Told,
     bedside: bedside::Told,
     user: Arc<str>,
-    /// Whose readings of which class this reader was sent.
-    looked: Spans,
+    looks: Looks,
     link_up: bool,
     unanswered: u32,
 }
@@ -105,7 +107,7 @@ pub async fn run(app: Arc<App>, socket: WebSocket, from: Option<u64>, access: Ac
         oversight: Told::default(),
         bedside: bedside::Told::default(),
         user: Arc::clone(&access.user),
-        looked: Spans::new(),
+        looks: Looks::default(),
         link_up: false,
         unanswered: 0,
     };
@@ -210,30 +212,22 @@ impl Stream {
         self.send(vec![text(&Message::provisional(entry))]).await
     }
 
-    /// Notes those that are new to this reader, before they are sent.
+    /// Notes looks that begin, before they are sent.
     async fn note_looks(&mut self, sent: Spans) {
-        let mut new = Spans::new();
-        for (key, span) in sent {
-            let known = self.looked.get(&key).copied();
-            self.looked.insert(key, known.map_or(span, |known| known.and(span)));
-            if known.is_none() {
-                new.insert(key, span);
-            }
-        }
-        if !new.is_empty() {
-            let looks = looks(&self.app, &new);
-            let noted = looks.into_iter().map(|look| look.noted(&self.user, None)).collect();
-            // That it can't be noted is logged and counted, and keeps nobody from a patient.
-            drop(self.app.oversight.recorder.note(noted).await);
-        }
+        let due = self.looks.begin(&self.user, looks(&self.app, &sent));
+        self.note(due).await;
     }
 
     /// Notes how far this reader's looks went.
     async fn note_ends(&mut self) {
-        let ended: Vec<_> =
-            looks(&self.app, &self.looked).iter().map(|look| look.ended(&self.user)).collect();
-        if !ended.is_empty() {
-            drop(self.app.oversight.recorder.note(ended).await);
+        let due = self.looks.end(&self.user);
+        self.note(due).await;
+    }
+
+    /// That it can't be noted is logged and counted, and keeps nobody from a patient.
+    async fn note(&mut self, due: Vec<What>) {
+        if !due.is_empty() {
+            drop(self.app.oversight.recorder.note(due).await);
         }
     }
 
