@@ -21,7 +21,7 @@ use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::command::{COMMANDS_MAX, Commander};
 use crate::config::{ConfigFile, Domain, TlsFiles};
@@ -204,7 +204,9 @@ pub async fn run(path: &Path, check: bool) -> anyhow::Result<()> {
     let app = Arc::new(app);
     let options = http::Options { connections_max: server::CONNECTIONS_MAX, tls };
     http::serve(listener, server::router(Arc::clone(&app)), options, stop.clone()).await;
-    settling.await?;
+    if let Err(failed) = settling.await {
+        error!(%failed, "what programs read on was not noted in time; it is now");
+    }
     drain(&app).await;
     linking.await?.context("link")?;
     tokio::task::spawn_blocking(move || opening.join())
