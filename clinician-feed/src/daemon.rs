@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use caregate_host::identity::Identity;
 use caregate_host::{admin, clock, config, http, key_file, log, net, shutdown};
+use caregate_protocol::audit::Tally;
 use caregate_protocol::id::{DataClass, PatientId, RecipientId};
 use caregate_protocol::uplink::{HistoryPlace, Question};
 use caregate_protocol::wrap::HpkePrivateKey;
@@ -278,7 +279,9 @@ pub async fn export(path: &Path, part: Option<Part>) -> anyhow::Result<()> {
     let loaded = load(path)?;
     let uid = std::fs::metadata("/proc/self").context("/proc/self")?.uid();
     let entry = Entry { at_ms: clock::now_ms(), what: What::Export { uid } };
-    Journal::open(&loaded.file.journal)?.0.append(&[entry])?;
+    let journal = Journal::open(&loaded.file.journal)?.0;
+    journal.append(&[entry])?;
+    let recipient = loaded.file.recipient;
     let stop = CancellationToken::new();
     let (events_out, events) = mpsc::channel(EVENTS_MAX);
     // An export has one order: nobody waits for what is live.
@@ -287,20 +290,22 @@ pub async fn export(path: &Path, part: Option<Part>) -> anyhow::Result<()> {
         None => tokio::spawn(link.run(stop.clone())),
         Some(Part { patient, class, from_s, until_s }) => {
             let (from, until) = (from_s / 60, until_s.div_ceil(60));
-            let (recipient, at) = (loaded.file.recipient, HistoryPlace::FIRST);
-            let question = Question { recipient, patient, class, from, until, at };
+            let question = Question { recipient, patient, class, from, until, at: HistoryPlace::FIRST };
             tokio::spawn(link.history(question, stop.clone()))
         }
     };
     let opener = loaded.opener();
     let writing = tokio::task::spawn_blocking(move || {
-        export::run(events, opener, BufWriter::new(std::io::stdout().lock()))
+        let mut received = Tally::default();
+        let written = export::run(events, opener, &mut received, BufWriter::new(std::io::stdout().lock()));
+        // Also what came of an export that is not whole.
+        (written, journal.append(&receipts::of_export(recipient, &mut received, clock::now_ms())))
     });
-    let written = writing.await?;
+    let (written, noted) = writing.await?;
     stop.cancel();
     linking.await?.context("link")?;
     written?;
-    Ok(())
+    Ok(noted?)
 }
 
 /// What `clinician-feed emergency` was told.

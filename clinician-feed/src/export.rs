@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 use caregate_host::clock;
+use caregate_protocol::audit::Tally;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -41,13 +42,14 @@ pub enum ExportError {
     Output(#[from] std::io::Error),
 }
 
-/// Opens what the link delivers until it has caught up, and writes it to `out`. For a thread of its own.
+/// Opens what the link delivers until it has caught up, writes it to `out` and counts it in `received`. For a thread of its own.
 ///
 /// # Errors
 /// [`ExportError`]; what could be opened has been written all the same.
 pub fn run(
     mut events: mpsc::Receiver<Event>,
     mut opener: Opener,
+    received: &mut Tally,
     mut out: impl Write,
 ) -> Result<u64, ExportError> {
     let (mut next, mut refused, mut lost) = (0, 0_u64, 0);
@@ -66,6 +68,8 @@ pub fn run(
             Event::Provisional(_) => {}
             Event::CaughtUp => break,
             Event::Record(record) | Event::Backlog(record) => {
+                // It is noted at the end, however large it grows.
+                received.add(&record);
                 let taken = opener.take(&record);
                 for segment in taken.opened {
                     chains.insert((segment.patient, segment.class));
@@ -110,7 +114,8 @@ mod tests {
             out.try_send(event).unwrap();
         }
         drop(out);
-        run(events, Opener::new(RecipientId([5; 20]), generate_keypair().0, []), Vec::new())
+        let opener = Opener::new(RecipientId([5; 20]), generate_keypair().0, []);
+        run(events, opener, &mut Tally::default(), Vec::new())
     }
 
     #[test]

@@ -25,11 +25,11 @@ use quinn::{Connection, RecvStream};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio_util::sync::CancellationToken;
 
 use crate::look::{Span, Spans, looks};
 use crate::message::{Message, ToldMessage};
 use crate::opener::{Opened, Opener};
+use crate::receipts::Receipts;
 use crate::ring::entries;
 use crate::server::{App, Peer, problem, refused};
 
@@ -209,7 +209,7 @@ pub(crate) async fn get(
     let chain = (asked.patient, asked.class);
     let (pieces, coming) = mpsc::channel(WAITING_MAX);
     let (lines, body) = mpsc::channel(WAITING_MAX);
-    tokio::spawn(fetch_all(core, question, pieces, app.stopping.clone()));
+    tokio::spawn(fetch_all(core, question, pieces, Arc::clone(&app)));
     tokio::task::spawn_blocking(move || {
         // Until its thread ends, also where nobody reads any more.
         let _place = place;
@@ -254,15 +254,10 @@ fn due(noted: Option<Span>, asked: Span, given: Span, now_us: i64) -> Option<Spa
 }
 
 /// Asks the core again and again where its answers end, until all has come or nobody wants it.
-async fn fetch_all(
-    core: Connection,
-    mut question: Question,
-    pieces: mpsc::Sender<Piece>,
-    stopping: CancellationToken,
-) {
+async fn fetch_all(core: Connection, mut question: Question, pieces: mpsc::Sender<Piece>, app: Arc<App>) {
     let fetching = async {
         loop {
-            match fetch(&core, &question, &pieces).await? {
+            match fetch(&core, &question, &pieces, app.feed.receipts()).await? {
                 Some(next) if next > question.at => question.at = next,
                 Some(_) => return Err(HistoryError::Core("it goes back".to_owned())),
                 None => return Ok(()),
@@ -273,7 +268,7 @@ async fn fetch_all(
     };
     let ended = tokio::select! {
         ended = fetching => ended,
-        () = stopping.cancelled() => Err(HistoryError::Stopping),
+        () = app.stopping.cancelled() => Err(HistoryError::Stopping),
         () = pieces.closed() => return,
     };
     let last = ended.map_or_else(Piece::Failed, |()| Piece::End);
@@ -285,6 +280,7 @@ async fn fetch(
     core: &Connection,
     question: &Question,
     pieces: &mpsc::Sender<Piece>,
+    receipts: &Receipts,
 ) -> Result<Option<HistoryPlace>, HistoryError> {
     let (mut out, stream) = core.open_bi().await.map_err(HistoryError::core)?;
     let frame = Frame::History { version: wire::VERSION, question: *question };
@@ -300,6 +296,7 @@ async fn fetch(
         let Frame::Past { record } = frame else {
             return Err(HistoryError::Core("unexpected frame".to_owned()));
         };
+        receipts.add(&record);
         pieces.send(Piece::Record(record)).await.map_err(|_gone| HistoryError::Stopping)?;
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::{Chains, Feed};
-use crate::journal::What;
+use crate::journal::{Entry, What};
 use crate::record::Recorder;
 
 /// How often it is noted: half of what a comparison of logs allows for.
@@ -79,9 +79,7 @@ pub async fn run(feed: Arc<Feed>, recorder: Recorder, recipient: RecipientId, st
             _ = ticks.tick() => (false, true),
             () = feed.receipts().full.notified() => (false, false),
         };
-        let delivered = feed.receipts().tally().take();
-        let mut notes: Vec<_> =
-            delivered.into_iter().map(|delivered| What::Received { recipient, delivered }).collect();
+        let mut notes: Vec<_> = received(recipient, &mut feed.receipts().tally()).collect();
         if is_tick {
             notes.extend(gaps.due(&feed.chains()));
         }
@@ -93,6 +91,15 @@ pub async fn run(feed: Arc<Feed>, recorder: Recorder, recipient: RecipientId, st
             return;
         }
     }
+}
+
+fn received(recipient: RecipientId, tally: &mut Tally) -> impl Iterator<Item = What> + use<> {
+    tally.take().into_iter().map(move |delivered| What::Received { recipient, delivered })
+}
+
+/// What an export received, for the journal.
+pub fn of_export(recipient: RecipientId, tally: &mut Tally, at_ms: i64) -> Vec<Entry> {
+    received(recipient, tally).map(|what| Entry { at_ms, what }).collect()
 }
 
 #[cfg(test)]

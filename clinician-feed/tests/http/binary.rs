@@ -7,7 +7,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use caregate_protocol::audit::Run;
 use caregate_protocol::segment::SegmentHash;
+use clinician_feed::journal::{Journal, What};
 use clinician_feed::password::Hashed;
 use rustls::pki_types::CertificateDer;
 use serde_json::Value as Json;
@@ -131,6 +133,12 @@ async fn a_time_of_a_patients_class_is_exported_by_itself() {
     let exported = part("vitals", "1740000030", "1740000031").await;
     assert!(exported.status.success(), "{exported:?}");
     assert_eq!(sequences(&exported), (0..5).collect::<Vec<_>>());
+    let entries = Journal::open(&config.with_file_name("journal.jsonl")).unwrap().1;
+    let received = entries.iter().filter_map(|entry| {
+        let What::Received { delivered, .. } = &entry.what else { return None };
+        Some(delivered.segments.clone())
+    });
+    assert_eq!(received.collect::<Vec<_>>(), [[Run(0, 4)]]);
     for (class, from, until) in
         [("vitals", "1740000060", "1750000000"), ("vitals", "0", "1740000000"), ("alarm", "0", "1750000000")]
     {
