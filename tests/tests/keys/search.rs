@@ -1,9 +1,13 @@
 //! An alarm is searched for: the core finds it and does not learn the word.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use caregate_host::clock;
+use caregate_host::journal::Journal;
+use caregate_protocol::audit::What;
+use caregate_protocol::id::{DataClass, PatientId};
 use serde_json::Value;
 
 use crate::called::until;
@@ -29,6 +33,27 @@ pub(crate) fn hits(page: SocketAddr, patient: &str, word: &str) -> Option<(usize
     (status == 200).then(|| (answer["hits"].as_array().unwrap().len(), answer["minutes"].as_u64().unwrap()))
 }
 
+fn noted(home: &Home, feed: &str) -> Vec<What> {
+    let path = home.node.dir.path().join(format!("{feed}-journal.jsonl"));
+    Journal::open(&path).unwrap().1.into_iter().map(|entry| entry.what).collect()
+}
+
+fn looks(noted: &[What]) -> BTreeSet<(PatientId, DataClass)> {
+    let look = |what: &What| {
+        let What::Look { patient, class, .. } = what else { return None };
+        Some((*patient, *class))
+    };
+    noted.iter().filter_map(look).collect()
+}
+
+fn received(noted: &[What]) -> BTreeSet<(PatientId, DataClass)> {
+    let receipt = |what: &What| {
+        let What::Received { delivered, .. } = what else { return None };
+        Some((delivered.patient, delivered.class))
+    };
+    noted.iter().filter_map(receipt).collect()
+}
+
 #[test]
 fn an_authorised_reader_finds_an_alarm_and_the_core_does_not_learn_which() {
     let home = Home::new(&["g-1"]);
@@ -38,8 +63,8 @@ fn an_authorised_reader_finds_an_alarm_and_the_core_does_not_learn_which() {
     let (core, _controller) = (home.core(), home.controller());
     let gateway = home.configure_gateway("g-1", "gateway", "");
     let running = gateway.start();
-    let (_hospital, page) = home.feed("hospital", home.recipient, &home.hospital, "g-1");
-    let (_clinic, clinic_page) = home.feed("clinic", clinic, &clinic_key, "g-1");
+    let (hospital, page) = home.feed("hospital", home.recipient, &home.hospital, "g-1");
+    let (clinic_feed, clinic_page) = home.feed("clinic", clinic, &clinic_key, "g-1");
     gateway.publish(0..3);
     gateway.event("fall");
     running.delivers();
@@ -61,7 +86,14 @@ fn an_authorised_reader_finds_an_alarm_and_the_core_does_not_learn_which() {
 
     assert!(core.metric("caregate_core_searches_total").unwrap() >= 3.0);
     running.stop();
+    hospital.stop();
+    clinic_feed.stop();
     core.stop();
+    // Who was shown something had received it; who was shown nothing has looked at nothing.
+    let [hospital, clinic] = ["hospital", "clinic"].map(|name| noted(&home, name));
+    let shown = looks(&hospital);
+    assert!(!shown.is_empty() && shown.is_subset(&received(&hospital)), "{hospital:?}");
+    assert_eq!(looks(&clinic), BTreeSet::new());
     let dir = home.node.dir.path().join("core");
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
