@@ -11,7 +11,7 @@ use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
 
 use caregate_host::clock;
-use caregate_protocol::alarm::{Kind, Limits as AlarmLimits, Standing, State};
+use caregate_protocol::alarm::{Consciousness, Kind, Limits as AlarmLimits, Standing, State};
 use caregate_protocol::beat::Beat;
 use caregate_protocol::command::{Action, Command, Content};
 use caregate_protocol::id::DataClass;
@@ -256,9 +256,22 @@ async fn an_alarm_is_shown_sealed_and_acknowledged_by_who_may() {
         .collect();
     assert_eq!(commanded, [("City hospital", "nurse", None), ("City hospital", "nurse", Some("expired"))]);
 
+    // What staff enter for the score, sealed to this gateway like all that they send.
+    for action in [Action::Oxygen { given: true }, Action::Consciousness { found: Consciousness::Voice }] {
+        let sealed = bedside.sealed(&bedside.city.0, action, |_| ());
+        bedside.watch.commands.try_send(sealed).unwrap();
+    }
+    let entered = bedside
+        .standing("what was entered", |standing| {
+            standing.settings.oxygen.is_some() && standing.settings.consciousness.is_some()
+        })
+        .await;
+    assert!(entered.settings.oxygen.unwrap().value);
+    assert_eq!(entered.settings.consciousness.unwrap().value, Consciousness::Voice);
+
     let beat = bedside.watch.beats.wait_for(Option::is_some).await.unwrap().unwrap();
     assert_eq!(Beat::decode(&beat).unwrap().verify(&device_key().verifying_key()), Ok(()));
-    let until = done.at_us;
+    let until = entered.at_us;
     let (home, site, city) = bedside.end();
     let pins = Arc::new(site.enrolment.pins().unwrap());
     let mut gateway = Gateway::open_with(home.dir.path(), home.limits, Some(pins), now_s());

@@ -171,7 +171,7 @@ fn a_log_is_anchored_and_what_is_done_to_it_is_named() {
     };
     assert!(proven(&site.anchors, &node.validator).done()["on_ledger_at"].is_string());
     let stranger = format!("0x{}", "07".repeat(20));
-    assert_eq!(proven(&site.anchors, &stranger).json()["fault"], "validator_unknown");
+    assert_eq!(proven(&site.anchors, &stranger).json()["fault"], "validators_other");
     let mut fewer: Value = serde_json::from_str(&std::fs::read_to_string(&site.anchors).unwrap()).unwrap();
     fewer["anchors"].as_array_mut().unwrap().pop();
     let shorter = node.path("shorter.json");

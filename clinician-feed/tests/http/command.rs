@@ -2,7 +2,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caregate_host::clock;
-use caregate_protocol::alarm::{Alarm, Handled, Kind, Priority, Refusal, Score, Settings, Standing, State};
+use caregate_protocol::alarm::{
+    Alarm, Consciousness, Handled, Kind, Priority, Refusal, Score, Settings, Standing, State,
+};
 use caregate_protocol::beat::{Beat, PolicyState};
 use caregate_protocol::command::{Action, Content, SignedCommand};
 use caregate_protocol::id::DataClass;
@@ -141,6 +143,18 @@ async fn a_command_is_signed_sealed_repeated_confirmed_and_noted() {
     assert!(body.contains("limits_order"), "{body}");
     assert!(watching.await.unwrap().command.sequence > signed.command.sequence);
 
+    let entered = [
+        (3, r#"{"oxygen":{"given":true}}"#, Action::Oxygen { given: true }),
+        (4, r#"{"consciousness":{"found":"voice"}}"#, Action::Consciousness { found: Consciousness::Voice }),
+    ];
+    for (segment, text, action) in entered {
+        let watching = tokio::spawn(watch(commands.subscribe(), Arc::clone(&site.feed), segment, None));
+        assert_eq!(send(&site, &cookie, text).await.0, 200, "{text}");
+        let signed = watching.await.unwrap();
+        assert_eq!(Content::decode(&signed.command.content).unwrap().action, action);
+    }
+    assert_eq!(send(&site, &cookie, r#"{"consciousness":{"found":"asleep"}}"#).await.0, 400);
+
     let noted = site.noted();
     let commands: Vec<_> = noted
         .iter()
@@ -157,6 +171,10 @@ async fn a_command_is_signed_sealed_repeated_confirmed_and_noted() {
         (USER, "acknowledge", "done"),
         (USER, "limits", "asked"),
         (USER, "limits", "refused"),
+        (USER, "oxygen", "asked"),
+        (USER, "oxygen", "done"),
+        (USER, "consciousness", "asked"),
+        (USER, "consciousness", "done"),
     ];
     assert_eq!(commands, expected);
 }

@@ -156,7 +156,7 @@ fn another_ledgers_bundles_are_refused(home: &Home, good: &[u8]) {
     let cases = [
         ("other chain", "chain_id = 4711", "chain_id = 4712", "other_chain", Some(chain)),
         ("other contract", home.node.contract.as_str(), stranger.as_str(), "other_contract", Some(contract)),
-        ("unknown validator", home.node.validator.as_str(), stranger.as_str(), "validator_unknown", none),
+        ("unknown validator", home.node.validator.as_str(), stranger.as_str(), "validators_other", none),
         ("other validator set", &quoted(&home.node.validator), &more, "validators_other", none),
     ];
     for (line, is, becomes, reason, lie) in cases {

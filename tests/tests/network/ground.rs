@@ -5,6 +5,7 @@
 //!           10.2.0.1 ── lte ── 10.2.0.2      10.9.0.1: where the core listens
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -12,6 +13,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::Value;
 
 use crate::site::Surroundings;
 
@@ -101,6 +103,29 @@ impl Ground {
 
     pub(crate) fn heal(&self) {
         run("ip", &["netns", "exec", &self.core, "nft", "delete table inet cut"]);
+    }
+
+    /// From now on a NAT stands between both, which gives each flow a port of its choice and forgets it where nothing of it passes for so
+    /// many seconds.
+    pub(crate) fn nat(&self, forgets_s: u32) {
+        let rules = "table ip nat {\n chain post {\n type nat hook postrouting priority srcnat\n oifname != \"lo\" masquerade fully-random\n }\n}";
+        run("ip", &["netns", "exec", &self.gateway, "nft", rules]);
+        for timeout in ["nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"] {
+            let set = format!("echo {forgets_s} > /proc/sys/net/netfilter/{timeout}");
+            run("ip", &["netns", "exec", &self.gateway, "sh", "-c", &set]);
+        }
+        let rules = "table inet seen {\n set ports {\n type inet_service\n flags dynamic\n }\n chain in {\n type filter hook input priority 0\n iifname != \"lo\" meta l4proto udp add @ports { udp sport }\n }\n}";
+        run("ip", &["netns", "exec", &self.core, "nft", rules]);
+    }
+
+    /// The ports from which UDP has come to the core since [`Self::nat`].
+    pub(crate) fn ports(&self) -> BTreeSet<u64> {
+        let arguments = ["netns", "exec", &self.core, "nft", "-j", "list", "set", "inet", "seen", "ports"];
+        let output = Command::new("ip").args(arguments).output().unwrap();
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let sets =
+            said["nftables"].as_array().unwrap().iter().filter_map(|one| one["set"]["elem"].as_array());
+        sets.flatten().map(|port| port.as_u64().unwrap_or_else(|| panic!("{port}"))).collect()
     }
 }
 

@@ -111,6 +111,31 @@ fn connections_move_with_the_gateways_address() {
     });
 }
 
+/// What a NAT has forgotten comes from another port when it goes on, and what the core sends until then gets nowhere. Lanes that carry
+/// nothing must not be forgotten.
+#[test]
+fn idle_lanes_are_not_forgotten_by_a_nat() {
+    const FORGETS_S: u32 = 5;
+    on_ground(|ground| async move {
+        let site = Site::within(&DEVICES, &ground.surroundings());
+        ground.nat(FORGETS_S);
+        let (core, gateway) = (site.core(), site.gateway());
+        connected(&gateway, 0.0).await;
+        let failures = gateway.metric("caregate_gateway_uplink_failures_total");
+        let ports = ground.ports();
+        assert!(ports.len() >= 5, "{ports:?}");
+        // The length of the silence is what is tested.
+        tokio::time::sleep(Duration::from_secs((3 * FORGETS_S).into())).await;
+        let sensors = Sensors::start(&site);
+        sensors.acknowledges(200).await;
+        delivered(&gateway).await;
+        assert_eq!(ground.ports(), ports, "another port: it was forgotten");
+        assert_eq!(gateway.metric("caregate_gateway_uplink_failures_total"), failures);
+        connected(&gateway, 0.0).await;
+        exactly_once(&site, sensors, gateway, core).await;
+    });
+}
+
 #[test]
 fn an_uplink_that_is_cut_under_load_loses_nothing() {
     let cut = Duration::from_secs(60);

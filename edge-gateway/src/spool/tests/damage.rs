@@ -189,6 +189,12 @@ fn a_file_cut_to_any_length_costs_what_was_behind_the_cut_and_says_so() {
                 lost == 0 || reported || is_silent,
                 "file {serial} cut to {len}: {lost} lost, {recovery:?}"
             );
+            // Of a file that was finished it is known how many: no fewer are told, and no more than it had.
+            let told: u64 = recovery.damaged.iter().map(|damaged| damaged.lost).sum();
+            assert!(
+                nth == 2 || (lost..=4).contains(&told),
+                "file {serial} cut to {len}: {lost}, {told} told"
+            );
             drop(log);
             let (mut log, again) = open(cut.path());
             assert_eq!(again.torn, None, "file {serial} cut to {len}");
