@@ -257,15 +257,14 @@ async fn an_alarm_is_shown_sealed_and_acknowledged_by_who_may() {
     assert_eq!(commanded, [("City hospital", "nurse", None), ("City hospital", "nurse", Some("expired"))]);
 
     // What staff enter for the score, sealed to this gateway like all that they send.
-    for action in [Action::Oxygen { given: true }, Action::Consciousness { found: Consciousness::Voice }] {
-        let sealed = bedside.sealed(&bedside.city.0, action, |_| ());
-        bedside.watch.commands.try_send(sealed).unwrap();
-    }
-    let entered = bedside
-        .standing("what was entered", |standing| {
-            standing.settings.oxygen.is_some() && standing.settings.consciousness.is_some()
-        })
-        .await;
+    let sealed = bedside.sealed(&bedside.city.0, Action::Oxygen { given: true }, |_| ());
+    bedside.watch.commands.try_send(sealed).unwrap();
+    bedside.standing("oxygen", |standing| standing.settings.oxygen.is_some()).await;
+    let found = Action::Consciousness { found: Consciousness::Voice };
+    let sealed = bedside.sealed(&bedside.city.0, found, |_| ());
+    bedside.watch.commands.try_send(sealed).unwrap();
+    let entered =
+        bedside.standing("consciousness", |standing| standing.settings.consciousness.is_some()).await;
     assert!(entered.settings.oxygen.unwrap().value);
     assert_eq!(entered.settings.consciousness.unwrap().value, Consciousness::Voice);
 
