@@ -204,6 +204,20 @@ impl Bedside {
     }
 }
 
+/// What staff enter for the score, sealed to this gateway like all that they send.
+async fn are_entered(bedside: &mut Bedside) {
+    let sealed = bedside.sealed(&bedside.city.0, Action::Oxygen { given: true }, |_| ());
+    bedside.watch.commands.try_send(sealed).unwrap();
+    bedside.standing("oxygen", |standing| standing.settings.oxygen.is_some()).await;
+    let found = Action::Consciousness { found: Consciousness::Voice };
+    let sealed = bedside.sealed(&bedside.city.0, found, |_| ());
+    bedside.watch.commands.try_send(sealed).unwrap();
+    let entered =
+        bedside.standing("consciousness", |standing| standing.settings.consciousness.is_some()).await;
+    assert!(entered.settings.oxygen.unwrap().value);
+    assert_eq!(entered.settings.consciousness.unwrap().value, Consciousness::Voice);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alarm_is_shown_sealed_and_acknowledged_by_who_may() {
     let mut bedside = Bedside::new(None);
@@ -256,21 +270,11 @@ async fn an_alarm_is_shown_sealed_and_acknowledged_by_who_may() {
         .collect();
     assert_eq!(commanded, [("City hospital", "nurse", None), ("City hospital", "nurse", Some("expired"))]);
 
-    // What staff enter for the score, sealed to this gateway like all that they send.
-    let sealed = bedside.sealed(&bedside.city.0, Action::Oxygen { given: true }, |_| ());
-    bedside.watch.commands.try_send(sealed).unwrap();
-    bedside.standing("oxygen", |standing| standing.settings.oxygen.is_some()).await;
-    let found = Action::Consciousness { found: Consciousness::Voice };
-    let sealed = bedside.sealed(&bedside.city.0, found, |_| ());
-    bedside.watch.commands.try_send(sealed).unwrap();
-    let entered =
-        bedside.standing("consciousness", |standing| standing.settings.consciousness.is_some()).await;
-    assert!(entered.settings.oxygen.unwrap().value);
-    assert_eq!(entered.settings.consciousness.unwrap().value, Consciousness::Voice);
+    are_entered(&mut bedside).await;
 
     let beat = bedside.watch.beats.wait_for(Option::is_some).await.unwrap().unwrap();
     assert_eq!(Beat::decode(&beat).unwrap().verify(&device_key().verifying_key()), Ok(()));
-    let until = entered.at_us;
+    let until = done.at_us;
     let (home, site, city) = bedside.end();
     let pins = Arc::new(site.enrolment.pins().unwrap());
     let mut gateway = Gateway::open_with(home.dir.path(), home.limits, Some(pins), now_s());
