@@ -41,48 +41,22 @@ pub enum Verdict {
     Refused,
 }
 
-/// Who is refused first where more comes in than is committed: the lane of the code table's class, as far as the topic says it. What the
-/// patient's rules make of it, and what is in a pack, shows when it is decoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rank {
-    /// Steps and the like, and what is too large to be read: the first to go.
-    Activity,
-    /// Most of the bytes.
-    Waveform,
-    /// Numbers, packs, and what a device says of itself.
-    Vitals,
-    /// Never refused for want of a place.
-    Alarm,
-}
-
-impl Rank {
-    /// The rank of so many bytes that are published to `topic`, `vitals/v1/{device}/{kind}/{name}`.
-    #[must_use]
-    pub fn of(topic: &str, bytes: usize) -> Self {
-        if bytes > PAYLOAD_BYTES_MAX {
-            return Self::Activity;
-        }
-        let mut levels = topic.split('/').skip(3);
-        let (kind, name) = (levels.next().unwrap_or_default(), levels.next().unwrap_or_default());
-        let row = code::by_name(name).filter(|row| topic_level(row.kind) == kind);
-        match row.map(|row| row.class.lane()) {
-            Some(Lane::Alarm) => Self::Alarm,
-            Some(Lane::Activity) => Self::Activity,
-            Some(Lane::Waveform) => Self::Waveform,
-            None if kind == topic_level(Kind::Waveform) => Self::Waveform,
-            Some(Lane::Vitals) | None => Self::Vitals,
-        }
+/// In whose lane so many bytes are that are published to `topic`, `vitals/v1/{device}/{kind}/{name}`: that of the code table's class, as far
+/// as the topic says it. What the patient's rules make of it, and what is in a pack, shows when it is decoded. What is too large to be read
+/// is of the lowest.
+///
+/// Where more comes in than is committed, the lowest lane is refused first, and alarms never for want of a place.
+#[must_use]
+pub fn lane_of(topic: &str, bytes: usize) -> Lane {
+    if bytes > PAYLOAD_BYTES_MAX {
+        return Lane::Activity;
     }
-
-    /// Its name as a label of counters.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Activity => "activity",
-            Self::Waveform => "waveform",
-            Self::Vitals => "vitals",
-            Self::Alarm => "alarm",
-        }
+    let mut levels = topic.split('/').skip(3);
+    let (kind, name) = (levels.next().unwrap_or_default(), levels.next().unwrap_or_default());
+    match code::by_name(name).filter(|row| topic_level(row.kind) == kind) {
+        Some(row) => row.class.lane(),
+        None if kind == topic_level(Kind::Waveform) => Lane::Waveform,
+        None => Lane::Vitals,
     }
 }
 
@@ -103,10 +77,10 @@ pub struct Inlet {
 }
 
 impl Inlet {
-    /// Where a PUBLISH of this rank finds its place.
+    /// Where a PUBLISH of this lane finds its place.
     #[must_use]
-    pub fn of(&self, rank: Rank) -> &mpsc::Sender<Inbound> {
-        if rank == Rank::Alarm { &self.alarms } else { &self.others }
+    pub fn of(&self, lane: Lane) -> &mpsc::Sender<Inbound> {
+        if lane == Lane::Alarm { &self.alarms } else { &self.others }
     }
 }
 
@@ -177,7 +151,7 @@ mod tests {
     }
 
     fn put(inlet: &Inlet, topic: &str) -> bool {
-        inlet.of(Rank::of(topic, 1)).try_send(inbound(topic)).is_ok()
+        inlet.of(lane_of(topic, 1)).try_send(inbound(topic)).is_ok()
     }
 
     const ALARM: &str = "vitals/v1/a/event/fall";
@@ -185,27 +159,24 @@ mod tests {
 
     #[test]
     fn the_topic_says_who_is_refused_first() {
-        let ranked = [
-            (Rank::Alarm, &["event/fall", "event/leads-off"][..]),
+        let of_lane = [
+            (Lane::Alarm, &["event/fall", "event/leads-off"][..]),
             (
-                Rank::Vitals,
+                Lane::Vitals,
                 &["num/heart-rate", "num/senml", "num/omh", "num/fall", "event/unheard-of", "status"],
             ),
-            (Rank::Waveform, &["wave/ecg-ii", "wave/unheard-of"]),
-            (Rank::Activity, &["num/steps", "event/walk"]),
+            (Lane::Waveform, &["wave/ecg-ii", "wave/unheard-of"]),
+            (Lane::Activity, &["num/steps", "event/walk"]),
         ];
-        for (rank, leaves) in ranked {
+        for (lane, leaves) in of_lane {
             for leaf in leaves {
-                assert_eq!(Rank::of(&format!("vitals/v1/a/{leaf}"), 100), rank, "{leaf}");
+                assert_eq!(lane_of(&format!("vitals/v1/a/{leaf}"), 100), lane, "{leaf}");
             }
         }
         for topic in ["vitals/v1/event/num/spo2", "", "event", "vitals/v1/a/"] {
-            assert_eq!(Rank::of(topic, 0), Rank::Vitals, "{topic}");
+            assert_eq!(lane_of(topic, 0), Lane::Vitals, "{topic}");
         }
-        assert_eq!(Rank::of(ALARM, PAYLOAD_BYTES_MAX + 1), Rank::Activity, "nobody reads it");
-        assert!(
-            Rank::Activity < Rank::Waveform && Rank::Waveform < Rank::Vitals && Rank::Vitals < Rank::Alarm
-        );
+        assert_eq!(lane_of(ALARM, PAYLOAD_BYTES_MAX + 1), Lane::Activity, "nobody reads it");
     }
 
     #[test]

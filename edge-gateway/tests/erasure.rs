@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use caregate_host::clock;
 use caregate_protocol::erasure::{Issuer, Receipt, RequestHash, SignedErasure, SignedOrder};
-use caregate_protocol::id::{DeviceId, PatientId};
+use caregate_protocol::id::{DeviceId, Lane, PatientId};
 use caregate_protocol::policy::{RecipientKind, RecipientStatus, Watch};
 use caregate_protocol::record::Record;
-use edge_gateway::ingest::{self, Inbound, Rank, Verdict};
+use edge_gateway::ingest::{self, Inbound, Verdict};
 use edge_gateway::pipeline::erase::Walk;
 use edge_gateway::pipeline::expiry::{AGE_LIMIT_MIN, Expiry};
 use edge_gateway::pipeline::thread::{self, Inputs};
@@ -122,7 +122,7 @@ async fn only_the_patients_order_of_now_counts_and_each_once() {
         let (verdict, answered) = oneshot::channel();
         let received_us = clock::now_us();
         inbound
-            .of(Rank::Vitals)
+            .of(Lane::Vitals)
             .send(Inbound { device, topic, payload: payload.into(), received_us, verdict })
             .await
             .unwrap();

@@ -331,31 +331,40 @@ async fn who_sends_no_connect_or_no_ping_is_closed_in_time() {
     door.closed("keep-alive", 1).await;
 }
 
-#[tokio::test]
-async fn a_full_window_stops_reading_and_nothing_is_lost() {
-    let limits = Limits { inflight_max: 4, ..Limits::default() };
+/// So many of a hundred PUBLISHes are taken in before there is a verdict, and the rest when there is.
+async fn stops_reading(limits: Limits, payload: &[u8], taken_in: u64) {
     let mut door = Door::open(limits).await;
     let mut raw = Raw::up(door.address, "c", 0).await;
-    let packets: Vec<u8> =
-        (1..=100).flat_map(|packet_id| publish(TOPIC, packet_id, packet_id.to_string().as_bytes())).collect();
+    let packets: Vec<u8> = (1..=100)
+        .flat_map(|packet_id| {
+            publish(TOPIC, packet_id, &[packet_id.to_string().as_bytes(), payload].concat())
+        })
+        .collect();
     raw.send(&packets).await;
     let mut held = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..taken_in {
         held.push(door.next().await);
     }
     let taken = |metrics: &ServerMetrics| metrics.packets.with_label_values(&["publish"]).get();
-    door.counted("publishes taken in", 4, taken).await;
-    assert!(door.inbound.try_recv().is_err(), "the fifth waits");
+    door.counted("publishes taken in", taken_in, taken).await;
+    assert!(door.inbound.try_recv().is_err(), "the next one waits");
     for inbound in held {
         inbound.verdict.send(Verdict::Stored).unwrap();
     }
-    for number in 5..=100 {
-        assert_eq!(door.next_stored().await.1, number.to_string().as_bytes());
+    for number in taken_in + 1..=100 {
+        assert_eq!(door.next_stored().await.1, [number.to_string().as_bytes(), payload].concat());
     }
     let acks = raw.receive(400).await;
     for (packet_id, ack) in (1u16..).zip(acks.chunks(4)) {
         assert_eq!(ack, [&[0x40, 2][..], &packet_id.to_be_bytes()].concat());
     }
+}
+
+#[tokio::test]
+async fn a_full_window_stops_reading_and_nothing_is_lost() {
+    stops_reading(Limits { inflight_max: 4, ..Limits::default() }, b"", 4).await;
+    // By bytes: one may reach over it.
+    stops_reading(Limits { inflight_bytes_max: 3000, ..Limits::default() }, &[7; 1000], 3).await;
 }
 
 /// The pipeline's queue (64 in these tests) is full and nobody takes from it: other connections still come and go.
@@ -448,27 +457,6 @@ async fn overload_refuses_the_lowest_first_and_has_places_for_alarms() {
     five.send(&publish_5(WAVEFORM, 6)).await;
     assert_eq!(five.receive(6).await, [0x40, 4, 0, 6, 0x97, 0]);
     assert!(begun.elapsed() >= Duration::from_millis(AFTER_MS.into()), "{:?}", begun.elapsed());
-}
-
-/// No more bytes of one client wait for their verdicts than it may have; what comes then is read when there is room.
-#[tokio::test]
-async fn a_full_window_of_bytes_stops_reading_and_nothing_is_lost() {
-    let limits = Limits { inflight_bytes_max: 3000, ..Limits::default() };
-    let mut door = Door::open(limits).await;
-    let mut raw = Raw::up(door.address, "c", 0).await;
-    let packets: Vec<u8> = (1..=50).flat_map(|packet_id| publish(TOPIC, packet_id, &[7; 1000])).collect();
-    raw.send(&packets).await;
-    let held: Vec<_> = [door.next().await, door.next().await, door.next().await].into();
-    let taken = |metrics: &ServerMetrics| metrics.packets.with_label_values(&["publish"]).get();
-    door.counted("publishes taken in", 3, taken).await;
-    assert!(door.inbound.try_recv().is_err(), "the fourth waits");
-    for inbound in held {
-        inbound.verdict.send(Verdict::Stored).unwrap();
-    }
-    for _ in 4..=50 {
-        assert_eq!(door.next_stored().await.1, [7; 1000]);
-    }
-    assert_eq!(raw.receive(200).await.len(), 200);
 }
 
 #[tokio::test]

@@ -7,9 +7,9 @@ mod pipeline_support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use caregate_protocol::id::DataClass;
+use caregate_protocol::id::{DataClass, Lane};
 use caregate_protocol::policy::{RecipientKind, RecipientStatus};
-use edge_gateway::ingest::{self, Inbound, Rank, Verdict};
+use edge_gateway::ingest::{self, Inbound, Verdict};
 use edge_gateway::pipeline::thread::{self, Inputs};
 use edge_gateway::policy::trail::Origin;
 use edge_gateway::policy::{Change, PolicyHandle, Proposal};
@@ -323,7 +323,7 @@ async fn nothing_in_flight_is_sealed_for_the_revoked_after_the_answer() {
             let (verdict, answered) = oneshot::channel();
             let received_us = caregate_host::clock::now_us();
             let publish = Inbound { device, topic, payload: payload.into(), received_us, verdict };
-            inbound.of(Rank::Vitals).send(publish).await.unwrap();
+            inbound.of(Lane::Vitals).send(publish).await.unwrap();
             answered
         }
     };

@@ -14,10 +14,10 @@ use caregate_host::clock;
 use caregate_protocol::alarm::{Consciousness, Kind, Limits as AlarmLimits, Standing, State};
 use caregate_protocol::beat::Beat;
 use caregate_protocol::command::{Action, Command, Content};
-use caregate_protocol::id::DataClass;
+use caregate_protocol::id::{DataClass, Lane};
 use caregate_protocol::policy::{RecipientKind, RecipientStatus};
 use caregate_protocol::reading::Value;
-use edge_gateway::ingest::{self, Inbound, Inlet, Rank, Verdict};
+use edge_gateway::ingest::{self, Inbound, Inlet, Verdict};
 use edge_gateway::pipeline::thread::{self, Inputs};
 use edge_gateway::policy::trail::Event;
 use edge_gateway::policy::{Change, PolicyHandle, PolicyStore, Proposal};
@@ -142,7 +142,7 @@ impl Bedside {
         let received_us = clock::now_us();
         let payload = payload.as_bytes().to_vec().into();
         self.inbound
-            .of(Rank::Vitals)
+            .of(Lane::Vitals)
             .send(Inbound { device, topic, payload, received_us, verdict })
             .await
             .unwrap();

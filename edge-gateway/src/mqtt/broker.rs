@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use caregate_protocol::id::DeviceId;
+use caregate_protocol::id::{DeviceId, Lane};
 use rumqttc::mqttbytes::v4::{Packet, Publish, SubscribeReasonCode};
 use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, QoS, Transport};
 use tokio::sync::mpsc::error::TrySendError;
@@ -27,7 +27,7 @@ use super::limits::DRAIN_TIMEOUT;
 use super::metrics::{BrokerMetrics, verdict_label};
 use super::topic;
 use super::window::{Window, cost};
-use crate::ingest::{Inbound, Inlet, Rank, Verdict};
+use crate::ingest::{Inbound, Inlet, Verdict, lane_of};
 use crate::pipeline::duplicates::WINDOW;
 
 /// What is subscribed to.
@@ -197,7 +197,7 @@ struct Link<'a> {
     poller: AbortHandle,
     outstanding: Window<Outstanding>,
     /// Waits for its place; nothing more is taken meanwhile. Nobody is refused here for want of one: what waits is the broker's to keep.
-    waiting: Option<(Rank, Inbound)>,
+    waiting: Option<(Lane, Inbound)>,
 }
 
 impl Drop for Link<'_> {
@@ -310,10 +310,10 @@ impl<'a> Link<'a> {
                     received_us: unix_us(),
                     verdict,
                 };
-                let rank = Rank::of(&publish.topic, publish.payload.len());
-                match self.inbound.of(rank).try_send(inbound) {
+                let lane = lane_of(&publish.topic, publish.payload.len());
+                match self.inbound.of(lane).try_send(inbound) {
                     Ok(()) => {}
-                    Err(TrySendError::Full(inbound)) => self.waiting = Some((rank, inbound)),
+                    Err(TrySendError::Full(inbound)) => self.waiting = Some((lane, inbound)),
                     Err(TrySendError::Closed(_)) => return ControlFlow::Break(End::PipelineGone),
                 }
                 Answer::Awaited(receiver)
@@ -376,9 +376,9 @@ impl<'a> Link<'a> {
 }
 
 /// Waits until what waits has its place. May be dropped and called again.
-async fn place(inbound: &Inlet, waiting: &mut Option<(Rank, Inbound)>) -> ControlFlow<End> {
-    let Some((rank, _)) = waiting else { return ControlFlow::Continue(()) };
-    let Ok(place) = inbound.of(*rank).reserve().await else {
+async fn place(inbound: &Inlet, waiting: &mut Option<(Lane, Inbound)>) -> ControlFlow<End> {
+    let Some((lane, _)) = waiting else { return ControlFlow::Continue(()) };
+    let Ok(place) = inbound.of(*lane).reserve().await else {
         return ControlFlow::Break(End::PipelineGone);
     };
     if let Some((_, inbound)) = waiting.take() {

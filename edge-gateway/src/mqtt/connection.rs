@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, Bytes, BytesMut};
-use caregate_protocol::id::DeviceId;
+use caregate_protocol::id::{DeviceId, Lane};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{sleep_until, timeout};
@@ -23,7 +23,7 @@ use super::server::{Admitted, CertificateRefused, Handle, Server};
 use super::stall::Stall;
 use super::window::cost;
 use super::wire::{Connect, Packet, Will, decode, encode};
-use crate::ingest::{Inbound, Rank, Verdict};
+use crate::ingest::{Inbound, Verdict, lane_of};
 
 /// How long a closing connection may take to take our last bytes, and to send its own end.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -92,7 +92,7 @@ struct Connection {
     /// In the order of receipt.
     answers: VecDeque<Answer>,
     /// A publish that waits for room in the pipeline; nothing is decoded meanwhile.
-    sending: Option<(Rank, Sending)>,
+    sending: Option<(Lane, Sending)>,
     stall: Stall,
     /// The hub may have packets for this client.
     pending: bool,
@@ -154,9 +154,9 @@ impl Connection {
                 verdict = next_verdict(&mut self.answers), if !self.answers.is_empty() => self.answered(verdict),
                 () = woken(handle.as_ref()), if handle.is_some() => self.pending = true,
                 sent = pending(&mut self.sending), if self.sending.is_some() => {
-                    let (rank, sent) = sent;
+                    let (lane, sent) = sent;
                     self.sending = None;
-                    self.sent(rank, sent);
+                    self.sent(lane, sent);
                 }
                 written = write(&mut writer, &mut self.output), if self.unflushed => self.written(&written),
                 read = read(&mut reader, &mut self.input), if wants_packet && self.starved => self.read(&read),
@@ -298,42 +298,36 @@ impl Connection {
     /// Hands a publish to the pipeline, at once if there is room.
     fn forward(&mut self, topic: String, payload: Bytes) {
         let Some(device) = self.conversation.device().cloned() else { return };
-        let rank = Rank::of(&topic, payload.len());
+        let lane = lane_of(&topic, payload.len());
         let (inbound, receiver) = inbound(device, topic, payload);
-        let (memory, max) = self.server.memory_of(rank);
+        let server = Arc::clone(&self.server);
+        let (memory, max) = server.memory_of(lane);
         let memory = Arc::clone(memory).try_acquire_many_owned(bytes_of(&inbound, max));
-        let sender = self.server.inbound.of(rank);
-        let handed = match (memory, sender.try_reserve()) {
-            (Ok(memory), Ok(room)) => {
-                room.send(inbound);
-                Ok(memory)
-            }
-            (Ok(_) | Err(_), _) => Err(inbound),
-        };
-        let inbound = match handed {
-            Ok(memory) => return self.sent(rank, Ok(Answer { receiver, _memory: Some(memory) })),
-            Err(inbound) => inbound,
-        };
-        let sent = send(Arc::clone(&self.server), rank, inbound, receiver);
-        match self.stall.left(&self.server.limits, rank, self.server.now()) {
-            Some(Duration::ZERO) => self.sent(rank, Err(Unsent::Overload)),
+        if let (Ok(memory), Ok(room)) = (memory, server.inbound.of(lane).try_reserve()) {
+            room.send(inbound);
+            return self.sent(lane, Ok(Answer { receiver, _memory: Some(memory) }));
+        }
+        let left = self.stall.left(&server.limits, lane, server.now());
+        let sent = send(server, lane, inbound, receiver);
+        match left {
+            Some(Duration::ZERO) => self.sent(lane, Err(Unsent::Overload)),
             Some(left) => {
                 let sent = async move { timeout(left, sent).await.unwrap_or(Err(Unsent::Overload)) };
-                self.sending = Some((rank, Box::pin(sent)));
+                self.sending = Some((lane, Box::pin(sent)));
             }
-            None => self.sending = Some((rank, Box::pin(sent))),
+            None => self.sending = Some((lane, Box::pin(sent))),
         }
     }
 
     /// Takes note of what became of a publish.
-    fn sent(&mut self, rank: Rank, sent: Result<Answer, Unsent>) {
+    fn sent(&mut self, lane: Lane, sent: Result<Answer, Unsent>) {
         match sent {
             Ok(answer) => {
-                self.stall.placed(rank);
+                self.stall.placed(lane);
                 self.answers.push_back(answer);
             }
             Err(Unsent::Overload) => {
-                self.server.metrics.overload.with_label_values(&[rank.label()]).inc();
+                self.server.metrics.overload.with_label_values(&[lane.as_str()]).inc();
                 self.answers.push_back(Answer::refused());
             }
             Err(Unsent::Gone) => {}
@@ -396,10 +390,10 @@ impl Connection {
 
     /// Waits for the verdicts that are still out (at shutdown no longer than the drain): what was stored is shown to others also now.
     async fn finish(mut self, shutdown: &CancellationToken) {
-        if let Some((rank, sending)) = self.sending.take()
+        if let Some((lane, sending)) = self.sending.take()
             && let Ok(sent) = timeout(DRAIN_TIMEOUT, sending).await
         {
-            self.sent(rank, sent);
+            self.sent(lane, sent);
         }
         let mut answers = std::mem::take(&mut self.answers);
         let late = async {
@@ -424,9 +418,9 @@ pub(super) async fn publish_will(server: Arc<Server>, key: SessionKey, will: Wil
     let message = Message::of_will(will, &key, server.now());
     if own_tree(&key.device, &message.topic) == Some(Tree::Vitals) {
         let (topic, payload) = (message.topic.clone(), Bytes::copy_from_slice(&message.payload));
-        let rank = Rank::of(&topic, payload.len());
+        let lane = lane_of(&topic, payload.len());
         let (inbound, receiver) = inbound(key.device, topic, payload);
-        let sent = timeout(DRAIN_TIMEOUT, send(Arc::clone(&server), rank, inbound, receiver)).await;
+        let sent = timeout(DRAIN_TIMEOUT, send(Arc::clone(&server), lane, inbound, receiver)).await;
         let Ok(Ok(answer)) = sent else { return };
         let verdict = timeout(LATE_VERDICT_TIMEOUT, answer.receiver).await.ok().and_then(Result::ok);
         server.metrics.publishes.with_label_values(&[verdict_label(verdict)]).inc();
@@ -451,15 +445,15 @@ fn bytes_of(inbound: &Inbound, max: u32) -> u32 {
 /// Waits for memory and for room in the pipeline's queue.
 async fn send(
     server: Arc<Server>,
-    rank: Rank,
+    lane: Lane,
     inbound: Inbound,
     receiver: oneshot::Receiver<Verdict>,
 ) -> Result<Answer, Unsent> {
-    let (memory, max) = server.memory_of(rank);
+    let (memory, max) = server.memory_of(lane);
     let memory = Arc::clone(memory).acquire_many_owned(bytes_of(&inbound, max)).await;
     let memory = memory.map_err(|_closed| Unsent::Gone)?;
     // Where the pipeline has gone the inbound is dropped with its verdict, and the receiver says so.
-    if server.inbound.of(rank).send(inbound).await.is_err() {
+    if server.inbound.of(lane).send(inbound).await.is_err() {
         tracing::error!("the pipeline has gone");
     }
     Ok(Answer { receiver, _memory: Some(memory) })
@@ -473,9 +467,9 @@ async fn next_verdict(answers: &mut VecDeque<Answer>) -> Option<Verdict> {
     verdict
 }
 
-async fn pending(sending: &mut Option<(Rank, Sending)>) -> (Rank, Result<Answer, Unsent>) {
+async fn pending(sending: &mut Option<(Lane, Sending)>) -> (Lane, Result<Answer, Unsent>) {
     match sending {
-        Some((rank, sending)) => (*rank, sending.await),
+        Some((lane, sending)) => (*lane, sending.await),
         None => std::future::pending().await,
     }
 }

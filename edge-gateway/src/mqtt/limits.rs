@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::ingest::Rank;
+use caregate_protocol::id::Lane;
 
 /// Time from accepting a connection (TLS handshake included) to its CONNECT. A sensor on a bad radio link needs two or
 /// three retransmissions, about 3 s; longer only serves who wants to hold a slot.
@@ -125,15 +125,15 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// How long a connection is not read while a PUBLISH of this rank has no place, before it is refused; `None`: until it has it.
+    /// How long a connection is not read while a PUBLISH of this lane has no place, before it is refused; `None`: until it has it.
     #[must_use]
-    pub fn patience(&self, rank: Rank) -> Option<Duration> {
+    pub fn patience(&self, lane: Lane) -> Option<Duration> {
         let waveform = Duration::from_millis(self.overload_after_ms.into());
-        match rank {
-            Rank::Activity => Some(waveform / 2),
-            Rank::Waveform => Some(waveform),
-            Rank::Vitals => Some(waveform * 2),
-            Rank::Alarm => None,
+        match lane {
+            Lane::Activity => Some(waveform / 2),
+            Lane::Waveform => Some(waveform),
+            Lane::Vitals => Some(waveform * 2),
+            Lane::Alarm => None,
         }
     }
 }

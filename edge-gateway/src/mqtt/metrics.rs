@@ -18,7 +18,7 @@ pub struct ServerMetrics {
     pub packets: IntCounterVec,
     /// Publishes by verdict: `stored`, `quarantined`, `refused`, and `unanswered` where the pipeline gave none.
     pub publishes: IntCounterVec,
-    /// Of those that were refused, the ones that found no place in the pipeline's queue in time, by rank: `activity`, `waveform`, `vitals`.
+    /// Of those that were refused, the ones that found no place in the pipeline's queue in time, by lane: `activity`, `waveform`, `vitals`.
     pub overload: IntCounterVec,
     /// Connections that ended, by reason.
     pub closes: IntCounterVec,
@@ -88,8 +88,8 @@ impl ServerMetrics {
             publishes: vec("caregate_mqtt_publishes_total", "Publishes, by verdict", "verdict")?,
             overload: vec(
                 "caregate_mqtt_overload_total",
-                "Publishes refused since the pipeline's queue stayed full, by rank",
-                "rank",
+                "Publishes refused since the pipeline's queue stayed full, by lane",
+                "lane",
             )?,
             closes: vec("caregate_mqtt_closes_total", "Connections ended, by reason", "reason")?,
         })

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use caregate_host::clock;
-use caregate_protocol::id::DeviceId;
+use caregate_protocol::id::{DeviceId, Lane};
 use caregate_protocol::policy::BoundDevice;
 use rustls::pki_types::CertificateDer;
 use socket2::{SockRef, TcpKeepalive};
@@ -38,7 +38,7 @@ use super::publisher::Publisher;
 use super::websocket;
 use super::wire::Connect;
 use crate::audit::Displays;
-use crate::ingest::{Inlet, Rank};
+use crate::ingest::Inlet;
 
 /// Pause after `accept` failed: it fails when file descriptors have run out, and they come back as connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -157,11 +157,11 @@ impl Server {
         })
     }
 
-    /// What PUBLISHes of this rank must have in memory before they may wait, and the most that one can ask of it.
-    pub(super) fn memory_of(&self, rank: Rank) -> (&Arc<Semaphore>, u32) {
-        match rank {
-            Rank::Alarm => (&self.memory_of_alarms, OUTSTANDING_ALARM_BYTES_MAX),
-            Rank::Activity | Rank::Waveform | Rank::Vitals => (&self.memory, OUTSTANDING_BYTES_MAX),
+    /// What PUBLISHes of this lane must have in memory before they may wait, and the most that one can ask of it.
+    pub(super) fn memory_of(&self, lane: Lane) -> (&Arc<Semaphore>, u32) {
+        match lane {
+            Lane::Alarm => (&self.memory_of_alarms, OUTSTANDING_ALARM_BYTES_MAX),
+            Lane::Activity | Lane::Waveform | Lane::Vitals => (&self.memory, OUTSTANDING_BYTES_MAX),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use caregate_host::clock;
 use caregate_protocol::alarm::Standing;
-use caregate_protocol::id::PatientId;
+use caregate_protocol::id::{Lane, PatientId};
 use caregate_protocol::key::epoch_of;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, sleep_until};
@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::commit::{CommitError, Committer};
 use super::waiting::Waiting;
-use crate::ingest::{Inbound, Intake, Rank, Verdict};
+use crate::ingest::{Inbound, Intake, Verdict, lane_of};
 use crate::metrics::Metrics;
 use crate::policy::{Now, Proposal};
 use crate::uplink::Uplink;
@@ -301,7 +301,7 @@ impl Gathered {
             self.until.get_or_insert_with(|| clock::monotonic() + linger);
         }
         self.bytes += publish.payload.len();
-        self.urgent |= Rank::of(&publish.topic, publish.payload.len()) == Rank::Alarm;
+        self.urgent |= lane_of(&publish.topic, publish.payload.len()) == Lane::Alarm;
         self.batch.push(publish);
     }
 
@@ -412,7 +412,7 @@ mod tests {
         let (inbound, mut inputs) = inputs(Duration::ZERO);
         let large = || Inbound { payload: vec![0; BATCH_BYTES_MAX / 4].into(), ..publish("wave/ecg-ii") };
         for _ in 0..7 {
-            inbound.of(Rank::Waveform).send(large()).await.unwrap();
+            inbound.of(Lane::Waveform).send(large()).await.unwrap();
         }
         for (taken, is_enough) in [(4, true), (3, false)] {
             let mut gathered = Gathered::default();

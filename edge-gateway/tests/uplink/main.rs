@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use caregate_protocol::id::Lane;
 use caregate_protocol::uplink::{Frame, Refusal, VERSION};
-use edge_gateway::ingest::{self, Inbound, Rank, Verdict};
+use edge_gateway::ingest::{self, Inbound, Verdict};
 use edge_gateway::pipeline::thread::{self, Inputs};
 use edge_gateway::spool::{Limits, Position};
 use edge_gateway::uplink::Uplink;
@@ -382,7 +382,7 @@ async fn acknowledgements_without_end_do_not_keep_sensors_waiting() {
         let Publish { device, topic, payload } = Publish::beat(seq);
         let (verdict, answered) = oneshot::channel();
         let publish = Inbound { device, topic, payload: payload.into(), received_us: 0, verdict };
-        within("room for a PUBLISH", inbound.of(Rank::Vitals).send(publish)).await.unwrap();
+        within("room for a PUBLISH", inbound.of(Lane::Vitals).send(publish)).await.unwrap();
         // Without a policy nobody's reading is anybody's: it is refused, but it is answered.
         assert_eq!(within("a verdict", answered).await.unwrap(), Verdict::Refused);
     }
