@@ -71,6 +71,10 @@ pub(super) fn rebuild(
         let base = state.beginnings.get(patient).map_or(0, |beginning| beginning.generation);
         keys.adopt_generations((*patient, *class), base, chain.generation)?;
     }
+    // To which of a recipient's keys a wrap was made is not written down: one that was replaced just before the end may be among them.
+    for chain in state.chains.values_mut().filter(|chain| !chain.holders.is_empty()) {
+        chain.reopens = true;
+    }
     if hidden {
         state.skip_after_damage();
     }

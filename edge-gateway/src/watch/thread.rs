@@ -241,11 +241,6 @@ impl Shell {
             // An empty message takes the retained one away (MQTT 5 §3.3.1.3).
             publisher.publish(&format!("{TOPIC}{place}"), Vec::new());
         }
-        // What was kept between the order and here.
-        if let Err(failure) = self.store.forget(patient) {
-            self.metrics.failures.with_label_values(&["store"]).inc();
-            error!(%failure, "what the watch kept of an erased patient could not be taken out");
-        }
     }
 
     fn beat(&mut self, policy: PolicyState) {

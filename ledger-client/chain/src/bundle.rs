@@ -99,12 +99,16 @@ fn claims(index: &Index, watch: &Watch, time_s: u64) -> Claims {
             entry.emergency && entry.status == Some(RecipientStatus::Active) && entry.key.is_some()
         })
     };
-    // One that is over gives nobody anything, and its domain may have left since.
+    // One that is over gives nobody anything, and its domain may have left since; one that names nobody, as earlier contracts took it, would
+    // cost the gateway the whole bundle.
     claims.emergencies = watch
         .pseudonyms
         .iter()
         .flat_map(|pseudonym| index.emergencies_of(pseudonym))
-        .filter(|signed| signed.emergency.until > time_s && may(&signed.emergency.domain))
+        .filter(|signed| {
+            let emergency = &signed.emergency;
+            emergency.until > time_s && emergency.is_named() && may(&emergency.domain)
+        })
         .cloned()
         .collect();
     // More than fit would starve the gateway of everything: the newest come first.
