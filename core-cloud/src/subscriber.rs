@@ -233,12 +233,16 @@ impl FeedSession {
             SessionError::Stopped
         })?;
         self.metrics.searches.inc();
+        let mut fetches = self.fetches(recipient);
         for number in found {
             let segment = self.read(move |store| store.segment(patient, class, number)).await?;
             if let Some(record) = segment {
+                fetches.add(&record).await;
                 out.write_all(&Frame::Found { record }.encode()).await.map_err(transport)?;
+                self.metrics.delivered.inc();
             }
         }
+        drop(fetches);
         out.finish().map_err(transport)?;
         // The feed stops reading when it has all; until then the stream must not be reset.
         drop(out.stopped().await);
