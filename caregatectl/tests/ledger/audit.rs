@@ -276,6 +276,50 @@ fn the_logs_of_gateway_core_and_feed_are_held_against_each_other() {
     assert_eq!(faulty(&check(&honest, &files[2..])), ("missing".into(), 1));
 }
 
+#[test]
+fn a_gateways_log_is_held_against_the_others_also_where_its_older_files_are_gone() {
+    /// The minute of `T0_MS`.
+    const T0_EPOCH: u32 = 29_833_333;
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (feed, whole, newer) = (path("feed"), path("whole"), path("newer"));
+    write(&feed, [What::Received { recipient: HOSPITAL, delivered: delivered(&[(0, 9)], &[]) }]);
+    let wrapped = |epoch| What::Wrapped {
+        patient: PATIENT,
+        class: DataClass::Vitals,
+        generation: 0,
+        epoch,
+        depth: 32,
+        recipients: vec![HOSPITAL],
+    };
+    write(&whole, [wrapped(T0_EPOCH - 1), wrapped(T0_EPOCH), wrapped(T0_EPOCH + 10)]);
+    end(&feed);
+    end(&whole);
+    std::fs::write(&newer, lines(&whole)[1..].concat()).unwrap();
+    let check = |first: u32, last: u32, more: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        let core = dir.path().join("core").to_str().unwrap().to_owned();
+        let delivered = delivered(&[(0, 9)], &[(0, first, last)]);
+        write(&core, [What::Fetched { recipient: HOSPITAL, feed: "f".into(), delivered }]);
+        end(&core);
+        let recipient = format!("0x{HOSPITAL}");
+        let logs = ["--log", &feed, "--recipient", &recipient, "--core-log", &core, "--gateway-log"];
+        call(&[&["audit", "verify"][..], &logs, more].concat())
+    };
+    let (older, later) = ((T0_EPOCH - 9, T0_EPOCH), (T0_EPOCH + 9, T0_EPOCH + 10));
+    for (first, last) in [older, later] {
+        assert_eq!(faulty(&check(first, last, &[&whole])), ("unwrapped".into(), 1));
+        assert_eq!(faulty(&check(first, last, &[&newer])), ("missing".into(), 1));
+    }
+    let done = check(T0_EPOCH - 1, T0_EPOCH, &[&whole, "--gateway-part"]).done();
+    assert_eq!(done["keys_from"], Value::Null, "it has its beginning");
+    // What was wrapped before the log's beginning can't be known, and what must have been wrapped after it can.
+    let done = check(older.0, older.1, &[&newer, "--gateway-part"]).done();
+    assert_eq!(done["keys_from"], "2026-09-21T14:16:00Z");
+    let found = check(later.0, later.1, &[&newer, "--gateway-part"]);
+    assert_eq!((faulty(&found), found.json()["log"].as_str()), (("unwrapped".into(), 1), Some("core")));
+}
+
 /// One of each kind that has a shape of its own.
 fn everything() -> Vec<What> {
     let (user, pseudonym, recipient) = ("dr".to_owned(), Pseudonym([7; 32]), HOSPITAL);
