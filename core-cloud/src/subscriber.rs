@@ -209,8 +209,9 @@ impl FeedSession {
                 next => break next,
             }
         };
-        out.write_all(&Frame::PastEnd { next }.encode()).await.map_err(transport)?;
+        // What was delivered is noted before the feed is told that it was all.
         drop(fetches);
+        out.write_all(&Frame::PastEnd { next }.encode()).await.map_err(transport)?;
         out.finish().map_err(transport)?;
         // The feed stops reading when it has all; until then the stream must not be reset.
         drop(out.stopped().await);

@@ -15,7 +15,7 @@ use rustls::pki_types::CertificateDer;
 use serde_json::Value as Json;
 
 use crate::client::{next_of, open_at, until_close};
-use crate::core::{Core, web_certificate};
+use crate::core::{Core, lines, web_certificate};
 
 /// Nothing here takes a second on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -139,6 +139,8 @@ async fn a_time_of_a_patients_class_is_exported_by_itself() {
         Some(delivered.segments.clone())
     });
     assert_eq!(received.collect::<Vec<_>>(), [[Run(0, 4)]]);
+    let log = lines(&std::fs::read(config.with_file_name("journal.jsonl")).unwrap());
+    assert!(core.agrees_with(&log).is_ok(), "the core's says the same");
     for (class, from, until) in
         [("vitals", "1740000060", "1750000000"), ("vitals", "0", "1740000000"), ("alarm", "0", "1750000000")]
     {
@@ -150,7 +152,7 @@ async fn a_time_of_a_patients_class_is_exported_by_itself() {
 }
 
 /// Waits until a condition that can only be looked at holds.
-async fn becomes(what: &str, holds: impl Fn() -> bool) {
+pub(crate) async fn becomes(what: &str, holds: impl Fn() -> bool) {
     let looking = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(2)).await;
