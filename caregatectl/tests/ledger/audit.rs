@@ -5,7 +5,7 @@ use std::process::Command;
 
 use caregate_host::journal::Journal;
 use caregate_protocol::audit::{
-    AccessBasis, Delivered, Ending, Entry, Head, Line, Run, What, WrapRun, leaf_hash, verify,
+    AccessBasis, Delivered, Ending, Entry, Head, Line, Part, Run, What, WrapRun, leaf_hash, verify,
 };
 use caregate_protocol::id::{DataClass, PatientId, RecipientId};
 use caregate_protocol::policy::Pseudonym;
@@ -320,6 +320,17 @@ fn a_gateways_log_is_held_against_the_others_also_where_its_older_files_are_gone
     assert_eq!((faulty(&found), found.json()["log"].as_str()), (("unwrapped".into(), 1), Some("core")));
 }
 
+fn exported(until_us: Option<i64>) -> What {
+    What::Exported {
+        uid: 1000,
+        patient: PATIENT,
+        class: DataClass::Vitals,
+        from_us: T0_MS * 1_000,
+        until_us,
+        basis: AccessBasis::Emergency,
+    }
+}
+
 /// One of each kind that has a shape of its own.
 fn everything() -> Vec<What> {
     let (user, pseudonym, recipient) = ("dr".to_owned(), Pseudonym([7; 32]), HOSPITAL);
@@ -333,7 +344,13 @@ fn everything() -> Vec<What> {
             from_us: 1,
             until_us: 2_000_000,
         },
-        What::Export { uid: 0 },
+        What::Export { uid: 0, of: None },
+        What::Export {
+            uid: 1000,
+            of: Some(Part { patient: PATIENT, class: DataClass::Vitals, from_us: 0, until_us: 60_000_000 }),
+        },
+        exported(None),
+        exported(Some(T0_MS * 1_000 + 5_000_000)),
         What::EmergencyOpened { user: user.clone(), pseudonym, number: 1, until: 5, block: 9 },
         What::EmergencyFailed { user: user.clone(), pseudonym, number: 2, why: "no answer".into() },
         What::CommandDone {
@@ -371,6 +388,26 @@ pub(crate) fn validate(file: &str) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
+/// What the events of exports say: of all, of a part, and of one that begins and ends.
+fn of_exports(events: &[Value]) {
+    for event in events {
+        assert_eq!((&event["type"]["code"], &event["action"]), (&"110106".into(), &"R".into()));
+    }
+    let [all, part, begins, ends] = events else { panic!("{events:?}") };
+    let about = |event: &Value| event["entity"][1].clone();
+    assert_eq!((&all["period"], &about(all)["what"]), (&Value::Null, &Value::Null));
+    assert_eq!(about(all)["detail"][0]["valueString"], "whole");
+    assert_eq!(part["period"], json!({ "start": "1970-01-01T00:00:00Z", "end": "1970-01-01T00:01:00Z" }));
+    for event in [part, begins, ends] {
+        assert_eq!(event["agent"][0]["who"]["identifier"]["value"], "uid 1000");
+        assert_eq!(about(event)["what"]["identifier"]["value"], PATIENT.to_string());
+        assert_eq!(about(event)["detail"][0], json!({ "type": "class", "valueString": "vitals" }));
+    }
+    assert_eq!(begins["period"], json!({ "start": "2026-09-21T14:13:20Z" }));
+    assert_eq!(ends["period"], json!({ "start": "2026-09-21T14:13:20Z", "end": "2026-09-21T14:13:25Z" }));
+    assert_eq!(ends["purposeOfEvent"][0]["coding"][0]["code"], "ETREAT");
+}
+
 #[test]
 fn another_validator_takes_every_audit_event_and_refuses_planted_errors() {
     let dir = tempfile::tempdir().unwrap();
@@ -386,7 +423,8 @@ fn another_validator_takes_every_audit_event_and_refuses_planted_errors() {
     assert_eq!(events[0]["entity"][0]["detail"][0]["valueString"], leaf_hash(first.as_bytes()).to_string());
     assert_eq!(events[1]["purposeOfEvent"][0]["coding"][0]["code"], "TREAT");
     assert_eq!(events[1]["period"]["end"], "2026-09-21T14:13:25Z");
-    assert_eq!((&events[5]["outcome"], &events[5]["outcomeDesc"]), (&"4".into(), &"no answer".into()));
+    of_exports(&events[3..7]);
+    assert_eq!((&events[8]["outcome"], &events[8]["outcomeDesc"]), (&"4".into(), &"no answer".into()));
     let entries: Vec<_> = events.iter().map(|event| json!({ "resource": event })).collect();
     let whole = json!({ "resourceType": "Bundle", "type": "collection", "entry": entries }).to_string();
     std::fs::write(&bundle, &whole).unwrap();

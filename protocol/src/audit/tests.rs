@@ -226,6 +226,15 @@ fn look(class: DataClass) -> What {
     What::Look { user: "nurse".into(), patient: PATIENT, class, from_us: 0, until_us: None, basis }
 }
 
+fn exported(class: DataClass) -> What {
+    let basis = AccessBasis::Emergency;
+    What::Exported { uid: 1000, patient: PATIENT, class, from_us: 5, until_us: Some(9), basis }
+}
+
+fn part_of(us: i64) -> Part {
+    Part { patient: PATIENT, class: DataClass::Vitals, from_us: us, until_us: us }
+}
+
 #[test]
 fn logs_that_tell_the_same_agree() {
     let feed = lines(vec![look(DataClass::Vitals), received(&[(0, 4)]), received(&[(5, 9)])]);
@@ -272,8 +281,12 @@ fn what_one_log_hides_another_shows() {
         Err(Disagreement::Undelivered { n: 1, patient, class, segment: 10 })
     );
     let shown = lines(vec![received(&[(0, 9)]), look(DataClass::Alarm)]);
+    let written = lines(vec![received(&[(0, 9)]), exported(DataClass::Vitals), exported(DataClass::Alarm)]);
     let class = DataClass::Alarm;
-    assert_eq!(agree(HOSPITAL, &shown, &core, &[]), Err(Disagreement::Unexplained { n: 2, patient, class }));
+    for (n, feed) in [(2, shown), (3, written)] {
+        let unexplained = Disagreement::Unexplained { n, patient, class };
+        assert_eq!(agree(HOSPITAL, &feed, &core, &[]), Err(unexplained));
+    }
 }
 
 #[test]
@@ -339,6 +352,9 @@ proptest! {
             What::EmergencyOpened { user, pseudonym: Pseudonym([7; 32]), number, until: number, block: number },
             fetched(&[(0, number)], &[(1, 2, 3)]),
             look(DataClass::Sensitive),
+            What::Export { uid: 0, of: None },
+            What::Export { uid: 1000, of: Some(part_of(at_ms)) },
+            exported(DataClass::Waveform),
         ];
         let (mut head, mut text) = (Head::default(), Vec::new());
         for what in whats.clone() {

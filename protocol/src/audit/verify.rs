@@ -293,8 +293,8 @@ pub enum Disagreement {
         /// The first such epoch.
         epoch: u32,
     },
-    /// Somebody was shown what the feed never received.
-    #[error("feed's entry {n}: {class} of patient {patient} was shown, and nothing of it was received", class = .class.as_str())]
+    /// Somebody was shown what the feed never received, or it was written out.
+    #[error("feed's entry {n}: {class} of patient {patient} was shown or written out, and nothing of it was received", class = .class.as_str())]
     Unexplained {
         /// The feed's entry.
         n: u64,
@@ -476,8 +476,8 @@ fn not_wrapped(wrapped: &Wrapped, delivered: &Delivered, from: u32) -> Option<(u
     })
 }
 
-/// What was received was delivered, and what was shown was received.
-#[expect(clippy::wildcard_enum_match_arm, reason = "no other entry says what was received or shown")]
+/// What was received was delivered, and what was shown or written out was received.
+#[expect(clippy::wildcard_enum_match_arm, reason = "no other entry says what was received, shown or written out")]
 fn explained(
     recipient: RecipientId,
     line: &Line,
@@ -494,7 +494,9 @@ fn explained(
             }
             None => Ok(()),
         },
-        What::Look { patient, class, .. } if !received.contains_key(&(*patient, *class)) => {
+        What::Look { patient, class, .. } | What::Exported { patient, class, .. }
+            if !received.contains_key(&(*patient, *class)) =>
+        {
             Err(Disagreement::Unexplained { n, patient: *patient, class: *class })
         }
         _ => Ok(()),
