@@ -467,4 +467,4 @@ fn apart(readings: Vec<Reading>) -> (Vec<Reading>, Vec<Standing>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

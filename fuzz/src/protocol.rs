@@ -463,6 +463,13 @@ pub fn audit_log(data: &[u8]) {
         let first = log.lines.first().map_or(1, |line| line.n);
         assert_eq!(log.head.n, first - 1 + log.lines.len() as u64);
     }
+    let agree = |lines: &[Line]| {
+        let recipient = caregate_protocol::id::RecipientId([5; 20]);
+        drop(audit::verify::agree(recipient, lines, lines, &[lines]));
+    };
+    if let Ok(log) = audit::verify::newer(data) {
+        agree(&log.lines);
+    }
     match audit::verify::log(data, &[]) {
         Ok(log) => {
             let (mut head, mut text) = (Head::default(), Vec::new());
@@ -472,12 +479,7 @@ pub fn audit_log(data: &[u8]) {
                 (head, text.strip_suffix(b"\n").unwrap_or(&text)),
                 (log.head, data.strip_suffix(b"\n").unwrap_or(data))
             );
-            drop(audit::verify::agree(
-                caregate_protocol::id::RecipientId([5; 20]),
-                &log.lines,
-                &log.lines,
-                &[&log.lines],
-            ));
+            assert_eq!(audit::verify::newer(data).map(|newer| newer.head), Ok(log.head));
         }
         Err(fault) => assert!(fault.entry() >= 1 && !fault.reason().is_empty()),
     }
