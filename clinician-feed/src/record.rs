@@ -146,7 +146,8 @@ impl Recorder {
         reason: Option<String>,
     ) -> Result<(), JournalError> {
         let (user, now_ms) = (Arc::clone(user), clock::now_ms());
-        self.note_readings(move |readers| readers::due(readers, &user, asked, reason, now_ms, READERS_MAX)).await
+        self.note_readings(move |readers| readers::due(readers, &user, asked, reason, now_ms, READERS_MAX))
+            .await
     }
 
     /// Notes what was read of the log, one at a time, so that nobody is shown what is still being noted. What can't be noted of what was

@@ -260,7 +260,8 @@ mod tests {
         let written = What::Exported { uid: 5, patient, class, from_us: 1, until_us: None, basis };
         let whats = [What::Export { uid: 5, of: None }, What::Export { uid: 5, of }, written];
         trail.add_entries(&whats.map(|what| Entry { at_ms: 1, what }));
-        let told: Vec<_> = trail.since(0).iter().map(|line| (line.what, line.patient, line.text.clone())).collect();
+        let told: Vec<_> =
+            trail.since(0).iter().map(|line| (line.what, line.patient, line.text.clone())).collect();
         assert_eq!(told, [("export", None, None), ("export", Some(patient), Some("waveform".to_owned()))]);
         assert_eq!(trail.since(1)[0].user.as_deref(), Some("uid 5"));
     }

@@ -218,7 +218,8 @@ impl WrapScope {
         let (aad, _) = out.split_at(AAD_BYTES);
         let of_key = |_source| WrapError::PublicKey;
         let to = PublicKey::from_bytes(&public_key.0).map_err(of_key)?;
-        let from = (kem::private(device).map_err(of_key)?, kem::public(&device.verifying_key()).map_err(of_key)?);
+        let from =
+            (kem::private(device).map_err(of_key)?, kem::public(&device.verifying_key()).map_err(of_key)?);
         let (enc, sealed) = single_shot_seal::<ChaCha20Poly1305, HkdfSha256, Suite>(
             &OpModeS::Auth(from),
             &to,

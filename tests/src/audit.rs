@@ -185,12 +185,7 @@ fn decode(index: u64, bytes: &[u8]) -> Result<Record<'_>, AuditError> {
 }
 
 /// Keeps what the key makes of a wrap, if anything. That the wrap names another recipient keeps nobody from trying.
-fn hold(
-    wrap: &Wrap,
-    gateway: &VerifyingKey,
-    key: &HpkePrivateKey,
-    held: &mut HashMap<Scope, Vec<TreeNode>>,
-) {
+fn hold(wrap: &Wrap, gateway: &VerifyingKey, key: &HpkePrivateKey, held: &mut HashMap<Scope, Vec<TreeNode>>) {
     if let Ok(node) = wrap.open(key, gateway) {
         held.entry((wrap.patient, wrap.class)).or_default().push(node);
     }

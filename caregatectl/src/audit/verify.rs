@@ -36,8 +36,15 @@ pub(super) struct Arguments {
     log_key: Option<Address>,
     /// Who seals the ledger's blocks: the file's proof must show that the ledger has these anchors; several with commas or repeated.
     /// Without it they are the log's key's word alone
-    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', requires = "anchors")]
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', requires_all = ["anchors", "contract", "chain_id"])]
     validator: Vec<Address>,
+    /// The contract, as it is known from elsewhere; the anchors must be on it. A log that was written anew can be anchored on a contract of
+    /// somebody's own
+    #[arg(long, value_name = "ADDRESS", requires = "anchors")]
+    contract: Option<Address>,
+    /// The ledger's chain id, as it is known from elsewhere
+    #[arg(long, value_name = "N", requires = "anchors")]
+    chain_id: Option<u64>,
     /// The log's older files are gone: begin with the first entry that is here. What is before it must be anchored, and is not looked at
     #[arg(long, requires = "anchors", conflicts_with = "core_log")]
     part: bool,
@@ -80,6 +87,13 @@ fn anchored(arguments: &Arguments) -> Result<(Vec<verify::Batch>, Option<u64>), 
                 let text =
                     format!("the anchors are of log {}, not of {}", hex0x(&file.log().0), hex0x(&key.0));
                 return Err(Failure::Faulty { text, object: json!({ "fault": "another_log" }) });
+            }
+            if arguments.contract.is_some_and(|contract| file.contract() != contract)
+                || arguments.chain_id.is_some_and(|chain_id| file.chain_id() != chain_id)
+            {
+                let (contract, chain) = (hex0x(&file.contract().0), file.chain_id());
+                let text = format!("the anchors are on contract {contract} of chain {chain}");
+                return Err(Failure::Faulty { text, object: json!({ "fault": "another_ledger" }) });
             }
             let batches = file.batches()?;
             let proven =
@@ -132,7 +146,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             None => "; the logs have nothing in common yet".to_owned(),
         };
         text += &keys_from.map_or_else(String::new, |from| {
-            format!("; keys of the time before {from} were not looked for: gateways' older entries are not here")
+            format!(
+                "; keys of the time before {from} were not looked for: gateways' older entries are not here"
+            )
         });
     }
     Ok(Done::new(text, object))

@@ -166,11 +166,21 @@ fn a_log_is_anchored_and_what_is_done_to_it_is_named() {
     assert_eq!(site.verify_anchors(other).json()["fault"], "another_log");
 
     // With the validators pinned it takes more than the log's key to make anchors.
-    let proven = |file: &str, validator: &str| {
-        call(&["audit", "verify", "--log", &site.log, "--anchors", file, "--validator", validator])
+    let on = |file: &str, validator: &str, contract: &str, chain_id: &str| {
+        let ledger = ["--validator", validator, "--contract", contract, "--chain-id", chain_id];
+        call(&[&["audit", "verify", "--log", &site.log, "--anchors", file][..], &ledger].concat())
     };
-    assert!(proven(&site.anchors, &node.validator).done()["on_ledger_at"].is_string());
+    let proven = |file: &str, validator: &str| on(file, validator, &node.contract, "4711");
+    // Whoever has the log's key can anchor anything on a contract of their own.
     let stranger = format!("0x{}", "07".repeat(20));
+    for (contract, chain_id) in [(&*stranger, "4711"), (&*node.contract, "1")] {
+        let elsewhere = on(&site.anchors, &node.validator, contract, chain_id);
+        assert_eq!(elsewhere.json()["fault"], "another_ledger");
+    }
+    let unpinned =
+        ["audit", "verify", "--log", &site.log, "--anchors", &site.anchors, "--validator", &node.validator];
+    assert!(call(&unpinned).failed().contains("--contract"));
+    assert!(proven(&site.anchors, &node.validator).done()["on_ledger_at"].is_string());
     assert_eq!(proven(&site.anchors, &stranger).json()["fault"], "validators_other");
     let mut fewer: Value = serde_json::from_str(&std::fs::read_to_string(&site.anchors).unwrap()).unwrap();
     fewer["anchors"].as_array_mut().unwrap().pop();

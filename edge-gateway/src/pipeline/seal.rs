@@ -150,7 +150,9 @@ impl Sealer {
         let now = epoch_of(batch.now_us);
         let was_ahead = chain.epoch > now.saturating_add(AHEAD_EPOCHS);
         let epoch = if was_ahead { now } else { now.max(chain.epoch) };
-        if was_ahead || chain.holders.iter().any(|holder| !batch.recipients.iter().any(|(id, _)| id == holder)) {
+        if was_ahead
+            || chain.holders.iter().any(|holder| !batch.recipients.iter().any(|(id, _)| id == holder))
+        {
             chain.renew();
         }
         if epoch != chain.epoch {

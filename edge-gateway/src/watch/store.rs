@@ -89,7 +89,9 @@ impl WatchStore {
             let stored = keys.get(patient.0.as_slice()).map_err(failed("read watch keys"))?;
             let stored = stored.ok_or(KeyStoreError::Shape("watch"))?;
             let Some(key) = self.vault.open(patient, stored.value())? else {
-                error!("what staff have set at a patient's watch is sealed to another TPM; it must be set again");
+                error!(
+                    "what staff have set at a patient's watch is sealed to another TPM; it must be set again"
+                );
                 continue;
             };
             let opened = AtRest::new(&key).open(&patient.0, kept.value());
@@ -122,11 +124,7 @@ impl WatchStore {
     }
 
     /// The patient's key; made where there is none that this TPM opens.
-    fn key(
-        &self,
-        txn: &WriteTransaction,
-        patient: PatientId,
-    ) -> Result<Zeroizing<[u8; 32]>, KeyStoreError> {
+    fn key(&self, txn: &WriteTransaction, patient: PatientId) -> Result<Zeroizing<[u8; 32]>, KeyStoreError> {
         let mut keys = txn.open_table(KEYS).map_err(failed("open watch keys"))?;
         let stored = keys.get(patient.0.as_slice()).map_err(failed("read watch keys"))?;
         let known = stored.map(|stored| self.vault.open(patient, stored.value())).transpose()?.flatten();

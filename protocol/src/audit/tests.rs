@@ -242,7 +242,7 @@ fn logs_that_tell_the_same_agree() {
     let gateway = lines(vec![wrapped(8), wrapped(7)]);
     assert_eq!(agree(HOSPITAL, &feed, &core, &[&gateway]), Ok(2_000));
     assert_eq!(agree(HOSPITAL, &feed, &core, &[]), Ok(2_000));
-    assert_eq!(agree(RecipientId([6; 20]), &[], &core, &[]), Ok(i64::MIN));
+    assert_eq!(agree(RecipientId([6; 20]), &[], &core, &[]), Ok(i64::MIN.saturating_sub(SLACK_MS)));
 }
 
 #[test]
@@ -289,6 +289,48 @@ fn what_one_log_hides_another_shows() {
     }
 }
 
+/// One minute an entry, as the others have it; the last one of each is at a time of its own.
+#[test]
+fn no_entry_with_a_wrong_time_switches_the_comparison_off() {
+    const MINUTE_MS: i64 = 60_000;
+    let at = |entries: Vec<(i64, What)>| -> Vec<Line> {
+        let (mut head, mut text) = (Head::default(), Vec::new());
+        for (minute, what) in entries {
+            head.append(&Entry { at_ms: minute * MINUTE_MS, what }, &mut text).unwrap();
+        }
+        log(&text, &[]).unwrap().lines
+    };
+    let (patient, class) = (PATIENT, DataClass::Vitals);
+    let core = at(vec![
+        (1, fetched(&[(0, 4)], &[(0, 7, 7)])),
+        (2, fetched(&[(5, 9)], &[(0, 8, 8)])),
+        (60, What::PolicyFresh),
+    ]);
+    let hides = Err(Disagreement::Unreceived { n: 2, patient, class, segment: 5 });
+    for last in [60, 0, -1_000_000] {
+        let feed = at(vec![(1, received(&[(0, 4)])), (60, What::PolicyFresh), (last, What::PolicyFresh)]);
+        assert_eq!(agree(HOSPITAL, &feed, &core, &[]), hides, "an entry of minute {last} at the end");
+    }
+    // What was shown is looked for, whatever time its entry tells.
+    let feed = at(vec![(1, received(&[(0, 9)])), (9_999, look(DataClass::Alarm)), (60, What::PolicyFresh)]);
+    let unexplained = Disagreement::Unexplained { n: 2, patient, class: DataClass::Alarm };
+    assert_eq!(agree(HOSPITAL, &feed, &core, &[]), Err(unexplained));
+    // A feed without a log, or whose clock never was right.
+    let apart = Err(Disagreement::Apart { whose: "core", n: 1 });
+    for feed in [at(Vec::new()), at(vec![(-900, received(&[(0, 9)])), (-800, What::PolicyFresh)])] {
+        assert_eq!(agree(HOSPITAL, &feed, &core, &[]), apart);
+    }
+
+    // A gateway that wrapped in secret ends with an entry of an old time; one that was lost ends early, and another wraps for the patient.
+    let feed = at(vec![(1, received(&[(0, 9)])), (60, What::PolicyFresh)]);
+    let unwrapped = Err(Disagreement::Unwrapped { n: 2, patient, class, generation: 0, epoch: 8 });
+    let secret = at(vec![(1, wrapped(7)), (60, What::PolicyFresh), (0, What::PolicyFresh)]);
+    assert_eq!(agree(HOSPITAL, &feed, &core, &[&secret]), unwrapped);
+    let (lost, next) = (at(vec![(1, wrapped(7))]), at(vec![(2, wrapped(9)), (60, What::PolicyFresh)]));
+    assert_eq!(agree(HOSPITAL, &feed, &core, &[&lost, &next]), unwrapped);
+    assert!(agree(HOSPITAL, &feed, &core, &[&lost]).is_ok(), "its log tells nothing of later keys");
+}
+
 #[test]
 fn a_gateways_log_whose_older_entries_are_gone_tells_of_keys_from_its_beginning_on() {
     /// Minutes of the entries' times.
@@ -305,7 +347,8 @@ fn a_gateways_log_whose_older_entries_are_gone_tells_of_keys_from_its_beginning_
     };
     let ending = |what: What| vec![(BEGINS, what), (BEGINS + 100, What::PolicyFresh)];
     let gateway = |first: u32, next: u32| {
-        let entries = [(BEGINS - 5, wrapped(first - 1)), (BEGINS, wrapped(first)), (BEGINS + 9, wrapped(next))];
+        let entries =
+            [(BEGINS - 5, wrapped(first - 1)), (BEGINS, wrapped(first)), (BEGINS + 9, wrapped(next))];
         [&entries[..], &[(BEGINS + 100, What::PolicyFresh)]].concat()
     };
     let of = |first: u32, last: u32| vec![(0, first, last)];

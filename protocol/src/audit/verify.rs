@@ -303,6 +303,16 @@ pub enum Disagreement {
         /// Of which class.
         class: DataClass,
     },
+    /// Nothing of a log could be compared, although it has long told of deliveries: the other is none, or a clock was wrong all the time.
+    #[error(
+        "{whose}'s entry {n}: something was delivered then, and the other log has nothing that is as old or older; one of their clocks is wrong, or they belong to different times"
+    )]
+    Apart {
+        /// Which log.
+        whose: &'static str,
+        /// Its first such entry.
+        n: u64,
+    },
 }
 
 impl Disagreement {
@@ -314,6 +324,7 @@ impl Disagreement {
             Self::Undelivered { .. } => "undelivered",
             Self::Unwrapped { .. } => "unwrapped",
             Self::Unexplained { .. } => "unexplained",
+            Self::Apart { .. } => "apart",
         }
     }
 
@@ -323,6 +334,7 @@ impl Disagreement {
         match self {
             Self::Unreceived { n, .. } | Self::Unwrapped { n, .. } => ("core", *n),
             Self::Undelivered { n, .. } | Self::Unexplained { n, .. } => ("feed", *n),
+            Self::Apart { whose, n } => (whose, *n),
         }
     }
 }
@@ -368,7 +380,7 @@ fn joined(runs: &BTreeSet<(u64, u64)>) -> Vec<(u64, u64)> {
 
 /// The first epoch whose keys are looked for in these gateways' logs: 0 where each log is here from its first entry on. An epoch's key is
 /// wrapped in its minute or later, so a log of which older entries are not here has those of all epochs after its beginning. A gateway whose
-/// clock was set back stays in the epoch in which it was: that of the first key which is here.
+/// clock was ahead wrapped keys of later epochs: those of the first one that is here.
 #[must_use]
 pub fn keys_from(gateways: &[&[Line]]) -> u32 {
     let of = |log: &&[Line]| {
@@ -411,39 +423,92 @@ fn outside(runs: Option<&Vec<(u64, u64)>>, run: (u64, u64)) -> Option<u64> {
 pub const SLACK_MS: i64 = 120_000;
 
 /// Holds the log of `recipient`'s feed against the core's, and the core's against those of the gateways. Where no gateway's log is
-/// given, keys are not looked at; those of epochs before [`keys_from`] neither. Answers with the time, Unix milliseconds, up to which they were compared.
+/// given, keys are not looked at; those of epochs before [`keys_from`] neither, nor a patient's that were delivered after the end of the logs
+/// that wrap for this patient. Answers with the time, Unix milliseconds, up to which they were compared.
+///
+/// A log ends with its latest time, whichever entry has it, and an entry is as old as the oldest behind it: an entry with a time that is wrong
+/// switches nothing off.
 ///
 /// # Errors
-/// [`Disagreement`], the first one in the core's log, then in the feed's.
+/// [`Disagreement`], the first one in the core's log, then in the feed's; [`Disagreement::Apart`] where nothing could be compared.
 pub fn agree(
     recipient: RecipientId,
     feed: &[Line],
     core: &[Line],
     gateways: &[&[Line]],
 ) -> Result<i64, Disagreement> {
-    let end = |log: &[Line]| log.last().map_or(i64::MIN, |line| line.entry.at_ms);
-    let ends = [feed, core].into_iter().chain(gateways.iter().copied()).map(end);
-    let until_ms = ends.min().unwrap_or(i64::MIN).saturating_sub(SLACK_MS);
+    let until_ms = end(feed).min(end(core)).saturating_sub(SLACK_MS);
+    let keys_until = KeysUntil::of(gateways);
     let (mut received, mut fetched) = (Sum::default(), Sum::default());
     deliveries(recipient, feed).for_each(|(_, delivered)| received.add(delivered));
     deliveries(recipient, core).for_each(|(_, delivered)| fetched.add(delivered));
     let (wrapped, keys_from) = (wrapped(recipient, gateways), keys_from(gateways));
     let (received, fetched) = (received.joined(), fetched.joined());
-    for (line, delivered) in deliveries(recipient, core).filter(|(line, _)| line.entry.at_ms <= until_ms) {
+    let (of_core, of_feed) = (until(core, until_ms), until(feed, until_ms));
+    for (whose, log, compared) in [("core", core, of_core), ("feed", feed, of_feed)] {
+        let settled = until(log, end(log).saturating_sub(2 * SLACK_MS));
+        if deliveries(recipient, compared).next().is_none()
+            && let Some((line, _)) = deliveries(recipient, settled).next()
+        {
+            return Err(Disagreement::Apart { whose, n: line.n });
+        }
+    }
+    for (line, delivered) in deliveries(recipient, of_core) {
         let (n, patient, class) = (line.n, delivered.patient, delivered.class);
         if let Some(segment) = not_in(&received, delivered) {
             return Err(Disagreement::Unreceived { n, patient, class, segment });
         }
-        if !gateways.is_empty()
+        if line.entry.at_ms <= keys_until.of_patient(patient)
             && let Some((generation, epoch)) = not_wrapped(&wrapped, delivered, keys_from)
         {
             return Err(Disagreement::Unwrapped { n, patient, class, generation, epoch });
         }
     }
-    for line in feed.iter().filter(|line| line.entry.at_ms <= until_ms) {
+    for line in of_feed {
         explained(recipient, line, &received, &fetched)?;
     }
     Ok(until_ms)
+}
+
+/// The latest time in a log.
+fn end(log: &[Line]) -> i64 {
+    log.iter().map(|line| line.entry.at_ms).max().unwrap_or(i64::MIN)
+}
+
+/// The entries up to the last one that is no younger than this.
+fn until(log: &[Line], until_ms: i64) -> &[Line] {
+    let last = log.iter().rposition(|line| line.entry.at_ms <= until_ms);
+    last.and_then(|last| log.get(..=last)).unwrap_or_default()
+}
+
+/// Up to when gateways' logs tell of keys.
+struct KeysUntil {
+    /// Of each patient for whom they wrap: the newest end of those that do. One that was lost tells nothing any more of a patient who has
+    /// another gateway now.
+    of: BTreeMap<PatientId, i64>,
+    /// The newest end of all.
+    all: i64,
+}
+
+impl KeysUntil {
+    fn of(gateways: &[&[Line]]) -> Self {
+        let mut until = Self { of: BTreeMap::new(), all: i64::MIN };
+        for log in gateways {
+            let ends = end(log).saturating_sub(SLACK_MS);
+            until.all = until.all.max(ends);
+            for line in *log {
+                if let What::Wrapped { patient, .. } = &line.entry.what {
+                    let known = until.of.entry(*patient).or_insert(ends);
+                    *known = ends.max(*known);
+                }
+            }
+        }
+        until
+    }
+
+    fn of_patient(&self, patient: PatientId) -> i64 {
+        self.of.get(&patient).copied().unwrap_or(self.all)
+    }
 }
 
 /// What an entry says was delivered to `recipient`, at either end.
@@ -477,7 +542,10 @@ fn not_wrapped(wrapped: &Wrapped, delivered: &Delivered, from: u32) -> Option<(u
 }
 
 /// What was received was delivered, and what was shown or written out was received.
-#[expect(clippy::wildcard_enum_match_arm, reason = "no other entry says what was received, shown or written out")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "no other entry says what was received, shown or written out"
+)]
 fn explained(
     recipient: RecipientId,
     line: &Line,
