@@ -14,6 +14,9 @@ use super::past::Past;
 use super::scrub::{self, Needles, Scrubs};
 use super::{BEGINNINGS, ERASED, KeyStore, KeyStoreError, ROOTS, failed};
 
+/// What is to be scrubbed, each in a piece.
+type Bytes = Vec<Zeroizing<Vec<u8>>>;
+
 impl KeyStore {
     /// Destroys a patient's root, for good: it leaves the table, in one transaction with what the erasure rests on; then the freed pages in
     /// which it lay, also after a kill in between. False where there was none. No root of this patient is made or taken here again, and the
@@ -41,7 +44,7 @@ impl KeyStore {
         patient: PatientId,
         ordered: &Ordered,
         now_s: u64,
-    ) -> Result<(bool, Vec<Zeroizing<Vec<u8>>>), KeyStoreError> {
+    ) -> Result<(bool, Bytes), KeyStoreError> {
         let mut needles = Vec::new();
         let was_there;
         let txn = self.db.begin_write().map_err(failed("begin"))?;

@@ -306,7 +306,7 @@ impl KeyStore {
             let sealed = envelope::seal(self.key.as_deref(), id, &PatientRoot::from_bytes(*key))?;
             files.insert(name, sealed.as_slice()).map_err(failed("write a file's key"))?;
             if self.key.is_some() {
-                plain.extend(stored.filter(|stored| envelope::is_plain(stored)));
+                plain.extend(stored.filter(|stored| is_plain(stored)));
             }
             plain.iter().try_for_each(|needle| scrub::note(&txn, needle))?;
         }
