@@ -124,8 +124,10 @@ pub(super) fn due(
 ) -> Vec<Due> {
     let mut due = settle(readers, now_ms);
     let noted = match readers.get_mut(user) {
-        Some(reader) if reader.goes_on(asked, reason.as_deref()) => return due,
         Some(reader) => {
+            if reader.goes_on(asked, reason.as_deref()) {
+                return due;
+            }
             reader.noted = Extent { first: asked.oldest, last: asked.newest, ..asked };
             reader.noted
         }

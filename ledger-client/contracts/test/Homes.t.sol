@@ -65,11 +65,11 @@ contract HomesTest is SiteTest {
         Emergency memory e = emergencyOf(1);
         (e.clinician, e.reason) = (0, SALT);
         bytes memory signature = sign(HOSPITAL_KEY, ledger.emergencyDigest(e));
-        vm.expectRevert(EmergencyUnnamed.selector);
+        vm.expectRevert(abi.encodeWithSelector(EmergencyUnnamed.selector));
         ledger.openEmergency(e, signature);
         (e.clinician, e.reason) = (SALT, 0);
         signature = sign(HOSPITAL_KEY, ledger.emergencyDigest(e));
-        vm.expectRevert(EmergencyUnnamed.selector);
+        vm.expectRevert(abi.encodeWithSelector(EmergencyUnnamed.selector));
         ledger.openEmergency(e, signature);
         openEmergency(emergencyOf(1));
     }
