@@ -165,7 +165,23 @@ fn a_log_is_anchored_and_what_is_done_to_it_is_named() {
     let other = |anchors: &mut Value| anchors["log"] = format!("0x{}", "07".repeat(20)).into();
     assert_eq!(site.verify_anchors(other).json()["fault"], "another_log");
 
-    // With the validators pinned it takes more than the log's key to make anchors.
+    with_the_ledger_pinned(&node, &site);
+
+    // The ledger has no gap either: a log that lost its end is not anchored on, and another key's is another log.
+    std::fs::write(&site.log, good[..4].concat()).unwrap();
+    assert_eq!(faulty(&site.anchor()), ("cut_off".into(), 5));
+    std::fs::write(&site.log, rewritten(&good, 0).concat()).unwrap();
+    site.anchor().done();
+    let late = node.path("late.json");
+    node.ledger("audit anchors", &["--log-key", &site.address, "--out", &late]).done();
+    let arguments = ["audit", "verify", "--log", &site.log, "--anchors", &late];
+    assert_eq!(faulty(&call(&arguments)), ("root".into(), 1));
+    let no_file = call(&["audit", "verify", "--log", &node.path("none.jsonl")]);
+    assert!(no_file.failed().contains("none.jsonl"));
+}
+
+/// With the validators pinned it takes more than the log's key to make anchors.
+fn with_the_ledger_pinned(node: &Node, site: &Anchored<'_>) {
     let on = |file: &str, validator: &str, contract: &str, chain_id: &str| {
         let ledger = ["--validator", validator, "--contract", contract, "--chain-id", chain_id];
         call(&[&["audit", "verify", "--log", &site.log, "--anchors", file][..], &ledger].concat())
@@ -187,18 +203,6 @@ fn a_log_is_anchored_and_what_is_done_to_it_is_named() {
     let shorter = node.path("shorter.json");
     std::fs::write(&shorter, fewer.to_string()).unwrap();
     assert_eq!(proven(&shorter, &node.validator).json()["fault"], "not_on_ledger");
-
-    // The ledger has no gap either: a log that lost its end is not anchored on, and another key's is another log.
-    std::fs::write(&site.log, good[..4].concat()).unwrap();
-    assert_eq!(faulty(&site.anchor()), ("cut_off".into(), 5));
-    std::fs::write(&site.log, rewritten(&good, 0).concat()).unwrap();
-    site.anchor().done();
-    let late = node.path("late.json");
-    node.ledger("audit anchors", &["--log-key", &site.address, "--out", &late]).done();
-    let arguments = ["audit", "verify", "--log", &site.log, "--anchors", &late];
-    assert_eq!(faulty(&call(&arguments)), ("root".into(), 1));
-    let no_file = call(&["audit", "verify", "--log", &node.path("none.jsonl")]);
-    assert!(no_file.failed().contains("none.jsonl"));
 }
 
 fn delivered(segments: &[(u64, u64)], wraps: &[(u32, u32, u32)]) -> Delivered {

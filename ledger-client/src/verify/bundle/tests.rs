@@ -406,7 +406,8 @@ fn who_may_break_the_glass_and_for_how_long() {
         let mut unnamed = site();
         let mut emergency = unnamed.signed_emergency(&second(), NOW_S, NOW_S + 60, 2).emergency;
         (emergency.clinician, emergency.reason) = (Commitment(who), Commitment(why));
-        let signature = second().key.sign(&emergency_digest(&emergency, &unnamed.domain()));
+        let signature =
+            second().key.sign(&emergency_digest(&emergency, &unnamed.enrolment.pins().unwrap().domain));
         unnamed.put_emergency(SignedEmergency { emergency, signature });
         assert_eq!(reason(&mut unnamed), "emergency_unnamed");
     }
