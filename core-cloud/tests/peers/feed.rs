@@ -1,9 +1,9 @@
 //! Feeds on real QUIC: history, live, resuming, and what one subscriber can do to another.
 
-mod support;
-
 use std::path::Path;
 
+use crate::support::records::{Sealing, recipient};
+use crate::support::{Client, Core, Feed, Frames, Site, deliveries, send, until, within};
 use caregate_host::clock;
 use caregate_host::identity::Role;
 use caregate_host::journal::Journal;
@@ -12,8 +12,6 @@ use caregate_protocol::audit::{Delivered, Entry, Line, Run, What};
 use caregate_protocol::id::DataClass;
 use caregate_protocol::search::Token;
 use caregate_protocol::uplink::{Frame, VERSION};
-use support::records::{Sealing, recipient};
-use support::{Client, Core, Feed, Frames, Site, deliveries, send, until, within};
 
 /// Stores as a gateway does, and waits for the acknowledgement.
 async fn store(site: &Site, core: &Core, records: Vec<Vec<u8>>) {
