@@ -166,7 +166,7 @@ mod tests {
         let mut readers = Readers::new();
         let (nurse, doctor): (Arc<str>, Arc<str>) = ("nurse".into(), "doctor".into());
         let mut due = |user: &Arc<str>, asked, now_ms| {
-            spans(&super::due(&mut readers, user, asked, None, now_ms, READERS_MAX))
+            spans(&due(&mut readers, user, asked, None, now_ms, READERS_MAX))
         };
         assert_eq!(due(&nurse, of(50, 60, 60), 0), [(50, 60)]);
         assert_eq!(due(&nurse, of(50, 60, 60), 1), [], "the next page");
@@ -191,7 +191,7 @@ mod tests {
     fn the_rest_says_the_newest_reason() {
         let (mut readers, nurse) = (Readers::new(), Arc::<str>::from("nurse"));
         let mut due = |n, reason: Option<&str>| {
-            super::due(&mut readers, &nurse, of(n, n, n), reason.map(str::to_owned), 0, READERS_MAX)
+            due(&mut readers, &nurse, of(n, n, n), reason.map(str::to_owned), 0, READERS_MAX)
         };
         let first = due(10, Some("complaint"));
         let read = |first, last, reason: Option<&str>| {
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn users_are_bounded_and_none_is_forgotten_before_the_rest_is_noted() {
         let mut readers = Readers::new();
-        let mut due = |n: usize, asked| super::due(&mut readers, &n.to_string().into(), asked, None, 0, 3);
+        let mut due = |n: usize, asked| due(&mut readers, &n.to_string().into(), asked, None, 0, 3);
         for n in 0..3 {
             assert_eq!(spans(&due(n, of(5, 5, 5))), [(5, 5)]);
         }

@@ -159,7 +159,7 @@ async fn subscriptions_of_one_feed_are_bounded_and_free_when_they_end() {
         open.push(feed.subscribe(recipient(1), u64::MAX, u64::MAX).await.0);
     }
     let subscribe = Frame::Subscribe {
-        version: caregate_protocol::uplink::VERSION,
+        version: VERSION,
         recipient: recipient(1),
         from: 0,
         until: 1,
