@@ -327,7 +327,7 @@ impl Follower {
         let (block, claims, opened) = {
             let state = self.state();
             let Some(block) = state.synced.clone() else {
-                return Err(ChainError::CatchingUp { at: state.next, head: state.latest });
+                return Err(ChainError::CatchingUp { at: state.next(), head: state.latest });
             };
             let claims = claims(&state.index, watch, block.head.time_s);
             (block, claims, opened(&state.index, watch))
