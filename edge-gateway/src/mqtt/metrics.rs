@@ -26,7 +26,7 @@ pub struct ServerMetrics {
     pub sessions: IntGauge,
     /// Retained messages.
     pub retained: IntGauge,
-    /// Snapshots of sessions: `written`, `failed`; and `unreadable`, at a start.
+    /// Snapshots of sessions: `written`, `failed`; `unreadable`, at a start; and `queue-left-out`, sessions whose messages were not kept.
     pub kept: IntCounterVec,
     /// Messages sent to subscribers.
     pub delivered: IntCounter,

@@ -176,7 +176,7 @@ impl Hub {
         self.sessions.values().filter(|session| session.connection.is_some()).count()
     }
 
-    /// Sessions, with and without connection; retained messages; bytes waiting for clients.
+    /// Sessions, with and without connection; retained messages; bytes waiting for clients or on their way to them.
     #[must_use]
     pub fn sizes(&self) -> (usize, usize, usize) {
         (self.sessions.len(), self.retained.count(), self.outbox_bytes())
