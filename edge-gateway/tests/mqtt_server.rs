@@ -211,6 +211,38 @@ async fn qos_2_is_received_when_stored_and_a_repetition_is_answered_without_it()
     assert_eq!(raw.receive(4).await, [0x50, 2, 0, 9], "another message");
 }
 
+/// The reading has no time of the device's, by which it would be recognised: that it comes once is the session's doing.
+#[tokio::test]
+async fn qos_2_comes_once_also_where_the_connection_breaks_before_the_verdict() {
+    let mut door = Door::open(Limits::default()).await;
+    let mut connect = rumqttc::mqttbytes::v4::Connect::new("kept");
+    connect.set_login("user-a", SECRET);
+    connect.clean_session = false;
+    let connect = encode(&Packet::Connect(connect));
+    let mut raw = Raw::open(door.address).await;
+    raw.send(&connect).await;
+    assert_eq!(raw.receive(4).await, [0x20, 2, 0, 0]);
+    let mut publish = rumqttc::Publish::new(TOPIC, QoS::ExactlyOnce, *br#"{"v":72}"#);
+    publish.pkid = 9;
+    raw.send(&encode(&Packet::Publish(publish.clone()))).await;
+    let inbound = door.next().await;
+    drop(raw);
+    door.closed("peer-closed", 1).await;
+
+    let mut raw = Raw::open(door.address).await;
+    raw.send(&connect).await;
+    assert_eq!(raw.receive(4).await, [0x20, 2, 1, 0], "the session is there");
+    publish.dup = true;
+    raw.send(&[encode(&Packet::Publish(publish)), vec![0xc0, 0]].concat()).await;
+    assert_eq!(raw.receive(2).await, [0xd0, 0], "no PUBREC before the verdict");
+    assert!(door.inbound.try_recv().is_err(), "once");
+    inbound.verdict.send(Verdict::Stored).unwrap();
+    assert_eq!(raw.receive(4).await, [0x50, 2, 0, 9], "told over the new connection");
+    raw.send(&[0x62, 2, 0, 9]).await;
+    assert_eq!(raw.receive(4).await, [0x70, 2, 0, 9]);
+    assert!(door.inbound.try_recv().is_err());
+}
+
 #[tokio::test]
 async fn the_same_client_id_takes_over_within_a_device_only() {
     let mut door = Door::open(Limits::default()).await;

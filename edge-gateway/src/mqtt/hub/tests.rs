@@ -10,6 +10,7 @@ use caregate_protocol::id::{DeviceId, PatientId};
 use proptest::prelude::*;
 
 use super::*;
+use crate::ingest::Verdict;
 use crate::mqtt::access::{Access, Reader};
 use crate::mqtt::limits::{
     OUTBOX_MESSAGES_MAX, OUTBOXES_BYTES_MAX, RETAINED_PER_DEVICE, SENT_BYTES_MAX, SENT_MAX,
@@ -543,22 +544,39 @@ fn exactly_once_survives_the_connection() {
     let (first, _) = home.join(&sensor, false, HOUR, T0);
     assert_eq!(home.hub.begin_exact(&sensor, id(1), first), Exact::New);
     assert_eq!(home.hub.begin_exact(&sensor, id(1), first), Exact::OnItsWay);
-    assert!(home.hub.settle_exact(&sensor, id(1), first, true));
+    let stored = Some(Verdict::Stored);
+    home.hub.settle_exact(&sensor, id(1), first, stored, true);
     assert_eq!(home.hub.begin_exact(&sensor, id(1), first), Exact::Again);
     assert_eq!(home.hub.begin_exact(&sensor, id(2), first), Exact::New);
     home.hub.leave(&sensor, first, false, None, T0);
     let (second, present) = home.join(&sensor, false, HOUR, T0);
     assert!(present);
     assert_eq!(home.hub.begin_exact(&sensor, id(1), second), Exact::Again);
-    assert_eq!(home.hub.begin_exact(&sensor, id(2), second), Exact::New, "its verdict has not come");
-    assert!(!home.hub.settle_exact(&sensor, id(2), first, true), "the new connection's will show it");
-    assert!(home.hub.settle_exact(&sensor, id(2), second, true));
+    assert_eq!(home.hub.begin_exact(&sensor, id(2), second), Exact::Elsewhere, "its verdict has not come");
+    assert_eq!(home.hub.begin_exact(&sensor, id(2), second), Exact::OnItsWay);
+    assert_eq!(home.hub.verdict_elsewhere(&sensor, id(2), second), None);
+    // Its client comes a third time, and the verdict meanwhile.
+    let (third, _) = home.join(&sensor, false, HOUR, T0);
+    home.hub.take_effects();
+    assert_eq!(home.hub.begin_exact(&sensor, id(2), third), Exact::Elsewhere);
+    home.hub.settle_exact(&sensor, id(2), first, stored, true);
+    assert_eq!(home.hub.take_effects(), [Effect::Wake(third)]);
+    assert_eq!(
+        home.hub.verdict_elsewhere(&sensor, id(2), second),
+        Some(None),
+        "no longer the session's connection"
+    );
+    let (second, _) = home.join(&sensor, false, HOUR, T0);
+    assert_eq!(home.hub.begin_exact(&sensor, id(2), second), Exact::Elsewhere, "nobody has been told yet");
+    assert_eq!(home.hub.verdict_elsewhere(&sensor, id(2), second), Some(stored));
+    assert_eq!(home.hub.unreleased(&sensor), 1);
+    home.hub.settle_exact(&sensor, id(2), second, stored, true);
     assert_eq!(home.hub.unreleased(&sensor), 2);
     assert_eq!(home.hub.release_exact(&sensor, id(1)), Reason::SUCCESS);
     assert_eq!(home.hub.release_exact(&sensor, id(1)), Reason::PACKET_IDENTIFIER_NOT_FOUND);
     assert_eq!(home.hub.begin_exact(&sensor, id(1), second), Exact::New, "the identifier is free");
-    assert!(!home.hub.settle_exact(&sensor, id(1), second, false), "refused: it may come again");
-    assert_eq!(home.hub.begin_exact(&sensor, id(1), second), Exact::New);
+    home.hub.settle_exact(&sensor, id(1), second, Some(Verdict::Refused), false);
+    assert_eq!(home.hub.begin_exact(&sensor, id(1), second), Exact::New, "refused: it may come again");
 }
 
 proptest! {

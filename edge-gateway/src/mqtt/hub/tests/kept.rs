@@ -22,7 +22,7 @@ fn busy() -> (Home, SessionKey) {
     let sent: Vec<_> = (0..3).map(|_| home.next(&display, number).unwrap().packet_id.unwrap()).collect();
     assert!(home.hub.received(&display, sent[2], Reason::SUCCESS).is_some());
     assert_eq!(home.hub.begin_exact(&display, PacketId::new(7).unwrap(), number), Exact::New);
-    assert!(home.hub.settle_exact(&display, PacketId::new(7).unwrap(), number, true));
+    home.hub.settle_exact(&display, PacketId::new(7).unwrap(), number, Some(Verdict::Stored), true);
     home.hub.leave(&display, number, false, None, T0);
     for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
         home.publish(message("vitals/v1/a/num/y", qos));
