@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use edge_gateway::ingest::{self, Inbound, Inlet, Intake, Verdict};
+use edge_gateway::ingest::{self, Fault, Inbound, Inlet, Intake, Verdict};
 use edge_gateway::mqtt::broker::{BrokerConfig, run};
 use edge_gateway::mqtt::metrics::BrokerMetrics;
 use edge_gateway::mqtt::tunnel::{TlsEntry, Tunnel, TunnelError};
@@ -173,7 +173,7 @@ async fn the_broker_is_acknowledged_only_after_the_verdict() {
     assert_eq!(&unheld.payload[..], b"unheld");
     unheld.verdict.send(Verdict::Stored).unwrap();
     first.verdict.send(Verdict::Stored).unwrap();
-    for (payload, verdict) in [("2", Verdict::Quarantined), ("3", Verdict::Stored)] {
+    for (payload, verdict) in [("2", Verdict::Quarantined(Fault::Payload)), ("3", Verdict::Stored)] {
         let inbound = door.next().await;
         assert_eq!(inbound.payload, payload);
         inbound.verdict.send(verdict).unwrap();

@@ -341,7 +341,7 @@ impl<'a> Link<'a> {
             return ControlFlow::Continue(());
         }
         match answer {
-            Ok(Some(Verdict::Stored | Verdict::Quarantined)) | Err(_) => {
+            Ok(Some(Verdict::Stored | Verdict::Quarantined(_))) | Err(_) => {
                 backoff.reset();
                 match self.client.try_ack(&publish) {
                     Ok(()) => ControlFlow::Continue(()),

@@ -133,7 +133,7 @@ impl BrokerMetrics {
 pub(crate) fn verdict_label(verdict: Option<Verdict>) -> &'static str {
     match verdict {
         Some(Verdict::Stored) => "stored",
-        Some(Verdict::Quarantined) => "quarantined",
+        Some(Verdict::Quarantined(_)) => "quarantined",
         Some(Verdict::Refused) => "refused",
         None => "unanswered",
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Action, Answer, CloseReason, Conversation, Phase, Unanswered};
-use crate::ingest::Verdict;
+use crate::ingest::{Fault, Verdict};
 use crate::mqtt::access::{Tree, own_tree};
 use crate::mqtt::hub::{Exact, Hub, Message, SessionKey};
 use crate::mqtt::limits::{PUBLISH_OVERHEAD_BYTES, TOPIC_ALIASES_MAX, TOPIC_BYTES_MAX, UNRELEASED_MAX};
@@ -237,16 +237,25 @@ impl Conversation {
         acknowledged
     }
 
+    /// Whether the client is told that all is well: in 3.1.1 also of what is in quarantine, since it would repeat it for ever.
     fn acknowledges(&self, verdict: Option<Verdict>) -> bool {
-        matches!(verdict, Some(Verdict::Stored | Verdict::Quarantined))
+        match (verdict, self.version) {
+            (Some(Verdict::Stored), _) | (Some(Verdict::Quarantined(_)), Version::V4) => true,
+            (Some(Verdict::Quarantined(_)), Version::V5) | (Some(Verdict::Refused) | None, _) => false,
+        }
     }
 
     fn answer_to(&self, qos: QoS, packet_id: PacketId, verdict: Option<Verdict>) -> Answer {
-        match (self.acknowledges(verdict), self.version) {
-            (true, _) => Answer::Say(acknowledgement(qos, packet_id, Reason::SUCCESS)),
-            (false, Version::V5) => Answer::Say(acknowledgement(qos, packet_id, Reason::QUOTA_EXCEEDED)),
-            (false, Version::V4) => Answer::Withhold,
-        }
+        let reason = match verdict {
+            _ if self.acknowledges(verdict) => Reason::SUCCESS,
+            Some(Verdict::Quarantined(Fault::Payload)) => Reason::PAYLOAD_FORMAT_INVALID,
+            Some(Verdict::Quarantined(Fault::Device)) => Reason::NOT_AUTHORIZED,
+            Some(Verdict::Stored | Verdict::Refused) | None if self.version == Version::V5 => {
+                Reason::QUOTA_EXCEEDED
+            }
+            Some(Verdict::Stored | Verdict::Refused) | None => return Answer::Withhold,
+        };
+        Answer::Say(acknowledgement(qos, packet_id, reason))
     }
 
     fn say(&self, packet: Packet, out: &mut Vec<Action>) {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ingest::Verdict;
+use crate::ingest::{Fault, Verdict};
 use crate::mqtt::access::Reader;
 use crate::mqtt::hub::{Capacity, Effect, Join};
 use crate::mqtt::limits::{CLIENT_ID_BYTES_MAX, SESSION_EXPIRY_MAX, TOPIC_ALIASES_MAX, TOPIC_BYTES_MAX};
@@ -218,8 +218,10 @@ fn acknowledgements_wait_for_verdicts_and_keep_the_order() {
         }
         assert_eq!(pair.verdict(Some(Verdict::Stored)), [puback(7, Reason::SUCCESS)]);
         assert_eq!(pair.verdict(Some(Verdict::Stored)), [], "QoS 0");
-        assert_eq!(pair.verdict(Some(Verdict::Quarantined)), [pubrec(8, Reason::SUCCESS)]);
-        assert_eq!(pair.verdict(Some(Verdict::Quarantined)), [puback(3, Reason::SUCCESS)]);
+        let told = |fault| told_of(version, Some(Verdict::Quarantined(fault))).unwrap();
+        let (payload, device) = (told(Fault::Payload), told(Fault::Device));
+        assert_eq!(pair.verdict(Some(Verdict::Quarantined(Fault::Payload))), [pubrec(8, payload)]);
+        assert_eq!(pair.verdict(Some(Verdict::Quarantined(Fault::Device))), [puback(3, device)]);
         assert_eq!(pair.verdict(Some(Verdict::Stored)), [], "nothing is outstanding");
     }
 }
@@ -406,7 +408,9 @@ fn qos_2_is_stored_once_whatever_the_client_repeats() {
 #[test]
 fn qos_2_is_stored_once_also_over_a_new_connection() {
     for version in [Version::V4, Version::V5] {
-        for verdict in [Some(Verdict::Stored), Some(Verdict::Quarantined), Some(Verdict::Refused), None] {
+        for verdict in
+            [Some(Verdict::Stored), Some(Verdict::Quarantined(Fault::Payload)), Some(Verdict::Refused), None]
+        {
             let mut old = Pair::up(Limits::default(), kept(version));
             old.forwards(exactly(1));
             old.forwards(exactly(2));
@@ -427,7 +431,7 @@ fn qos_2_is_stored_once_also_over_a_new_connection() {
             if version == Version::V5 {
                 in_use.push(pubrec(1, Reason::PACKET_IDENTIFIER_IN_USE));
             }
-            match (pair_answer(version, verdict), version) {
+            match (told_of(version, verdict), version) {
                 (Some(reason), _) => assert_eq!(first, [vec![pubrec(1, reason)], in_use].concat()),
                 (None, _) => assert_eq!(first, []),
             }
@@ -446,11 +450,13 @@ fn qos_2_is_stored_once_also_over_a_new_connection() {
     }
 }
 
-/// What PUBREC says, if there is one.
-fn pair_answer(version: Version, verdict: Option<Verdict>) -> Option<Reason> {
+/// What PUBACK and PUBREC say, if anything.
+fn told_of(version: Version, verdict: Option<Verdict>) -> Option<Reason> {
     match (verdict, version) {
-        (Some(Verdict::Stored | Verdict::Quarantined), _) => Some(Reason::SUCCESS),
-        (Some(Verdict::Refused) | None, Version::V5) => Some(Reason::QUOTA_EXCEEDED),
+        (Some(Verdict::Stored), _) | (Some(Verdict::Quarantined(_)), Version::V4) => Some(Reason::SUCCESS),
+        (Some(Verdict::Quarantined(Fault::Payload)), Version::V5) => Some(Reason(0x99)),
+        (Some(Verdict::Quarantined(Fault::Device)), Version::V5) => Some(Reason(0x87)),
+        (Some(Verdict::Refused) | None, Version::V5) => Some(Reason(0x97)),
         (Some(Verdict::Refused) | None, Version::V4) => None,
     }
 }
@@ -509,7 +515,7 @@ fn others_see_what_was_stored_and_nothing_else() {
     assert!(!seen(&mut pair), "not before it is stored");
     pair.verdict(Some(Verdict::Stored));
     assert!(seen(&mut pair));
-    for verdict in [Some(Verdict::Quarantined), Some(Verdict::Refused), None] {
+    for verdict in [Some(Verdict::Quarantined(Fault::Payload)), Some(Verdict::Refused), None] {
         pair.forwards(publish(1));
         pair.verdict(verdict);
         assert!(!seen(&mut pair), "{verdict:?}");
