@@ -215,6 +215,7 @@ fn news_5(event: v5::Event) -> News {
             packet_id: publish.pkid,
         }),
         wire5::Packet::Connect(..)
+        | wire5::Packet::Auth(_)
         | wire5::Packet::PubAck(_)
         | wire5::Packet::PubRec(_)
         | wire5::Packet::PubRel(_)
