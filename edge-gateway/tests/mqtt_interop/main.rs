@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use edge_gateway::ingest::{Intake, Verdict};
+use edge_gateway::ingest::{Fault, Intake, Verdict};
 use edge_gateway::mqtt::limits::Limits;
 use edge_gateway::mqtt::server::TlsDoor;
 use mqtt_support::Door;
@@ -26,10 +26,15 @@ const SCRIPT_PATIENCE: Duration = Duration::from_secs(180);
 
 const TOPIC: &str = "vitals/v1/a/num/heart-rate";
 
-/// A pipeline that stores all but what says `refuse`.
+/// A pipeline that stores all but what says otherwise.
 async fn store(mut inbound: Intake) {
     while let Some(inbound) = inbound.recv().await {
-        let verdict = if &inbound.payload[..] == b"refuse" { Verdict::Refused } else { Verdict::Stored };
+        let verdict = match &inbound.payload[..] {
+            b"refuse" => Verdict::Refused,
+            b"garbage" => Verdict::Quarantined(Fault::Payload),
+            b"unbound" => Verdict::Quarantined(Fault::Device),
+            _ => Verdict::Stored,
+        };
         inbound.verdict.send(verdict).ok();
     }
 }
