@@ -213,11 +213,11 @@ pub async fn run(config: BrokerConfig, inbound: Inlet, metrics: BrokerMetrics, s
         }
         let is_old = attempt.protocol == Protocol::V5 && !link.was_up;
         attempt = attempt.next(end, link.was_up, link.too_large);
-        drop(link);
         if is_old {
             // It may be one that knows 3.1.1 only: no pause between the two.
             continue;
         }
+        // The link lives on meanwhile: what was acknowledged before its end is still written.
         let pause = backoff.next();
         tracing::info!(reason = end.label(), pause_ms = pause.as_millis(), "broker connection ended");
         tokio::select! {

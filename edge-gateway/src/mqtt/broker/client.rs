@@ -1,7 +1,7 @@
 //! rumqttc's client, of MQTT 5.0 and of 3.1.1, as far as the door to an existing broker needs it.
 //!
-//! In 5.0 the broker is told the longest packet that is read, and must drop a longer one (MQTT-3.1.2-25), and how many PUBLISHes may wait
-//! for their PUBACK. In 3.1.1 there is no word for either.
+//! In 5.0 the broker is told the longest packet that is read, and must drop a longer one (MQTT-3.1.2-25); 3.1.1 has no word for it. How many
+//! PUBLISHes may wait for their PUBACK is left to the broker's own setting, which mosquitto would replace by a Receive Maximum.
 
 use bytes::Bytes;
 use rumqttc::mqttbytes::v4;
@@ -153,7 +153,6 @@ fn options_5(config: &BrokerConfig, clean: bool) -> v5::MqttOptions {
     // As in 3.1.1 the session is kept until it is thrown away.
     options.set_clean_start(clean).set_session_expiry_interval(Some(u32::MAX));
     options.set_max_packet_size(u32::try_from(PACKET_BYTES_MAX).ok());
-    options.set_receive_maximum(u16::try_from(OUTSTANDING_MAX).ok());
     // Nothing is published to the broker; rumqttc would hold places for 65,535.
     options.set_outgoing_inflight_upper_limit(1);
     if let Some((username, password)) = &config.login {
