@@ -407,8 +407,9 @@ impl Doors {
         let (inbound, metrics) = (self.inbound.clone(), self.server_metrics.clone());
         let server = Server::new(limits, credentials, access, inbound, metrics);
         server.tell(displays);
-        server.restore(&file);
+        // In this order: what nobody may read any more neither comes back nor is written again.
         server.bind(bound, self.stop.clone());
+        server.restore(&file);
         let file = Arc::new(file);
         self.tasks.spawn(Arc::clone(&server).keep(Arc::clone(&file), self.stop.clone()));
         self.sessions = Some((Arc::clone(&server), file));

@@ -8,7 +8,7 @@ use caregate_protocol::key::epoch_of;
 use caregate_protocol::policy::Revocation;
 use caregate_protocol::reading::Value;
 use caregate_protocol::record::Record;
-use edge_gateway::ingest::Verdict;
+use edge_gateway::ingest::{Fault, Verdict};
 use edge_gateway::pipeline::commit::Spooled;
 use edge_gateway::spool::Limits;
 use pipeline_support::{
@@ -163,14 +163,16 @@ fn what_cant_be_taken_is_quarantined_by_reason_and_leaves_no_trace_in_the_spool(
     ];
     for (publish, reason) in cases {
         let before = gateway.quarantined(reason);
-        assert_eq!(gateway.put(&publish, &policy), Verdict::Quarantined, "{reason}");
+        let fault = if matches!(reason, "unbound" | "device") { Fault::Device } else { Fault::Payload };
+        assert_eq!(gateway.put(&publish, &policy), Verdict::Quarantined(fault), "{reason}");
         let newest = gateway.committer.hints.quarantined(1).remove(0);
         assert_eq!((newest.reason.as_str(), gateway.quarantined(reason)), (reason, before + 1), "{newest:?}");
         assert_eq!((&newest.topic, newest.bytes), (&publish.topic, publish.payload.len()));
     }
     // One bad PUBLISH costs its neighbours nothing.
     let batch = [Publish::beat(1), Publish::new("monitor-1", HEART_RATE, "x"), Publish::beat(2)];
-    assert_eq!(gateway.commit(&batch, &policy), [Verdict::Stored, Verdict::Quarantined, Verdict::Stored]);
+    let quarantined = Verdict::Quarantined(Fault::Payload);
+    assert_eq!(gateway.commit(&batch, &policy), [Verdict::Stored, quarantined, Verdict::Stored]);
     assert_eq!(gateway.seqs(DataClass::Vitals), [1, 2]);
 }
 

@@ -374,7 +374,7 @@ impl Committer {
                 Admission::About(about) => {
                     self.hints.about(&publish.device, about == About::Status, &publish.payload);
                 }
-                Admission::Quarantine(reason, detail) => {
+                Admission::Quarantine(fault, reason, detail) => {
                     self.metrics.quarantined.with_label_values(&[reason]).inc();
                     self.hints.quarantine(publish, reason, &detail);
                     if reason == IMPLAUSIBLE
@@ -382,7 +382,7 @@ impl Committer {
                     {
                         self.tap.implausible(patient, &publish.device);
                     }
-                    verdicts[inbound] = Verdict::Quarantined;
+                    verdicts[inbound] = Verdict::Quarantined(fault);
                 }
             }
         }

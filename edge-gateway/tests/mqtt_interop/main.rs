@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use edge_gateway::ingest::{Intake, Verdict};
+use edge_gateway::ingest::{Fault, Intake, Verdict};
 use edge_gateway::mqtt::limits::Limits;
 use edge_gateway::mqtt::server::TlsDoor;
 use mqtt_support::pki::Pki;
@@ -26,7 +26,7 @@ const SCRIPT_PATIENCE: Duration = Duration::from_secs(180);
 
 const TOPIC: &str = "vitals/v1/a/num/heart-rate";
 
-/// A pipeline that stores all but what says `refuse`, and has no word for what says `hold`.
+/// A pipeline that stores all but what says otherwise, and has no word for what says `hold`.
 async fn store(mut inbound: Intake) {
     let mut held = Vec::new();
     while let Some(inbound) = inbound.recv().await {
@@ -36,6 +36,8 @@ async fn store(mut inbound: Intake) {
                 continue;
             }
             b"refuse" => Verdict::Refused,
+            b"garbage" => Verdict::Quarantined(Fault::Payload),
+            b"unbound" => Verdict::Quarantined(Fault::Device),
             _ => Verdict::Stored,
         };
         inbound.verdict.send(verdict).ok();

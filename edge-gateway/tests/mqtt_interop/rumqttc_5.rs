@@ -116,6 +116,15 @@ async fn wills_reasons_and_properties() {
     assert!(
         matches!(sensor.packet().await, Packet::PubAck(ack) if ack.reason == PubAckReason::QuotaExceeded)
     );
+    for (said, at_1, at_2) in [
+        ("garbage", PubAckReason::PayloadFormatInvalid, PubRecReason::PayloadFormatInvalid),
+        ("unbound", PubAckReason::NotAuthorized, PubRecReason::NotAuthorized),
+    ] {
+        sensor.client.publish(TOPIC, QoS::AtLeastOnce, false, said).await.unwrap();
+        assert!(matches!(sensor.packet().await, Packet::PubAck(ack) if ack.reason == at_1), "{said}");
+        sensor.client.publish(TOPIC, QoS::ExactlyOnce, false, said).await.unwrap();
+        assert!(matches!(sensor.packet().await, Packet::PubRec(rec) if rec.reason == at_2), "{said}");
+    }
     sensor.client.publish("vitals/v1/b/num/x", QoS::AtLeastOnce, false, "72").await.unwrap();
     assert!(
         matches!(sensor.packet().await, Packet::PubAck(ack) if ack.reason == PubAckReason::NotAuthorized)

@@ -313,10 +313,13 @@ const cases = {
       for (const qos of [1, 2]) {
         await assert.rejects(sensor.publish("vitals/v1/a/num/x", "refuse", qos), (error) => error.code === 0x97);
         await assert.rejects(sensor.publish("vitals/v1/b/num/x", "72", qos), (error) => error.code === 0x87);
+        await assert.rejects(sensor.publish("vitals/v1/a/num/x", "garbage", qos), (error) => error.code === 0x99);
+        await assert.rejects(sensor.publish("vitals/v1/a/num/x", "unbound", qos), (error) => error.code === 0x87);
         await sensor.publish("vitals/v1/a/num/x", "72", qos);
       }
       await sensor.leave();
     } else {
+      for (const qos of [1, 2]) await sensor.publish("vitals/v1/a/num/x", "garbage", qos);
       sensor.mqtt.publish("vitals/v1/a/num/x", "refuse", { qos: 1 }, () => {});
       await sensor.closed.next("the end");
     }

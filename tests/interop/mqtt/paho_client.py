@@ -283,9 +283,13 @@ def reason_codes():
         for level, expected in ((1, (0x97, 0x87)), (2, (0x92, 0x92))):
             refused = sensor.publish("vitals/v1/a/num/x", "refuse", level), sensor.publish("vitals/v1/b/num/x", "72", level)
             assert tuple(reason.value for reason in refused) == expected, refused
+            quarantined = [sensor.publish("vitals/v1/a/num/x", said, level).value for said in ("garbage", "unbound")]
+            assert quarantined == ([0x99, 0x87] if level == 1 else [0x92, 0x92]), quarantined
             assert sensor.publish("vitals/v1/a/num/x", "72", level).value == 0
         sensor.leave()
     else:
+        for level in (1, 2):
+            sensor.publish("vitals/v1/a/num/x", "garbage", level)
         sensor.client.publish("vitals/v1/a/num/x", "refuse", 1)
         sensor.ended.get(timeout=PATIENCE)
         assert sensor.acks.empty(), "withheld"
