@@ -210,10 +210,12 @@ impl Bedside {
 
     /// Ends everything. What is on disk is left.
     fn end(self) -> Cast {
-        let Self { cast, inbound, stop, running, handle, _acked, watch, .. } = self;
+        let Self { cast, inbound, stop, running, handle, _acked, watch, displays, trail, .. } = self;
         stop.cancel();
-        drop((inbound, handle, _acked, watch));
+        drop((inbound, handle, _acked, watch, trail));
         running.join().unwrap();
+        // The watch has let go of its store once nothing more can come to the displays.
+        while displays.recv().is_ok() {}
         cast
     }
 }

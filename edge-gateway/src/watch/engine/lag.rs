@@ -29,7 +29,7 @@ impl Lag {
         let Some(sensor_us) = sensor_us else { return true };
         let lag = received_us.saturating_sub(sensor_us);
         // The first may be of the past itself: until it is known better, the sensor's clock is right.
-        let least = *self.least_us.get_or_insert(lag.min(0));
+        let least = *self.least_us.get_or_insert_with(|| lag.min(0));
         if lag <= least.saturating_add(LATE_US) {
             *self = Self { least_us: Some(least.min(lag)), is_known: true, ..Self::default() };
             return true;
@@ -87,7 +87,7 @@ mod tests {
         // An hour of it, ten readings a second, then on by the second.
         let admitted: Vec<_> =
             (0..3_600).filter(|n| lag.admits(Some(n * S), 3_600 * S + n * S / 10)).collect();
-        assert_eq!(admitted, [], "at the end 360 s are missing still");
+        assert!(admitted.is_empty(), "at the end 360 s are missing still");
         assert_eq!(lag.is_past(3_000 * S), Some(true), "it has become less");
         assert!(lag.admits(Some(3_970 * S), 3_970 * S));
         let mut lag = Lag::default();

@@ -283,7 +283,7 @@ impl Patient {
             u64::try_from(until_us.saturating_sub(now.unix_us)).map_or(Duration::ZERO, Duration::from_micros);
         let can_be = left <= Duration::from_secs(PAUSE_S_MAX.into());
         let left = if can_be { left } else { Duration::ZERO };
-        let until = *self.paused_until.get_or_insert(now.at.saturating_add(left));
+        let until = *self.paused_until.get_or_insert_with(|| now.at.saturating_add(left));
         if now.unix_us >= until_us || now.at >= until {
             (self.kept.settings.paused_until_us, self.paused_until) = (None, None);
             self.changed = true;
