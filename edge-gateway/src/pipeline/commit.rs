@@ -159,6 +159,7 @@ impl Committer {
 
     /// Looks at the clock: access that has ended since closes its epochs. Call about every second.
     pub fn tick(&mut self, now_us: i64, at: Instant) {
+        self.tap.offer();
         self.policy.tick(Now { unix_s: seconds(now_us), at });
         close_epochs(&mut self.state, &self.policy, &BTreeSet::new(), now_us, &self.metrics);
     }
@@ -247,6 +248,7 @@ impl Committer {
         self.metrics.batch_publishes.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
         // Also where all of it was known before: what it repeats may be on its way to the disk still.
         let below = self.log.next();
+        self.tap.flush(below);
         Ok((spooled, Waiting::new(below, batch, verdicts, &self.metrics)))
     }
 
@@ -386,7 +388,6 @@ impl Committer {
                 }
             }
         }
-        self.tap.flush();
         sorted
     }
 

@@ -17,7 +17,8 @@ pub mod past;
 pub mod recover;
 pub mod seal;
 pub mod thread;
-pub mod waiting;
+pub mod unheard;
+mod waiting;
 
 #[cfg(test)]
 mod tests;

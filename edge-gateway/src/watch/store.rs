@@ -1,4 +1,5 @@
-//! What the watch must find again after a restart, in `keys.redb`: what staff set, what latched, and which commands were handled.
+//! What the watch must find again after a restart, in `keys.redb`: what staff set, what latched, which commands were handled, and how far it has
+//! heard what lies in the spool.
 
 use std::sync::Arc;
 
@@ -17,6 +18,9 @@ const WATCH: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("watch");
 /// whose key is destroyed, of them nothing is left.
 const KEYS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("watch keys");
 
+/// Below which position of the spool every event is in what is kept.
+const HEARD: TableDefinition<'_, (), u64> = TableDefinition::new("watch heard");
+
 /// The store; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WatchStore {
@@ -31,6 +35,7 @@ impl WatchStore {
 
     pub(crate) fn make_tables(txn: &WriteTransaction) -> Result<(), KeyStoreError> {
         txn.open_table(WATCH).map(drop).map_err(failed("open watch"))?;
+        txn.open_table(HEARD).map(drop).map_err(failed("open watch heard"))?;
         txn.open_table(KEYS).map(drop).map_err(failed("open watch keys"))
     }
 
@@ -101,26 +106,45 @@ impl WatchStore {
         Ok(all)
     }
 
-    /// Keeps one patient's; durable when it returns. Nothing of who was erased meanwhile.
+    /// Below which position of the spool every event is in what is kept; `None` before the first start that notes it.
     ///
     /// # Errors
     /// [`KeyStoreError`].
-    pub fn keep(&self, patient: PatientId, kept: &Kept) -> Result<(), KeyStoreError> {
-        let Ok(json) = serde_json::to_vec(kept).map_err(|_source| unreachable!("numbers are finite"));
-        let json = Zeroizing::new(json);
+    pub fn heard(&self) -> Result<Option<u64>, KeyStoreError> {
+        let txn = self.db.begin_read().map_err(failed("begin"))?;
+        let table = txn.open_table(HEARD).map_err(failed("open watch heard"))?;
+        Ok(table.get(()).map_err(failed("read watch heard"))?.map(|below| below.value()))
+    }
+
+    /// Keeps some patients', and below which position of the spool all events are in what is kept now, in one; durable when it returns.
+    /// Nothing of who was erased meanwhile.
+    ///
+    /// # Errors
+    /// [`KeyStoreError`].
+    pub fn keep(&self, all: &[(PatientId, Kept)], heard: u64) -> Result<(), KeyStoreError> {
         let txn = self.db.begin_write().map_err(failed("begin"))?;
+        for (patient, kept) in all {
+            self.put(&txn, *patient, kept)?;
+        }
         {
-            let erased = txn.open_table(ERASED).map_err(failed("open erased"))?;
-            if erased.get(patient.0.as_slice()).map_err(failed("read erased"))?.is_some() {
-                return Ok(());
-            }
-            let key = self.key(&txn, patient)?;
-            let sealed = AtRest::new(&key).seal(&patient.0, &json);
-            let sealed = sealed.map_err(|_unspecified| KeyStoreError::Random)?;
-            let mut table = txn.open_table(WATCH).map_err(failed("open watch"))?;
-            table.insert(patient.0.as_slice(), sealed.as_slice()).map_err(failed("write watch"))?;
+            let mut table = txn.open_table(HEARD).map_err(failed("open watch heard"))?;
+            table.insert((), heard).map_err(failed("write watch heard"))?;
         }
         txn.commit().map_err(failed("commit"))
+    }
+
+    fn put(&self, txn: &WriteTransaction, patient: PatientId, kept: &Kept) -> Result<(), KeyStoreError> {
+        let Ok(json) = serde_json::to_vec(kept).map_err(|_source| unreachable!("numbers are finite"));
+        let json = Zeroizing::new(json);
+        let erased = txn.open_table(ERASED).map_err(failed("open erased"))?;
+        if erased.get(patient.0.as_slice()).map_err(failed("read erased"))?.is_some() {
+            return Ok(());
+        }
+        let key = self.key(txn, patient)?;
+        let sealed = AtRest::new(&key).seal(&patient.0, &json);
+        let sealed = sealed.map_err(|_unspecified| KeyStoreError::Random)?;
+        let mut table = txn.open_table(WATCH).map_err(failed("open watch"))?;
+        table.insert(patient.0.as_slice(), sealed.as_slice()).map(drop).map_err(failed("write watch"))
     }
 
     /// The patient's key; made where there is none that this TPM opens.
@@ -164,11 +188,13 @@ mod tests {
         };
         let store = KeyStore::open(dir.path()).unwrap().watch();
         assert!(store.all().unwrap().is_empty());
-        store.keep(PatientId([4; 16]), &Kept::default()).unwrap();
-        store.keep(PatientId([4; 16]), &kept).unwrap();
+        assert_eq!(store.heard().unwrap(), None);
+        store.keep(&[(PatientId([4; 16]), Kept::default())], 70).unwrap();
+        store.keep(&[(PatientId([4; 16]), kept.clone())], 7).unwrap();
         drop(store);
         let again = KeyStore::open(dir.path()).unwrap().watch();
         assert_eq!(again.all().unwrap(), [(PatientId([4; 16]), kept)]);
+        assert_eq!(again.heard().unwrap(), Some(7), "a spool that was made anew begins at 1 again");
     }
 
     /// Also of rows that were written over: redb leaves them in pages that it has freed.
@@ -180,7 +206,7 @@ mod tests {
         for low in [88.5, 87.5, 86.5] {
             let limits = Limits { low: Some(low), ..Limits::default() };
             let settings = Settings { limits: [(3, limits)].into(), ..Settings::default() };
-            store.keep(patient, &Kept { settings, ..Kept::default() }).unwrap();
+            store.keep(&[(patient, Kept { settings, ..Kept::default() })], 1).unwrap();
         }
         let holds = |needle: &[u8]| {
             let file = std::fs::read(dir.path().join("keys.redb")).unwrap();
@@ -194,7 +220,7 @@ mod tests {
         assert!(!holds(b"limits") && !holds(b"86.5"), "rows are encrypted");
         assert!(!keys.erase(patient, &Ordered { request: [7; 104], by: None }, 9).unwrap(), "it had no root");
         assert!(!holds(key.as_slice()), "what was kept opens no more");
-        store.keep(patient, &Kept::default()).unwrap();
+        store.keep(&[(patient, Kept::default())], 1).unwrap();
         assert!(store.all().unwrap().is_empty(), "nothing is kept of who was erased");
     }
 }
