@@ -96,7 +96,7 @@ impl Cast {
         let mut gateway = Gateway::open_with(dir, limits, Some(Arc::clone(&pins)), now_s());
         let committer = &mut gateway.committer;
         if committer.policy.policy().is_none() {
-            let bytes = self.site.bytes(now_s());
+            let bytes = self.site.clone().bytes(now_s());
             let floors = committer.policy.outputs().floors.borrow().clone();
             let bundle = verify_bundle(&bytes, &pins, &floors, now_s()).unwrap();
             let origin = edge_gateway::policy::trail::Origin::Door;

@@ -158,13 +158,8 @@ async fn subscriptions_of_one_feed_are_bounded_and_free_when_they_end() {
     for _ in 0..12 {
         open.push(feed.subscribe(recipient(1), u64::MAX, u64::MAX).await.0);
     }
-    let subscribe = Frame::Subscribe {
-        version: VERSION,
-        recipient: recipient(1),
-        from: 0,
-        until: 1,
-        of: None,
-    };
+    let subscribe =
+        Frame::Subscribe { version: VERSION, recipient: recipient(1), from: 0, until: 1, of: None };
     let mut one_more = Box::pin(feed.ask(&subscribe));
     tokio::select! {
         biased;

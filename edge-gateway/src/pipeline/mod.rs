@@ -18,7 +18,7 @@ pub mod recover;
 pub mod seal;
 pub mod thread;
 pub mod unheard;
-mod waiting;
+pub mod waiting;
 
 #[cfg(test)]
 mod tests;
