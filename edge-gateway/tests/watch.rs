@@ -325,7 +325,7 @@ async fn an_acknowledged_event_that_the_watch_did_not_keep_stands_after_the_rest
         |leaf: &str| Message::new(&cast.device().to_string(), leaf, format!(r#"{{"t":{now_ms},"seq":1}}"#));
     let (fall, leads_off) = (event("event/fall"), event("event/leads-off"));
     // Nobody listens at this gateway's tap.
-    assert_eq!(first.commit_at(&[fall.clone()], &policy, clock::now_us()), [Verdict::Stored]);
+    assert_eq!(first.commit_at(std::slice::from_ref(&fall), &policy, clock::now_us()), [Verdict::Stored]);
     // What lies before the newest checkpoint is not replayed.
     let checkpoint = first.committer.state.encode();
     first.committer.log.rotate(&checkpoint).unwrap();

@@ -484,8 +484,7 @@ pub fn audit_log(data: &[u8]) {
         assert_eq!(log.head.n, first - 1 + log.lines.len() as u64);
     }
     let agree = |lines: &[Line]| {
-        let recipient = caregate_protocol::id::RecipientId([5; 20]);
-        drop(audit::verify::agree(recipient, lines, lines, &[lines]));
+        drop(audit::verify::agree(RecipientId([5; 20]), lines, lines, &[lines]));
     };
     if let Ok(log) = audit::verify::newer(data) {
         agree(&log.lines);
@@ -500,7 +499,7 @@ pub fn audit_log(data: &[u8]) {
                 (log.head, data.strip_suffix(b"\n").unwrap_or(data))
             );
             assert_eq!(audit::verify::newer(data).map(|newer| newer.head), Ok(log.head));
-            drop(audit::verify::agree(RecipientId([5; 20]), &log.lines, &log.lines, &[&log.lines]));
+            agree(&log.lines);
         }
         Err(fault) => assert!(fault.entry() >= 1 && !fault.reason().is_empty()),
     }

@@ -230,7 +230,8 @@ fn a_wrap_to_the_recipients_next_key_is_delivered_and_each_wrap_once(kind: Kind)
     let past = world.store().history(&question(1, EPOCH, EPOCH + 2), usize::MAX).unwrap().records;
     assert_eq!(past, [&wraps[..], &segments].concat());
     let opened_by = |key: &HpkePrivateKey| {
-        let opens = |record: &Vec<u8>| matches!(Record::decode(record), Ok(Record::Wrap(wrap)) if wrap.open(key).is_ok());
+        let gateway = device().verifying_key();
+        let opens = |record: &Vec<u8>| matches!(Record::decode(record), Ok(Record::Wrap(wrap)) if wrap.open(key, &gateway).is_ok());
         past.iter().filter(|record| opens(record)).count()
     };
     assert_eq!((opened_by(&old), opened_by(&new)), (2, 1));

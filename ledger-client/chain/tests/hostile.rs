@@ -280,14 +280,14 @@ impl TwoChains {
 fn participant_set() -> String {
     let topic = alloy::primitives::keccak256("ParticipantSet(address,uint8,uint8,bool)");
     format!(
-        "\"result\":[{{\"address\":\"0x{}\",\"topics\":[\"{topic}\",\"0x{}{}\"],\"data\":\"0x{}{}{}\",\"blockNumber\":\"0x7\",\
+        "\"result\":[{{\"address\":\"0x{}\",\"topics\":[\"{topic}\",\"0x{}{}\"],\"data\":\"0x{:064x}{:064x}{:064x}\",\"blockNumber\":\"0x7\",\
          \"logIndex\":\"0x0\",\"transactionHash\":\"0x{t}\",\"blockHash\":\"0x{t}\",\"transactionIndex\":\"0x0\"}}]",
         "c0".repeat(20),
         "00".repeat(12),
         "0a".repeat(20),
-        format!("{:064x}", 1),
-        format!("{:064x}", 1),
-        format!("{:064x}", 0),
+        1,
+        1,
+        0,
         t = "33".repeat(32),
     )
 }
