@@ -39,8 +39,9 @@ impl Waiting {
             Verdict::Quarantined(_) => "quarantined",
             Verdict::Refused => "refused",
         };
-        for verdict in &verdicts {
-            metrics.publishes.with_label_values(&[label(verdict)]).inc();
+        for known in ["stored", "quarantined", "refused"] {
+            let count = verdicts.iter().map(label).filter(|given| *given == known).count();
+            metrics.publishes.with_label_values(&[known]).inc_by(count as u64);
         }
         let count = batch.len();
         for (sender, verdict) in batch.into_iter().zip(verdicts) {

@@ -52,12 +52,25 @@ proptest! {
     }
 }
 
+/// Generation, node and recipient of a wrap.
+type Given = (u32, (u32, u8), u8);
+
+/// A wrap, and what is to become of it: the first that was made, `again`, or one that is sealed anew.
+fn wrap_again(sealed: &mut Vec<Vec<u8>>, (generation, node, to): Given, again: bool) -> (Vec<u8>, Outcome) {
+    if let (true, Some(first)) = (again, sealed.first()) {
+        return (first.clone(), Outcome::Known);
+    }
+    let record = wrap_of(1, DataClass::Vitals, generation, node, to);
+    sealed.push(record.clone());
+    (record, Outcome::Stored)
+}
+
 /// In whatever order wraps and segments come and however they are batched, each recipient's queue ends as exactly the
 /// segments that it can open, each once, and none before a wrap that opens it.
 fn check(kind: Kind, steps: &[Step], batch: usize) -> Result<(), TestCaseError> {
     let mut world = World::new(kind);
     let mut taken: BTreeMap<u64, Name> = BTreeMap::new();
-    let mut wraps: BTreeMap<(u32, (u32, u8), u8), Vec<Vec<u8>>> = BTreeMap::new();
+    let mut wraps: BTreeMap<Given, Vec<Vec<u8>>> = BTreeMap::new();
     let mut records = Vec::new();
     for step in steps {
         match step {
@@ -74,12 +87,7 @@ fn check(kind: Kind, steps: &[Step], batch: usize) -> Result<(), TestCaseError> 
             }
             Step::Wrap { generation, node, to, again } => {
                 let sealed = wraps.entry((*generation, *node, *to)).or_default();
-                if let (true, Some(first)) = (*again, sealed.first()) {
-                    records.push((first.clone(), Outcome::Known));
-                } else {
-                    sealed.push(wrap_of(1, DataClass::Vitals, *generation, *node, *to));
-                    records.extend(sealed.last().map(|record| (record.clone(), Outcome::Stored)));
-                }
+                records.push(wrap_again(sealed, (*generation, *node, *to), *again));
             }
             Step::Restart => {}
         }
@@ -92,7 +100,7 @@ fn check(kind: Kind, steps: &[Step], batch: usize) -> Result<(), TestCaseError> 
         }
     }
     for to in 0..3 {
-        let opens = |held: &BTreeSet<(u32, (u32, u8), u8)>, name: &Name| {
+        let opens = |held: &BTreeSet<Given>, name: &Name| {
             held.iter().any(|(generation, (first, depth), holder)| {
                 let node = TreeNode::new(*first, *depth, [0; 32]).unwrap();
                 *holder == to
