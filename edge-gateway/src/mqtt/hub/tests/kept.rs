@@ -172,7 +172,7 @@ fn a_snapshot_that_would_be_too_long_leaves_out_the_longest_queues() {
         });
     }
     let whole = home.hub.snapshot(T0).encode(UNIX_S, false).len();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for bytes_max in (25_000..2 * whole).step_by(4_000) {
         let mut snapshot = home.hub.snapshot(T0);
         let left_out = snapshot.fit(bytes_max);
