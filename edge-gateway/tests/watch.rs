@@ -90,7 +90,7 @@ impl Cast {
     }
 
     /// What is on disk, with the ledger's policy in force.
-    fn open(&self) -> Gateway {
+    fn open(&mut self) -> Gateway {
         let pins = Arc::new(self.site.enrolment.pins().unwrap());
         let (dir, limits) = (self.home.dir.path(), self.home.limits);
         let mut gateway = Gateway::open_with(dir, limits, Some(Arc::clone(&pins)), now_s());
@@ -116,7 +116,7 @@ impl Bedside {
         Self::on(Cast::new(), webhook)
     }
 
-    fn on(cast: Cast, webhook: Option<WebhookEntry>) -> Self {
+    fn on(mut cast: Cast, webhook: Option<WebhookEntry>) -> Self {
         let mut committer = cast.open().committer;
         let pins = Arc::new(cast.site.enrolment.pins().unwrap());
         // At once, so that no test waits for a delay.
@@ -291,7 +291,7 @@ async fn an_alarm_is_shown_sealed_and_acknowledged_by_who_may() {
     let beat = bedside.watch.beats.wait_for(Option::is_some).await.unwrap().unwrap();
     assert_eq!(Beat::decode(&beat).unwrap().verify(&device_key().verifying_key()), Ok(()));
     let until = done.at_us;
-    let cast = bedside.end();
+    let mut cast = bedside.end();
     let mut gateway = cast.open();
     let sealed = gateway.readings(DataClass::Alarm);
     let standings: Vec<_> = sealed
@@ -315,7 +315,7 @@ async fn an_alarm_is_shown_sealed_and_acknowledged_by_who_may() {
 /// The process ends between the PUBACK and the watch's own commit, and the sensor says it never again.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acknowledged_event_that_the_watch_did_not_keep_stands_after_the_restart_and_once() {
-    let cast = Cast::new();
+    let mut cast = Cast::new();
     let mut first = cast.open();
     let begun = unheard::find(&first.committer.log, &mut first.committer.keys).unwrap();
     assert!(begun.events.is_empty());
