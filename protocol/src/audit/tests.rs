@@ -312,7 +312,8 @@ fn no_entry_with_a_wrong_time_switches_the_comparison_off() {
         assert_eq!(agree(HOSPITAL, &feed, &core, &[]), hides, "an entry of minute {last} at the end");
     }
     // What was shown is looked for, whatever time its entry tells.
-    let feed = at(vec![(1, received(&[(0, 9)])), (9_999, look(DataClass::Alarm)), (60, What::PolicyFresh)]);
+    let (shown, ends) = ((9_999, look(DataClass::Alarm)), (60, What::PolicyFresh));
+    let feed = at(vec![(1, received(&[(0, 9)])), shown, (10, What::PolicyFresh), ends]);
     let unexplained = Disagreement::Unexplained { n: 2, patient, class: DataClass::Alarm };
     assert_eq!(agree(HOSPITAL, &feed, &core, &[]), Err(unexplained));
     // A feed without a log, or whose clock never was right.

@@ -17,7 +17,7 @@ fn who_is_not_bound_any_more_reads_only_its_own() {
     let (number, _) = home.join(&display, true, HOUR, T0);
     bind(&mut home, &[]);
     assert_eq!(home.subscribe(&display, filter("vitals/v1/#", QoS::AtLeastOnce)), Reason::NOT_AUTHORIZED);
-    bind(&mut home, &["d"]);
+    bind(&mut home, &["a", "d"]);
     for path in ["vitals/v1/#", "local/v1/d/#", "$share/g/vitals/v1/#"] {
         assert!(!home.subscribe(&display, filter(path, QoS::AtLeastOnce)).is_failure());
     }
