@@ -251,7 +251,8 @@ async fn subscribed(raw: &mut mqtt_support::Raw) {
 /// Whoever may publish to the broker sends what is longer than is read at all: it is the broker's to drop, be the gateway there or away.
 #[tokio::test]
 async fn what_is_longer_than_is_read_ends_nothing() {
-    let broker = Mosquitto::start(1).await;
+    // As many as mosquitto has by default: 2.0.11 does not give back the place of a message that it drops.
+    let broker = Mosquitto::start(20).await;
     let mut door = Door::open(broker.address).await;
     let mut options = broker.options("publisher");
     options.set_max_packet_size(2 << 20, 2 << 20);
