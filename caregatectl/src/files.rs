@@ -9,7 +9,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 /// JSON of at most `bytes_max`.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, bytes_max: u64) -> anyhow::Result<T> {
+///
+/// # Errors
+/// Names the file, and what is wrong with it.
+pub fn read_json<T: DeserializeOwned>(path: &Path, bytes_max: u64) -> anyhow::Result<T> {
     let named = || path.display().to_string();
     let bytes = std::fs::metadata(path).with_context(named)?.len();
     ensure!(bytes <= bytes_max, "{}: has {bytes} bytes, allowed are {bytes_max}", named());
@@ -19,7 +22,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, bytes_max: u64) -> any
 /// Any JSON in which no object has a name twice. Which of the two counts is each reader's own affair (RFC 8259 §4): a person might be shown
 /// one and the ledger given the other.
 #[derive(Debug)]
-pub(crate) struct Unambiguous(pub(crate) Value);
+pub struct Unambiguous(pub Value);
 
 impl<'de> Deserialize<'de> for Unambiguous {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -9,8 +9,6 @@ mod device;
 mod devices;
 mod door;
 mod emergency;
-mod fhir;
-mod files;
 mod governance;
 mod http;
 mod ledger;
@@ -23,6 +21,7 @@ mod wallet;
 
 use std::process::ExitCode;
 
+use caregatectl::{fhir, files};
 use clap::{Parser, Subcommand};
 
 use controller::{

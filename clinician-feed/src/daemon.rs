@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::Context;
 use caregate_host::identity::Identity;
 use caregate_host::{admin, clock, config, http, key_file, log, net, shutdown};
-use caregate_protocol::audit::Tally;
 use caregate_protocol::id::{DataClass, PatientId, RecipientId};
 use caregate_protocol::uplink::{HistoryPlace, Question};
 use caregate_protocol::wrap::HpkePrivateKey;
@@ -28,14 +27,15 @@ use crate::command::{COMMANDS_MAX, Commander};
 use crate::config::{ConfigFile, Domain, TlsFiles};
 use crate::emergency::{BreakGlass, Checked, EmergencyError, Opened, Request};
 use crate::erasures;
-use crate::export;
+use crate::export::{self, Account};
 use crate::feed::{self, EVENTS_MAX, Feed, Inbox};
 use crate::fhir::grants::Grants;
 use crate::history::{Historian, Keys};
-use crate::journal::{Entry, Journal, What};
-use crate::ledger::Watcher;
+use crate::journal::{Entry, Journal, Part as NotedPart, What};
+use crate::ledger::{Known, State, Watcher};
 use crate::link::{Event, Link, Staff};
 use crate::login::Login;
+use crate::look;
 use crate::metrics::Metrics;
 use crate::offer::Offerer;
 use crate::opener::Opener;
@@ -50,6 +50,8 @@ const ROTATION_INTERVAL: Duration = Duration::from_secs(2);
 const TEXT_BYTES_MAX: u64 = 4096;
 /// Bytes of a stream that wait in the kernel beyond what is on the line (`TCP_NOTSENT_LOWAT`): two batches of readings.
 const UNSENT_BYTES_MAX: u32 = 128 << 10;
+/// Time that an export waits for the ledger, which reads its events from the beginning.
+const LEDGER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time that streams have for their closing handshake.
 const STREAMS_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -258,7 +260,7 @@ fn tls_config(files: &TlsFiles) -> anyhow::Result<Arc<rustls::ServerConfig>> {
     Ok(Arc::new(config))
 }
 
-/// A patient's class and time.
+/// A patient's class and time, of which the core gives whole minutes.
 #[derive(Debug, Clone, Copy)]
 pub struct Part {
     /// Whose.
@@ -271,35 +273,66 @@ pub struct Part {
     pub until_s: u32,
 }
 
+impl Part {
+    /// The first minute of Unix time, and the first one behind the last.
+    fn minutes(&self) -> (u32, u32) {
+        (self.from_s / 60, self.until_s.div_ceil(60))
+    }
+
+    /// For the journal.
+    fn noted(&self) -> NotedPart {
+        let (from, until) = self.minutes();
+        let [from_us, until_us] = [from, until].map(|minute| i64::from(minute) * 60_000_000);
+        NotedPart { patient: self.patient, class: self.class, from_us, until_us }
+    }
+}
+
+/// Until the ledger was read once or is found to be away. What an export rests on is noted as unknown then.
+async fn read_once(ledger: &mut watch::Receiver<Known>) {
+    let is_told = |known: &Known| known.read || matches!(known.state, State::Away(_));
+    let told = tokio::time::timeout(LEDGER_TIMEOUT, ledger.wait_for(is_told)).await;
+    if !told.is_ok_and(|known| known.is_ok_and(|known| known.read)) {
+        warn!("the ledger was not read: what the export rests on is noted as unknown");
+    }
+}
+
 /// Writes the recipient's history, or a part of it, to standard output.
 ///
 /// # Errors
 /// What is wrong with the configuration or the keys; [`export::ExportError`].
 pub async fn export(path: &Path, part: Option<Part>) -> anyhow::Result<()> {
-    let loaded = load(path)?;
+    let mut loaded = load(path)?;
     let uid = std::fs::metadata("/proc/self").context("/proc/self")?.uid();
-    let entry = Entry { at_ms: clock::now_ms(), what: What::Export { uid } };
-    let journal = Journal::open(&loaded.file.journal)?.0;
-    journal.append(&[entry])?;
-    let recipient = loaded.file.recipient;
-    let stop = CancellationToken::new();
+    let (recipient, stop) = (loaded.file.recipient, CancellationToken::new());
+    let metrics = Metrics::register(&admin::registry()?)?;
+    let commands = broadcast::Sender::new(COMMANDS_MAX);
+    let Oversight { recorder, mut ledger, .. } = loaded.oversight(&metrics, &commands, &stop)?;
+    recorder.note(vec![What::Export { uid, of: part.as_ref().map(Part::noted) }]).await?;
+    if let Some(ledger) = &mut ledger {
+        read_once(ledger).await;
+    }
+    let beds = std::mem::take(&mut loaded.domain.beds);
+    let basis = move |patient, until_us| {
+        let known = ledger.as_ref().map(watch::Receiver::borrow);
+        look::basis(known.as_deref(), &beds, patient, until_us)
+    };
+    let mut account = Account::new(recorder.journal(), recipient, uid, basis, clock::monotonic());
     let (events_out, events) = mpsc::channel(EVENTS_MAX);
     // An export has one order: nobody waits for what is live.
     let link = loaded.link(events_out.clone(), events_out, None);
     let linking = match part {
         None => tokio::spawn(link.run(stop.clone())),
-        Some(Part { patient, class, from_s, until_s }) => {
-            let (from, until) = (from_s / 60, until_s.div_ceil(60));
+        Some(part) => {
+            let (Part { patient, class, .. }, (from, until)) = (part, part.minutes());
             let question = Question { recipient, patient, class, from, until, at: HistoryPlace::FIRST };
             tokio::spawn(link.history(question, stop.clone()))
         }
     };
     let opener = loaded.opener();
     let writing = tokio::task::spawn_blocking(move || {
-        let mut received = Tally::default();
-        let written = export::run(events, opener, &mut received, BufWriter::new(std::io::stdout().lock()));
+        let written = export::run(events, opener, &mut account, BufWriter::new(std::io::stdout().lock()));
         // Also what came of an export that is not whole.
-        (written, journal.append(&receipts::of_export(recipient, &mut received, clock::now_ms())))
+        (written, account.close(clock::now_ms()))
     });
     let (written, noted) = writing.await?;
     stop.cancel();

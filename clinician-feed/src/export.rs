@@ -1,21 +1,26 @@
 //! `clinician-feed export`: the recipient's whole history from the core, opened, as lines of JSON.
 //!
 //! It is a subscription of its own beside the daemon's. What it says on standard output is what the stream says; whether all
-//! of it could be opened and every chain is unbroken is its exit status.
+//! of it could be opened and every chain is unbroken is its exit status. Nothing is written out before it is noted in the journal.
+
+mod account;
 
 use std::collections::BTreeSet;
 use std::io::Write;
 
 use caregate_host::clock;
-use caregate_protocol::audit::Tally;
+use caregate_protocol::id::PatientId;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use crate::journal::{AccessBasis, JournalError};
 use crate::link::Event;
+use crate::look::spans_of;
 use crate::message::Message;
 use crate::opener::{Opened, Opener};
-use crate::ring::entries;
+use crate::ring::{Entry, entries};
+pub use account::Account;
 
 /// Connections that may be lost before it gives up: with the link's pauses some 10 s at the least.
 const LOST_MAX: u32 = 6;
@@ -37,19 +42,22 @@ pub enum ExportError {
         /// Segments without a key.
         waiting_bytes: usize,
     },
+    /// What is about to be written out, or was received, can't be noted.
+    #[error("it can't be noted: {0}")]
+    Journal(#[from] JournalError),
     /// Standard output.
     #[error("standard output: {0}")]
     Output(#[from] std::io::Error),
 }
 
-/// Opens what the link delivers until it has caught up, writes it to `out` and counts it in `received`. For a thread of its own.
+/// Opens what the link delivers until it has caught up, notes it in `account` and writes it to `out`. For a thread of its own.
 ///
 /// # Errors
-/// [`ExportError`]; what could be opened has been written all the same.
-pub fn run(
+/// [`ExportError`]; what could be opened and noted has been written all the same.
+pub fn run<B: Fn(PatientId, i64) -> AccessBasis>(
     mut events: mpsc::Receiver<Event>,
     mut opener: Opener,
-    received: &mut Tally,
+    account: &mut Account<B>,
     mut out: impl Write,
 ) -> Result<u64, ExportError> {
     let (mut next, mut refused, mut lost) = (0, 0_u64, 0);
@@ -68,12 +76,11 @@ pub fn run(
             Event::Provisional(_) => {}
             Event::CaughtUp => break,
             Event::Record(record) | Event::Backlog(record) => {
-                // It is noted at the end, however large it grows.
-                received.add(&record);
+                account.receive(&record, clock::now_ms(), clock::monotonic())?;
                 let taken = opener.take(&record);
                 for segment in taken.opened {
                     chains.insert((segment.patient, segment.class));
-                    next = write(&mut out, segment, next)?;
+                    next = export(segment, next, account, &mut out)?;
                 }
                 for error in taken.refused {
                     refused += 1;
@@ -91,21 +98,30 @@ pub fn run(
     }
 }
 
-fn write(out: &mut impl Write, segment: Opened, first: u64) -> std::io::Result<u64> {
-    let mut next = first;
-    for entry in entries(segment, first, clock::now_ms()) {
-        writeln!(out, "{}", Message::from(&entry).json())?;
-        next = entry.n + 1;
+/// Notes and writes the readings of a segment, numbered from `first`; the next number.
+fn export<B: Fn(PatientId, i64) -> AccessBasis>(
+    segment: Opened,
+    first: u64,
+    account: &mut Account<B>,
+    out: &mut impl Write,
+) -> Result<u64, ExportError> {
+    let now_ms = clock::now_ms();
+    let readings: Vec<Entry> = entries(segment, first, now_ms).collect();
+    account.write(spans_of(readings.iter()), now_ms)?;
+    for reading in &readings {
+        writeln!(out, "{}", Message::from(reading).json())?;
     }
-    Ok(next)
+    Ok(readings.last().map_or(first, |last| last.n + 1))
 }
 
 #[cfg(test)]
 mod tests {
-    use caregate_protocol::id::RecipientId;
+    use caregate_protocol::id::{DataClass, RecipientId};
     use caregate_protocol::wrap::generate_keypair;
 
+    use super::account::tests::{PATIENT, UID, account, noted};
     use super::*;
+    use crate::journal::What;
     use crate::ring::tests::{numeric, segment};
 
     fn export(sent: Vec<Event>) -> Result<u64, ExportError> {
@@ -115,7 +131,8 @@ mod tests {
         }
         drop(out);
         let opener = Opener::new(RecipientId([5; 20]), generate_keypair().0, []);
-        run(events, opener, &mut Tally::default(), Vec::new())
+        let dir = tempfile::tempdir().unwrap();
+        run(events, opener, &mut account(&dir.path().join("journal.jsonl")), Vec::new())
     }
 
     #[test]
@@ -129,16 +146,29 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_numbered_across_segments() {
-        let mut out = Vec::new();
+    fn lines_are_numbered_across_segments_and_none_is_written_that_is_not_noted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.jsonl");
+        let (mut account, mut out) = (account(&path), Vec::new());
         let reading = numeric("heart-rate", 1, 60.0, None);
-        let next = write(&mut out, segment(0, vec![reading.clone(), reading.clone()]), 0).unwrap();
-        assert_eq!(write(&mut out, segment(1, vec![reading]), next).unwrap(), 3);
-        let text = String::from_utf8(out).unwrap();
+        let readings = vec![reading.clone(), reading.clone()];
+        let next = super::export(segment(0, readings.clone()), 0, &mut account, &mut out).unwrap();
+        let next = super::export(segment(1, Vec::new()), next, &mut account, &mut out).unwrap();
+        assert_eq!(super::export(segment(2, vec![reading]), next, &mut account, &mut out).unwrap(), 3);
+        let text = String::from_utf8(out.clone()).unwrap();
         let numbers: Vec<_> = text
             .lines()
             .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["n"].as_u64())
             .collect();
         assert_eq!(numbers, [Some(0), Some(1), Some(2)]);
+        let begun = noted(&path);
+        assert!(matches!(begun[..], [What::Exported { uid: UID, patient: PATIENT, until_us: None, .. }]));
+        // Of another class nothing is noted yet, and nothing can be.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let waveform = Opened { class: DataClass::Waveform, ..segment(0, readings) };
+        let refused = super::export(waveform, 3, &mut account, &mut out);
+        assert!(matches!(refused, Err(ExportError::Journal(_))), "{refused:?}");
+        assert_eq!(out, text.as_bytes());
     }
 }

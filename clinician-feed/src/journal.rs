@@ -2,4 +2,4 @@
 //! each emergency. It is an audit log as gateways and the core keep one, in the same format and file.
 
 pub use caregate_host::journal::{Journal, JournalError};
-pub use caregate_protocol::audit::{AccessBasis, Entry, What};
+pub use caregate_protocol::audit::{AccessBasis, Entry, Part, What};

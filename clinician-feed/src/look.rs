@@ -7,6 +7,8 @@ use caregate_protocol::id::{DataClass, PatientId};
 
 use crate::access::{Basis, Subject};
 use crate::journal::{AccessBasis, What};
+use crate::ledger::Known;
+use crate::message::Bed;
 use crate::ring::Entry;
 use crate::server::App;
 
@@ -51,11 +53,34 @@ impl Look {
         What::Look { user: user.to_owned(), patient, class, from_us: span.from_us, until_us, basis }
     }
 
+    /// For the journal, where it is written out by an account's command; one that goes on has no end yet.
+    #[must_use]
+    pub fn exported(&self, uid: u32, until_us: Option<i64>) -> What {
+        let Self { patient, class, span, basis } = *self;
+        What::Exported { uid, patient, class, from_us: span.from_us, until_us, basis }
+    }
+
     /// For the journal, when it has ended.
     #[must_use]
     pub fn ended(&self, user: &str) -> What {
         let Self { patient, class, span: Span { from_us, until_us }, .. } = *self;
         What::LookEnded { user: user.to_owned(), patient, class, from_us, until_us }
+    }
+}
+
+/// What access to a patient's readings, the newest of them of `until_us`, rests on at this moment; it is not known where the ledger was
+/// not read.
+#[must_use]
+pub fn basis(known: Option<&Known>, beds: &[Bed], patient: PatientId, until_us: i64) -> AccessBasis {
+    let Some(Known { view, .. }) = known.filter(|known| known.read) else { return AccessBasis::Unknown };
+    let now = u64::try_from(clock::now_ms().div_euclid(1000)).unwrap_or_default();
+    let bed = beds.iter().find(|bed| bed.patient == patient);
+    let subject = bed.map_or(Subject::Stranger, |bed| Subject::Bed(bed.relationship.as_ref()));
+    match view.basis(subject, u64::try_from(until_us / 1_000_000).ok(), now) {
+        Basis::Consent { .. } => AccessBasis::Consent,
+        Basis::Emergency { .. } => AccessBasis::Emergency,
+        Basis::Ended { .. } => AccessBasis::Ended,
+        Basis::Unknown | Basis::None | Basis::Pending { .. } => AccessBasis::Unknown,
     }
 }
 
@@ -77,25 +102,12 @@ pub fn widen(spans: &mut Spans, of: (PatientId, DataClass), span: Span) {
 /// With what access to each rests on at this moment.
 #[must_use]
 pub fn looks(app: &App, spans: &Spans) -> Vec<Look> {
-    let now = u64::try_from(clock::now_ms().div_euclid(1000)).unwrap_or_default();
     let known = app.oversight.ledger.as_ref().map(|ledger| ledger.borrow());
-    let view = known.as_deref().filter(|known| known.read).map(|known| &known.view);
-    let basis = |patient: PatientId, until_us: i64| {
-        let Some(view) = view else { return AccessBasis::Unknown };
-        let bed = app.beds.iter().find(|bed| bed.patient == patient);
-        let subject = bed.map_or(Subject::Stranger, |bed| Subject::Bed(bed.relationship.as_ref()));
-        match view.basis(subject, u64::try_from(until_us / 1_000_000).ok(), now) {
-            Basis::Consent { .. } => AccessBasis::Consent,
-            Basis::Emergency { .. } => AccessBasis::Emergency,
-            Basis::Ended { .. } => AccessBasis::Ended,
-            Basis::Unknown | Basis::None | Basis::Pending { .. } => AccessBasis::Unknown,
-        }
-    };
     let look = |((patient, class), span): (&(PatientId, DataClass), &Span)| Look {
         patient: *patient,
         class: *class,
         span: *span,
-        basis: basis(*patient, span.until_us),
+        basis: basis(known.as_deref(), &app.beds, *patient, span.until_us),
     };
     spans.iter().map(look).collect()
 }

@@ -224,7 +224,7 @@ impl Opener {
         match record {
             Record::Wrap(wrap) => {
                 wrap.verify(&gateway)?;
-                self.take_wrap(&wrap, taken)
+                self.take_wrap(&wrap, &gateway, taken)
             }
             Record::Segment(segment) => {
                 let h = &segment.header;
@@ -255,7 +255,7 @@ impl Opener {
         match record {
             Record::Wrap(wrap) => {
                 wrap.verify(&gateway)?;
-                self.take_wrap(&wrap, taken)
+                self.take_wrap(&wrap, &gateway, taken)
             }
             Record::Head(signed) => {
                 signed.verify(&gateway).map_err(RecordError::from)?;
@@ -309,11 +309,11 @@ impl Opener {
         Ok((patient, signed.hash()))
     }
 
-    fn take_wrap(&mut self, wrap: &Wrap, taken: &mut Taken) -> Result<(), OpenError> {
+    fn take_wrap(&mut self, wrap: &Wrap, gateway: &VerifyingKey, taken: &mut Taken) -> Result<(), OpenError> {
         if wrap.recipient != self.recipient {
             return Err(OpenError::OtherRecipient);
         }
-        let node = wrap.open(&self.private_key)?;
+        let node = wrap.open(&self.private_key, gateway)?;
         let key = (wrap.patient, wrap.class, wrap.generation);
         let (first, last) = (node.first(), node.last());
         match self.nodes.entry((key, first)) {
@@ -467,4 +467,4 @@ fn apart(readings: Vec<Reading>) -> (Vec<Reading>, Vec<Standing>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -16,7 +16,7 @@ use crate::journal::{Entry, What};
 use crate::record::Recorder;
 
 /// How often it is noted: half of what a comparison of logs allows for.
-const NOTE_INTERVAL: Duration = Duration::from_mins(1);
+pub const NOTE_INTERVAL: Duration = Duration::from_mins(1);
 
 /// What was received since the last time.
 #[derive(Debug, Default)]

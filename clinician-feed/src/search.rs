@@ -26,6 +26,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use crate::link::Event;
 use crate::look::{Span, Spans, looks, widen};
 use crate::opener::Opened;
+use crate::receipts::Receipts;
 use crate::server::{App, Peer, problem, refused};
 
 /// Time for the core's answer: a thousand segments of some kilobytes over the worst link.
@@ -51,7 +52,7 @@ pub enum Inquiry {
         /// Where the answer goes.
         answer: oneshot::Sender<Vec<Token>>,
     },
-    /// To open these, without noting them anywhere.
+    /// To open these, without changing what is known of their chain.
     Open {
         /// Segments, as the core gave them.
         records: Vec<Vec<u8>>,
@@ -144,12 +145,13 @@ impl Searcher {
         answered.await.map_err(|_gone| SearchError::Stopping)
     }
 
-    /// The standings in which the word was, the oldest first, and in how many minutes was searched.
+    /// The standings in which the word was, the oldest first, and in how many minutes was searched. What comes is counted in `receipts`.
     async fn search(
         &self,
         patient: PatientId,
         word: Word,
         epochs: (u32, u32),
+        receipts: &Receipts,
     ) -> Result<(Vec<Opened>, usize), SearchError> {
         let _place = self.places.try_acquire().map_err(|_full| SearchError::Busy)?;
         let tokens = self.ask(|answer| Inquiry::Tokens { patient, word, epochs, answer }).await?;
@@ -164,7 +166,7 @@ impl Searcher {
         let recipient = self.recipient;
         let frame =
             Frame::Search { version: wire::VERSION, recipient, patient, class: DataClass::Alarm, tokens };
-        let records = tokio::time::timeout(ANSWER_TIMEOUT, fetch(&core, &frame))
+        let records = tokio::time::timeout(ANSWER_TIMEOUT, fetch(&core, &frame, receipts))
             .await
             .map_err(|elapsed| SearchError::Core(elapsed.to_string()))??;
         let opened = self.ask(|answer| Inquiry::Open { records, answer }).await?;
@@ -181,7 +183,7 @@ impl Searcher {
     }
 }
 
-async fn fetch(core: &Connection, frame: &Frame) -> Result<Vec<Vec<u8>>, SearchError> {
+async fn fetch(core: &Connection, frame: &Frame, receipts: &Receipts) -> Result<Vec<Vec<u8>>, SearchError> {
     let failed = |error: &dyn std::fmt::Display| SearchError::Core(error.to_string());
     let (mut out, mut stream) = core.open_bi().await.map_err(|error| failed(&error))?;
     out.write_all(&frame.encode()).await.map_err(|error| failed(&error))?;
@@ -192,6 +194,7 @@ async fn fetch(core: &Connection, frame: &Frame) -> Result<Vec<Vec<u8>>, SearchE
             let Frame::Found { record } = frame else {
                 return Err(SearchError::Core("unexpected frame".into()));
             };
+            receipts.add(&record);
             if records.len() == SEGMENTS_MAX {
                 return Err(SearchError::Core("too many segments".into()));
             }
@@ -249,7 +252,7 @@ async fn find(app: &App, asked: &Asked) -> Result<(Vec<Opened>, usize), SearchEr
         return Err(SearchError::Span);
     }
     let searcher = app.searcher.as_ref().ok_or(SearchError::NoCore)?;
-    searcher.search(asked.patient, word, epochs).await
+    searcher.search(asked.patient, word, epochs, app.feed.receipts()).await
 }
 
 fn answer(found: &[Opened], searched: usize) -> serde_json::Value {

@@ -132,7 +132,11 @@ fn line_of(entry: &Entry) -> Option<Line> {
     Some(match &entry.what {
         What::Login { user } => line("login", user),
         What::Look { user, patient, .. } => Line { patient: Some(*patient), ..line("look", user) },
-        What::Export { uid } => line("export", &format!("uid {uid}")),
+        What::Export { uid, of } => Line {
+            patient: of.map(|part| part.patient),
+            text: of.map(|part| part.class.as_str().to_owned()),
+            ..line("export", &format!("uid {uid}"))
+        },
         What::LogRead { user, reason, .. } => Line { text: reason.clone(), ..line("log_read", user) },
         What::Emergency { user, pseudonym, reason, until, .. } => Line {
             about: about(pseudonym),
@@ -211,7 +215,7 @@ mod tests {
     use caregate_protocol::id::DataClass;
 
     use super::*;
-    use crate::journal::AccessBasis;
+    use crate::journal::{AccessBasis, Part};
     use crate::message::Category;
 
     fn look(at_ms: i64, user: &str, patient: u8) -> Entry {
@@ -245,6 +249,21 @@ mod tests {
         assert_eq!(told, expected);
         assert_eq!(trail.since(2)[0].patient, Some(PatientId([1; 16])));
         assert_eq!(*trail.next().borrow(), 6);
+    }
+
+    #[test]
+    fn an_export_says_of_which_patients_class_it_is_unless_of_all() {
+        let trail = Trail::default();
+        let (patient, class) = (PatientId([1; 16]), DataClass::Waveform);
+        let of = Some(Part { patient, class, from_us: 0, until_us: 60_000_000 });
+        let basis = AccessBasis::Consent;
+        let written = What::Exported { uid: 5, patient, class, from_us: 1, until_us: None, basis };
+        let whats = [What::Export { uid: 5, of: None }, What::Export { uid: 5, of }, written];
+        trail.add_entries(&whats.map(|what| Entry { at_ms: 1, what }));
+        let told: Vec<_> =
+            trail.since(0).iter().map(|line| (line.what, line.patient, line.text.clone())).collect();
+        assert_eq!(told, [("export", None, None), ("export", Some(patient), Some("waveform".to_owned()))]);
+        assert_eq!(trail.since(1)[0].user.as_deref(), Some("uid 5"));
     }
 
     #[test]

@@ -209,8 +209,9 @@ impl FeedSession {
                 next => break next,
             }
         };
-        out.write_all(&Frame::PastEnd { next }.encode()).await.map_err(transport)?;
+        // What was delivered is noted before the feed is told that it was all.
         drop(fetches);
+        out.write_all(&Frame::PastEnd { next }.encode()).await.map_err(transport)?;
         out.finish().map_err(transport)?;
         // The feed stops reading when it has all; until then the stream must not be reset.
         drop(out.stopped().await);
@@ -233,12 +234,16 @@ impl FeedSession {
             SessionError::Stopped
         })?;
         self.metrics.searches.inc();
+        let mut fetches = self.fetches(recipient);
         for number in found {
             let segment = self.read(move |store| store.segment(patient, class, number)).await?;
             if let Some(record) = segment {
+                fetches.add(&record).await;
                 out.write_all(&Frame::Found { record }.encode()).await.map_err(transport)?;
+                self.metrics.delivered.inc();
             }
         }
+        drop(fetches);
         out.finish().map_err(transport)?;
         // The feed stops reading when it has all; until then the stream must not be reset.
         drop(out.stopped().await);

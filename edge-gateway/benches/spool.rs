@@ -4,6 +4,9 @@
 //! Every run is a process of its own, so that CPU time, bytes written and memory are its own; rounds alternate between the
 //! stores, and the figures are medians over rounds. The role: group commits of 16 records of 400 bytes, each synced before
 //! the next; what is 1,024 records old is acknowledged, which means deleted, with the next commit.
+//!
+//! Each round also kills each store (SIGKILL) in the middle of such commits, at other places each time, and counts what is gone of what its
+//! commits had answered for. A kill leaves the page cache: what a power cut takes is `cargo xtask chaos`'s to find.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -11,7 +14,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::ops::{Range, RangeInclusive};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use caregate_protocol::id::Lane;
@@ -33,6 +36,10 @@ const BACKLOG_GROUP: u64 = 250;
 const CHECKPOINT_BYTES: usize = 256 << 10;
 /// redb and sled get the cache that a router could spare.
 const CACHE_BYTES: usize = 8 << 20;
+/// Kills of each store in a round.
+const KILLS: usize = 4;
+/// Commits before the first kill of a run, and how many more before each next one: twenty come as far as the log's second file.
+const KILL_AFTER: (usize, usize) = (100, 97);
 const STORES: [&str; 3] = ["log", "redb", "sled"];
 
 /// A store in the spool's role.
@@ -40,8 +47,8 @@ trait Store: Sized {
     fn open(dir: &Path) -> Result<Self>;
     /// Stores the records from `first` on and forgets `acked`; durable when it returns.
     fn commit(&mut self, first: u64, records: &[Vec<u8>], acked: Range<u64>) -> Result<()>;
-    /// Reads all records back; how many.
-    fn read_all(&self) -> Result<u64>;
+    /// Shows all records that are there, with their positions.
+    fn read_all(&self, show: &mut dyn FnMut(u64, &[u8])) -> Result<()>;
 }
 
 struct OwnLog {
@@ -75,13 +82,15 @@ impl Store for OwnLog {
         Ok(self.log.sync()?)
     }
 
-    fn read_all(&self) -> Result<u64> {
-        let (mut count, mut from) = (0, Position(0));
+    fn read_all(&self, show: &mut dyn FnMut(u64, &[u8])) -> Result<()> {
+        let mut from = Position(0);
         while let Some(position) = self.reader.next_unacked(Lane::Vitals, from) {
-            count += u64::from(self.reader.read(position)?.is_some());
+            if let Some((_, record)) = self.reader.read(position)? {
+                show(position.0, &record);
+            }
             from = Position(position.0 + 1);
         }
-        Ok(count)
+        Ok(())
     }
 }
 
@@ -108,13 +117,13 @@ impl Store for Redb {
         Ok(transaction.commit()?)
     }
 
-    fn read_all(&self) -> Result<u64> {
+    fn read_all(&self, show: &mut dyn FnMut(u64, &[u8])) -> Result<()> {
         let table = self.0.begin_read()?.open_table(TABLE)?;
-        let mut count = 0;
         for row in table.iter()? {
-            count += u64::from(!row?.1.value().is_empty());
+            let (position, record) = row?;
+            show(position.value(), record.value());
         }
-        Ok(count)
+        Ok(())
     }
 }
 
@@ -140,12 +149,12 @@ impl Store for Sled {
         Ok(())
     }
 
-    fn read_all(&self) -> Result<u64> {
-        let mut count = 0;
+    fn read_all(&self, show: &mut dyn FnMut(u64, &[u8])) -> Result<()> {
         for row in self.0.iter() {
-            count += u64::from(!row?.1.is_empty());
+            let (position, record) = row?;
+            show(u64::from_be_bytes(position.as_ref().try_into()?), &record);
         }
-        Ok(count)
+        Ok(())
     }
 }
 
@@ -170,6 +179,16 @@ fn group(first: u64, count: u64) -> Vec<Vec<u8>> {
     (first..first + count).map(record).collect()
 }
 
+/// The first position that is not acknowledged once the commit that begins at `first` is done.
+fn unacked(first: u64) -> u64 {
+    first.saturating_sub(IN_FLIGHT).max(1)
+}
+
+/// A commit of the role, which begins at `first`.
+fn commit<S: Store>(store: &mut S, first: u64, records: &[Vec<u8>]) -> Result<()> {
+    store.commit(first, records, unacked(first.saturating_sub(GROUP))..unacked(first))
+}
+
 /// What a process has used so far.
 struct Used {
     at: Instant,
@@ -190,19 +209,16 @@ fn work<S: Store>(dir: &Path, commits: u64) -> Result<Value> {
     let mut store = S::open(dir)?;
     let mut before = Used::now(dir)?;
     let mut waits = Vec::new();
-    let mut acked = 1;
-    for commit in 0..WARMUP + commits {
-        if commit == WARMUP {
+    for number in 0..WARMUP + commits {
+        if number == WARMUP {
             before = Used::now(dir)?;
             waits.clear();
         }
-        let first = commit * GROUP + 1;
+        let first = number * GROUP + 1;
         let records = group(first, GROUP);
-        let ack_to = first.saturating_sub(IN_FLIGHT).max(1);
         let started = now();
-        store.commit(first, &records, acked..ack_to)?;
+        commit(&mut store, first, &records)?;
         waits.push(started.elapsed());
-        acked = ack_to;
     }
     let seconds = before.at.elapsed().as_secs_f64();
     drop(store);
@@ -237,7 +253,8 @@ fn recover<S: Store>(dir: &Path) -> Result<Value> {
     let started = now();
     let store = S::open(dir)?;
     let opened = started.elapsed();
-    let found = store.read_all()?;
+    let mut found = 0;
+    store.read_all(&mut |_, record| found += u64::from(!record.is_empty()))?;
     if found != BACKLOG {
         return Err(format!("{found} of {BACKLOG} records are back").into());
     }
@@ -248,9 +265,33 @@ fn recover<S: Store>(dir: &Path) -> Result<Value> {
     }))
 }
 
+/// Commits in the role until it is killed; after each it says the last record that it answers for.
+fn answer<S: Store>(dir: &Path) -> Result<Value> {
+    let mut store = S::open(dir)?;
+    for first in (1..u64::MAX - GROUP).step_by(usize::try_from(GROUP)?) {
+        commit(&mut store, first, &group(first, GROUP))?;
+        writeln!(io::stdout(), "{}", first + GROUP - 1)?;
+    }
+    Err("nobody killed this process".into())
+}
+
+/// Opens after such a kill: how many of the records up to `last` are gone, or other than they were.
+fn survivors<S: Store>(dir: &Path, last: u64) -> Result<Value> {
+    let store = S::open(dir)?;
+    // The commit that it was killed in may have deleted what it acknowledges.
+    let wanted = unacked(last + 1)..last + 1;
+    let mut whole = 0;
+    store.read_all(&mut |position, bytes| {
+        whole += u64::from(wanted.contains(&position) && bytes == record(position));
+    })?;
+    Ok(json!({ "lost": wanted.end - wanted.start - whole }))
+}
+
 fn child<S: Store>(what: &str, dir: &Path, commits: u64) -> Result<Value> {
     match what {
         "work" => work::<S>(dir, commits),
+        "answer" => answer::<S>(dir),
+        "survivors" => survivors::<S>(dir, commits),
         "fill" => fill::<S>(dir),
         "recover" => recover::<S>(dir),
         _ => Err(format!("unknown run {what}").into()),
@@ -322,8 +363,8 @@ fn device_bytes(dir: &Path) -> Result<u64> {
     Ok(stat.split_whitespace().nth(6).ok_or("no field")?.parse::<u64>()? * 512)
 }
 
-/// Runs `what` on `store` in a process of its own. `fill` is killed as soon as it is done.
-fn run(store: &str, what: &str, dir: &Path, commits: u64) -> Result<Value> {
+/// A process of its own that does `what` on `store`, and what it says.
+fn spawn(store: &str, what: &str, dir: &Path, commits: u64) -> Result<(Child, BufReader<ChildStdout>)> {
     let mut child = Command::new(std::env::current_exe()?)
         .args(["--child", store, what])
         .arg(dir)
@@ -331,8 +372,35 @@ fn run(store: &str, what: &str, dir: &Path, commits: u64) -> Result<Value> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
+    let said = BufReader::new(child.stdout.take().ok_or("no output")?);
+    Ok((child, said))
+}
+
+/// Kills `store` some time after so many commits, and opens it again: how many records it has lost.
+fn lost(store: &str, dir: &Path, commits: usize) -> Result<u64> {
+    let (mut child, said) = spawn(store, "answer", dir, 0)?;
+    let (mut last, mut is_killed) = (0, false);
+    for (number, line) in (1..).zip(said.lines()) {
+        last = line?.parse()?;
+        if number == commits {
+            child.kill()?;
+            // What it said before it died counts too.
+            is_killed = true;
+        }
+    }
+    child.wait()?;
+    if !is_killed {
+        return Err(format!("{store} ended by itself").into());
+    }
+    let found = run(store, "survivors", dir, last)?;
+    Ok(found["lost"].as_u64().ok_or("it did not count")?)
+}
+
+/// Runs `what` on `store`. `fill` is killed as soon as it is done.
+fn run(store: &str, what: &str, dir: &Path, commits: u64) -> Result<Value> {
+    let (mut child, mut said) = spawn(store, what, dir, commits)?;
     let mut line = String::new();
-    BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
+    said.read_line(&mut line)?;
     if what == "fill" && line.trim() == "filled" {
         child.kill()?;
         child.wait()?;
@@ -384,9 +452,10 @@ fn arguments(args: &[String]) -> Result<Arguments> {
 fn bench(args: &Arguments) -> Result<Value> {
     let mut disks = Vec::new();
     let mut figures: [Vec<Value>; 3] = Default::default();
+    let mut gone = [0; 3];
     for round in 1..=args.rounds {
         disks.push(disk(&args.dir)?);
-        for (store, rounds) in STORES.into_iter().zip(&mut figures) {
+        for ((store, rounds), gone) in STORES.into_iter().zip(&mut figures).zip(&mut gone) {
             eprintln!("round {round} of {}: {store}", args.rounds);
             let dir = tempfile::tempdir_in(&args.dir)?;
             let mut figures = run(store, "work", dir.path(), args.commits)?;
@@ -397,14 +466,20 @@ fn bench(args: &Arguments) -> Result<Value> {
                 all.extend(more);
             }
             rounds.push(figures);
+            for kill in (round - 1) * KILLS..round * KILLS {
+                let dir = tempfile::tempdir_in(&args.dir)?;
+                *gone += lost(store, dir.path(), KILL_AFTER.0 + kill * KILL_AFTER.1)?;
+            }
         }
     }
     let mut result = json!({
         "bench": "spool", "rounds": args.rounds, "commits": args.commits, "group": GROUP,
         "record_bytes": RECORD_BYTES, "disk": medians(&disks),
     });
-    for (store, rounds) in STORES.into_iter().zip(&figures) {
+    for ((store, rounds), gone) in STORES.into_iter().zip(&figures).zip(gone) {
         result[store] = medians(rounds);
+        result[store]["kills"] = (args.rounds * KILLS).into();
+        result[store]["records_lost"] = gone.into();
     }
     Ok(result)
 }

@@ -52,6 +52,7 @@ use crate::pipeline::leaves::Leaves;
 use crate::pipeline::recover;
 use crate::pipeline::seal::Sealer;
 use crate::pipeline::thread::{self, ACKED_MAX, Inputs};
+use crate::pipeline::unheard;
 use crate::policy::enrolment::EnrolmentFiles;
 use crate::policy::{ControllerLink, Decider, Now, PolicyHandle, Proposal, offers};
 use crate::sockets::Sockets;
@@ -128,7 +129,8 @@ pub fn open(file: &ConfigFile) -> anyhow::Result<Parts> {
     let now = Now { unix_s, at: clock::monotonic() };
     let policy = Decider::open(&keys, Some(Arc::clone(&pins)), metrics.clone(), now).context("keys")?;
     let device = SigningKey::from_bytes(&seed);
-    let (tap, watch) = watch::start::open(&file.watch, keys.watch(), device, &registry)?;
+    let unheard = unheard::find(&log, &mut keys)?;
+    let (tap, watch) = watch::start::open(&file.watch, keys.watch(), unheard, device, &registry)?;
     let random = SystemRandom::new();
     let (heads, noted) = (Heads::default(), BTreeMap::new());
     let next = log.stats().next.0;
@@ -407,8 +409,9 @@ impl Doors {
         let (inbound, metrics) = (self.inbound.clone(), self.server_metrics.clone());
         let server = Server::new(limits, credentials, access, inbound, metrics);
         server.tell(displays);
-        server.restore(&file);
+        // In this order: what nobody may read any more neither comes back nor is written again.
         server.bind(bound, self.stop.clone());
+        server.restore(&file);
         let file = Arc::new(file);
         self.tasks.spawn(Arc::clone(&server).keep(Arc::clone(&file), self.stop.clone()));
         self.sessions = Some((Arc::clone(&server), file));

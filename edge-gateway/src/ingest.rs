@@ -35,10 +35,20 @@ pub struct Inbound {
 pub enum Verdict {
     /// On stable storage, or known to be there already: acknowledge.
     Stored,
-    /// Kept in quarantine because it could not be decoded or admitted: acknowledge, the sender can't mend it by repeating.
-    Quarantined,
+    /// Kept in quarantine because it could not be decoded or admitted: acknowledge, the sender can't mend it by repeating. Who can be told
+    /// why is told.
+    Quarantined(Fault),
     /// No room or no disk: do not acknowledge.
     Refused,
+}
+
+/// Why a PUBLISH is in quarantine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It can't be understood.
+    Payload,
+    /// It is understood, and policy takes no readings from this device.
+    Device,
 }
 
 /// In whose lane so many bytes are that are published to `topic`, `vitals/v1/{device}/{kind}/{name}`: that of the code table's class, as far

@@ -12,7 +12,7 @@ use caregate_protocol::erasure::{Issuer, Receipt, RequestHash, SignedErasure, Si
 use caregate_protocol::id::{DeviceId, Lane, PatientId};
 use caregate_protocol::policy::{RecipientKind, RecipientStatus, Watch};
 use caregate_protocol::record::Record;
-use edge_gateway::ingest::{self, Inbound, Verdict};
+use edge_gateway::ingest::{self, Fault, Inbound, Verdict};
 use edge_gateway::pipeline::erase::Walk;
 use edge_gateway::pipeline::expiry::{AGE_LIMIT_MIN, Expiry};
 use edge_gateway::pipeline::thread::{self, Inputs};
@@ -155,7 +155,7 @@ async fn only_the_patients_order_of_now_counts_and_each_once() {
     let enrolled = Arc::downgrade(&handle.pins());
     assert_eq!(offer(good).await, None);
     // From that moment on the device is a stranger's, and nothing in memory says whose it was.
-    assert_eq!(send(2).await, Verdict::Quarantined);
+    assert_eq!(send(2).await, Verdict::Quarantined(Fault::Device));
     assert_eq!(metrics.quarantined.with_label_values(&["unbound"]).get(), 1);
     assert!(bound.borrow().is_empty() && handle.subscribe().borrow().standing().next().is_none());
     let pins = handle.pins();
@@ -180,7 +180,7 @@ fn what_waits_is_let_go_and_the_gateway_signs_for_it() {
     assert!(waited >= 50);
     let root = *place.gateway.committer.keys.root(PATIENT).unwrap().as_bytes();
     assert_eq!(place.erase(clock::now_us()), None);
-    assert_eq!(place.put(50), Verdict::Quarantined);
+    assert_eq!(place.put(50), Verdict::Quarantined(Fault::Device));
     assert_eq!(place.gateway.quarantined("unbound"), 1);
     let file = std::fs::read(place.home.dir.path().join("keys.redb")).unwrap();
     assert!(!file.windows(32).any(|window| window == root));
@@ -231,7 +231,7 @@ fn a_start_finds_nobody_who_was_erased_and_the_policy_of_the_rest() {
     assert!(outputs.pins.unwrap().borrow().patients.is_empty());
     let policy = place.gateway.committer.policy.policy().expect("the bundle on disk is good");
     assert!(policy.devices().len() == 0 && policy.standing().next().is_none());
-    assert_eq!(place.put(1), Verdict::Quarantined);
+    assert_eq!(place.put(1), Verdict::Quarantined(Fault::Device));
 
     // What was on its way when the order came is as late: a bundle that knows the patient, and a revocation.
     let bytes = place.site.bytes(now_s());

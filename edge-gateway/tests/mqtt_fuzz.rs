@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use edge_gateway::ingest::Verdict;
+use edge_gateway::ingest::{Fault, Verdict};
 use edge_gateway::mqtt::limits::Limits;
 use edge_gateway::mqtt::wire::{
     Ack, Connect, Disconnect, Filter, Packet, PacketId, Properties, Publish, QoS, Reason, RetainHandling,
@@ -234,7 +234,8 @@ async fn the_port_answers_a_fresh_connect_whatever_others_send() {
     let pipeline = tokio::spawn(async move {
         let mut random = Random(seed | 1);
         while let Some(inbound) = inbound.recv().await {
-            let verdicts = [Verdict::Stored, Verdict::Stored, Verdict::Quarantined, Verdict::Refused];
+            let verdicts =
+                [Verdict::Stored, Verdict::Stored, Verdict::Quarantined(Fault::Payload), Verdict::Refused];
             // At times none: the pipeline lost it.
             if !random.one_in(16) {
                 inbound.verdict.send(verdicts[random.below(verdicts.len())]).ok();

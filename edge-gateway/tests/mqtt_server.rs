@@ -7,7 +7,7 @@ mod mqtt_support;
 use std::time::Duration;
 
 use caregate_host::clock;
-use edge_gateway::ingest::Verdict;
+use edge_gateway::ingest::{Fault, Verdict};
 use edge_gateway::mqtt::limits::{CONNECTIONS_PER_DEVICE, HANDSHAKES_MAX, Limits};
 use edge_gateway::mqtt::metrics::ServerMetrics;
 use mqtt_support::{Client, Door, Raw, SECRET, connect, device, encode, options, publish, within};
@@ -117,7 +117,7 @@ async fn no_puback_before_the_verdict_and_then_in_the_order_of_receipt() {
         other => panic!("expected SUBACK, got {other:?}"),
     }
     client.assert_silent();
-    first.verdict.send(Verdict::Quarantined).unwrap();
+    first.verdict.send(Verdict::Quarantined(Fault::Payload)).unwrap();
     for packet_id in 1..=20 {
         assert_eq!(client.puback().await, packet_id);
     }
@@ -209,6 +209,38 @@ async fn qos_2_is_received_when_stored_and_a_repetition_is_answered_without_it()
     raw.send(&bytes).await;
     door.next_stored().await;
     assert_eq!(raw.receive(4).await, [0x50, 2, 0, 9], "another message");
+}
+
+/// The reading has no time of the device's, by which it would be recognised: that it comes once is the session's doing.
+#[tokio::test]
+async fn qos_2_comes_once_also_where_the_connection_breaks_before_the_verdict() {
+    let mut door = Door::open(Limits::default()).await;
+    let mut connect = rumqttc::mqttbytes::v4::Connect::new("kept");
+    connect.set_login("user-a", SECRET);
+    connect.clean_session = false;
+    let connect = encode(&Packet::Connect(connect));
+    let mut raw = Raw::open(door.address).await;
+    raw.send(&connect).await;
+    assert_eq!(raw.receive(4).await, [0x20, 2, 0, 0]);
+    let mut publish = rumqttc::Publish::new(TOPIC, QoS::ExactlyOnce, *br#"{"v":72}"#);
+    publish.pkid = 9;
+    raw.send(&encode(&Packet::Publish(publish.clone()))).await;
+    let inbound = door.next().await;
+    drop(raw);
+    door.closed("peer-closed", 1).await;
+
+    let mut raw = Raw::open(door.address).await;
+    raw.send(&connect).await;
+    assert_eq!(raw.receive(4).await, [0x20, 2, 1, 0], "the session is there");
+    publish.dup = true;
+    raw.send(&[encode(&Packet::Publish(publish)), vec![0xc0, 0]].concat()).await;
+    assert_eq!(raw.receive(2).await, [0xd0, 0], "no PUBREC before the verdict");
+    assert!(door.inbound.try_recv().is_err(), "once");
+    inbound.verdict.send(Verdict::Stored).unwrap();
+    assert_eq!(raw.receive(4).await, [0x50, 2, 0, 9], "told over the new connection");
+    raw.send(&[0x62, 2, 0, 9]).await;
+    assert_eq!(raw.receive(4).await, [0x70, 2, 0, 9]);
+    assert!(door.inbound.try_recv().is_err());
 }
 
 #[tokio::test]
@@ -404,6 +436,37 @@ async fn up_5(door: &Door) -> Raw {
 fn publish_5(topic: &str, packet_id: u8) -> Vec<u8> {
     let (topic_bytes, payload) = (u8::try_from(topic.len()).unwrap(), b"1");
     [&[0x32, topic_bytes + 6, 0, topic_bytes], topic.as_bytes(), &[0, packet_id, 0], payload].concat()
+}
+
+/// What sends it should throw it away and tell somebody, or have the device bound, and not send it again.
+#[tokio::test]
+async fn quarantine_is_told_in_5_0_and_acknowledged_in_3_1_1() {
+    let mut door = Door::open(Limits::default()).await;
+    let mut five = up_5(&door).await;
+    let mut three = Raw::up(door.address, "three", 0).await;
+    for (fault, reason) in [(Fault::Payload, 0x99), (Fault::Device, 0x87)] {
+        five.send(&publish_5(TOPIC, 1)).await;
+        door.next().await.verdict.send(Verdict::Quarantined(fault)).unwrap();
+        assert_eq!(five.receive(6).await, [0x40, 4, 0, 1, reason, 0]);
+        // At QoS 2 the PUBREC ends it (§4.3.3): the identifier is free, nothing is to be released, and the next is another message.
+        let mut exactly = publish_5(TOPIC, 2);
+        exactly[0] = 0x34;
+        five.send(&exactly).await;
+        door.next().await.verdict.send(Verdict::Quarantined(fault)).unwrap();
+        assert_eq!(five.receive(6).await, [0x50, 4, 0, 2, reason, 0]);
+        five.send(&[0x62, 2, 0, 2]).await;
+        assert_eq!(five.receive(6).await, [0x70, 4, 0, 2, 0x92, 0]);
+        five.send(&exactly).await;
+        assert_eq!(door.next_stored().await.0, TOPIC);
+        assert_eq!(five.receive(4).await, [0x50, 2, 0, 2]);
+        five.send(&[0x62, 2, 0, 2]).await;
+        assert_eq!(five.receive(4).await, [0x70, 2, 0, 2]);
+        three.send(&publish(TOPIC, 1, b"72")).await;
+        door.next().await.verdict.send(Verdict::Quarantined(fault)).unwrap();
+        assert_eq!(three.receive(4).await, [0x40, 2, 0, 1]);
+    }
+    door.counted("quarantined", 6, |metrics| metrics.publishes.with_label_values(&["quarantined"]).get())
+        .await;
 }
 
 /// Nothing is taken from the pipeline's queue and it is full: who is of a low rank is refused, one after the other, and never an alarm.

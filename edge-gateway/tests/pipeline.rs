@@ -8,7 +8,7 @@ use caregate_protocol::key::epoch_of;
 use caregate_protocol::policy::Revocation;
 use caregate_protocol::reading::Value;
 use caregate_protocol::record::Record;
-use edge_gateway::ingest::Verdict;
+use edge_gateway::ingest::{Fault, Verdict};
 use edge_gateway::pipeline::commit::Spooled;
 use edge_gateway::spool::Limits;
 use pipeline_support::{
@@ -163,14 +163,16 @@ fn what_cant_be_taken_is_quarantined_by_reason_and_leaves_no_trace_in_the_spool(
     ];
     for (publish, reason) in cases {
         let before = gateway.quarantined(reason);
-        assert_eq!(gateway.put(&publish, &policy), Verdict::Quarantined, "{reason}");
+        let fault = if matches!(reason, "unbound" | "device") { Fault::Device } else { Fault::Payload };
+        assert_eq!(gateway.put(&publish, &policy), Verdict::Quarantined(fault), "{reason}");
         let newest = gateway.committer.hints.quarantined(1).remove(0);
         assert_eq!((newest.reason.as_str(), gateway.quarantined(reason)), (reason, before + 1), "{newest:?}");
         assert_eq!((&newest.topic, newest.bytes), (&publish.topic, publish.payload.len()));
     }
     // One bad PUBLISH costs its neighbours nothing.
     let batch = [Publish::beat(1), Publish::new("monitor-1", HEART_RATE, "x"), Publish::beat(2)];
-    assert_eq!(gateway.commit(&batch, &policy), [Verdict::Stored, Verdict::Quarantined, Verdict::Stored]);
+    let quarantined = Verdict::Quarantined(Fault::Payload);
+    assert_eq!(gateway.commit(&batch, &policy), [Verdict::Stored, quarantined, Verdict::Stored]);
     assert_eq!(gateway.seqs(DataClass::Vitals), [1, 2]);
 }
 
@@ -282,7 +284,7 @@ fn revocation_in_the_middle_of_an_epoch_closes_it_at_once_also_over_a_restart() 
 }
 
 #[test]
-fn a_recipient_gets_one_wrap_an_epoch_and_one_more_where_the_restart_lost_sight_of_it() {
+fn a_recipient_gets_one_wrap_an_epoch_and_one_more_after_a_restart_in_it() {
     let home = Home::new(large());
     let hospital = Hospital::new(1);
     let policy = policy(&[&hospital], &[hospital.whole()], &[]);
@@ -296,10 +298,12 @@ fn a_recipient_gets_one_wrap_an_epoch_and_one_more_where_the_restart_lost_sight_
     assert_eq!(wraps(&gateway), 1);
     let mut gateway = home.restart(gateway);
     gateway.put(&Publish::beat(5), &policy);
-    assert_eq!(wraps(&gateway), 1, "the spool says who holds the key");
-    gateway.commit_at(&[Publish::beat(6)], &policy, NOW_US + MINUTE_US);
+    assert_eq!(wraps(&gateway), 2, "the spool does not say to which of its keys the first was");
+    gateway.put(&Publish::beat(6), &policy);
     assert_eq!(wraps(&gateway), 2);
-    assert_eq!(gateway.opened_by(&hospital).len(), 7);
+    gateway.commit_at(&[Publish::beat(7)], &policy, NOW_US + MINUTE_US);
+    assert_eq!(wraps(&gateway), 3);
+    assert_eq!(gateway.opened_by(&hospital).len(), 8);
 }
 
 #[test]
@@ -333,7 +337,7 @@ fn a_lane_that_comes_back_gets_its_wraps_again_with_the_next_segment() {
 }
 
 #[test]
-fn a_clock_that_goes_back_takes_neither_epoch_nor_sequence_with_it() {
+fn a_clock_that_goes_back_begins_another_generation_and_takes_no_sequence_with_it() {
     let home = Home::new(large());
     let hospital = Hospital::new(1);
     let policy = policy(&[&hospital], &[hospital.whole()], &[]);
@@ -346,9 +350,9 @@ fn a_clock_that_goes_back_takes_neither_epoch_nor_sequence_with_it() {
     gateway.commit_at(&[Publish::beat(4)], &policy, NOW_US + MINUTE_US);
     let opened = gateway.opened();
     assert_whole(&opened);
-    let first = opened[0].header.epoch;
-    let epochs: Vec<_> = opened.iter().map(|o| o.header.epoch - first).collect();
-    assert_eq!(epochs, [0, 0, 0, 0, 1]);
+    let sealed_in: Vec<_> = opened.iter().map(|o| (o.header.generation, o.header.epoch)).collect();
+    let first = epoch_of(NOW_US);
+    assert_eq!(sealed_in, [(0, first), (1, first - 60), (2, 0), (2, 0), (2, first + 1)]);
     assert_eq!(
         opened[1].readings[0].gateway_time_us,
         NOW_US - 60 * MINUTE_US,

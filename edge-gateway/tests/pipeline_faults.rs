@@ -42,7 +42,7 @@ fn fill(gateway: &mut Gateway, policy: &VerifiedPolicy, lane: Lane, mut seq: u64
                 }
                 Verdict::Refused if !refused.contains(&lane) => refused.push(lane),
                 Verdict::Refused => {}
-                Verdict::Quarantined => panic!("{lane:?} was quarantined"),
+                Verdict::Quarantined(_) => panic!("{lane:?} was quarantined"),
             }
         }
         seq += 1;

@@ -185,7 +185,10 @@ fn opened_of(gateway: &Gateway, hospital: &Hospital, records: &[Vec<u8>]) -> Vec
         .iter()
         .map(|(_, bytes)| {
             let Record::Wrap(wrap) = Record::decode(bytes).unwrap() else { panic!("a wrap") };
-            (wrap.generation, wrap.open(&hospital.private).unwrap())
+            (
+                wrap.generation,
+                wrap.open(&hospital.private, &pipeline_support::device_key().verifying_key()).unwrap(),
+            )
         })
         .collect();
     let mut numbers = Vec::new();

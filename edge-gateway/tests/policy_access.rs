@@ -278,6 +278,12 @@ fn an_emergency_opens_the_present_and_neither_past_nor_future() {
 
 #[test]
 fn an_old_key_opens_nothing_that_is_sealed_after_a_new_one_is_in_force() {
+    for restarts in [false, true] {
+        replace_a_key(restarts);
+    }
+}
+
+fn replace_a_key(restarts: bool) {
     let mut place = Place::new();
     place.grant(1, u64::MAX);
     place.deliver();
@@ -287,11 +293,15 @@ fn an_old_key_opens_nothing_that_is_sealed_after_a_new_one_is_in_force() {
     rekeyed.hpke_public_key = again.public_key();
     place.site.register(&rekeyed, RecipientStatus::Active, RecipientKind::Treating, false);
     place.deliver();
+    if restarts {
+        place.restart();
+    }
     let second = place.seal();
     let gateway = place.gateway.as_ref().unwrap();
     assert_eq!(
         (gateway.opened_with(&place.city.1), gateway.opened_with(&again)),
-        (vec![first], vec![second])
+        (vec![first], vec![second]),
+        "restarts: {restarts}"
     );
 }
 

@@ -14,11 +14,12 @@ use caregate_host::clock;
 use caregate_protocol::alarm::{Consciousness, Kind, Limits as AlarmLimits, Standing, State};
 use caregate_protocol::beat::Beat;
 use caregate_protocol::command::{Action, Command, Content};
-use caregate_protocol::id::{DataClass, Lane};
+use caregate_protocol::id::{DataClass, DeviceId, Lane};
 use caregate_protocol::policy::{RecipientKind, RecipientStatus};
 use caregate_protocol::reading::Value;
 use edge_gateway::ingest::{self, Inbound, Inlet, Verdict};
 use edge_gateway::pipeline::thread::{self, Inputs};
+use edge_gateway::pipeline::unheard;
 use edge_gateway::policy::trail::Event;
 use edge_gateway::policy::{Change, PolicyHandle, PolicyStore, Proposal};
 use edge_gateway::spool::Limits;
@@ -28,7 +29,7 @@ use edge_gateway::watch::start::{self, Started};
 use edge_gateway::watch::{Publish, Standings, WatchEntry};
 use ledger_client::fixture::{self, Site};
 use ledger_client::verify::verify_bundle;
-use pipeline_support::{Gateway, Home, Hospital, device_key};
+use pipeline_support::{Gateway, Home, Hospital, Publish as Message, device_key};
 use prometheus::Registry;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -47,13 +48,18 @@ impl Publish for Displays {
     }
 }
 
-/// A gateway that runs, on a ledger where the city hospital treats the patient, the study does not treat, and the clinic has no grant.
-struct Bedside {
+/// A home, and a ledger where the city hospital treats the patient, the study does not treat, and the clinic has no grant.
+struct Cast {
     home: Home,
     site: Site,
     city: (fixture::Hospital, Hospital),
     study: fixture::Hospital,
     clinic: fixture::Hospital,
+}
+
+/// A gateway that runs.
+struct Bedside {
+    cast: Cast,
     inbound: Inlet,
     watch: Started,
     trail: PolicyStore,
@@ -69,34 +75,58 @@ fn now_s() -> u64 {
     u64::try_from(clock::now_ms() / 1000).unwrap()
 }
 
-impl Bedside {
-    fn new(webhook: Option<WebhookEntry>) -> Self {
+impl Cast {
+    fn new() -> Self {
         let mut site = Site::new(4);
         let (city, study, clinic) =
-            (Hospital::on_ledger(0x50), Hospital::on_ledger(0x52), Hospital::on_ledger(0x51));
+            (Hospital::on_ledger(0x50), Hospital::on_ledger(0x52).0, Hospital::on_ledger(0x51).0);
         site.register(&city.0, RecipientStatus::Active, RecipientKind::Treating, false);
-        site.register(&study.0, RecipientStatus::Active, RecipientKind::Other, false);
-        site.register(&clinic.0, RecipientStatus::Active, RecipientKind::Treating, true);
+        site.register(&study, RecipientStatus::Active, RecipientKind::Other, false);
+        site.register(&clinic, RecipientStatus::Active, RecipientKind::Treating, true);
         site.bind(0, true, 1);
         site.grant(0, &city.0, 1, |_| ());
-        site.grant(2, &study.0, 1, |_| ());
-        let home = Home::new(Limits::with_budget(64 << 20));
-        let pins = Arc::new(site.enrolment.pins().unwrap());
-        let limits = home.limits;
-        let mut committer =
-            Gateway::open_with(home.dir.path(), limits, Some(Arc::clone(&pins)), now_s()).committer;
-        let bytes = site.bytes(now_s());
-        let bundle =
-            verify_bundle(&bytes, &pins, &committer.policy.outputs().floors.borrow(), now_s()).unwrap();
-        let origin = edge_gateway::policy::trail::Origin::Door;
-        let change = Change::Bundle { bundle: Box::new(bundle), bytes, origin };
-        committer.decide(Proposal::new(change).0, clock::now_us(), clock::monotonic());
+        site.grant(2, &study, 1, |_| ());
+        Self { home: Home::new(Limits::with_budget(64 << 20)), site, city, study, clinic }
+    }
+
+    /// What is on disk, with the ledger's policy in force.
+    fn open(&mut self) -> Gateway {
+        let pins = Arc::new(self.site.enrolment.pins().unwrap());
+        let (dir, limits) = (self.home.dir.path(), self.home.limits);
+        let mut gateway = Gateway::open_with(dir, limits, Some(Arc::clone(&pins)), now_s());
+        let committer = &mut gateway.committer;
+        if committer.policy.policy().is_none() {
+            let bytes = self.site.clone().bytes(now_s());
+            let floors = committer.policy.outputs().floors.borrow().clone();
+            let bundle = verify_bundle(&bytes, &pins, &floors, now_s()).unwrap();
+            let origin = edge_gateway::policy::trail::Origin::Door;
+            let change = Change::Bundle { bundle: Box::new(bundle), bytes, origin };
+            committer.decide(Proposal::new(change).0, clock::now_us(), clock::monotonic());
+        }
+        gateway
+    }
+
+    fn device(&self) -> DeviceId {
+        self.site.enrolment.patients[0].devices[0].device.clone()
+    }
+}
+
+impl Bedside {
+    fn new(webhook: Option<WebhookEntry>) -> Self {
+        Self::on(Cast::new(), webhook)
+    }
+
+    fn on(mut cast: Cast, webhook: Option<WebhookEntry>) -> Self {
+        let mut committer = cast.open().committer;
+        let pins = Arc::new(cast.site.enrolment.pins().unwrap());
         // At once, so that no test waits for a delay.
         let at_once = AlarmLimits { low: Some(90.0), ..AlarmLimits::default() };
         let entry =
             WatchEntry { limits: [("spo2".to_owned(), at_once)].into(), webhook, ..WatchEntry::default() };
         let registry = Registry::new();
-        let (tap, material) = start::open(&entry, committer.keys.watch(), device_key(), &registry).unwrap();
+        let unheard = unheard::find(&committer.log, &mut committer.keys).unwrap();
+        let (tap, material) =
+            start::open(&entry, committer.keys.watch(), unheard, device_key(), &registry).unwrap();
         committer.tap = tap;
         let (inbound, inbound_in) = ingest::queue();
         let (acked, acked_in) = mpsc::channel(1);
@@ -116,27 +146,11 @@ impl Bedside {
             let link_stop = CancellationToken::new();
             runtime.block_on(thread::run(committer, inputs, Arc::new(Uplink::new([])), link_stop)).unwrap();
         });
-        let (study, clinic, _acked) = (study.0, clinic.0, acked);
-        Self {
-            home,
-            site,
-            city,
-            study,
-            clinic,
-            inbound,
-            watch,
-            trail,
-            registry,
-            displays,
-            stop,
-            running,
-            handle,
-            _acked,
-        }
+        Self { cast, inbound, watch, trail, registry, displays, stop, running, handle, _acked: acked }
     }
 
     async fn publish(&self, topic: &str, payload: &str) -> Verdict {
-        let device = self.site.enrolment.patients[0].devices[0].device.clone();
+        let device = self.cast.device();
         let (verdict, answered) = oneshot::channel();
         let topic = format!("vitals/v1/{device}/{topic}");
         let received_us = clock::now_us();
@@ -169,7 +183,7 @@ impl Bedside {
             content: Content { clinician: "nurse".into(), action }.encode(),
         };
         change(&mut command);
-        self.site.signed_command(by, command).seal(&device_key().verifying_key()).unwrap()
+        self.cast.site.signed_command(by, command).seal(&device_key().verifying_key()).unwrap()
     }
 
     fn counted(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
@@ -195,22 +209,24 @@ impl Bedside {
     }
 
     /// Ends everything. What is on disk is left.
-    fn end(self) -> (Home, Site, Hospital) {
-        let Self { home, site, city, inbound, stop, running, handle, _acked, watch, .. } = self;
+    fn end(self) -> Cast {
+        let Self { cast, inbound, stop, running, handle, _acked, watch, displays, trail, .. } = self;
         stop.cancel();
-        drop((inbound, handle, _acked, watch));
+        drop((inbound, handle, _acked, watch, trail));
         running.join().unwrap();
-        (home, site, city.1)
+        // The watch has let go of its store once nothing more can come to the displays.
+        while displays.recv().is_ok() {}
+        cast
     }
 }
 
 /// What staff enter for the score, sealed to this gateway like all that they send.
 async fn are_entered(bedside: &mut Bedside) {
-    let sealed = bedside.sealed(&bedside.city.0, Action::Oxygen { given: true }, |_| ());
+    let sealed = bedside.sealed(&bedside.cast.city.0, Action::Oxygen { given: true }, |_| ());
     bedside.watch.commands.try_send(sealed).unwrap();
     bedside.standing("oxygen", |standing| standing.settings.oxygen.is_some()).await;
     let found = Action::Consciousness { found: Consciousness::Voice };
-    let sealed = bedside.sealed(&bedside.city.0, found, |_| ());
+    let sealed = bedside.sealed(&bedside.cast.city.0, found, |_| ());
     bedside.watch.commands.try_send(sealed).unwrap();
     let entered =
         bedside.standing("consciousness", |standing| standing.settings.consciousness.is_some()).await;
@@ -235,16 +251,16 @@ async fn an_alarm_is_shown_sealed_and_acknowledged_by_who_may() {
     let acknowledge = || Action::Acknowledge { alarms: vec![standing.alarms[0].number] };
     let send = |bytes| bedside.watch.commands.try_send(bytes).unwrap();
     // Not granted, not treating, another's signature, another patient.
-    send(bedside.sealed(&bedside.clinic, acknowledge(), |_| ()));
-    send(bedside.sealed(&bedside.study, acknowledge(), |_| ()));
-    let city = bedside.city.0.id();
-    send(bedside.sealed(&bedside.clinic, acknowledge(), |command| command.domain = city));
+    send(bedside.sealed(&bedside.cast.clinic, acknowledge(), |_| ()));
+    send(bedside.sealed(&bedside.cast.study, acknowledge(), |_| ()));
+    let city = bedside.cast.city.0.id();
+    send(bedside.sealed(&bedside.cast.clinic, acknowledge(), |command| command.domain = city));
     for reason in ["not_granted", "not_treating", "signature"] {
         bedside
             .until_counted("caregate_gateway_commands_total", &[("action", "unheard"), ("outcome", reason)])
             .await;
     }
-    send(bedside.sealed(&bedside.city.0, acknowledge(), |command| {
+    send(bedside.sealed(&bedside.cast.city.0, acknowledge(), |command| {
         command.sequence = 1;
         (command.issued_ms, command.expires_ms) = (command.issued_ms - 30_000, command.issued_ms - 1);
     }));
@@ -252,7 +268,7 @@ async fn an_alarm_is_shown_sealed_and_acknowledged_by_who_may() {
     assert_eq!(refused.handled[0].refused.as_deref(), Some("expired"));
     assert_eq!(refused.alarms[0].state, State::Active, "none of them did anything");
 
-    let good = bedside.sealed(&bedside.city.0, acknowledge(), |_| ());
+    let good = bedside.sealed(&bedside.cast.city.0, acknowledge(), |_| ());
     bedside.watch.commands.try_send(good.clone()).unwrap();
     let done = bedside
         .standing("the acknowledgement", |standing| standing.alarms[0].state == State::Acknowledged)
@@ -275,9 +291,8 @@ async fn an_alarm_is_shown_sealed_and_acknowledged_by_who_may() {
     let beat = bedside.watch.beats.wait_for(Option::is_some).await.unwrap().unwrap();
     assert_eq!(Beat::decode(&beat).unwrap().verify(&device_key().verifying_key()), Ok(()));
     let until = done.at_us;
-    let (home, site, city) = bedside.end();
-    let pins = Arc::new(site.enrolment.pins().unwrap());
-    let mut gateway = Gateway::open_with(home.dir.path(), home.limits, Some(pins), now_s());
+    let mut cast = bedside.end();
+    let mut gateway = cast.open();
     let sealed = gateway.readings(DataClass::Alarm);
     let standings: Vec<_> = sealed
         .iter()
@@ -288,13 +303,54 @@ async fn an_alarm_is_shown_sealed_and_acknowledged_by_who_may() {
     assert_eq!(standings.len(), sealed.len());
     assert!(standings.is_sorted_by_key(|standing| standing.at_us));
     assert!(standings.iter().any(|standing| standing.at_us == until), "what was shown was sealed");
-    let opened = gateway.opened_by(&city);
+    let opened = gateway.opened_by(&cast.city.1);
     assert!(
         opened.iter().any(|segment| segment.header.class == DataClass::Alarm),
         "and the hospital opens it"
     );
     let kept = gateway.committer.keys.watch().all().unwrap();
     assert_eq!(kept[0].1.handled.len(), 1, "a restart replays nothing");
+}
+
+/// The process ends between the PUBACK and the watch's own commit, and the sensor says it never again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledged_event_that_the_watch_did_not_keep_stands_after_the_restart_and_once() {
+    let mut cast = Cast::new();
+    let mut first = cast.open();
+    let begun = unheard::find(&first.committer.log, &mut first.committer.keys).unwrap();
+    assert!(begun.events.is_empty());
+    let policy = first.committer.policy.policy().cloned().unwrap();
+    let now_ms = clock::now_ms();
+    let event =
+        |leaf: &str| Message::new(&cast.device().to_string(), leaf, format!(r#"{{"t":{now_ms},"seq":1}}"#));
+    let (fall, leads_off) = (event("event/fall"), event("event/leads-off"));
+    // Nobody listens at this gateway's tap.
+    assert_eq!(first.commit_at(std::slice::from_ref(&fall), &policy, clock::now_us()), [Verdict::Stored]);
+    // What lies before the newest checkpoint is not replayed.
+    let checkpoint = first.committer.state.encode();
+    first.committer.log.rotate(&checkpoint).unwrap();
+    assert_eq!(first.commit_at(&[leads_off], &policy, clock::now_us()), [Verdict::Stored]);
+    drop(first);
+
+    let mut second = Bedside::on(cast, None);
+    let standing = second.standing("the alarms", |standing| standing.alarms.len() == 2).await;
+    let kinds: Vec<_> = standing.alarms.iter().map(|alarm| (alarm.kind, alarm.state)).collect();
+    assert!(kinds.contains(&(Kind::Fall, State::Active)) && kinds.contains(&(Kind::LeadsOff, State::Active)));
+    // Also where the sensor does say it again.
+    let payload = String::from_utf8(fall.payload).unwrap();
+    assert_eq!(second.publish("event/fall", &payload).await, Verdict::Stored);
+    let acknowledge = Action::Acknowledge { alarms: Vec::new() };
+    let sealed = second.sealed(&second.cast.city.0, acknowledge, |_| ());
+    second.watch.commands.try_send(sealed).unwrap();
+    second.standing("the acknowledgement", |standing| standing.alarms.len() == 1).await;
+
+    let mut third = Bedside::on(second.end(), None);
+    let standing = third.standing("a standing", |_| true).await;
+    let kinds: Vec<_> = standing.alarms.iter().map(|alarm| (alarm.kind, alarm.state)).collect();
+    assert_eq!(kinds, [(Kind::LeadsOff, State::Acknowledged)], "who has seen it is not told again");
+    assert_eq!(third.publish("num/heart-rate", r#"{"v":70}"#).await, Verdict::Stored);
+    third.standing("the leads", |standing| standing.alarms.is_empty()).await;
+    third.end();
 }
 
 /// One request's head and body; answers 200.

@@ -1,5 +1,9 @@
-//! What a patient's wallet keeps, and what a ledger's node answers. Included by `caregatectl/tests/fuzz_regressions.rs` as well.
+//! What a patient's wallet keeps and is handed, and what a ledger's node answers. Included by `caregatectl/tests/fuzz_regressions.rs` as well.
 
+use caregate_protocol::id::RecipientId;
+use caregate_protocol::policy::{Grant, RelationshipId};
+use caregatectl::fhir::consent;
+use caregatectl::files::Unambiguous;
 use ledger_client::shares::{Of, ROOT_SHARE_BYTES, SHARE_BYTES, Share, combine};
 use ledger_client::wallet::{Wallet, keystore};
 
@@ -11,7 +15,12 @@ pub const TARGETS: &[Target] = &[
     ("wallet_share", wallet_share),
     ("keystore", keystore_file),
     ("chain_answer", chain_answer),
+    ("fhir_consent", fhir_consent),
 ];
+
+/// Of the seeds: the relationship and the domain that the Consents name.
+const RELATIONSHIP: RelationshipId = RelationshipId([0xab; 32]);
+const HOSPITAL: RecipientId = RecipientId([5; 20]);
 
 /// A wallet is encoded as it was read.
 pub fn wallet(data: &[u8]) {
@@ -56,5 +65,30 @@ pub fn chain_answer(data: &[u8]) {
     }
     if let Ok(header) = ledger_chain::answer::header(data) {
         assert!(!header.is_empty());
+    }
+}
+
+/// A Consent that is taken says no more than the grant: that one's own Consent asks for the same.
+pub fn fhir_consent(data: &[u8]) {
+    let Ok(Unambiguous(resource)) = serde_json::from_slice(data) else { return };
+    match consent::terms(&resource, &RELATIONSHIP, &HOSPITAL, 7) {
+        Ok(terms) => {
+            assert!(terms.from < terms.until && terms.classes > 0 && terms.purposes > 0);
+            let grant = Grant {
+                relationship: RELATIONSHIP,
+                grantee: HOSPITAL,
+                classes: terms.classes,
+                purposes: terms.purposes,
+                from: terms.from,
+                until: terms.until,
+                stale_bound_s: terms.stale_bound_s,
+                version: 1,
+            };
+            // A time zone may put its end into the year 10000, which FHIR can't write.
+            if let Ok(again) = consent::of_grant(&grant, true) {
+                assert_eq!(consent::terms(&again, &RELATIONSHIP, &HOSPITAL, 8), Ok(terms));
+            }
+        }
+        Err(refusal) => assert!(refusal.path.starts_with("Consent") && !refusal.why.is_empty()),
     }
 }

@@ -1,9 +1,15 @@
-//! The decoders of `edge-gateway`. Included by `tests/tests/fuzz_regressions.rs` as well.
+//! The decoders of `edge-gateway`, of its programs in the kernel, and of what all daemons share. Included by `tests/tests/fuzz_regressions.rs` as well.
 
 use std::path::Path;
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
+use caregate_ebpf_common::Kind;
+use caregate_ebpf_common::frame as sensor_port;
+use caregate_ebpf_common::map::PacketIn;
+use caregate_ebpf_common::switch::map::Punt;
+use caregate_ebpf_common::switch::parse::{self as switch_port, Parsed};
+use caregate_host::identity::SpiffeId;
 use caregate_protocol::datapath::switch::{Change, FLOWS_MAX, FlowAction, FlowEntry};
 use caregate_protocol::datapath::{self, Mode, Port, Role, Welcome};
 use caregate_protocol::openflow::{Framer, Hello, Message};
@@ -16,13 +22,13 @@ use edge_gateway::keys::erasures::Ordered;
 use edge_gateway::keys::given::Given;
 use edge_gateway::mqtt::access::Access;
 use edge_gateway::mqtt::hub::Hub;
-use edge_gateway::mqtt::{websocket, wire};
+use edge_gateway::mqtt::{filter, websocket, wire};
 use edge_gateway::openflow::agent::{Action, Agent, FLUSH_MAX, HelperRefused, Readings, Settings};
 use edge_gateway::openflow::ports::Guard;
 use edge_gateway::openflow::slow::Frame;
 use edge_gateway::openflow::store::{self, Kept};
 use edge_gateway::pipeline::chains::State;
-use edge_gateway::spool::frame;
+use edge_gateway::spool::frame as spool;
 use edge_gateway::watch::engine::Kept as Watched;
 use ledger_client::verify::Enrolment;
 use tokio::io::AsyncReadExt as _;
@@ -44,6 +50,9 @@ pub const TARGETS: &[Target] = &[
     ("openflow_switch", openflow_switch),
     ("flow_store", flow_store),
     ("key_rows", key_rows),
+    ("mqtt_filter", mqtt_filter),
+    ("frame", frame),
+    ("spiffe", spiffe),
 ];
 
 /// The default of the door's packet limit.
@@ -145,11 +154,11 @@ pub fn mqtt_sessions(data: &[u8]) {
 
 /// A spool file: its header, then frames, then what the log's own frames carry.
 pub fn spool_frame(data: &[u8]) {
-    if let Err(error) = frame::Header::decode(data) {
+    if let Err(error) = spool::Header::decode(data) {
         assert!(!error.to_string().is_empty());
     }
     let mut left = data;
-    while let Ok(frame) = frame::decode_record(left, SERIAL) {
+    while let Ok(frame) = spool::decode_record(left, SERIAL) {
         assert!(frame.frame_len() <= left.len());
         left = &left[frame.frame_len()..];
         payloads(frame.payload);
@@ -158,10 +167,10 @@ pub fn spool_frame(data: &[u8]) {
 }
 
 fn payloads(data: &[u8]) {
-    if let Ok(ranges) = frame::decode_acks(data) {
+    if let Ok(ranges) = spool::decode_acks(data) {
         assert!(ranges.iter().all(|range| range.start <= range.end));
     }
-    if let Ok(files) = frame::decode_manifest(data) {
+    if let Ok(files) = spool::decode_manifest(data) {
         assert!(files.iter().all(|file| file.positions.start <= file.positions.end));
     }
 }
@@ -368,5 +377,58 @@ fn json<T: serde::Serialize + serde::de::DeserializeOwned>(data: &[u8]) {
     if let Ok(row) = serde_json::from_slice::<T>(data) {
         let bytes = serde_json::to_vec(&row).unwrap_or_else(|error| panic!("{error}"));
         assert!(serde_json::from_slice::<T>(&bytes).is_ok());
+    }
+}
+
+/// Two topic filters and a topic, a line each. What the one covers of the other it also matches.
+pub fn mqtt_filter(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut lines = text.splitn(3, '\n');
+    let (Some(outer), Some(inner), Some(topic)) = (lines.next(), lines.next(), lines.next()) else { return };
+    for path in [outer, inner].into_iter().filter(|path| filter::is_valid(path)) {
+        match filter::shared(path) {
+            Some((name, path)) => assert!(!name.is_empty() && !name.contains(['+', '#']) && !path.is_empty()),
+            None => assert!(!filter::is_shared(path) && filter::covers(path, path)),
+        }
+    }
+    let is_plain = |path: &str| filter::is_valid(path) && !filter::is_shared(path);
+    if is_plain(outer) && is_plain(inner) && !topic.contains(['+', '#', '\0']) {
+        let is_covered = filter::covers(outer, inner) && filter::matches(inner, topic);
+        assert!(!is_covered || filter::matches(outer, topic), "{outer:?} {inner:?} {topic:?}");
+    }
+}
+
+/// A frame, as the programs in the kernel and the switch's slow path read it; and entries of the rings between kernel and helper.
+pub fn frame(data: &[u8]) {
+    let headers = sensor_port::parse(data);
+    assert_eq!(sensor_port::classify(data), headers.kind);
+    assert!(headers.network_at <= data.len());
+    let mut parsed = Parsed::default();
+    switch_port::parse(data, &mut parsed);
+    if headers.kind != Kind::ShortEthernet {
+        assert_eq!((parsed.key[2] >> 16, parsed.key[3] >> 16), (headers.destination, headers.source));
+    }
+    // Nothing stays of the frame before, which here is this one's end.
+    let mut again = Parsed::default();
+    switch_port::parse(data.get(data.len() / 2..).unwrap_or_default(), &mut again);
+    switch_port::parse(data, &mut again);
+    assert_eq!((again.key, again.layers), (parsed.key, parsed.layers));
+    assert!(PacketIn::read(data).is_none_or(|(_, _, _, frame)| frame.len() < data.len()));
+    assert!(Punt::read(data).is_none_or(|punted| punted.frame.len() < data.len()));
+}
+
+/// Whose a certificate is, and an id as configurations and the ledger have it.
+pub fn spiffe(data: &[u8]) {
+    let named = SpiffeId::from_certificate(&data.into());
+    let written = std::str::from_utf8(data).ok().map(str::parse::<SpiffeId>);
+    for (id, text) in [(Some(named), None), (written, std::str::from_utf8(data).ok())] {
+        match id {
+            Some(Ok(id)) => {
+                assert!(text.is_none_or(|text| text == id.to_string()), "one spelling");
+                assert_eq!(id.to_string().parse().ok().as_ref(), Some(&id));
+            }
+            Some(Err(error)) => assert!(!error.to_string().is_empty()),
+            None => {}
+        }
     }
 }

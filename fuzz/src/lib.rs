@@ -6,6 +6,8 @@ pub mod client;
 pub mod controller;
 #[cfg(feature = "core")]
 pub mod core;
+#[cfg(feature = "feed")]
+pub mod feed;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 #[cfg(feature = "ledger")]

@@ -1,7 +1,9 @@
 //! The embedded ledger's door: JSON-RPC and signed transactions. Included by `ledger-client/node/tests/fuzz_regressions.rs` as well.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
+use alloy_primitives::{B256, keccak256};
 use ledger_node::chain::{Chain, Wanted};
 use ledger_node::contract::Council;
 use ledger_node::metrics::Metrics;
@@ -9,11 +11,14 @@ use ledger_node::producer;
 use ledger_node::request;
 use ledger_node::rpc::Rpc;
 use ledger_node::seal::Sealer;
+use ledger_node::store::StoreError;
+use ledger_node::trie::{NodeSource, find};
 
 use super::Target;
 
 /// Each target by its name.
-pub const TARGETS: &[Target] = &[("json_rpc", json_rpc), ("ledger_transaction", ledger_transaction)];
+pub const TARGETS: &[Target] =
+    &[("json_rpc", json_rpc), ("ledger_transaction", ledger_transaction), ("node_trie", node_trie)];
 
 const CHAIN_ID: u64 = 4711;
 
@@ -51,5 +56,40 @@ pub fn ledger_transaction(data: &[u8]) {
     match request::transaction(data, CHAIN_ID) {
         Ok(tx) => assert_eq!(tx.encoded_2718(), data),
         Err(error) => assert!(!error.message.is_empty()),
+    }
+}
+
+/// Nodes of a store, by how many nibbles lead to them.
+struct Nodes<'a>(BTreeMap<usize, &'a [u8]>);
+
+impl NodeSource for Nodes<'_> {
+    fn node(&self, path: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.0.get(&path.len()).map(|node| node.to_vec()))
+    }
+}
+
+/// A key (32 bytes) and nodes (each with its depth in a byte and its length in two), of which the first is the root whatever its depth. What is
+/// found is in one of them.
+pub fn node_trie(data: &[u8]) {
+    let Some((key, mut rest)) = data.split_first_chunk::<32>() else { return };
+    let mut nodes = BTreeMap::new();
+    while let Some((&[depth, high, low], left)) = rest.split_first_chunk() {
+        let length = usize::from(u16::from_be_bytes([high, low])).min(left.len());
+        let depth = if nodes.is_empty() { 0 } else { usize::from(depth) };
+        nodes.insert(depth, &left[..length]);
+        rest = &left[length..];
+    }
+    let Some(root) = nodes.get(&0).map(keccak256) else { return };
+    let nodes = Nodes(nodes);
+    match find(&nodes, &root, &B256::from(*key)) {
+        Ok(found) => {
+            assert!(found.proof.iter().all(|node| nodes.0.values().any(|known| known == node)));
+            let is_in = |value: &[u8]| {
+                value.is_empty()
+                    || found.proof.iter().any(|node| node.windows(value.len()).any(|at| at == value))
+            };
+            assert!(found.value.as_deref().is_none_or(is_in));
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
     }
 }

@@ -18,7 +18,7 @@ use ring::digest;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use event::{AccessBasis, Ending, Entry, What};
+pub use event::{AccessBasis, Ending, Entry, Part, What};
 pub use tally::{Delivered, RUNS_MAX, Run, Tally, WrapRun};
 
 /// Longest line: a wrap's entry with 64 recipients has 3 kB, an emergency's reason 6 kB with each byte escaped.

@@ -6,20 +6,19 @@
 //!   | magic  |v | 0 0 0 | signer        | enc            | sealed          |
 //!   +--------+--+-------+---------------+----------------+-----------------+
 //! v: version 1   signer: of the gateway that it is for
-//! sealed = HPKE (RFC 9180, base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305) to the gateway's device key, by
-//!          the birational map of RFC 7748 §4.1; info as the kind says, associated data bytes 0..16
+//! sealed = HPKE (RFC 9180, base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305) to the gateway's device key
+//!          (`kem.rs`); info as the kind says, associated data bytes 0..16
 //! ```
 //! Base mode names no sender: what is in it carries its own authority.
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
-use hpke::kem::X25519HkdfSha256;
 use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable, single_shot_open, single_shot_seal};
 use thiserror::Error;
-use zeroize::Zeroizing;
 
 use crate::id::SignerId;
+use crate::kem::{self, Suite};
 use crate::segment::signer_id;
 use crate::wire::{Reader, WireError};
 
@@ -94,9 +93,8 @@ impl Kind {
         out.extend_from_slice(&self.magic);
         out.extend_from_slice(&[VERSION, 0, 0, 0]);
         out.extend_from_slice(&signer_id(gateway).0);
-        let to = <X25519HkdfSha256 as Kem>::PublicKey::from_bytes(&gateway.to_montgomery().to_bytes())
-            .map_err(|_source| EnvelopeError::Key)?;
-        let (enc, sealed) = single_shot_seal::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
+        let to = kem::public(gateway).map_err(|_source| EnvelopeError::Key)?;
+        let (enc, sealed) = single_shot_seal::<ChaCha20Poly1305, HkdfSha256, Suite>(
             &OpModeS::Base,
             &to,
             self.info,
@@ -118,12 +116,9 @@ impl Kind {
         let aad = r.take("header", AAD_BYTES)?;
         let enc = r.take("encapsulation", ENC_BYTES)?;
         let sealed = r.rest();
-        let key = Zeroizing::new(device.to_scalar_bytes());
-        let key =
-            <X25519HkdfSha256 as Kem>::PrivateKey::from_bytes(&*key).map_err(|_source| EnvelopeError::Key)?;
-        let enc =
-            <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(enc).map_err(|_source| EnvelopeError::Open)?;
-        single_shot_open::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
+        let key = kem::private(device).map_err(|_source| EnvelopeError::Key)?;
+        let enc = <Suite as Kem>::EncappedKey::from_bytes(enc).map_err(|_source| EnvelopeError::Open)?;
+        single_shot_open::<ChaCha20Poly1305, HkdfSha256, Suite>(
             &OpModeR::Base,
             &key,
             &enc,

@@ -18,6 +18,7 @@ pub mod fhir;
 pub mod gap;
 pub mod head;
 pub mod id;
+mod kem;
 pub mod key;
 pub mod offer;
 pub mod openflow;

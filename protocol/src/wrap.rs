@@ -1,27 +1,28 @@
-//! A wrap: one node of the epoch tree, sealed to one recipient with HPKE (RFC 9180, base mode, DHKEM(X25519,
-//! HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305) and signed with the gateway's device key.
+//! A wrap: one node of the epoch tree, sealed by a gateway to one recipient with HPKE (RFC 9180, auth mode, DHKEM(X25519,
+//! HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305; the sender's key is the device key, `kem.rs`) and signed with the device key. The signature is
+//! for the core and for auditors, the mode for the recipient (docs/adr/0048-hpke-modes-and-signatures.md).
 //!
 //! ```text
 //!   0        4  5  6     8               24      32   36   40                  60 61   64        96        144        208
 //!   +--------+--+--+-----+---------------+-------+----+----+-------------------+--+----+---------+---------+-----------+
 //!   | "CGWR" |v |cl|0    | patient       |signer |gen |epo | recipient         |dp|0   | enc     | sealed  | signature |
 //!   +--------+--+--+-----+---------------+-------+----+----+-------------------+--+----+---------+---------+-----------+
-//! v: version 1   cl: data class   gen: generation   epo: first epoch below the node   dp: the node's depth (32: one epoch)
+//! v: version 2   cl: data class   gen: generation   epo: first epoch below the node   dp: the node's depth (32: one epoch)
 //! ```
-//! Bytes 0..64 are HPKE's associated data; the signature covers "caregate wrap 1\0" and bytes 0..144.
+//! Bytes 0..64 are HPKE's associated data; the signature covers "caregate wrap 2\0" and bytes 0..144.
 
 use std::fmt;
 
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
-use hpke::kem::X25519HkdfSha256;
 use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable, single_shot_open, single_shot_seal};
 use serde::{Deserialize, Serialize, de::Error as _};
 use thiserror::Error;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::id::{DataClass, PatientId, RecipientId, SignerId};
+use crate::kem::{self, PrivateKey, PublicKey, Suite};
 use crate::key::TreeNode;
 use crate::segment::signer_id;
 use crate::signed::{self, Unsigned};
@@ -31,9 +32,9 @@ use crate::wire::{Reader, WireError};
 pub const WRAP_BYTES: usize = 208;
 /// First bytes of every wrap.
 pub const MAGIC: [u8; 4] = *b"CGWR";
-const VERSION: u8 = 1;
-const INFO: &[u8] = b"caregate wrap 1";
-const SIGNED_PREFIX: &[u8] = b"caregate wrap 1\0";
+const VERSION: u8 = 2;
+const INFO: &[u8] = b"caregate wrap 2";
+const SIGNED_PREFIX: &[u8] = b"caregate wrap 2\0";
 const AAD_BYTES: usize = 64;
 const SIGNED_BYTES: usize = 144;
 
@@ -66,8 +67,8 @@ pub enum WrapError {
     /// The signature does not hold.
     #[error("wrap: signature does not verify")]
     Signature,
-    /// HPKE refused: another recipient's key, or changed bytes.
-    #[error("wrap: does not open under this key")]
+    /// HPKE refused: another recipient's key, another gateway's, or changed bytes.
+    #[error("wrap: does not open under these keys")]
     Open,
     /// A public key that HPKE can't use.
     #[error("wrap: the recipient's public key is invalid")]
@@ -140,11 +141,11 @@ impl HpkePrivateKey {
     /// [`WrapError::Open`] if the bytes are no key.
     pub fn public_key(&self) -> Result<HpkePublicKey, WrapError> {
         let key = self.key()?;
-        Ok(HpkePublicKey(to_array(&X25519HkdfSha256::sk_to_pk(&key).to_bytes())))
+        Ok(HpkePublicKey(to_array(&Suite::sk_to_pk(&key).to_bytes())))
     }
 
-    fn key(&self) -> Result<<X25519HkdfSha256 as Kem>::PrivateKey, WrapError> {
-        <X25519HkdfSha256 as Kem>::PrivateKey::from_bytes(&self.0).map_err(|_source| WrapError::Open)
+    fn key(&self) -> Result<PrivateKey, WrapError> {
+        PrivateKey::from_bytes(&self.0).map_err(|_source| WrapError::Open)
     }
 }
 
@@ -157,7 +158,7 @@ fn to_array(bytes: &[u8]) -> [u8; 32] {
 /// A fresh key pair for a recipient, from the system's random source.
 #[must_use]
 pub fn generate_keypair() -> (HpkePrivateKey, HpkePublicKey) {
-    let (private, public) = X25519HkdfSha256::gen_keypair();
+    let (private, public) = Suite::gen_keypair();
     (HpkePrivateKey(to_array(&private.to_bytes())), HpkePublicKey(to_array(&public.to_bytes())))
 }
 
@@ -195,7 +196,7 @@ pub struct WrapScope {
 }
 
 impl WrapScope {
-    /// Seals `node` to the recipient's `public_key` and signs the result.
+    /// Seals `node` to the recipient's `public_key` as from `device`, and signs the result.
     ///
     /// # Errors
     /// [`WrapError::PublicKey`].
@@ -215,16 +216,18 @@ impl WrapScope {
         out[40..60].copy_from_slice(&self.recipient.0);
         out[60] = node.depth();
         let (aad, _) = out.split_at(AAD_BYTES);
-        let to = <X25519HkdfSha256 as Kem>::PublicKey::from_bytes(&public_key.0)
-            .map_err(|_source| WrapError::PublicKey)?;
-        let (enc, sealed) = single_shot_seal::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
-            &OpModeS::Base,
+        let of_key = |_source| WrapError::PublicKey;
+        let to = PublicKey::from_bytes(&public_key.0).map_err(of_key)?;
+        let from =
+            (kem::private(device).map_err(of_key)?, kem::public(&device.verifying_key()).map_err(of_key)?);
+        let (enc, sealed) = single_shot_seal::<ChaCha20Poly1305, HkdfSha256, Suite>(
+            &OpModeS::Auth(from),
             &to,
             INFO,
             node.key(),
             aad,
         )
-        .map_err(|_source| WrapError::PublicKey)?;
+        .map_err(of_key)?;
         out[64..96].copy_from_slice(&enc.to_bytes());
         out[96..144].copy_from_slice(&sealed);
         let signature = device.sign(&[SIGNED_PREFIX, &out[..SIGNED_BYTES]].concat());
@@ -280,15 +283,16 @@ impl Wrap {
         })
     }
 
-    /// Opens the node of the epoch tree.
+    /// Opens the node of the epoch tree, which `device` has sealed; also without [`Wrap::verify`] by nobody else.
     ///
     /// # Errors
     /// [`WrapError::Open`].
-    pub fn open(&self, key: &HpkePrivateKey) -> Result<TreeNode, WrapError> {
-        let enc = <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(&self.bytes[64..96])
+    pub fn open(&self, key: &HpkePrivateKey, device: &VerifyingKey) -> Result<TreeNode, WrapError> {
+        let from = kem::public(device).map_err(|_source| WrapError::Open)?;
+        let enc = <Suite as Kem>::EncappedKey::from_bytes(&self.bytes[64..96])
             .map_err(|_source| WrapError::Open)?;
-        let opened = single_shot_open::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
-            &OpModeR::Base,
+        let opened = single_shot_open::<ChaCha20Poly1305, HkdfSha256, Suite>(
+            &OpModeR::Auth(from),
             &key.key()?,
             &enc,
             INFO,
@@ -332,10 +336,30 @@ mod tests {
         let bytes = scope().seal(&leaf(), &public, &device()).unwrap();
         let wrap = Wrap::decode(&bytes).unwrap();
         wrap.verify(&device().verifying_key()).unwrap();
-        let node = wrap.open(&private).unwrap();
+        let node = wrap.open(&private, &device().verifying_key()).unwrap();
         assert_eq!((node.first(), node.depth(), node.key()), (29_000_000, 32, leaf().key()));
         assert_eq!(private.public_key().unwrap(), public);
-        assert!(matches!(wrap.open(&generate_keypair().0), Err(WrapError::Open)));
+        let stranger = wrap.open(&generate_keypair().0, &device().verifying_key());
+        assert!(matches!(stranger, Err(WrapError::Open)));
+    }
+
+    /// RFC 9180 §5.1.3: to the recipient alone, and without a look at the signature.
+    #[test]
+    fn a_wrap_opens_as_from_the_gateway_that_sealed_it_and_from_no_other() {
+        let (private, public) = generate_keypair();
+        let mut bytes = scope().seal(&leaf(), &public, &device()).unwrap();
+        let other = SigningKey::from_bytes(&[4; 32]);
+        let wrap = Wrap::decode(&bytes).unwrap();
+        assert!(matches!(wrap.open(&private, &other.verifying_key()), Err(WrapError::Open)));
+        // Another gateway that puts its own name and signature on it can't pass it off as its own.
+        bytes[24..32].copy_from_slice(&signer_id(&other.verifying_key()).0);
+        let signature = other.sign(&[SIGNED_PREFIX, &bytes[..SIGNED_BYTES]].concat());
+        bytes[144..].copy_from_slice(&signature.to_bytes());
+        let stolen = Wrap::decode(&bytes).unwrap();
+        stolen.verify(&other.verifying_key()).unwrap();
+        for named in [&other, &device()] {
+            assert!(matches!(stolen.open(&private, &named.verifying_key()), Err(WrapError::Open)));
+        }
     }
 
     /// Ten hours of a past, in the wraps of a few nodes: each opens its own epochs, and together exactly those.
@@ -350,7 +374,7 @@ mod tests {
         for (epoch, depth) in nodes {
             let node = class_key.descend(epoch, depth).unwrap();
             let wrap = Wrap::decode(&scope().seal(&node, &public, &device()).unwrap()).unwrap();
-            let opened = wrap.open(&private).unwrap();
+            let opened = wrap.open(&private, &device().verifying_key()).unwrap();
             for epoch in first - 9..=last + 9 {
                 let Some(key) = opened.epoch_key(epoch) else { continue };
                 let salt = [1; 16];
@@ -385,7 +409,8 @@ mod tests {
         let (private, public) = generate_keypair();
         let mut bytes = scope().seal(&leaf(), &public, &device()).unwrap();
         bytes[45] ^= 1;
-        assert!(matches!(Wrap::decode(&bytes).unwrap().open(&private), Err(WrapError::Open)));
+        let opened = Wrap::decode(&bytes).unwrap().open(&private, &device().verifying_key());
+        assert!(matches!(opened, Err(WrapError::Open)));
     }
 
     #[test]

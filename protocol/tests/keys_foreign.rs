@@ -98,7 +98,7 @@ fn opens(segment: &[u8], cipher: Cipher) {
 fn unwraps(wrap: &[u8], depth: u8) {
     let read = Wrap::decode(wrap).unwrap();
     read.verify(&device().verifying_key()).unwrap();
-    let node = read.open(&recipient()).unwrap();
+    let node = read.open(&recipient(), &device().verifying_key()).unwrap();
     assert_eq!((node.depth(), node.key()), (depth, tree().descend(EPOCH, depth).unwrap().key()));
 }
 

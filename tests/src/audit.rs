@@ -1,5 +1,5 @@
 //! Opens a core's store from outside, once as the patient could (with the roots that lie in the gateway) and once as each recipient
-//! could: with its HPKE key and every wrap in the store, whoever it was made for.
+//! could: with its HPKE key, the gateways' public keys and every wrap in the store, whoever it was made for.
 //!
 //! It shares no code with core, gateway or feed beyond the wire formats: the two files are read by their tables' names.
 
@@ -12,8 +12,9 @@ use caregate_protocol::id::{DataClass, PatientId};
 use caregate_protocol::key::{PatientRoot, TreeNode};
 use caregate_protocol::reading::{self, Reading};
 use caregate_protocol::record::Record;
-use caregate_protocol::segment::Segment;
+use caregate_protocol::segment::{Segment, signer_id};
 use caregate_protocol::wrap::{HpkePrivateKey, Wrap};
+use ed25519_dalek::VerifyingKey;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -107,16 +108,26 @@ impl Audit {
         Ok(Self { records, roots })
     }
 
-    /// Writes a line for each reading in the store; answers with how many.
+    /// Writes a line for each reading in the store; answers with how many. Wraps open as from one of `gateways`.
     ///
     /// # Errors
     /// [`AuditError::Record`] for a record that doesn't parse or that the patient's root doesn't open; [`AuditError::Output`].
-    pub fn write(&self, keys: &[HpkePrivateKey], mut out: impl Write) -> Result<u64, AuditError> {
+    pub fn write(
+        &self,
+        keys: &[HpkePrivateKey],
+        gateways: &[VerifyingKey],
+        mut out: impl Write,
+    ) -> Result<u64, AuditError> {
         let mut held: Vec<HashMap<Scope, Vec<TreeNode>>> = vec![HashMap::new(); keys.len()];
         for (index, bytes) in &self.records {
             if let Record::Wrap(wrap) = decode(*index, bytes)? {
+                let named = gateways.iter().find(|gateway| signer_id(gateway) == wrap.signer);
+                let gateway = named.ok_or_else(|| AuditError::Record {
+                    index: *index,
+                    problem: "a wrap of no gateway that was named".into(),
+                })?;
                 for (key, held) in keys.iter().zip(&mut held) {
-                    hold(&wrap, key, held);
+                    hold(&wrap, gateway, key, held);
                 }
             }
         }
@@ -174,8 +185,8 @@ fn decode(index: u64, bytes: &[u8]) -> Result<Record<'_>, AuditError> {
 }
 
 /// Keeps what the key makes of a wrap, if anything. That the wrap names another recipient keeps nobody from trying.
-fn hold(wrap: &Wrap, key: &HpkePrivateKey, held: &mut HashMap<Scope, Vec<TreeNode>>) {
-    if let Ok(node) = wrap.open(key) {
+fn hold(wrap: &Wrap, gateway: &VerifyingKey, key: &HpkePrivateKey, held: &mut HashMap<Scope, Vec<TreeNode>>) {
+    if let Ok(node) = wrap.open(key, gateway) {
         held.entry((wrap.patient, wrap.class)).or_default().push(node);
     }
 }

@@ -54,7 +54,7 @@ fn wrap(generation: u32, epoch: u32, to: &HpkePrivateKey) -> Vec<u8> {
 fn audit(records: Vec<Vec<u8>>, keys: &[HpkePrivateKey]) -> Vec<Line> {
     let audit = Audit { records: (0..).zip(records).collect(), roots: [(PATIENT, root())].into() };
     let mut out = Vec::new();
-    let count = audit.write(keys, &mut out).unwrap();
+    let count = audit.write(keys, &[device().verifying_key()], &mut out).unwrap();
     let lines: Vec<Line> =
         String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len() as u64, count);
@@ -83,8 +83,8 @@ fn what_the_root_does_not_open_is_an_error() {
     let at = bytes.len() - 70;
     bytes[at] ^= 1;
     let audit = Audit { records: vec![(7, bytes)], roots: [(PATIENT, root())].into() };
-    let error = audit.write(&[], Vec::new()).unwrap_err().to_string();
+    let error = audit.write(&[], &[], Vec::new()).unwrap_err().to_string();
     assert!(error.starts_with("record 7:"), "{error}");
     let audit = Audit { records: vec![(8, b"rubbish".to_vec())], roots: HashMap::new() };
-    assert!(matches!(audit.write(&[], Vec::new()), Err(AuditError::Record { index: 8, .. })));
+    assert!(matches!(audit.write(&[], &[], Vec::new()), Err(AuditError::Record { index: 8, .. })));
 }

@@ -1,4 +1,4 @@
-//! The fuzz targets of the gateway, of the ledger's verifier and of the recordings with the inputs that are kept in `fuzz/`.
+//! The fuzz targets of the gateway, of core and feed, of the ledger's verifier and of the recordings with the inputs that are kept in `fuzz/`.
 
 #![expect(unreachable_pub, reason = "the included files are modules of the fuzz crate's library as well")]
 
@@ -8,6 +8,8 @@ use std::path::Path;
 mod core;
 #[path = "../../fuzz/src/corpus.rs"]
 mod corpus;
+#[path = "../../fuzz/src/feed.rs"]
+mod feed;
 #[path = "../../fuzz/src/gateway.rs"]
 mod gateway;
 #[path = "../../fuzz/src/ledger.rs"]
@@ -21,6 +23,7 @@ type Target = (&'static str, fn(&[u8]));
 fn every_kept_input() {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
     corpus::replay(&fuzz, core::TARGETS);
+    corpus::replay(&fuzz, feed::TARGETS);
     corpus::replay(&fuzz, gateway::TARGETS);
     corpus::replay(&fuzz, ledger::TARGETS);
     corpus::replay(&fuzz, recordings::TARGETS);
@@ -33,9 +36,11 @@ fn every_kept_input() {
     ]
     .concat();
     for folder in folders(&fuzz) {
-        let targets =
-            core::TARGETS.iter().chain(gateway::TARGETS).chain(ledger::TARGETS).chain(recordings::TARGETS);
-        let here = targets.into_iter().any(|(name, _)| *name == folder);
+        let mut targets =
+            [core::TARGETS, feed::TARGETS, gateway::TARGETS, ledger::TARGETS, recordings::TARGETS]
+                .into_iter()
+                .flatten();
+        let here = targets.any(|(name, _)| *name == folder);
         assert!(here || others.contains(&format!("(\"{folder}\", ")), "no target takes {folder}");
     }
 }

@@ -304,9 +304,9 @@ fn tool(name: &str, version: &str) -> anyhow::Result<PathBuf> {
     let program = root.join("bin").join(name);
     if !program.exists() {
         say(&format!("installing {name} {version} into target/tools (minutes)"));
-        // Without optimization: it is run once for what takes a minute to compile.
+        // Without optimization or debug information: it is run once for what takes a minute to compile.
         let mut install = cargo(&["install", "--locked", "--debug", "--version", version, name, "--root"]);
-        install.arg(&root);
+        install.arg(&root).env("CARGO_PROFILE_DEV_DEBUG", "0");
         in_root(install)?;
     }
     Ok(program)

@@ -108,6 +108,14 @@ impl AnchorFile {
         self.log
     }
 
+    pub(super) fn contract(&self) -> Address {
+        self.contract
+    }
+
+    pub(super) fn chain_id(&self) -> u64 {
+        self.chain_id
+    }
+
     /// Holds the anchors against the ledger's sealed header. Answers with its time, Unix seconds.
     pub(super) fn prove(&self, validators: &[Address]) -> Result<u64, Failure> {
         let bytes = |text: &String| hex::decode(text).context("the proof is not hexadecimal");

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use caregate_protocol::audit::verify::{self, Disagreement, Fault, Log};
 use caregate_protocol::id::RecipientId;
+use caregate_protocol::key::EPOCH_S;
 use clap::Args;
 use ledger_client::verify::Address;
 use serde_json::{Value, json};
@@ -35,8 +36,15 @@ pub(super) struct Arguments {
     log_key: Option<Address>,
     /// Who seals the ledger's blocks: the file's proof must show that the ledger has these anchors; several with commas or repeated.
     /// Without it they are the log's key's word alone
-    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', requires = "anchors")]
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', requires_all = ["anchors", "contract", "chain_id"])]
     validator: Vec<Address>,
+    /// The contract, as it is known from elsewhere; the anchors must be on it. A log that was written anew can be anchored on a contract of
+    /// somebody's own
+    #[arg(long, value_name = "ADDRESS", requires = "anchors")]
+    contract: Option<Address>,
+    /// The ledger's chain id, as it is known from elsewhere
+    #[arg(long, value_name = "N", requires = "anchors")]
+    chain_id: Option<u64>,
     /// The log's older files are gone: begin with the first entry that is here. What is before it must be anchored, and is not looked at
     #[arg(long, requires = "anchors", conflicts_with = "core_log")]
     part: bool,
@@ -50,6 +58,9 @@ pub(super) struct Arguments {
     /// files say
     #[arg(long, value_name = "FILE", requires = "core_log")]
     gateway_log: Vec<PathBuf>,
+    /// Gateways' older files are gone: begin with the first entry of each that is here. Keys of epochs before are not looked for
+    #[arg(long, requires = "gateway_log")]
+    gateway_part: bool,
 }
 
 /// What is wrong with a log.
@@ -76,6 +87,13 @@ fn anchored(arguments: &Arguments) -> Result<(Vec<verify::Batch>, Option<u64>), 
                 let text =
                     format!("the anchors are of log {}, not of {}", hex0x(&file.log().0), hex0x(&key.0));
                 return Err(Failure::Faulty { text, object: json!({ "fault": "another_log" }) });
+            }
+            if arguments.contract.is_some_and(|contract| file.contract() != contract)
+                || arguments.chain_id.is_some_and(|chain_id| file.chain_id() != chain_id)
+            {
+                let (contract, chain) = (hex0x(&file.contract().0), file.chain_id());
+                let text = format!("the anchors are on contract {contract} of chain {chain}");
+                return Err(Failure::Faulty { text, object: json!({ "fault": "another_ledger" }) });
             }
             let batches = file.batches()?;
             let proven =
@@ -118,25 +136,43 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         text += &format!(", as the ledger's header of {} proves", utc(at));
     }
     if let Some(recipient) = arguments.recipient {
-        let until_ms = compare(arguments, recipient, &log)?;
+        let Compared { until_ms, keys_from } = compare(arguments, recipient, &log)?;
         let until = u64::try_from(until_ms.div_euclid(1000)).map(utc).ok();
+        let keys_from = (keys_from > 0).then(|| utc(u64::from(keys_from) * EPOCH_S.unsigned_abs()));
         object["compared_until"] = until.clone().map_or(Value::Null, Value::from);
+        object["keys_from"] = keys_from.clone().map_or(Value::Null, Value::from);
         text += &match until {
             Some(until) => format!("; up to {until} they agree with the other logs"),
             None => "; the logs have nothing in common yet".to_owned(),
         };
+        text += &keys_from.map_or_else(String::new, |from| {
+            format!(
+                "; keys of the time before {from} were not looked for: gateways' older entries are not here"
+            )
+        });
     }
     Ok(Done::new(text, object))
 }
 
-/// Up to which time they agree.
-fn compare(arguments: &Arguments, recipient: RecipientId, feed: &Log) -> Result<i64, Failure> {
-    let whole = |text: &[u8], whose: &str| verify::log(text, &[]).map_err(|fault| faulty(&fault, whose));
-    let core = whole(&read_log(&arguments.core_log)?, "core")?;
-    let gateways: Vec<Log> = read_logs(&arguments.gateway_log)?
-        .iter()
-        .map(|text| whole(text, "gateway"))
-        .collect::<Result<_, Failure>>()?;
+/// What of the logs was held against each other.
+struct Compared {
+    /// Up to which time, Unix milliseconds.
+    until_ms: i64,
+    /// Keys of which epoch and later.
+    keys_from: u32,
+}
+
+/// Holds the feed's log against the others.
+fn compare(arguments: &Arguments, recipient: RecipientId, feed: &Log) -> Result<Compared, Failure> {
+    let core = verify::log(&read_log(&arguments.core_log)?, &[]).map_err(|fault| faulty(&fault, "core"))?;
+    let check = |text: &Vec<u8>| {
+        let log = if arguments.gateway_part { verify::newer(text) } else { verify::log(text, &[]) };
+        log.map_err(|fault| faulty(&fault, "gateway"))
+    };
+    let gateways: Vec<Log> =
+        read_logs(&arguments.gateway_log)?.iter().map(check).collect::<Result<_, Failure>>()?;
     let gateways: Vec<_> = gateways.iter().map(|log| log.lines.as_slice()).collect();
-    verify::agree(recipient, &feed.lines, &core.lines, &gateways).map_err(|found| disagreement(&found))
+    let until_ms = verify::agree(recipient, &feed.lines, &core.lines, &gateways)
+        .map_err(|found| disagreement(&found))?;
+    Ok(Compared { until_ms, keys_from: verify::keys_from(&gateways) })
 }

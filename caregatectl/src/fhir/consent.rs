@@ -1,6 +1,6 @@
 //! Consent (R4 §6.2): the terms of a grant out of FHIR. Whatever a grant can't express is refused.
 
-pub(crate) use caregate_protocol::fhir::consent::of_grant;
+pub use caregate_protocol::fhir::consent::of_grant;
 use caregate_protocol::fhir::consent::{
     ACTION, CATEGORY, DATA_CLASS, GRANT_VERSION, POLICY_RULE, PURPOSES, ROLE, SCOPE, STALE_BOUND,
 };
@@ -16,7 +16,7 @@ use super::{ACT_REASON, DOMAIN, RELATIONSHIP};
 ///
 /// # Errors
 /// [`Refusal`] with the FHIRPath of what a grant of this relationship can't express.
-pub(crate) fn terms(
+pub fn terms(
     consent: &Value,
     relationship: &RelationshipId,
     grantee: &RecipientId,

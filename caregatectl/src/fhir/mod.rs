@@ -2,16 +2,16 @@
 //!
 //! What has no code in HL7's systems has one in ours, below `urn:caregate:`. `docs/fhir.md` has the tables.
 
-pub(crate) mod consent;
+pub mod consent;
 mod strict;
 
-pub(crate) use caregate_protocol::fhir::{
-    ACT_REASON, DOMAIN, RELATIONSHIP, audit_event, instant, provenance,
-};
+pub use caregate_protocol::fhir::{ACT_REASON, DOMAIN, RELATIONSHIP, audit_event, instant, provenance};
 use serde_json::{Value, json};
+pub use strict::Refusal;
 
 /// A Bundle of type `collection`.
-pub(crate) fn collection(resources: Vec<Value>) -> Value {
+#[must_use]
+pub fn collection(resources: Vec<Value>) -> Value {
     let entry = |resource: Value| {
         let url = format!(
             "urn:caregate:{}:{}",

@@ -6,11 +6,11 @@ use thiserror::Error;
 /// What can't be expressed here, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{path}: {why}")]
-pub(crate) struct Refusal {
+pub struct Refusal {
     /// FHIRPath of the element.
-    pub(crate) path: String,
+    pub path: String,
     /// Why.
-    pub(crate) why: String,
+    pub why: String,
 }
 
 /// A value and where it stands.

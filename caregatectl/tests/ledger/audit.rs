@@ -5,7 +5,7 @@ use std::process::Command;
 
 use caregate_host::journal::Journal;
 use caregate_protocol::audit::{
-    AccessBasis, Delivered, Ending, Entry, Head, Line, Run, What, WrapRun, leaf_hash, verify,
+    AccessBasis, Delivered, Ending, Entry, Head, Line, Part, Run, What, WrapRun, leaf_hash, verify,
 };
 use caregate_protocol::id::{DataClass, PatientId, RecipientId};
 use caregate_protocol::policy::Pseudonym;
@@ -165,18 +165,7 @@ fn a_log_is_anchored_and_what_is_done_to_it_is_named() {
     let other = |anchors: &mut Value| anchors["log"] = format!("0x{}", "07".repeat(20)).into();
     assert_eq!(site.verify_anchors(other).json()["fault"], "another_log");
 
-    // With the validators pinned it takes more than the log's key to make anchors.
-    let proven = |file: &str, validator: &str| {
-        call(&["audit", "verify", "--log", &site.log, "--anchors", file, "--validator", validator])
-    };
-    assert!(proven(&site.anchors, &node.validator).done()["on_ledger_at"].is_string());
-    let stranger = format!("0x{}", "07".repeat(20));
-    assert_eq!(proven(&site.anchors, &stranger).json()["fault"], "validators_other");
-    let mut fewer: Value = serde_json::from_str(&std::fs::read_to_string(&site.anchors).unwrap()).unwrap();
-    fewer["anchors"].as_array_mut().unwrap().pop();
-    let shorter = node.path("shorter.json");
-    std::fs::write(&shorter, fewer.to_string()).unwrap();
-    assert_eq!(proven(&shorter, &node.validator).json()["fault"], "not_on_ledger");
+    with_the_ledger_pinned(&node, &site);
 
     // The ledger has no gap either: a log that lost its end is not anchored on, and another key's is another log.
     std::fs::write(&site.log, good[..4].concat()).unwrap();
@@ -189,6 +178,32 @@ fn a_log_is_anchored_and_what_is_done_to_it_is_named() {
     assert_eq!(faulty(&call(&arguments)), ("root".into(), 1));
     let no_file = call(&["audit", "verify", "--log", &node.path("none.jsonl")]);
     assert!(no_file.failed().contains("none.jsonl"));
+}
+
+/// With the validators pinned it takes more than the log's key to make anchors.
+fn with_the_ledger_pinned(node: &Node, site: &Anchored<'_>) {
+    let on = |file: &str, validator: &str, contract: &str, chain_id: &str| {
+        let ledger = ["--validator", validator, "--contract", contract, "--chain-id", chain_id];
+        call(&[&["audit", "verify", "--log", &site.log, "--anchors", file][..], &ledger].concat())
+    };
+    let proven = |file: &str, validator: &str| on(file, validator, &node.contract, "4711");
+    // Whoever has the log's key can anchor anything on a contract of their own.
+    let stranger = format!("0x{}", "07".repeat(20));
+    for (contract, chain_id) in [(&*stranger, "4711"), (&*node.contract, "1")] {
+        let elsewhere = on(&site.anchors, &node.validator, contract, chain_id);
+        assert_eq!(elsewhere.json()["fault"], "another_ledger");
+    }
+    let unpinned =
+        ["audit", "verify", "--log", &site.log, "--anchors", &site.anchors, "--validator", &node.validator];
+    let unpinned = call(&unpinned);
+    assert!(unpinned.status == 2 && unpinned.stderr.contains("--contract"), "{unpinned:?}");
+    assert!(proven(&site.anchors, &node.validator).done()["on_ledger_at"].is_string());
+    assert_eq!(proven(&site.anchors, &stranger).json()["fault"], "validators_other");
+    let mut fewer: Value = serde_json::from_str(&std::fs::read_to_string(&site.anchors).unwrap()).unwrap();
+    fewer["anchors"].as_array_mut().unwrap().pop();
+    let shorter = node.path("shorter.json");
+    std::fs::write(&shorter, fewer.to_string()).unwrap();
+    assert_eq!(proven(&shorter, &node.validator).json()["fault"], "not_on_ledger");
 }
 
 fn delivered(segments: &[(u64, u64)], wraps: &[(u32, u32, u32)]) -> Delivered {
@@ -276,6 +291,61 @@ fn the_logs_of_gateway_core_and_feed_are_held_against_each_other() {
     assert_eq!(faulty(&check(&honest, &files[2..])), ("missing".into(), 1));
 }
 
+#[test]
+fn a_gateways_log_is_held_against_the_others_also_where_its_older_files_are_gone() {
+    /// The minute of `T0_MS`.
+    const T0_EPOCH: u32 = 29_833_333;
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (feed, whole, newer) = (path("feed"), path("whole"), path("newer"));
+    write(&feed, [What::Received { recipient: HOSPITAL, delivered: delivered(&[(0, 9)], &[]) }]);
+    let wrapped = |epoch| What::Wrapped {
+        patient: PATIENT,
+        class: DataClass::Vitals,
+        generation: 0,
+        epoch,
+        depth: 32,
+        recipients: vec![HOSPITAL],
+    };
+    write(&whole, [wrapped(T0_EPOCH - 1), wrapped(T0_EPOCH), wrapped(T0_EPOCH + 10)]);
+    end(&feed);
+    end(&whole);
+    std::fs::write(&newer, lines(&whole)[1..].concat()).unwrap();
+    let check = |first: u32, last: u32, more: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        let core = dir.path().join("core").to_str().unwrap().to_owned();
+        let delivered = delivered(&[(0, 9)], &[(0, first, last)]);
+        write(&core, [What::Fetched { recipient: HOSPITAL, feed: "f".into(), delivered }]);
+        end(&core);
+        let recipient = format!("0x{HOSPITAL}");
+        let logs = ["--log", &feed, "--recipient", &recipient, "--core-log", &core, "--gateway-log"];
+        call(&[&["audit", "verify"][..], &logs, more].concat())
+    };
+    let (older, later) = ((T0_EPOCH - 9, T0_EPOCH), (T0_EPOCH + 9, T0_EPOCH + 10));
+    for (first, last) in [older, later] {
+        assert_eq!(faulty(&check(first, last, &[&whole])), ("unwrapped".into(), 1));
+        assert_eq!(faulty(&check(first, last, &[&newer])), ("missing".into(), 1));
+    }
+    let done = check(T0_EPOCH - 1, T0_EPOCH, &[&whole, "--gateway-part"]).done();
+    assert_eq!(done["keys_from"], Value::Null, "it has its beginning");
+    // What was wrapped before the log's beginning can't be known, and what must have been wrapped after it can.
+    let done = check(older.0, older.1, &[&newer, "--gateway-part"]).done();
+    assert_eq!(done["keys_from"], "2026-09-21T14:16:00Z");
+    let found = check(later.0, later.1, &[&newer, "--gateway-part"]);
+    assert_eq!((faulty(&found), found.json()["log"].as_str()), (("unwrapped".into(), 1), Some("core")));
+}
+
+fn exported(until_us: Option<i64>) -> What {
+    What::Exported {
+        uid: 1000,
+        patient: PATIENT,
+        class: DataClass::Vitals,
+        from_us: T0_MS * 1_000,
+        until_us,
+        basis: AccessBasis::Emergency,
+    }
+}
+
 /// One of each kind that has a shape of its own.
 fn everything() -> Vec<What> {
     let (user, pseudonym, recipient) = ("dr".to_owned(), Pseudonym([7; 32]), HOSPITAL);
@@ -289,7 +359,13 @@ fn everything() -> Vec<What> {
             from_us: 1,
             until_us: 2_000_000,
         },
-        What::Export { uid: 0 },
+        What::Export { uid: 0, of: None },
+        What::Export {
+            uid: 1000,
+            of: Some(Part { patient: PATIENT, class: DataClass::Vitals, from_us: 0, until_us: 60_000_000 }),
+        },
+        exported(None),
+        exported(Some(T0_MS * 1_000 + 5_000_000)),
         What::EmergencyOpened { user: user.clone(), pseudonym, number: 1, until: 5, block: 9 },
         What::EmergencyFailed { user: user.clone(), pseudonym, number: 2, why: "no answer".into() },
         What::CommandDone {
@@ -327,6 +403,26 @@ pub(crate) fn validate(file: &str) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
+/// What the events of exports say: of all, of a part, and of one that begins and ends.
+fn of_exports(events: &[Value]) {
+    for event in events {
+        assert_eq!((&event["type"]["code"], &event["action"]), (&"110106".into(), &"R".into()));
+    }
+    let [all, part, begins, ends] = events else { panic!("{events:?}") };
+    let about = |event: &Value| event["entity"][1].clone();
+    assert_eq!((&all["period"], &about(all)["what"]), (&Value::Null, &Value::Null));
+    assert_eq!(about(all)["detail"][0]["valueString"], "whole");
+    assert_eq!(part["period"], json!({ "start": "1970-01-01T00:00:00Z", "end": "1970-01-01T00:01:00Z" }));
+    for event in [part, begins, ends] {
+        assert_eq!(event["agent"][0]["who"]["identifier"]["value"], "uid 1000");
+        assert_eq!(about(event)["what"]["identifier"]["value"], PATIENT.to_string());
+        assert_eq!(about(event)["detail"][0], json!({ "type": "class", "valueString": "vitals" }));
+    }
+    assert_eq!(begins["period"], json!({ "start": "2026-09-21T14:13:20Z" }));
+    assert_eq!(ends["period"], json!({ "start": "2026-09-21T14:13:20Z", "end": "2026-09-21T14:13:25Z" }));
+    assert_eq!(ends["purposeOfEvent"][0]["coding"][0]["code"], "ETREAT");
+}
+
 #[test]
 fn another_validator_takes_every_audit_event_and_refuses_planted_errors() {
     let dir = tempfile::tempdir().unwrap();
@@ -342,7 +438,8 @@ fn another_validator_takes_every_audit_event_and_refuses_planted_errors() {
     assert_eq!(events[0]["entity"][0]["detail"][0]["valueString"], leaf_hash(first.as_bytes()).to_string());
     assert_eq!(events[1]["purposeOfEvent"][0]["coding"][0]["code"], "TREAT");
     assert_eq!(events[1]["period"]["end"], "2026-09-21T14:13:25Z");
-    assert_eq!((&events[5]["outcome"], &events[5]["outcomeDesc"]), (&"4".into(), &"no answer".into()));
+    of_exports(&events[3..7]);
+    assert_eq!((&events[8]["outcome"], &events[8]["outcomeDesc"]), (&"4".into(), &"no answer".into()));
     let entries: Vec<_> = events.iter().map(|event| json!({ "resource": event })).collect();
     let whole = json!({ "resourceType": "Bundle", "type": "collection", "entry": entries }).to_string();
     std::fs::write(&bundle, &whole).unwrap();

@@ -4,6 +4,8 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use time::{Date, Month, OffsetDateTime, Time, UtcOffset};
 
+/// Microseconds of a day.
+const DAY_US: i64 = 86_400_000_000;
 /// The last microsecond of the year 9999.
 const LAST_US: i64 = 253_402_300_799_999_999;
 const MILLISECONDS: &[BorrowedFormatItem<'_>] =
@@ -108,20 +110,19 @@ fn midnight_us(date: Date) -> i64 {
 fn span(text: &str) -> Option<(i64, i64)> {
     let (year, rest) = digits(text, 4)?;
     let year = i32::try_from(year).ok()?;
-    let first_of = |year, month| Date::from_calendar_date(year, month, 1).ok().map(midnight_us);
+    let day_of = |month, day| Date::from_calendar_date(year, month, day).ok().map(midnight_us);
     if rest.is_empty() {
-        return Some((first_of(year, Month::January)?, first_of(year + 1, Month::January)?));
+        return Some((day_of(Month::January, 1)?, day_of(Month::December, 31)? + DAY_US));
     }
     let (month, rest) = small(rest, '-')?;
     let month = Month::try_from(month).ok()?;
     if rest.is_empty() {
-        let following = if month == Month::December { year + 1 } else { year };
-        return Some((first_of(year, month)?, first_of(following, month.next())?));
+        return Some((day_of(month, 1)?, day_of(month, month.length(year))? + DAY_US));
     }
     let (day, rest) = small(rest, '-')?;
     let day = Date::from_calendar_date(year, month, day).ok()?;
     if rest.is_empty() {
-        return Some((midnight_us(day), midnight_us(day) + 86_400_000_000));
+        return Some((midnight_us(day), midnight_us(day) + DAY_US));
     }
     time_span(day, rest)
 }
@@ -179,15 +180,22 @@ mod tests {
     #[test]
     fn spans_are_as_long_as_what_was_written() {
         let length = |text| span(text).map(|(first, end)| end - first);
-        let day = 86_400_000_000;
-        assert_eq!(length("2024"), Some(366 * day));
-        assert_eq!(length("2026-12"), Some(31 * day));
-        assert_eq!(length("2026-02-28"), Some(day));
+        assert_eq!(length("2024"), Some(366 * DAY_US));
+        assert_eq!(length("2024-02"), Some(29 * DAY_US));
+        assert_eq!(length("2026-12"), Some(31 * DAY_US));
+        assert_eq!(length("2026-02-28"), Some(DAY_US));
         assert_eq!(length("2026-09-21T14:13Z"), Some(60_000_000));
         assert_eq!(span("2026-09-21T14:13:20Z"), Some((US, US + 1_000_000)));
         assert_eq!(span("2026-09-21T16:13:20.012+02:00"), Some((US + 12_000, US + 13_000)));
         assert_eq!(span("2026-09-21T16:13:20.0120009 02:00"), Some((US + 12_000, US + 12_001)));
         assert_eq!(span("2026-09-21T14:13:20-00:30").unwrap().0, US + 1_800_000_000);
+    }
+
+    #[test]
+    fn the_last_year_is_one() {
+        for text in ["9999", "9999-12", "9999-12-31", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999999Z"] {
+            assert_eq!(span(text).map(|(_, end)| end), Some(LAST_US + 1), "{text}");
+        }
     }
 
     #[test]

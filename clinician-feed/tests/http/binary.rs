@@ -2,20 +2,22 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use caregate_protocol::audit::Run;
+use caregate_protocol::id::DataClass;
 use caregate_protocol::segment::SegmentHash;
-use clinician_feed::journal::{Journal, What};
+use clinician_feed::journal::{AccessBasis, Journal, Part, What};
 use clinician_feed::password::Hashed;
 use rustls::pki_types::CertificateDer;
 use serde_json::Value as Json;
 
 use crate::client::{next_of, open_at, until_close};
-use crate::core::{Core, web_certificate};
+use crate::core::{Core, lines, web_certificate};
 
 /// Nothing here takes a second on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -69,7 +71,12 @@ impl Drop for Daemon {
     }
 }
 
-async fn export(config: &Path) -> Output {
+/// The account that runs this.
+pub(crate) fn own_uid() -> u32 {
+    std::fs::metadata("/proc/self").unwrap().uid()
+}
+
+pub(crate) async fn export(config: &Path) -> Output {
     export_of(config, &[]).await
 }
 
@@ -133,12 +140,18 @@ async fn a_time_of_a_patients_class_is_exported_by_itself() {
     let exported = part("vitals", "1740000030", "1740000031").await;
     assert!(exported.status.success(), "{exported:?}");
     assert_eq!(sequences(&exported), (0..5).collect::<Vec<_>>());
+    // Whose readings of which time, before them and at the end: what was asked for and what there was.
+    let (uid, patient, class) = (own_uid(), crate::PATIENT, DataClass::Vitals);
+    let of = Part { patient, class, from_us: 1_740_000_000_000_000, until_us: 1_740_000_060_000_000 };
+    let (from_us, basis) = (crate::T0_US + 1_000, AccessBasis::Unknown);
+    let exported = |until_us| What::Exported { uid, patient, class, from_us, until_us, basis };
     let entries = Journal::open(&config.with_file_name("journal.jsonl")).unwrap().1;
-    let received = entries.iter().filter_map(|entry| {
-        let What::Received { delivered, .. } = &entry.what else { return None };
-        Some(delivered.segments.clone())
-    });
-    assert_eq!(received.collect::<Vec<_>>(), [[Run(0, 4)]]);
+    let mut noted: Vec<_> = entries.into_iter().map(|entry| entry.what).collect();
+    let What::Received { delivered, .. } = noted.remove(2) else { panic!("{noted:?}") };
+    assert_eq!((delivered.patient, delivered.class, delivered.segments), (patient, class, vec![Run(0, 4)]));
+    assert_eq!(noted, [What::Export { uid, of: Some(of) }, exported(None), exported(Some(from_us))]);
+    let log = lines(&std::fs::read(config.with_file_name("journal.jsonl")).unwrap());
+    assert!(core.agrees_with(&log).is_ok(), "the core's says the same");
     for (class, from, until) in
         [("vitals", "1740000060", "1750000000"), ("vitals", "0", "1740000000"), ("alarm", "0", "1750000000")]
     {
@@ -150,7 +163,7 @@ async fn a_time_of_a_patients_class_is_exported_by_itself() {
 }
 
 /// Waits until a condition that can only be looked at holds.
-async fn becomes(what: &str, holds: impl Fn() -> bool) {
+pub(crate) async fn becomes(what: &str, holds: impl Fn() -> bool) {
     let looking = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(2)).await;

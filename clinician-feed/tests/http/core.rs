@@ -9,17 +9,22 @@ use std::sync::Arc;
 
 use caregate_host::identity::{Identity, IdentityFiles, Role};
 use caregate_host::journal::Journal;
+use caregate_protocol::alarm::Standing;
+use caregate_protocol::audit::verify::{self, Disagreement};
+use caregate_protocol::audit::{Entry, Hash, Line, What};
 use caregate_protocol::erasure::{self, Erasure, Receipt, SignedErasure};
 use caregate_protocol::id::{DataClass, RecipientId};
 use caregate_protocol::key::{PatientRoot, TREE_DEPTH};
-use caregate_protocol::reading::{self, Reading};
+use caregate_protocol::reading::{self, Reading, Value};
 use caregate_protocol::record::Record;
+use caregate_protocol::search::{Token, Tokens, Word};
 use caregate_protocol::segment::{Cipher, Header, SegmentHash, signer_id};
 use caregate_protocol::wrap::{HpkePrivateKey, WrapScope, generate_keypair};
 use clinician_feed::password;
 use core_cloud::config::Peers;
 use core_cloud::metrics::Metrics;
 use core_cloud::preview::Previews;
+use core_cloud::search::SearchIndex;
 use core_cloud::server::{self, Shared};
 use core_cloud::store::{Embedded, Erased, Outcome, Store};
 use core_cloud::tenants::Tenants;
@@ -45,6 +50,8 @@ pub(crate) struct Core {
     device: SigningKey,
     store: Arc<dyn Store>,
     stored: watch::Sender<u64>,
+    search: Arc<SearchIndex>,
+    journal: Arc<Journal>,
     previews: Previews,
     stop: CancellationToken,
 }
@@ -104,14 +111,16 @@ impl Core {
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
         let (queue, _no_gateways_here) = writer::queue(&metrics);
         let previews = Previews::new([], metrics.clone());
+        let search = Arc::new(SearchIndex::open(dir.path()).unwrap());
+        let journal = Arc::new(Journal::open(&dir.path().join("core-journal.jsonl")).unwrap().0);
         let shared = Shared {
             revoked: ledger_chain::RevokedGateways::none(),
-            search: Arc::new(core_cloud::search::SearchIndex::open(dir.path()).unwrap()),
+            search: Arc::clone(&search),
             peers: Arc::new(Peers { gateways: HashMap::new(), feeds }),
             store: Arc::clone(&store),
             writer: queue,
             stored,
-            journal: Arc::new(Journal::open(&dir.path().join("journal.jsonl")).unwrap().0),
+            journal: Arc::clone(&journal),
             receipt_key: SigningKey::from_bytes(&[42; 32]),
             previews: previews.clone(),
             tenants: Tenants::default(),
@@ -119,7 +128,7 @@ impl Core {
         };
         let stop = CancellationToken::new();
         tokio::spawn(server::serve(endpoint, None, shared, stop.clone()));
-        let (private_key, public_key) = generate_keypair();
+        let (private_key, _) = generate_keypair();
         let device = SigningKey::from_bytes(&[3; 32]);
         let stored = stored_out;
         let core = Self {
@@ -131,15 +140,23 @@ impl Core {
             device,
             store,
             stored,
+            search,
+            journal,
             previews,
             stop,
         };
-        let scope = WrapScope { class: DataClass::Vitals, patient: PATIENT, generation: 0, recipient };
-        let leaf = root().class_key(DataClass::Vitals, 0).descend(EPOCH, TREE_DEPTH).unwrap();
-        let wrap = scope.seal(&leaf, &public_key, &core.device).unwrap().to_vec();
-        core.previews.take(&Record::decode(&wrap).unwrap(), &wrap, false);
-        core.put(wrap);
+        core.wrap(DataClass::Vitals);
         core
+    }
+
+    /// Lets the feed open a class.
+    pub(crate) fn wrap(&self, class: DataClass) {
+        let scope = WrapScope { class, patient: PATIENT, generation: 0, recipient: self.recipient };
+        let leaf = root().class_key(class, 0).descend(EPOCH, TREE_DEPTH).unwrap();
+        let public_key = self.private_key.public_key().unwrap();
+        let wrap = scope.seal(&leaf, &public_key, &self.device).unwrap().to_vec();
+        self.previews.take(&Record::decode(&wrap).unwrap(), &wrap, false);
+        self.put(wrap);
     }
 
     fn put(&self, record: Vec<u8>) {
@@ -149,7 +166,7 @@ impl Core {
 
     /// Shows a segment as a gateway's live record, and says how to store it.
     pub(crate) fn show(&self, sequence: u64, prev: SegmentHash) -> impl FnOnce() {
-        let (segment, _) = self.sealed(sequence, prev, heart_rate(60.0));
+        let (segment, _) = self.sealed(DataClass::Vitals, sequence, prev, heart_rate(60.0));
         self.previews.take(&Record::decode(&segment).unwrap(), &segment, true);
         move || self.put(segment)
     }
@@ -179,14 +196,41 @@ impl Core {
     }
 
     pub(crate) fn segment_of(&self, sequence: u64, prev: SegmentHash, reading: Reading) -> SegmentHash {
-        let (segment, hash) = self.sealed(sequence, prev, reading);
+        let (segment, hash) = self.sealed(DataClass::Vitals, sequence, prev, reading);
         self.put(segment);
         hash
     }
 
-    fn sealed(&self, sequence: u64, prev: SegmentHash, reading: Reading) -> (Vec<u8>, SegmentHash) {
+    /// Stores a standing after `prev`, to be found by the kinds of its alarms; answers with its segment's hash.
+    pub(crate) fn standing(&self, sequence: u64, prev: SegmentHash, standing: Standing) -> SegmentHash {
+        let class = DataClass::Alarm;
+        let key = root().class_key(class, 0).epoch_key(EPOCH).unwrap();
+        let words = Word::of(&standing).into_iter().map(|word| word.token(&key, PATIENT, class));
+        let random = std::array::from_fn(|n| Token([u8::try_from(n).unwrap(); 16]));
+        let tokens = Tokens::fill(words, random);
+        let (patient, generation, epoch) = (PATIENT, 0, EPOCH);
+        self.search.put(&[Tokens { class, patient, generation, epoch, sequence, tokens }]).unwrap();
+        let value = Value::Standing(Box::new(standing));
+        let (segment, hash) = self.sealed(class, sequence, prev, crate::reading("watch", None, value));
+        self.put(segment);
+        hash
+    }
+
+    /// Holds a feed's log against the core's, up to their ends.
+    pub(crate) fn agrees_with(&self, feed: &[Line]) -> Result<i64, Disagreement> {
+        let (text, _) = self.journal.end(1 << 20).unwrap();
+        verify::agree(self.recipient, &ended(feed.to_vec()), &ended(lines(&text)), &[])
+    }
+
+    fn sealed(
+        &self,
+        class: DataClass,
+        sequence: u64,
+        prev: SegmentHash,
+        reading: Reading,
+    ) -> (Vec<u8>, SegmentHash) {
         let header = Header {
-            class: DataClass::Vitals,
+            class,
             cipher: Cipher::Aes256Gcm,
             patient: PATIENT,
             signer: signer_id(&self.device.verifying_key()),
@@ -198,7 +242,7 @@ impl Core {
             sealed_us: 0,
             readings: 1,
         };
-        let key = root().class_key(DataClass::Vitals, 0).epoch_key(EPOCH).unwrap();
+        let key = root().class_key(class, 0).epoch_key(EPOCH).unwrap();
         let plaintext = reading::encode(&[reading]);
         header.seal(&plaintext, &key, &self.device).unwrap()
     }
@@ -236,6 +280,18 @@ pub(crate) fn web_certificate(config: &Path) -> (PathBuf, PathBuf, CertificateDe
         write_private(dir.join("web.key"), &key.serialize_pem()),
         certificate.der().clone(),
     )
+}
+
+/// The entries of a log that is whole.
+pub(crate) fn lines(text: &[u8]) -> Vec<Line> {
+    verify::log(text, &[]).unwrap().lines
+}
+
+/// With an entry that is later than all that is compared.
+fn ended(mut log: Vec<Line>) -> Vec<Line> {
+    let entry = Entry { at_ms: i64::MAX, what: What::PolicyFresh };
+    log.push(Line { n: log.len() as u64 + 1, prev: Hash::NONE, entry });
+    log
 }
 
 fn root() -> PatientRoot {

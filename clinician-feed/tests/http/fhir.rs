@@ -1,5 +1,7 @@
 //! Searches over HTTP, and what a validator of others says about their answers.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -204,17 +206,18 @@ async fn the_audit_log_is_served_newest_first_and_never_after_a_change() {
     assert!(text.contains("entry 2 does not follow"), "{text}");
 }
 
-/// Who read the log, what of it and why is in the log itself; paging through it, over and over and one by one, adds two entries and no more.
+/// Who read the log, what of it and why is in the log itself; paging through it, over and over and one by one, adds two entries, and what
+/// came since and was read as well one more at the end.
 #[tokio::test]
 async fn reading_the_audit_log_is_in_it_and_paging_does_not_make_it_grow() {
-    let site = start(1 << 20);
+    let mut site = start(1 << 20);
     for _ in 0..5 {
         drop(cookie(&site).await);
     }
-    let reads = || {
-        let noted = site.noted().into_iter();
-        noted.filter(|what| matches!(what, What::LogRead { .. })).collect::<Vec<_>>()
+    let reads_of = |noted: Vec<What>| {
+        noted.into_iter().filter(|what| matches!(what, What::LogRead { .. })).collect::<Vec<_>>()
     };
+    let reads = || reads_of(site.noted());
     let read = |first, last, reason: Option<&str>| {
         let (user, reason) = (USER.to_owned(), reason.map(str::to_owned));
         What::LogRead { user, first, last, reason }
@@ -255,6 +258,29 @@ async fn reading_the_audit_log_is_in_it_and_paging_does_not_make_it_grow() {
         assert_eq!(get(&site, "/fhir/AuditEvent", &format!("{BASIC}{header}")).await.status, 400);
     }
     assert_eq!(reads().len(), 2);
+    let all = [read(2, 2, Some("complaint of 12 November")), read(1, 6, None), read(7, 7, None)];
+    assert_eq!(reads_of(site.end().await), all, "the entry of the second reading was read, too");
+}
+
+#[tokio::test]
+async fn what_is_read_on_of_the_audit_log_is_noted_at_the_latest_when_the_feed_stops() {
+    let mut site = start(1 << 20);
+    let mode = |mode| std::fs::set_permissions(site.journal_path(), Permissions::from_mode(mode)).unwrap();
+    drop(cookie(&site).await);
+    // It can be read, and nothing is written to it.
+    mode(0o644);
+    assert_eq!(outcome(&fhir(&site, "AuditEvent").await).0, 500, "what can't be noted is not shown");
+    mode(0o600);
+    // What comes while somebody polls.
+    for total in [1, 3, 4] {
+        assert_eq!(fhir(&site, "AuditEvent").await.json()["total"], total);
+        drop(cookie(&site).await);
+    }
+    let login = || What::Login { user: USER.to_owned() };
+    let read = |first, last| What::LogRead { user: USER.to_owned(), first, last, reason: None };
+    let noted = [login(), read(1, 1), login(), login(), login()];
+    assert_eq!(site.noted(), noted);
+    assert_eq!(site.end().await, [&noted[..], &[read(2, 4)]].concat());
 }
 
 pub(crate) fn validate(dir: &Path, name: &str, json: &str) -> (bool, String) {

@@ -15,14 +15,14 @@ use crate::core::Core;
 use crate::{PATIENT, T0_US, USER, heart_rate, start};
 
 /// The minute in which all segments of [`Core`] are sealed, Unix milliseconds.
-const MINUTE_MS: i64 = 29_000_000 * 60_000;
+pub(crate) const MINUTE_MS: i64 = 29_000_000 * 60_000;
 const BASIC: &str = "Authorization: Basic bnVyc2U6Y29ycmVjdCBob3JzZQ==\r\n";
 
 fn path(class: &str, from_ms: i64, until_ms: i64) -> String {
     format!("/api/history?patient={PATIENT}&class={class}&from_ms={from_ms}&until_ms={until_ms}")
 }
 
-async fn asked(address: SocketAddr, path: &str) -> Answer {
+pub(crate) async fn asked(address: SocketAddr, path: &str) -> Answer {
     let request = format!("GET {path} HTTP/1.1\r\nHost: feed\r\nConnection: close\r\n{BASIC}\r\n");
     send(address, request.as_bytes()).await
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use caregate_protocol::id::RecipientId;
+use caregate_protocol::id::{DataClass, RecipientId};
 use caregate_protocol::policy::{Pseudonym, RecipientStatus};
 use caregate_protocol::reading::Reading;
 use caregate_protocol::segment::SegmentHash;
@@ -12,12 +12,12 @@ use ledger_chain::Event;
 use ledger_client::verify::slots::text_commitment;
 use serde_json::{Value as Json, json};
 
-use crate::binary::{BASIC, Daemon, command};
+use crate::binary::{BASIC, Daemon, command, export, own_uid};
 use crate::client::{Answer, JSON, Socket, get_from, next_of, open_at, post_to};
 use crate::core::{Core, write_private};
 use crate::fhir::validate;
 use crate::node::{Node, Patient, hospital, now_s};
-use crate::{PASSWORD, PATIENT, USER, heart_rate};
+use crate::{PASSWORD, PATIENT, T0_US, USER, heart_rate};
 
 const PSEUDONYM: [u8; 32] = [0xe1; 32];
 const REASON: &str = "found unconscious in the street";
@@ -107,6 +107,33 @@ async fn what_access_rests_on_follows_the_ledger() {
     basis(&mut socket, "consent").await;
     let log = daemon.terminate();
     assert!(!log.contains(&hex::encode(patient.relationship.0)), "{log}");
+}
+
+/// What a command wrote out is noted with what access rests on, as the ledger says it; where that is away, it is not known.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_says_on_what_it_rests() {
+    let mut node = Node::start().await;
+    let (chain, me) = (node.chain(), hospital().id());
+    let (core, patient) = (Core::start_for(me), Patient::new());
+    node.register(me, ACTIVE, false).await;
+    let config = configure(&core, &node, Some(&patient.relationship.to_string()));
+    core.segment(0, SegmentHash::NONE);
+    let (uid, class, from_us) = (own_uid(), DataClass::Vitals, T0_US + 1_000);
+    let mut expected = Vec::new();
+    for basis in [AccessBasis::Consent, AccessBasis::Ended, AccessBasis::Unknown] {
+        match basis {
+            AccessBasis::Consent => patient.grants(&chain, me, 1, now_s() + 7_200).await,
+            AccessBasis::Ended => patient.revokes(&chain, 1).await,
+            AccessBasis::Emergency | AccessBasis::Unknown => node.stop().await,
+        }
+        let exported = export(&config).await;
+        assert!(exported.status.success() && !exported.stdout.is_empty(), "{exported:?}");
+        let written = |until_us| What::Exported { uid, patient: PATIENT, class, from_us, until_us, basis };
+        expected.extend([What::Export { uid, of: None }, written(None), written(Some(from_us))]);
+    }
+    let noted = journal(&config).into_iter().map(|entry| entry.what);
+    let of_exports = noted.filter(|what| !matches!(what, What::Received { .. }));
+    assert_eq!(of_exports.collect::<Vec<_>>(), expected);
 }
 
 /// What the daemon's FHIR server answers.

@@ -12,6 +12,7 @@ mod ledger;
 mod login;
 mod node;
 mod offer;
+mod search;
 mod stream;
 
 use std::net::SocketAddr;

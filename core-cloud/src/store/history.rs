@@ -6,11 +6,13 @@ use caregate_protocol::id::{DataClass, PatientId, RecipientId};
 use caregate_protocol::uplink::{HistoryPlace, Question, Used};
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
-use super::index::{EPOCHS, RECORDS, ROWS_MAX, TREE_DEPTH, WRAPS, scope_key};
+use super::index::{EPOCHS, RECORDS, ROWS_MAX, TREE_DEPTH, WRAP_HASH_BYTES, WRAPS, node_key, scope_key};
 use super::{Past, StoreError, failed};
 
 /// Bytes of a patient, a class and a generation in front of a key.
 const SCOPE_BYTES: usize = 21;
+/// Wraps of one node that are told, the newest: a recipient's next HPKE keys, and what a gateway made anew after kills, come to some.
+const SEALS_MAX: usize = 8;
 
 type Index = ReadOnlyTable<&'static [u8], u64>;
 
@@ -118,18 +120,30 @@ impl Gathering<'_> {
         let mut opens = false;
         for depth in 0..=TREE_DEPTH {
             let first = place.epoch & !u32::MAX.checked_shr(u32::from(depth)).unwrap_or(0);
-            let key = [scope.as_slice(), &first.to_be_bytes(), &[depth], recipient].concat();
-            let index =
-                self.wraps.get(key.as_slice()).map_err(failed("read wraps"))?.map(|index| index.value());
-            let Some(index) = index else { continue };
-            opens = true;
-            if self.told.insert(index)
-                && let Some(wrap) = self.fetched(index, fetch)?
-            {
-                self.past.records.push(wrap);
+            let low = [node_key(&scope, first, depth).as_slice(), recipient].concat();
+            for index in self.seals(&low)? {
+                opens = true;
+                if self.told.insert(index)
+                    && let Some(wrap) = self.fetched(index, fetch)?
+                {
+                    self.past.records.push(wrap);
+                }
             }
         }
         Ok(opens)
+    }
+
+    /// The newest wraps of a node for the recipient, in the order in which they came; `low` is what their keys begin with.
+    fn seals(&self, low: &[u8]) -> Result<BTreeSet<u64>, StoreError> {
+        let high = [low, &[0xff; WRAP_HASH_BYTES]].concat();
+        let mut newest = BTreeSet::new();
+        for entry in self.wraps.range(low..=high.as_slice()).map_err(failed("read wraps"))? {
+            newest.insert(entry.map_err(failed("read wraps"))?.1.value());
+            if newest.len() > SEALS_MAX {
+                newest.pop_first();
+            }
+        }
+        Ok(newest)
     }
 
     fn fetched(

@@ -4,7 +4,7 @@
 //! records   index                                       → bytes of the segment or wrap, or its place in the stream
 //! segments  patient 16 ‖ class 1 ‖ sequence 8            → index 8 ‖ hash 32     exactly-once, forks
 //! epochs    patient ‖ class ‖ generation 4 ‖ epoch 4 ‖ sequence 8 → index        which segments a late wrap opens, and gaps (first, last, why)
-//! wraps     patient ‖ class ‖ generation ‖ epoch ‖ depth 1 ‖ recipient 20 → index  who can open a segment
+//! wraps     patient ‖ class ‖ generation ‖ epoch ‖ depth 1 ‖ recipient 20 ‖ hash 16 → index  who can open a segment
 //! heads     patient ‖ class                              → next 8 ‖ made 8 ‖ hash 32   the newest head of each chain
 //! gaps      patient ‖ class ‖ first 8 ‖ last 8 ‖ why 1 → index                what may be missing
 //! headers   patient ‖ class ‖ index                      → ()                    where heads lie, for their removal
@@ -18,6 +18,9 @@
 //! ```
 //! A segment enters the queues of the recipients that hold a wrap for its epoch; a wrap that comes later brings the
 //! segments of its epoch with it. So no recipient is offered what it can't open, and a wrap always precedes its segments.
+//!
+//! A node may come to a recipient in several wraps: the core can't see to which HPKE key one is sealed, nor which of two is the newer, so that
+//! each of other bytes is stored and delivered, and brings no segment again. The same bytes again are known.
 //!
 //! A queue has one order and two readers: of what came live, and of backlog. Wraps are always live, since nothing live is opened without
 //! them. What a wrap brings is live where it is of one epoch (then its segments came a moment before it, on another connection), and backlog
@@ -42,8 +45,8 @@ use caregate_protocol::uplink::{Refusal, Timing};
 use caregate_protocol::wrap::Wrap;
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 
+pub(super) use self::keys::{WRAP_HASH_BYTES, node_key, scope_key, successor, usage};
 use self::keys::{age_of, delivery_key, epoch_in, gap_key, next_number, number_of, wrap_key};
-pub(super) use self::keys::{scope_key, successor, usage};
 use super::{Outcome, Page, Span, StoreError, failed};
 
 pub(super) const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
@@ -294,16 +297,35 @@ impl<'t> Tables<'t> {
     }
 
     fn put_wrap(&mut self, wrap: &Wrap, bytes: &[u8]) -> Result<Outcome, StoreError> {
-        let (scope, key) = (scope_key(wrap.patient.0, wrap.class as u8, wrap.generation), wrap_key(wrap));
+        let scope = scope_key(wrap.patient.0, wrap.class as u8, wrap.generation);
+        let key = wrap_key(wrap, bytes);
         if self.wraps.get(key.as_slice()).map_err(failed("read wraps"))?.is_some() {
             return Ok(Outcome::Known);
         }
         let index = self.append(bytes)?;
         self.deliver(wrap.recipient, index, Timing::Live)?;
         kill_point::pass("store.wrap-queued");
+        // What a wrap of the same node brings has been brought, or came to who held that one.
+        if !self.has_wrap(key.get(..key.len() - WRAP_HASH_BYTES).unwrap_or_default())? {
+            self.bring(wrap, &scope)?;
+        }
+        self.name_wrap(wrap, bytes, index)?;
+        kill_point::pass("store.wrap-put");
+        Ok(Outcome::Stored)
+    }
+
+    /// Whether there is a wrap whose key begins so: with a node and a recipient.
+    fn has_wrap(&self, of: &[u8]) -> Result<bool, StoreError> {
+        let high = [of, &[0xff; WRAP_HASH_BYTES]].concat();
+        let mut range = self.wraps.range(of..=high.as_slice()).map_err(failed("read wraps"))?;
+        Ok(range.next().transpose().map_err(failed("read wraps"))?.is_some())
+    }
+
+    /// Delivers the segments and gaps that a wrap opens and its recipient was not offered yet.
+    fn bring(&mut self, wrap: &Wrap, scope: &[u8]) -> Result<(), StoreError> {
         let last = wrap.epoch | u32::MAX.checked_shr(u32::from(wrap.depth)).unwrap_or(0);
-        let first = [scope.as_slice(), &wrap.epoch.to_be_bytes(), &[0; 8]].concat();
-        let end = [scope.as_slice(), &last.to_be_bytes(), &[0xff; 8]].concat();
+        let first = [scope, &wrap.epoch.to_be_bytes(), &[0; 8]].concat();
+        let end = [scope, &last.to_be_bytes(), &[0xff; 8]].concat();
         let mut waiting = Vec::new();
         for entry in self.epochs.range(first.as_slice()..=end.as_slice()).map_err(failed("read epochs"))? {
             let (key, index) = entry.map_err(failed("read epochs"))?;
@@ -315,20 +337,18 @@ impl<'t> Tables<'t> {
         for (epoch, index) in waiting {
             let is_held = match held {
                 Some((of, is_held)) if of == epoch => is_held,
-                _ => self.holders(&scope, epoch)?.contains(&wrap.recipient),
+                _ => self.holders(scope, epoch)?.contains(&wrap.recipient),
             };
             held = Some((epoch, is_held));
             if !is_held {
                 self.deliver(wrap.recipient, index, brought)?;
             }
         }
-        self.name_wrap(wrap, index)?;
-        kill_point::pass("store.wrap-put");
-        Ok(Outcome::Stored)
+        Ok(())
     }
 
-    fn name_wrap(&mut self, wrap: &Wrap, index: u64) -> Result<(), StoreError> {
-        self.wraps.insert(wrap_key(wrap).as_slice(), index).map_err(failed("write wraps"))?;
+    fn name_wrap(&mut self, wrap: &Wrap, bytes: &[u8], index: u64) -> Result<(), StoreError> {
+        self.wraps.insert(wrap_key(wrap, bytes).as_slice(), index).map_err(failed("write wraps"))?;
         let holder = [wrap.patient.0.as_slice(), &wrap.recipient.0].concat();
         self.holders.insert(holder.as_slice(), ()).map_err(failed("write holders"))?;
         Ok(())
@@ -507,7 +527,7 @@ impl<'t> Tables<'t> {
                 }
                 Record::Head(signed) => self.name_head(&signed.head, entry.index)?,
                 Record::Gap(signed) => self.name_gap(&signed.gap, entry.index)?,
-                Record::Wrap(wrap) => self.name_wrap(wrap, entry.index)?,
+                Record::Wrap(wrap) => self.name_wrap(wrap, entry.record, entry.index)?,
                 // They go to the search index, and into no stream.
                 Record::Tokens(_) => {}
             }
@@ -521,12 +541,11 @@ impl<'t> Tables<'t> {
         let mut holders = BTreeSet::new();
         for depth in 0..=TREE_DEPTH {
             let first = epoch & !u32::MAX.checked_shr(u32::from(depth)).unwrap_or(0);
-            let node = [scope, &first.to_be_bytes(), &[depth]].concat();
-            let low = [node.as_slice(), &[0; 20]].concat();
-            let high = [node.as_slice(), &[0xff; 20]].concat();
-            for entry in self.wraps.range(low.as_slice()..=high.as_slice()).map_err(failed("read wraps"))? {
+            let node = node_key(scope, first, depth);
+            let high = [node.as_slice(), &[0xff; 20 + WRAP_HASH_BYTES]].concat();
+            for entry in self.wraps.range(node.as_slice()..=high.as_slice()).map_err(failed("read wraps"))? {
                 let (key, _) = entry.map_err(failed("read wraps"))?;
-                if let Some(id) = key.value().last_chunk::<20>() {
+                if let Some(id) = key.value().get(node.len()..).and_then(<[u8]>::first_chunk::<20>) {
                     holders.insert(RecipientId(*id));
                 }
             }

@@ -3,7 +3,7 @@
 use caregate_protocol::id::{DataClass, PatientId};
 use caregate_protocol::key::{PatientRoot, TreeNode};
 use caregate_protocol::segment::{Cipher, signer_id};
-use caregate_protocol::wrap::{HpkePublicKey, WrapScope, generate_keypair};
+use caregate_protocol::wrap::{HpkePrivateKey, HpkePublicKey, WrapScope, generate_keypair};
 use ed25519_dalek::SigningKey;
 use tempfile::TempDir;
 
@@ -74,8 +74,12 @@ fn segment(epoch: u32, sequence: u64) -> Vec<u8> {
 
 fn wrap_of(patient: u8, class: DataClass, generation: u32, node: (u32, u8), to: u8) -> Vec<u8> {
     let scope = WrapScope { class, patient: PatientId([patient; 16]), generation, recipient: recipient(to) };
+    sealed(scope, node, &public_key())
+}
+
+fn sealed(scope: WrapScope, node: (u32, u8), key: &HpkePublicKey) -> Vec<u8> {
     let node = TreeNode::new(node.0, node.1, [0; 32]).unwrap();
-    scope.seal(&node, &public_key(), &device()).unwrap().to_vec()
+    scope.seal(&node, key, &device()).unwrap().to_vec()
 }
 
 fn wrap(epoch: u32, to: u8) -> Vec<u8> {
@@ -106,9 +110,11 @@ macro_rules! of_both {
 mod erasure;
 mod retention;
 
+use retention::question;
+
 of_both! {
     a_record_is_stored_once_also_after_a_restart_and_within_one_batch,
-    a_wrap_that_was_sealed_anew_is_the_same_key_and_known,
+    a_wrap_to_the_recipients_next_key_is_delivered_and_each_wrap_once,
     another_segment_of_the_same_number_is_a_fork_and_the_first_stays,
     chains_of_other_patients_and_classes_have_numbers_of_their_own,
     a_wrap_precedes_its_segments_whichever_came_first,
@@ -202,12 +208,40 @@ fn a_record_is_stored_once_also_after_a_restart_and_within_one_batch(kind: Kind)
     assert_eq!(world.queue(1), [wrap, segment]);
 }
 
-fn a_wrap_that_was_sealed_anew_is_the_same_key_and_known(kind: Kind) {
+fn a_wrap_to_the_recipients_next_key_is_delivered_and_each_wrap_once(kind: Kind) {
     let world = World::new(kind);
-    let (first, again) = (wrap(EPOCH, 1), wrap(EPOCH, 1));
-    assert_ne!(first, again, "HPKE is randomised");
-    assert_eq!((world.put(&first), world.put(&again)), (Outcome::Stored, Outcome::Known));
-    assert_eq!(world.queue(1), [first]);
+    let (class, patient) = (DataClass::Vitals, PatientId([1; 16]));
+    let scope = WrapScope { class, patient, generation: 0, recipient: recipient(1) };
+    let ((old, old_public), (new, new_public)) = (generate_keypair(), generate_keypair());
+    // A past of two minutes: what the recipient was given first, and given again when it had another key. Once the same key again, as after
+    // a gateway's kill.
+    let node = (EPOCH, TREE_DEPTH - 1);
+    let wraps = [&old_public, &old_public, &new_public].map(|key| sealed(scope, node, key));
+    let segments = [segment(EPOCH, 0), segment(EPOCH + 1, 1), segment(EPOCH + 1, 2)];
+    world.store().put(&[wraps[0].clone(), segments[0].clone(), segments[1].clone()]).unwrap();
+    let later = [wraps[1].clone(), wraps[2].clone(), wraps[1].clone(), segments[2].clone()];
+    let outcomes = [Outcome::Stored, Outcome::Stored, Outcome::Known, Outcome::Stored];
+    assert_eq!(world.store().put(&later).unwrap(), outcomes);
+    let world = world.reopened();
+    // An uplink that was cut sends all again, and in any order.
+    assert!(wraps.iter().rev().all(|wrap| world.put(wrap) == Outcome::Known));
+    let queue = [&wraps[0], &segments[0], &segments[1], &wraps[1], &wraps[2], &segments[2]];
+    assert_eq!(world.queue(1).iter().collect::<Vec<_>>(), queue, "no segment is brought twice");
+    let past = world.store().history(&question(1, EPOCH, EPOCH + 2), usize::MAX).unwrap().records;
+    assert_eq!(past, [&wraps[..], &segments].concat());
+    let opened_by = |key: &HpkePrivateKey| {
+        let gateway = device().verifying_key();
+        let opens = |record: &Vec<u8>| matches!(Record::decode(record), Ok(Record::Wrap(wrap)) if wrap.open(key, &gateway).is_ok());
+        past.iter().filter(|record| opens(record)).count()
+    };
+    assert_eq!((opened_by(&old), opened_by(&new)), (2, 1));
+    // Each counts, and goes with the others.
+    let bytes = past.iter().map(|record| record.len() as u64).sum::<u64>();
+    assert_eq!(world.store().usage().unwrap()[0].2, bytes);
+    world.put(&segment_of(2, class, Name { generation: 0, epoch: EPOCH + 9, sequence: 0 }, b"newest"));
+    assert_eq!(retention::expired(world.store(), EPOCH + 2), 6);
+    assert_eq!(world.store().usage().unwrap()[0].2, 0);
+    assert!(world.store().page(recipient(1), 0, u64::MAX, PAGE_BYTES).unwrap().records.is_empty());
 }
 
 fn another_segment_of_the_same_number_is_a_fork_and_the_first_stays(kind: Kind) {

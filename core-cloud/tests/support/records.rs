@@ -4,6 +4,7 @@
 
 use caregate_protocol::id::{DataClass, PatientId, RecipientId};
 use caregate_protocol::key::{PatientRoot, TREE_DEPTH};
+use caregate_protocol::search::{TOKENS, Token, Tokens};
 use caregate_protocol::segment::{Cipher, Header, SegmentHash, signer_id};
 use caregate_protocol::wrap::{WrapScope, generate_keypair};
 use ed25519_dalek::SigningKey;
@@ -56,6 +57,13 @@ impl Sealing {
     /// A segment of class alarm.
     pub(crate) fn alarm(&self, sequence: u64) -> Vec<u8> {
         self.sealed(DataClass::Alarm, sequence, 100)
+    }
+
+    /// What a segment of class alarm can be found by.
+    pub(crate) fn tokens(&self, sequence: u64, tokens: [Token; TOKENS]) -> Vec<u8> {
+        let (class, patient) = (DataClass::Alarm, self.patient);
+        let tokens = Tokens { class, patient, generation: 0, epoch: EPOCH, sequence, tokens };
+        tokens.sign(&self.device).to_vec()
     }
 
     pub(crate) fn segment(&self, sequence: u64) -> Vec<u8> {

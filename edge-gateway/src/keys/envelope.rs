@@ -7,6 +7,8 @@
 //! The key id is the beginning of SHA-256 over the sealed key, so that a root under another TPM's key is told from a damaged one. Nonces
 //! are random: a key encrypts a few hundred roots in its life.
 
+use std::sync::Arc;
+
 use caregate_protocol::id::PatientId;
 use caregate_protocol::key::PatientRoot;
 use caregate_protocol::tpm::Sealed;
@@ -21,7 +23,7 @@ const PLAIN_BYTES: usize = 32;
 const SEALED_BYTES: usize = ID_BYTES + PLAIN_BYTES + OVERHEAD;
 
 /// The key under which roots are encrypted, as long as the process runs.
-pub(super) struct RootKey {
+pub(crate) struct RootKey {
     id: [u8; ID_BYTES],
     at_rest: AtRest,
 }
@@ -54,8 +56,49 @@ pub(super) fn seal(
     Ok(Zeroizing::new([&key.id[..], &sealed].concat()))
 }
 
+/// Keeps keys of one patient as roots are kept; for what is kept of a patient beside the root.
+#[derive(Clone)]
+pub(crate) struct Vault(pub(super) Option<Arc<RootKey>>);
+
+impl Vault {
+    /// What is stored of a key.
+    pub(crate) fn seal(
+        &self,
+        patient: PatientId,
+        key: &[u8; 32],
+    ) -> Result<Zeroizing<Vec<u8>>, KeyStoreError> {
+        seal(self.0.as_deref(), beside(patient), &PatientRoot::from_bytes(*key))
+    }
+
+    /// The key; none where another TPM has it.
+    pub(crate) fn open(
+        &self,
+        patient: PatientId,
+        stored: &[u8],
+    ) -> Result<Option<Zeroizing<[u8; 32]>>, KeyStoreError> {
+        match open(self.0.as_deref(), beside(patient), stored)? {
+            Stored::Root(key) => Ok(Some(Zeroizing::new(*key.as_bytes()))),
+            Stored::Elsewhere => Ok(None),
+        }
+    }
+}
+
+impl std::fmt::Debug for Vault {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Vault").field(&self.0.is_some()).finish()
+    }
+}
+
+/// Another place than the patient's root has, so that neither is taken for the other.
+fn beside(patient: PatientId) -> PatientId {
+    let mut place = PatientId([0; 16]);
+    place.0.copy_from_slice(&digest(&SHA256, &[b"beside the root", &patient.0[..]].concat()).as_ref()[..16]);
+    place
+}
+
 /// Whether a stored root is as it is without a TPM.
-pub(super) fn is_plain(stored: &[u8]) -> bool {
+pub(crate) fn is_plain(stored: &[u8]) -> bool {
     stored.len() == PLAIN_BYTES
 }
 

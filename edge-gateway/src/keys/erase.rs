@@ -13,7 +13,9 @@ use super::given::Pasts;
 use super::past::Past;
 use super::scrub::{self, Needles, Scrubs};
 use super::{BEGINNINGS, ERASED, KeyStore, KeyStoreError, ROOTS, failed};
-use crate::watch::store::WatchStore;
+
+/// What is to be scrubbed, each in a piece.
+type Bytes = Vec<Zeroizing<Vec<u8>>>;
 
 impl KeyStore {
     /// Destroys a patient's root, for good: it leaves the table, in one transaction with what the erasure rests on; then the freed pages in
@@ -28,21 +30,23 @@ impl KeyStore {
         ordered: &Ordered,
         now_s: u64,
     ) -> Result<bool, KeyStoreError> {
-        let needles = self.take_out(patient, ordered, now_s)?;
+        let (was_there, needles) = self.take_out(patient, ordered, now_s)?;
         if !needles.is_empty() {
             scrub_now(&self.db, &self.dir, Needles::Bytes(&needles), &scrub::of(&needles))?;
         }
-        Ok(!needles.is_empty())
+        Ok(was_there)
     }
 
-    /// The durable part. What is to be scrubbed: what was stored, and the root itself, which may have lain open before there was a TPM.
+    /// The durable part. Whether there was a root; and what is to be scrubbed: what was stored, the root itself, which may have lain open
+    /// before there was a TPM, and the key of what the watch has kept.
     fn take_out(
         &mut self,
         patient: PatientId,
         ordered: &Ordered,
         now_s: u64,
-    ) -> Result<Vec<Zeroizing<Vec<u8>>>, KeyStoreError> {
+    ) -> Result<(bool, Bytes), KeyStoreError> {
         let mut needles = Vec::new();
+        let was_there;
         let txn = self.db.begin_write().map_err(failed("begin"))?;
         {
             let mut roots = txn.open_table(ROOTS).map_err(failed("open roots"))?;
@@ -51,14 +55,15 @@ impl KeyStore {
             Past::erase(&txn, patient)?;
             Pasts::erase(&txn, patient)?;
             Elsewhere::erase(&txn, patient)?;
-            WatchStore::erase(&txn, patient)?;
+            needles.extend(self.watch().erase(&txn, patient)?);
             Erasures::put(&txn, patient, ordered)?;
             beginnings.remove(patient.0.as_slice()).map_err(failed("remove a beginning"))?;
             erased.insert(patient.0.as_slice(), now_s).map_err(failed("write erased"))?;
             let stored = roots.remove(patient.0.as_slice()).map_err(failed("remove a root"))?;
+            was_there = stored.is_some();
             if let Some(stored) = stored {
                 let stored = Zeroizing::new(stored.value().to_vec());
-                if let Ok(Stored::Root(root)) = envelope::open(self.key.as_ref(), patient, &stored)
+                if let Ok(Stored::Root(root)) = envelope::open(self.key.as_deref(), patient, &stored)
                     && stored.as_slice() != root.as_bytes()
                 {
                     needles.push(Zeroizing::new(root.as_bytes().to_vec()));
@@ -74,7 +79,7 @@ impl KeyStore {
         self.given.forget(patient);
         self.elsewhere.forget(patient);
         self.erasures.made(patient, *ordered);
-        Ok(needles)
+        Ok((was_there, needles))
     }
 }
 
@@ -114,7 +119,8 @@ mod tests {
             let bytes = std::fs::read(dir.path().join("keys.redb")).unwrap();
             bytes.windows(32).any(|window| window == root.as_bytes())
         };
-        assert_eq!(keys.take_out(patient, &ordered, 9).unwrap().len(), 1);
+        let (was_there, needles) = keys.take_out(patient, &ordered, 9).unwrap();
+        assert!(was_there && needles.len() == 1);
         assert!(lies(), "its pages are free and not overwritten");
         drop(keys);
         let mut keys = KeyStore::open(dir.path()).unwrap();

@@ -3,7 +3,7 @@
 //! ```text
 //! given  relationship 32 → patient 16 ‖ version 8 ‖ revision 8 ‖ when, Unix µs 8 ‖ first position 8 ‖ last position 8
 //! ```
-//! A row is written when the wraps are durable in the spool: what a kill before that leaves is given again, and the core knows what it has.
+//! A row is written when the wraps are durable in the spool: what a kill before that leaves is given again, and delivered once more.
 //! As long as they wait for the core they can get lost, by damage, by the age limit, or with the spool. Then the row goes first, and the
 //! past is given anew.
 

@@ -41,13 +41,14 @@ use crate::policy::PolicyStore;
 use crate::watch::store::WatchStore;
 
 pub use at_rest::AtRest;
+pub(crate) use envelope::{Vault, is_plain};
 pub use tpm::TpmFailure;
 
 const ROOTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("roots");
 /// Where chains of a restored root begin: sequence 8, generation 4.
 const BEGINNINGS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("beginnings");
 /// Patients whose roots were destroyed, and when, Unix seconds.
-const ERASED: TableDefinition<'_, &[u8], u64> = TableDefinition::new("erased");
+pub(crate) const ERASED: TableDefinition<'_, &[u8], u64> = TableDefinition::new("erased");
 /// The key under which roots are encrypted, as the TPM has sealed it.
 const SEALED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sealed");
 const ROOT_KEY: &str = "root key";
@@ -124,7 +125,7 @@ enum Unopened {
 pub struct KeyStore {
     db: Arc<Database>,
     audit: Audit,
-    key: Option<RootKey>,
+    key: Option<Arc<RootKey>>,
     cache: HashMap<PatientId, PatientRoot>,
     erased: BTreeSet<PatientId>,
     past: Past,
@@ -209,7 +210,7 @@ impl KeyStore {
         let erasures = Erasures::open(Arc::clone(&db), &txn)?;
         let elsewhere = Elsewhere::open(Arc::clone(&db), &txn)?;
         PolicyStore::make_tables(&txn)?;
-        WatchStore::make_table(&txn)?;
+        WatchStore::make_tables(&txn)?;
         let random = SystemRandom::new();
         let key = root_key::open(&txn, tpm, unopened, &random)?;
         let left = scrub::left(&txn)?;
@@ -275,7 +276,7 @@ impl KeyStore {
     /// What the watch keeps.
     #[must_use]
     pub fn watch(&self) -> WatchStore {
-        WatchStore::new(Arc::clone(&self.db))
+        WatchStore::new(Arc::clone(&self.db), Vault(self.key.clone()))
     }
 
     /// The key of one of the gateway's own files; made, and durable before it is returned, where there was none or another TPM has it: what
@@ -288,23 +289,31 @@ impl KeyStore {
         id.0.copy_from_slice(&digest(&SHA256, name.as_bytes()).as_ref()[..16]);
         let txn = self.db.begin_write().map_err(failed("begin"))?;
         let mut key = Zeroizing::new([0; 32]);
+        let mut plain = Vec::new();
         {
             let mut files = txn.open_table(FILES).map_err(failed("open files"))?;
             let stored =
                 files.get(name).map_err(failed("read a file's key"))?.map(|key| key.value().to_vec());
             let stored = stored.map(Zeroizing::new);
-            let opened = stored.as_ref().map(|stored| envelope::open(self.key.as_ref(), id, stored));
+            let opened = stored.as_ref().map(|stored| envelope::open(self.key.as_deref(), id, stored));
             match opened.transpose()? {
                 Some(Stored::Root(known)) => key.copy_from_slice(known.as_bytes()),
                 Some(Stored::Elsewhere) | None => {
                     self.random.fill(key.as_mut_slice()).map_err(|_unspecified| KeyStoreError::Random)?;
                 }
             }
-            // Also one that was plain before there was a TPM.
-            let sealed = envelope::seal(self.key.as_ref(), id, &PatientRoot::from_bytes(*key))?;
+            // Also one that was plain before there was a TPM, which leaves the pages in which it lay.
+            let sealed = envelope::seal(self.key.as_deref(), id, &PatientRoot::from_bytes(*key))?;
             files.insert(name, sealed.as_slice()).map_err(failed("write a file's key"))?;
+            if self.key.is_some() {
+                plain.extend(stored.filter(|stored| is_plain(stored)));
+            }
+            plain.iter().try_for_each(|needle| scrub::note(&txn, needle))?;
         }
         txn.commit().map_err(failed("commit"))?;
+        if !plain.is_empty() {
+            erase::scrub_now(&self.db, &self.dir, Needles::Bytes(&plain), &scrub::of(&plain))?;
+        }
         Ok(key)
     }
 
@@ -330,7 +339,7 @@ impl KeyStore {
         let txn = self.db.begin_read().map_err(failed("begin"))?;
         let roots = txn.open_table(ROOTS).map_err(failed("open roots"))?;
         let stored = roots.get(patient.0.as_slice()).map_err(failed("read a root"))?;
-        stored.map(|stored| envelope::open(self.key.as_ref(), patient, stored.value())).transpose()
+        stored.map(|stored| envelope::open(self.key.as_deref(), patient, stored.value())).transpose()
     }
 
     /// The patient's root; made, and durable before it is returned, where there was none.
@@ -380,7 +389,7 @@ impl KeyStore {
         root: &PatientRoot,
         beginning: Option<Beginning>,
     ) -> Result<(), KeyStoreError> {
-        let sealed = envelope::seal(self.key.as_ref(), patient, root)?;
+        let sealed = envelope::seal(self.key.as_deref(), patient, root)?;
         let txn = self.db.begin_write().map_err(failed("begin"))?;
         {
             let mut roots = txn.open_table(ROOTS).map_err(failed("open roots"))?;
@@ -504,7 +513,7 @@ impl KeyStore {
             let (patient, stored) = entry.map_err(failed("read roots"))?;
             let shape = |_length| KeyStoreError::Shape("patient");
             let patient = PatientId(patient.value().try_into().map_err(shape)?);
-            let opened = envelope::open(self.key.as_ref(), patient, stored.value())?;
+            let opened = envelope::open(self.key.as_deref(), patient, stored.value())?;
             patients.push((patient, matches!(opened, Stored::Root(_))));
         }
         Ok(patients)

@@ -1,6 +1,7 @@
 //! The key under which roots lie in the store, where there is a TPM.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use caregate_protocol::id::PatientId;
 use caregate_protocol::tpm::Sealed;
@@ -8,8 +9,9 @@ use redb::{ReadableTable, WriteTransaction};
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
-use super::envelope::{self, RootKey, Stored};
+use super::envelope::{self, RootKey, Stored, Vault};
 use super::{KeyStoreError, ROOT_KEY, ROOTS, SEALED, Unopened, failed, scrub, tpm};
+use crate::watch::store::WatchStore;
 
 /// The key of the roots: opened by the TPM, or made and sealed to it, and then the roots that lay open with it.
 pub(super) fn open(
@@ -17,7 +19,7 @@ pub(super) fn open(
     tpm: Option<&Path>,
     unopened: Unopened,
     random: &SystemRandom,
-) -> Result<Option<RootKey>, KeyStoreError> {
+) -> Result<Option<Arc<RootKey>>, KeyStoreError> {
     let mut table = txn.open_table(SEALED).map_err(failed("open sealed"))?;
     let kept = table.get(ROOT_KEY).map_err(failed("read the sealed key"))?.map(|kept| kept.value().to_vec());
     let Some(path) = tpm else {
@@ -35,7 +37,7 @@ pub(super) fn open(
     if let Some(kept) = kept {
         let sealed = Sealed::decode(&kept).map_err(|_wire| KeyStoreError::Shape("sealed key"))?;
         match (tpm.unseal(&sealed), unopened) {
-            (Ok(secret), _) => return RootKey::new(&secret, &sealed).map(Some),
+            (Ok(secret), _) => return RootKey::new(&secret, &sealed).map(|key| Some(Arc::new(key))),
             (Err(failure), Unopened::Refuse | Unopened::Leave) => return Err(failure.into()),
             (Err(_), Unopened::MakeAnew) => {}
         }
@@ -44,8 +46,10 @@ pub(super) fn open(
     random.fill(secret.as_mut_slice()).map_err(|_unspecified| KeyStoreError::Random)?;
     let sealed = tpm.seal(&secret)?;
     table.insert(ROOT_KEY, sealed.encode().as_slice()).map_err(failed("write the sealed key"))?;
-    let key = RootKey::new(secret.as_slice(), &sealed)?;
+    let key = Arc::new(RootKey::new(secret.as_slice(), &sealed)?);
     seal_open_roots(txn, &key)?;
+    let plain = WatchStore::seal_open_keys(txn, &Vault(Some(Arc::clone(&key))))?;
+    plain.iter().try_for_each(|key| scrub::note(txn, key))?;
     Ok(Some(key))
 }
 

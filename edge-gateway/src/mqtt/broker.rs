@@ -1,13 +1,16 @@
 //! The second door: a client of the broker that a home already has, subscribed to `vitals/v1/#` at QoS 1.
 //!
-//! The broker is told PUBACK only after the pipeline's verdict (`set_manual_acks`), in the order of receipt, and keeps the
-//! session (`CleanSession` 0), so what was not acknowledged comes again after a reconnect. A refused publish is not
+//! MQTT 5.0 is spoken where the broker does, and else 3.1.1 ([`client`]). The broker is told PUBACK only after the pipeline's verdict
+//! (`set_manual_acks`), in the order of receipt, and keeps the session, so what was not acknowledged comes again after a reconnect. A refused publish is not
 //! acknowledged: the connection is dropped, and after a pause the broker sends it again. What no repetition can mend (a device
 //! that is not allowed, a topic that names none, a payload too large) is acknowledged and counted, since a broker repeats the
-//! head of its queue for ever.
+//! head of its queue for ever. What is longer than is read at all a broker of 5.0 drops; where one sends it again and again all the
+//! same, the session is thrown away after the second time, or nothing else would ever come.
 //!
-//! Each connection gets a fresh `AsyncClient` and `EventLoop`: rumqttc keeps packets that it had read, but not yet handed out,
+//! Each connection gets a fresh client and event loop: rumqttc keeps packets that it had read, but not yet handed out,
 //! over a reconnect, and a PUBACK for one of those would carry a packet identifier of the old connection.
+
+mod client;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -15,14 +18,13 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use caregate_protocol::id::{DeviceId, Lane};
-use rumqttc::mqttbytes::v4::{Packet, Publish, SubscribeReasonCode};
-use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, QoS, Transport};
+use rumqttc::QoS;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use self::client::{Client, Failure, News, Protocol, Publish};
 use super::limits::DRAIN_TIMEOUT;
 use super::metrics::{BrokerMetrics, verdict_label};
 use super::topic;
@@ -34,7 +36,7 @@ use crate::pipeline::duplicates::WINDOW;
 const FILTER: &str = "vitals/v1/#";
 
 /// Largest packet from the broker. Larger than what is admitted, so that a message which is too large can be acknowledged
-/// and counted instead of ending every new connection again.
+/// and counted; what is longer a broker of 5.0 drops, and one of 3.1.1 ends the connection with.
 const PACKET_BYTES_MAX: usize = 1024 * 1024;
 
 /// Largest payload that is admitted: the same as the embedded server's packet.
@@ -52,8 +54,9 @@ const OUTSTANDING_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The broker's keep-alive: short enough that a dead broker shows within a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// Events between the task that polls rumqttc and the one that decides. Small: the queue that matters is the window.
-const EVENTS_MAX: usize = 16;
+/// After so many connections in a row that a packet longer than [`PACKET_BYTES_MAX`] ended, the session is thrown away. Once may be a
+/// message that the broker holds for nobody and does not send again.
+const TOO_LARGE_MAX: u32 = 2;
 
 /// First and longest pause before connecting again. A broker that restarts is back in a second or two; half a minute is what
 /// an installer waits without giving up.
@@ -105,12 +108,12 @@ impl Unfit {
 }
 
 /// Whose publish this is.
-fn device_of(publish: &Publish, devices: &BTreeSet<DeviceId>) -> Result<DeviceId, Unfit> {
-    let device = topic::device_of(&publish.topic).ok_or(Unfit::ForeignTopic)?;
+fn device_of(topic: &str, bytes: usize, devices: &BTreeSet<DeviceId>) -> Result<DeviceId, Unfit> {
+    let device = topic::device_of(topic).ok_or(Unfit::ForeignTopic)?;
     if !devices.contains(&device) {
         return Err(Unfit::UnknownDevice);
     }
-    if publish.payload.len() > PAYLOAD_BYTES_MAX { Err(Unfit::TooLarge) } else { Ok(device) }
+    if bytes > PAYLOAD_BYTES_MAX { Err(Unfit::TooLarge) } else { Ok(device) }
 }
 
 /// Pauses between connections: doubling from [`BACKOFF_MIN`] to [`BACKOFF_MAX`]. Without jitter: there is one gateway per broker.
@@ -134,6 +137,10 @@ impl Backoff {
 enum End {
     Shutdown,
     Connection,
+    /// A packet longer than [`PACKET_BYTES_MAX`].
+    TooLarge,
+    /// What the broker had kept for the session was thrown away, as was wanted.
+    SessionDiscarded,
     SubscriptionRefused,
     PublishRefused,
     WindowFull,
@@ -145,6 +152,8 @@ impl End {
         match self {
             Self::Shutdown => "shutdown",
             Self::Connection => "connection",
+            Self::TooLarge => "too-large",
+            Self::SessionDiscarded => "session-discarded",
             Self::SubscriptionRefused => "subscription-refused",
             Self::PublishRefused => "refused",
             Self::WindowFull => "window-full",
@@ -153,12 +162,48 @@ impl End {
     }
 }
 
+/// How the next connection is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Attempt {
+    protocol: Protocol,
+    /// Connections in a row, but for those that didn't come up, that a packet ended which was too large.
+    too_large: u32,
+}
+
+impl Attempt {
+    const FIRST: Self = Self { protocol: Protocol::V5, too_large: 0 };
+
+    /// Only to throw away what the broker has kept.
+    fn discards(self) -> bool {
+        self.too_large >= TOO_LARGE_MAX
+    }
+
+    /// After one that came up or not. A broker that knows no 5.0 says so in words that are none of 5.0, or closes.
+    fn next(self, end: End, was_up: bool, too_large: u32) -> Self {
+        let protocol = match (self.protocol, was_up) {
+            (Protocol::V5, false) => Protocol::V4,
+            (Protocol::V5, true) | (Protocol::V4, _) => Protocol::V5,
+        };
+        let too_large = match end {
+            End::TooLarge => too_large + 1,
+            End::SessionDiscarded => 0,
+            End::Shutdown
+            | End::Connection
+            | End::SubscriptionRefused
+            | End::PublishRefused
+            | End::WindowFull
+            | End::PipelineGone => too_large,
+        };
+        Self { protocol, too_large }
+    }
+}
+
 /// Takes readings from the broker until `shutdown`; then answers what is outstanding (at most [`DRAIN_TIMEOUT`]) and returns. Connects
 /// again, for ever, whatever ends a connection.
 pub async fn run(config: BrokerConfig, inbound: Inlet, metrics: BrokerMetrics, shutdown: CancellationToken) {
-    let mut backoff = Backoff(BACKOFF_MIN);
+    let (mut backoff, mut attempt) = (Backoff(BACKOFF_MIN), Attempt::FIRST);
     while !shutdown.is_cancelled() {
-        let mut link = Link::new(&config, &inbound, &metrics);
+        let mut link = Link::new(&config, &inbound, &metrics, attempt);
         let end = link.run(&shutdown, &mut backoff).await;
         metrics.subscribed.set(0);
         metrics.closes.with_label_values(&[end.label()]).inc();
@@ -166,6 +211,13 @@ pub async fn run(config: BrokerConfig, inbound: Inlet, metrics: BrokerMetrics, s
             tracing::error!("the pipeline has gone: no more readings are taken from the broker");
             return;
         }
+        let is_old = attempt.protocol == Protocol::V5 && !link.was_up;
+        attempt = attempt.next(end, link.was_up, link.too_large);
+        if is_old {
+            // It may be one that knows 3.1.1 only: no pause between the two.
+            continue;
+        }
+        // The link lives on meanwhile: what was acknowledged before its end is still written.
         let pause = backoff.next();
         tracing::info!(reason = end.label(), pause_ms = pause.as_millis(), "broker connection ended");
         tokio::select! {
@@ -192,38 +244,39 @@ struct Link<'a> {
     config: &'a BrokerConfig,
     inbound: &'a Inlet,
     metrics: &'a BrokerMetrics,
-    client: AsyncClient,
-    events: mpsc::Receiver<Result<Event, Box<ConnectionError>>>,
-    poller: AbortHandle,
+    client: Client,
     outstanding: Window<Outstanding>,
     /// Waits for its place; nothing more is taken meanwhile. Nobody is refused here for want of one: what waits is the broker's to keep.
     waiting: Option<(Lane, Inbound)>,
-}
-
-impl Drop for Link<'_> {
-    fn drop(&mut self) {
-        self.poller.abort();
-    }
+    discards: bool,
+    /// CONNACK has come.
+    was_up: bool,
+    /// [`Attempt::too_large`]; none as soon as a PUBLISH is acknowledged.
+    too_large: u32,
 }
 
 impl<'a> Link<'a> {
-    fn new(config: &'a BrokerConfig, inbound: &'a Inlet, metrics: &'a BrokerMetrics) -> Self {
-        let socket = config.socket.as_ref().and_then(|path| path.to_str());
-        let mut options = MqttOptions::new(&config.client_id, socket.unwrap_or(&config.host), config.port);
-        if socket.is_some() {
-            options.set_transport(Transport::unix());
-        }
-        options.set_keep_alive(KEEP_ALIVE).set_clean_session(false).set_manual_acks(true);
-        options.set_max_packet_size(PACKET_BYTES_MAX, PACKET_BYTES_MAX);
-        if let Some((username, password)) = &config.login {
-            options.set_credentials(username, password);
-        }
-        // Room for a PUBACK of everything outstanding and the SUBSCRIBE, so that `try_ack` never finds it full.
-        let (client, event_loop) = AsyncClient::new(options, OUTSTANDING_MAX + EVENTS_MAX);
-        let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let poller = tokio::spawn(poll(event_loop, sender)).abort_handle();
+    fn new(
+        config: &'a BrokerConfig,
+        inbound: &'a Inlet,
+        metrics: &'a BrokerMetrics,
+        attempt: Attempt,
+    ) -> Self {
+        let discards = attempt.discards();
+        let client = Client::connect(config, attempt.protocol, discards);
         let outstanding = Window::new(OUTSTANDING_MAX, OUTSTANDING_BYTES_MAX);
-        Self { config, inbound, metrics, client, events, poller, outstanding, waiting: None }
+        let too_large = attempt.too_large;
+        Self {
+            config,
+            inbound,
+            metrics,
+            client,
+            outstanding,
+            waiting: None,
+            discards,
+            was_up: false,
+            too_large,
+        }
     }
 
     async fn run(&mut self, shutdown: &CancellationToken, backoff: &mut Backoff) -> End {
@@ -233,7 +286,7 @@ impl<'a> Link<'a> {
                 () = shutdown.cancelled() => ControlFlow::Break(End::Shutdown),
                 answered = oldest_answer(&mut self.outstanding) => self.handle_answer(answered, backoff),
                 placed = place(self.inbound, &mut self.waiting), if self.waiting.is_some() => placed,
-                event = self.events.recv(), if self.waiting.is_none() => self.handle_event(event),
+                news = self.client.next(), if self.waiting.is_none() => self.handle_news(news),
             };
             match end {
                 ControlFlow::Continue(()) => {}
@@ -246,47 +299,39 @@ impl<'a> Link<'a> {
         }
     }
 
-    fn handle_event(&mut self, event: Option<Result<Event, Box<ConnectionError>>>) -> ControlFlow<End> {
-        match event {
-            Some(Ok(Event::Incoming(packet))) => self.handle_packet(packet),
-            Some(Ok(Event::Outgoing(_))) => ControlFlow::Continue(()),
-            Some(Err(error)) => {
-                tracing::warn!(%error, "broker connection");
-                ControlFlow::Break(End::Connection)
+    fn handle_news(&mut self, news: Option<Result<News, Failure>>) -> ControlFlow<End> {
+        match news {
+            Some(Ok(News::Up)) => self.handle_up(),
+            Some(Ok(News::Subscribed(true))) => {
+                self.metrics.subscribed.set(1);
+                ControlFlow::Continue(())
             }
-            // The polling task panicked: rumqttc met something that it takes for impossible.
+            Some(Ok(News::Subscribed(false))) => {
+                tracing::warn!(filter = FILTER, "the broker refuses the subscription");
+                ControlFlow::Break(End::SubscriptionRefused)
+            }
+            Some(Ok(News::Publish(publish))) => self.handle_publish(publish),
+            Some(Ok(News::Other)) => ControlFlow::Continue(()),
+            Some(Err(Failure { is_too_large, text })) => {
+                tracing::warn!(error = text, "broker connection");
+                ControlFlow::Break(if is_too_large { End::TooLarge } else { End::Connection })
+            }
             None => ControlFlow::Break(End::Connection),
         }
     }
 
-    fn handle_packet(&mut self, packet: Packet) -> ControlFlow<End> {
-        match packet {
-            Packet::ConnAck(_) => {
-                if self.client.try_subscribe(FILTER, QoS::AtLeastOnce).is_err() {
-                    return ControlFlow::Break(End::Connection);
-                }
-            }
-            Packet::SubAck(suback) => {
-                if suback.return_codes.contains(&SubscribeReasonCode::Failure) {
-                    tracing::warn!(filter = FILTER, "the broker refuses the subscription");
-                    return ControlFlow::Break(End::SubscriptionRefused);
-                }
-                self.metrics.subscribed.set(1);
-            }
-            Packet::Publish(publish) => return self.handle_publish(publish),
-            Packet::Connect(_)
-            | Packet::PubAck(_)
-            | Packet::PubRec(_)
-            | Packet::PubRel(_)
-            | Packet::PubComp(_)
-            | Packet::Subscribe(_)
-            | Packet::Unsubscribe(_)
-            | Packet::UnsubAck(_)
-            | Packet::PingReq
-            | Packet::PingResp
-            | Packet::Disconnect => {}
+    fn handle_up(&mut self) -> ControlFlow<End> {
+        self.was_up = true;
+        if self.discards {
+            tracing::error!(
+                "what the broker had kept is thrown away: it begins with a message that is too large"
+            );
+            return ControlFlow::Break(End::SessionDiscarded);
         }
-        ControlFlow::Continue(())
+        match self.client.subscribe() {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(client::Gone) => ControlFlow::Break(End::Connection),
+        }
     }
 
     fn handle_publish(&mut self, publish: Publish) -> ControlFlow<End> {
@@ -299,7 +344,7 @@ impl<'a> Link<'a> {
             return ControlFlow::Break(End::WindowFull);
         }
         let bytes = cost(&publish.topic, &publish.payload);
-        let answer = match device_of(&publish, &self.config.devices) {
+        let answer = match device_of(&publish.topic, publish.payload.len(), &self.config.devices) {
             Err(unfit) => Answer::Unfit(unfit),
             Ok(device) => {
                 let (verdict, receiver) = oneshot::channel();
@@ -341,11 +386,12 @@ impl<'a> Link<'a> {
             return ControlFlow::Continue(());
         }
         match answer {
-            Ok(Some(Verdict::Stored | Verdict::Quarantined)) | Err(_) => {
+            Ok(Some(Verdict::Stored | Verdict::Quarantined(_))) | Err(_) => {
                 backoff.reset();
-                match self.client.try_ack(&publish) {
+                self.too_large = 0;
+                match self.client.acknowledge(&publish) {
                     Ok(()) => ControlFlow::Continue(()),
-                    Err(_) => ControlFlow::Break(End::Connection),
+                    Err(client::Gone) => ControlFlow::Break(End::Connection),
                 }
             }
             Ok(Some(Verdict::Refused) | None) => ControlFlow::Break(End::PublishRefused),
@@ -365,8 +411,8 @@ impl<'a> Link<'a> {
                 }
             }
             // The poller writes the PUBACKs and then the DISCONNECT, after which the broker closes.
-            if self.client.try_disconnect().is_ok() {
-                while let Some(Ok(_)) = self.events.recv().await {}
+            if self.client.disconnect().is_ok() {
+                while let Some(Ok(_)) = self.client.next().await {}
             }
         };
         if timeout(DRAIN_TIMEOUT, answered).await.is_err() {
@@ -396,17 +442,6 @@ async fn oldest_answer(outstanding: &mut Window<Outstanding>) -> Result<Option<V
     }
 }
 
-/// Polls rumqttc in a task of its own, since its `poll` must not be dropped half-way: a packet on its way out would be lost.
-async fn poll(mut event_loop: EventLoop, sender: mpsc::Sender<Result<Event, Box<ConnectionError>>>) {
-    loop {
-        let event = event_loop.poll().await.map_err(Box::new);
-        let ended = event.is_err();
-        if sender.send(event).await.is_err() || ended {
-            return;
-        }
-    }
-}
-
 /// Unix time in microseconds by the gateway's clock; the only place where this door reads it.
 #[expect(clippy::disallowed_methods, reason = "the I/O shell stamps what comes in")]
 fn unix_us() -> i64 {
@@ -421,14 +456,31 @@ mod tests {
     #[test]
     fn only_allowed_devices_with_fitting_payloads_are_taken() {
         let devices = BTreeSet::from([DeviceId::new("a").unwrap()]);
-        let of = |topic: &str, bytes: usize| {
-            device_of(&Publish::new(topic, QoS::AtLeastOnce, vec![0; bytes]), &devices)
-        };
+        let of = |topic: &str, bytes: usize| device_of(topic, bytes, &devices);
         assert_eq!(of("vitals/v1/a/num/x", 10), Ok(DeviceId::new("a").unwrap()));
         assert_eq!(of("vitals/v1/b/num/x", 10), Err(Unfit::UnknownDevice));
         assert_eq!(of("vitals/v1/a", 10), Err(Unfit::ForeignTopic));
         assert_eq!(of("vitals/v1/a/wave/x", PAYLOAD_BYTES_MAX), Ok(DeviceId::new("a").unwrap()));
         assert_eq!(of("vitals/v1/a/wave/x", PAYLOAD_BYTES_MAX + 1), Err(Unfit::TooLarge));
+    }
+
+    #[test]
+    fn five_is_tried_first_and_a_session_that_only_fails_is_thrown_away() {
+        let (five, three) = (Protocol::V5, Protocol::V4);
+        let first = Attempt::FIRST;
+        let old = first.next(End::Connection, false, 0);
+        assert_eq!((first.protocol, old.protocol), (five, three), "it may know 3.1.1 only");
+        assert_eq!(old.next(End::Connection, false, 0), first);
+        assert_eq!(first.next(End::Connection, true, 0), first);
+        let once = old.next(End::TooLarge, true, 0);
+        assert_eq!((once.protocol, once.discards()), (five, false));
+        let again = once.next(End::Connection, false, once.too_large);
+        assert_eq!((again.protocol, again.discards()), (three, false));
+        let twice = again.next(End::TooLarge, true, again.too_large);
+        assert!(twice.discards());
+        assert!(twice.next(End::Connection, false, twice.too_large).discards(), "until it is done");
+        assert_eq!(twice.next(End::SessionDiscarded, true, twice.too_large), first);
+        assert_eq!(again.next(End::TooLarge, true, 0).too_large, 1, "something came in between");
     }
 
     #[test]

@@ -152,7 +152,7 @@ impl Connection {
                 () = taken_over(handle.as_ref()), if handle.is_some() => self.close(CloseReason::TakenOver),
                 () = made_room(self.peer.as_ref()), if self.peer.is_some() => self.close(CloseReason::MadeRoom),
                 verdict = next_verdict(&mut self.answers), if !self.answers.is_empty() => self.answered(verdict),
-                () = woken(handle.as_ref()), if handle.is_some() => self.pending = true,
+                () = woken(handle.as_ref()), if handle.is_some() => self.woken(),
                 sent = pending(&mut self.sending), if self.sending.is_some() => {
                     let (lane, sent) = sent;
                     self.sending = None;
@@ -348,6 +348,11 @@ impl Connection {
         }
     }
 
+    fn woken(&mut self) {
+        self.pending = true;
+        self.step(|conversation, now, hub, out| conversation.handle_wake(now, hub, out));
+    }
+
     fn handle_verdict(&mut self, verdict: Option<Verdict>) {
         self.server.metrics.publishes.with_label_values(&[verdict_label(verdict)]).inc();
         self.step(|conversation, now, hub, out| conversation.handle_verdict(verdict, now, hub, out));
@@ -410,6 +415,13 @@ impl Connection {
         for _ in &answers {
             self.server.metrics.publishes.with_label_values(&[verdict_label(None)]).inc();
         }
+    }
+}
+
+impl Drop for Connection {
+    /// However it ends: nobody waits any longer for a verdict that was to come over it.
+    fn drop(&mut self) {
+        self.step(|conversation, now, hub, out| conversation.give_up(now, hub, out));
     }
 }
 

@@ -21,6 +21,8 @@ const MAGIC: [u8; 8] = *b"CGMQTT1\n";
 const NAME: &str = "mqtt.sessions";
 /// All queues, all retained messages, and a third more for what stands around them.
 const BYTES_MAX: u64 = 8 << 20;
+/// Longest snapshot: what the magic, the nonce and the tag leave of it, and a little.
+pub const SNAPSHOT_BYTES_MAX: usize = (8 << 20) - 64;
 
 /// Why there is nothing to take in, or nothing was kept.
 #[derive(Debug, Error)]
@@ -198,6 +200,8 @@ mod tests {
         fs::write(&path, &good).unwrap();
         let other = SessionFile::new(dir.path(), &[8; 32]);
         assert!(matches!(other.read(), Err(FileError::Sealed(_))));
+        file.write(&vec![0; SNAPSHOT_BYTES_MAX]).unwrap();
+        assert_eq!(file.read().unwrap().unwrap().len(), SNAPSHOT_BYTES_MAX);
         fs::write(&path, vec![0; 9 << 20]).unwrap();
         assert!(matches!(file.read(), Err(FileError::TooLong(_))));
         assert!(matches!(file.write(&vec![0; 9 << 20]), Err(FileError::TooLong(_))));

@@ -71,10 +71,15 @@ pub const SUBSCRIPTIONS_MAX: usize = 1_024;
 /// Messages that wait for one client: half a minute of a patient's vitals and waveforms.
 pub const OUTBOX_MESSAGES_MAX: usize = 1_000;
 
-/// Their bytes.
+/// Their bytes, with those of the messages that it was sent and has not acknowledged.
 pub const OUTBOX_BYTES_MAX: usize = 512 * 1024;
 
-/// Bytes that wait for all clients together, so that displays that are away can't take the gateway's memory.
+/// Bytes of the messages that a client was sent and has not acknowledged; a message that is longer goes alone. Half of the above: of a
+/// client that acknowledges nothing the other half of the queue goes on to show the present.
+pub const SENT_BYTES_MAX: usize = OUTBOX_BYTES_MAX / 2;
+
+/// Bytes that wait or are on their way for all clients together, so that displays that are away or acknowledge nothing can't take the
+/// gateway's memory.
 pub const OUTBOXES_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Messages at QoS 1 and 2 that a client is sent without its acknowledgement, also where its Receive Maximum is higher: what a

@@ -26,7 +26,7 @@ pub struct ServerMetrics {
     pub sessions: IntGauge,
     /// Retained messages.
     pub retained: IntGauge,
-    /// Snapshots of sessions: `written`, `failed`; and `unreadable`, at a start.
+    /// Snapshots of sessions: `written`, `failed`; `unreadable`, at a start; and `queue-left-out`, sessions whose messages were not kept.
     pub kept: IntCounterVec,
     /// Messages sent to subscribers.
     pub delivered: IntCounter,
@@ -133,7 +133,7 @@ impl BrokerMetrics {
 pub(crate) fn verdict_label(verdict: Option<Verdict>) -> &'static str {
     match verdict {
         Some(Verdict::Stored) => "stored",
-        Some(Verdict::Quarantined) => "quarantined",
+        Some(Verdict::Quarantined(_)) => "quarantined",
         Some(Verdict::Refused) => "refused",
         None => "unanswered",
     }

@@ -29,7 +29,7 @@ use super::conversation::ConnectRefusal;
 use super::credentials::Credentials;
 use super::handshakes::{Handshakes, Place};
 use super::hub::{ConnectionNumber, Effect, Hub, Rhythm};
-use super::kept::SessionFile;
+use super::kept::{SNAPSHOT_BYTES_MAX, SessionFile};
 use super::limits::{
     CLOSING_MAX, CONNECT_TIMEOUT, DRAIN_TIMEOUT, Limits, OUTSTANDING_ALARM_BYTES_MAX, OUTSTANDING_BYTES_MAX,
 };
@@ -437,7 +437,12 @@ impl Server {
 
     fn write(self: &Arc<Self>, file: &SessionFile, whole: bool) {
         let now = self.now();
-        let snapshot = self.with_hub(|hub| hub.snapshot(now));
+        let mut snapshot = self.with_hub(|hub| hub.snapshot(now));
+        let left_out = snapshot.fit(SNAPSHOT_BYTES_MAX);
+        if left_out > 0 {
+            tracing::warn!(sessions = left_out, "messages that wait for them are too many to be kept");
+            self.metrics.kept.with_label_values(&["queue-left-out"]).inc_by(left_out as u64);
+        }
         let outcome = match file.write(&snapshot.encode(clock::now_s(), whole)) {
             Ok(()) => "written",
             Err(error) => {

@@ -47,6 +47,16 @@ impl<T> Window<T> {
         Some(entry)
     }
 
+    /// Where the oldest is of which this holds.
+    pub(crate) fn position(&self, holds: impl Fn(&T) -> bool) -> Option<usize> {
+        self.entries.iter().position(|(_, entry)| holds(entry))
+    }
+
+    /// Puts another in the place of one, which still counts for as many bytes.
+    pub(crate) fn replace(&mut self, at: usize, entry: T) -> Option<T> {
+        self.entries.get_mut(at).map(|(_, old)| std::mem::replace(old, entry))
+    }
+
     /// The oldest, which is the next to be answered.
     pub(crate) fn oldest_mut(&mut self) -> Option<&mut T> {
         self.entries.front_mut().map(|(_, entry)| entry)

@@ -6,7 +6,7 @@ use caregate_protocol::payload::{self, Decoded};
 use caregate_protocol::policy::VerifiedPolicy;
 use caregate_protocol::reading::Reading;
 
-use crate::ingest::Inbound;
+use crate::ingest::{Fault, Inbound};
 
 /// What is to be done with a PUBLISH.
 #[derive(Debug)]
@@ -15,8 +15,8 @@ pub enum Admission {
     Readings(PatientId, Vec<(DataClass, Reading)>),
     /// The device told something of itself; nothing to seal.
     About(About),
-    /// Can't be taken as it is: a label for counters, and a sentence without any value.
-    Quarantine(&'static str, String),
+    /// Can't be taken as it is: whose fault it is, a label for counters, and a sentence without any value.
+    Quarantine(Fault, &'static str, String),
 }
 
 /// Retained topics of a device.
@@ -35,13 +35,14 @@ pub fn admit(inbound: &Inbound, policy: &VerifiedPolicy) -> Admission {
         Ok(Decoded::Readings(readings)) => readings,
         Ok(Decoded::Meta { .. }) => return Admission::About(About::Meta),
         Ok(Decoded::Status { .. }) => return Admission::About(About::Status),
-        Err(error) => return Admission::Quarantine(error.reason(), error.to_string()),
+        Err(error) => return Admission::Quarantine(Fault::Payload, error.reason(), error.to_string()),
     };
     if readings.iter().any(|reading| reading.device != inbound.device) {
-        return Admission::Quarantine("device", "the topic names another device than the credentials".into());
+        let detail = "the topic names another device than the credentials";
+        return Admission::Quarantine(Fault::Device, "device", detail.into());
     }
     let Some(patient) = policy.patient_of(&inbound.device) else {
-        return Admission::Quarantine("unbound", "the device is bound to no patient".into());
+        return Admission::Quarantine(Fault::Device, "unbound", "the device is bound to no patient".into());
     };
     let class = |reading: &Reading| policy.class_of(&inbound.device, reading.value.quantity());
     let classed = readings.into_iter().map(|reading| (class(&reading), reading)).collect();

@@ -38,14 +38,14 @@ pub struct Chain {
     pub prev: SegmentHash,
     /// Raised when somebody loses access.
     pub generation: u32,
-    /// The epoch of the last segment; never goes back.
+    /// The epoch of the last segment; goes back only with another generation, where the clock was ahead.
     pub epoch: u32,
     /// Who holds a wrap of this generation and epoch.
     pub holders: BTreeSet<RecipientId>,
     /// Whether a segment was sealed in this generation and epoch. Who joins then would open it too, so a new generation begins.
     pub used: bool,
-    /// The wraps of this epoch may lie in the backlog, behind what is live: the next segment begins a new generation, whose wraps go with
-    /// it. Not in the checkpoint; after a start each lane's backlog says so anew.
+    /// The wraps of this epoch may lie in the backlog, behind what is live, or (after a start) be to a key that was replaced: the next segment
+    /// of this epoch begins a new generation, whose wraps go with it. Not in the checkpoint.
     pub reopens: bool,
 }
 

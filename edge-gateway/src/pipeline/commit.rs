@@ -159,6 +159,7 @@ impl Committer {
 
     /// Looks at the clock: access that has ended since closes its epochs. Call about every second.
     pub fn tick(&mut self, now_us: i64, at: Instant) {
+        self.tap.offer();
         self.policy.tick(Now { unix_s: seconds(now_us), at });
         close_epochs(&mut self.state, &self.policy, &BTreeSet::new(), now_us, &self.metrics);
     }
@@ -247,6 +248,7 @@ impl Committer {
         self.metrics.batch_publishes.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
         // Also where all of it was known before: what it repeats may be on its way to the disk still.
         let below = self.log.next();
+        self.tap.flush(below);
         Ok((spooled, Waiting::new(below, batch, verdicts, &self.metrics)))
     }
 
@@ -374,7 +376,7 @@ impl Committer {
                 Admission::About(about) => {
                     self.hints.about(&publish.device, about == About::Status, &publish.payload);
                 }
-                Admission::Quarantine(reason, detail) => {
+                Admission::Quarantine(fault, reason, detail) => {
                     self.metrics.quarantined.with_label_values(&[reason]).inc();
                     self.hints.quarantine(publish, reason, &detail);
                     if reason == IMPLAUSIBLE
@@ -382,11 +384,10 @@ impl Committer {
                     {
                         self.tap.implausible(patient, &publish.device);
                     }
-                    verdicts[inbound] = Verdict::Quarantined;
+                    verdicts[inbound] = Verdict::Quarantined(fault);
                 }
             }
         }
-        self.tap.flush();
         sorted
     }
 

@@ -17,6 +17,7 @@ pub mod past;
 pub mod recover;
 pub mod seal;
 pub mod thread;
+pub mod unheard;
 pub mod waiting;
 
 #[cfg(test)]

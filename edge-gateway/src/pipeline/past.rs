@@ -1,7 +1,8 @@
 //! A grant that begins in the past gives what was sealed since: nodes of the epoch tree that cover exactly that span, wrapped for the
 //! grantee. Nothing is sealed anew; the core has the ciphertext and delivers it to whom the wraps name.
 //!
-//! What is wrapped reaches no further than the chain's present epoch. Who is given that one as well counts as a holder of its key, as if
+//! What is wrapped reaches no further than the chain's present epoch, nor than the clock's: of a generation that a clock was ahead in, what
+//! was sealed in the future's epochs is given to nobody later. Who is given that one as well counts as a holder of its key, as if
 //! by the wrap of the live path, so that losing access closes it.
 //!
 //! A past follows from the policy that is kept, the generations that were written down and the chains, so a kill at any point costs none of
@@ -10,7 +11,7 @@
 use std::collections::BTreeSet;
 
 use caregate_protocol::id::{DataClass, PatientId};
-use caregate_protocol::key::{EPOCH_S, cover};
+use caregate_protocol::key::{EPOCH_S, cover, epoch_of};
 use caregate_protocol::policy::{Grant, Purpose, RelationshipId, VerifiedPolicy, class_bit};
 use caregate_protocol::uplink::Used;
 use caregate_protocol::wrap::{HpkePublicKey, Wrap, WrapScope};
@@ -55,12 +56,12 @@ impl Giving {
 
 /// The nodes, as (generation, first epoch, depth), of what a chain has sealed from epoch `from` on to `until`. `generations` has each
 /// with its first epoch, the lowest first; the next one's is its last, since a generation may end in the middle of an epoch. 0 where it is
-/// not known.
+/// not known. Where the next one's is lower, a clock was ahead: nothing of its future is given, which was sealed before much that is older.
 fn nodes(generations: &[(u32, u32)], from: u32, until: u32) -> Vec<(u32, u32, u8)> {
     let mut nodes = Vec::new();
     for (at, (generation, first)) in generations.iter().enumerate() {
-        let known = generations.iter().skip(at + 1).map(|(_, first)| *first).find(|first| *first != 0);
-        let last = known.unwrap_or(until).min(until);
+        let later = generations.iter().skip(at + 1).map(|(_, first)| *first);
+        let last = later.filter(|first| *first != 0).fold(until, u32::min);
         let covered = cover(from.max(*first), last);
         nodes.extend(covered.into_iter().map(|(epoch, depth)| (*generation, epoch, depth)));
     }
@@ -97,7 +98,7 @@ impl Committer {
         let mut giving = before.unwrap_or_else(|| Giving::of(grant));
         let public_key = HpkePublicKey(entry.hpke_public_key);
         let mut spooled = Vec::new();
-        let is_whole = self.wrap_past(patient, grant, &public_key, &mut giving, &mut spooled)?;
+        let is_whole = self.wrap_past(patient, grant, (&public_key, now_us), &mut giving, &mut spooled)?;
         if !spooled.is_empty() {
             self.keys.audit().note_wraps(now_us);
             self.log.sync()?;
@@ -126,7 +127,7 @@ impl Committer {
     }
 
     /// What a grant gives of each chain, the lowest class first; what another gateway has sealed before what this one has.
-    fn past_nodes(&self, patient: PatientId, grant: &Grant) -> Vec<Node> {
+    fn past_nodes(&self, patient: PatientId, grant: &Grant, now_us: i64) -> Vec<Node> {
         let (mut all, from) = (Vec::new(), first_epoch(grant.from));
         for class in DataClass::ALL.into_iter().filter(|class| grant.classes & class_bit(*class) != 0) {
             for Used { generation, first, last } in self.keys.elsewhere().used((patient, class)) {
@@ -137,7 +138,7 @@ impl Committer {
             let mut generations = self.keys.generations((patient, class));
             // One that was written down and whose segment was not, by a crash, may seal yet.
             generations.retain(|(generation, _)| *generation <= chain.generation);
-            let nodes = nodes(&generations, from, chain.epoch).into_iter();
+            let nodes = nodes(&generations, from, chain.epoch.min(epoch_of(now_us))).into_iter();
             all.extend(nodes.map(|(generation, epoch, depth)| Node { class, generation, epoch, depth }));
         }
         all
@@ -148,11 +149,11 @@ impl Committer {
         &mut self,
         patient: PatientId,
         grant: &Grant,
-        public_key: &HpkePublicKey,
+        (public_key, now_us): (&HpkePublicKey, i64),
         giving: &mut Giving,
         spooled: &mut Vec<Spooled>,
     ) -> Result<bool, CommitError> {
-        let mut nodes = self.past_nodes(patient, grant);
+        let mut nodes = self.past_nodes(patient, grant, now_us);
         nodes.retain(|node| !giving.done.contains(node));
         let Some(root) = self.keys.existing_root(patient)?.filter(|_| !nodes.is_empty()) else {
             return Ok(true);
@@ -211,6 +212,10 @@ mod tests {
         assert_eq!(given, expected.collect());
         assert_eq!(opens(&nodes(&generations, 210, 205)), BTreeSet::new(), "it begins in the future");
         assert_eq!(opens(&nodes(&generations, 150, 160)), all(3, 150..=160).collect());
+        // A clock was a day ahead in generation 0, and from the beginning of generation 2 on; both times it was put right.
+        let ahead = [(0, 100), (1, 110), (2, 1_550), (3, 120)];
+        let expected = all(0, 105..=110).chain(all(1, 110..=120)).chain(all(3, 120..=130));
+        assert_eq!(opens(&nodes(&ahead, 105, 130)), expected.collect());
         // What an older gateway has sealed: any of them, anywhere.
         let adopted = [(0, 0), (1, 0), (2, 150)];
         let expected = all(0, 140..=150).chain(all(1, 140..=150)).chain(all(2, 150..=155));

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use caregate_host::kill_point;
-use caregate_protocol::reading;
+use caregate_protocol::reading::{self, Reading};
 use caregate_protocol::record::Record;
+use caregate_protocol::segment::Segment;
 use thiserror::Error;
 use tracing::{error, warn};
 
@@ -70,6 +71,10 @@ pub(super) fn rebuild(
     for ((patient, class), chain) in state.chains.iter().filter(|(_, chain)| chain.used) {
         let base = state.beginnings.get(patient).map_or(0, |beginning| beginning.generation);
         keys.adopt_generations((*patient, *class), base, chain.generation)?;
+    }
+    // To which of a recipient's keys a wrap was made is not written down: one that was replaced just before the end may be among them.
+    for chain in state.chains.values_mut().filter(|chain| !chain.holders.is_empty()) {
+        chain.reopens = true;
     }
     if hidden {
         state.skip_after_damage();
@@ -159,13 +164,7 @@ fn replay(
             if keys.is_erased(h.patient) {
                 return Ok(());
             }
-            let opened = keys
-                .existing_root(h.patient)?
-                .and_then(|root| {
-                    leaves.leaf(&root, (h.patient, h.class), h.generation, h.epoch)?.epoch_key(h.epoch)
-                })
-                .and_then(|key| segment.open(&key).ok())
-                .and_then(|plaintext| reading::decode(&plaintext).ok());
+            let opened = open_own(&segment, keys, leaves)?;
             if opened.is_none() {
                 let class = h.class.as_str();
                 warn!(class, "a segment of our own did not open; its duplicates go unnoticed");
@@ -180,4 +179,18 @@ fn replay(
         Err(error) => warn!(%error, "the spool holds a record that does not parse"),
     }
     Ok(())
+}
+
+/// The readings of a segment that the gateway sealed itself; `None` where its key is gone.
+pub(super) fn open_own(
+    segment: &Segment<'_>,
+    keys: &mut KeyStore,
+    leaves: &mut Leaves,
+) -> Result<Option<Vec<Reading>>, KeyStoreError> {
+    let h = &segment.header;
+    let root = keys.existing_root(h.patient)?;
+    let leaf = root.and_then(|root| leaves.leaf(&root, (h.patient, h.class), h.generation, h.epoch));
+    let key = leaf.and_then(|leaf| leaf.epoch_key(h.epoch));
+    let plaintext = key.and_then(|key| segment.open(&key).ok());
+    Ok(plaintext.and_then(|plaintext| reading::decode(&plaintext).ok()))
 }

@@ -34,13 +34,14 @@ impl Waiting {
         kill_point::pass("commit.synced");
         self.timer.observe_duration();
         let Self { batch, verdicts, .. } = self;
-        for (verdict, label) in [
-            (Verdict::Stored, "stored"),
-            (Verdict::Quarantined, "quarantined"),
-            (Verdict::Refused, "refused"),
-        ] {
-            let count = verdicts.iter().filter(|given| **given == verdict).count();
-            metrics.publishes.with_label_values(&[label]).inc_by(count as u64);
+        let label = |verdict: &Verdict| match verdict {
+            Verdict::Stored => "stored",
+            Verdict::Quarantined(_) => "quarantined",
+            Verdict::Refused => "refused",
+        };
+        for known in ["stored", "quarantined", "refused"] {
+            let count = verdicts.iter().map(label).filter(|given| *given == known).count();
+            metrics.publishes.with_label_values(&[known]).inc_by(count as u64);
         }
         let count = batch.len();
         for (sender, verdict) in batch.into_iter().zip(verdicts) {

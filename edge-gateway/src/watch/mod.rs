@@ -26,7 +26,8 @@ use caregate_protocol::id::PatientId;
 
 pub use config::WatchEntry;
 pub use metrics::WatchMetrics;
-pub use tap::Tap;
+pub use start::Unheard;
+pub use tap::{Events, Tap};
 pub use topic::{Publish, TOPIC};
 
 /// The newest standing of each patient.

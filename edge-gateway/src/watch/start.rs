@@ -13,14 +13,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::Standings;
 use super::config::WatchEntry;
-use super::engine::{Engine, Site};
+use super::engine::{Engine, Observation, Site};
 use super::metrics::WatchMetrics;
 use super::store::WatchStore;
-use super::tap::{Seen, Tap};
+use super::tap::{Batch, Tap};
 use super::thread::{COMMANDS_MAX, Inputs, Outputs, Parts, STANDINGS_MAX, Shell};
 use super::topic::Publish;
 use super::webhook::{Target, Webhook};
 use crate::policy::{PolicyHandle, PolicyStore};
+
+/// What lies in the spool and is in nothing that the watch kept: the process ended between the sync and that.
+#[derive(Debug, Default)]
+pub struct Unheard {
+    /// Events, one of a device and kind.
+    pub events: Vec<Observation>,
+    /// All of them lie below this position.
+    pub below: u64,
+}
 
 /// What is on disk, opened and found good.
 #[derive(Debug)]
@@ -28,7 +37,8 @@ pub struct Material {
     engine: Engine,
     store: WatchStore,
     device: SigningKey,
-    seen: mpsc::Receiver<Vec<Seen>>,
+    seen: mpsc::Receiver<Batch>,
+    unheard: Unheard,
     target: Option<Target>,
     metrics: WatchMetrics,
 }
@@ -40,6 +50,7 @@ pub struct Material {
 pub fn open(
     entry: &WatchEntry,
     store: WatchStore,
+    unheard: Unheard,
     device: SigningKey,
     registry: &Registry,
 ) -> anyhow::Result<(Tap, Material)> {
@@ -48,7 +59,7 @@ pub fn open(
     let engine = Engine::new(site, store.all().context("keys")?);
     let metrics = WatchMetrics::register(registry)?;
     let (tap, seen) = Tap::new(metrics.dropped.clone());
-    Ok((tap, Material { engine, store, device, seen, target, metrics }))
+    Ok((tap, Material { engine, store, device, seen, unheard, target, metrics }))
 }
 
 /// What the others get of a watch that runs.
@@ -75,7 +86,7 @@ pub fn start(
     publisher: Option<Arc<dyn Publish>>,
     stop: &CancellationToken,
 ) -> anyhow::Result<Started> {
-    let Material { engine, store, device, seen, target, metrics } = material;
+    let Material { engine, store, device, seen, unheard, target, metrics } = material;
     let (standings, standings_in) = mpsc::channel(STANDINGS_MAX);
     let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
     let (beats, beats_in) = watch::channel(None);
@@ -87,7 +98,9 @@ pub fn start(
     });
     let outputs = Outputs { views, publisher, webhook, standings, beats };
     let pins = policy.enrolled();
-    let shell = Shell::new(Parts { engine, store, trail, device, pins, metrics, outputs });
+    let heard = unheard.below;
+    let mut shell = Shell::new(Parts { engine, store, trail, device, pins, metrics, outputs, heard });
+    shell.hear(&unheard.events);
     let devices = policy.bound_devices();
     let (handle, policy, erased) = (policy.clone(), policy.subscribe(), policy.erased());
     let inputs = Inputs { seen, commands: commands_in, policy, handle, devices, erased };

@@ -1,16 +1,18 @@
-//! What the commit thread hands over: every admitted reading, before it is stored.
+//! What the commit thread hands over: every admitted reading, before it is durable.
+
+use std::collections::BTreeMap;
 
 use caregate_protocol::id::{DataClass, DeviceId, PatientId};
 use caregate_protocol::reading::Reading;
 use prometheus::IntCounter;
 use tokio::sync::mpsc;
 
-use super::engine::Observation;
+use super::engine::{Observation, What};
 
-/// Observations handed over at once: a group commit of PUBLISHes with one reading each.
-const BATCH_MAX: usize = 512;
-/// Batches waiting for the watch: some 8,000 observations, a megabyte. It takes microseconds for each.
-pub const BATCHES_MAX: usize = 16;
+/// What waits in one batch at most, but for events: a megabyte. The watch takes microseconds for each.
+pub const BATCH_MAX: usize = 8_192;
+/// Batches on their way. While the watch writes to its disk, what comes gathers in one more.
+const BATCHES_MAX: usize = 2;
 
 /// What was seen.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,20 +28,51 @@ pub enum Seen {
     },
 }
 
+/// What was seen since the last one.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Batch {
+    /// In the order in which it came; events that found no place among the rest are at the end.
+    pub seen: Vec<Seen>,
+    /// All events that lie in the spool below this position are in this batch or in one before.
+    pub below: u64,
+}
+
 /// The commit thread's end. It never waits, and wakes the watch once a group commit.
 #[derive(Debug)]
 pub struct Tap {
-    out: mpsc::Sender<Vec<Seen>>,
+    out: mpsc::Sender<Batch>,
     pending: Vec<Seen>,
+    events: Events,
+    below: u64,
     dropped: IntCounter,
+}
+
+/// Of each device's events of each kind one: as many as the policy binds devices, times the kinds that there are.
+#[derive(Debug, Default)]
+pub struct Events(BTreeMap<(PatientId, DeviceId, u16), Observation>);
+
+impl Events {
+    /// Takes an event. Of two that differ in time alone the one of now stays: another says nothing more while the first is not heard.
+    pub fn push(&mut self, event: Observation) {
+        let key = (event.patient, event.device.clone(), event.quantity);
+        let is_later = self.0.get(&key).is_some_and(|known| known.lag_us() < event.lag_us());
+        if !is_later {
+            self.0.insert(key, event);
+        }
+    }
+
+    /// All of them.
+    pub fn take(&mut self) -> impl Iterator<Item = Observation> + use<> {
+        std::mem::take(&mut self.0).into_values()
+    }
 }
 
 impl Tap {
     /// A tap and what comes out of it; what does not fit is counted in `dropped`.
     #[must_use]
-    pub fn new(dropped: IntCounter) -> (Self, mpsc::Receiver<Vec<Seen>>) {
+    pub fn new(dropped: IntCounter) -> (Self, mpsc::Receiver<Batch>) {
         let (out, seen) = mpsc::channel(BATCHES_MAX);
-        (Self { out, pending: Vec::new(), dropped }, seen)
+        (Self { out, pending: Vec::new(), events: Events::default(), below: 0, dropped }, seen)
     }
 
     /// Shows a reading to the watch.
@@ -55,21 +88,124 @@ impl Tap {
     }
 
     fn show(&mut self, seen: Seen) {
-        self.pending.push(seen);
         if self.pending.len() >= BATCH_MAX {
-            self.flush();
+            self.offer();
+        }
+        match seen {
+            seen if self.pending.len() < BATCH_MAX => self.pending.push(seen),
+            Seen::Reading(event) if event.what == What::Event => self.events.push(event),
+            Seen::Reading(_) | Seen::Implausible { .. } => self.dropped.inc(),
         }
     }
 
-    /// Hands over what was shown. Call before a commit's sync.
-    pub fn flush(&mut self) {
+    /// Hands over what was shown; all of it that was stored lies below this position. Call between a commit's append and its sync.
+    pub fn flush(&mut self, below: u64) {
+        if !self.pending.is_empty() {
+            self.below = below;
+        }
+        self.offer();
+    }
+
+    /// Hands over what waits, if the watch has room for it. Call about every second too: nothing else may come.
+    pub fn offer(&mut self) {
         if self.pending.is_empty() {
             return;
         }
-        let batch = std::mem::take(&mut self.pending);
-        // A gateway without a watch has no receiver; nothing is missed there.
-        if let Err(mpsc::error::TrySendError::Full(batch)) = self.out.try_send(batch) {
-            self.dropped.inc_by(batch.len() as u64);
+        match self.out.try_reserve() {
+            Ok(place) => {
+                let mut seen = std::mem::take(&mut self.pending);
+                seen.extend(self.events.take().map(Seen::Reading));
+                place.send(Batch { seen, below: self.below });
+            }
+            Err(mpsc::error::TrySendError::Full(())) => {}
+            // A gateway without a watch has no receiver; nothing is missed there.
+            Err(mpsc::error::TrySendError::Closed(())) => {
+                self.pending.clear();
+                drop(self.events.take());
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(device: usize, quantity: u16, what: What, lag_us: i64) -> Seen {
+        Seen::Reading(Observation {
+            patient: PatientId([1; 16]),
+            device: DeviceId::new(&format!("d{device}")).unwrap(),
+            quantity,
+            what,
+            is_withheld: false,
+            seq: None,
+            sensor_us: Some(-lag_us),
+            received_us: 0,
+        })
+    }
+
+    fn tap() -> (Tap, mpsc::Receiver<Batch>, IntCounter) {
+        let dropped = IntCounter::new("dropped", "dropped").unwrap();
+        let (tap, out) = Tap::new(dropped.clone());
+        (tap, out, dropped)
+    }
+
+    #[test]
+    fn an_event_among_hundreds_of_commits_is_heard_by_a_watch_that_stood_still() {
+        let (mut tap, mut out, dropped) = tap();
+        for commit in 0..700 {
+            let what = if commit == 350 { What::Event } else { What::Numeric(70.0) };
+            tap.show(seen(1, 513, what, 0));
+            tap.flush(commit + 1);
+        }
+        let mut heard = Vec::new();
+        while let Ok(batch) = out.try_recv() {
+            heard.push(batch);
+            tap.offer();
+        }
+        let all: Vec<_> = heard.iter().flat_map(|batch| &batch.seen).collect();
+        assert_eq!(all.len(), 700);
+        assert_eq!(all[350], &seen(1, 513, What::Event, 0));
+        assert!(heard.is_sorted_by_key(|batch| batch.below));
+        assert_eq!((heard.last().map(|batch| batch.below), dropped.get()), (Some(700), 0));
+    }
+
+    #[test]
+    fn numbers_beyond_the_bound_are_dropped_and_counted_and_events_are_not() {
+        let (mut tap, mut out, dropped) = tap();
+        let number = || seen(1, 1, What::Numeric(70.0), 0);
+        for below in 0..2 {
+            tap.show(number());
+            tap.flush(below);
+        }
+        (0..BATCH_MAX + 5).for_each(|_| tap.show(number()));
+        for lag_us in [7, 3, 9] {
+            (0..100).for_each(|device| tap.show(seen(device, 513, What::Event, lag_us)));
+        }
+        tap.flush(2);
+        assert_eq!(dropped.get(), 5);
+        assert!(out.try_recv().is_ok() && out.try_recv().is_ok() && out.try_recv().is_err());
+        tap.offer();
+        let batch = out.try_recv().unwrap();
+        assert_eq!((batch.seen.len(), batch.below), (BATCH_MAX + 100, 2));
+        assert!(batch.seen[BATCH_MAX..].iter().all(|seen| {
+            matches!(seen, Seen::Reading(event) if event.what == What::Event && event.lag_us() == Some(3))
+        }));
+        tap.show(number());
+        tap.flush(3);
+        assert_eq!(out.try_recv().unwrap().seen.len(), 1, "it goes on");
+    }
+
+    /// A batch that is cut says of no more than what is in it that it was heard.
+    #[test]
+    fn what_is_cut_off_in_the_middle_of_a_commit_marks_only_what_came_before() {
+        let (mut tap, mut out, _dropped) = tap();
+        tap.show(seen(1, 1, What::Numeric(70.0), 0));
+        tap.flush(5);
+        assert_eq!(out.try_recv().unwrap().below, 5);
+        (0..=BATCH_MAX).for_each(|_| tap.show(seen(1, 1, What::Numeric(70.0), 0)));
+        tap.flush(9_000);
+        let below: Vec<_> = std::iter::from_fn(|| out.try_recv().ok()).map(|batch| batch.below).collect();
+        assert_eq!(below, [5, 9_000]);
     }
 }

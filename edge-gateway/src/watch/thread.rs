@@ -20,10 +20,10 @@ use tracing::{error, info, warn};
 
 use super::Standings;
 use super::command::{Heard, hear};
-use super::engine::{Engine, Kept, Now, Told};
+use super::engine::{Engine, Kept, Now, Observation, Told, What};
 use super::metrics::WatchMetrics;
 use super::store::WatchStore;
-use super::tap::Seen;
+use super::tap::{Batch, Seen};
 use super::topic::{ALARMS_MAX, Payload, Publish, TOPIC};
 use super::webhook::{Webhook, Word};
 use crate::keys::erasures::Asked;
@@ -37,11 +37,14 @@ pub const STANDINGS_MAX: usize = 64;
 /// Commands that wait: a ward's, all at once. They come again where one finds no room.
 pub const COMMANDS_MAX: usize = 64;
 
+/// Positions after which it is noted at the latest how far the spool was heard: so many a restart reads again, where no events came.
+const HEARD_EVERY: u64 = 4_096;
+
 /// What the watch listens to.
 #[derive(Debug)]
 pub struct Inputs {
     /// From the commit thread.
-    pub seen: mpsc::Receiver<Vec<Seen>>,
+    pub seen: mpsc::Receiver<Batch>,
     /// Sealed commands, from the uplink.
     pub commands: mpsc::Receiver<Vec<u8>>,
     /// The policy in force.
@@ -88,12 +91,32 @@ pub struct Shell {
     places: BTreeMap<PatientId, usize>,
     /// As it is on disk.
     kept: BTreeMap<PatientId, Kept>,
+    heard: Progress,
     /// What the commit thread had no room for: the newest of each patient.
     waiting: BTreeMap<PatientId, Standing>,
     counter: u64,
     started: Instant,
     /// Unix microseconds at the start. Heartbeats count from there by the monotonic clock: a clock that is set says nothing of life.
     started_us: i64,
+}
+
+/// How far the events in the spool are in what the engine knows, and in what is on disk.
+#[derive(Debug)]
+struct Progress {
+    below: u64,
+    kept: u64,
+    /// There are events between the two.
+    has_events: bool,
+    /// Whose state could not be written.
+    unwritten: BTreeSet<PatientId>,
+    /// Writing failed since the last look at the clock: it is tried once a second.
+    has_failed: bool,
+}
+
+impl Progress {
+    fn is_due(&self) -> bool {
+        self.has_events || self.below.abs_diff(self.kept) >= HEARD_EVERY
+    }
 }
 
 /// Why an alarm is spoken of.
@@ -130,17 +153,21 @@ pub struct Parts {
     pub metrics: WatchMetrics,
     /// As in [`Shell`].
     pub outputs: Outputs,
+    /// Below which position of the spool the engine knows all events.
+    pub heard: u64,
 }
 
 impl Shell {
     /// Nothing told yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { engine, store, trail, device, pins, metrics, outputs } = parts;
+        let Parts { engine, store, trail, device, pins, metrics, outputs, heard } = parts;
         let (kept, waiting) = (BTreeMap::new(), BTreeMap::new());
         let places = pins.borrow().patients.clone();
         let (started, started_us) = (clock::monotonic(), clock::now_us());
         let counter = 0;
+        let (has_events, unwritten, has_failed) = (true, BTreeSet::new(), false);
+        let heard = Progress { below: heard, kept: 0, has_events, unwritten, has_failed };
         Self {
             engine,
             store,
@@ -151,6 +178,7 @@ impl Shell {
             outputs,
             places,
             kept,
+            heard,
             waiting,
             counter,
             started,
@@ -160,6 +188,15 @@ impl Shell {
 
     fn now(&self) -> Now {
         Now { at: clock::monotonic().duration_since(self.started), unix_us: clock::now_us() }
+    }
+
+    /// Events that were stored before the start and of which nobody knows. They count as of when they came.
+    pub fn hear(&mut self, unheard: &[Observation]) {
+        let now = self.now();
+        for event in unheard {
+            let unix_us = event.received_us.min(now.unix_us);
+            self.engine.observe(event, Now { unix_us, ..now });
+        }
     }
 
     /// Runs until `stop`. Call on a thread of its own: it writes to disk.
@@ -172,7 +209,7 @@ impl Shell {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(batch) = inputs.seen.recv() => batch.into_iter().for_each(|seen| self.see(seen)),
+                Some(batch) = inputs.seen.recv() => self.see_all(batch),
                 Some(bytes) = inputs.commands.recv() => {
                     let policy = Arc::clone(&inputs.policy.borrow());
                     self.command(&bytes, &policy);
@@ -188,6 +225,7 @@ impl Shell {
                 _ = ticks.tick() => {
                     let now = self.now();
                     self.engine.tick(now);
+                    self.heard.has_failed = false;
                     self.hand_over();
                 }
                 _ = beats.tick() => {
@@ -197,6 +235,13 @@ impl Shell {
             }
             self.tell();
         }
+    }
+
+    fn see_all(&mut self, batch: Batch) {
+        let is_event = |seen: &Seen| matches!(seen, Seen::Reading(reading) if reading.what == What::Event);
+        self.heard.has_events |= batch.seen.iter().any(is_event);
+        self.heard.below = self.heard.below.max(batch.below);
+        batch.seen.into_iter().for_each(|seen| self.see(seen));
     }
 
     fn see(&mut self, seen: Seen) {
@@ -229,6 +274,7 @@ impl Shell {
             return;
         }
         self.kept.remove(&patient);
+        self.heard.unwritten.remove(&patient);
         self.waiting.remove(&patient);
         self.outputs.views.send_if_modified(|views| {
             let was_there = views.contains_key(&patient);
@@ -240,11 +286,6 @@ impl Shell {
         if let (Some(publisher), Some(place)) = (&self.outputs.publisher, place) {
             // An empty message takes the retained one away (MQTT 5 §3.3.1.3).
             publisher.publish(&format!("{TOPIC}{place}"), Vec::new());
-        }
-        // What was kept between the order and here.
-        if let Err(failure) = self.store.forget(patient) {
-            self.metrics.failures.with_label_values(&["store"]).inc();
-            error!(%failure, "what the watch kept of an erased patient could not be taken out");
         }
     }
 
@@ -292,8 +333,9 @@ impl Shell {
 
     fn tell(&mut self) {
         let now = self.now();
-        for Told { patient, standing } in self.engine.told(now) {
-            self.keep(patient);
+        let all = self.engine.told(now);
+        self.keep(&all);
+        for Told { patient, standing } in all {
             self.speak(patient, &standing);
             let standing = Arc::new(standing);
             self.outputs.views.send_modify(|views| {
@@ -322,15 +364,30 @@ impl Shell {
     }
 
     /// Durable before it is told.
-    fn keep(&mut self, patient: PatientId) {
-        let Some(kept) = self.engine.kept(&patient) else { return };
-        if self.kept.get(&patient) == Some(&kept) {
+    fn keep(&mut self, told: &[Told]) {
+        self.heard.unwritten.extend(told.iter().map(|told| told.patient));
+        if self.heard.has_failed {
             return;
         }
-        match self.store.keep(patient, &kept) {
-            Ok(()) => drop(self.kept.insert(patient, kept)),
+        let changed = self.heard.unwritten.iter().filter_map(|patient| {
+            let kept = self.engine.kept(patient)?;
+            (self.kept.get(patient) != Some(&kept)).then_some((*patient, kept))
+        });
+        let changed: Vec<_> = changed.collect();
+        if changed.is_empty() && !self.heard.is_due() {
+            self.heard.unwritten.clear();
+            return;
+        }
+        let below = self.heard.below;
+        match self.store.keep(&changed, below) {
+            Ok(()) => {
+                self.kept.extend(changed);
+                self.heard.unwritten.clear();
+                (self.heard.kept, self.heard.has_events) = (below, false);
+            }
             Err(failure) => {
                 // It is told all the same: an alarm that is forgotten by a restart is better than one that is not told.
+                self.heard.has_failed = true;
                 self.metrics.failures.with_label_values(&["store"]).inc();
                 error!(%failure, "what the watch must remember could not be written");
             }

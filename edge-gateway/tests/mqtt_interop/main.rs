@@ -1,5 +1,5 @@
 //! The embedded server against clients that others wrote, in both versions of the protocol: Eclipse paho (Python), MQTT.js over TCP and
-//! WebSocket, mosquitto_pub and mosquitto_sub, rumqttc. The scripts are in `tests/interop/mqtt`; `cargo xtask interop --mqtt` installs
+//! WebSocket, mosquitto_pub, mosquitto_sub and their library, rumqttc. The scripts are in `tests/interop/mqtt`; `cargo xtask interop --mqtt` installs
 //! their packages. What is missing fails by name.
 
 #![expect(clippy::unwrap_used, reason = "a test's own helpers may panic")]
@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use edge_gateway::ingest::{Intake, Verdict};
+use edge_gateway::ingest::{Fault, Intake, Verdict};
 use edge_gateway::mqtt::limits::Limits;
 use edge_gateway::mqtt::server::TlsDoor;
-use mqtt_support::Door;
 use mqtt_support::pki::Pki;
+use mqtt_support::{Door, Raw};
 use tokio::time::timeout;
 
 /// All cases of one script take some 20 s.
@@ -26,10 +26,20 @@ const SCRIPT_PATIENCE: Duration = Duration::from_secs(180);
 
 const TOPIC: &str = "vitals/v1/a/num/heart-rate";
 
-/// A pipeline that stores all but what says `refuse`.
+/// A pipeline that stores all but what says otherwise, and has no word for what says `hold`.
 async fn store(mut inbound: Intake) {
+    let mut held = Vec::new();
     while let Some(inbound) = inbound.recv().await {
-        let verdict = if &inbound.payload[..] == b"refuse" { Verdict::Refused } else { Verdict::Stored };
+        let verdict = match &inbound.payload[..] {
+            b"hold" => {
+                held.push(inbound.verdict);
+                continue;
+            }
+            b"refuse" => Verdict::Refused,
+            b"garbage" => Verdict::Quarantined(Fault::Payload),
+            b"unbound" => Verdict::Quarantined(Fault::Device),
+            _ => Verdict::Stored,
+        };
         inbound.verdict.send(verdict).ok();
     }
 }
@@ -56,15 +66,28 @@ impl Servers {
     }
 }
 
+/// Returns when the server has closed one that came just now, asked for 2 s, and said nothing. Who came before it has by then been silent for
+/// longer than the server lets such a one be.
+async fn a_silent_one_is_closed(door: &Door) {
+    let mut silent = Raw::up(door.address, "says-nothing", 2).await;
+    assert_eq!(silent.rest().await, [0_u8; 0]);
+    door.closed("keep-alive", 1).await;
+}
+
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/interop/mqtt")
 }
 
 /// Runs a client to its end; it must exist, and end well.
 async fn runs(program: PathBuf, args: Vec<String>) -> String {
+    runs_on(Stdio::null(), program, args).await
+}
+
+/// As [`runs`], with this as its input.
+async fn runs_on(input: impl Into<Stdio>, program: PathBuf, args: Vec<String>) -> String {
     let name = format!("{} {}", program.display(), args.join(" "));
     let mut command = Command::new(program);
-    command.args(args).current_dir(scripts()).stdin(Stdio::null());
+    command.args(args).current_dir(scripts()).stdin(input);
     let ran = tokio::task::spawn_blocking(move || command.output());
     let output: Output = match timeout(SCRIPT_PATIENCE, ran).await {
         Ok(ended) => match ended.unwrap() {
@@ -110,7 +133,7 @@ async fn mqtt_js(protocol: &str, scheme: &str) {
     let node = [format!("NODE_EXTRA_CA_CERTS={}", pki.path("ca.pem")), "node".to_owned()];
     let args = [&node[..], &["mqttjs_client.mjs".to_owned()], &urls, &[protocol.to_owned()]].concat();
     let said = runs("env".into(), args).await;
-    assert_eq!(said.lines().count(), 10, "{said}");
+    assert_eq!(said.lines().count(), 11, "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,11 +1,15 @@
-//! mosquitto_pub and mosquitto_sub.
+//! mosquitto_pub, mosquitto_sub, and their library.
 
+use std::io::{Seek as _, Write as _};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::mqtt_support::{Door, SECRET, within};
-use super::{Servers, TOPIC, runs};
+use super::{Servers, TOPIC, a_silent_one_is_closed, runs, runs_on, scripts};
 
 /// A mosquitto program of Debian's, in one version of the protocol.
 struct Mosquitto<'a> {
@@ -26,18 +30,50 @@ impl Mosquitto<'_> {
 
     /// Subscribes as a display, and returns once it has; it ends after `count` messages.
     async fn subscribes(&self, count: usize, more: &[&str]) -> JoinHandle<String> {
-        let before = self.door.metrics.packets.with_label_values(&["subscribe"]).get();
+        let before = self.subscriptions();
         let count = count.to_string();
         let args = self.args("display", &[&["-C", &count, "-W", "60"], more].concat());
         let running = tokio::spawn(runs("mosquitto_sub".into(), args));
+        self.subscribed(before).await;
+        running
+    }
+
+    /// SUBSCRIBE packets so far.
+    fn subscriptions(&self) -> u64 {
+        self.door.metrics.packets.with_label_values(&["subscribe"]).get()
+    }
+
+    /// Returns when there is another than those before.
+    async fn subscribed(&self, before: u64) {
         within("the subscription", async {
-            while self.door.metrics.packets.with_label_values(&["subscribe"]).get() == before {
+            while self.subscriptions() == before {
                 tokio::task::yield_now().await;
             }
         })
         .await;
-        running
     }
+}
+
+/// A way to the server that notes what a client sends: its address, and the bytes once the client has gone.
+async fn overheard(server: SocketAddr) -> (SocketAddr, JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let relay = async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut server = TcpStream::connect(server).await.unwrap();
+        let ((mut from, mut to), (mut answers, mut onward)) = (client.split(), server.split());
+        let noting = async {
+            let (mut sent, mut piece) = (Vec::new(), [0; 4096]);
+            while let Ok(count @ 1..) = from.read(&mut piece).await {
+                sent.extend_from_slice(&piece[..count]);
+                onward.write_all(&piece[..count]).await.unwrap();
+            }
+            onward.shutdown().await.ok();
+            sent
+        };
+        tokio::join!(noting, tokio::io::copy(&mut answers, &mut to)).0
+    };
+    (address, tokio::spawn(relay))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,23 +119,59 @@ async fn messages_and_sessions() {
     }
 }
 
+/// mosquitto_pub names its topic in the first PUBLISH of a connection alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_by_its_alias_alone() {
+    let servers = Servers::open().await;
+    let mosquitto = Mosquitto { door: &servers.plain, version: "mqttv5" };
+    let display = mosquitto.subscribes(3, &["-t", "vitals/v1/#", "-q", "1", "-F", "%t %p"]).await;
+    let (address, sent) = overheard(servers.plain.address).await;
+    let port = address.port().to_string();
+    let mut lines = tempfile::tempfile().unwrap();
+    lines.write_all(b"first\nsecond\nthird\n").unwrap();
+    lines.rewind().unwrap();
+    // The later port counts.
+    let by_line = ["-p", &port, "-t", TOPIC, "-q", "1", "-l", "-D", "publish", "topic-alias", "4"];
+    runs_on(lines, "mosquitto_pub".into(), mosquitto.args("a", &by_line)).await;
+    let expected = ["first", "second", "third"].map(|line| format!("{TOPIC} {line}\n")).concat();
+    assert_eq!(display.await.unwrap(), expected);
+    let sent = within("the end of the connection", sent).await.unwrap();
+    let is_in = |text: &[u8]| sent.windows(text.len()).filter(|bytes| *bytes == text).count();
+    assert_eq!([TOPIC.as_bytes(), b"first", b"second", b"third"].map(is_in), [1; 4]);
+}
+
+/// The programs take a keep-alive from 5 s on, their library takes 0. In 3.1.1 that is silence for as long as the client likes; in 5.0 the server
+/// grants its own, and the library keeps to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_keep_alive_of_0() {
+    for (version, protocol) in [("mqttv311", "4"), ("mqttv5", "5")] {
+        let servers = Servers::open().await;
+        let mosquitto = Mosquitto { door: &servers.short, version };
+        let before = mosquitto.subscriptions();
+        let script = scripts().join("libmosquitto_client.py").display().to_string();
+        let args = vec![script, servers.short.address.port().to_string(), protocol.to_owned()];
+        let display = tokio::spawn(runs("/usr/bin/python3".into(), args));
+        mosquitto.subscribed(before).await;
+        a_silent_one_is_closed(&servers.short).await;
+        let pinged = servers.short.metrics.packets.with_label_values(&["pingreq"]).get() > 0;
+        assert_eq!(pinged, version == "mqttv5", "{version}");
+        mosquitto.publishes(&["-t", TOPIC, "-q", "1", "-m", "still there"]).await;
+        assert_eq!(display.await.unwrap(), "still there\n");
+    }
+}
+
 /// A subscriber that is killed, so that its socket closes without DISCONNECT.
 struct Dying(Child);
 
 impl Dying {
     /// Returns when it has subscribed.
     async fn start(mosquitto: &Mosquitto<'_>, more: &[&str]) -> Self {
-        let before = mosquitto.door.metrics.packets.with_label_values(&["subscribe"]).get();
+        let before = mosquitto.subscriptions();
         let mut command = Command::new("mosquitto_sub");
         command.args(mosquitto.args("a", &[&["-t", "vitals/v1/a/num/none"], more].concat()));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let dying = Self(child.expect("mosquitto_sub can't run; `cargo xtask interop --mqtt` installs it"));
-        within("the subscription", async {
-            while mosquitto.door.metrics.packets.with_label_values(&["subscribe"]).get() == before {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        mosquitto.subscribed(before).await;
         dying
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rumqttc::{LastWill, Packet, QoS};
 
 use super::mqtt_support::{Client, Door, options};
-use super::{Servers, TOPIC};
+use super::{Servers, TOPIC, a_silent_one_is_closed};
 
 /// With QoS 2, and kept over a lost connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -84,8 +84,8 @@ async fn retained_messages_wills_and_a_keep_alive_of_0() {
     let retained = message(&mut late).await;
     assert!(retained.retain && &retained.payload[..] == b"lost", "a will may be retained");
 
-    // Beyond one and a half times what the server grants to others.
-    tokio::time::sleep(Duration::from_millis(3_500)).await;
+    a_silent_one_is_closed(&servers.short).await;
+    assert_eq!(servers.short.metrics.packets.with_label_values(&["pingreq"]).get(), 0);
     published(&mut silent, TOPIC, false, "still there").await;
 }
 

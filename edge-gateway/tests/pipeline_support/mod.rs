@@ -307,7 +307,7 @@ impl Gateway {
         for (_, _, bytes) in &records {
             if let Record::Wrap(wrap) = Record::decode(bytes).unwrap() {
                 wrap.verify(&device_key().verifying_key()).unwrap();
-                match wrap.open(&hospital.private) {
+                match wrap.open(&hospital.private, &device_key().verifying_key()) {
                     Ok(node) => {
                         assert_eq!(wrap.recipient, hospital.id);
                         nodes.push((wrap, node));
@@ -336,7 +336,7 @@ impl Gateway {
         let nodes: Vec<TreeNode> = records
             .iter()
             .filter_map(|(_, _, bytes)| match Record::decode(bytes).unwrap() {
-                Record::Wrap(wrap) => wrap.open(&key.private).ok(),
+                Record::Wrap(wrap) => wrap.open(&key.private, &device_key().verifying_key()).ok(),
                 Record::Segment(_) | Record::Head(_) | Record::Gap(_) | Record::Tokens(_) => None,
             })
             .collect();

@@ -12,8 +12,8 @@ use alloy::primitives::{B256, Bytes, keccak256};
 use alloy::sol_types::SolEvent as _;
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::policy::{
-    BUNDLE_BYTES_MAX, CLAIMS_MAX, Claims, EMERGENCIES_MAX, NODES_MAX, ParticipantClaim, PolicyBundle,
-    RecipientStatus, SUCCESSIONS_MAX, Watch,
+    BUNDLE_BYTES_MAX, CLAIMS_MAX, Claims, Commitment, EMERGENCIES_MAX, NODES_MAX, ParticipantClaim,
+    PolicyBundle, RecipientStatus, SUCCESSIONS_MAX, SignedBinding, Watch,
 };
 use ledger_client::verify::rlp::{Items, RlpError, put_list, put_number};
 use ledger_client::verify::slots::{self, Slot};
@@ -79,8 +79,29 @@ fn without_seals(extra: &[u8]) -> Result<Vec<u8>, RlpError> {
     Ok(list)
 }
 
+/// What the index says about a watch list.
+#[derive(Debug, Clone)]
+struct Claimed {
+    /// Without the bindings.
+    claims: Claims,
+    /// Each by its key in the contract, which is not in what was signed.
+    bindings: BTreeMap<Commitment, SignedBinding>,
+}
+
+impl Claimed {
+    fn len(&self) -> usize {
+        let Claims { participants, consents, emergencies, .. } = &self.claims;
+        participants.len() + consents.len() + self.bindings.len() + emergencies.len()
+    }
+
+    /// All of it, as a bundle has it.
+    fn whole(self) -> Claims {
+        Claims { bindings: self.bindings.into_values().collect(), ..self.claims }
+    }
+}
+
 /// What the index says about a watch list at a time.
-fn claims(index: &Index, watch: &Watch, time_s: u64) -> Claims {
+fn claims(index: &Index, watch: &Watch, time_s: u64) -> Claimed {
     let consents = watch.relationships.iter().filter_map(|id| index.consent(id));
     let mut claims = Claims::default();
     for consent in consents {
@@ -88,23 +109,23 @@ fn claims(index: &Index, watch: &Watch, time_s: u64) -> Claims {
         claims.revocations.extend(consent.revocation.clone());
         claims.successions.extend(consent.line.iter().flat_map(|line| line.keys.iter().cloned()));
     }
-    claims.bindings = watch
-        .bindings
-        .iter()
-        .filter_map(|key| index.bindings.get(key))
-        .map(|(signed, _)| signed.clone())
-        .collect();
+    let known = watch.bindings.iter().filter_map(|key| index.bindings.get_key_value(key));
+    let bindings = known.map(|(key, (signed, _))| (*key, signed.clone())).collect();
     let may = |domain: &RecipientId| {
         index.participant(domain).is_some_and(|entry| {
             entry.emergency && entry.status == Some(RecipientStatus::Active) && entry.key.is_some()
         })
     };
-    // One that is over gives nobody anything, and its domain may have left since.
+    // One that is over gives nobody anything, and its domain may have left since; one that names nobody, as earlier contracts took it, would
+    // cost the gateway the whole bundle.
     claims.emergencies = watch
         .pseudonyms
         .iter()
         .flat_map(|pseudonym| index.emergencies_of(pseudonym))
-        .filter(|signed| signed.emergency.until > time_s && may(&signed.emergency.domain))
+        .filter(|signed| {
+            let emergency = &signed.emergency;
+            emergency.until > time_s && emergency.is_named() && may(&emergency.domain)
+        })
         .cloned()
         .collect();
     // More than fit would starve the gateway of everything: the newest come first.
@@ -120,7 +141,7 @@ fn claims(index: &Index, watch: &Watch, time_s: u64) -> Claims {
     let named: BTreeSet<_> = grantees.chain(domains).chain(may.into_iter().flatten()).collect();
     claims.participants =
         named.iter().filter_map(|id| index.participant(id).and_then(|entry| claim(id, entry))).collect();
-    claims
+    Claimed { claims, bindings }
 }
 
 /// What a bundle says of a participant; nothing of one that is not registered, or has no key.
@@ -177,7 +198,7 @@ impl Proofs {
 }
 
 /// What the slots have and the claims don't: an event's signature and its indexed value.
-fn missing(watch: &Watch, claims: &Claims, proofs: &Proofs) -> Vec<(B256, B256)> {
+fn missing(watch: &Watch, Claimed { claims, bindings }: &Claimed, proofs: &Proofs) -> Vec<(B256, B256)> {
     let grants: BTreeMap<_, _> =
         claims.consents.iter().map(|signed| (signed.grant.relationship, signed.grant.version)).collect();
     let revocations: BTreeMap<_, _> = claims
@@ -201,11 +222,9 @@ fn missing(watch: &Watch, claims: &Claims, proofs: &Proofs) -> Vec<(B256, B256)>
         }
     }
     for key in &watch.bindings {
-        let known = claims
-            .bindings
-            .iter()
-            .any(|signed| proofs.word(&slots::binding(key)) == words::binding(signed.version, signed.bound));
-        if proofs.word(&slots::binding(key)) != Word::default() && !known {
+        let shown = proofs.word(&slots::binding(key));
+        let known = bindings.get(key).map(|signed| words::binding(signed.version, signed.bound));
+        if shown != Word::default() && known != Some(shown) {
             missing.push((Caregate::DeviceBound::SIGNATURE_HASH, B256::from(key.0)));
         }
     }
@@ -241,9 +260,12 @@ fn keep_followed(claims: &mut Claims, proofs: &Proofs) {
 }
 
 /// Keeps what the slots bear out. What they don't is a node's contradiction, and would spoil the rest.
-fn keep_borne_out(claims: &mut Claims, watch: &Watch, proofs: &Proofs) {
-    let before =
-        claims.participants.len() + claims.consents.len() + claims.bindings.len() + claims.emergencies.len();
+fn keep_borne_out(claimed: &mut Claimed, proofs: &Proofs) {
+    let before = claimed.len();
+    claimed.bindings.retain(|key, signed| {
+        words::binding(signed.version, signed.bound) == proofs.word(&slots::binding(key))
+    });
+    let claims = &mut claimed.claims;
     claims
         .participants
         .retain(|claim| proofs.words(slots::participant(&claim.id)) == words::participant(claim));
@@ -251,16 +273,13 @@ fn keep_borne_out(claims: &mut Claims, watch: &Watch, proofs: &Proofs) {
         let shown = proofs.words(slots::consent(&signed.grant.relationship));
         words::consent(&signed.grant, words::revoked(&shown[1])) == shown
     });
-    let bindings: HashSet<_> = watch.bindings.iter().map(|key| proofs.word(&slots::binding(key))).collect();
-    claims.bindings.retain(|signed| bindings.contains(&words::binding(signed.version, signed.bound)));
     let active = |domain: &RecipientId| claims.participants.iter().any(|claim| claim.id == *domain);
     claims.emergencies.retain(|signed| {
         let emergency = &signed.emergency;
         let shown = proofs.words(slots::emergency(&emergency.pseudonym, &emergency.domain));
         words::emergency(emergency, words::reviewed(&shown[2])) == shown && active(&emergency.domain)
     });
-    let after =
-        claims.participants.len() + claims.consents.len() + claims.bindings.len() + claims.emergencies.len();
+    let after = claimed.len();
     if after < before {
         tracing::warn!(claims = before - after, "left out of a bundle: the contract's slots say otherwise");
     }
@@ -291,15 +310,16 @@ impl Follower {
     }
 
     async fn attempt(&self, watch: &Watch) -> Result<PolicyBundle, ChainError> {
-        let (mut block, mut claims, mut proofs) = self.prove(watch).await?;
-        let missing = missing(watch, &claims, &proofs);
+        let (mut block, mut claimed, mut proofs) = self.prove(watch).await?;
+        let missing = missing(watch, &claimed, &proofs);
         if !missing.is_empty() {
             self.fetch(&missing, block.head.number).await?;
             // An event may name a participant whose slots were not asked for. What is missing now too is not to be had.
-            (block, claims, proofs) = self.prove(watch).await?;
+            (block, claimed, proofs) = self.prove(watch).await?;
         }
-        keep_followed(&mut claims, &proofs);
-        keep_borne_out(&mut claims, watch, &proofs);
+        keep_followed(&mut claimed.claims, &proofs);
+        keep_borne_out(&mut claimed, &proofs);
+        let mut claims = claimed.whole();
         claims.epoch = words::number(&proofs.word(&slots::EPOCH)).unwrap_or_default();
         let nodes: BTreeSet<Vec<u8>> = proofs.nodes.into_iter().map(Vec::from).collect();
         if nodes.len() > NODES_MAX {
@@ -323,18 +343,19 @@ impl Follower {
     }
 
     /// The newest block of which all is known, what the index claims then, and proofs of it.
-    async fn prove(&self, watch: &Watch) -> Result<(Block, Claims, Proofs), ChainError> {
-        let (block, claims, opened) = {
+    async fn prove(&self, watch: &Watch) -> Result<(Block, Claimed, Proofs), ChainError> {
+        let (block, claimed, opened) = {
             let state = self.state();
             let Some(block) = state.synced.clone() else {
-                return Err(ChainError::CatchingUp { at: state.next, head: state.latest });
+                return Err(ChainError::CatchingUp { at: state.next(), head: state.latest });
             };
             let claims = claims(&state.index, watch, block.head.time_s);
             (block, claims, opened(&state.index, watch))
         };
-        bounded(&claims)?;
-        let proofs = self.chain().proofs(&wanted(watch, &claims, &opened), block.head.number).await?;
-        Ok((block, claims, proofs))
+        bounded(&claimed)?;
+        let slots = wanted(watch, &claimed.claims, &opened);
+        let proofs = self.chain().proofs(&slots, block.head.number).await?;
+        Ok((block, claimed, proofs))
     }
 
     async fn fetch(&self, missing: &[(B256, B256)], to: u64) -> Result<(), ChainError> {
@@ -350,12 +371,12 @@ impl Follower {
     }
 }
 
-fn bounded(claims: &Claims) -> Result<(), ChainError> {
+fn bounded(Claimed { claims, bindings }: &Claimed) -> Result<(), ChainError> {
     let lists = [
         ("participants", claims.participants.len(), CLAIMS_MAX),
         ("consents", claims.consents.len(), CLAIMS_MAX),
         ("revocations", claims.revocations.len(), CLAIMS_MAX),
-        ("bindings", claims.bindings.len(), CLAIMS_MAX),
+        ("bindings", bindings.len(), CLAIMS_MAX),
         ("successions", claims.successions.len(), CLAIMS_MAX),
     ];
     match lists.into_iter().find(|(_, len, max)| len > max) {

@@ -123,6 +123,7 @@ sol! {
         error TimesReversed(uint64 from, uint64 until);
         error ZeroKey();
         error NotEmergencyParticipant(address domain);
+        error EmergencyUnnamed();
         error EmergencyTooLong(uint64 durationS);
         error EmergencyAhead(uint64 from, uint64 nowS);
         error NotThisEmergency(uint64 number, uint64 known);

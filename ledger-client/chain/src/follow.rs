@@ -31,8 +31,8 @@ pub(crate) struct State {
     pub(crate) index: Index,
     /// The block up to which the index is complete; none while it is not.
     pub(crate) synced: Option<Block>,
-    /// The first block whose events have not been read.
-    pub(crate) next: u64,
+    /// The last block whose events are in the index: that of `synced`, where there is one. What is read next must stand on it.
+    read: Option<Head>,
     /// Of the newest block seen.
     pub(crate) latest: u64,
     /// Who sealed until when.
@@ -44,10 +44,15 @@ impl State {
         Self {
             index: Index::new(index_max),
             synced: None,
-            next: 0,
+            read: None,
             latest: 0,
             handovers: Handovers::default(),
         }
+    }
+
+    /// The first block whose events have not been read.
+    pub(crate) fn next(&self) -> u64 {
+        self.read.map_or(0, |read| read.number.saturating_add(1))
     }
 }
 
@@ -165,7 +170,11 @@ impl Follower {
             if state.synced.as_ref().is_some_and(|synced| synced.head == latest.head) {
                 return Ok(());
             }
-            state.next.max(self.chain.config.deployed_at)
+            if state.synced.is_none() {
+                // What a look found out that came to no end may be of blocks that are gone.
+                state.handovers = Handovers::default();
+            }
+            state.next().max(self.chain.config.deployed_at)
         };
         self.follow_validators(&latest).await?;
         self.catch_up(from, &latest).await?;
@@ -175,7 +184,7 @@ impl Follower {
 
     /// Whether `latest` stands on what was read before. A QBFT chain is final; a node whose data were lost begins again.
     async fn continues(&self, latest: &Block) -> Result<bool, ChainError> {
-        let Some(known) = self.state().synced.as_ref().map(|synced| synced.head) else { return Ok(true) };
+        let Some(known) = self.state().read else { return Ok(true) };
         if latest.head.number < known.number {
             return Ok(false);
         }
@@ -185,6 +194,11 @@ impl Follower {
         if latest.head.number == known.number + 1 {
             return Ok(latest.header.parent_hash.0 == known.hash);
         }
+        self.has(&known).await
+    }
+
+    /// Whether the node has this block still.
+    async fn has(&self, known: &Head) -> Result<bool, ChainError> {
         Ok(self.chain.block(Some(known.number)).await?.head.hash == known.hash)
     }
 
@@ -192,15 +206,33 @@ impl Follower {
         let mut at = from;
         while at <= latest.head.number {
             let end = latest.head.number.min(at.saturating_add(LOG_BLOCKS_MAX - 1));
-            let events = self.chain.events(at, end).await?;
             let last = end == latest.head.number;
+            // Asked for before its events: of a chain that comes in between, these don't stand on it, and the next look sees that.
+            let read = if last { latest.head } else { self.checkpoint(end).await? };
+            let events = self.chain.events(at, end).await?;
+            let before = self.state().read;
+            if let (false, Some(before)) = (last, before)
+                && !self.has(&before).await?
+            {
+                return Err(ChainError::malformed("eth_getBlockByNumber", "another chain than a moment ago"));
+            }
             let mut state = self.state();
             events.iter().for_each(|event| state.index.apply(event));
-            state.next = end.saturating_add(1);
+            state.read = Some(read);
             // Events and header change together: whoever looks finds an index that is complete up to its header.
             state.synced = last.then(|| latest.clone());
-            at = state.next;
+            at = end.saturating_add(1);
         }
         Ok(())
+    }
+
+    /// The block in the middle of a long way at which reading may go on.
+    async fn checkpoint(&self, number: u64) -> Result<Head, ChainError> {
+        let head = self.chain.block(Some(number)).await?.head;
+        if head.number == number {
+            Ok(head)
+        } else {
+            Err(ChainError::malformed("eth_getBlockByNumber", "another block than was asked for"))
+        }
     }
 }

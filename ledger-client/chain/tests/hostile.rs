@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ledger_chain::{Chain, ChainConfig, ChainError, Follower, Status};
@@ -146,12 +146,17 @@ async fn a_kept_connection_that_was_closed_is_made_again() {
 
 /// A block with this number; its header hashes to nothing that it says.
 fn block(number: u64) -> String {
+    block_of(number, 0x11)
+}
+
+/// The same of one of several chains: each block's id is `chain`, 32 times.
+fn block_of(number: u64, chain: u8) -> String {
     let zero = |bytes: usize| format!("\"0x{}\"", "00".repeat(bytes));
     format!(
         "\"result\":{{\"hash\":\"0x{}\",\"parentHash\":{p},\"sha3Uncles\":{p},\"miner\":{m},\"stateRoot\":{p},\
          \"transactionsRoot\":{p},\"receiptsRoot\":{p},\"logsBloom\":{bloom},\"difficulty\":\"0x1\",\"number\":\"{number:#x}\",\
          \"gasLimit\":\"0x1\",\"gasUsed\":\"0x0\",\"timestamp\":\"0x1\",\"extraData\":\"0x\",\"mixHash\":{p},\"nonce\":{n}}}",
-        "11".repeat(32),
+        format!("{chain:02x}").repeat(32),
         p = zero(32),
         m = zero(20),
         bloom = zero(256),
@@ -164,6 +169,16 @@ fn follow(chain: Chain) -> (Arc<Follower>, CancellationToken) {
     (Follower::start(chain, stop.clone()), stop)
 }
 
+/// One slot's proof, of nothing.
+fn proof() -> String {
+    format!(
+        "\"result\":{{\"address\":\"0x{}\",\"balance\":\"0x0\",\"codeHash\":\"0x{z}\",\"nonce\":\"0x0\",\
+         \"storageHash\":\"0x{z}\",\"accountProof\":[],\"storageProof\":[{{\"key\":\"0x0\",\"value\":\"0x5\",\"proof\":[]}}]}}",
+        "c0".repeat(20),
+        z = "00".repeat(32),
+    )
+}
+
 #[tokio::test]
 async fn a_node_that_contradicts_itself_makes_no_bundle() {
     let (chain, _) = node(|asked| {
@@ -172,12 +187,7 @@ async fn a_node_that_contradicts_itself_makes_no_bundle() {
             _ if asked.contains("eth_getCode") => "\"result\":\"0x60\"".to_owned(),
             _ if asked.contains("eth_getBlockByNumber") => block(7),
             _ if asked.contains("eth_getLogs") => "\"result\":[]".to_owned(),
-            _ => format!(
-                "\"result\":{{\"address\":\"0x{}\",\"balance\":\"0x0\",\"codeHash\":\"0x{z}\",\"nonce\":\"0x0\",\
-                 \"storageHash\":\"0x{z}\",\"accountProof\":[],\"storageProof\":[{{\"key\":\"0x0\",\"value\":\"0x5\",\"proof\":[]}}]}}",
-                "c0".repeat(20),
-                z = "00".repeat(32),
-            ),
+            _ => proof(),
         })
     })
     .await;
@@ -213,6 +223,109 @@ async fn events_that_are_none_keep_the_follower_down_and_say_why() {
     tokio::time::timeout(PATIENCE, down).await.unwrap().unwrap();
     let bundle = follower.bundle(&caregate_protocol::policy::Watch::default()).await;
     assert!(matches!(bundle, Err(ChainError::CatchingUp { .. })), "{bundle:?}");
+}
+
+/// The number behind `key` in a request.
+fn number_in(asked: &str, key: &str) -> Option<u64> {
+    let digits = asked.split_once(key)?.1.strip_prefix("0x")?;
+    u64::from_str_radix(digits.split('"').next()?, 16).ok()
+}
+
+/// A node of two chains. The first has 12,000 blocks, and a participant in its seventh; from the question that contains `turns` on there is the
+/// other, of `length` blocks and without an event. Of the questions that contain `fails` the first is not answered.
+#[derive(Debug)]
+struct TwoChains {
+    turns: &'static str,
+    fails: &'static str,
+    length: u64,
+    has_turned: AtomicBool,
+    has_failed: AtomicBool,
+    /// How often the participant was told.
+    told: AtomicUsize,
+}
+
+impl TwoChains {
+    fn new(turns: &'static str, fails: &'static str, length: u64) -> Arc<Self> {
+        let (has_turned, has_failed, told) = Default::default();
+        Arc::new(Self { turns, fails, length, has_turned, has_failed, told })
+    }
+
+    fn answer(&self, asked: &str) -> Answer {
+        let turned = self.has_turned.fetch_or(asked.contains(self.turns), Ordering::SeqCst)
+            || asked.contains(self.turns);
+        if asked.contains(self.fails) && !self.has_failed.swap(true, Ordering::SeqCst) {
+            return Answer::Close;
+        }
+        let (chain, latest) = if turned { (0x22, self.length) } else { (0x11, 12_000) };
+        Answer::Json(match asked {
+            _ if asked.contains("eth_chainId") => "\"result\":\"0x1267\"".to_owned(),
+            _ if asked.contains("eth_getCode") => "\"result\":\"0x60\"".to_owned(),
+            _ if asked.contains("eth_getBlockByNumber") => {
+                match number_in(asked, "\"params\":[\"").unwrap_or(latest) {
+                    number if number > latest => "\"result\":null".to_owned(),
+                    number => block_of(number, chain),
+                }
+            }
+            _ if asked.contains("eth_getProof") => proof(),
+            _ if !turned && number_in(asked, "\"fromBlock\":\"") == Some(0) => {
+                self.told.fetch_add(1, Ordering::SeqCst);
+                participant_set()
+            }
+            _ => "\"result\":[]".to_owned(),
+        })
+    }
+}
+
+/// Events: a participant, in block 7.
+fn participant_set() -> String {
+    let topic = alloy::primitives::keccak256("ParticipantSet(address,uint8,uint8,bool)");
+    format!(
+        "\"result\":[{{\"address\":\"0x{}\",\"topics\":[\"{topic}\",\"0x{}{}\"],\"data\":\"0x{:064x}{:064x}{:064x}\",\"blockNumber\":\"0x7\",\
+         \"logIndex\":\"0x0\",\"transactionHash\":\"0x{t}\",\"blockHash\":\"0x{t}\",\"transactionIndex\":\"0x0\"}}]",
+        "c0".repeat(20),
+        "00".repeat(12),
+        "0a".repeat(20),
+        1,
+        1,
+        0,
+        t = "33".repeat(32),
+    )
+}
+
+async fn followed(node_of: &Arc<TwoChains>) -> (Arc<Follower>, CancellationToken) {
+    let rule = Arc::clone(node_of);
+    let (chain, _) = node(move |asked| rule.answer(asked)).await;
+    let (follower, stop) = follow(chain);
+    let mut heads = follower.heads();
+    let until = heads.wait_for(|head| head.is_some_and(|head| head.number == node_of.length));
+    tokio::time::timeout(PATIENCE, until).await.unwrap().unwrap();
+    (follower, stop)
+}
+
+#[tokio::test]
+async fn of_a_chain_that_another_took_the_place_of_in_the_middle_of_a_long_way_nothing_stays() {
+    // At the second span's events; and, with the last span's unanswered, at the block with which the second ends.
+    let second = ("\"fromBlock\":\"0x1388\"", "\"fromBlock\":\"0x1388\"");
+    let between = ("\"params\":[\"0x270f\"", "\"fromBlock\":\"0x2710\"");
+    for ((turns, fails), length) in [(second, 3), (second, 12_000), (second, 20_000), (between, 12_000)] {
+        let node = TwoChains::new(turns, fails, length);
+        let (follower, _stop) = followed(&node).await;
+        let participants = follower.with_index(|index| index.participants().count());
+        assert_eq!((node.told.load(Ordering::SeqCst), participants), (1, 0), "{turns} {length}");
+        if length == 3 {
+            let bundle = follower.bundle(&caregate_protocol::policy::Watch::default()).await;
+            assert_eq!(bundle, Err(ChainError::HeaderHash { number: 3 }), "it is complete up to there");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_of_a_long_way_is_not_read_again() {
+    let node = TwoChains::new("never", "\"fromBlock\":\"0x1388\"", 12_000);
+    let (follower, _stop) = followed(&node).await;
+    let participants = follower.with_index(|index| index.participants().count());
+    assert_eq!((node.told.load(Ordering::SeqCst), participants), (1, 1));
+    assert!(node.has_failed.load(Ordering::SeqCst));
 }
 
 #[tokio::test]

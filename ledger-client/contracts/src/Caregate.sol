@@ -52,6 +52,7 @@ contract Caregate is Governance, Relationships {
         require(recovered == e.domain, WrongSigner(recovered));
         Participant storage domain = participants[e.domain];
         require(domain.status == ACTIVE && domain.emergency, NotEmergencyParticipant(e.domain));
+        require(e.clinician != 0 && e.reason != 0, EmergencyUnnamed());
         require(e.from < e.until, TimesReversed(e.from, e.until));
         require(e.until - e.from <= EMERGENCY_MAX_S, EmergencyTooLong(e.until - e.from));
         // slither-disable-next-line timestamp

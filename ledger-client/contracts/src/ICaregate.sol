@@ -36,8 +36,8 @@ interface ICaregate {
 
     /// @dev A domain's newest emergency access to one pseudonym. Word 2: from, until, number, reviewed.
     struct EmergencyAccess {
-        bytes32 clinician; // salted commitment
-        bytes32 reason; // salted commitment
+        bytes32 clinician; // salted commitment, never zero
+        bytes32 reason; // salted commitment, never zero
         uint64 from; // first second, Unix time
         uint64 until; // first second at which it holds no more
         uint64 number; // rises with each emergency; 0 for none
@@ -270,6 +270,8 @@ interface ICaregate {
     error SameKey(address key);
     /// @notice The domain is not registered, not active or not for emergencies.
     error NotEmergencyParticipant(address domain);
+    /// @notice Names no clinician or gives no reason: the commitment is zero.
+    error EmergencyUnnamed();
     /// @notice Longer than `EMERGENCY_MAX_S`.
     error EmergencyTooLong(uint64 durationS);
     /// @notice Begins later than `EMERGENCY_AHEAD_MAX_S` from now.

@@ -60,6 +60,20 @@ contract HomesTest is SiteTest {
         ledger.openEmergency(e, signature);
     }
 
+    function test_an_emergency_names_its_clinician_and_its_reason() public {
+        register(true);
+        Emergency memory e = emergencyOf(1);
+        (e.clinician, e.reason) = (0, SALT);
+        bytes memory signature = sign(HOSPITAL_KEY, ledger.emergencyDigest(e));
+        vm.expectRevert(abi.encodeWithSelector(EmergencyUnnamed.selector));
+        ledger.openEmergency(e, signature);
+        (e.clinician, e.reason) = (SALT, 0);
+        signature = sign(HOSPITAL_KEY, ledger.emergencyDigest(e));
+        vm.expectRevert(abi.encodeWithSelector(EmergencyUnnamed.selector));
+        ledger.openEmergency(e, signature);
+        openEmergency(emergencyOf(1));
+    }
+
     function testFuzz_an_emergency_lasts_four_hours_at_most(uint64 from, uint64 lasts) public {
         register(true);
         from %= uint64(block.timestamp) + 10 minutes;

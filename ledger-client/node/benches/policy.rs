@@ -97,6 +97,7 @@ fn main() {
         "proof_node_bytes": proof.node_bytes,
         "wrap_us": rounded(median(wraps()) * 1e6, 1),
         "grants_per_s_embedded": per_s.round(),
+        "grants_clients": CLIENTS,
         "grants_per_s_without_rpc": per_s_inside.round(),
         "node_restart_s_100k": rounded(median(restarts), 3),
         "consents": consents,

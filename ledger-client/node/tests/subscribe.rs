@@ -124,6 +124,22 @@ fn by_the_embedded_node() {
     heads_and_events_are_told(&ledger);
 }
 
+/// The one at the start of a node is a round of its own; those after it are the thread's. In twice ten seconds there are two of these.
+#[test]
+fn an_idle_node_goes_on_sealing() {
+    let (_site, _node, ledger) = embedded();
+    let mut socket = Socket::connect(ledger.rpc.0);
+    let heads = socket.subscribe(&json!(["newHeads"]));
+    let mut before = ledger.rpc.ask("eth_getBlockByNumber", json!(["latest", false]));
+    for _ in 0..2 {
+        let head = socket.told(&heads);
+        let apart = |field: &str| number(&head[field]) - number(&before[field]);
+        assert_eq!(apart("number"), 1);
+        assert!((1..=10).contains(&apart("timestamp")), "{} s after the block before", apart("timestamp"));
+        before = head;
+    }
+}
+
 #[test]
 fn by_anvil() {
     let (_anvil, rpc) = anvil(free_port());

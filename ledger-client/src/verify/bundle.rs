@@ -116,7 +116,7 @@ pub fn verify_kept_bundle(
     slots.hold(&claims)?;
     let keys = Keys::follow(&claims, pins)?;
     check_signatures(&claims, pins, &keys)?;
-    check_spans(&claims)?;
+    check_emergencies(&claims)?;
     let revoked = storage.revoked(pins);
     let policy = VerifiedPolicy::new(authentic(&claims, pins, &header, &revoked));
     let sealing = |keys: &[Address]| keys.iter().map(|key| Validator(key.0)).collect();
@@ -528,8 +528,11 @@ fn check_domains(claims: &Claims) -> Result<(), BundleRefusal> {
     }
 }
 
-/// It lasts four hours at most.
-fn check_spans(claims: &Claims) -> Result<(), BundleRefusal> {
+/// An emergency says who and why, and lasts four hours at most, as the contract has it.
+fn check_emergencies(claims: &Claims) -> Result<(), BundleRefusal> {
+    if let Some(nth) = claims.emergencies.iter().position(|signed| !signed.emergency.is_named()) {
+        return Err(BundleRefusal::EmergencyUnnamed(at("emergencies", nth)));
+    }
     let is_long = |signed: &SignedEmergency| {
         signed.emergency.until.saturating_sub(signed.emergency.from) > EMERGENCY_MAX_S
     };

@@ -26,6 +26,9 @@ pub enum EmergencyRefusal {
     /// Not proven to be a domain that may, or suspended.
     #[error("the domain may not break the glass")]
     Stranger,
+    /// The commitment to a clinician or to a reason is zero.
+    #[error("it does not say who breaks the glass and why")]
+    Unnamed,
     /// Longer than [`EMERGENCY_MAX_S`].
     #[error("it lasts longer than four hours")]
     TooLong,
@@ -50,6 +53,7 @@ impl EmergencyRefusal {
         match self {
             Self::NotPinned => "not_pinned",
             Self::Stranger => "emergency_stranger",
+            Self::Unnamed => "emergency_unnamed",
             Self::TooLong => "emergency_too_long",
             Self::NotNow => "emergency_not_now",
             Self::Clock => "clock_behind",
@@ -77,6 +81,9 @@ pub fn verify_emergency(
         .is_some_and(|entry| entry.emergency && entry.status == RecipientStatus::Active);
     if !may {
         return Err(EmergencyRefusal::Stranger);
+    }
+    if !emergency.is_named() {
+        return Err(EmergencyRefusal::Unnamed);
     }
     if emergency.until.saturating_sub(emergency.from) > EMERGENCY_MAX_S {
         return Err(EmergencyRefusal::TooLong);

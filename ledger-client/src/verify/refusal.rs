@@ -172,6 +172,9 @@ pub enum BundleRefusal {
     /// The domain takes no part, or may not break the glass.
     #[error("{0} is of a domain that may not break the glass")]
     EmergencyStranger(ClaimPath),
+    /// Names no clinician or gives no reason.
+    #[error("{0} does not say who breaks the glass and why")]
+    EmergencyUnnamed(ClaimPath),
     /// Longer than [`super::EMERGENCY_MAX_S`].
     #[error("{0} lasts longer than four hours")]
     EmergencyTooLong(ClaimPath),
@@ -182,7 +185,7 @@ pub enum BundleRefusal {
 
 impl BundleRefusal {
     /// Every reason's name: the labels of a counter, and what a verdict says.
-    pub const REASONS: [&str; 36] = [
+    pub const REASONS: [&str; 37] = [
         "too_large",
         "version",
         "truncated",
@@ -217,6 +220,7 @@ impl BundleRefusal {
         "emergency_signature",
         "not_pinned",
         "emergency_stranger",
+        "emergency_unnamed",
         "emergency_too_long",
         "floors_full",
     ];
@@ -249,6 +253,7 @@ impl BundleRefusal {
             Self::EmergencySignature { .. } => "emergency_signature",
             Self::NotPinned(_) => "not_pinned",
             Self::EmergencyStranger(_) => "emergency_stranger",
+            Self::EmergencyUnnamed(_) => "emergency_unnamed",
             Self::EmergencyTooLong(_) => "emergency_too_long",
             Self::Floors(_) => "floors_full",
         }

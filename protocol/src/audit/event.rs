@@ -40,6 +40,20 @@ pub enum AccessBasis {
     Unknown,
 }
 
+/// A time of one patient's class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// Whose.
+    pub patient: PatientId,
+    /// Which class.
+    pub class: DataClass,
+    /// From this time on, Unix microseconds by the gateway's clock.
+    pub from_us: i64,
+    /// Until before this time.
+    pub until_us: i64,
+}
+
 /// Why a grant opens no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -97,10 +111,29 @@ pub enum What {
         /// The newest.
         until_us: i64,
     },
-    /// The whole history was written out by a command.
+    /// A command is about to write out what the core holds.
     Export {
-        /// The account that ran it, by its number.
+        /// The account that runs it, by its number.
         uid: u32,
+        /// Which part of it; none where it is all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<Part>,
+    },
+    /// A patient's readings are written out by that command: once before the first of them, and once with the newest when it ends.
+    Exported {
+        /// The account that runs it, by its number.
+        uid: u32,
+        /// Whose.
+        patient: PatientId,
+        /// Of which class.
+        class: DataClass,
+        /// The oldest of them, Unix microseconds by the gateway's clock.
+        from_us: i64,
+        /// The newest; none while it goes on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until_us: Option<i64>,
+        /// Why they might be read.
+        basis: AccessBasis,
     },
     /// Somebody was shown entries of the audit log itself, or may page through them.
     LogRead {

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::merkle;
-use super::verify::{Batch, Disagreement, Fault, SLACK_MS, agree, chain, log, part};
+use super::verify::{Batch, Disagreement, Fault, SLACK_MS, agree, chain, keys_from, log, newer, part};
 use super::*;
 use crate::id::{DataClass, PatientId, RecipientId};
 use crate::key::TREE_DEPTH;
@@ -226,6 +226,15 @@ fn look(class: DataClass) -> What {
     What::Look { user: "nurse".into(), patient: PATIENT, class, from_us: 0, until_us: None, basis }
 }
 
+fn exported(class: DataClass) -> What {
+    let basis = AccessBasis::Emergency;
+    What::Exported { uid: 1000, patient: PATIENT, class, from_us: 5, until_us: Some(9), basis }
+}
+
+fn part_of(us: i64) -> Part {
+    Part { patient: PATIENT, class: DataClass::Vitals, from_us: us, until_us: us }
+}
+
 #[test]
 fn logs_that_tell_the_same_agree() {
     let feed = lines(vec![look(DataClass::Vitals), received(&[(0, 4)]), received(&[(5, 9)])]);
@@ -233,7 +242,7 @@ fn logs_that_tell_the_same_agree() {
     let gateway = lines(vec![wrapped(8), wrapped(7)]);
     assert_eq!(agree(HOSPITAL, &feed, &core, &[&gateway]), Ok(2_000));
     assert_eq!(agree(HOSPITAL, &feed, &core, &[]), Ok(2_000));
-    assert_eq!(agree(RecipientId([6; 20]), &[], &core, &[]), Ok(i64::MIN));
+    assert_eq!(agree(RecipientId([6; 20]), &[], &core, &[]), Ok(i64::MIN.saturating_sub(SLACK_MS)));
 }
 
 #[test]
@@ -272,8 +281,108 @@ fn what_one_log_hides_another_shows() {
         Err(Disagreement::Undelivered { n: 1, patient, class, segment: 10 })
     );
     let shown = lines(vec![received(&[(0, 9)]), look(DataClass::Alarm)]);
+    let written = lines(vec![received(&[(0, 9)]), exported(DataClass::Vitals), exported(DataClass::Alarm)]);
     let class = DataClass::Alarm;
-    assert_eq!(agree(HOSPITAL, &shown, &core, &[]), Err(Disagreement::Unexplained { n: 2, patient, class }));
+    for (n, feed) in [(2, shown), (3, written)] {
+        let unexplained = Disagreement::Unexplained { n, patient, class };
+        assert_eq!(agree(HOSPITAL, &feed, &core, &[]), Err(unexplained));
+    }
+}
+
+/// One minute an entry, as the others have it; the last one of each is at a time of its own.
+#[test]
+fn no_entry_with_a_wrong_time_switches_the_comparison_off() {
+    const MINUTE_MS: i64 = 60_000;
+    let at = |entries: Vec<(i64, What)>| -> Vec<Line> {
+        let (mut head, mut text) = (Head::default(), Vec::new());
+        for (minute, what) in entries {
+            head.append(&Entry { at_ms: minute * MINUTE_MS, what }, &mut text).unwrap();
+        }
+        log(&text, &[]).unwrap().lines
+    };
+    let (patient, class) = (PATIENT, DataClass::Vitals);
+    let core = at(vec![
+        (1, fetched(&[(0, 4)], &[(0, 7, 7)])),
+        (2, fetched(&[(5, 9)], &[(0, 8, 8)])),
+        (60, What::PolicyFresh),
+    ]);
+    let hides = Err(Disagreement::Unreceived { n: 2, patient, class, segment: 5 });
+    for last in [60, 0, -1_000_000] {
+        let feed = at(vec![(1, received(&[(0, 4)])), (60, What::PolicyFresh), (last, What::PolicyFresh)]);
+        assert_eq!(agree(HOSPITAL, &feed, &core, &[]), hides, "an entry of minute {last} at the end");
+    }
+    // What was shown is looked for, whatever time its entry tells.
+    let (shown, ends) = ((9_999, look(DataClass::Alarm)), (60, What::PolicyFresh));
+    let feed = at(vec![(1, received(&[(0, 9)])), shown, (10, What::PolicyFresh), ends]);
+    let unexplained = Disagreement::Unexplained { n: 2, patient, class: DataClass::Alarm };
+    assert_eq!(agree(HOSPITAL, &feed, &core, &[]), Err(unexplained));
+    // A feed without a log, or whose clock never was right.
+    let apart = Err(Disagreement::Apart { whose: "core", n: 1 });
+    for feed in [at(Vec::new()), at(vec![(-900, received(&[(0, 9)])), (-800, What::PolicyFresh)])] {
+        assert_eq!(agree(HOSPITAL, &feed, &core, &[]), apart);
+    }
+
+    // A gateway that wrapped in secret ends with an entry of an old time; one that was lost ends early, and another wraps for the patient.
+    let feed = at(vec![(1, received(&[(0, 9)])), (60, What::PolicyFresh)]);
+    let unwrapped = Err(Disagreement::Unwrapped { n: 2, patient, class, generation: 0, epoch: 8 });
+    let secret = at(vec![(1, wrapped(7)), (60, What::PolicyFresh), (0, What::PolicyFresh)]);
+    assert_eq!(agree(HOSPITAL, &feed, &core, &[&secret]), unwrapped);
+    let (lost, next) = (at(vec![(1, wrapped(7))]), at(vec![(2, wrapped(9)), (60, What::PolicyFresh)]));
+    assert_eq!(agree(HOSPITAL, &feed, &core, &[&lost, &next]), unwrapped);
+    assert!(agree(HOSPITAL, &feed, &core, &[&lost]).is_ok(), "its log tells nothing of later keys");
+}
+
+#[test]
+fn a_gateways_log_whose_older_entries_are_gone_tells_of_keys_from_its_beginning_on() {
+    /// Minutes of the entries' times.
+    const BEGINS: u32 = 1_000;
+    let at_ms = |minute: u32| i64::from(minute) * 60_000;
+    let newer_part = |gone: usize, entries: &[(u32, What)]| {
+        let (mut head, mut lines) = (Head::default(), Vec::new());
+        for (minute, what) in entries {
+            let mut line = Vec::new();
+            head.append(&Entry { at_ms: at_ms(*minute), what: what.clone() }, &mut line).unwrap();
+            lines.push(line);
+        }
+        newer(&lines[gone..].concat()).unwrap().lines
+    };
+    let ending = |what: What| vec![(BEGINS, what), (BEGINS + 100, What::PolicyFresh)];
+    let gateway = |first: u32, next: u32| {
+        let entries =
+            [(BEGINS - 5, wrapped(first - 1)), (BEGINS, wrapped(first)), (BEGINS + 9, wrapped(next))];
+        [&entries[..], &[(BEGINS + 100, What::PolicyFresh)]].concat()
+    };
+    let of = |first: u32, last: u32| vec![(0, first, last)];
+    let feed = newer_part(0, &ending(received(&[(0, 9)])));
+    let judged = |log: &[Line], keys: &[(u32, u32, u32)]| {
+        let core = newer_part(0, &ending(fetched(&[(0, 9)], keys)));
+        agree(HOSPITAL, &feed, &core, &[log]).map(|_until| ()).map_err(|found| {
+            let Disagreement::Unwrapped { epoch, .. } = found else { panic!("{found}") };
+            epoch
+        })
+    };
+    // With its beginning it has all; without it those of two minutes after its first entry and later.
+    let all = newer_part(0, &gateway(BEGINS, BEGINS + 9));
+    let later = newer_part(1, &gateway(BEGINS, BEGINS + 9));
+    assert_eq!((keys_from(&[&all]), keys_from(&[&all, &later])), (0, BEGINS + 3));
+    for (keys, of_all, of_later) in [
+        (of(BEGINS - 1, BEGINS), Ok(()), Ok(())),
+        (of(BEGINS - 2, BEGINS), Err(BEGINS - 2), Ok(())),
+        (of(BEGINS - 9, BEGINS + 2), Err(BEGINS - 9), Ok(())),
+        (of(BEGINS, BEGINS + 3), Err(BEGINS + 1), Err(BEGINS + 3)),
+        (of(BEGINS + 9, BEGINS + 9), Ok(()), Ok(())),
+        (of(BEGINS + 9, BEGINS + 10), Err(BEGINS + 10), Err(BEGINS + 10)),
+    ] {
+        assert_eq!((judged(&all, &keys), judged(&later, &keys)), (of_all, of_later), "{keys:?}");
+    }
+    // A clock that was set back by an hour: what was wrapped before is of epochs that lie ahead.
+    let set_back = newer_part(1, &gateway(BEGINS + 60, BEGINS + 60));
+    assert_eq!(keys_from(&[&set_back]), BEGINS + 61);
+    assert_eq!(judged(&set_back, &of(BEGINS + 59, BEGINS + 61)), Err(BEGINS + 61));
+    // What is here is chained all the same.
+    let lines = whole(9);
+    let gap = [&lines[2..4], &lines[5..]].concat().concat();
+    assert_eq!(newer(&gap).map(drop), Err(Fault::Missing { n: 5, next: 6 }));
 }
 
 proptest! {
@@ -287,6 +396,9 @@ proptest! {
             What::EmergencyOpened { user, pseudonym: Pseudonym([7; 32]), number, until: number, block: number },
             fetched(&[(0, number)], &[(1, 2, 3)]),
             look(DataClass::Sensitive),
+            What::Export { uid: 0, of: None },
+            What::Export { uid: 1000, of: Some(part_of(at_ms)) },
+            exported(DataClass::Waveform),
         ];
         let (mut head, mut text) = (Head::default(), Vec::new());
         for what in whats.clone() {

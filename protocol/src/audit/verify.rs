@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::merkle::Tree;
 use super::{Delivered, Hash, Head, Line, LineError, What, WrapRun, leaf_hash};
 use crate::id::{DataClass, PatientId, RecipientId};
+use crate::key::{TREE_DEPTH, epoch_of};
 
 /// A batch of entries, as it is anchored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +158,15 @@ pub fn chain(text: &[u8], anchored: u64) -> Result<Log, Fault> {
     Ok(Log { anchored, ..log })
 }
 
+/// Checks that the newer part of a log is chained, of which nothing older is here and nothing is said of anchors.
+///
+/// # Errors
+/// As [`part`], but for what is before the first entry that is here.
+pub fn newer(text: &[u8]) -> Result<Log, Fault> {
+    let lines = lines_of(text);
+    check(&lines, &[], before(&lines, u64::MAX)?)
+}
+
 /// What the first entry that is here says of the one before.
 fn before(lines: &[&[u8]], anchored: u64) -> Result<Head, Fault> {
     let first = lines.first().and_then(|bytes| Line::decode(bytes).ok()).filter(|line| line.n > 0);
@@ -283,8 +293,8 @@ pub enum Disagreement {
         /// The first such epoch.
         epoch: u32,
     },
-    /// Somebody was shown what the feed never received.
-    #[error("feed's entry {n}: {class} of patient {patient} was shown, and nothing of it was received", class = .class.as_str())]
+    /// Somebody was shown what the feed never received, or it was written out.
+    #[error("feed's entry {n}: {class} of patient {patient} was shown or written out, and nothing of it was received", class = .class.as_str())]
     Unexplained {
         /// The feed's entry.
         n: u64,
@@ -292,6 +302,16 @@ pub enum Disagreement {
         patient: PatientId,
         /// Of which class.
         class: DataClass,
+    },
+    /// Nothing of a log could be compared, although it has long told of deliveries: the other is none, or a clock was wrong all the time.
+    #[error(
+        "{whose}'s entry {n}: something was delivered then, and the other log has nothing that is as old or older; one of their clocks is wrong, or they belong to different times"
+    )]
+    Apart {
+        /// Which log.
+        whose: &'static str,
+        /// Its first such entry.
+        n: u64,
     },
 }
 
@@ -304,6 +324,7 @@ impl Disagreement {
             Self::Undelivered { .. } => "undelivered",
             Self::Unwrapped { .. } => "unwrapped",
             Self::Unexplained { .. } => "unexplained",
+            Self::Apart { .. } => "apart",
         }
     }
 
@@ -313,6 +334,7 @@ impl Disagreement {
         match self {
             Self::Unreceived { n, .. } | Self::Unwrapped { n, .. } => ("core", *n),
             Self::Undelivered { n, .. } | Self::Unexplained { n, .. } => ("feed", *n),
+            Self::Apart { whose, n } => (whose, *n),
         }
     }
 }
@@ -356,6 +378,25 @@ fn joined(runs: &BTreeSet<(u64, u64)>) -> Vec<(u64, u64)> {
     joined
 }
 
+/// The first epoch whose keys are looked for in these gateways' logs: 0 where each log is here from its first entry on. An epoch's key is
+/// wrapped in its minute or later, so a log of which older entries are not here has those of all epochs after its beginning. A gateway whose
+/// clock was ahead wrapped keys of later epochs: those of the first one that is here.
+#[must_use]
+pub fn keys_from(gateways: &[&[Line]]) -> u32 {
+    let of = |log: &&[Line]| {
+        let begins = log.first().filter(|line| line.n > 1)?.entry.at_ms;
+        let by_clock = epoch_of(begins.saturating_add(SLACK_MS).saturating_mul(1000));
+        let by_key = log.iter().find_map(|line| own_epoch(&line.entry.what)).unwrap_or(0);
+        Some(by_clock.max(by_key).saturating_add(1))
+    };
+    gateways.iter().filter_map(of).max().unwrap_or(0)
+}
+
+/// The epoch of which a key was wrapped, where it is none of the past.
+fn own_epoch(what: &What) -> Option<u32> {
+    if let What::Wrapped { epoch, depth: TREE_DEPTH, .. } = what { Some(*epoch) } else { None }
+}
+
 impl Sum {
     fn add(&mut self, delivered: &Delivered) {
         let chain = self.segments.entry((delivered.patient, delivered.class)).or_default();
@@ -382,39 +423,92 @@ fn outside(runs: Option<&Vec<(u64, u64)>>, run: (u64, u64)) -> Option<u64> {
 pub const SLACK_MS: i64 = 120_000;
 
 /// Holds the log of `recipient`'s feed against the core's, and the core's against those of the gateways. Where no gateway's log is
-/// given, keys are not looked at. Answers with the time, Unix milliseconds, up to which they were compared.
+/// given, keys are not looked at; those of epochs before [`keys_from`] neither, nor a patient's that were delivered after the end of the logs
+/// that wrap for this patient. Answers with the time, Unix milliseconds, up to which they were compared.
+///
+/// A log ends with its latest time, whichever entry has it, and an entry is as old as the oldest behind it: an entry with a time that is wrong
+/// switches nothing off.
 ///
 /// # Errors
-/// [`Disagreement`], the first one in the core's log, then in the feed's.
+/// [`Disagreement`], the first one in the core's log, then in the feed's; [`Disagreement::Apart`] where nothing could be compared.
 pub fn agree(
     recipient: RecipientId,
     feed: &[Line],
     core: &[Line],
     gateways: &[&[Line]],
 ) -> Result<i64, Disagreement> {
-    let end = |log: &[Line]| log.last().map_or(i64::MIN, |line| line.entry.at_ms);
-    let ends = [feed, core].into_iter().chain(gateways.iter().copied()).map(end);
-    let until_ms = ends.min().unwrap_or(i64::MIN).saturating_sub(SLACK_MS);
+    let until_ms = end(feed).min(end(core)).saturating_sub(SLACK_MS);
+    let keys_until = KeysUntil::of(gateways);
     let (mut received, mut fetched) = (Sum::default(), Sum::default());
     deliveries(recipient, feed).for_each(|(_, delivered)| received.add(delivered));
     deliveries(recipient, core).for_each(|(_, delivered)| fetched.add(delivered));
-    let wrapped = wrapped(recipient, gateways);
+    let (wrapped, keys_from) = (wrapped(recipient, gateways), keys_from(gateways));
     let (received, fetched) = (received.joined(), fetched.joined());
-    for (line, delivered) in deliveries(recipient, core).filter(|(line, _)| line.entry.at_ms <= until_ms) {
+    let (of_core, of_feed) = (until(core, until_ms), until(feed, until_ms));
+    for (whose, log, compared) in [("core", core, of_core), ("feed", feed, of_feed)] {
+        let settled = until(log, end(log).saturating_sub(2 * SLACK_MS));
+        if deliveries(recipient, compared).next().is_none()
+            && let Some((line, _)) = deliveries(recipient, settled).next()
+        {
+            return Err(Disagreement::Apart { whose, n: line.n });
+        }
+    }
+    for (line, delivered) in deliveries(recipient, of_core) {
         let (n, patient, class) = (line.n, delivered.patient, delivered.class);
         if let Some(segment) = not_in(&received, delivered) {
             return Err(Disagreement::Unreceived { n, patient, class, segment });
         }
-        if !gateways.is_empty()
-            && let Some((generation, epoch)) = not_wrapped(&wrapped, delivered)
+        if line.entry.at_ms <= keys_until.of_patient(patient)
+            && let Some((generation, epoch)) = not_wrapped(&wrapped, delivered, keys_from)
         {
             return Err(Disagreement::Unwrapped { n, patient, class, generation, epoch });
         }
     }
-    for line in feed.iter().filter(|line| line.entry.at_ms <= until_ms) {
+    for line in of_feed {
         explained(recipient, line, &received, &fetched)?;
     }
     Ok(until_ms)
+}
+
+/// The latest time in a log.
+fn end(log: &[Line]) -> i64 {
+    log.iter().map(|line| line.entry.at_ms).max().unwrap_or(i64::MIN)
+}
+
+/// The entries up to the last one that is no younger than this.
+fn until(log: &[Line], until_ms: i64) -> &[Line] {
+    let last = log.iter().rposition(|line| line.entry.at_ms <= until_ms);
+    last.and_then(|last| log.get(..=last)).unwrap_or_default()
+}
+
+/// Up to when gateways' logs tell of keys.
+struct KeysUntil {
+    /// Of each patient for whom they wrap: the newest end of those that do. One that was lost tells nothing any more of a patient who has
+    /// another gateway now.
+    of: BTreeMap<PatientId, i64>,
+    /// The newest end of all.
+    all: i64,
+}
+
+impl KeysUntil {
+    fn of(gateways: &[&[Line]]) -> Self {
+        let mut until = Self { of: BTreeMap::new(), all: i64::MIN };
+        for log in gateways {
+            let ends = end(log).saturating_sub(SLACK_MS);
+            until.all = until.all.max(ends);
+            for line in *log {
+                if let What::Wrapped { patient, .. } = &line.entry.what {
+                    let known = until.of.entry(*patient).or_insert(ends);
+                    *known = ends.max(*known);
+                }
+            }
+        }
+        until
+    }
+
+    fn of_patient(&self, patient: PatientId) -> i64 {
+        self.of.get(&patient).copied().unwrap_or(self.all)
+    }
 }
 
 /// What an entry says was delivered to `recipient`, at either end.
@@ -436,18 +530,22 @@ fn not_in(known: &Runs, delivered: &Delivered) -> Option<u64> {
     delivered.segments.iter().find_map(|run| outside(runs, (run.0, run.1)))
 }
 
-/// The first key that was not wrapped.
-fn not_wrapped(wrapped: &Wrapped, delivered: &Delivered) -> Option<(u32, u32)> {
+/// The first key of `from` or later that was not wrapped.
+fn not_wrapped(wrapped: &Wrapped, delivered: &Delivered, from: u32) -> Option<(u32, u32)> {
     let (patient, class) = (delivered.patient, delivered.class);
-    delivered.wraps.iter().find_map(|WrapRun(generation, first, last)| {
+    let mut looked_at = delivered.wraps.iter().filter(|run| run.2 >= from);
+    looked_at.find_map(|WrapRun(generation, first, last)| {
         let runs = wrapped.get(&(patient, class, *generation));
-        let epoch = outside(runs, (u64::from(*first), u64::from(*last)))?;
+        let epoch = outside(runs, (u64::from(*first.max(&from)), u64::from(*last)))?;
         Some((*generation, u32::try_from(epoch).unwrap_or(u32::MAX)))
     })
 }
 
-/// What was received was delivered, and what was shown was received.
-#[expect(clippy::wildcard_enum_match_arm, reason = "no other entry says what was received or shown")]
+/// What was received was delivered, and what was shown or written out was received.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "no other entry says what was received, shown or written out"
+)]
 fn explained(
     recipient: RecipientId,
     line: &Line,
@@ -464,7 +562,9 @@ fn explained(
             }
             None => Ok(()),
         },
-        What::Look { patient, class, .. } if !received.contains_key(&(*patient, *class)) => {
+        What::Look { patient, class, .. } | What::Exported { patient, class, .. }
+            if !received.contains_key(&(*patient, *class)) =>
+        {
             Err(Disagreement::Unexplained { n, patient: *patient, class: *class })
         }
         _ => Ok(()),

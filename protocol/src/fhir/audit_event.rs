@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{ACT_REASON, DOMAIN, PATIENT, coding, concept, identified, instant};
-use crate::audit::{AccessBasis, Hash, Line, What};
+use crate::audit::{AccessBasis, Hash, Line, Part, What};
 use crate::id::{DataClass, PatientId, RecipientId};
 
 const DCM: &str = "http://dicom.nema.org/resources/ontology/DCM";
@@ -67,6 +67,15 @@ fn word(value: &impl Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|json| json.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
+/// For what access is, by what it rests on.
+fn purpose(basis: AccessBasis) -> Option<&'static str> {
+    match basis {
+        AccessBasis::Consent => Some("TREAT"),
+        AccessBasis::Emergency => Some("ETREAT"),
+        AccessBasis::Ended | AccessBasis::Unknown => None,
+    }
+}
+
 /// Who read the log itself.
 fn log_read(who: &str, (first, last): (u64, u64), reason: Option<&str>) -> Told {
     let entries = ("entries", format!("{first}-{last}"));
@@ -77,7 +86,7 @@ fn log_read(who: &str, (first, last): (u64, u64), reason: Option<&str>) -> Told 
 /// What users do at feeds.
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "`of_handed`, `of_exchange` and `of_gateway` have the others"
+    reason = "`of_export`, `of_handed`, `of_exchange` and `of_gateway` have the others"
 )]
 fn of_feed(what: &What) -> Option<Told> {
     let record = |who: &str, patient: &PatientId, action| Told {
@@ -106,11 +115,7 @@ fn of_feed(what: &What) -> Option<Told> {
             ..Told::default()
         },
         What::Look { user: name, patient, class: of, from_us, until_us, basis } => Told {
-            purpose: match basis {
-                AccessBasis::Consent => Some("TREAT"),
-                AccessBasis::Emergency => Some("ETREAT"),
-                AccessBasis::Ended | AccessBasis::Unknown => None,
-            },
+            purpose: purpose(*basis),
             period: Some((*from_us, *until_us)),
             details: vec![class(*of), ("basis", word(basis))],
             ..record(name, patient, "R")
@@ -120,9 +125,6 @@ fn of_feed(what: &What) -> Option<Told> {
             details: vec![class(*of)],
             ..record(name, patient, "R")
         },
-        What::Export { uid } => {
-            Told { kind: dcm::EXPORT, action: "R", who: user(&format!("uid {uid}")), ..Told::default() }
-        }
         What::LogRead { user: name, first, last, reason } => {
             log_read(name, (*first, *last), reason.as_deref())
         }
@@ -150,10 +152,33 @@ fn of_feed(what: &What) -> Option<Told> {
     })
 }
 
+/// What a feed's command writes out.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the other functions have the others")]
+fn of_export(what: &What) -> Option<Told> {
+    let by = |uid: &u32| Told { who: user(&format!("uid {uid}")), ..told(dcm::EXPORT, None, "R") };
+    Some(match what {
+        What::Export { uid, of: None } => Told { details: vec![("history", "whole".to_owned())], ..by(uid) },
+        What::Export { uid, of: Some(Part { patient, class: of, from_us, until_us }) } => Told {
+            patient: Some(*patient),
+            period: Some((*from_us, Some(*until_us))),
+            details: vec![class(*of)],
+            ..by(uid)
+        },
+        What::Exported { uid, patient, class: of, from_us, until_us, basis } => Told {
+            patient: Some(*patient),
+            purpose: purpose(*basis),
+            period: Some((*from_us, *until_us)),
+            details: vec![class(*of), ("basis", word(basis))],
+            ..by(uid)
+        },
+        _ => return None,
+    })
+}
+
 /// What users hand to gateways.
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "`of_feed`, `of_exchange` and `of_gateway` have the others"
+    reason = "`of_feed`, `of_export`, `of_exchange` and `of_gateway` have the others"
 )]
 fn of_handed(what: &What) -> Option<Told> {
     Some(match what {
@@ -313,6 +338,7 @@ fn micros(us: i64) -> Option<String> {
 pub fn of_line(line: &Line, hash: &Hash, source: &str) -> Option<Value> {
     let what = &line.entry.what;
     let told = of_feed(what)
+        .or_else(|| of_export(what))
         .or_else(|| of_handed(what))
         .or_else(|| of_exchange(what))
         .unwrap_or_else(|| of_gateway(what));

@@ -106,6 +106,14 @@ pub struct Emergency {
     pub number: u64,
 }
 
+impl Emergency {
+    /// Whether it says who breaks the glass and why: neither commitment is zero.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.clinician.0 != [0; 32] && self.reason.0 != [0; 32]
+    }
+}
+
 /// An emergency and the domain's signature on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedEmergency {

@@ -39,7 +39,8 @@ def segment_key(epoch_key, salt, patient, of_class, sequence):
     return derive(salt, epoch_key, info)
 
 
-# RFC 9180, base mode: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305.
+# RFC 9180, auth mode: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305.
+AUTH = b"\2"
 KEM = b"KEM" + struct.pack(">H", 0x20)
 SUITE = b"HPKE" + struct.pack(">HHH", 0x20, 1, 3)
 
@@ -53,27 +54,40 @@ def labeled_expand(suite, prk, label, info, length):
     return HKDFExpand(algorithm=SHA256(), length=length, info=info).derive(prk)
 
 
-def hpke_key(shared, enc, public, info):
+def x25519_private(device):
+    """RFC 8032 §5.1.5, steps 1 and 2: the scalar of an Ed25519 key."""
+    return X25519PrivateKey.from_private_bytes(hashlib.sha512(device.private_bytes_raw()).digest()[:32])
+
+
+def x25519_public(device):
+    """RFC 7748 §4.1: u = (1 + y) / (1 - y)."""
+    p = 2**255 - 19
+    y = int.from_bytes(device.public_bytes_raw(), "little") & (2**255 - 1)
+    return ((1 + y) * pow(1 - y, -1, p) % p).to_bytes(32, "little")
+
+
+def hpke_key(shared, enc, public, sender, info):
     prk = labeled_extract(KEM, b"", b"eae_prk", shared)
-    secret = labeled_expand(KEM, prk, b"shared_secret", enc + public, 32)
-    context = b"\0" + labeled_extract(SUITE, b"", b"psk_id_hash", b"")
+    secret = labeled_expand(KEM, prk, b"shared_secret", enc + public + sender, 32)
+    context = AUTH + labeled_extract(SUITE, b"", b"psk_id_hash", b"")
     context += labeled_extract(SUITE, b"", b"info_hash", info)
     prk = labeled_extract(SUITE, secret, b"secret", b"")
     key = labeled_expand(SUITE, prk, b"key", context, 32)
     return ChaCha20Poly1305(key), labeled_expand(SUITE, prk, b"base_nonce", context, 12)
 
 
-def hpke_open(private, enc, info, aad, sealed):
+def hpke_open(private, sender, enc, info, aad, sealed):
     private = X25519PrivateKey.from_private_bytes(private)
-    shared = private.exchange(X25519PublicKey.from_public_bytes(enc))
-    key, nonce = hpke_key(shared, enc, private.public_key().public_bytes_raw(), info)
+    shared = b"".join(private.exchange(X25519PublicKey.from_public_bytes(key)) for key in (enc, sender))
+    key, nonce = hpke_key(shared, enc, private.public_key().public_bytes_raw(), sender, info)
     return key.decrypt(nonce, sealed, aad)
 
 
-def hpke_seal(public, info, aad, plaintext):
+def hpke_seal(public, sender, info, aad, plaintext):
     ephemeral = X25519PrivateKey.generate()
     enc = ephemeral.public_key().public_bytes_raw()
-    key, nonce = hpke_key(ephemeral.exchange(X25519PublicKey.from_public_bytes(public)), enc, public, info)
+    shared = b"".join(key.exchange(X25519PublicKey.from_public_bytes(public)) for key in (ephemeral, sender))
+    key, nonce = hpke_key(shared, enc, public, sender.public_key().public_bytes_raw(), info)
     return enc + key.encrypt(nonce, plaintext, aad)
 
 
@@ -103,13 +117,13 @@ def seal_segment(header, plaintext, root, device):
 
 
 def open_wrap(wrap, private, device):
-    device.verify(wrap[144:], b"caregate wrap 1\0" + wrap[:144])
-    return hpke_open(private, wrap[64:96], b"caregate wrap 1", wrap[:64], wrap[96:144])
+    device.verify(wrap[144:], b"caregate wrap 2\0" + wrap[:144])
+    return hpke_open(private, x25519_public(device), wrap[64:96], b"caregate wrap 2", wrap[:64], wrap[96:144])
 
 
 def seal_wrap(head, key, public, device):
-    wrap = head + hpke_seal(public, b"caregate wrap 1", head, key)
-    return wrap + device.sign(b"caregate wrap 1\0" + wrap)
+    wrap = head + hpke_seal(public, x25519_private(device), b"caregate wrap 2", head, key)
+    return wrap + device.sign(b"caregate wrap 2\0" + wrap)
 
 
 def main():

@@ -9,6 +9,7 @@ use caregate_host::{key_file, log};
 use caregate_protocol::wrap::HpkePrivateKey;
 use caregate_tests::audit::Audit;
 use clap::Parser;
+use ed25519_dalek::VerifyingKey;
 
 /// Opens every segment in a core's store with the patients' roots, and says for each reading which recipients' keys open it too,
 /// with all the wraps that lie there.
@@ -27,9 +28,18 @@ struct Arguments {
     /// A recipient's HPKE private key (hexadecimal, mode 0600). Repeatable; each line's `openable` has them in this order.
     #[arg(long, value_name = "FILE")]
     hpke_key: Vec<PathBuf>,
+    /// A gateway's public device key (hexadecimal). Repeatable; wraps are opened as from these.
+    #[arg(long, value_name = "HEX", required = true, value_parser = device_key)]
+    gateway: Vec<VerifyingKey>,
     /// Written: one JSON line per reading.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+}
+
+fn device_key(text: &str) -> anyhow::Result<VerifyingKey> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(text, &mut bytes).context("a device key is 32 bytes in hexadecimal")?;
+    Ok(VerifyingKey::from_bytes(&bytes)?)
 }
 
 fn main() -> anyhow::Result<()> {
@@ -42,7 +52,7 @@ fn main() -> anyhow::Result<()> {
         .collect::<anyhow::Result<_>>()?;
     let audit = Audit::open(&arguments.core, &arguments.keys)?;
     let file = File::create(&arguments.out).with_context(|| arguments.out.display().to_string())?;
-    let readings = audit.write(&keys, BufWriter::new(file))?;
+    let readings = audit.write(&keys, &arguments.gateway, BufWriter::new(file))?;
     writeln!(std::io::stdout(), "{{\"readings\":{readings}}}")?;
     Ok(())
 }

@@ -11,7 +11,7 @@ use caregate_protocol::segment::SegmentHash;
 use caregate_protocol::wrap::HpkePrivateKey;
 
 use crate::called::until;
-use crate::home::{Daemon, Home};
+use crate::home::{Daemon, Home, device_key};
 use crate::search::hits;
 
 /// All that somebody holds who never deletes: every node, under whatever name.
@@ -20,9 +20,11 @@ pub(crate) struct Hoarder {
 }
 
 impl Hoarder {
-    pub(crate) fn new(key: &HpkePrivateKey, records: &[Vec<u8>]) -> Self {
+    /// `gateways`: who may have sealed.
+    pub(crate) fn new(key: &HpkePrivateKey, gateways: &[&str], records: &[Vec<u8>]) -> Self {
+        let devices: Vec<_> = gateways.iter().map(|name| device_key(name).verifying_key()).collect();
         let wraps = records.iter().filter_map(|record| match Record::decode(record) {
-            Ok(Record::Wrap(wrap)) => wrap.open(key).ok(),
+            Ok(Record::Wrap(wrap)) => devices.iter().find_map(|device| wrap.open(key, device).ok()),
             Ok(Record::Segment(_) | Record::Head(_) | Record::Gap(_) | Record::Tokens(_)) | Err(_) => None,
         });
         Self { nodes: wraps.collect() }
@@ -104,7 +106,7 @@ fn the_past_is_given_by_wraps_alone_and_ends_with_its_revocation() {
     core.stop();
 
     let (theirs, all) = (home.records_of(clinic), home.records());
-    let hoarder = Hoarder::new(&clinic_key, &theirs);
+    let hoarder = Hoarder::new(&clinic_key, &["g-1"], &theirs);
     let of_clinic = hoarder.opens(&theirs).into_iter().filter(|n| *n < 40).collect::<Vec<_>>();
     let expected: Vec<_> = (0..30).collect();
     assert!(expected.iter().all(|n| of_clinic.contains(n)), "{of_clinic:?}");
@@ -112,7 +114,7 @@ fn the_past_is_given_by_wraps_alone_and_ends_with_its_revocation() {
     let everything: Vec<_> = all.iter().chain(&theirs).cloned().collect();
     let opened = hoarder.opens(&everything);
     assert!(!opened.iter().any(|n| (30..40).contains(n)), "{opened:?}");
-    let hospital = Hoarder::new(&home.hospital, &all);
+    let hospital = Hoarder::new(&home.hospital, &["g-1"], &all);
     let again = hospital.opens(&all);
     assert!((30..40).all(|n| again.contains(&n)), "{again:?}");
     // The clinic's are the very bytes that were sealed before anybody thought of it.

@@ -14,7 +14,7 @@ export function auditText(line: Audit, bedName: (patient: string) => string | nu
     case "look":
       return line.count === null ? `${user} looked at ${bed}` : `${user} looked at ${line.count} patients`;
     case "export":
-      return `The whole history was exported by ${user}`;
+      return line.patient === null ? `The whole history was exported by ${user}` : `${user} exported ${line.text ?? "readings"} of ${bed}`;
     case "log_read":
       return line.text === null ? `${user} read the audit log` : `${user} read the audit log: “${line.text}”`;
     case "emergency":

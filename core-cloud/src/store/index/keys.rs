@@ -5,8 +5,12 @@ use caregate_protocol::head::Head;
 use caregate_protocol::id::{PatientId, RecipientId, SignerId};
 use caregate_protocol::wrap::Wrap;
 use redb::{Database, ReadableDatabase, ReadableTable};
+use ring::digest::{SHA256, digest};
 
 use super::{SIGNERS, StoreError, failed};
+
+/// Of a wrap's hash in its key: two that a gateway did not make on purpose never meet in it.
+pub(in crate::store) const WRAP_HASH_BYTES: usize = 16;
 
 /// Of two heads the newer has the greater: by how far it goes, then by when it was made.
 pub(super) fn age_of(head: &Head) -> [u8; 16] {
@@ -24,9 +28,17 @@ pub(super) fn gap_key(gap: &Gap) -> Vec<u8> {
     [gap.patient.0.as_slice(), &[gap.class as u8], &first, &last, &[why as u8]].concat()
 }
 
-pub(super) fn wrap_key(wrap: &Wrap) -> Vec<u8> {
+/// What the keys of all wraps of a node begin with.
+pub(in crate::store) fn node_key(scope: &[u8], epoch: u32, depth: u8) -> Vec<u8> {
+    [scope, &epoch.to_be_bytes(), &[depth]].concat()
+}
+
+/// A wrap's key ends with the hash of its bytes: one that is sealed anew, as to a recipient's next HPKE key, is another.
+pub(super) fn wrap_key(wrap: &Wrap, bytes: &[u8]) -> Vec<u8> {
     let scope = scope_key(wrap.patient.0, wrap.class as u8, wrap.generation);
-    [scope.as_slice(), &wrap.epoch.to_be_bytes(), &[wrap.depth], &wrap.recipient.0].concat()
+    let node = node_key(&scope, wrap.epoch, wrap.depth);
+    let hash = digest(&SHA256, bytes);
+    [node.as_slice(), &wrap.recipient.0, hash.as_ref().get(..WRAP_HASH_BYTES).unwrap_or_default()].concat()
 }
 
 /// The epoch in a key of `epochs`, behind its scope.

@@ -12,7 +12,7 @@ use crate::store::{StoreError, failed};
 /// What the tables stand on: `stream`, when it was made; `applied`, the last sequence that they have seen.
 const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
 /// How the tables are laid out; those of another form are made anew from the stream.
-const FORM: [u8; 1] = [2];
+const FORM: [u8; 1] = [3];
 
 /// Opens the tables, or makes them where there are none of this form.
 pub(super) fn open_tables(dir: &Path) -> Result<Database, StoreError> {

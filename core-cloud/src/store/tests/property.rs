@@ -1,6 +1,6 @@
 //! Any interleaving of wraps, segments and restarts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -10,7 +10,13 @@ use super::*;
 #[derive(Debug, Clone)]
 enum Step {
     Segment(Name),
-    Wrap { generation: u32, node: (u32, u8), to: u8 },
+    /// Sealed anew, or one that came before `again`.
+    Wrap {
+        generation: u32,
+        node: (u32, u8),
+        to: u8,
+        again: bool,
+    },
     Restart,
 }
 
@@ -18,10 +24,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let epoch = EPOCH..EPOCH + 8;
     let segment = (0_u32..2, epoch.clone(), 0_u64..24)
         .prop_map(|(generation, epoch, sequence)| Step::Segment(Name { generation, epoch, sequence }));
-    let wrap = (0_u32..2, epoch, 0_u8..4, 0_u8..3).prop_map(|(generation, epoch, up, to)| {
-        let first = epoch >> up << up;
-        Step::Wrap { generation, node: (first, TREE_DEPTH - up), to }
-    });
+    let wrap =
+        (0_u32..2, epoch, 0_u8..4, 0_u8..3, any::<bool>()).prop_map(|(generation, epoch, up, to, again)| {
+            let first = epoch >> up << up;
+            Step::Wrap { generation, node: (first, TREE_DEPTH - up), to, again }
+        });
     proptest::collection::vec(prop_oneof![6 => segment, 4 => wrap, 1 => Just(Step::Restart)], 1..40)
 }
 
@@ -45,12 +52,25 @@ proptest! {
     }
 }
 
+/// Generation, node and recipient of a wrap.
+type Given = (u32, (u32, u8), u8);
+
+/// A wrap, and what is to become of it: the first that was made, `again`, or one that is sealed anew.
+fn wrap_again(sealed: &mut Vec<Vec<u8>>, (generation, node, to): Given, again: bool) -> (Vec<u8>, Outcome) {
+    if let (true, Some(first)) = (again, sealed.first()) {
+        return (first.clone(), Outcome::Known);
+    }
+    let record = wrap_of(1, DataClass::Vitals, generation, node, to);
+    sealed.push(record.clone());
+    (record, Outcome::Stored)
+}
+
 /// In whatever order wraps and segments come and however they are batched, each recipient's queue ends as exactly the
 /// segments that it can open, each once, and none before a wrap that opens it.
 fn check(kind: Kind, steps: &[Step], batch: usize) -> Result<(), TestCaseError> {
     let mut world = World::new(kind);
-    let mut taken: std::collections::BTreeMap<u64, Name> = Default::default();
-    let mut wraps: BTreeSet<(u32, (u32, u8), u8)> = BTreeSet::new();
+    let mut taken: BTreeMap<u64, Name> = BTreeMap::new();
+    let mut wraps: BTreeMap<Given, Vec<Vec<u8>>> = BTreeMap::new();
     let mut records = Vec::new();
     for step in steps {
         match step {
@@ -65,10 +85,9 @@ fn check(kind: Kind, steps: &[Step], batch: usize) -> Result<(), TestCaseError> 
                 };
                 records.push((segment_of(1, DataClass::Vitals, *name, b"x"), outcome));
             }
-            Step::Wrap { generation, node, to } => {
-                let new = wraps.insert((*generation, *node, *to));
-                let record = wrap_of(1, DataClass::Vitals, *generation, *node, *to);
-                records.push((record, if new { Outcome::Stored } else { Outcome::Known }));
+            Step::Wrap { generation, node, to, again } => {
+                let sealed = wraps.entry((*generation, *node, *to)).or_default();
+                records.push(wrap_again(sealed, (*generation, *node, *to), *again));
             }
             Step::Restart => {}
         }
@@ -81,7 +100,7 @@ fn check(kind: Kind, steps: &[Step], batch: usize) -> Result<(), TestCaseError> 
         }
     }
     for to in 0..3 {
-        let opens = |held: &BTreeSet<(u32, (u32, u8), u8)>, name: &Name| {
+        let opens = |held: &BTreeSet<Given>, name: &Name| {
             held.iter().any(|(generation, (first, depth), holder)| {
                 let node = TreeNode::new(*first, *depth, [0; 32]).unwrap();
                 *holder == to
@@ -89,13 +108,13 @@ fn check(kind: Kind, steps: &[Step], batch: usize) -> Result<(), TestCaseError> 
                     && (node.first()..=node.last()).contains(&name.epoch)
             })
         };
-        let (mut held, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        let (mut held, mut told, mut seen) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for record in world.queue(to) {
             match Record::decode(&record).unwrap() {
                 Record::Wrap(wrap) => {
                     prop_assert_eq!(wrap.recipient, recipient(to));
-                    let new = held.insert((wrap.generation, (wrap.epoch, wrap.depth), to));
-                    prop_assert!(new, "a wrap twice");
+                    held.insert((wrap.generation, (wrap.epoch, wrap.depth), to));
+                    prop_assert!(told.insert(record.clone()), "a wrap twice");
                 }
                 Record::Segment(segment) => {
                     let h = &segment.header;
@@ -108,8 +127,10 @@ fn check(kind: Kind, steps: &[Step], batch: usize) -> Result<(), TestCaseError> 
                 }
             }
         }
-        prop_assert_eq!(&held, &wraps.iter().filter(|(_, _, holder)| *holder == to).copied().collect());
-        let expected: BTreeSet<Name> = taken.values().filter(|name| opens(&wraps, name)).copied().collect();
+        let to_it = wraps.iter().filter(|((_, _, holder), _)| *holder == to);
+        prop_assert_eq!(told, to_it.flat_map(|(_, sealed)| sealed.iter().cloned()).collect());
+        let all = wraps.keys().copied().collect();
+        let expected: BTreeSet<Name> = taken.values().filter(|name| opens(&all, name)).copied().collect();
         prop_assert_eq!(seen, expected);
     }
     Ok(())

@@ -7,6 +7,7 @@ use super::*;
 of_both! {
     a_chain_is_known_by_its_generations_and_their_epochs,
     history_is_what_a_recipient_can_open_of_a_time_in_pages,
+    of_a_nodes_wraps_history_tells_the_newest,
     what_is_stored_is_counted_by_patient_and_signer,
     what_is_older_goes_whole_and_is_not_taken_again,
     the_newest_record_stays_so_that_no_index_is_given_twice,
@@ -16,7 +17,7 @@ fn of(patient: u8, epoch: u32, sequence: u64) -> Vec<u8> {
     segment_of(patient, DataClass::Vitals, Name { generation: 0, epoch, sequence }, b"readings")
 }
 
-fn question(to: u8, from: u32, until: u32) -> Question {
+pub(super) fn question(to: u8, from: u32, until: u32) -> Question {
     let (patient, class) = (PatientId([1; 16]), DataClass::Vitals);
     Question { recipient: recipient(to), patient, class, from, until, at: HistoryPlace::FIRST }
 }
@@ -130,6 +131,16 @@ pub(super) fn expired(store: &dyn Store, before: u32) -> u64 {
             return records;
         }
     }
+}
+
+fn of_a_nodes_wraps_history_tells_the_newest(kind: Kind) {
+    let world = World::new(kind);
+    let wraps: Vec<_> = (0..10).map(|_| wrap(EPOCH, 1)).collect();
+    world.store().put(&wraps).unwrap();
+    world.put(&of(1, EPOCH, 0));
+    let past = world.store().history(&question(1, EPOCH, EPOCH + 1), usize::MAX).unwrap().records;
+    assert_eq!(past, [&wraps[2..], &[of(1, EPOCH, 0)]].concat());
+    assert_eq!(world.queue(1).len(), 11, "its queue has all");
 }
 
 fn what_is_older_goes_whole_and_is_not_taken_again(kind: Kind) {

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A PUBLISH is handed on as [`Action::Forward`] and answered only when its verdict comes, oldest first, so PUBACKs and PUBRECs
-//! leave in the order of receipt (MQTT-4.6.0-2, -3). Refused: 5.0 has reason code 0x97 for it. 3.1.1 has no word: the PUBLISH stays
+//! leave in the order of receipt (MQTT-4.6.0-2, -3). What had come at QoS 2 over the session's connection before and has no verdict yet
+//! is not handed on again: its verdict comes by way of the hub, and others that come meanwhile wait behind it. Refused: 5.0 has reason code 0x97 for it. 3.1.1 has no word: the PUBLISH stays
 //! unanswered, nothing more is read, what came after it is still answered, and the connection closes; the client sends it again
 //! (§4.4).
 
@@ -70,8 +71,21 @@ enum Phase {
 enum Unanswered {
     /// Its verdict is to come.
     Waits { qos: QoS, packet_id: Option<PacketId>, message: Message },
-    /// Its answer is known, and waits for those before it.
-    Known(Packet),
+    /// Its verdict is to come to a connection before this one, over which it came first.
+    Elsewhere(PacketId),
+    /// Its answer is known, and waits for those before it. `counts`: against Receive Maximum, and not in the hub.
+    Known { answer: Answer, counts: bool },
+}
+
+/// What a verdict means to the client.
+#[derive(Debug)]
+enum Answer {
+    /// It is told.
+    Say(Packet),
+    /// 3.1.1 has no word for it: the connection is to end.
+    Withhold,
+    /// QoS 0.
+    Nothing,
 }
 
 /// The state machine. All times are since one origin that the shell chooses, and never run back.
@@ -81,7 +95,7 @@ pub struct Conversation {
     phase: Phase,
     version: Version,
     outstanding: Window<Unanswered>,
-    /// Of them, those above QoS 0.
+    /// Of them, those above QoS 0 that don't count as unreleased in the hub.
     acknowledgeable: usize,
     /// What the client's topic aliases stand for.
     aliases: HashMap<u16, String>,

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Action, CloseReason, Conversation, Phase, Unanswered};
-use crate::ingest::Verdict;
+use super::{Action, Answer, CloseReason, Conversation, Phase, Unanswered};
+use crate::ingest::{Fault, Verdict};
 use crate::mqtt::access::{Tree, own_tree};
 use crate::mqtt::hub::{Exact, Hub, Message, SessionKey};
-use crate::mqtt::limits::{TOPIC_ALIASES_MAX, TOPIC_BYTES_MAX, UNRELEASED_MAX};
+use crate::mqtt::limits::{PUBLISH_OVERHEAD_BYTES, TOPIC_ALIASES_MAX, TOPIC_BYTES_MAX, UNRELEASED_MAX};
 use crate::mqtt::window::cost;
 use crate::mqtt::wire::{Ack, Packet, PacketId, Publish, QoS, Reason, Version};
 
@@ -38,7 +38,7 @@ impl Conversation {
             return self.refuse_publish(&publish, reason, now, hub, out);
         }
         if let (QoS::ExactlyOnce, Some(packet_id)) = (publish.qos, publish.packet_id)
-            && !self.is_new(packet_id, hub, out)
+            && !self.is_new(packet_id, now, hub, out)
         {
             return;
         }
@@ -46,7 +46,7 @@ impl Conversation {
             if let (QoS::ExactlyOnce, Some(packet_id), Some(client)) =
                 (publish.qos, publish.packet_id, self.client())
             {
-                hub.settle_exact(&key, packet_id, client.number, false);
+                hub.settle_exact(&key, packet_id, client.number, None, false);
             }
             return self.close(CloseReason::ReceiveMaximum, now, hub, out);
         }
@@ -104,7 +104,7 @@ impl Conversation {
     }
 
     /// Whether a QoS 2 PUBLISH is to be handed on; if not, it is answered here (MQTT-4.3.3-10).
-    fn is_new(&mut self, packet_id: PacketId, hub: &mut Hub, out: &mut Vec<Action>) -> bool {
+    fn is_new(&mut self, packet_id: PacketId, now: Duration, hub: &mut Hub, out: &mut Vec<Action>) -> bool {
         let Some(client) = self.client() else { return false };
         match (hub.begin_exact(&client.key, packet_id, client.number), self.version) {
             (Exact::New, _) => return true,
@@ -115,6 +115,11 @@ impl Conversation {
             }
             // The one PUBREC that is to come is for both.
             (Exact::OnItsWay, Version::V4) => {}
+            (Exact::Elsewhere, _) => {
+                self.acknowledgeable += 1;
+                self.outstanding.push(PUBLISH_OVERHEAD_BYTES, Unanswered::Elsewhere(packet_id));
+                self.handle_wake(now, hub, out);
+            }
         }
         false
     }
@@ -141,7 +146,8 @@ impl Conversation {
             return out.push(Action::Send(packet));
         }
         self.acknowledgeable += 1;
-        self.outstanding.push(crate::mqtt::limits::PUBLISH_OVERHEAD_BYTES, Unanswered::Known(packet));
+        let known = Unanswered::Known { answer: Answer::Say(packet), counts: true };
+        self.outstanding.push(PUBLISH_OVERHEAD_BYTES, known);
     }
 
     /// Takes in the verdict on the oldest PUBLISH that waits for one; `None` where the pipeline went away without one, which counts as
@@ -154,28 +160,66 @@ impl Conversation {
         hub: &mut Hub,
         out: &mut Vec<Action>,
     ) {
-        if let Some(Unanswered::Waits { qos, packet_id, message }) = self.pop() {
-            let stored = self.settle((qos, packet_id, message), verdict, now, hub);
-            match (packet_id, stored, self.version) {
-                (Some(packet_id), true, _) => {
-                    self.say(acknowledgement(qos, packet_id, Reason::SUCCESS), out);
-                }
-                (Some(packet_id), false, Version::V5) => {
-                    self.say(acknowledgement(qos, packet_id, Reason::QUOTA_EXCEEDED), out);
-                }
-                (Some(_), false, Version::V4) => self.drain(CloseReason::Refused, now),
-                (None, _, _) => {}
+        let known = |answer, counts| Unanswered::Known { answer, counts };
+        if let Some(at) = self.next_waiting()
+            && let Some(Unanswered::Waits { qos, packet_id, message }) =
+                self.outstanding.replace(at, known(Answer::Nothing, false))
+        {
+            let acknowledged = self.settle((qos, packet_id, message), verdict, now, hub);
+            if let Some(packet_id) = packet_id {
+                // From here on the hub counts it, until PUBREL.
+                let counts = qos != QoS::ExactlyOnce || !acknowledged;
+                self.acknowledgeable -= usize::from(!counts);
+                self.outstanding.replace(at, known(self.answer_to(qos, packet_id, verdict), counts));
             }
         }
-        while let Some(Unanswered::Known(_)) = self.outstanding.oldest_mut() {
-            if let Some(Unanswered::Known(packet)) = self.pop() {
-                self.say(packet, out);
+        self.handle_wake(now, hub, out);
+    }
+
+    /// Tells the client the answers that are known and have nothing before them; some may have become known by what came to another
+    /// connection.
+    pub fn handle_wake(&mut self, now: Duration, hub: &mut Hub, out: &mut Vec<Action>) {
+        loop {
+            let answer = match self.outstanding.oldest_mut() {
+                Some(Unanswered::Elsewhere(packet_id)) => {
+                    let packet_id = *packet_id;
+                    let Some(answer) = self.answer_elsewhere(packet_id, hub) else { break };
+                    answer
+                }
+                Some(Unanswered::Known { answer, .. }) => std::mem::replace(answer, Answer::Nothing),
+                Some(Unanswered::Waits { .. }) | None => break,
+            };
+            let counts = !matches!(self.outstanding.pop(), Some(Unanswered::Known { counts: false, .. }));
+            self.acknowledgeable -= usize::from(counts);
+            match answer {
+                Answer::Say(packet) => self.say(packet, out),
+                Answer::Withhold => self.drain(CloseReason::Refused, now),
+                Answer::Nothing => {}
             }
         }
         self.close_if_drained(now, hub, out);
     }
 
-    /// A PUBLISH has its verdict: those who subscribed see it if it was stored, at QoS 2 once. Returns whether it is acknowledged.
+    /// No more verdicts will come: what still waits for one has none, so that its repetition is not told to wait for it.
+    pub fn give_up(&mut self, now: Duration, hub: &mut Hub, out: &mut Vec<Action>) {
+        while self.next_waiting().is_some() {
+            self.handle_verdict(None, now, hub, out);
+        }
+    }
+
+    fn next_waiting(&self) -> Option<usize> {
+        self.outstanding.position(|unanswered| matches!(unanswered, Unanswered::Waits { .. }))
+    }
+
+    /// The answer to a PUBLISH whose verdict comes to a connection before this one, if it is there and this one is still up to give it.
+    fn answer_elsewhere(&self, packet_id: PacketId, hub: &mut Hub) -> Option<Answer> {
+        let client = self.client().filter(|_| self.closed().is_none())?;
+        let verdict = hub.verdict_elsewhere(&client.key, packet_id, client.number)?;
+        hub.settle_exact(&client.key, packet_id, client.number, verdict, self.acknowledges(verdict));
+        Some(self.answer_to(QoS::ExactlyOnce, packet_id, verdict))
+    }
+
+    /// A PUBLISH has its verdict: those who subscribed see it if it was stored. Returns whether it is acknowledged.
     fn settle(
         &self,
         (qos, packet_id, message): (QoS, Option<PacketId>, Message),
@@ -183,22 +227,35 @@ impl Conversation {
         now: Duration,
         hub: &mut Hub,
     ) -> bool {
-        let acknowledged = matches!(verdict, Some(Verdict::Stored | Verdict::Quarantined));
-        let mut first = true;
+        let acknowledged = self.acknowledges(verdict);
         if let (QoS::ExactlyOnce, Some(packet_id), Some(client)) = (qos, packet_id, self.client()) {
-            first = hub.settle_exact(&client.key, packet_id, client.number, acknowledged);
+            hub.settle_exact(&client.key, packet_id, client.number, verdict, acknowledged);
         }
-        if verdict == Some(Verdict::Stored) && first {
+        if verdict == Some(Verdict::Stored) {
             hub.publish(&Arc::new(message), now);
         }
         acknowledged
     }
 
-    fn pop(&mut self) -> Option<Unanswered> {
-        let unanswered = self.outstanding.pop()?;
-        let counts = !matches!(unanswered, Unanswered::Waits { packet_id: None, .. });
-        self.acknowledgeable -= usize::from(counts);
-        Some(unanswered)
+    /// Whether the client is told that all is well: in 3.1.1 also of what is in quarantine, since it would repeat it for ever.
+    fn acknowledges(&self, verdict: Option<Verdict>) -> bool {
+        match (verdict, self.version) {
+            (Some(Verdict::Stored), _) | (Some(Verdict::Quarantined(_)), Version::V4) => true,
+            (Some(Verdict::Quarantined(_)), Version::V5) | (Some(Verdict::Refused) | None, _) => false,
+        }
+    }
+
+    fn answer_to(&self, qos: QoS, packet_id: PacketId, verdict: Option<Verdict>) -> Answer {
+        let reason = match verdict {
+            _ if self.acknowledges(verdict) => Reason::SUCCESS,
+            Some(Verdict::Quarantined(Fault::Payload)) => Reason::PAYLOAD_FORMAT_INVALID,
+            Some(Verdict::Quarantined(Fault::Device)) => Reason::NOT_AUTHORIZED,
+            Some(Verdict::Stored | Verdict::Refused) | None if self.version == Version::V5 => {
+                Reason::QUOTA_EXCEEDED
+            }
+            Some(Verdict::Stored | Verdict::Refused) | None => return Answer::Withhold,
+        };
+        Answer::Say(acknowledgement(qos, packet_id, reason))
     }
 
     fn say(&self, packet: Packet, out: &mut Vec<Action>) {

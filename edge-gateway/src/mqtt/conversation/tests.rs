@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ingest::Verdict;
+use crate::ingest::{Fault, Verdict};
 use crate::mqtt::access::Reader;
 use crate::mqtt::hub::{Capacity, Effect, Join};
 use crate::mqtt::limits::{CLIENT_ID_BYTES_MAX, SESSION_EXPIRY_MAX, TOPIC_ALIASES_MAX, TOPIC_BYTES_MAX};
@@ -40,6 +40,13 @@ fn with_will(version: Version, topic: &str) -> Connect {
         properties: Properties::default(),
     };
     Connect { will: Some(will), ..connect(version, 60) }
+}
+
+/// One whose session outlives the connection.
+fn kept(version: Version) -> Connect {
+    let mut connect = Connect { clean_start: false, ..connect(version, 60) };
+    connect.properties.session_expiry = Some(60).filter(|_| version == Version::V5);
+    connect
 }
 
 fn id(value: u16) -> PacketId {
@@ -135,6 +142,24 @@ impl Pair {
         }
     }
 
+    /// The same client's next connection, with the hub; [`Self::swap_hub`] gives it back for a while.
+    fn followed_by(&mut self, connect: Connect) -> Self {
+        let mut next = Self::new(self.conversation.limits);
+        self.swap_hub(&mut next);
+        next.packet(Packet::Connect(Box::new(connect)), T0);
+        let admission = Ok((device("a"), NUMBER + 1));
+        let actions = next.collect(|c, hub, out| c.handle_admission(admission, T0, hub, out));
+        assert!(
+            matches!(&actions[..], [Action::Send(Packet::ConnAck(ack))] if ack.session_present),
+            "{actions:?}"
+        );
+        next
+    }
+
+    fn swap_hub(&mut self, other: &mut Self) {
+        std::mem::swap(&mut self.hub, &mut other.hub);
+    }
+
     fn collect(&mut self, event: impl FnOnce(&mut Conversation, &mut Hub, &mut Vec<Action>)) -> Vec<Action> {
         let mut out = Vec::new();
         event(&mut self.conversation, &mut self.hub, &mut out);
@@ -193,8 +218,10 @@ fn acknowledgements_wait_for_verdicts_and_keep_the_order() {
         }
         assert_eq!(pair.verdict(Some(Verdict::Stored)), [puback(7, Reason::SUCCESS)]);
         assert_eq!(pair.verdict(Some(Verdict::Stored)), [], "QoS 0");
-        assert_eq!(pair.verdict(Some(Verdict::Quarantined)), [pubrec(8, Reason::SUCCESS)]);
-        assert_eq!(pair.verdict(Some(Verdict::Quarantined)), [puback(3, Reason::SUCCESS)]);
+        let told = |fault| told_of(version, Some(Verdict::Quarantined(fault))).unwrap();
+        let (payload, device) = (told(Fault::Payload), told(Fault::Device));
+        assert_eq!(pair.verdict(Some(Verdict::Quarantined(Fault::Payload))), [pubrec(8, payload)]);
+        assert_eq!(pair.verdict(Some(Verdict::Quarantined(Fault::Device))), [puback(3, device)]);
         assert_eq!(pair.verdict(Some(Verdict::Stored)), [], "nothing is outstanding");
     }
 }
@@ -376,6 +403,87 @@ fn qos_2_is_stored_once_whatever_the_client_repeats() {
     }
 }
 
+/// A client whose connection breaks before the verdict comes back and repeats it: it is handed on once, and the new connection answers, in
+/// the order of what it was sent.
+#[test]
+fn qos_2_is_stored_once_also_over_a_new_connection() {
+    for version in [Version::V4, Version::V5] {
+        for verdict in
+            [Some(Verdict::Stored), Some(Verdict::Quarantined(Fault::Payload)), Some(Verdict::Refused), None]
+        {
+            let mut old = Pair::up(Limits::default(), kept(version));
+            old.forwards(exactly(1));
+            old.forwards(exactly(2));
+            old.collect(|c, hub, out| c.close(CloseReason::Io, T0, hub, out));
+            let mut new = old.followed_by(kept(version));
+            for packet_id in [1, 1, 2] {
+                assert_eq!(new.packet(exactly(packet_id), T0), [], "not handed on");
+            }
+            new.forwards(publish(3));
+            assert_eq!(new.verdict(Some(Verdict::Stored)), [], "behind those two");
+            new.hub.take_effects();
+            old.swap_hub(&mut new);
+            assert_eq!(old.verdict(verdict), []);
+            old.swap_hub(&mut new);
+            let woken = new.hub.take_effects().into_iter().any(|effect| effect == Effect::Wake(NUMBER + 1));
+            assert!(woken);
+            let first = new.collect(|c, hub, out| c.handle_wake(T0, hub, out));
+            let mut in_use = Vec::new();
+            if version == Version::V5 {
+                in_use.push(pubrec(1, Reason::PACKET_IDENTIFIER_IN_USE));
+            }
+            match told_of(version, verdict) {
+                Some(reason) => assert_eq!(first, [vec![pubrec(1, reason)], in_use].concat()),
+                None => assert_eq!(first, []),
+            }
+            old.swap_hub(&mut new);
+            old.collect(|c, hub, out| c.give_up(T0, hub, out));
+            old.swap_hub(&mut new);
+            let last = new.collect(|c, hub, out| c.handle_wake(T0, hub, out));
+            let mut expected = vec![puback(3, Reason::SUCCESS)];
+            if version == Version::V5 {
+                expected.insert(0, pubrec(2, Reason::QUOTA_EXCEEDED));
+            } else {
+                expected.push(Action::Close(CloseReason::Refused));
+            }
+            assert_eq!(last, expected, "the second never had a verdict");
+        }
+    }
+}
+
+/// What PUBACK and PUBREC say, if anything.
+fn told_of(version: Version, verdict: Option<Verdict>) -> Option<Reason> {
+    match (verdict, version) {
+        (Some(Verdict::Stored), _) | (Some(Verdict::Quarantined(_)), Version::V4) => Some(Reason::SUCCESS),
+        (Some(Verdict::Quarantined(Fault::Payload)), Version::V5) => Some(Reason(0x99)),
+        (Some(Verdict::Quarantined(Fault::Device)), Version::V5) => Some(Reason(0x87)),
+        (Some(Verdict::Refused) | None, Version::V5) => Some(Reason(0x97)),
+        (Some(Verdict::Refused) | None, Version::V4) => None,
+    }
+}
+
+/// All that a client may have on its way, repeated and answered: its Receive Maximum is not exceeded by it.
+#[test]
+fn a_repetition_over_a_new_connection_counts_once() {
+    let limits = Limits { inflight_max: 3, ..Limits::default() };
+    let mut old = Pair::up(limits, kept(Version::V5));
+    old.forwards(exactly(1));
+    old.collect(|c, hub, out| c.close(CloseReason::Io, T0, hub, out));
+    let mut new = old.followed_by(kept(Version::V5));
+    assert_eq!(new.packet(exactly(1), T0), []);
+    new.forwards(exactly(2));
+    assert_eq!(new.verdict(Some(Verdict::Stored)), []);
+    new.forwards(publish(3));
+    old.swap_hub(&mut new);
+    old.verdict(Some(Verdict::Stored));
+    old.swap_hub(&mut new);
+    let told = new.collect(|c, hub, out| c.handle_wake(T0, hub, out));
+    assert_eq!(told, [pubrec(1, Reason::SUCCESS), pubrec(2, Reason::SUCCESS)]);
+    new.packet(Packet::PubRel(Ack::new(id(1), Reason::SUCCESS)), T0);
+    new.forwards(publish(4));
+    new.closes(publish(5), CloseReason::ReceiveMaximum);
+}
+
 #[test]
 fn topic_aliases_stand_for_what_they_were_given() {
     let up = || Pair::up(Limits::default(), connect(Version::V5, 60));
@@ -408,7 +516,7 @@ fn others_see_what_was_stored_and_nothing_else() {
     assert!(!seen(&mut pair), "not before it is stored");
     pair.verdict(Some(Verdict::Stored));
     assert!(seen(&mut pair));
-    for verdict in [Some(Verdict::Quarantined), Some(Verdict::Refused), None] {
+    for verdict in [Some(Verdict::Quarantined(Fault::Payload)), Some(Verdict::Refused), None] {
         pair.forwards(publish(1));
         pair.verdict(verdict);
         assert!(!seen(&mut pair), "{verdict:?}");

@@ -68,8 +68,20 @@ impl Hub {
     }
 
     /// Only these devices may read more than their own from now on; the others lose it at once. And what the others have said is not kept
-    /// any more, neither retained nor for displays that are away: a device that was released, or whose patient was erased, is nobody's.
+    /// any more, neither retained nor for displays, be it that it waits or that it was sent and would be sent again: a device that was
+    /// released, or whose patient was erased, is nobody's.
     pub fn bind(&mut self, bound: BTreeMap<DeviceId, PatientId>) {
+        self.bound = Some(bound);
+        self.drop_unbound();
+        let keys: Vec<_> = self.sessions.keys().cloned().collect();
+        keys.iter().for_each(|key| self.tell_reads(key));
+        self.changes.sessions += 1;
+        self.changes.messages += 1;
+    }
+
+    /// Drops what who is bound no longer allows; where nobody says who is, nothing.
+    pub(super) fn drop_unbound(&mut self) {
+        let Some(bound) = &self.bound else { return };
         let stays =
             |message: &Message| message.publisher.as_ref().is_none_or(|key| bound.contains_key(&key.device));
         self.retained.retain(stays);
@@ -78,11 +90,6 @@ impl Hub {
             session.subscriptions.retain(|subscription| is_own(&key.device, &subscription.path));
             session.outbox.retain(|message| is_own(&key.device, &message.topic));
         }
-        self.bound = Some(bound);
-        let keys: Vec<_> = self.sessions.keys().cloned().collect();
-        keys.iter().for_each(|key| self.tell_reads(key));
-        self.changes.sessions += 1;
-        self.changes.messages += 1;
     }
 
     /// UNSUBSCRIBE (§3.10.4): a code for each filter.

@@ -36,6 +36,9 @@ const PACKET_BYTES_MAX: usize = 1 << 20;
 /// Most retained messages: the fewest bytes that one counts for, in all that they may have.
 const RETAINED_MAX: usize = RETAINED_BYTES_MAX / crate::mqtt::limits::PUBLISH_OVERHEAD_BYTES;
 
+/// More than the lengths and flags around any one item take.
+const FRAME_BYTES: usize = 32;
+
 /// What clients were told of their sessions is on the disk so soon.
 const SESSIONS_EVERY: Duration = Duration::from_secs(1);
 /// And what changes with every reading so seldom, or it would wear the flash out.
@@ -133,8 +136,8 @@ impl Hub {
         Snapshot { sessions, retained: self.retained.oldest_first(), now }
     }
 
-    /// Takes in what a process before this one kept; `unix_s` is the time now. What `access` no longer lets a device read is left
-    /// out. Returns how many sessions there are.
+    /// Takes in what a process before this one kept; `unix_s` is the time now. What `access` and [`Self::bind`] no longer let a device
+    /// read is left out. Returns how many sessions there are.
     ///
     /// # Errors
     /// [`KeptError`]; then nothing is taken in.
@@ -178,6 +181,7 @@ impl Hub {
             session.outbox.retain(|message| may_read(&message.topic));
             self.sessions.insert(kept.key, session);
         }
+        self.drop_unbound();
         Ok(self.sessions.len())
     }
 }
@@ -205,9 +209,68 @@ impl Queued {
     }
 }
 
+impl Queued {
+    /// At least the bytes of what it says.
+    fn bytes(&self) -> usize {
+        let sent = self.sent.iter().filter_map(|(_, delivery)| delivery.as_ref());
+        self.waiting.iter().chain(sent).map(bytes_of).sum()
+    }
+
+    /// Forgets all messages. What was released stays: the client waits for the answer.
+    fn clear(&mut self) {
+        self.waiting.clear();
+        self.sent.retain(|(_, delivery)| delivery.is_none());
+    }
+}
+
+impl Kept {
+    /// At least its bytes without those of its queue.
+    fn bytes(&self) -> usize {
+        let subscription =
+            |s: &Subscription| s.path.len() + s.share.as_ref().map_or(0, String::len) + FRAME_BYTES;
+        let subscriptions: usize = self.subscriptions.iter().map(subscription).sum();
+        let ids = 3 * self.received.len() + 8 * self.queued.sent.len();
+        key_bytes(&self.key) + subscriptions + ids + 2 * FRAME_BYTES
+    }
+}
+
+fn key_bytes(key: &SessionKey) -> usize {
+    key.device.as_str().len() + key.client_id.len() + FRAME_BYTES
+}
+
+/// At least the bytes of a message: it costs its topic, payload and properties, and more than their lengths take.
+fn bytes_of_message(message: &Message) -> usize {
+    message.cost() + message.publisher.as_ref().map_or(0, key_bytes)
+}
+
+fn bytes_of(delivery: &Delivery) -> usize {
+    bytes_of_message(&delivery.message) + 5 * delivery.subscription_ids.len() + FRAME_BYTES
+}
+
 type Written = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
 
 impl Snapshot {
+    /// Leaves out the queues of those sessions that hold most, one after the other, until the rest has no more than `bytes_max`: what one
+    /// client lets pile up costs nobody else's session. Without queues it always fits. Returns how many were left out. Copies nothing.
+    pub fn fit(&mut self, bytes_max: usize) -> usize {
+        let retained: usize = self.retained.iter().map(|message| bytes_of_message(message)).sum();
+        let sessions: usize = self.sessions.iter().map(Kept::bytes).sum();
+        let mut queues: Vec<_> =
+            self.sessions.iter_mut().map(|kept| (kept.queued.bytes(), &mut kept.queued)).collect();
+        queues.sort_unstable_by_key(|(bytes, _)| *bytes);
+        let mut bytes =
+            2 * FRAME_BYTES + retained + sessions + queues.iter().map(|(bytes, _)| bytes).sum::<usize>();
+        let mut left_out = 0;
+        while bytes > bytes_max
+            && let Some((freed, queued)) = queues.pop().filter(|(freed, _)| *freed > 0)
+        {
+            queued.clear();
+            bytes -= freed;
+            left_out += 1;
+        }
+        left_out
+    }
+
     /// Its bytes. `whole`: nothing happens after it.
     #[must_use]
     pub fn encode(&self, unix_s: u64, whole: bool) -> Vec<u8> {

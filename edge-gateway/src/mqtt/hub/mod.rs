@@ -24,6 +24,7 @@ use caregate_protocol::id::{DeviceId, PatientId};
 use super::access::is_own;
 use super::limits::{CONNECTIONS_PER_DEVICE, SESSION_EXPIRY_MAX, SESSIONS_MAX, SESSIONS_PER_DEVICE};
 use super::wire::{Ack, Packet, PacketId, Reason, Will};
+use crate::ingest::Verdict;
 pub use kept::{Changes, KeptError, Rhythm, Snapshot};
 pub use message::{Message, SessionKey};
 pub use outbox::Capacity;
@@ -37,7 +38,7 @@ pub type ConnectionNumber = u64;
 /// What the shell must do for a connection other than the one at hand, or for nobody's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Something is to be sent over this connection.
+    /// Something is to be sent over this connection, or a verdict that it waits for has come to another.
     Wake(ConnectionNumber),
     /// Another has taken this one's place (MQTT-3.1.4-3).
     TakeOver(ConnectionNumber),
@@ -176,7 +177,7 @@ impl Hub {
         self.sessions.values().filter(|session| session.connection.is_some()).count()
     }
 
-    /// Sessions, with and without connection; retained messages; bytes waiting for clients.
+    /// Sessions, with and without connection; retained messages; bytes waiting for clients or on their way to them.
     #[must_use]
     pub fn sizes(&self) -> (usize, usize, usize) {
         (self.sessions.len(), self.retained.count(), self.outbox_bytes())
@@ -361,15 +362,31 @@ impl Hub {
         self.sessions.get_mut(key).map_or(Exact::New, |session| session.begin(packet_id, number))
     }
 
-    /// Its verdict; whether the message is to be delivered. A session that has ended has nobody who would repeat it.
+    /// Its verdict, which connection `number` acknowledges or not; a later connection over which the same came does so in its place. A
+    /// session that has ended has nobody who would repeat it.
     pub fn settle_exact(
         &mut self,
         key: &SessionKey,
         packet_id: PacketId,
         number: ConnectionNumber,
-        stored: bool,
-    ) -> bool {
-        self.sessions.get_mut(key).map_or(stored, |session| session.settle(packet_id, number, stored))
+        verdict: Option<Verdict>,
+        acknowledged: bool,
+    ) {
+        let session = self.sessions.get_mut(key);
+        let asks = session.and_then(|session| session.settle(packet_id, number, verdict, acknowledged));
+        self.effects.extend(asks.map(Effect::Wake));
+    }
+
+    /// What has become of a QoS 2 PUBLISH that is [`Exact::Elsewhere`] for connection `number`: none while it waits; the inner one is none
+    /// where there is no verdict and will be none.
+    #[must_use]
+    pub fn verdict_elsewhere(
+        &self,
+        key: &SessionKey,
+        packet_id: PacketId,
+        number: ConnectionNumber,
+    ) -> Option<Option<Verdict>> {
+        self.sessions.get(key).map_or(Some(None), |session| session.verdict(packet_id, number))
     }
 
     /// PUBREL of the client; what PUBCOMP says.

@@ -3,7 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use crate::mqtt::limits::{OUTBOX_BYTES_MAX, OUTBOX_MESSAGES_MAX, SENT_MAX, TOPIC_ALIASES_MAX};
+use crate::mqtt::limits::{
+    OUTBOX_BYTES_MAX, OUTBOX_MESSAGES_MAX, OUTBOXES_BYTES_MAX, SENT_BYTES_MAX, SENT_MAX, TOPIC_ALIASES_MAX,
+};
 use crate::mqtt::wire::{Ack, Packet, PacketId, Publish, QoS, Reason, Version, encoded_len};
 
 use super::Counts;
@@ -36,8 +38,19 @@ impl Capacity {
 enum Step {
     /// Waits for PUBACK or PUBREC.
     Published(Delivery),
+    /// The same of one that the client may not have any more: its identifier stays taken until the client has answered.
+    Withdrawn,
     /// Waits for PUBCOMP.
     Released,
+}
+
+impl Step {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Published(delivery) => delivery.message.cost(),
+            Self::Withdrawn | Self::Released => 0,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -53,9 +66,11 @@ struct Sent {
 pub(super) struct Outbox {
     waiting: VecDeque<Delivery>,
     /// Always the sum over `waiting`.
-    bytes: usize,
+    waiting_bytes: usize,
     /// In the order of sending (MQTT-4.6.0-5).
     sent: VecDeque<Sent>,
+    /// Always the sum over `sent`.
+    sent_bytes: usize,
     last_id: u16,
     capacity: Option<Capacity>,
     /// Aliases that this connection's client has been told.
@@ -66,8 +81,9 @@ impl Outbox {
     pub(super) fn new() -> Self {
         Self {
             waiting: VecDeque::new(),
-            bytes: 0,
+            waiting_bytes: 0,
             sent: VecDeque::new(),
+            sent_bytes: 0,
             last_id: 0,
             capacity: None,
             aliases: HashMap::new(),
@@ -77,9 +93,10 @@ impl Outbox {
     /// What is kept of it: nothing at QoS 0 (§4.1).
     pub(super) fn queued(&self) -> Queued {
         let kept = self.waiting.iter().filter(|delivery| delivery.qos != QoS::AtMostOnce);
-        let sent = self.sent.iter().map(|sent| match &sent.step {
-            Step::Published(delivery) => (sent.packet_id, Some(delivery.clone())),
-            Step::Released => (sent.packet_id, None),
+        let sent = self.sent.iter().filter_map(|sent| match &sent.step {
+            Step::Published(delivery) => Some((sent.packet_id, Some(delivery.clone()))),
+            Step::Withdrawn => None,
+            Step::Released => Some((sent.packet_id, None)),
         });
         Queued { waiting: kept.cloned().collect(), sent: sent.collect(), last_id: self.last_id }
     }
@@ -90,14 +107,15 @@ impl Outbox {
         let sent = queued.sent.into_iter();
         self.sent = sent.map(|(packet_id, what)| Sent { packet_id, step: step(what), here: false }).collect();
         self.waiting = queued.waiting.into();
-        self.bytes = self.waiting.iter().map(|delivery| delivery.message.cost()).sum();
         self.last_id = queued.last_id;
+        self.sum_up();
     }
 
     /// A connection has come: what is unacknowledged goes first, again.
     pub(super) fn open(&mut self, capacity: Capacity) {
         self.capacity = Some(capacity);
         self.aliases.clear();
+        self.sent.retain(|sent| !matches!(sent.step, Step::Withdrawn));
         self.sent.iter_mut().for_each(|sent| sent.here = false);
     }
 
@@ -106,22 +124,43 @@ impl Outbox {
         self.capacity = None;
         self.aliases.clear();
         self.waiting.retain(|delivery| delivery.qos != QoS::AtMostOnce);
-        self.bytes = self.waiting.iter().map(|delivery| delivery.message.cost()).sum();
+        self.sum_up();
     }
 
-    /// Drops what waits and is not to be kept.
+    /// Drops what is not to be kept, be it waiting or sent and not yet acknowledged.
     pub(super) fn retain(&mut self, keep: impl Fn(&Message) -> bool) {
         self.waiting.retain(|delivery| keep(&delivery.message));
-        self.bytes = self.waiting.iter().map(|delivery| delivery.message.cost()).sum();
+        let is_up = self.capacity.is_some();
+        self.sent.retain_mut(|sent| match &sent.step {
+            Step::Published(delivery) if !keep(&delivery.message) => {
+                let awaits_answer = is_up && sent.here;
+                if awaits_answer {
+                    sent.step = Step::Withdrawn;
+                }
+                awaits_answer
+            }
+            Step::Published(_) | Step::Withdrawn | Step::Released => true,
+        });
+        self.sum_up();
     }
 
+    fn sum_up(&mut self) {
+        self.waiting_bytes = self.waiting.iter().map(|delivery| delivery.message.cost()).sum();
+        self.sum_up_sent();
+    }
+
+    fn sum_up_sent(&mut self) {
+        self.sent_bytes = self.sent.iter().map(|sent| sent.step.bytes()).sum();
+    }
+
+    /// Of what waits and of what was sent and not acknowledged.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.waiting_bytes + self.sent_bytes
     }
 
     /// Whether another message fits without one having to go.
     pub(super) fn has_room(&self) -> bool {
-        self.waiting.len() < OUTBOX_MESSAGES_MAX && self.bytes < OUTBOX_BYTES_MAX
+        self.waiting.len() < OUTBOX_MESSAGES_MAX && self.bytes() < OUTBOX_BYTES_MAX
     }
 
     /// Queues a message; where that is too much (also for what all sessions may hold together), the oldest go: a display shows
@@ -130,11 +169,11 @@ impl Outbox {
         if self.capacity.is_none() && delivery.qos == QoS::AtMostOnce {
             return;
         }
-        self.bytes += delivery.message.cost();
+        self.waiting_bytes += delivery.message.cost();
         self.waiting.push_back(delivery);
         while self.waiting.len() > OUTBOX_MESSAGES_MAX
-            || self.bytes > OUTBOX_BYTES_MAX
-            || self.bytes.saturating_add(others_bytes) > crate::mqtt::limits::OUTBOXES_BYTES_MAX
+            || self.bytes() > OUTBOX_BYTES_MAX
+            || self.bytes().saturating_add(others_bytes) > OUTBOXES_BYTES_MAX
         {
             if self.pop_waiting().is_none() {
                 return;
@@ -145,7 +184,7 @@ impl Outbox {
 
     fn pop_waiting(&mut self) -> Option<Delivery> {
         let delivery = self.waiting.pop_front()?;
-        self.bytes -= delivery.message.cost();
+        self.waiting_bytes -= delivery.message.cost();
         Some(delivery)
     }
 
@@ -160,7 +199,7 @@ impl Outbox {
             let expired = front.message.has_expired(now);
             let packet_id = if front.qos == QoS::AtMostOnce || expired {
                 None
-            } else if self.may_send(&capacity) {
+            } else if self.may_send(&capacity) && self.may_hold(front.message.cost()) {
                 Some(self.free_id())
             } else {
                 return None;
@@ -176,6 +215,7 @@ impl Outbox {
                 continue;
             };
             if let Some(packet_id) = packet_id {
+                self.sent_bytes += delivery.message.cost();
                 self.sent.push_back(Sent { packet_id, step: Step::Published(delivery), here: true });
             }
             return Some(packet);
@@ -191,14 +231,17 @@ impl Outbox {
                 let publish = delivery.publish(Some(sent.packet_id), true, now);
                 capacity.takes(&Packet::Publish(publish))
             }
-            Step::Published(_) | Step::Released => true,
+            Step::Published(_) | Step::Withdrawn | Step::Released => true,
         });
         counts.too_large += (before - self.sent.len()) as u64;
+        self.sum_up_sent();
         let may_send = self.may_send(capacity);
         let sent = self.sent.iter_mut().find(|sent| !sent.here)?;
         let packet = match &sent.step {
             Step::Published(_) if !may_send => return None,
             Step::Published(delivery) => Packet::Publish(delivery.publish(Some(sent.packet_id), true, now)),
+            // None is left of the connection before: see `open`.
+            Step::Withdrawn => return None,
             Step::Released => Packet::PubRel(Ack::new(sent.packet_id, Reason::SUCCESS)),
         };
         sent.here = true;
@@ -208,6 +251,11 @@ impl Outbox {
     fn may_send(&self, capacity: &Capacity) -> bool {
         let here = self.sent.iter().filter(|sent| sent.here).count();
         here < usize::from(capacity.receive_max).min(SENT_MAX) && self.sent.len() < 2 * SENT_MAX
+    }
+
+    /// Whether so many more bytes may be on their way: what is longer than all of them together goes alone.
+    fn may_hold(&self, bytes: usize) -> bool {
+        self.sent_bytes == 0 || self.sent_bytes + bytes <= SENT_BYTES_MAX
     }
 
     /// Puts an alias for the topic where the client takes some, and sees that the packet isn't longer than it takes.
@@ -250,6 +298,7 @@ impl Outbox {
     pub(super) fn done(&mut self, packet_id: PacketId) {
         if let Some(at) = self.position(packet_id) {
             self.sent.remove(at);
+            self.sum_up_sent();
         }
     }
 
@@ -260,10 +309,12 @@ impl Outbox {
         };
         if reason.is_failure() {
             self.sent.remove(at);
+            self.sum_up_sent();
             return None;
         }
         self.sent[at].step = Step::Released;
         self.sent[at].here = true;
+        self.sum_up_sent();
         Some(Ack::new(packet_id, Reason::SUCCESS))
     }
 }

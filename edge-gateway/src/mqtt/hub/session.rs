@@ -7,6 +7,7 @@ use caregate_protocol::id::PatientId;
 use minicbor::decode::Error;
 use minicbor::{Decoder, Encoder};
 
+use crate::ingest::Verdict;
 use crate::mqtt::filter;
 use crate::mqtt::limits::{TOPIC_BYTES_MAX, UNRELEASED_MAX};
 use crate::mqtt::wire::{Filter, PacketId, QoS, RetainHandling, Will};
@@ -118,9 +119,11 @@ impl Match {
 /// A QoS 2 identifier of the client's that is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Exactly {
-    /// The pipeline has it, by way of this connection.
-    Waits(ConnectionNumber),
-    /// Stored; PUBREC was sent or will be.
+    /// The pipeline has it by way of one connection; it may have come again over a later one, which waits for the same verdict.
+    Waits { by: ConnectionNumber, asks: Option<ConnectionNumber> },
+    /// The verdict has come, and the later connection hasn't taken note of it yet. None: it never will come.
+    Settled { asks: ConnectionNumber, verdict: Option<Verdict> },
+    /// Acknowledged; PUBREC was sent or will be.
     Received,
 }
 
@@ -131,7 +134,9 @@ pub enum Exact {
     New,
     /// The same is on its way over this very connection.
     OnItsWay,
-    /// A repetition of one that is stored.
+    /// The same is on its way over a connection before this one: [`Session::verdict`] will have what becomes of it.
+    Elsewhere,
+    /// A repetition of one that is acknowledged.
     Again,
 }
 
@@ -223,33 +228,66 @@ impl Session {
 
     /// A QoS 2 PUBLISH has come over `connection`.
     pub(super) fn begin(&mut self, packet_id: PacketId, connection: ConnectionNumber) -> Exact {
-        match self.exactly.get(&packet_id) {
+        match self.exactly.get_mut(&packet_id) {
             Some(Exactly::Received) => Exact::Again,
-            Some(Exactly::Waits(number)) if *number == connection => Exact::OnItsWay,
-            // What the pipeline makes of the older one no longer matters: it recognises the repetition.
-            Some(Exactly::Waits(_)) | None => {
+            Some(Exactly::Waits { by, .. }) if *by == connection => Exact::OnItsWay,
+            Some(Exactly::Waits { asks, .. }) => match asks.replace(connection) {
+                Some(before) if before == connection => Exact::OnItsWay,
+                Some(_) | None => Exact::Elsewhere,
+            },
+            Some(Exactly::Settled { asks, .. }) => match std::mem::replace(asks, connection) {
+                before if before == connection => Exact::OnItsWay,
+                _ => Exact::Elsewhere,
+            },
+            None => {
                 if self.exactly.len() >= 2 * UNRELEASED_MAX {
-                    // Of connections that are gone, and whose verdicts never came.
+                    // Of connections that are gone.
                     self.exactly
-                        .retain(|_, state| !matches!(state, Exactly::Waits(old) if *old != connection));
+                        .retain(|_, state| !matches!(state, Exactly::Waits { by, .. } if *by != connection));
                 }
-                self.exactly.insert(packet_id, Exactly::Waits(connection));
+                self.exactly.insert(packet_id, Exactly::Waits { by: connection, asks: None });
                 Exact::New
             }
         }
     }
 
-    /// Its verdict has come; whether the message is to be delivered.
-    pub(super) fn settle(&mut self, packet_id: PacketId, connection: ConnectionNumber, stored: bool) -> bool {
-        if self.exactly.get(&packet_id) != Some(&Exactly::Waits(connection)) {
-            return false;
+    /// What has become of one that is [`Exact::Elsewhere`] for `connection`; the inner one is none where the pipeline gave no verdict. None
+    /// while it waits.
+    pub(super) fn verdict(
+        &self,
+        packet_id: PacketId,
+        connection: ConnectionNumber,
+    ) -> Option<Option<Verdict>> {
+        match self.exactly.get(&packet_id) {
+            Some(Exactly::Waits { asks: Some(asks), .. }) if *asks == connection => None,
+            Some(Exactly::Settled { asks, verdict }) if *asks == connection => Some(*verdict),
+            Some(Exactly::Waits { .. } | Exactly::Settled { .. } | Exactly::Received) | None => Some(None),
         }
-        if stored {
-            self.exactly.insert(packet_id, Exactly::Received);
-        } else {
-            self.exactly.remove(&packet_id);
-        }
-        stored
+    }
+
+    /// Its verdict has come to `connection`, which acknowledges it or not. Returns the later connection that waits for it, and is to do so in
+    /// its place.
+    pub(super) fn settle(
+        &mut self,
+        packet_id: PacketId,
+        connection: ConnectionNumber,
+        verdict: Option<Verdict>,
+        acknowledged: bool,
+    ) -> Option<ConnectionNumber> {
+        let asks = match self.exactly.get(&packet_id)? {
+            Exactly::Waits { by, asks } if *by == connection => *asks,
+            Exactly::Settled { asks, .. } if *asks == connection => None,
+            Exactly::Waits { .. } | Exactly::Settled { .. } | Exactly::Received => return None,
+        };
+        let state = match asks {
+            Some(asks) => Some(Exactly::Settled { asks, verdict }),
+            None => acknowledged.then_some(Exactly::Received),
+        };
+        match state {
+            Some(state) => self.exactly.insert(packet_id, state),
+            None => self.exactly.remove(&packet_id),
+        };
+        asks
     }
 
     /// PUBREL; whether there was such a message.
@@ -261,10 +299,14 @@ impl Session {
         there
     }
 
-    /// Their identifiers.
+    /// The identifiers of those that are stored and not released.
     pub(super) fn received(&self) -> Vec<PacketId> {
-        let received = self.exactly.iter().filter(|(_, state)| **state == Exactly::Received);
-        received.map(|(id, _)| *id).collect()
+        let is_received = |state: &Exactly| match state {
+            Exactly::Received => true,
+            Exactly::Settled { verdict, .. } => *verdict == Some(Verdict::Stored),
+            Exactly::Waits { .. } => false,
+        };
+        self.exactly.iter().filter(|(_, state)| is_received(state)).map(|(id, _)| *id).collect()
     }
 
     /// As before the process.
@@ -272,7 +314,7 @@ impl Session {
         self.exactly = ids.into_iter().map(|id| (id, Exactly::Received)).collect();
     }
 
-    /// QoS 2 messages that are stored and wait for PUBREL.
+    /// QoS 2 messages that are acknowledged and wait for PUBREL.
     pub(super) fn unreleased(&self) -> usize {
         self.exactly.values().filter(|state| **state == Exactly::Received).count()
     }

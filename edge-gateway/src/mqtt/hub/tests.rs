@@ -10,8 +10,11 @@ use caregate_protocol::id::{DeviceId, PatientId};
 use proptest::prelude::*;
 
 use super::*;
+use crate::ingest::Verdict;
 use crate::mqtt::access::{Access, Reader};
-use crate::mqtt::limits::{OUTBOX_MESSAGES_MAX, RETAINED_PER_DEVICE, SENT_MAX};
+use crate::mqtt::limits::{
+    OUTBOX_MESSAGES_MAX, OUTBOXES_BYTES_MAX, RETAINED_PER_DEVICE, SENT_BYTES_MAX, SENT_MAX,
+};
 use crate::mqtt::wire::{Filter, PacketId, Properties, Publish, QoS, RetainHandling, Version};
 
 const T0: Duration = Duration::from_secs(100);
@@ -443,6 +446,69 @@ fn a_full_queue_loses_the_oldest_and_counts() {
     );
 }
 
+/// Messages of 100 KiB and of one that takes the whole window.
+#[test]
+fn what_was_sent_counts_until_it_is_acknowledged() {
+    let (mut home, display) = (Home::new(), key("d", "x"));
+    let (number, _) = home.join(&display, false, HOUR, T0);
+    home.subscribe(&display, filter("vitals/v1/#", QoS::AtLeastOnce));
+    let large = |kib: usize| Message {
+        payload: vec![0; kib * 1024].into(),
+        ..message("vitals/v1/a/wave/x", QoS::AtLeastOnce)
+    };
+    let cost = large(100).cost();
+    for sent in [2, 0, 0] {
+        home.publish(large(100));
+        home.publish(large(100));
+        let ids = std::iter::from_fn(|| home.next(&display, number)).count();
+        assert_eq!(ids, sent, "no more than {SENT_BYTES_MAX} bytes are on their way");
+    }
+    assert_eq!((home.hub.sizes().2, home.hub.take_counts().queue_full), (5 * cost, 1));
+    // Over a new connection the same two, and one more for each that is acknowledged.
+    home.hub.leave(&display, number, false, None, T0);
+    assert_eq!(home.hub.sizes().2, 5 * cost);
+    let (number, _) = home.join(&display, false, HOUR, T0);
+    let again: Vec<_> =
+        std::iter::from_fn(|| home.next(&display, number)).map(|p| (p.packet_id.unwrap(), p.dup)).collect();
+    assert!(again.len() == 2 && again.iter().all(|(_, dup)| *dup));
+    home.hub.done(&display, again[0].0);
+    assert_eq!(home.hub.sizes().2, 4 * cost);
+    let third = home.next(&display, number).unwrap();
+    assert!(!third.dup);
+    assert_eq!(home.next(&display, number), None);
+    for id in [again[1].0, third.packet_id.unwrap()] {
+        home.hub.done(&display, id);
+    }
+    let rest = [(); 2].map(|()| home.next(&display, number).unwrap().packet_id.unwrap());
+    home.publish(large(300));
+    assert_eq!(home.next(&display, number), None, "it goes alone");
+    rest.iter().for_each(|id| home.hub.done(&display, *id));
+    assert!(home.next(&display, number).is_some());
+    home.publish(large(1));
+    assert_eq!(home.next(&display, number), None);
+}
+
+#[test]
+fn who_acknowledges_nothing_takes_no_more_memory_than_all_may_have() {
+    let mut home = Home::new();
+    let displays: Vec<_> =
+        (0..4).flat_map(|n| [key("d", &n.to_string()), key("e", &n.to_string())]).collect();
+    let mut numbers = Vec::new();
+    for display in &displays {
+        numbers.push(home.join(display, false, HOUR, T0).0);
+        home.subscribe(display, filter("vitals/v1/#", QoS::AtLeastOnce));
+    }
+    for _ in 0..100 {
+        let payload = vec![0; 60 * 1024].into();
+        home.publish(Message { payload, ..message("vitals/v1/a/wave/x", QoS::AtLeastOnce) });
+        for (display, number) in displays.iter().zip(&numbers) {
+            while home.hub.next_packet(display, *number, T0).is_some() {}
+        }
+        assert!(home.hub.sizes().2 <= OUTBOXES_BYTES_MAX, "{}", home.hub.sizes().2);
+    }
+    assert!(home.hub.sizes().2 > OUTBOXES_BYTES_MAX / 2);
+}
+
 #[test]
 fn expired_and_oversized_messages_are_not_sent_and_the_rest_of_their_time_is_told() {
     let (mut home, display) = (Home::new(), key("d", "x"));
@@ -478,22 +544,39 @@ fn exactly_once_survives_the_connection() {
     let (first, _) = home.join(&sensor, false, HOUR, T0);
     assert_eq!(home.hub.begin_exact(&sensor, id(1), first), Exact::New);
     assert_eq!(home.hub.begin_exact(&sensor, id(1), first), Exact::OnItsWay);
-    assert!(home.hub.settle_exact(&sensor, id(1), first, true));
+    let stored = Some(Verdict::Stored);
+    home.hub.settle_exact(&sensor, id(1), first, stored, true);
     assert_eq!(home.hub.begin_exact(&sensor, id(1), first), Exact::Again);
     assert_eq!(home.hub.begin_exact(&sensor, id(2), first), Exact::New);
     home.hub.leave(&sensor, first, false, None, T0);
     let (second, present) = home.join(&sensor, false, HOUR, T0);
     assert!(present);
     assert_eq!(home.hub.begin_exact(&sensor, id(1), second), Exact::Again);
-    assert_eq!(home.hub.begin_exact(&sensor, id(2), second), Exact::New, "its verdict has not come");
-    assert!(!home.hub.settle_exact(&sensor, id(2), first, true), "the new connection's will show it");
-    assert!(home.hub.settle_exact(&sensor, id(2), second, true));
+    assert_eq!(home.hub.begin_exact(&sensor, id(2), second), Exact::Elsewhere, "its verdict has not come");
+    assert_eq!(home.hub.begin_exact(&sensor, id(2), second), Exact::OnItsWay);
+    assert_eq!(home.hub.verdict_elsewhere(&sensor, id(2), second), None);
+    // Its client comes a third time, and the verdict meanwhile.
+    let (third, _) = home.join(&sensor, false, HOUR, T0);
+    home.hub.take_effects();
+    assert_eq!(home.hub.begin_exact(&sensor, id(2), third), Exact::Elsewhere);
+    home.hub.settle_exact(&sensor, id(2), first, stored, true);
+    assert_eq!(home.hub.take_effects(), [Effect::Wake(third)]);
+    assert_eq!(
+        home.hub.verdict_elsewhere(&sensor, id(2), second),
+        Some(None),
+        "no longer the session's connection"
+    );
+    let (second, _) = home.join(&sensor, false, HOUR, T0);
+    assert_eq!(home.hub.begin_exact(&sensor, id(2), second), Exact::Elsewhere, "nobody has been told yet");
+    assert_eq!(home.hub.verdict_elsewhere(&sensor, id(2), second), Some(stored));
+    assert_eq!(home.hub.unreleased(&sensor), 1);
+    home.hub.settle_exact(&sensor, id(2), second, stored, true);
     assert_eq!(home.hub.unreleased(&sensor), 2);
     assert_eq!(home.hub.release_exact(&sensor, id(1)), Reason::SUCCESS);
     assert_eq!(home.hub.release_exact(&sensor, id(1)), Reason::PACKET_IDENTIFIER_NOT_FOUND);
     assert_eq!(home.hub.begin_exact(&sensor, id(1), second), Exact::New, "the identifier is free");
-    assert!(!home.hub.settle_exact(&sensor, id(1), second, false), "refused: it may come again");
-    assert_eq!(home.hub.begin_exact(&sensor, id(1), second), Exact::New);
+    home.hub.settle_exact(&sensor, id(1), second, Some(Verdict::Refused), false);
+    assert_eq!(home.hub.begin_exact(&sensor, id(1), second), Exact::New, "refused: it may come again");
 }
 
 proptest! {

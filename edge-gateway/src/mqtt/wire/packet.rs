@@ -80,6 +80,7 @@ impl Reason {
     pub const TOPIC_ALIAS_INVALID: Self = Self(0x94);
     pub const PACKET_TOO_LARGE: Self = Self(0x95);
     pub const QUOTA_EXCEEDED: Self = Self(0x97);
+    pub const PAYLOAD_FORMAT_INVALID: Self = Self(0x99);
 }
 
 impl Reason {

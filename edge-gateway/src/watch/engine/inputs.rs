@@ -8,7 +8,7 @@ use caregate_protocol::alarm::{Category, Entered, Parameter, Refusal, Score, Set
 use super::defaults::{HEART_RATE, PULSE_RATE, RESPIRATORY_RATE, SPO2, SYSTOLIC, TEMPERATURE};
 
 /// A value is the median of what came within so long: one twitch of a sensor is no sign of illness.
-const SMOOTHED_OVER: Duration = Duration::from_secs(60);
+pub(super) const SMOOTHED_OVER: Duration = Duration::from_secs(60);
 /// Values kept of one quantity: one a second.
 const RECENT_MAX: usize = 64;
 /// Rates and SpO2 come all the time: after five minutes without one the patient's state is not known.
@@ -38,10 +38,23 @@ impl Inputs {
         }
     }
 
+    /// When the newest value of a quantity came.
+    fn newest(&self, quantity: u16) -> Option<Duration> {
+        self.recent.get(&quantity)?.back().map(|(at, _)| *at)
+    }
+
+    /// The heart's rate, unless the pulse's is newer by more than what both are smoothed over.
+    fn pulse(&self) -> u16 {
+        match (self.newest(HEART_RATE), self.newest(PULSE_RATE)) {
+            (Some(heart), Some(pulse)) if heart.saturating_add(SMOOTHED_OVER) >= pulse => HEART_RATE,
+            (Some(_), None) => HEART_RATE,
+            (Some(_) | None, Some(_)) | (None, None) => PULSE_RATE,
+        }
+    }
+
     fn value(&self, quantity: u16, age_max: Duration, now: Duration) -> Option<f64> {
         let recent = self.recent.get(&quantity)?;
-        let (newest, _) = recent.back()?;
-        if now.saturating_sub(*newest) > age_max {
+        if now.saturating_sub(self.newest(quantity)?) > age_max {
             return None;
         }
         let mut values: Vec<f64> = recent.iter().map(|(_, value)| *value).collect();
@@ -67,7 +80,7 @@ impl Inputs {
             points(continuous(SPO2).map(|value| Parameter::Spo2(value, settings.scale, oxygen))),
             points(oxygen.map(Parameter::Oxygen)),
             points(spot(SYSTOLIC).map(Parameter::Systolic)),
-            points(continuous(HEART_RATE).or_else(|| continuous(PULSE_RATE)).map(Parameter::Pulse)),
+            points(continuous(self.pulse()).map(Parameter::Pulse)),
             points(fresh(settings.consciousness, unix_us).map(Parameter::Consciousness)),
             points(spot(TEMPERATURE).map(Parameter::Temperature)),
         ])
@@ -127,6 +140,22 @@ mod tests {
             parts(at(5, 12 * HOUR_US + 1)).1,
             [Some(2), Some(1), None, Some(1), Some(2), None, Some(1)]
         );
+    }
+
+    #[test]
+    fn the_pulse_counts_where_the_hearts_rate_is_old() {
+        let mut inputs = Inputs::default();
+        let pulse = |inputs: &Inputs, s| match inputs.score(&settings(), Duration::from_secs(s), 0) {
+            Score::Sum { parts, .. } => parts[4],
+            Score::Refused(refusal) => panic!("{refusal:?}"),
+        };
+        inputs.note(HEART_RATE, 70.0, Duration::ZERO);
+        inputs.note(PULSE_RATE, 140.0, Duration::from_secs(60));
+        assert_eq!(pulse(&inputs, 60), Some(0), "both are of now");
+        inputs.note(PULSE_RATE, 140.0, Duration::from_secs(61));
+        assert_eq!(pulse(&inputs, 61), Some(3));
+        inputs.note(HEART_RATE, 70.0, Duration::from_secs(62));
+        assert_eq!(pulse(&inputs, 62), Some(0));
     }
 
     #[test]

@@ -69,6 +69,12 @@ pub struct Observation {
 }
 
 impl Observation {
+    /// By how much it came later than its device says; `None` where that says no time: it is of now.
+    #[must_use]
+    pub fn lag_us(&self) -> Option<i64> {
+        self.sensor_us.map(|sensor_us| self.received_us.saturating_sub(sensor_us))
+    }
+
     /// Of an admitted reading, which will be sealed as `class`; none of what the gateway itself says.
     #[must_use]
     pub fn of(patient: PatientId, class: DataClass, reading: &reading::Reading) -> Option<Self> {
@@ -101,7 +107,7 @@ pub struct Kept {
     pub handled: Vec<Handled>,
     /// The number of the newest alarm.
     pub next_alarm: u64,
-    /// Alarms that nobody has acknowledged and that latch.
+    /// Alarms that latch and that nobody has acknowledged, and leads that are off: the device says it once.
     pub latched: Vec<Alarm>,
 }
 

@@ -8,17 +8,19 @@ use caregate_protocol::alarm::{
     State,
 };
 use caregate_protocol::code;
-use caregate_protocol::command::Action;
+use caregate_protocol::command::{Action, PAUSE_S_MAX};
 use caregate_protocol::id::{DeviceId, RecipientId};
 
 use super::condition::{Condition, Side, Threshold};
 use super::defaults::{HEART_RATE, PULSE_RATE, limits_of};
-use super::inputs::Inputs;
+use super::inputs::{Inputs, SMOOTHED_OVER};
+use super::lag::Lag;
 use super::rules::{is_continuous, priority, thresholds};
 use super::series::Series;
 use super::{Kept, Now, Observation, What};
 
-/// Series of one patient: 16 devices with four each. What comes beyond is not watched, and counted.
+/// Series of one patient: 16 devices with four each, and as many of events. What comes beyond is not watched, and counted; of events that is
+/// their numbers alone.
 pub const SERIES_MAX: usize = 64;
 /// How long a score lasts before it alarms: a nurse who turns a patient is no deterioration.
 const SCORE_DELAY: Duration = Duration::from_secs(30);
@@ -46,12 +48,16 @@ type Guards = BTreeMap<Kind, Condition>;
 pub(super) struct Patient {
     kept: Kept,
     series: BTreeMap<(DeviceId, u16), Series>,
+    /// The same of events, which nobody expects.
+    events: BTreeMap<(DeviceId, u16), Series>,
     guards: BTreeMap<(DeviceId, u16), Guards>,
     scores: Guards,
     inputs: Inputs,
-    leads_off: BTreeMap<DeviceId, Duration>,
+    leads_off: BTreeSet<DeviceId>,
     implausible: BTreeMap<DeviceId, Duration>,
     alarms: BTreeMap<Key, Alarm>,
+    /// When a pause ends by the monotonic clock: a clock that is set back makes none longer.
+    paused_until: Option<Duration>,
     score: Option<Score>,
     score_told: Option<Duration>,
     heard: Option<Duration>,
@@ -68,15 +74,23 @@ impl Patient {
     pub(super) fn new(kept: Kept) -> Self {
         let key = |alarm: &Alarm| (alarm.kind, alarm.quantity, alarm.device.clone());
         let alarms = kept.latched.iter().map(|alarm| (key(alarm), alarm.clone())).collect();
-        Self { kept, alarms, changed: true, ..Self::default() }
+        let leads_off = kept.latched.iter().filter(|alarm| alarm.kind == Kind::LeadsOff);
+        let leads_off = leads_off.filter_map(|alarm| alarm.device.clone()).collect();
+        Self { kept, alarms, leads_off, changed: true, ..Self::default() }
     }
 
     /// What must survive a restart.
     #[must_use]
     pub(super) fn kept(&self) -> Kept {
-        let latched = self.alarms.values().filter(|a| a.kind.latches() && a.state != State::Acknowledged);
-        // A condition may have ended while nobody looked.
-        let latched = latched.map(|alarm| Alarm { state: State::Latched, ..alarm.clone() });
+        let latched = self.alarms.values().filter_map(|alarm| {
+            if alarm.kind == Kind::LeadsOff {
+                // A heart rate ends it, also after a restart.
+                return Some(alarm.clone());
+            }
+            // A condition may have ended while nobody looked.
+            let stays = alarm.kind.latches() && alarm.state != State::Acknowledged;
+            stays.then(|| Alarm { state: State::Latched, ..alarm.clone() })
+        });
         Kept { latched: latched.collect(), ..self.kept.clone() }
     }
 
@@ -98,8 +112,7 @@ impl Patient {
     ) -> Option<u64> {
         self.heard = Some(now.at);
         if seen.what == What::Event {
-            self.event(seen, now);
-            return Some(0);
+            return Some(self.event(seen, now));
         }
         let key = (seen.device.clone(), seen.quantity);
         if !self.series.contains_key(&key) && self.series.len() >= SERIES_MAX {
@@ -108,16 +121,18 @@ impl Patient {
         let series = self.series.entry(key.clone()).or_default();
         series.is_withheld = seen.is_withheld;
         let (is_now, missing) = series.note(seen.seq, seen.sensor_us, seen.received_us, now.at);
-        self.end(&(Kind::NoData, Some(seen.quantity), Some(seen.device.clone())));
-        if let (What::Numeric(value), true) = (seen.what, is_now) {
-            self.numeric(&key, value, site, now);
+        if is_now {
+            self.end(&(Kind::NoData, Some(seen.quantity), Some(seen.device.clone())));
+            if let What::Numeric(value) = seen.what {
+                self.numeric(&key, value, site, now);
+            }
         }
         Some(missing)
     }
 
     fn numeric(&mut self, key: &(DeviceId, u16), value: f64, site: &BTreeMap<u16, Limits>, now: Now) {
         let (device, quantity) = (&key.0, key.1);
-        if quantity == HEART_RATE && value > 0.0 && self.leads_off.remove(device).is_some() {
+        if quantity == HEART_RATE && value > 0.0 && self.leads_off.remove(device) {
             self.end(&(Kind::LeadsOff, None, Some(device.clone())));
         }
         if !self.is_withheld(key) {
@@ -178,17 +193,48 @@ impl Patient {
         }
     }
 
+    /// However rarely it comes: a pulse of now is not silent for a heart rate of some minutes ago.
     fn has_heart_rate(&self, now: Duration) -> bool {
-        self.series.iter().any(|((_, quantity), series)| *quantity == HEART_RATE && series.is_fresh(now))
+        let is_new = |series: &Series| {
+            series.newest().is_some_and(|newest| now.saturating_sub(newest) <= SMOOTHED_OVER)
+        };
+        let mut all = self.series.iter().filter(|((_, quantity), _)| *quantity == HEART_RATE);
+        all.any(|(_, series)| series.is_fresh(now) && is_new(series))
     }
 
-    fn event(&mut self, seen: &Observation, now: Now) {
+    /// Whether an event is known to be of its device's memory. The series that was heard last and knows the device's clock says so; where
+    /// none knows it, the event is of now: one of the past that is told does less harm than one of now that is not.
+    fn is_past(&self, seen: &Observation) -> bool {
+        let Some(lag_us) = seen.lag_us() else { return false };
+        let of_device =
+            self.series.iter().chain(&self.events).filter(|((device, _), _)| *device == seen.device);
+        let known = of_device.filter_map(|(_, series)| series.is_past(lag_us));
+        known.max_by_key(|(heard, _)| *heard).is_some_and(|(_, is_past)| is_past)
+    }
+
+    /// Notes an event. Returns how many of its series' numbers are missing.
+    fn event(&mut self, seen: &Observation, now: Now) -> u64 {
+        let is_past = self.is_past(seen);
+        let key = (seen.device.clone(), seen.quantity);
+        let (mut is_followed, mut missing) = (false, 0);
+        if self.events.contains_key(&key) || self.events.len() < SERIES_MAX {
+            let series = self.events.entry(key).or_default();
+            let (is_now, gap) = series.note(seen.seq, seen.sensor_us, seen.received_us, now.at);
+            (is_followed, missing) = (is_now && seen.lag_us().is_some_and(Lag::is_followed), gap);
+        }
+        if !is_past || is_followed {
+            self.happen(seen, now);
+        }
+        missing
+    }
+
+    fn happen(&mut self, seen: &Observation, now: Now) {
         let device = Some(seen.device.clone());
         match code::by_number(seen.quantity).map(|row| row.name) {
             Some("fall") => self.raise((Kind::Fall, Some(seen.quantity), device), None, None, now),
             Some("button") => self.raise((Kind::Button, Some(seen.quantity), device), None, None, now),
             Some("leads-off") => {
-                self.leads_off.insert(seen.device.clone(), now.at);
+                self.leads_off.insert(seen.device.clone());
                 self.raise((Kind::LeadsOff, None, device), None, None, now);
             }
             Some(_) | None => {}
@@ -203,10 +249,7 @@ impl Patient {
 
     /// Looks at the clock.
     pub(super) fn tick(&mut self, site: &BTreeMap<u16, Limits>, now: Now) {
-        if self.kept.settings.paused_until_us.is_some_and(|until| now.unix_us >= until) {
-            self.kept.settings.paused_until_us = None;
-            self.changed = true;
-        }
+        self.end_pause(now);
         let limits = self.limits(site);
         let keys: Vec<_> = self.guards.keys().cloned().collect();
         for key in keys {
@@ -231,6 +274,20 @@ impl Patient {
             self.end(&(Kind::Implausible, None, Some(device)));
         }
         self.rate(now);
+    }
+
+    /// A pause ends at its time by either clock; after a restart at once where more is left of it than there can be: the clock was set back.
+    fn end_pause(&mut self, now: Now) {
+        let Some(until_us) = self.kept.settings.paused_until_us else { return };
+        let left =
+            u64::try_from(until_us.saturating_sub(now.unix_us)).map_or(Duration::ZERO, Duration::from_micros);
+        let can_be = left <= Duration::from_secs(PAUSE_S_MAX.into());
+        let left = if can_be { left } else { Duration::ZERO };
+        let until = *self.paused_until.get_or_insert_with(|| now.at.saturating_add(left));
+        if now.unix_us >= until_us || now.at >= until {
+            (self.kept.settings.paused_until_us, self.paused_until) = (None, None);
+            self.changed = true;
+        }
     }
 
     /// Series that should have come and did not.
@@ -366,9 +423,10 @@ impl Patient {
                     .collect();
                 keys.iter().for_each(|key| self.acknowledge(key));
             }
-            Action::Pause { seconds: 0 } => settings.paused_until_us = None,
+            Action::Pause { seconds: 0 } => (settings.paused_until_us, self.paused_until) = (None, None),
             Action::Pause { seconds } => {
                 settings.paused_until_us = Some(now.unix_us + i64::from(*seconds) * 1_000_000);
+                self.paused_until = Some(now.at.saturating_add(Duration::from_secs((*seconds).into())));
             }
             Action::Oxygen { given } => settings.oxygen = Some(Entered { value: *given, at_us: now.unix_us }),
             Action::Consciousness { found } => {
@@ -422,8 +480,9 @@ impl Patient {
     /// Devices that are not worn any more are not missed.
     pub(super) fn keep_devices(&mut self, worn: &BTreeSet<DeviceId>) {
         self.series.retain(|(device, _), _| worn.contains(device));
+        self.events.retain(|(device, _), _| worn.contains(device));
         self.guards.retain(|(device, _), _| worn.contains(device));
-        self.leads_off.retain(|device, _| worn.contains(device));
+        self.leads_off.retain(|device| worn.contains(device));
         self.implausible.retain(|device, _| worn.contains(device));
         let gone = |key: &&Key| key.2.as_ref().is_some_and(|device| !worn.contains(device));
         let gone: Vec<_> = self.alarms.keys().filter(gone).cloned().collect();
@@ -456,6 +515,6 @@ impl Patient {
     /// Numbers that never came, in all series.
     #[must_use]
     pub(super) fn missing(&self) -> u64 {
-        self.series.values().map(Series::missing).sum()
+        self.series.values().chain(self.events.values()).map(Series::missing).sum()
     }
 }

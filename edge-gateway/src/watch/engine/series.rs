@@ -20,12 +20,19 @@ const INTERVAL_MAX: Duration = Duration::from_secs(600);
 const INTERVAL_SPOT_MAX: Duration = Duration::from_secs(30);
 /// Numbers that a single jump counts as missing at most; a greater one is a counter that was set.
 const MISSING_MAX: u64 = 100_000;
+/// What comes within so long is one arrival: a pack of readings, or a few that were sent together.
+const TOGETHER: Duration = Duration::from_millis(100);
 
 /// A series.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Series {
     lag: Lag,
+    /// When anything came, of now or of the past.
+    heard: Duration,
+    /// When the newest came that was of now.
     newest: Option<Duration>,
+    /// When the first came of those that came together with the newest.
+    arrived: Option<Duration>,
     gaps: VecDeque<Duration>,
     sequence: Option<u64>,
     missing: u64,
@@ -46,15 +53,39 @@ impl Series {
     ) -> (bool, u64) {
         let missing = self.missing_before(sequence);
         self.missing += missing;
-        self.let_go = false;
-        if let Some(newest) = self.newest {
-            self.gaps.push_back(now.saturating_sub(newest));
-            if self.gaps.len() > GAPS {
-                self.gaps.pop_front();
-            }
+        self.heard = now;
+        let is_now = self.lag.admits(sensor_us, received_us);
+        if is_now {
+            self.arrive(now);
         }
+        (is_now, missing)
+    }
+
+    /// What is of the past says nothing of how the series goes on.
+    fn arrive(&mut self, now: Duration) {
+        self.let_go = false;
         self.newest = Some(now);
-        (self.lag.admits(sensor_us, received_us), missing)
+        let gap = self.arrived.map(|arrived| now.saturating_sub(arrived));
+        if gap.is_some_and(|gap| gap < TOGETHER) {
+            return;
+        }
+        self.arrived = Some(now);
+        self.gaps.extend(gap);
+        if self.gaps.len() > GAPS {
+            self.gaps.pop_front();
+        }
+    }
+
+    /// What it says of its device's clock, as [`Lag::is_past`] does, and since when it knows.
+    #[must_use]
+    pub(super) fn is_past(&self, lag_us: i64) -> Option<(Duration, bool)> {
+        self.lag.is_past(lag_us).map(|is_past| (self.heard, is_past))
+    }
+
+    /// When the newest came that was of now.
+    #[must_use]
+    pub(super) fn newest(&self) -> Option<Duration> {
+        self.newest
     }
 
     fn missing_before(&mut self, sequence: Option<u64>) -> u64 {
@@ -134,6 +165,36 @@ mod tests {
         series = coming_every(1_000, 9);
         series.note(None, None, 0, Duration::from_secs(9));
         assert!(series.is_fresh(Duration::from_secs(17)) && !series.is_fresh(Duration::from_secs(18)));
+    }
+
+    /// A pack an hour is no series that comes all the time, however many readings are in it.
+    #[test]
+    fn what_comes_together_is_one_arrival() {
+        let mut series = Series::default();
+        for pack in 0..6 {
+            for n in 0..60 {
+                let now = Duration::from_secs(3_600 * pack) + Duration::from_millis(n);
+                series.note(None, None, 0, now);
+            }
+            assert!(!series.is_lost(false, Duration::from_secs(3_600 * pack + 60)), "pack {pack}");
+        }
+        assert_eq!(series.interval(), Some(Duration::from_secs(3_600)));
+    }
+
+    #[test]
+    fn what_is_late_neither_keeps_a_series_fresh_nor_counts_as_its_interval() {
+        let mut series = coming_every(1_000, 5);
+        let late = |series: &mut Series, n: i64| {
+            let received = 100_000_000_000 + n;
+            series.note(None, Some(n * 1_000_000), received, Duration::from_secs(60)).0
+        };
+        assert!(series.note(None, Some(1), 1, Duration::from_secs(5)).0);
+        assert!((0..20).all(|n| !late(&mut series, n)));
+        assert_eq!(series.interval(), Some(Duration::from_secs(1)));
+        assert!(!series.is_fresh(Duration::from_secs(60)) && series.is_lost(false, Duration::from_secs(60)));
+        series.let_go();
+        assert!(!late(&mut series, 20));
+        assert!(series.let_go);
     }
 
     #[test]

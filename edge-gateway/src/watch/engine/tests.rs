@@ -16,6 +16,8 @@ const START_US: i64 = 1_790_000_000_000_000;
 struct Ward {
     engine: Engine,
     at: Duration,
+    /// By how much the wall clock was set.
+    set_us: i64,
     standing: Option<Standing>,
 }
 
@@ -29,11 +31,11 @@ impl Ward {
     }
 
     fn with(engine: Engine) -> Self {
-        Self { engine, at: Duration::ZERO, standing: None }
+        Self { engine, at: Duration::ZERO, set_us: 0, standing: None }
     }
 
     fn now(&self) -> Now {
-        Now { at: self.at, unix_us: START_US + i64::try_from(self.at.as_micros()).unwrap() }
+        Now { at: self.at, unix_us: START_US + self.set_us + i64::try_from(self.at.as_micros()).unwrap() }
     }
 
     fn look(&mut self) {
@@ -55,6 +57,23 @@ impl Ward {
             seq: None,
             sensor_us: None,
             received_us: self.now().unix_us,
+        };
+        self.engine.observe(&seen, self.now());
+        self.look();
+    }
+
+    /// Something of `hub-1`, this much later than the hub's clock says.
+    fn late(&mut self, quantity: u16, what: What, lag_s: i64) {
+        let received_us = self.now().unix_us;
+        let seen = Observation {
+            patient: PATIENT,
+            device: device("hub-1"),
+            quantity,
+            what,
+            is_withheld: false,
+            seq: None,
+            sensor_us: Some(received_us - lag_s * 1_000_000),
+            received_us,
         };
         self.engine.observe(&seen, self.now());
         self.look();
@@ -341,6 +360,189 @@ fn the_past_raises_nothing() {
     ward.look();
     ward.pass(1);
     assert!(ward.alarms().iter().all(|(kind, ..)| kind.is_technical()), "{:?}", ward.texts());
+}
+
+const HOUR_S: i64 = 3_600;
+
+/// The first that a gateway hears after its restart is what a hub kept meanwhile.
+#[test]
+fn the_past_raises_nothing_where_it_is_the_first_that_is_heard() {
+    let mut ward = Ward::new();
+    let adult = Action::Profile { category: Category::Adult, pregnant: false, scale: Scale::One };
+    ward.act(1, adult).unwrap();
+    for second in 0..120 {
+        ward.late(HEART_RATE, What::Numeric(200.0), HOUR_S - second * 20);
+        ward.pass(1);
+    }
+    assert!(ward.alarms().is_empty(), "{:?}", ward.texts());
+    let score = ward.standing.as_ref().unwrap().score;
+    assert_eq!(score, Score::sum([None; 7]), "nor does it count");
+    for _ in 0..12 {
+        ward.late(HEART_RATE, What::Numeric(200.0), 1);
+        ward.pass(1);
+    }
+    assert_eq!(ward.texts()[0], "*** Heart rate 200 > 150", "what is of now does");
+}
+
+#[test]
+fn an_event_of_a_devices_memory_raises_nothing_where_its_clock_is_known() {
+    let mut ward = Ward::new();
+    ward.late(HEART_RATE, What::Numeric(70.0), 1);
+    ward.pass(1);
+    ward.late(FALL, What::Event, HOUR_S);
+    assert!(ward.alarms().is_empty(), "{:?}", ward.texts());
+    ward.late(FALL, What::Event, 20);
+    assert_eq!(ward.texts(), ["** FALL"]);
+    // After a restart a memory shows in that it is emptied faster than time passes.
+    let mut ward = Ward::new();
+    for second in 0..10 {
+        ward.late(HEART_RATE, What::Numeric(70.0), HOUR_S - second * 20);
+        ward.pass(1);
+    }
+    ward.late(BUTTON, What::Event, HOUR_S - 200);
+    assert!(ward.alarms().is_empty(), "{:?}", ward.texts());
+}
+
+/// One that is missed does more harm than one that is told late.
+#[test]
+fn an_event_alarms_where_its_devices_clock_is_wrong_or_not_known() {
+    let mut ward = Ward::new();
+    ward.late(FALL, What::Event, HOUR_S);
+    assert_eq!(ward.texts(), ["** FALL"], "nothing is known of that clock");
+    let mut ward = Ward::new();
+    for _ in 0..40 {
+        ward.late(HEART_RATE, What::Numeric(70.0), HOUR_S);
+        ward.pass(1);
+    }
+    ward.late(BUTTON, What::Event, 2 * HOUR_S);
+    assert!(ward.alarms().is_empty(), "an hour behind its own clock");
+    ward.late(FALL, What::Event, HOUR_S);
+    assert_eq!(ward.texts(), ["** FALL"], "the clock is an hour behind");
+    ward.late(LEADS_OFF, What::Event, 50 * 365 * 24 * HOUR_S);
+    assert_eq!(ward.texts().len(), 2, "no memory is that long: the clock was lost");
+    // Where events are all that comes, the second tells that it is the clock.
+    let mut ward = Ward::new();
+    ward.late(BUTTON, What::Event, 0);
+    ward.act(1, Action::Acknowledge { alarms: vec![] }).unwrap();
+    ward.late(BUTTON, What::Event, HOUR_S);
+    ward.pass(40);
+    assert!(ward.alarms().is_empty());
+    ward.late(BUTTON, What::Event, HOUR_S);
+    assert_eq!(ward.texts(), ["** CALL BUTTON"]);
+}
+
+#[test]
+fn numbers_of_events_that_never_came_are_counted_by_kind() {
+    let mut ward = Ward::new();
+    for (quantity, seq) in [(FALL, 1), (BUTTON, 7), (FALL, 4), (BUTTON, 8)] {
+        let seen = Observation {
+            patient: PATIENT,
+            device: device("belt-1"),
+            quantity,
+            what: What::Event,
+            is_withheld: false,
+            seq: Some(seq),
+            sensor_us: None,
+            received_us: 0,
+        };
+        ward.engine.observe(&seen, ward.now());
+    }
+    assert_eq!((ward.engine.missing(&PATIENT), ward.engine.take_losses().missing), (2, 2));
+    ward.hold(SPO2, 96.0, 60);
+    assert!(ward.alarms().iter().all(|(kind, ..)| *kind != Kind::NoData), "nobody expects an event");
+}
+
+#[test]
+fn a_pack_each_hour_is_not_missed_between() {
+    let mut ward = Ward::new();
+    for hour in 0..6 {
+        for _ in 0..60 {
+            ward.value(SPO2, 96.0);
+        }
+        ward.pass(30);
+        assert!(ward.alarms().is_empty(), "hour {hour}: {:?}", ward.texts());
+        ward.at += Duration::from_secs(3_570);
+    }
+}
+
+#[test]
+fn what_is_late_is_no_data_still() {
+    let mut ward = Ward::new();
+    for _ in 0..6 {
+        ward.late(SPO2, What::Numeric(96.0), 0);
+        ward.pass(1);
+    }
+    ward.pass(9);
+    let texts = ["** SpO2: no data (hub-1)"];
+    assert_eq!(ward.texts(), texts);
+    for second in 0..10 {
+        ward.late(SPO2, What::Numeric(96.0), HOUR_S - second * 20);
+        ward.pass(1);
+    }
+    assert_eq!(ward.texts(), texts);
+    ward.late(SPO2, What::Numeric(96.0), 0);
+    assert!(ward.alarms().is_empty());
+}
+
+#[test]
+fn a_pause_is_no_longer_for_a_clock_that_was_set_back() {
+    let mut ward = Ward::new();
+    ward.act(1, Action::Pause { seconds: 600 }).unwrap();
+    let is_paused = |ward: &Ward| ward.standing.as_ref().unwrap().settings.paused_until_us.is_some();
+    ward.pass(10);
+    ward.set_us = -7_200_000_000;
+    let kept = ward.engine.kept(&PATIENT).unwrap();
+    ward.pass(589);
+    assert!(is_paused(&ward));
+    ward.pass(1);
+    assert!(!is_paused(&ward));
+    // Through a restart too.
+    let mut again = Ward::with(Engine::new(Site::default(), [(PATIENT, kept.clone())]));
+    again.set_us = -7_200_000_000;
+    again.pass(1);
+    assert!(!is_paused(&again), "no pause has that much left");
+    let mut again = Ward::with(Engine::new(Site::default(), [(PATIENT, kept)]));
+    again.set_us = 300_000_000;
+    again.pass(1);
+    assert!(is_paused(&again));
+    again.set_us = 0;
+    again.pass(298);
+    assert!(is_paused(&again));
+    again.pass(2);
+    assert!(!is_paused(&again));
+}
+
+#[test]
+fn leads_that_are_off_are_off_after_a_restart_too() {
+    let mut ward = Ward::new();
+    ward.see("monitor-1", LEADS_OFF, What::Event);
+    for state in [State::Active, State::Acknowledged] {
+        let kept = ward.engine.kept(&PATIENT).unwrap();
+        let mut again = Ward::with(Engine::new(Site::default(), [(PATIENT, kept)]));
+        again.pass(1);
+        assert_eq!(again.alarms(), [(Kind::LeadsOff, Priority::Medium, state)]);
+        again.value(HEART_RATE, 60.0);
+        assert!(again.alarms().is_empty());
+        ward.act(1, Action::Acknowledge { alarms: vec![] }).ok();
+    }
+}
+
+#[test]
+fn a_pulse_of_now_is_not_silent_for_a_heart_rate_that_comes_rarely() {
+    let mut ward = Ward::new();
+    for second in 0..600_u64 {
+        if second % 120 == 0 {
+            ward.value(HEART_RATE, 70.0);
+        }
+        ward.see("finger-1", PULSE_RATE, What::Numeric(131.0));
+        ward.pass(1);
+        let texts = ward.texts();
+        let is_told = texts.contains(&"** Pulse rate 131 > 120".to_owned());
+        // Four readings make it known how often it comes.
+        if second >= 360 {
+            assert_eq!(is_told, second % 120 >= 60, "at {second} s: {texts:?}");
+        }
+    }
 }
 
 #[test]

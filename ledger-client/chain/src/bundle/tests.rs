@@ -1,6 +1,5 @@
 use caregate_protocol::policy::{
-    Commitment, EcdsaSignature, Emergency, Grant, Pseudonym, RecipientKind, RelationshipId, SignedEmergency,
-    SignedGrant,
+    EcdsaSignature, Emergency, Grant, Pseudonym, RecipientKind, RelationshipId, SignedEmergency, SignedGrant,
 };
 use ledger_client::fixture::header::HeaderFields;
 use ledger_client::verify::Address;
@@ -109,8 +108,11 @@ fn watch() -> Watch {
 }
 
 /// Slots that say what the claims say.
-fn borne_out(claims: &Claims) -> Proofs {
+fn borne_out(Claimed { claims, bindings }: &Claimed) -> Proofs {
     let mut proofs = Proofs::default();
+    for (key, signed) in bindings {
+        proofs.values.insert(slots::binding(key), words::binding(signed.version, signed.bound));
+    }
     for claim in &claims.participants {
         proofs.values.extend(slots::participant(&claim.id).into_iter().zip(words::participant(claim)));
     }
@@ -127,7 +129,7 @@ fn borne_out(claims: &Claims) -> Proofs {
 
 #[test]
 fn what_is_watched_is_claimed_with_those_whom_it_names() {
-    let claims = claims(&index(), &watch(), 150);
+    let Claimed { claims, .. } = claims(&index(), &watch(), 150);
     let ids: Vec<_> = claims.participants.iter().map(|claim| claim.id).collect();
     assert_eq!((ids, claims.consents.len(), claims.emergencies.len()), (vec![NEAR, FAR], 1, 1));
     // One epoch, two consents of two words of which one isn't there, a binding that isn't, two participants, an emergency.
@@ -138,7 +140,7 @@ fn what_is_watched_is_claimed_with_those_whom_it_names() {
 #[test]
 fn an_emergency_that_is_over_or_whose_domain_may_not_is_left_out() {
     let mut index = index();
-    assert!(claims(&index, &watch(), 200).emergencies.is_empty());
+    assert!(claims(&index, &watch(), 200).claims.emergencies.is_empty());
     let suspended = Event::ParticipantSet {
         participant: FAR,
         status: Some(RecipientStatus::Suspended),
@@ -146,7 +148,7 @@ fn an_emergency_that_is_over_or_whose_domain_may_not_is_left_out() {
         emergency: true,
     };
     index.apply(&LedgerEvent { block: 9, index: 0, transaction: [0; 32], event: suspended });
-    let claims = claims(&index, &watch(), 150);
+    let Claimed { claims, .. } = claims(&index, &watch(), 150);
     assert_eq!((claims.emergencies.len(), claims.participants.len()), (0, 1));
 }
 
@@ -155,8 +157,9 @@ fn what_the_slots_do_not_bear_out_is_left_out() {
     let claimed = claims(&index(), &watch(), 150);
     let mut proofs = borne_out(&claimed);
     let kept = |proofs: &Proofs| {
-        let mut claims = claimed.clone();
-        keep_borne_out(&mut claims, &watch(), proofs);
+        let mut claimed = claimed.clone();
+        keep_borne_out(&mut claimed, proofs);
+        let claims = claimed.whole();
         (claims.participants.len(), claims.consents.len(), claims.emergencies.len())
     };
     assert_eq!(kept(&proofs), (2, 1, 1));
@@ -184,6 +187,45 @@ fn what_only_the_slots_know_is_asked_for() {
     assert_eq!(events, wanted);
 }
 
+/// An index that has these of the two devices' bindings, by their keys, at version 1.
+fn index_of_bindings(known: &[Commitment]) -> Index {
+    let mut index = Index::default();
+    for (block, key) in (1..).zip(known) {
+        let commitment = Commitment([key.0[0] + 100; 32]);
+        let binding = SignedBinding { commitment, bound: true, version: 1, signature: SIGNATURE };
+        let event = Event::DeviceBound { key: *key, binding };
+        index.apply(&LedgerEvent { block, index: 0, transaction: [0; 32], event });
+    }
+    index
+}
+
+#[test]
+fn a_binding_is_known_and_borne_out_by_its_own_slot_alone() {
+    let [one, other] = [Commitment([1; 32]), Commitment([2; 32])];
+    let watch = Watch { bindings: vec![one, other], ..Watch::default() };
+    let slots_say = |of_one, of_other| {
+        let words = [of_one, of_other].map(|(version, bound)| words::binding(version, bound));
+        Proofs {
+            values: [one, other].map(|key| slots::binding(&key)).into_iter().zip(words).collect(),
+            ..Proofs::default()
+        }
+    };
+    // Both are bound by their first word, as nearly all are: the one that the index had no place for is asked for.
+    let proofs = slots_say((1, true), (1, true));
+    let of_other = claims(&index_of_bindings(&[other]), &watch, 150);
+    let asked = [(Caregate::DeviceBound::SIGNATURE_HASH, B256::from(one.0))];
+    assert_eq!(missing(&watch, &of_other, &proofs), asked);
+    let of_both = claims(&index_of_bindings(&[one, other]), &watch, 150);
+    assert_eq!(missing(&watch, &of_both, &proofs), []);
+    // One was released since, and the other's slot says what the first one's said.
+    let proofs = slots_say((2, false), (1, true));
+    assert_eq!(missing(&watch, &of_both, &proofs), asked);
+    let mut kept = of_both;
+    keep_borne_out(&mut kept, &proofs);
+    let commitments: Vec<_> = kept.whole().bindings.iter().map(|signed| signed.commitment).collect();
+    assert_eq!(commitments, [Commitment([102; 32])]);
+}
+
 #[test]
 fn of_too_many_emergencies_the_newest_are_delivered() {
     let (mut index, mut watch) = (index(), Watch::default());
@@ -203,8 +245,8 @@ fn of_too_many_emergencies_the_newest_are_delivered() {
         let event = Event::EmergencyOpened(SignedEmergency { emergency, signature: SIGNATURE });
         index.apply(&LedgerEvent { block: 9, index: nth, transaction: [0; 32], event });
     }
-    let claims = claims(&index, &watch, 150);
-    let begun: Vec<_> = claims.emergencies.iter().map(|signed| signed.emergency.from).collect();
+    let claimed = claims(&index, &watch, 150);
+    let begun: Vec<_> = claimed.claims.emergencies.iter().map(|signed| signed.emergency.from).collect();
     assert_eq!(begun, (2..=first).rev().collect::<Vec<_>>());
-    assert!(bounded(&claims).is_ok());
+    assert!(bounded(&claimed).is_ok());
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use caregate_protocol::id::{DataClass, RecipientId};
 use caregate_protocol::policy::{
     AdmissionError, Commitment, FLOORS_MAX, Floor, Grant, ParticipantClaim, Pseudonym, RecipientKind,
+    SignedEmergency,
 };
 use proptest::prelude::*;
 
@@ -401,6 +402,15 @@ fn who_may_break_the_glass_and_for_how_long() {
     let mut unknown = site();
     unknown.claims.participants.pop();
     assert_eq!(reason(&mut unknown), "emergency_stranger");
+    for (who, why) in [([0; 32], [7; 32]), ([7; 32], [0; 32])] {
+        let mut unnamed = site();
+        let mut emergency = unnamed.signed_emergency(&second(), NOW_S, NOW_S + 60, 2).emergency;
+        (emergency.clinician, emergency.reason) = (Commitment(who), Commitment(why));
+        let signature =
+            second().key.sign(&emergency_digest(&emergency, &unnamed.enrolment.pins().unwrap().domain));
+        unnamed.put_emergency(SignedEmergency { emergency, signature });
+        assert_eq!(reason(&mut unnamed), "emergency_unnamed");
+    }
     let mut long = site();
     long.emergency(&second(), NOW_S, NOW_S + EMERGENCY_MAX_S, 2);
     assert!(verify(&mut long).is_ok());

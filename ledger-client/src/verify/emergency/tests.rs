@@ -78,6 +78,11 @@ fn each_that_does_not_count_by_its_reason() {
     let mut suspended = site.clone();
     suspended.register(&rescue(), RecipientStatus::Suspended, RecipientKind::Other, true);
     assert_eq!(refused(&mut suspended, &good, HEADER_S), "emergency_stranger");
+    let nobody = signed(&site, &own, |one| one.clinician = Commitment([0; 32]));
+    let for_nothing = signed(&site, &own, |one| one.reason = Commitment([0; 32]));
+    for unnamed in [&nobody, &for_nothing] {
+        assert_eq!(refused(&mut site, unnamed, HEADER_S), "emergency_unnamed");
+    }
     let long = signed(&site, &own, |one| one.until = one.from + EMERGENCY_MAX_S + 1);
     assert_eq!(refused(&mut site, &long, HEADER_S), "emergency_too_long");
     let backwards = signed(&site, &own, |one| one.until = one.from);

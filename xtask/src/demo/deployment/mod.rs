@@ -66,6 +66,8 @@ pub(super) struct Deployment {
     pub(super) password_file: PathBuf,
     /// On the gateway's label, for the patient's page.
     pub(super) access_code: String,
+    /// The public half of the gateway's, in hexadecimal.
+    pub(super) device_key: String,
     pub(super) ledger: Ledger,
     pub(super) patients: Vec<Patient>,
     pub(super) sensors: Vec<Sensor>,
@@ -89,8 +91,10 @@ impl Deployment {
         let (password, password_file) = (hex::encode(random::<8>()?), dir.join("clinician.password"));
         key_file::write(&password_file, password.as_bytes(), Existing::Keep)?;
         let (code, access_code) = SensorPassword::generate("label", "label")?;
+        let device_key = DeviceKey::generate(&dir.join("gateway-1.device"), Existing::Keep)?;
         let deployment = Self {
             dir: dir.to_owned(),
+            device_key: device_key.public.clone(),
             password,
             password_file,
             access_code: access_code.as_str().to_owned(),
@@ -104,7 +108,7 @@ impl Deployment {
         deployment.write_configs(&configs::Inputs {
             network,
             identities: &identities,
-            device_key: DeviceKey::generate(&dir.join("gateway-1.device"), Existing::Keep)?,
+            device_key,
             credentials: &credentials,
             access_code: (&code.salt, &code.sha256),
             password_hash: &password_hash,

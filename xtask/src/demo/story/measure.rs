@@ -105,6 +105,8 @@ fn audit(system: &System<'_>) -> anyhow::Result<()> {
         .arg(&ledger.hospital.hpke)
         .arg("--hpke-key")
         .arg(&ledger.clinic.hpke)
+        .arg("--gateway")
+        .arg(&system.deployment.device_key)
         .arg("--out")
         .arg(system.file("core.jsonl"))
         .output()?;

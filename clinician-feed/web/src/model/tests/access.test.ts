@@ -115,6 +115,7 @@ describe("auditText", () => {
       [{ what: "look", patient: PATIENT }, "nurse looked at Bed 1"],
       [{ what: "look", patient: OTHER }, "nurse looked at a patient without a bed"],
       [{ what: "export", user: "uid 1000" }, "The whole history was exported by uid 1000"],
+      [{ what: "export", user: "uid 1000", patient: PATIENT, text: "vitals" }, "uid 1000 exported vitals of Bed 1"],
       [{ what: "look", count: 12 }, "nurse looked at 12 patients"],
       [{ what: "emergency", about: "abababab", text: "found on the floor", ...until }, "nurse asks for emergency access to card abababab… until 11:01: “found on the floor”"],
       [{ what: "emergency_opened", about: "abababab", ...until }, "nurse has emergency access to card abababab… until 11:01"],

@@ -17,15 +17,49 @@ fn who_is_not_bound_any_more_reads_only_its_own() {
     let (number, _) = home.join(&display, true, HOUR, T0);
     bind(&mut home, &[]);
     assert_eq!(home.subscribe(&display, filter("vitals/v1/#", QoS::AtLeastOnce)), Reason::NOT_AUTHORIZED);
-    bind(&mut home, &["d"]);
+    bind(&mut home, &["a", "d"]);
     for path in ["vitals/v1/#", "local/v1/d/#", "$share/g/vitals/v1/#"] {
         assert!(!home.subscribe(&display, filter(path, QoS::AtLeastOnce)).is_failure());
     }
     home.publish(message("vitals/v1/a/num/x", QoS::AtLeastOnce));
+    assert!(home.next(&display, number).is_some(), "sent, and not acknowledged");
+    home.publish(message("vitals/v1/a/num/x", QoS::AtLeastOnce));
     bind(&mut home, &["a"]);
     home.publish(message("vitals/v1/a/num/x", QoS::AtLeastOnce));
     assert_eq!(home.next(&display, number), None, "neither what waited nor what came after");
+    assert_eq!(home.hub.sizes().2, 0);
     home.publish(message("local/v1/d/x", QoS::AtLeastOnce));
+    assert!(home.next(&display, number).is_some());
+    home.hub.leave(&display, number, false, None, T0);
+    let (number, _) = home.join(&display, false, HOUR, T0);
+    let again: Vec<_> =
+        std::iter::from_fn(|| home.next(&display, number)).map(|p| (p.topic, p.dup)).collect();
+    assert_eq!(again, [("local/v1/d/x".to_owned(), true)], "nor what had been sent");
+}
+
+#[test]
+fn what_is_withdrawn_keeps_its_identifier_until_the_client_answers() {
+    let (mut home, display) = (Home::new(), key("d", "x"));
+    bind(&mut home, &["a", "d"]);
+    let capacity = Capacity { receive_max: 2, ..capacity() };
+    let (number, _) = home.join_with(&display, true, HOUR, None, capacity, T0);
+    assert!(!home.subscribe(&display, filter("vitals/v1/#", QoS::ExactlyOnce)).is_failure());
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        home.publish(message("vitals/v1/a/num/x", qos));
+    }
+    let ids = [(); 2].map(|()| home.next(&display, number).unwrap().packet_id.unwrap());
+    bind(&mut home, &["d"]);
+    for _ in 0..3 {
+        home.publish(Message { publisher: None, ..message("vitals/v1/b/num/x", QoS::AtLeastOnce) });
+    }
+    assert_eq!(home.next(&display, number), None, "the client has two on their way, as many as it takes");
+    home.hub.done(&display, ids[0]);
+    let third = home.next(&display, number).unwrap().packet_id.unwrap();
+    assert!(!ids.contains(&third));
+    let release = home.hub.received(&display, ids[1], Reason::SUCCESS).unwrap();
+    assert_eq!((release.packet_id, release.reason), (ids[1], Reason::SUCCESS));
+    assert_eq!(home.next(&display, number), None);
+    home.hub.done(&display, ids[1]);
     assert!(home.next(&display, number).is_some());
 }
 
@@ -35,6 +69,10 @@ fn what_a_device_said_that_is_nobodys_any_more_is_not_kept() {
     bind(&mut home, &["a", "b", "d"]);
     let (number, _) = home.join(&display, true, HOUR, T0);
     assert!(!home.subscribe(&display, filter("vitals/v1/#", QoS::AtLeastOnce)).is_failure());
+    // Two are sent and not acknowledged; the others wait.
+    home.publish(message("vitals/v1/a/num/sent", QoS::AtLeastOnce));
+    home.publish(Message { publisher: None, ..message("vitals/v1/own/num/sent", QoS::AtLeastOnce) });
+    assert_eq!(std::iter::from_fn(|| home.next(&display, number)).count(), 2);
     home.hub.leave(&display, number, false, None, T0);
     let of = |device: &str, publisher| Message {
         retain: true,
@@ -46,14 +84,29 @@ fn what_a_device_said_that_is_nobodys_any_more_is_not_kept() {
     home.publish(of("own", None));
     assert_eq!(home.hub.sizes().1, 3);
     let before = home.hub.changes();
+    let kept = home.hub.snapshot(T0).encode(UNIX_S, true);
     bind(&mut home, &["b", "d"]);
     assert_eq!(home.hub.sizes().1, 2, "of the gateway and of who is bound");
     assert_ne!(home.hub.changes(), before, "and the file is written anew");
-    let (number, is_present) = home.join(&display, false, HOUR, T0);
+    let says = |bytes: &[u8]| bytes.windows(12).any(|window| window == b"vitals/v1/a/");
+    assert!(says(&kept) && !says(&home.hub.snapshot(T0).encode(UNIX_S, true)));
+    came_back(&mut home, &display);
+    // And where the file is of before, as after a power cut.
+    let mut home = Home::new();
+    bind(&mut home, &["b", "d"]);
+    home.hub.restore(&kept, T0, UNIX_S, &access()).unwrap();
+    assert_eq!(home.hub.sizes().1, 2);
+    assert!(!says(&home.hub.snapshot(T0).encode(UNIX_S, true)));
+    came_back(&mut home, &display);
+}
+
+/// The display of the test above is sent what it may read.
+fn came_back(home: &mut Home, display: &SessionKey) {
+    let (number, is_present) = home.join(display, false, HOUR, T0);
     assert!(is_present);
     let topics: Vec<_> =
-        std::iter::from_fn(|| home.next(&display, number)).map(|publish| publish.topic).collect();
-    assert_eq!(topics, ["vitals/v1/b/num/x", "vitals/v1/own/num/x"]);
+        std::iter::from_fn(|| home.next(display, number)).map(|publish| publish.topic).collect();
+    assert_eq!(topics, ["vitals/v1/own/num/sent", "vitals/v1/b/num/x", "vitals/v1/own/num/x"]);
 }
 
 #[test]

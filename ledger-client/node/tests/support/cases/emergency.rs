@@ -79,6 +79,13 @@ pub(super) fn emergencies(ledger: &Ledger) {
 
 fn refused_emergencies(ledger: &Ledger, domain: &SigningKey, now: u64) {
     let refuse = |e: &Emergency| open(ledger, e, domain);
+    let good = emergency(domain, now, now + 60, 3);
+    for unnamed in [
+        Emergency { clinician: Commitment([0; 32]), ..good.clone() },
+        Emergency { reason: Commitment([0; 32]), ..good },
+    ] {
+        let _: Caregate::EmergencyUnnamed = ledger.refused(&ledger.relay, refuse(&unnamed));
+    }
     let long = emergency(domain, now, now + LONGEST_S + 1, 3);
     let error: Caregate::EmergencyTooLong = ledger.refused(&ledger.relay, refuse(&long));
     assert_eq!(error.durationS, LONGEST_S + 1);

@@ -1,12 +1,10 @@
 //! Live records shown before they are durable, on real QUIC.
 
-mod support;
-
+use crate::support::records::{Sealing, recipient};
+use crate::support::{Feed, Frames, Site, close_reason, deliveries, send, until};
 use caregate_protocol::erasure::Erasure;
 use caregate_protocol::id::{DataClass, Lane};
 use caregate_protocol::uplink::{Classes, Frame, Refusal, VERSION};
-use support::records::{Sealing, recipient};
-use support::{Feed, Frames, Site, close_reason, deliveries, send, until};
 
 async fn preview(feed: &Feed, to: u8, classes: Classes) -> Frames {
     feed.ask(&Frame::Preview { version: VERSION, recipient: recipient(to), classes }).await

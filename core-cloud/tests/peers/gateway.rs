@@ -1,16 +1,12 @@
 //! Gateways on real QUIC: what is acknowledged and when, what is refused, and what one peer can do to another.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-mod support;
-
+use crate::support::pki::Ca;
+use crate::support::records::{Sealing, recipient};
+use crate::support::{Client, Core, Gateway, Site, close_reason, send, until, within};
 use caregate_host::identity::Role;
 use caregate_protocol::id::Lane;
 use caregate_protocol::uplink::{EARLY_RECORDS_MAX, FRAME_BYTES_MAX, Frame, Refusal, VERSION};
 use quinn::{ConnectionError, SendStream};
-use support::pki::Ca;
-use support::records::{Sealing, recipient};
-use support::{Client, Core, Gateway, Site, close_reason, send, until, within};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_is_acknowledged_after_its_commit_and_not_before() {

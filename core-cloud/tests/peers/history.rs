@@ -1,11 +1,9 @@
 //! A time of a patient's history, on real QUIC.
 
-mod support;
-
+use crate::support::records::{EPOCH, Sealing, recipient};
+use crate::support::{Feed, Site, close_reason, send};
 use caregate_protocol::id::{DataClass, Lane};
 use caregate_protocol::uplink::{Frame, HistoryPlace, Question, VERSION};
-use support::records::{EPOCH, Sealing, recipient};
-use support::{Feed, Site, close_reason, send};
 
 /// Records of an answer, and where to go on.
 async fn ask(feed: &Feed, question: Question) -> (Vec<Vec<u8>>, Option<HistoryPlace>) {

@@ -1,16 +1,12 @@
 //! Policy that feeds hand to gateways through the core: carried to the one that it is for, answered by that one alone, and never kept.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-mod support;
-
+use crate::support::records::Sealing;
+use crate::support::{Core, Gateway, Site, close_reason, until};
 use caregate_protocol::offer::{Kind, Offer, OfferHash, Refusal, SignedVerdict};
 use caregate_protocol::policy::BUNDLE_BYTES_MAX;
 use caregate_protocol::policy::delivery::Verdict;
 use caregate_protocol::uplink::{Frame, VERSION};
 use ed25519_dalek::SigningKey;
-use support::records::Sealing;
-use support::{Core, Gateway, Site, close_reason, until};
 
 fn sealed(to: &SigningKey, kind: Kind, bytes: usize) -> Vec<u8> {
     Offer { kind, message: vec![9; bytes] }.seal(&to.verifying_key()).unwrap()

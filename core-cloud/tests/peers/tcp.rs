@@ -1,19 +1,15 @@
 //! Gateways by TCP: the same session as by QUIC, and no other peers.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::records::Sealing;
+use crate::support::{Core, Site, send, until, within};
 use caregate_host::identity::Role;
 use caregate_protocol::id::Lane;
 use caregate_protocol::offer::{Kind, Offer, OfferHash, SignedVerdict};
 use caregate_protocol::policy::delivery::Verdict;
 use caregate_protocol::uplink::{ALPN, Frame, Framer, Refusal, VERSION};
 use rustls::pki_types::ServerName;
-use support::records::Sealing;
-use support::{Core, Site, send, until, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;

@@ -1,12 +1,10 @@
 //! Erasure on real QUIC: who may ask, what comes back, and what a feed is told.
 
-mod support;
-
+use crate::support::records::{Sealing, recipient};
+use crate::support::{Site, deliveries, send, until};
 use caregate_protocol::erasure::{Erasure, Issuer, Receipt, RequestHash};
 use caregate_protocol::id::{Lane, PatientId, RecipientId};
 use caregate_protocol::uplink::{EraseRefusal, Frame, Refusal, VERSION};
-use support::records::{Sealing, recipient};
-use support::{Site, deliveries, send, until};
 
 fn request(by: u8, patient: PatientId) -> Vec<u8> {
     Erasure { patient, made_us: 7 }.sign(&Sealing::new(by).device).to_vec()

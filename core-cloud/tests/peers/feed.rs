@@ -1,12 +1,17 @@
 //! Feeds on real QUIC: history, live, resuming, and what one subscriber can do to another.
 
-mod support;
+use std::path::Path;
 
+use crate::support::records::{Sealing, recipient};
+use crate::support::{Client, Core, Feed, Frames, Site, deliveries, send, until, within};
+use caregate_host::clock;
 use caregate_host::identity::Role;
-use caregate_protocol::audit::{Run, What, verify};
-use caregate_protocol::uplink::Frame;
-use support::records::{Sealing, recipient};
-use support::{Client, Core, Feed, Frames, Site, deliveries, send, until, within};
+use caregate_host::journal::Journal;
+use caregate_protocol::audit::verify::{self, Disagreement, SLACK_MS};
+use caregate_protocol::audit::{Delivered, Entry, Line, Run, What};
+use caregate_protocol::id::DataClass;
+use caregate_protocol::search::Token;
+use caregate_protocol::uplink::{Frame, VERSION};
 
 /// Stores as a gateway does, and waits for the acknowledgement.
 async fn store(site: &Site, core: &Core, records: Vec<Vec<u8>>) {
@@ -153,13 +158,8 @@ async fn subscriptions_of_one_feed_are_bounded_and_free_when_they_end() {
     for _ in 0..12 {
         open.push(feed.subscribe(recipient(1), u64::MAX, u64::MAX).await.0);
     }
-    let subscribe = Frame::Subscribe {
-        version: caregate_protocol::uplink::VERSION,
-        recipient: recipient(1),
-        from: 0,
-        until: 1,
-        of: None,
-    };
+    let subscribe =
+        Frame::Subscribe { version: VERSION, recipient: recipient(1), from: 0, until: 1, of: None };
     let mut one_more = Box::pin(feed.ask(&subscribe));
     tokio::select! {
         biased;
@@ -209,4 +209,48 @@ async fn what_was_delivered_is_in_the_audit_log() {
     });
     let history = (vec![Run(0, 4)], 1);
     assert_eq!(noted.collect::<Vec<_>>(), [history.clone(), history, (vec![Run(2, 4)], 0)]);
+}
+
+/// The log of this file, with an entry that is later than all that is compared.
+fn ended(path: &Path) -> Vec<Line> {
+    let end = Entry { at_ms: clock::now_ms() + 2 * SLACK_MS, what: What::PolicyFresh };
+    Journal::open(path).unwrap().0.append(&[end]).unwrap();
+    verify::log(&std::fs::read(path).unwrap(), &[]).unwrap().lines
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_search_gave_is_in_the_audit_log_and_who_hides_it_is_named() {
+    let site = Site::new();
+    let core = site.core();
+    let sealing = Sealing::new(1);
+    let token = |n: usize| Token([u8::try_from(n).unwrap(); 16]);
+    let [first, second] = [0, 100].map(|from| std::array::from_fn(|n| token(from + n)));
+    let (found, other) = (sealing.alarm(3), sealing.alarm(4));
+    let past = vec![found.clone(), sealing.tokens(3, first), other, sealing.tokens(4, second)];
+    store(&site, &core, past).await;
+    let feed = site.feed(&core, "hospital-1").await;
+    let (patient, class) = (sealing.patient, DataClass::Alarm);
+    for (n, expected) in [(7, Some(Frame::Found { record: found })), (50, None)] {
+        let tokens = vec![token(n)];
+        let question = Frame::Search { version: VERSION, recipient: recipient(1), patient, class, tokens };
+        let mut frames = feed.ask(&question).await;
+        assert_eq!(frames.next().await, expected);
+        if expected.is_some() {
+            assert_eq!(frames.next().await, None);
+        }
+    }
+    assert_eq!((core.metrics.searches.get(), core.metrics.delivered.get()), (2, 1));
+    drop(feed);
+    drop(core.stop().await);
+    let core = ended(&site.dir.path().join("journal.jsonl"));
+    let delivered = Delivered { patient, class, segments: vec![Run(3, 3)], wraps: Vec::new() };
+    let (to, feed) = (recipient(1), "hospital-1".to_owned());
+    assert_eq!(core[0].entry.what, What::Fetched { recipient: to, feed, delivered: delivered.clone() });
+    assert_eq!(core.len(), 2, "a search that finds nothing gives nothing");
+    let path = site.dir.path().join("feed.jsonl");
+    let hidden = Disagreement::Unreceived { n: 1, patient, class, segment: 3 };
+    assert_eq!(verify::agree(to, &ended(&path), &core, &[]), Err(hidden));
+    let received = Entry { at_ms: clock::now_ms(), what: What::Received { recipient: to, delivered } };
+    Journal::open(&path).unwrap().0.append(&[received]).unwrap();
+    assert!(verify::agree(to, &ended(&path), &core, &[]).is_ok());
 }

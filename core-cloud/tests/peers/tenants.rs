@@ -1,16 +1,14 @@
 //! A tenant that has used up its share waits; what it sends is not taken into memory, and others go on.
 
-mod support;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::support::records::Sealing;
+use crate::support::{Core, Site, send, until};
 use caregate_protocol::id::Lane;
 use caregate_protocol::segment::signer_id;
 use core_cloud::tenants::Quota;
-use support::records::Sealing;
-use support::{Core, Site, send, until};
 
 /// Plaintext of each record.
 const RECORD_BYTES: usize = 16 << 10;

@@ -1,16 +1,12 @@
 //! What the core carries and never keeps: heartbeats to feeds, sealed commands to gateways.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-mod support;
-
+use crate::support::{Core, Frames, Site, close_reason, until, within};
 use caregate_protocol::beat::{Beat, PolicyState};
 use caregate_protocol::command::{Command, SignedCommand};
 use caregate_protocol::id::{PatientId, RecipientId};
 use caregate_protocol::policy::EcdsaSignature;
 use caregate_protocol::uplink::{Frame, VERSION};
 use ed25519_dalek::SigningKey;
-use support::{Core, Frames, Site, close_reason, until, within};
 
 /// Of the gateway called gateway-1.
 fn device() -> SigningKey {

@@ -1,12 +1,10 @@
 //! Live before backlog: in the writer, in the queue, and over a connection that is lost.
 
-mod support;
-
+use crate::support::records::{Sealing, recipient};
+use crate::support::{Frames, Site, deliveries, send, until};
 use caregate_protocol::id::Lane;
 use caregate_protocol::uplink::{Frame, Timing};
 use core_cloud::store::Span;
-use support::records::{Sealing, recipient};
-use support::{Frames, Site, deliveries, send, until};
 
 /// More than the core tells of one by one.
 const BACKLOG: u64 = 300;
