@@ -134,7 +134,7 @@ pub enum Exact {
     New,
     /// The same is on its way over this very connection.
     OnItsWay,
-    /// The same is on its way over a connection before this one: [`Session::verdict`] will have what becomes of it.
+    /// The same is on its way over a connection before this one: `Session::verdict` will have what becomes of it.
     Elsewhere,
     /// A repetition of one that is acknowledged.
     Again,
