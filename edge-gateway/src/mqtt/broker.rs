@@ -1,6 +1,6 @@
 //! The second door: a client of the broker that a home already has, subscribed to `vitals/v1/#` at QoS 1.
 //!
-//! MQTT 5.0 is spoken where the broker does, and else 3.1.1 ([`client`]). The broker is told PUBACK only after the pipeline's verdict
+//! MQTT 5.0 is spoken where the broker does, and else 3.1.1 (`client`). The broker is told PUBACK only after the pipeline's verdict
 //! (`set_manual_acks`), in the order of receipt, and keeps the session, so what was not acknowledged comes again after a reconnect. A refused publish is not
 //! acknowledged: the connection is dropped, and after a pause the broker sends it again. What no repetition can mend (a device
 //! that is not allowed, a topic that names none, a payload too large) is acknowledged and counted, since a broker repeats the
