@@ -19,12 +19,14 @@ use quinn::{Connection, RecvStream, SendStream, VarInt};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf};
 use tokio::sync::mpsc::{self, OwnedPermit};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, error};
 
 use crate::erase::Eraser;
 use crate::metrics::Metrics;
 use crate::offers::OffersLine;
+use crate::owners::Owners;
 use crate::preview::Previews;
 use crate::relay::{Relay, RelayLine};
 use crate::store::{Store, StoreError};
@@ -70,6 +72,9 @@ pub enum SessionError {
     /// No hello in time.
     #[error("no hello within {} s", HELLO_TIMEOUT.as_secs())]
     Silent,
+    /// Records of a pseudonym were refused that was another's, and is so no more: the gateway comes again with them.
+    #[error("a pseudonym that was another gateway's is free")]
+    Released,
     /// A record by TCP that could not be taken in time.
     #[error("a record waited for {} s", TCP_WAIT_MAX.as_secs())]
     Waiting,
@@ -94,6 +99,7 @@ impl SessionError {
             Self::Version(_) => "protocol_version",
             Self::Early => "early",
             Self::Silent => "silent",
+            Self::Released => "released",
             Self::Waiting => "waiting",
             Self::Transport(_) => "transport",
             Self::Stopped => "stopped",
@@ -114,6 +120,12 @@ pub(crate) fn transport(error: impl std::fmt::Display) -> SessionError {
 /// What a gateway's session needs.
 #[derive(Debug, Clone)]
 pub struct GatewaySession {
+    /// The name in its certificate.
+    pub name: Arc<str>,
+    /// Whose which pseudonym is.
+    pub owners: Owners,
+    /// Whose one is of which records were refused.
+    pub waits_for: watch::Sender<Option<Arc<str>>>,
     /// The keys with which this gateway may sign.
     pub device_keys: Arc<[VerifyingKey]>,
     /// To the writer.
@@ -158,6 +170,7 @@ impl GatewaySession {
         let (answer, answers) = mpsc::channel(ANSWERS_MAX);
         let mut tasks = JoinSet::new();
         tasks.spawn(send_answers(out, answers));
+        tasks.spawn(self.clone().released());
         let signers: Vec<_> = self.device_keys.iter().map(signer_id).collect();
         let mut line: Option<RelayLine> = None;
         let mut offers = None;
@@ -280,6 +293,25 @@ impl GatewaySession {
         Ok(())
     }
 
+    /// A record of a pseudonym that is this gateway's, or becomes it.
+    fn own<'r>(&self, record: Record<'r>) -> Result<Record<'r>, (Refusal, &'static str)> {
+        self.owners.claim(record.patient(), &self.name).map_err(|owner| {
+            self.waits_for.send_replace(Some(owner));
+            (Refusal::Stranger, Refusal::Stranger.as_str())
+        })?;
+        Ok(record)
+    }
+
+    /// Ends the connection when what was refused as another's may be taken: the gateway sends it again over its next one.
+    async fn released(self) -> Result<(), SessionError> {
+        let mut waits_for = self.waits_for.subscribe();
+        let owner = waits_for.wait_for(Option::is_some).await.map_err(transport)?.clone();
+        if let Some(owner) = owner {
+            self.owners.is_revoked(&owner).await;
+        }
+        Err(SessionError::Released)
+    }
+
     async fn data(
         &self,
         (position, timing): (u64, Timing),
@@ -288,7 +320,7 @@ impl GatewaySession {
     ) -> Result<(), SessionError> {
         kill_point::pass("session.record-read");
         let answer = answer.clone().reserve_owned().await.map_err(transport)?;
-        let checked = check(&record, &self.device_keys);
+        let checked = check(&record, &self.device_keys).and_then(|checked| self.own(checked));
         // Before it is admitted: who waits for its share is seen all the same.
         let class = checked.map(|checked| {
             self.previews.take(&checked, &record, timing == Timing::Live);
@@ -328,6 +360,7 @@ impl GatewaySession {
         let (answer, answers) = mpsc::channel(ANSWERS_MAX);
         let mut tasks = JoinSet::new();
         tasks.spawn(send_answers(out, answers));
+        tasks.spawn(self.clone().released());
         let signers: Vec<_> = self.device_keys.iter().map(signer_id).collect();
         let mut line: Option<RelayLine> = None;
         let (mut lane, mut offers) = (None, None);

@@ -9,6 +9,7 @@ mod fetches;
 pub mod gateway;
 pub mod metrics;
 pub mod offers;
+pub mod owners;
 mod pace;
 pub mod preview;
 pub mod relay;

@@ -14,6 +14,7 @@ use clap::Parser;
 use core_cloud::config::{ConfigFile, Peers};
 use core_cloud::erase;
 use core_cloud::metrics::Metrics;
+use core_cloud::owners::Owners;
 use core_cloud::preview::Previews;
 use core_cloud::retention::{self, Retention};
 use core_cloud::search::SearchIndex;
@@ -125,10 +126,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
     let (revoked, journal) = (revoked(&file, salt, &identity, &stop)?, Arc::new(journal));
     keep(&store, retention, &tenants, &metrics, &stop)?;
+    let signers = store.usage()?.into_iter().map(|(patient, signer, _)| (patient, signer));
+    let owners = Owners::new(signers, &peers, revoked.clone());
     let previews = Previews::new(store.erased()?, metrics.clone());
     let shared = Shared {
         peers: Arc::new(peers),
         revoked,
+        owners,
         store,
         search,
         writer,

@@ -23,6 +23,7 @@ use crate::config::Peers;
 use crate::erase::Eraser;
 use crate::gateway::{GatewaySession, SessionError};
 use crate::metrics::Metrics;
+use crate::owners::Owners;
 use crate::preview::Previews;
 use crate::relay::Relay;
 use crate::search::SearchIndex;
@@ -71,6 +72,8 @@ pub struct Shared {
     pub peers: Arc<Peers>,
     /// Gateways that may not any more, by the ledger's word.
     pub revoked: RevokedGateways,
+    /// Whose which pseudonym is.
+    pub owners: Owners,
     /// The store.
     pub store: Arc<dyn Store>,
     /// What segments can be found by.
@@ -214,6 +217,9 @@ pub(crate) fn gateway(
     let place = places.take(&peer.name).ok_or(SessionError::TooMany)?;
     let eraser = shared.eraser(&relay);
     let session = GatewaySession {
+        name: peer.name.as_str().into(),
+        owners: shared.owners,
+        waits_for: watch::Sender::new(None),
         device_keys: keys.as_slice().into(),
         writer: shared.writer,
         relay,

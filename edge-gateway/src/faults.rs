@@ -16,6 +16,8 @@ pub(crate) struct Faults {
     pub(crate) room: AtomicU32,
     /// Of group commits, as on a file system that can't reserve room; and of whatever else is written.
     pub(crate) writes: AtomicU32,
+    /// Who holds it holds up every sync.
+    pub(crate) stalls: Mutex<()>,
     /// As on a file system without direct writes.
     pub(crate) buffered: AtomicBool,
     /// The disk that loses power, if there is one.
@@ -40,6 +42,7 @@ impl Faults {
 
     /// A sync, which may have to fail; the disk is told.
     pub(crate) fn sync(&self, name: &str) -> io::Result<()> {
+        drop(self.stalls.lock().unwrap_or_else(PoisonError::into_inner));
         fail(&self.syncs, Errno::IO).inspect_err(|_| self.model(|model| model.fail_sync(name)))
     }
 

@@ -317,6 +317,53 @@ async fn a_session_that_begins_with_what_is_too_long_is_thrown_away() {
     within("the broker's end", served).await.unwrap();
 }
 
+/// What comes before a message that is too long, in one burst with it, is taken and acknowledged, so that the message comes to the head of
+/// the broker's queue; only then does it cost the session, and nothing that was good.
+#[tokio::test]
+async fn what_comes_before_what_is_too_long_is_acknowledged() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let served = tokio::spawn(async move {
+        // The head of a PUBLISH of 2 MiB.
+        let large = [0x32, 0x80, 0x80, 0x80, 1];
+        for _ in 0..2 {
+            let (mut raw, clean) = accept_3_1_1(&listener).await;
+            assert!(!clean);
+            subscribed(&mut raw).await;
+            let mut burst: Vec<u8> = Vec::new();
+            (1..=15).for_each(|id| burst.extend(mqtt_support::publish(TOPIC, id, b"72")));
+            burst.extend(large);
+            raw.send(&burst).await;
+            let mut expected: Vec<u8> = (1..=15).flat_map(|id| [0x40, 2, 0, id]).collect();
+            expected.extend([0xe0, 0]);
+            assert_eq!(raw.rest().await, expected, "all are acknowledged, in their order");
+        }
+        let (mut raw, clean) = accept_3_1_1(&listener).await;
+        assert!(!clean, "something came both times");
+        subscribed(&mut raw).await;
+        raw.send(&large).await;
+        assert_eq!(raw.rest().await, [0xe0, 0]);
+        let (_raw, clean) = accept_3_1_1(&listener).await;
+        assert!(clean, "and now nothing did");
+    });
+    let mut door = Door::open(address).await;
+    for _ in 0..2 {
+        let mut taken = Vec::new();
+        for _ in 0..15 {
+            taken.push(door.next().await);
+        }
+        // The door has long seen the end of the burst.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for inbound in taken {
+            inbound.verdict.send(Verdict::Stored).unwrap();
+        }
+    }
+    within("the broker's end", served).await.unwrap();
+    door.counted("stored", 30).await;
+    assert_eq!(door.metrics.closes.with_label_values(&["too-large"]).get(), 3);
+    door.close().await;
+}
+
 /// With a window of one, an unfit message that was not acknowledged would hold up everything behind it.
 #[tokio::test]
 async fn what_no_repetition_can_mend_is_acknowledged_and_counted() {

@@ -352,7 +352,7 @@ fn a_clock_that_goes_back_begins_another_generation_and_takes_no_sequence_with_i
     assert_whole(&opened);
     let sealed_in: Vec<_> = opened.iter().map(|o| (o.header.generation, o.header.epoch)).collect();
     let first = epoch_of(NOW_US);
-    assert_eq!(sealed_in, [(0, first), (1, first - 60), (2, 0), (2, 0), (2, first + 1)]);
+    assert_eq!(sealed_in, [(0, first), (1, first - 60), (2, first - 60), (2, first - 60), (2, first + 1)]);
     assert_eq!(
         opened[1].readings[0].gateway_time_us,
         NOW_US - 60 * MINUTE_US,

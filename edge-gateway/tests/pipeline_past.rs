@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use caregate_host::clock;
 use caregate_protocol::id::{DataClass, Lane};
+use caregate_protocol::key::epoch_of;
 use caregate_protocol::policy::{Grant, Revocation};
 use caregate_protocol::reading;
 use caregate_protocol::record::Record;
@@ -124,6 +125,72 @@ fn who_was_given_the_present_epoch_loses_it_with_access() {
         assert_eq!(gateway.opened_with(&c), [0, 1, 2, 50], "restarts: {restarts}");
         assert_eq!(gateway.opened_with(&a), [0, 1, 2, 50, 51]);
     }
+}
+
+/// A machine without a clock of its own wakes up in 1970. What was sealed before and what is sealed meanwhile is in the past of a later grant.
+#[test]
+fn a_clock_that_is_none_costs_nobody_a_past() {
+    let home = Home::new(Limits::new(1 << 20, 8 << 20, 64 << 10));
+    let mut gateway = home.start();
+    let (a, c) = (Hospital::new(1), Hospital::new(3));
+    let all = [&a, &c];
+    let grants = [a.whole(), c.grant(&VITALS, second(2), second(1000))];
+    beats(&mut gateway, 0..5, &all, &grants[..1], &[]);
+    let mut gateway = home.restart(gateway);
+    let in_1970 = 5 * MINUTE_US;
+    let verdicts = gateway.commit_at(&[Publish::beat(5)], &policy(&all, &grants[..1], &[]), in_1970);
+    assert_eq!(verdicts, [Verdict::Stored]);
+    assert_eq!(gateway.opened().last().unwrap().header.epoch, epoch_of(minute(4)));
+    assert_eq!(give(&mut gateway, &all, &grants[..1], &[], in_1970), 0, "nobody knows what is past");
+    beats(&mut gateway, 6..8, &all, &grants[..1], &[]);
+    while give(&mut gateway, &all, &grants, &[], minute(8)) > 0 {}
+    assert_eq!(gateway.opened_with(&c), (2..8).collect::<Vec<_>>());
+    assert_eq!(give(&mut gateway, &all, &grants, &[], minute(8)), 0, "once");
+}
+
+/// A power cut, after which the machine begins with the time of an hour before. The policy's clock knows better, but for the two minutes that
+/// were not written down, and then by a header.
+#[test]
+fn a_clock_that_is_behind_costs_nobody_a_past() {
+    let home = Home::new(Limits::new(1 << 20, 8 << 20, 64 << 10));
+    let mut gateway = home.start();
+    let (a, c) = (Hospital::new(1), Hospital::new(3));
+    let all = [&a, &c];
+    let grants = [a.whole(), c.grant(&VITALS, second(2), second(1000))];
+    let before = policy(&all, &grants[..1], &[]);
+    beats(&mut gateway, 0..5, &all, &grants[..1], &[]);
+    let mut gateway = home.restart(gateway);
+    for (n, behind_us, past) in [(5, 60 * MINUTE_US, 3), (6, 60 * MINUTE_US, 6), (7, 0, 6)] {
+        let wall_us = minute(n) - behind_us;
+        gateway.committer.state.look_at_clock(wall_us, second(past));
+        assert_eq!(gateway.commit_at(&[Publish::beat(n)], &before, wall_us), [Verdict::Stored]);
+    }
+    let opened = gateway.opened();
+    let epochs: Vec<_> = opened.iter().skip(4).map(|o| o.header.epoch).collect();
+    assert_eq!(epochs, [4, 4, 6, 7].map(|n| epoch_of(minute(n))));
+    while give(&mut gateway, &all, &grants, &[], minute(8)) > 0 {}
+    assert_eq!(gateway.opened_with(&c), (2..8).collect::<Vec<_>>());
+}
+
+/// A clock that steps back by a second, over the end of a minute.
+#[test]
+fn a_step_back_over_a_minutes_end_costs_no_epoch() {
+    let home = Home::new(Limits::new(1 << 20, 8 << 20, 64 << 10));
+    let mut gateway = home.start();
+    let (a, b, c) = (Hospital::new(1), Hospital::new(2), Hospital::new(3));
+    let all = [&a, &b, &c];
+    let of_c = c.grant(&VITALS, second(1), second(1000));
+    let grants = [a.whole(), of_c.clone(), b.grant(&VITALS, second(2) + 59, second(1000))];
+    beats(&mut gateway, 0..4, &all, &grants[..1], &[]);
+    let at = minute(3) - 500_000;
+    for _ in &grants {
+        give(&mut gateway, &all, &grants, &[], at);
+    }
+    assert_eq!(gateway.opened_with(&c), [1, 2, 3]);
+    assert!(gateway.opened_with(&b).is_empty(), "it was sealed before that grant began");
+    let ended = [Revocation { relationship: of_c.relationship, version: 1 }];
+    gateway.commit_at(&[Publish::beat(4)], &policy(&all, &grants[..2], &ended), at);
+    assert_eq!(gateway.opened_with(&c), [1, 2, 3], "it is held, and closes");
 }
 
 /// The old gateway is gone with what it had written down; the core's word on its generations is all that the new one has.

@@ -13,20 +13,23 @@ use std::time::Duration;
 use caregate_host::clock;
 use caregate_protocol::alarm::{Consciousness, Kind, Limits as AlarmLimits, Standing, State};
 use caregate_protocol::beat::Beat;
+use caregate_protocol::code;
 use caregate_protocol::command::{Action, Command, Content};
 use caregate_protocol::id::{DataClass, DeviceId, Lane};
 use caregate_protocol::policy::{RecipientKind, RecipientStatus};
 use caregate_protocol::reading::Value;
 use edge_gateway::ingest::{self, Inbound, Inlet, Verdict};
+use edge_gateway::pipeline::commit::Committer;
 use edge_gateway::pipeline::thread::{self, Inputs};
 use edge_gateway::pipeline::unheard;
-use edge_gateway::policy::trail::Event;
+use edge_gateway::policy::trail::{Event, Origin};
 use edge_gateway::policy::{Change, PolicyHandle, PolicyStore, Proposal};
 use edge_gateway::spool::Limits;
 use edge_gateway::uplink::Uplink;
 use edge_gateway::watch::config::WebhookEntry;
+use edge_gateway::watch::engine::{Observation, What};
 use edge_gateway::watch::start::{self, Started};
-use edge_gateway::watch::{Publish, Standings, WatchEntry};
+use edge_gateway::watch::{Publish, Standings, Unheard, WatchEntry};
 use ledger_client::fixture::{self, Site};
 use ledger_client::verify::verify_bundle;
 use pipeline_support::{Gateway, Home, Hospital, Publish as Message, device_key};
@@ -89,17 +92,22 @@ impl Cast {
         Self { home: Home::new(Limits::with_budget(64 << 20)), site, city, study, clinic }
     }
 
-    /// What is on disk, with the ledger's policy in force.
+    /// What is on disk.
+    fn unruled(&self) -> Gateway {
+        let pins = Arc::new(self.site.enrolment.pins().unwrap());
+        Gateway::open_with(self.home.dir.path(), self.home.limits, Some(pins), now_s())
+    }
+
+    /// The same, with the ledger's policy in force.
     fn open(&mut self) -> Gateway {
         let pins = Arc::new(self.site.enrolment.pins().unwrap());
-        let (dir, limits) = (self.home.dir.path(), self.home.limits);
-        let mut gateway = Gateway::open_with(dir, limits, Some(Arc::clone(&pins)), now_s());
+        let mut gateway = self.unruled();
         let committer = &mut gateway.committer;
         if committer.policy.policy().is_none() {
             let bytes = self.site.clone().bytes(now_s());
             let floors = committer.policy.outputs().floors.borrow().clone();
             let bundle = verify_bundle(&bytes, &pins, &floors, now_s()).unwrap();
-            let origin = edge_gateway::policy::trail::Origin::Door;
+            let origin = Origin::Door;
             let change = Change::Bundle { bundle: Box::new(bundle), bytes, origin };
             committer.decide(Proposal::new(change).0, clock::now_us(), clock::monotonic());
         }
@@ -118,13 +126,17 @@ impl Bedside {
 
     fn on(mut cast: Cast, webhook: Option<WebhookEntry>) -> Self {
         let mut committer = cast.open().committer;
+        let unheard = unheard::find(&committer.log, &mut committer.keys).unwrap();
+        Self::begin(cast, committer, unheard, webhook)
+    }
+
+    fn begin(cast: Cast, mut committer: Committer, unheard: Unheard, webhook: Option<WebhookEntry>) -> Self {
         let pins = Arc::new(cast.site.enrolment.pins().unwrap());
         // At once, so that no test waits for a delay.
         let at_once = AlarmLimits { low: Some(90.0), ..AlarmLimits::default() };
         let entry =
             WatchEntry { limits: [("spo2".to_owned(), at_once)].into(), webhook, ..WatchEntry::default() };
         let registry = Registry::new();
-        let unheard = unheard::find(&committer.log, &mut committer.keys).unwrap();
         let (tap, material) =
             start::open(&entry, committer.keys.watch(), unheard, device_key(), &registry).unwrap();
         committer.tap = tap;
@@ -350,7 +362,39 @@ async fn an_acknowledged_event_that_the_watch_did_not_keep_stands_after_the_rest
     assert_eq!(kinds, [(Kind::LeadsOff, State::Acknowledged)], "who has seen it is not told again");
     assert_eq!(third.publish("num/heart-rate", r#"{"v":70}"#).await, Verdict::Stored);
     third.standing("the leads", |standing| standing.alarms.is_empty()).await;
-    third.end();
+
+    // What the watch keeps may be durable before the spool is: a power cut between the two.
+    let mut fourth = third.end().open();
+    let committer = &mut fourth.committer;
+    let (next, watch) = (committer.log.next(), committer.keys.watch());
+    watch.keep(&[], next + 5).unwrap();
+    let found = unheard::find(&committer.log, &mut committer.keys).unwrap();
+    assert_eq!((found.events.len(), found.below), (0, next), "nothing of before is told again");
+    assert_eq!(watch.heard().unwrap(), Some(next), "the positions are used again");
+}
+
+#[tokio::test]
+async fn leads_that_are_off_stand_although_the_start_knows_of_no_policy() {
+    let cast = Cast::new();
+    let committer = cast.unruled().committer;
+    let bytes = cast.site.clone().bytes(now_s());
+    let leads_off = Observation {
+        patient: Site::PATIENT,
+        device: cast.device(),
+        quantity: code::by_name("leads-off").unwrap().number,
+        what: What::Event,
+        is_withheld: false,
+        seq: None,
+        sensor_us: None,
+        received_us: clock::now_us(),
+    };
+    let unheard = Unheard { events: vec![leads_off], below: 1 };
+    let mut bedside = Bedside::begin(cast, committer, unheard, None);
+    let verdict = bedside.handle.offer_bundle(bytes, Origin::Door).await;
+    assert_eq!(verdict.refused, None);
+    assert_eq!(bedside.publish("num/spo2", r#"{"v":80}"#).await, Verdict::Stored);
+    bedside.standing("both", |standing| standing.alarms.len() == 2).await;
+    bedside.end();
 }
 
 /// One request's head and body; answers 200.

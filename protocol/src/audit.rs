@@ -7,6 +7,7 @@
 //! before, zeroes in the first; so each entry vouches for all before it. Batches of entries are anchored on the ledger by
 //! the root of the Merkle tree over the same leaves ([`merkle`]); what can be wrong with a log is in [`verify`].
 
+mod compare;
 mod event;
 pub mod merkle;
 mod tally;

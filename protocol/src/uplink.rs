@@ -190,6 +190,8 @@ pub enum Refusal {
     Fork = 3,
     /// The pseudonym was erased here, for good.
     Erased = 4,
+    /// Another gateway's records of this pseudonym are here, and that gateway is neither revoked nor removed.
+    Stranger = 5,
 }
 
 /// Why the core did not erase.
@@ -231,7 +233,9 @@ impl Refusal {
     /// The refusal with this number, if there is one.
     #[must_use]
     pub fn from_u8(number: u8) -> Option<Self> {
-        [Self::Malformed, Self::Signature, Self::Fork, Self::Erased].into_iter().find(|r| *r as u8 == number)
+        [Self::Malformed, Self::Signature, Self::Fork, Self::Erased, Self::Stranger]
+            .into_iter()
+            .find(|r| *r as u8 == number)
     }
 
     /// A label for counters.
@@ -242,6 +246,7 @@ impl Refusal {
             Self::Signature => "signature",
             Self::Fork => "fork",
             Self::Erased => "erased",
+            Self::Stranger => "stranger",
         }
     }
 }

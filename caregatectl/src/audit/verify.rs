@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use caregate_protocol::audit::verify::{self, Disagreement, Fault, Log};
+use caregate_protocol::audit::verify::{self, Disagreement, Fault, Keys, Log};
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::key::EPOCH_S;
 use clap::Args;
@@ -21,8 +21,8 @@ const ANCHORS_BYTES_MAX: u64 = 64 << 20;
 /// Check that an audit log is whole and as it was anchored, without the ledger; names the first bad entry
 ///
 /// Each entry is chained to the one before; the Merkle root of each batch must be the anchored one, and anchors must follow each other
-/// without a gap. With --core-log, --gateway-log and --recipient the feed's log (--log) is held against what the core delivered and the
-/// gateways wrapped. Exit status 4 where something is wrong.
+/// without a gap. With --core-log, --gateway-log and --recipient the feed's log (--log) is held against what the core delivered, and the keys
+/// of both against what the gateways wrapped; up to when is told. Exit status 4 where something is wrong.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The log's files, oldest first; repeated
@@ -31,12 +31,17 @@ pub(super) struct Arguments {
     /// Its anchors, as `audit anchors` wrote them; without it only the chain is checked
     #[arg(long, value_name = "FILE")]
     anchors: Option<PathBuf>,
-    /// The address of the log's key, as it is known from elsewhere; the anchors must be this log's
+    /// The address of the log's key, as it is known from elsewhere; the anchors must be this log's. Any key may anchor a log of its own
     #[arg(long, value_name = "ADDRESS", requires = "anchors")]
     log_key: Option<Address>,
     /// Who seals the ledger's blocks: the file's proof must show that the ledger has these anchors; several with commas or repeated.
     /// Without it they are the log's key's word alone
-    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', requires_all = ["anchors", "contract", "chain_id"])]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        value_delimiter = ',',
+        requires_all = ["anchors", "log_key", "contract", "chain_id"]
+    )]
     validator: Vec<Address>,
     /// The contract, as it is known from elsewhere; the anchors must be on it. A log that was written anew can be anchored on a contract of
     /// somebody's own
@@ -75,36 +80,42 @@ fn disagreement(found: &Disagreement) -> Failure {
     Failure::Faulty { text: found.to_string(), object }
 }
 
-/// The batches that are anchored, and the time at which the ledger was proven to have them.
-fn anchored(arguments: &Arguments) -> Result<(Vec<verify::Batch>, Option<u64>), Failure> {
-    match &arguments.anchors {
-        None => Ok((Vec::new(), None)),
-        Some(path) => {
-            let file: AnchorFile = read_json(path, ANCHORS_BYTES_MAX)?;
-            if let Some(key) = arguments.log_key
-                && file.log() != key
-            {
-                let text =
-                    format!("the anchors are of log {}, not of {}", hex0x(&file.log().0), hex0x(&key.0));
-                return Err(Failure::Faulty { text, object: json!({ "fault": "another_log" }) });
-            }
-            if arguments.contract.is_some_and(|contract| file.contract() != contract)
-                || arguments.chain_id.is_some_and(|chain_id| file.chain_id() != chain_id)
-            {
-                let (contract, chain) = (hex0x(&file.contract().0), file.chain_id());
-                let text = format!("the anchors are on contract {contract} of chain {chain}");
-                return Err(Failure::Faulty { text, object: json!({ "fault": "another_ledger" }) });
-            }
-            let batches = file.batches()?;
-            let proven =
-                if arguments.validator.is_empty() { None } else { Some(file.prove(&arguments.validator)?) };
-            Ok((batches, proven))
-        }
+/// What is anchored of a log.
+#[derive(Default)]
+struct Anchored {
+    batches: Vec<verify::Batch>,
+    /// The key that signed them, which is whose log it is.
+    log_key: Option<Address>,
+    /// When the ledger was proven to have them, Unix seconds.
+    proven: Option<u64>,
+}
+
+fn anchored(arguments: &Arguments) -> Result<Anchored, Failure> {
+    let Some(path) = &arguments.anchors else { return Ok(Anchored::default()) };
+    let file: AnchorFile = read_json(path, ANCHORS_BYTES_MAX)?;
+    if let Some(key) = arguments.log_key
+        && file.log() != key
+    {
+        let (found, expected) = (hex0x(&file.log().0), hex0x(&key.0));
+        let text = format!("the anchors are of log {found}, not of {expected}");
+        let object = json!({ "fault": "another_log", "log_key": found });
+        return Err(Failure::Faulty { text, object });
     }
+    if arguments.contract.is_some_and(|contract| file.contract() != contract)
+        || arguments.chain_id.is_some_and(|chain_id| file.chain_id() != chain_id)
+    {
+        let (contract, chain) = (hex0x(&file.contract().0), file.chain_id());
+        let text = format!("the anchors are on contract {contract} of chain {chain}");
+        return Err(Failure::Faulty { text, object: json!({ "fault": "another_ledger" }) });
+    }
+    let batches = file.batches()?;
+    let is_pinned = !arguments.validator.is_empty();
+    let proven = if is_pinned { Some(file.prove(&arguments.validator)?) } else { None };
+    Ok(Anchored { batches, log_key: Some(file.log()), proven })
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let (batches, proven) = anchored(arguments)?;
+    let Anchored { batches, log_key, proven } = anchored(arguments)?;
     let text = read_log(&arguments.log)?;
     let log = if arguments.part { verify::part(&text, &batches) } else { verify::log(&text, &batches) };
     let log = log.map_err(|fault| faulty(&fault, "log"))?;
@@ -114,7 +125,8 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let proven = proven.filter(|_| is_held);
     let mut object = json!({
         "entries": log.head.n, "anchored": log.anchored, "not_anchored": log.head.n - log.anchored.max(first - 1),
-        "anchors": batches.len(), "head": log.head.hash, "on_ledger_at": proven.map(utc), "first": first,
+        "anchors": batches.len(), "head": log.head.hash, "log_key": log_key.map(|key| hex0x(&key.0)),
+        "on_ledger_at": proven.map(utc), "first": first,
     });
     let mut text = if !is_held {
         format!(
@@ -135,21 +147,12 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     if let Some(at) = proven {
         text += &format!(", as the ledger's header of {} proves", utc(at));
     }
+    if let Some(key) = log_key {
+        let unknown = if arguments.log_key.is_none() { ", as the anchors say themselves" } else { "" };
+        text += &format!("; the log's key is {}{unknown}", hex0x(&key.0));
+    }
     if let Some(recipient) = arguments.recipient {
-        let Compared { until_ms, keys_from } = compare(arguments, recipient, &log)?;
-        let until = u64::try_from(until_ms.div_euclid(1000)).map(utc).ok();
-        let keys_from = (keys_from > 0).then(|| utc(u64::from(keys_from) * EPOCH_S.unsigned_abs()));
-        object["compared_until"] = until.clone().map_or(Value::Null, Value::from);
-        object["keys_from"] = keys_from.clone().map_or(Value::Null, Value::from);
-        text += &match until {
-            Some(until) => format!("; up to {until} they agree with the other logs"),
-            None => "; the logs have nothing in common yet".to_owned(),
-        };
-        text += &keys_from.map_or_else(String::new, |from| {
-            format!(
-                "; keys of the time before {from} were not looked for: gateways' older entries are not here"
-            )
-        });
+        compare(arguments, recipient, &log)?.tell(&mut text, &mut object);
     }
     Ok(Done::new(text, object))
 }
@@ -158,8 +161,44 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 struct Compared {
     /// Up to which time, Unix milliseconds.
     until_ms: i64,
-    /// Keys of which epoch and later.
-    keys_from: u32,
+    /// Whether a gateway's log is here.
+    has_gateways: bool,
+    /// Which keys, if any were delivered.
+    keys: Option<Keys>,
+}
+
+impl Compared {
+    fn tell(&self, text: &mut String, object: &mut Value) {
+        let until = utc_of_ms(self.until_ms);
+        *text += &match &until {
+            Some(until) => format!("; up to {until} they agree with the other logs"),
+            None => "; the logs have nothing in common yet".to_owned(),
+        };
+        let keys_until = self.keys.and_then(|keys| utc_of_ms(keys.until_ms));
+        *text += &match (&keys_until, self.keys) {
+            (Some(until), _) => {
+                format!("; keys that were delivered up to {until} were wrapped by the gateways")
+            }
+            (None, Some(_)) => "; no key could be looked for: the gateways' logs end before".to_owned(),
+            (None, None) if self.has_gateways => "; no key was delivered".to_owned(),
+            (None, None) => "; keys were not looked for: no gateway's log is given".to_owned(),
+        };
+        let from = self.keys.map(|keys| keys.from).filter(|from| *from > 0);
+        let keys_from = from.map(|from| utc(u64::from(from) * EPOCH_S.unsigned_abs()));
+        if let Some(from) = &keys_from {
+            *text += &format!(
+                "; keys of the time before {from} were not looked for: gateways' older entries are not here"
+            );
+        }
+        object["compared_until"] = json!(until);
+        object["keys_until"] = json!(keys_until);
+        object["keys_from"] = json!(keys_from);
+    }
+}
+
+/// None before 1970: then it is no time of a log.
+fn utc_of_ms(ms: i64) -> Option<String> {
+    u64::try_from(ms.div_euclid(1000)).map(utc).ok()
 }
 
 /// Holds the feed's log against the others.
@@ -174,5 +213,6 @@ fn compare(arguments: &Arguments, recipient: RecipientId, feed: &Log) -> Result<
     let gateways: Vec<_> = gateways.iter().map(|log| log.lines.as_slice()).collect();
     let until_ms = verify::agree(recipient, &feed.lines, &core.lines, &gateways)
         .map_err(|found| disagreement(&found))?;
-    Ok(Compared { until_ms, keys_from: verify::keys_from(&gateways) })
+    let keys = verify::keys(recipient, &feed.lines, &core.lines, &gateways);
+    Ok(Compared { until_ms, has_gateways: !gateways.is_empty(), keys })
 }

@@ -166,6 +166,7 @@ fn a_log_is_anchored_and_what_is_done_to_it_is_named() {
     assert_eq!(site.verify_anchors(other).json()["fault"], "another_log");
 
     with_the_ledger_pinned(&node, &site);
+    forged_under_another_key(&node, &site);
 
     // The ledger has no gap either: a log that lost its end is not anchored on, and another key's is another log.
     std::fs::write(&site.log, good[..4].concat()).unwrap();
@@ -184,7 +185,8 @@ fn a_log_is_anchored_and_what_is_done_to_it_is_named() {
 fn with_the_ledger_pinned(node: &Node, site: &Anchored<'_>) {
     let on = |file: &str, validator: &str, contract: &str, chain_id: &str| {
         let ledger = ["--validator", validator, "--contract", contract, "--chain-id", chain_id];
-        call(&[&["audit", "verify", "--log", &site.log, "--anchors", file][..], &ledger].concat())
+        let log = ["audit", "verify", "--log", &site.log, "--anchors", file, "--log-key", &site.address];
+        call(&[&log[..], &ledger].concat())
     };
     let proven = |file: &str, validator: &str| on(file, validator, &node.contract, "4711");
     // Whoever has the log's key can anchor anything on a contract of their own.
@@ -197,7 +199,8 @@ fn with_the_ledger_pinned(node: &Node, site: &Anchored<'_>) {
         ["audit", "verify", "--log", &site.log, "--anchors", &site.anchors, "--validator", &node.validator];
     let unpinned = call(&unpinned);
     assert!(unpinned.status == 2 && unpinned.stderr.contains("--contract"), "{unpinned:?}");
-    assert!(proven(&site.anchors, &node.validator).done()["on_ledger_at"].is_string());
+    let done = proven(&site.anchors, &node.validator).done();
+    assert!(done["on_ledger_at"].is_string() && done["log_key"] == site.address, "{done}");
     assert_eq!(proven(&site.anchors, &stranger).json()["fault"], "validators_other");
     let mut fewer: Value = serde_json::from_str(&std::fs::read_to_string(&site.anchors).unwrap()).unwrap();
     fewer["anchors"].as_array_mut().unwrap().pop();
@@ -206,12 +209,52 @@ fn with_the_ledger_pinned(node: &Node, site: &Anchored<'_>) {
     assert_eq!(proven(&shorter, &node.validator).json()["fault"], "not_on_ledger");
 }
 
+/// The contract takes a log of anybody's: one that was written anew is anchored there under a key that is not the log's.
+fn forged_under_another_key(node: &Node, site: &Anchored<'_>) {
+    let (log, key, anchors) = (node.path("forged.jsonl"), node.path("forger.key"), node.path("forged.json"));
+    std::fs::write(&log, rewritten(&lines(&site.log), 3).concat()).unwrap();
+    let made = call(&["participant", "new", "--out", &key]).done();
+    let forger = made["address"].as_str().unwrap();
+    node.ledger("audit anchor", &["--log", &log, "--key", &key]).done();
+    node.ledger("audit anchors", &["--log-key", forger, "--out", &anchors]).done();
+    let by = |key: &[&str]| {
+        let ledger = ["--validator", &node.validator, "--contract", &node.contract, "--chain-id", "4711"];
+        let log = ["audit", "verify", "--log", &log, "--anchors", &anchors];
+        call(&[&log[..], &ledger, key].concat())
+    };
+    let unnamed = by(&[]);
+    assert!(unnamed.status == 2 && unnamed.stderr.contains("--log-key"), "{unnamed:?}");
+    let other = by(&["--log-key", &site.address]);
+    assert_eq!((other.status, other.json()["fault"].as_str()), (4, Some("another_log")));
+    // As the forger's it is whole, and that it is the forger's is told.
+    assert_eq!(by(&["--log-key", forger]).done()["log_key"], forger);
+}
+
 fn delivered(segments: &[(u64, u64)], wraps: &[(u32, u32, u32)]) -> Delivered {
     Delivered {
         patient: PATIENT,
         class: DataClass::Vitals,
         segments: segments.iter().map(|(first, last)| Run(*first, *last)).collect(),
         wraps: wraps.iter().map(|(generation, first, last)| WrapRun(*generation, *first, *last)).collect(),
+    }
+}
+
+fn received(segments: &[(u64, u64)], wraps: &[(u32, u32, u32)]) -> What {
+    What::Received { recipient: HOSPITAL, delivered: delivered(segments, wraps) }
+}
+
+fn fetched(segments: &[(u64, u64)], wraps: &[(u32, u32, u32)]) -> What {
+    What::Fetched { recipient: HOSPITAL, feed: "hospital-1".into(), delivered: delivered(segments, wraps) }
+}
+
+fn wrapped(epoch: u32) -> What {
+    What::Wrapped {
+        patient: PATIENT,
+        class: DataClass::Vitals,
+        generation: 0,
+        epoch,
+        depth: 32,
+        recipients: vec![HOSPITAL],
     }
 }
 
@@ -232,39 +275,30 @@ fn end(path: &str) {
     journal.append(&[Entry { at_ms: T0_MS + 2 * verify::SLACK_MS, what: What::PolicyFresh }]).unwrap();
 }
 
+/// What comes of the feed's log beside the core's.
+fn compared(feed: &str, core: &str, more: &[&str]) -> Called {
+    let recipient = format!("0x{HOSPITAL}");
+    let logs = ["audit", "verify", "--log", feed, "--recipient", &recipient, "--core-log", core];
+    call(&[&logs[..], more].concat())
+}
+
 #[test]
 fn the_logs_of_gateway_core_and_feed_are_held_against_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let recipient = format!("0x{HOSPITAL}");
     let feed_of = |name: &str, segments: &[(u64, u64)]| {
         let log = path(name);
-        write(&log, [look(), What::Received { recipient: HOSPITAL, delivered: delivered(segments, &[]) }]);
+        write(&log, [look(), received(segments, &[(0, 7, 8)])]);
         end(&log);
         log
     };
-    let (core, gateway) = (path("core"), path("gateway"));
-    let feed = "hospital-1".to_owned();
-    write(
-        &core,
-        [What::Fetched { recipient: HOSPITAL, feed, delivered: delivered(&[(0, 9)], &[(0, 7, 8)]) }],
-    );
-    let wrapped = |epoch| What::Wrapped {
-        patient: PATIENT,
-        class: DataClass::Vitals,
-        generation: 0,
-        epoch,
-        depth: 32,
-        recipients: vec![HOSPITAL],
-    };
+    let (core, leaves_out, gateway) = (path("core"), path("leaves-out"), path("gateway"));
+    write(&core, [fetched(&[(0, 9)], &[(0, 7, 8)])]);
+    write(&leaves_out, [fetched(&[(0, 9)], &[])]);
     write(&gateway, [wrapped(7)]);
-    let check = |feed: &str, more: &[&str]| {
-        let mut arguments =
-            vec!["audit", "verify", "--log", feed, "--recipient", &recipient, "--core-log", &core];
-        arguments.extend(more);
-        call(&arguments)
-    };
+    let check = |feed: &str, more: &[&str]| compared(feed, &core, more);
     end(&core);
+    end(&leaves_out);
     let honest = feed_of("feed", &[(0, 9)]);
     assert_eq!(check(&honest, &[]).done()["compared_until"], "2026-09-21T14:15:20Z");
     let hides = feed_of("hides", &[(0, 4)]);
@@ -274,6 +308,9 @@ fn the_logs_of_gateway_core_and_feed_are_held_against_each_other() {
     end(&gateway);
     let found = check(&honest, &["--gateway-log", &gateway]);
     assert_eq!((faulty(&found), found.json()["log"].as_str()), (("unwrapped".into(), 1), Some("core")));
+    // A core that leaves out which keys it delivered hides no gateway: the feed received them.
+    let found = compared(&honest, &leaves_out, &["--gateway-log", &gateway]);
+    assert_eq!((faulty(&found), found.json()["log"].as_str()), (("unwrapped".into(), 2), Some("feed")));
     let whole = path("whole");
     write(&whole, [wrapped(7), wrapped(8)]);
     end(&whole);
@@ -292,21 +329,37 @@ fn the_logs_of_gateway_core_and_feed_are_held_against_each_other() {
 }
 
 #[test]
+fn up_to_when_keys_are_compared_is_told_and_a_gateways_empty_log_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let [feed, core, whole, cut, empty] = ["feed", "core", "whole", "cut", "empty"].map(path);
+    write(&feed, [received(&[(0, 9)], &[])]);
+    write(&core, [fetched(&[(0, 9)], &[(0, 7, 8)])]);
+    write(&whole, [wrapped(7), wrapped(8)]);
+    write(&cut, [wrapped(7)]);
+    std::fs::write(&empty, "").unwrap();
+    [&feed, &core, &whole].into_iter().for_each(|log| end(log));
+    let told = |gateway: &str| {
+        let done = compared(&feed, &core, &["--gateway-log", gateway]).done();
+        assert_eq!(done["compared_until"], "2026-09-21T14:15:20Z");
+        done["keys_until"].clone()
+    };
+    assert_eq!(told(&whole), "2026-09-21T14:15:20Z");
+    // What it wrapped after the end of its log is not known, and nothing says that it was not in secret.
+    assert_eq!(told(&cut), "2026-09-21T14:11:20Z");
+    assert_eq!(compared(&feed, &core, &[]).done()["keys_until"], Value::Null);
+    let found = compared(&feed, &core, &["--gateway-log", &whole, "--gateway-log", &empty]);
+    assert_eq!((faulty(&found), found.json()["log"].as_str()), (("empty".into(), 1), Some("gateway")));
+}
+
+#[test]
 fn a_gateways_log_is_held_against_the_others_also_where_its_older_files_are_gone() {
     /// The minute of `T0_MS`.
     const T0_EPOCH: u32 = 29_833_333;
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let (feed, whole, newer) = (path("feed"), path("whole"), path("newer"));
-    write(&feed, [What::Received { recipient: HOSPITAL, delivered: delivered(&[(0, 9)], &[]) }]);
-    let wrapped = |epoch| What::Wrapped {
-        patient: PATIENT,
-        class: DataClass::Vitals,
-        generation: 0,
-        epoch,
-        depth: 32,
-        recipients: vec![HOSPITAL],
-    };
+    write(&feed, [received(&[(0, 9)], &[])]);
     write(&whole, [wrapped(T0_EPOCH - 1), wrapped(T0_EPOCH), wrapped(T0_EPOCH + 10)]);
     end(&feed);
     end(&whole);
@@ -314,12 +367,9 @@ fn a_gateways_log_is_held_against_the_others_also_where_its_older_files_are_gone
     let check = |first: u32, last: u32, more: &[&str]| {
         let dir = tempfile::tempdir().unwrap();
         let core = dir.path().join("core").to_str().unwrap().to_owned();
-        let delivered = delivered(&[(0, 9)], &[(0, first, last)]);
-        write(&core, [What::Fetched { recipient: HOSPITAL, feed: "f".into(), delivered }]);
+        write(&core, [fetched(&[(0, 9)], &[(0, first, last)])]);
         end(&core);
-        let recipient = format!("0x{HOSPITAL}");
-        let logs = ["--log", &feed, "--recipient", &recipient, "--core-log", &core, "--gateway-log"];
-        call(&[&["audit", "verify"][..], &logs, more].concat())
+        compared(&feed, &core, &[&["--gateway-log"][..], more].concat())
     };
     let (older, later) = ((T0_EPOCH - 9, T0_EPOCH), (T0_EPOCH + 9, T0_EPOCH + 10));
     for (first, last) in [older, later] {

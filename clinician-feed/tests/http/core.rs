@@ -23,6 +23,7 @@ use caregate_protocol::wrap::{HpkePrivateKey, WrapScope, generate_keypair};
 use clinician_feed::password;
 use core_cloud::config::Peers;
 use core_cloud::metrics::Metrics;
+use core_cloud::owners::Owners;
 use core_cloud::preview::Previews;
 use core_cloud::search::SearchIndex;
 use core_cloud::server::{self, Shared};
@@ -115,6 +116,7 @@ impl Core {
         let journal = Arc::new(Journal::open(&dir.path().join("core-journal.jsonl")).unwrap().0);
         let shared = Shared {
             revoked: ledger_chain::RevokedGateways::none(),
+            owners: Owners::new([], &Peers::default(), ledger_chain::RevokedGateways::none()),
             search: Arc::clone(&search),
             peers: Arc::new(Peers { gateways: HashMap::new(), feeds }),
             store: Arc::clone(&store),

@@ -27,15 +27,13 @@
 //! where it is of a past.
 
 mod keys;
+#[cfg(feature = "nats")]
+mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use caregate_host::kill_point;
 use caregate_protocol::entry::Queued;
-#[cfg(feature = "nats")]
-use caregate_protocol::entry::{self, Entry, Floor};
-#[cfg(feature = "nats")]
-use caregate_protocol::erasure::{self, SignedErasure};
 use caregate_protocol::gap::Gap;
 use caregate_protocol::head::Head;
 use caregate_protocol::id::{DataClass, PatientId, RecipientId, SignerId};
@@ -497,45 +495,6 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    /// Says where the bytes of a record are that is kept elsewhere.
-    #[cfg(feature = "nats")]
-    pub(super) fn place(&mut self, index: u64, place: &[u8]) -> Result<(), StoreError> {
-        self.records.insert(index, place).map_err(failed("write records"))?;
-        if let Some((message, ..)) = placed(place) {
-            let count = self.held.get(message).map_err(failed("read held"))?.map_or(0, |count| count.value());
-            self.held.insert(message, count + 1).map_err(failed("write held"))?;
-        }
-        Ok(())
-    }
-
-    /// Writes down again what was decided when the entry was made; `place` is where its record is.
-    #[cfg(feature = "nats")]
-    pub(super) fn apply(&mut self, entry: &Entry<'_>, place: &[u8]) -> Result<(), StoreError> {
-        if entry.record.starts_with(&erasure::MAGIC) {
-            self.place(entry.index, place)?;
-            let request = SignedErasure::decode(entry.record).map_err(failed("read the stream's erasure"))?;
-            self.note_erasure(&request)?;
-        } else if entry.record.starts_with(&entry::FLOOR_MAGIC) {
-            let floor = Floor::decode(entry.record).map_err(failed("read the stream's floor"))?;
-            self.raise_floor(floor.patient, floor.class, floor.sequence)?;
-        } else if !entry.record.is_empty() {
-            self.place(entry.index, place)?;
-            let record = Record::decode(entry.record).map_err(failed("read the stream's record"))?;
-            match &record {
-                Record::Segment(segment) => {
-                    self.name_segment(&segment.header, segment.hash(), entry.index)?
-                }
-                Record::Head(signed) => self.name_head(&signed.head, entry.index)?,
-                Record::Gap(signed) => self.name_gap(&signed.gap, entry.index)?,
-                Record::Wrap(wrap) => self.name_wrap(wrap, entry.record, entry.index)?,
-                // They go to the search index, and into no stream.
-                Record::Tokens(_) => {}
-            }
-            self.use_up(record.patient(), record.signer(), entry.record.len());
-        }
-        entry.queued.iter().try_for_each(|place| self.queue(place))
-    }
-
     /// The recipients that hold a wrap of any node above `epoch`.
     fn holders(&self, scope: &[u8], epoch: u32) -> Result<BTreeSet<RecipientId>, StoreError> {
         let mut holders = BTreeSet::new();
@@ -580,30 +539,6 @@ impl<'t> Tables<'t> {
             noted.queued.push(Queued { recipient, number, index });
         }
         Ok(())
-    }
-
-    /// The last place of each queue, from which the next number is known.
-    #[cfg(feature = "nats")]
-    pub(super) fn last_places(&self) -> Result<Vec<Queued>, StoreError> {
-        let mut places = Vec::new();
-        let mut from = Some([0; 20]);
-        while let Some(low) = from {
-            let first = {
-                let low = [low.as_slice(), &[0; 8]].concat();
-                let mut range = self.delivery.range(low.as_slice()..).map_err(failed("read delivery"))?;
-                range.next().transpose().map_err(failed("read delivery"))?
-            };
-            let Some(id) = first.and_then(|(key, _)| key.value().first_chunk::<20>().copied()) else { break };
-            let recipient = RecipientId(id);
-            let (low, high) = (delivery_key(recipient, 0), delivery_key(recipient, u64::MAX));
-            let mut range =
-                self.delivery.range(low.as_slice()..=high.as_slice()).map_err(failed("read delivery"))?;
-            if let Some((key, index)) = range.next_back().transpose().map_err(failed("read delivery"))? {
-                places.push(Queued { recipient, number: number_of(key.value()), index: index.value() });
-            }
-            from = successor(id);
-        }
-        Ok(places)
     }
 
     fn queue(&mut self, place: &Queued) -> Result<(), StoreError> {

@@ -1,11 +1,14 @@
 //! Gateways on real QUIC: what is acknowledged and when, what is refused, and what one peer can do to another.
 
 use crate::support::pki::Ca;
-use crate::support::records::{Sealing, recipient};
+use crate::support::records::{EPOCH, Sealing, recipient};
 use crate::support::{Client, Core, Gateway, Site, close_reason, send, until, within};
 use caregate_host::identity::Role;
-use caregate_protocol::id::Lane;
-use caregate_protocol::uplink::{EARLY_RECORDS_MAX, FRAME_BYTES_MAX, Frame, Refusal, VERSION};
+use caregate_protocol::head::Head;
+use caregate_protocol::id::{DataClass, Lane};
+use caregate_protocol::search::{TOKENS, Token};
+use caregate_protocol::segment::SegmentHash;
+use caregate_protocol::uplink::{Classes, EARLY_RECORDS_MAX, FRAME_BYTES_MAX, Frame, Refusal, VERSION};
 use quinn::{ConnectionError, SendStream};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,6 +132,47 @@ async fn each_refusal_names_its_reason_and_the_session_goes_on() {
     send(&mut lane, 99, &sealing.segment(1)).await;
     gateway.acked([99]).await;
     assert_eq!((core.records("stored"), core.queued(1)), (2, 0));
+}
+
+/// Neither stored nor shown, and no ground to ask for an erasure; also by a core that has just started.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pseudonym_that_is_another_gateways_is_not_taken() {
+    let site = Site::new();
+    let owner = Sealing::new(1);
+    let intruder = Sealing { patient: owner.patient, ..Sealing::new(2) };
+    let words: [Token; TOKENS] = std::array::from_fn(|n| Token([u8::try_from(n).unwrap(); 16]));
+    let tokens = intruder.tokens(900, words);
+    let head = Head {
+        class: DataClass::Vitals,
+        patient: owner.patient,
+        generation: 0,
+        epoch: EPOCH,
+        made_us: 1,
+        next: 1_000,
+        last: SegmentHash([9; 32]),
+    };
+    for round in 0..2 {
+        let core = site.core();
+        if round == 0 {
+            let mut gateway = site.gateway(&core, "gateway-1").await;
+            send(&mut gateway.lane(Lane::Vitals, false).await, 0, &owner.segment(0)).await;
+            gateway.acked([0]).await;
+        }
+        let _view = core.previews.view(recipient(1), Classes::of(&DataClass::ALL));
+        let mut other = site.gateway(&core, "gateway-2").await;
+        let mut lane = other.lane(Lane::Vitals, false).await;
+        let head = head.sign(&intruder.device).to_vec();
+        for record in [intruder.segment(1), intruder.wrap(1), head, tokens.clone()] {
+            send(&mut lane, 7, &record).await;
+            let refused = Frame::Refuse { position: 7, refusal: Refusal::Stranger };
+            assert_eq!(other.answers.next().await, Some(refused));
+        }
+        assert_eq!((core.refused_for("stranger"), core.queued(1)), (4, 0));
+        assert_eq!(core.metrics.provisional.with_label_values(&["shown"]).get(), 0);
+        send(&mut lane, 8, &Sealing::new(2).segment(0)).await;
+        other.acked([8]).await;
+        drop(core.stop().await);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

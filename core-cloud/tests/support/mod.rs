@@ -19,6 +19,7 @@ use caregate_protocol::segment::signer_id;
 use caregate_protocol::uplink::{ALPN, Frame, Framer, Timing, VERSION};
 use core_cloud::config::Peers;
 use core_cloud::metrics::Metrics;
+use core_cloud::owners::Owners;
 use core_cloud::preview::Previews;
 use core_cloud::search::SearchIndex;
 use core_cloud::server::{self, Shared};
@@ -129,7 +130,7 @@ pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
     search: Arc<SearchIndex>,
     pub(crate) metrics: Metrics,
-    previews: Previews,
+    pub(crate) previews: Previews,
     pub(crate) tenants: Tenants,
     stop: CancellationToken,
     serving: JoinHandle<()>,
@@ -152,9 +153,12 @@ impl Core {
         let (stored_out, stored) = watch::channel(0);
         let tenants = tenants(&metrics);
         let previews = Previews::new(store.erased().unwrap(), metrics.clone());
+        let (peers, revoked) = (Site::peers(), ledger_chain::RevokedGateways::none());
+        let signers = store.usage().unwrap().into_iter().map(|(patient, signer, _)| (patient, signer));
         let shared = Shared {
-            revoked: ledger_chain::RevokedGateways::none(),
-            peers: Arc::new(Site::peers()),
+            owners: Owners::new(signers, &peers, revoked.clone()),
+            revoked,
+            peers: Arc::new(peers),
             store: Arc::clone(&store),
             search: Arc::clone(&search),
             writer: queue,

@@ -213,6 +213,9 @@ impl KeyStore {
         WatchStore::make_tables(&txn)?;
         let random = SystemRandom::new();
         let key = root_key::open(&txn, tpm, unopened, &random)?;
+        let open_rows = WatchStore::encrypt_open_rows(&txn, &Vault(key.clone()))?;
+        let in_a_piece = open_rows.iter().filter(|row| row.len() <= scrub::CHUNK_BYTES);
+        in_a_piece.into_iter().try_for_each(|row| scrub::note(&txn, row))?;
         let left = scrub::left(&txn)?;
         txn.commit().map_err(failed("commit"))?;
         // The name too: a root that vanished in a power cut would be made anew, under segments that name the old one.

@@ -17,7 +17,7 @@ use super::{KeyStoreError, failed};
 /// SHA-256 of what is to go → its length.
 const SCRUBS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("scrubs");
 /// Read at once; a store of keys has some hundred kilobytes.
-const CHUNK_BYTES: usize = 64 << 10;
+pub(super) const CHUNK_BYTES: usize = 64 << 10;
 
 /// What is to go, by length and SHA-256.
 pub(super) type Scrubs = BTreeSet<(usize, [u8; 32])>;

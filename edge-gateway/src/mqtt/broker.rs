@@ -4,8 +4,9 @@
 //! (`set_manual_acks`), in the order of receipt, and keeps the session, so what was not acknowledged comes again after a reconnect. A refused publish is not
 //! acknowledged: the connection is dropped, and after a pause the broker sends it again. What no repetition can mend (a device
 //! that is not allowed, a topic that names none, a payload too large) is acknowledged and counted, since a broker repeats the
-//! head of its queue for ever. What is longer than is read at all a broker of 5.0 drops; where one sends it again and again all the
-//! same, the session is thrown away after the second time, or nothing else would ever come.
+//! head of its queue for ever. What is longer than is read at all a broker of 5.0 drops. One of 3.1.1 sends it again and again: what came
+//! before it is answered first, and where it then ends a second connection in a row, the session is thrown away, or nothing else would ever
+//! come.
 //!
 //! Each connection gets a fresh client and event loop: rumqttc keeps packets that it had read, but not yet handed out,
 //! over a reconnect, and a PUBACK for one of those would carry a packet identifier of the old connection.
@@ -21,7 +22,7 @@ use caregate_protocol::id::{DeviceId, Lane};
 use rumqttc::QoS;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::client::{Client, Failure, News, Protocol, Publish};
@@ -53,6 +54,11 @@ const OUTSTANDING_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The broker's keep-alive: short enough that a dead broker shows within a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// A broker of 5.0 that has sent no PUBLISH for so long is connected to anew. mosquitto 2.0.11 loses a place in flight with each message that
+/// it drops for its length, until the next connection; without places it is silent for good. Long enough that in a home where something is
+/// measured it never comes to that, and short beside what a silent broker would cost; one connection in five minutes costs it nothing.
+const QUIET_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// After so many connections in a row that a packet longer than [`PACKET_BYTES_MAX`] ended, the session is thrown away. Once may be a
 /// message that the broker holds for nobody and does not send again.
@@ -137,8 +143,12 @@ impl Backoff {
 enum End {
     Shutdown,
     Connection,
-    /// A packet longer than [`PACKET_BYTES_MAX`].
+    /// A packet longer than [`PACKET_BYTES_MAX`], and what came before it is acknowledged, or can't be any more.
     TooLarge,
+    /// The same, behind what was refused or had no verdict in time, and so comes again before it.
+    TooLargeBehind,
+    /// Nothing has come for [`QUIET_MAX`]: the next connection takes this one's place.
+    Quiet,
     /// What the broker had kept for the session was thrown away, as was wanted.
     SessionDiscarded,
     SubscriptionRefused,
@@ -152,7 +162,8 @@ impl End {
         match self {
             Self::Shutdown => "shutdown",
             Self::Connection => "connection",
-            Self::TooLarge => "too-large",
+            Self::TooLarge | Self::TooLargeBehind => "too-large",
+            Self::Quiet => "quiet",
             Self::SessionDiscarded => "session-discarded",
             Self::SubscriptionRefused => "subscription-refused",
             Self::PublishRefused => "refused",
@@ -189,6 +200,8 @@ impl Attempt {
             End::SessionDiscarded => 0,
             End::Shutdown
             | End::Connection
+            | End::TooLargeBehind
+            | End::Quiet
             | End::SubscriptionRefused
             | End::PublishRefused
             | End::WindowFull
@@ -202,11 +215,18 @@ impl Attempt {
 /// again, for ever, whatever ends a connection.
 pub async fn run(config: BrokerConfig, inbound: Inlet, metrics: BrokerMetrics, shutdown: CancellationToken) {
     let (mut backoff, mut attempt) = (Backoff(BACKOFF_MIN), Attempt::FIRST);
+    let mut previous = None;
     while !shutdown.is_cancelled() {
-        let mut link = Link::new(&config, &inbound, &metrics, attempt);
+        let mut link = Link::new(&config, &inbound, &metrics, attempt, previous.take());
         let end = link.run(&shutdown, &mut backoff).await;
-        metrics.subscribed.set(0);
         metrics.closes.with_label_values(&[end.label()]).inc();
+        if end == End::Quiet {
+            attempt = attempt.next(end, link.was_up, link.too_large);
+            // It still is subscribed: the broker ends it when the next one comes.
+            previous = Some(link.client);
+            continue;
+        }
+        metrics.subscribed.set(0);
         if end == End::PipelineGone {
             tracing::error!("the pipeline has gone: no more readings are taken from the broker");
             return;
@@ -225,6 +245,7 @@ pub async fn run(config: BrokerConfig, inbound: Inlet, metrics: BrokerMetrics, s
             () = tokio::time::sleep(pause) => {}
         }
     }
+    metrics.subscribed.set(0);
 }
 
 struct Outstanding {
@@ -244,13 +265,21 @@ struct Link<'a> {
     config: &'a BrokerConfig,
     inbound: &'a Inlet,
     metrics: &'a BrokerMetrics,
+    protocol: Protocol,
     client: Client,
+    /// The connection before, where it was quiet: what still comes over it at QoS 0 comes over no other.
+    previous: Option<Client>,
+    /// There was such a one.
+    renews: bool,
     outstanding: Window<Outstanding>,
     /// Waits for its place; nothing more is taken meanwhile. Nobody is refused here for want of one: what waits is the broker's to keep.
     waiting: Option<(Lane, Inbound)>,
     discards: bool,
     /// CONNACK has come.
     was_up: bool,
+    subscribed: bool,
+    /// The last PUBLISH, its answer, or the subscription.
+    heard: Instant,
     /// [`Attempt::too_large`]; none as soon as a PUBLISH is acknowledged.
     too_large: u32,
 }
@@ -261,6 +290,7 @@ impl<'a> Link<'a> {
         inbound: &'a Inlet,
         metrics: &'a BrokerMetrics,
         attempt: Attempt,
+        previous: Option<Client>,
     ) -> Self {
         let discards = attempt.discards();
         let client = Client::connect(config, attempt.protocol, discards);
@@ -270,39 +300,66 @@ impl<'a> Link<'a> {
             config,
             inbound,
             metrics,
+            protocol: attempt.protocol,
             client,
+            renews: previous.is_some(),
+            previous,
             outstanding,
             waiting: None,
             discards,
             was_up: false,
+            subscribed: false,
+            heard: Instant::now(),
             too_large,
         }
     }
 
     async fn run(&mut self, shutdown: &CancellationToken, backoff: &mut Backoff) -> End {
         loop {
+            let is_idle = self.subscribed && self.waiting.is_none() && self.outstanding.is_empty();
+            let quiet = quiet_at(self.protocol, is_idle, self.heard);
             let end = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => ControlFlow::Break(End::Shutdown),
                 answered = oldest_answer(&mut self.outstanding) => self.handle_answer(answered, backoff),
                 placed = place(self.inbound, &mut self.waiting), if self.waiting.is_some() => placed,
+                news = next_of(&mut self.previous), if self.waiting.is_none() => self.handle_previous(news),
                 news = self.client.next(), if self.waiting.is_none() => self.handle_news(news),
+                () = until(quiet) => ControlFlow::Break(End::Quiet),
             };
             match end {
                 ControlFlow::Continue(()) => {}
                 ControlFlow::Break(End::Shutdown) => {
-                    self.drain(backoff).await;
+                    // Whatever is not answered comes again at the next start.
+                    let _unanswered = self.drain(backoff).await;
                     return End::Shutdown;
+                }
+                ControlFlow::Break(End::TooLarge) => {
+                    return end_of_too_large(self.drain(backoff).await);
                 }
                 ControlFlow::Break(end) => return end,
             }
         }
     }
 
+    /// Of the connection before. What comes over it at QoS 1 is not acknowledged there, and so comes again over this one.
+    fn handle_previous(&mut self, news: Option<Result<News, Failure>>) -> ControlFlow<End> {
+        match news {
+            Some(Ok(News::Publish(publish))) if publish.qos == QoS::AtMostOnce => {
+                return self.handle_publish(publish);
+            }
+            Some(Ok(News::Up | News::Subscribed(_) | News::Publish(_) | News::Other)) => {}
+            Some(Err(_)) | None => self.previous = None,
+        }
+        ControlFlow::Continue(())
+    }
+
     fn handle_news(&mut self, news: Option<Result<News, Failure>>) -> ControlFlow<End> {
         match news {
             Some(Ok(News::Up)) => self.handle_up(),
             Some(Ok(News::Subscribed(true))) => {
+                self.subscribed = true;
+                self.heard = Instant::now();
                 self.metrics.subscribed.set(1);
                 ControlFlow::Continue(())
             }
@@ -324,17 +381,18 @@ impl<'a> Link<'a> {
         self.was_up = true;
         if self.discards {
             tracing::error!(
-                "what the broker had kept is thrown away: it begins with a message that is too large"
+                "what the broker kept is thrown away: a message too large ended two connections in a row"
             );
             return ControlFlow::Break(End::SessionDiscarded);
         }
-        match self.client.subscribe() {
+        match self.client.subscribe(self.renews) {
             Ok(()) => ControlFlow::Continue(()),
             Err(client::Gone) => ControlFlow::Break(End::Connection),
         }
     }
 
     fn handle_publish(&mut self, publish: Publish) -> ControlFlow<End> {
+        self.heard = Instant::now();
         if self.outstanding.is_full() {
             self.metrics.publishes.with_label_values(&["window-full"]).inc();
             // QoS 0 knows no window and may be lost (§4.3.1); QoS 1 comes again.
@@ -377,6 +435,7 @@ impl<'a> Link<'a> {
         let Some(Outstanding { publish, .. }) = self.outstanding.pop() else {
             return ControlFlow::Continue(());
         };
+        self.heard = Instant::now();
         let label = match answer {
             Ok(verdict) => verdict_label(verdict),
             Err(unfit) => unfit.label(),
@@ -388,9 +447,11 @@ impl<'a> Link<'a> {
         match answer {
             Ok(Some(Verdict::Stored | Verdict::Quarantined(_))) | Err(_) => {
                 backoff.reset();
-                self.too_large = 0;
                 match self.client.acknowledge(&publish) {
-                    Ok(()) => ControlFlow::Continue(()),
+                    Ok(()) => {
+                        self.too_large = 0;
+                        ControlFlow::Continue(())
+                    }
                     Err(client::Gone) => ControlFlow::Break(End::Connection),
                 }
             }
@@ -398,26 +459,67 @@ impl<'a> Link<'a> {
         }
     }
 
-    /// Answers what is outstanding, then says DISCONNECT; the broker keeps the rest for the next start.
-    async fn drain(&mut self, backoff: &mut Backoff) {
+    /// Answers what is outstanding, then says DISCONNECT; the broker keeps the rest for the next connection. Breaks where not all could be
+    /// answered: [`End::PublishRefused`] also where the time was up.
+    async fn drain(&mut self, backoff: &mut Backoff) -> ControlFlow<End> {
         let answered = async {
-            if self.waiting.is_some() && place(self.inbound, &mut self.waiting).await.is_break() {
-                return;
+            if self.waiting.is_some() {
+                let placed = place(self.inbound, &mut self.waiting).await;
+                if placed.is_break() {
+                    return placed;
+                }
             }
             while !self.outstanding.is_empty() {
                 let answer = oldest_answer(&mut self.outstanding).await;
-                if self.handle_answer(answer, backoff).is_break() {
-                    return;
+                let answered = self.handle_answer(answer, backoff);
+                if answered.is_break() {
+                    return answered;
                 }
             }
             // The poller writes the PUBACKs and then the DISCONNECT, after which the broker closes.
             if self.client.disconnect().is_ok() {
                 while let Some(Ok(_)) = self.client.next().await {}
             }
+            ControlFlow::Continue(())
         };
-        if timeout(DRAIN_TIMEOUT, answered).await.is_err() {
-            tracing::warn!("publishes of the broker unanswered at shutdown; it will send them again");
+        if let Ok(answered) = timeout(DRAIN_TIMEOUT, answered).await {
+            return answered;
         }
+        tracing::warn!("publishes of the broker unanswered when a connection ends; it will send them again");
+        ControlFlow::Break(End::PublishRefused)
+    }
+}
+
+/// When a connection is too quiet, if ever: not while something of ours is owed to the broker, which may be what it waits for.
+fn quiet_at(protocol: Protocol, is_idle: bool, heard: Instant) -> Option<Instant> {
+    match protocol {
+        Protocol::V5 if is_idle => Some(heard + QUIET_MAX),
+        Protocol::V5 | Protocol::V4 => None,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What comes next over a connection; waits for ever where there is none. May be dropped and called again.
+async fn next_of(client: &mut Option<Client>) -> Option<Result<News, Failure>> {
+    match client {
+        Some(client) => client.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Why a connection that a packet ended which was too large has ended, by what became of those before it.
+fn end_of_too_large(drained: ControlFlow<End>) -> End {
+    match drained {
+        ControlFlow::Break(End::PublishRefused) => End::TooLargeBehind,
+        ControlFlow::Break(End::PipelineGone) => End::PipelineGone,
+        // Nothing can be acknowledged any more, as always in 5.0.
+        ControlFlow::Continue(()) | ControlFlow::Break(_) => End::TooLarge,
     }
 }
 
@@ -450,45 +552,4 @@ fn unix_us() -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_allowed_devices_with_fitting_payloads_are_taken() {
-        let devices = BTreeSet::from([DeviceId::new("a").unwrap()]);
-        let of = |topic: &str, bytes: usize| device_of(topic, bytes, &devices);
-        assert_eq!(of("vitals/v1/a/num/x", 10), Ok(DeviceId::new("a").unwrap()));
-        assert_eq!(of("vitals/v1/b/num/x", 10), Err(Unfit::UnknownDevice));
-        assert_eq!(of("vitals/v1/a", 10), Err(Unfit::ForeignTopic));
-        assert_eq!(of("vitals/v1/a/wave/x", PAYLOAD_BYTES_MAX), Ok(DeviceId::new("a").unwrap()));
-        assert_eq!(of("vitals/v1/a/wave/x", PAYLOAD_BYTES_MAX + 1), Err(Unfit::TooLarge));
-    }
-
-    #[test]
-    fn five_is_tried_first_and_a_session_that_only_fails_is_thrown_away() {
-        let (five, three) = (Protocol::V5, Protocol::V4);
-        let first = Attempt::FIRST;
-        let old = first.next(End::Connection, false, 0);
-        assert_eq!((first.protocol, old.protocol), (five, three), "it may know 3.1.1 only");
-        assert_eq!(old.next(End::Connection, false, 0), first);
-        assert_eq!(first.next(End::Connection, true, 0), first);
-        let once = old.next(End::TooLarge, true, 0);
-        assert_eq!((once.protocol, once.discards()), (five, false));
-        let again = once.next(End::Connection, false, once.too_large);
-        assert_eq!((again.protocol, again.discards()), (three, false));
-        let twice = again.next(End::TooLarge, true, again.too_large);
-        assert!(twice.discards());
-        assert!(twice.next(End::Connection, false, twice.too_large).discards(), "until it is done");
-        assert_eq!(twice.next(End::SessionDiscarded, true, twice.too_large), first);
-        assert_eq!(again.next(End::TooLarge, true, 0).too_large, 1, "something came in between");
-    }
-
-    #[test]
-    fn pauses_double_up_to_their_bound_and_start_anew_after_success() {
-        let mut backoff = Backoff(BACKOFF_MIN);
-        let pauses: Vec<u128> = (0..8).map(|_| backoff.next().as_millis()).collect();
-        assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]);
-        backoff.reset();
-        assert_eq!(backoff.next(), BACKOFF_MIN);
-    }
-}
+mod tests;

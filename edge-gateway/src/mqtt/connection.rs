@@ -419,8 +419,11 @@ impl Connection {
 }
 
 impl Drop for Connection {
-    /// However it ends: nobody waits any longer for a verdict that was to come over it.
+    /// However it ends: its session does not count as connected, and nobody waits any longer for a verdict that was to come over it.
     fn drop(&mut self) {
+        if self.conversation.closed().is_none() {
+            self.close(CloseReason::PeerClosed);
+        }
         self.step(|conversation, now, hub, out| conversation.give_up(now, hub, out));
     }
 }
@@ -558,3 +561,6 @@ fn unix_us() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

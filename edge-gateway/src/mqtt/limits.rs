@@ -82,6 +82,9 @@ pub const SENT_BYTES_MAX: usize = OUTBOX_BYTES_MAX / 2;
 /// gateway's memory.
 pub const OUTBOXES_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Of these, the most for all sessions of one device: two full queues. Eight of them would have all that the others share.
+pub const OUTBOXES_BYTES_PER_DEVICE: usize = 2 * OUTBOX_BYTES_MAX;
+
 /// Messages at QoS 1 and 2 that a client is sent without its acknowledgement, also where its Receive Maximum is higher: what a
 /// home's network has on its way in 100 ms at 640 a second.
 pub const SENT_MAX: usize = 64;

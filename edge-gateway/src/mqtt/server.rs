@@ -425,7 +425,9 @@ impl Server {
             if rhythm.is_due(self.with_hub(|hub| hub.changes()), self.now()) {
                 let (server, file) = (Arc::clone(&self), Arc::clone(&file));
                 let written = tokio::task::spawn_blocking(move || server.write(&file, false));
-                drop(written.await);
+                if !matches!(written.await, Ok(true)) {
+                    rhythm.failed();
+                }
             }
         }
     }
@@ -435,7 +437,8 @@ impl Server {
         self.write(file, true);
     }
 
-    fn write(self: &Arc<Self>, file: &SessionFile, whole: bool) {
+    /// Whether it was written.
+    fn write(self: &Arc<Self>, file: &SessionFile, whole: bool) -> bool {
         let now = self.now();
         let mut snapshot = self.with_hub(|hub| hub.snapshot(now));
         let left_out = snapshot.fit(SNAPSHOT_BYTES_MAX);
@@ -443,14 +446,13 @@ impl Server {
             tracing::warn!(sessions = left_out, "messages that wait for them are too many to be kept");
             self.metrics.kept.with_label_values(&["queue-left-out"]).inc_by(left_out as u64);
         }
-        let outcome = match file.write(&snapshot.encode(clock::now_s(), whole)) {
-            Ok(()) => "written",
-            Err(error) => {
-                tracing::error!(%error, "MQTT sessions were not kept");
-                "failed"
-            }
-        };
+        let written = file.write(&snapshot.encode(clock::now_s(), whole));
+        if let Err(error) = &written {
+            tracing::error!(%error, "MQTT sessions were not kept");
+        }
+        let outcome = if written.is_ok() { "written" } else { "failed" };
         self.metrics.kept.with_label_values(&[outcome]).inc();
+        written.is_ok()
     }
 
     fn observe(&self) {

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use caregate_protocol::id::{DataClass, DeviceId, Lane, PatientId, RecipientId, StreamName};
-use caregate_protocol::key::epoch_of;
-use caregate_protocol::policy::{EMERGENCIES_MAX, GRANTS_MAX, VerifiedPolicy};
+use caregate_protocol::key::{EPOCH_S, epoch_of};
+use caregate_protocol::policy::{CLOCK_BEHIND_MAX_S, EMERGENCIES_MAX, GRANTS_MAX, VerifiedPolicy};
 use caregate_protocol::segment::{Header, SegmentHash};
 use caregate_protocol::wrap::Wrap;
 use minicbor::{Decoder, Encoder};
@@ -23,6 +23,11 @@ const SEQUENCE_SKIP: u64 = 1 << 20;
 const UNTOLD_MAX: usize = 4;
 /// Damages of the spool that are remembered, so that each is told once. Each takes a sector of the flash at least.
 pub const DAMAGES_MAX: usize = 1024;
+/// The year 2024. A clock that says less is none, whatever else is known: a machine wakes up in 1970 where nothing in it keeps the time.
+pub const CLOCK_FROM_EPOCH: u32 = 28_401_120;
+/// Epochs by which what is known to have passed may lag behind what was sealed before a power cut: it is written down every two minutes, and
+/// a header is some seconds old when it comes.
+const KEPT_LAG_EPOCHS: u32 = 3;
 const VERSION: u8 = 4;
 /// As written before gaps were told.
 const VERSION_UNTOLD: u8 = 3;
@@ -107,6 +112,8 @@ pub struct State {
     pub known_damage: BTreeSet<(u64, u64)>,
     /// The epoch in which each lane's chains were last told to begin a new generation ([`Self::reopen`]); not in the checkpoint.
     pub reopened: BTreeMap<Lane, u32>,
+    /// By how much the wall's clock is behind what has passed for certain; 0 where it is by no more than clocks differ. Not in the checkpoint.
+    pub behind_us: i64,
 }
 
 /// A checkpoint that does not parse: the spool's checksum held, so another version wrote it.
@@ -115,6 +122,34 @@ pub struct State {
 pub struct CheckpointError(String);
 
 impl State {
+    /// Takes what is known of the wall's clock, which says `now_us`: the Unix second `past_s` is past for certain. Call before anything is
+    /// sealed, and about every second.
+    pub fn look_at_clock(&mut self, now_us: i64, past_s: u64) {
+        let micros = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+        let behind_us = micros(past_s).saturating_sub(now_us);
+        self.behind_us = if behind_us > micros(CLOCK_BEHIND_MAX_S) { behind_us } else { 0 };
+    }
+
+    /// The time, Unix microseconds, where the wall's clock says `now_us`: never before what has passed, but for what clocks differ by.
+    #[must_use]
+    pub fn past_us(&self, now_us: i64) -> i64 {
+        now_us.saturating_add(self.behind_us)
+    }
+
+    /// The time by which is sealed. Where the wall's clock is behind, all that is known is what has passed at least; a chain that is ahead of it
+    /// by no more than that may lag was not ahead of the time, so it is as late as in the newest of those.
+    #[must_use]
+    pub fn sealing_us(&self, now_us: i64) -> i64 {
+        let past_us = self.past_us(now_us);
+        if self.behind_us == 0 {
+            return past_us;
+        }
+        let past = epoch_of(past_us);
+        let near = past..=past.saturating_add(KEPT_LAG_EPOCHS);
+        let newest = self.chains.values().map(|chain| chain.epoch).filter(|epoch| near.contains(epoch)).max();
+        newest.map_or(past_us, |epoch| past_us.max(i64::from(epoch) * EPOCH_S * 1_000_000))
+    }
+
     /// The head of a chain, also of one that does not exist yet.
     #[must_use]
     pub fn chain(&self, patient: PatientId, class: DataClass) -> Chain {
@@ -435,6 +470,31 @@ mod tests {
         for end in 0..bytes.len() {
             assert!(State::decode(&bytes[..end]).is_err());
         }
+    }
+
+    #[test]
+    fn what_is_sealed_is_never_dated_before_what_has_passed() {
+        const CHAIN: u32 = 29_000_000;
+        let at_us = |epoch: u32| i64::from(epoch) * EPOCH_S * 1_000_000;
+        let at_s = |epoch: u32| u64::from(epoch) * EPOCH_S.unsigned_abs();
+        let mut state = state();
+        let hour_ago = at_us(CHAIN - 60);
+        assert_eq!(state.sealing_us(hour_ago), hour_ago, "nothing is known yet");
+        // What was written down lags by two minutes, and the spool knows of those.
+        state.look_at_clock(hour_ago, at_s(CHAIN - 2));
+        assert_eq!(state.sealing_us(hour_ago + 7), at_us(CHAIN));
+        assert_eq!(state.past_us(hour_ago + 7), at_us(CHAIN - 2) + 7);
+        assert_eq!(state.sealing_us(hour_ago + 3 * at_us(1)), at_us(CHAIN + 1), "it goes on from there");
+        // A chain that is further ahead was sealed by a clock that was, or the gateway was off since: nobody knows.
+        state.look_at_clock(hour_ago, at_s(CHAIN - 4));
+        assert_eq!(state.sealing_us(hour_ago), at_us(CHAIN - 4));
+        state.look_at_clock(-5, at_s(CHAIN + 9));
+        assert_eq!(state.sealing_us(-5), at_us(CHAIN + 9), "a machine that wakes up before 1970");
+        // Clocks differ.
+        state.look_at_clock(hour_ago, at_s(CHAIN - 59));
+        assert_eq!(state.sealing_us(hour_ago), hour_ago);
+        state.look_at_clock(at_us(CHAIN + 5), at_s(CHAIN));
+        assert_eq!(state.sealing_us(at_us(CHAIN + 5)), at_us(CHAIN + 5));
     }
 
     #[test]

@@ -155,12 +155,15 @@ impl Committer {
         proposal.decide(policy, Now { unix_s: seconds(now_us), at }, |decider, rekeyed| {
             close_epochs(state, decider, rekeyed, now_us, metrics);
         });
+        // A header tells the time.
+        self.state.look_at_clock(now_us, self.policy.past_s(at));
     }
 
     /// Looks at the clock: access that has ended since closes its epochs. Call about every second.
     pub fn tick(&mut self, now_us: i64, at: Instant) {
         self.tap.offer();
         self.policy.tick(Now { unix_s: seconds(now_us), at });
+        self.state.look_at_clock(now_us, self.policy.past_s(at));
         close_epochs(&mut self.state, &self.policy, &BTreeSet::new(), now_us, &self.metrics);
     }
 
@@ -432,6 +435,7 @@ impl Committer {
         self.random.fill(&mut salt).map_err(|_unspecified| CommitError::Random)?;
         let (prints, readings): (Vec<_>, Vec<_>) =
             pending.into_iter().map(|p| (p.fingerprint, p.reading)).unzip();
+        let now_us = self.state.sealing_us(now_us);
         let batch = Batch { patient, class, readings: &readings, recipients, now_us, salt };
         let chain = self.state.chain(patient, class);
         if let Some((first, last)) = self.state.hidden(patient, class) {
@@ -516,7 +520,6 @@ fn close_epochs(
     metrics.policy.epochs_closed.inc_by(closed as u64);
 }
 
-/// A standing as a reading of the gateway's own.
 /// What a standing says, whenever it says it.
 fn said(standing: &Standing) -> [u8; 32] {
     let bytes = Standing { at_us: 0, ..standing.clone() }.encode();
@@ -525,6 +528,7 @@ fn said(standing: &Standing) -> [u8; 32] {
     print
 }
 
+/// A standing as a reading of the gateway's own.
 fn own(standing: Standing) -> Reading {
     let (Ok(device), Ok(stream)) = (DeviceId::new(OWN_DEVICE), StreamName::new(OWN_STREAM)) else {
         unreachable!("good names")

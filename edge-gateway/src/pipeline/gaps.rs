@@ -273,6 +273,7 @@ impl Committer {
             .collect();
         let root = self.keys.root(patient)?;
         let chain = self.state.chain(patient, class);
+        let now_us = self.state.sealing_us(now_us);
         let batch = Batch { patient, class, readings: &[], recipients: &recipients, now_us, salt: [0; 16] };
         let sealed = match self.sealer.tell(&root, &chain, &batch, missing) {
             Ok(sealed) => sealed,

@@ -1,9 +1,9 @@
 //! A grant that begins in the past gives what was sealed since: nodes of the epoch tree that cover exactly that span, wrapped for the
 //! grantee. Nothing is sealed anew; the core has the ciphertext and delivers it to whom the wraps name.
 //!
-//! What is wrapped reaches no further than the chain's present epoch, nor than the clock's: of a generation that a clock was ahead in, what
-//! was sealed in the future's epochs is given to nobody later. Who is given that one as well counts as a holder of its key, as if
-//! by the wrap of the live path, so that losing access closes it.
+//! What is wrapped reaches no further than the chain's present epoch, nor than the clock's and the one that a chain may be ahead: of a
+//! generation that a clock was ahead in, what was sealed in the future's epochs is given to nobody later. Who is given the present one as well
+//! counts as a holder of its key, as if by the wrap of the live path, so that losing access closes it.
 //!
 //! A past follows from the policy that is kept, the generations that were written down and the chains, so a kill at any point costs none of
 //! it: until its wraps are durable and that is written down, it is given again.
@@ -17,7 +17,9 @@ use caregate_protocol::uplink::Used;
 use caregate_protocol::wrap::{HpkePublicKey, Wrap, WrapScope};
 use tracing::{info, warn};
 
+use super::chains::CLOCK_FROM_EPOCH;
 use super::commit::{CommitError, Committer, Room, Spooled, seconds};
+use super::seal::AHEAD_EPOCHS;
 use crate::keys::given::Given;
 
 /// Wraps made in one run: some 50 ms of a router's processor, and sensors wait no longer. What is left is for the next second.
@@ -56,12 +58,16 @@ impl Giving {
 
 /// The nodes, as (generation, first epoch, depth), of what a chain has sealed from epoch `from` on to `until`. `generations` has each
 /// with its first epoch, the lowest first; the next one's is its last, since a generation may end in the middle of an epoch. 0 where it is
-/// not known. Where the next one's is lower, a clock was ahead: nothing of its future is given, which was sealed before much that is older.
+/// not known. Where a later one's is lower, it counts that a clock was ahead, though one may have been behind: nothing of that future is
+/// given, for it may have been sealed before `from`. A clock that was none ([`CLOCK_FROM_EPOCH`]) was behind for certain, and ends
+/// nothing of a generation that began by one; the generation that follows it does.
 fn nodes(generations: &[(u32, u32)], from: u32, until: u32) -> Vec<(u32, u32, u8)> {
     let mut nodes = Vec::new();
     for (at, (generation, first)) in generations.iter().enumerate() {
+        let began_without = (1..CLOCK_FROM_EPOCH).contains(first);
+        let ends = |later: &u32| *later != 0 && (began_without || *later >= CLOCK_FROM_EPOCH);
         let later = generations.iter().skip(at + 1).map(|(_, first)| *first);
-        let last = later.filter(|first| *first != 0).fold(until, u32::min);
+        let last = later.filter(ends).fold(until, u32::min);
         let covered = cover(from.max(*first), last);
         nodes.extend(covered.into_iter().map(|(epoch, depth)| (*generation, epoch, depth)));
     }
@@ -79,7 +85,11 @@ impl Committer {
     /// # Errors
     /// [`CommitError`], as for [`Self::commit`].
     pub fn give_past(&mut self, policy: &VerifiedPolicy, now_us: i64) -> Result<Vec<Spooled>, CommitError> {
-        let now_s = seconds(now_us);
+        let (now_s, now) = (seconds(now_us), epoch_of(self.state.sealing_us(now_us)));
+        if now < CLOCK_FROM_EPOCH {
+            // Nobody knows what is past. It waits, and does not count as given.
+            return Ok(Vec::new());
+        }
         let is_due = |patient: &PatientId, grant: &Grant| {
             grant.purposes & Purpose::Treatment.bit() != 0
                 && policy.holds(grant, now_s)
@@ -98,7 +108,7 @@ impl Committer {
         let mut giving = before.unwrap_or_else(|| Giving::of(grant));
         let public_key = HpkePublicKey(entry.hpke_public_key);
         let mut spooled = Vec::new();
-        let is_whole = self.wrap_past(patient, grant, (&public_key, now_us), &mut giving, &mut spooled)?;
+        let is_whole = self.wrap_past(patient, grant, (&public_key, now), &mut giving, &mut spooled)?;
         if !spooled.is_empty() {
             self.keys.audit().note_wraps(now_us);
             self.log.sync()?;
@@ -127,8 +137,11 @@ impl Committer {
     }
 
     /// What a grant gives of each chain, the lowest class first; what another gateway has sealed before what this one has.
-    fn past_nodes(&self, patient: PatientId, grant: &Grant, now_us: i64) -> Vec<Node> {
+    fn past_nodes(&self, patient: PatientId, grant: &Grant, now: u32) -> Vec<Node> {
         let (mut all, from) = (Vec::new(), first_epoch(grant.from));
+        // A chain may be in the next epoch, by a clock that was a little ahead: what was sealed in it is of this minute, and a grant that begins
+        // in the middle of this minute gets none of it.
+        let until = if from <= now { now.saturating_add(AHEAD_EPOCHS) } else { now };
         for class in DataClass::ALL.into_iter().filter(|class| grant.classes & class_bit(*class) != 0) {
             for Used { generation, first, last } in self.keys.elsewhere().used((patient, class)) {
                 let nodes = cover(from.max(first), last).into_iter();
@@ -138,7 +151,7 @@ impl Committer {
             let mut generations = self.keys.generations((patient, class));
             // One that was written down and whose segment was not, by a crash, may seal yet.
             generations.retain(|(generation, _)| *generation <= chain.generation);
-            let nodes = nodes(&generations, from, chain.epoch.min(epoch_of(now_us))).into_iter();
+            let nodes = nodes(&generations, from, chain.epoch.min(until)).into_iter();
             all.extend(nodes.map(|(generation, epoch, depth)| Node { class, generation, epoch, depth }));
         }
         all
@@ -149,11 +162,11 @@ impl Committer {
         &mut self,
         patient: PatientId,
         grant: &Grant,
-        (public_key, now_us): (&HpkePublicKey, i64),
+        (public_key, now): (&HpkePublicKey, u32),
         giving: &mut Giving,
         spooled: &mut Vec<Spooled>,
     ) -> Result<bool, CommitError> {
-        let mut nodes = self.past_nodes(patient, grant, now_us);
+        let mut nodes = self.past_nodes(patient, grant, now);
         nodes.retain(|node| !giving.done.contains(node));
         let Some(root) = self.keys.existing_root(patient)?.filter(|_| !nodes.is_empty()) else {
             return Ok(true);
@@ -194,9 +207,17 @@ mod tests {
 
     use super::*;
 
-    fn opens(nodes: &[(u32, u32, u8)]) -> BTreeSet<(u32, u32)> {
+    /// The tests' epochs count from here; those below 50 are of a clock that is none.
+    const BASE: u32 = 29_000_000;
+
+    /// What is opened by what is given of these generations, as (generation, epoch).
+    fn opens(generations: &[(u32, u32)], from: u32, until: u32) -> BTreeSet<(u32, u32)> {
+        let based = |first: u32| if first < 50 { first } else { BASE + first };
+        let generations: Vec<_> = generations.iter().map(|(g, first)| (*g, based(*first))).collect();
         let below = |depth: u8| u32::MAX.checked_shr(u32::from(depth)).unwrap_or(0);
-        nodes.iter().flat_map(|(g, epoch, depth)| (*epoch..=epoch | below(*depth)).map(|e| (*g, e))).collect()
+        let nodes = nodes(&generations, BASE + from, BASE + until).into_iter();
+        let epochs = nodes.flat_map(|(g, first, depth)| (first..=first | below(depth)).map(move |e| (g, e)));
+        epochs.map(|(g, epoch)| (g, epoch - BASE)).collect()
     }
 
     fn all(generation: u32, epochs: std::ops::RangeInclusive<u32>) -> impl Iterator<Item = (u32, u32)> {
@@ -206,20 +227,40 @@ mod tests {
     #[test]
     fn each_generation_opens_where_it_sealed_and_none_beyond_the_present_epoch() {
         let generations = [(0, 100), (2, 140), (3, 140), (5, 201)];
-        let given = opens(&nodes(&generations, 120, 230));
         let expected =
             all(0, 120..=140).chain(all(2, 140..=140)).chain(all(3, 140..=201)).chain(all(5, 201..=230));
-        assert_eq!(given, expected.collect());
-        assert_eq!(opens(&nodes(&generations, 210, 205)), BTreeSet::new(), "it begins in the future");
-        assert_eq!(opens(&nodes(&generations, 150, 160)), all(3, 150..=160).collect());
-        // A clock was a day ahead in generation 0, and from the beginning of generation 2 on; both times it was put right.
-        let ahead = [(0, 100), (1, 110), (2, 1_550), (3, 120)];
-        let expected = all(0, 105..=110).chain(all(1, 110..=120)).chain(all(3, 120..=130));
-        assert_eq!(opens(&nodes(&ahead, 105, 130)), expected.collect());
+        assert_eq!(opens(&generations, 120, 230), expected.collect());
+        assert_eq!(opens(&generations, 210, 205), BTreeSet::new(), "it begins in the future");
+        assert_eq!(opens(&generations, 150, 160), all(3, 150..=160).collect());
         // What an older gateway has sealed: any of them, anywhere.
         let adopted = [(0, 0), (1, 0), (2, 150)];
         let expected = all(0, 140..=150).chain(all(1, 140..=150)).chain(all(2, 150..=155));
-        assert_eq!(opens(&nodes(&adopted, 140, 155)), expected.collect());
+        assert_eq!(opens(&adopted, 140, 155), expected.collect());
+    }
+
+    #[test]
+    fn what_a_clock_that_was_ahead_has_sealed_is_given_to_nobody_later() {
+        // A day ahead in generation 0, and from the beginning of generation 2 on; both times it was put right.
+        let ahead = [(0, 100), (1, 110), (2, 1_550), (3, 120)];
+        let expected = all(0, 105..=110).chain(all(1, 110..=120)).chain(all(3, 120..=130));
+        assert_eq!(opens(&ahead, 105, 130), expected.collect());
+        // Nor when that day has come: all of generation 2 was sealed before this grant begins.
+        assert_eq!(opens(&ahead, 1_000, 2_000), all(3, 1_000..=2_000).collect());
+    }
+
+    #[test]
+    fn a_clock_that_was_none_takes_nothing_from_the_generations_before() {
+        let expected = all(0, 110..=130).chain(all(1, 110..=130));
+        assert_eq!(opens(&[(0, 100), (1, 5)], 110, 130), expected.collect());
+        // It ended with its own generation, and what was ahead before it is noticed there.
+        let expected = all(0, 110..=120).chain(all(1, 110..=120)).chain(all(2, 120..=130));
+        assert_eq!(opens(&[(0, 100), (1, 5), (2, 120)], 110, 130), expected.collect());
+        let of_future = [(0, 1_550), (1, 5), (2, 120)];
+        let expected = all(2, 1_500..=2_000);
+        assert_eq!(opens(&of_future, 1_500, 2_000), expected.collect());
+        // Where nothing was written down before it.
+        let expected = all(0, 110..=120).chain(all(1, 110..=120)).chain(all(2, 120..=130));
+        assert_eq!(opens(&[(0, 0), (1, 5), (2, 120)], 110, 130), expected.collect());
     }
 
     #[test]

@@ -10,13 +10,13 @@ use caregate_protocol::wrap::{HpkePublicKey, WrapError, WrapScope};
 use ed25519_dalek::SigningKey;
 use thiserror::Error;
 
-use super::chains::Chain;
+use super::chains::{CLOCK_FROM_EPOCH, Chain};
 use super::leaves::Leaves;
 
 /// Epochs by which a chain may be ahead of the clock and stay there. A clock that steps back by less is being put right; what is sealed by one
 /// that was further ahead gets a generation of its own, so that a key of the future minute opens nothing that is sealed after the clock was
 /// put right.
-const AHEAD_EPOCHS: u32 = 1;
+pub(super) const AHEAD_EPOCHS: u32 = 1;
 
 /// Sealing failed; the chain is unchanged.
 #[derive(Debug, Error)]
@@ -51,7 +51,7 @@ pub struct Batch<'a> {
     pub readings: &'a [Reading],
     /// Who may open what is sealed now, by verified policy.
     pub recipients: &'a [(RecipientId, HpkePublicKey)],
-    /// Unix time in microseconds.
+    /// Unix time in microseconds, by [`super::chains::State::sealing_us`].
     pub now_us: i64,
     /// Random.
     pub salt: [u8; 16],
@@ -80,7 +80,9 @@ impl Sealer {
     ///
     /// A new generation begins, and what anybody holds of the one before opens nothing that is sealed from now on, where somebody
     /// holds the epoch's key who is no recipient any more (design: revocation closes the epoch); where somebody joins in the
-    /// middle of an epoch, who would open what was sealed in it before; and where the clock was ahead and is put right.
+    /// middle of an epoch, who would open what was sealed in it before; where the clock was ahead and is put right; and where there was
+    /// none and is one. A clock that is none ([`CLOCK_FROM_EPOCH`]) says nothing: the chain stays in its epoch. It begins no generation, which
+    /// would say of all before it that they were ahead.
     ///
     /// # Errors
     /// [`SealError`].
@@ -148,9 +150,14 @@ impl Sealer {
     ) -> Result<(Chain, Opened), SealError> {
         let mut chain = chain.clone();
         let now = epoch_of(batch.now_us);
-        let was_ahead = chain.epoch > now.saturating_add(AHEAD_EPOCHS);
+        let is_known = now >= CLOCK_FROM_EPOCH;
+        let was_ahead = is_known && chain.epoch > now.saturating_add(AHEAD_EPOCHS);
+        let has_wraps = chain.used || !chain.holders.is_empty();
+        // What began by no clock ends with it: the next generation's first epoch says up to where those before it are given (`past.rs`).
+        let begins = is_known && has_wraps && chain.epoch < CLOCK_FROM_EPOCH;
         let epoch = if was_ahead { now } else { now.max(chain.epoch) };
         if was_ahead
+            || begins
             || chain.holders.iter().any(|holder| !batch.recipients.iter().any(|(id, _)| id == holder))
         {
             chain.renew();
@@ -311,6 +318,28 @@ mod tests {
         let before = seal(&Chain::default(), &recipients, NOW_US + 59_000_000);
         let after = seal(&before.chain, &recipients, NOW_US);
         assert_eq!((after.chain.generation, after.chain.epoch), (0, before.chain.epoch));
+    }
+
+    /// It says neither that the chain was ahead nor that time has gone back.
+    #[test]
+    fn a_clock_that_is_none_leaves_a_chain_where_it_is() {
+        const IN_1970_US: i64 = 300_000_000;
+        let recipients = [hospital(1)];
+        let at = |sealed: &Sealed| (sealed.chain.generation, sealed.chain.epoch);
+        let before = seal(&Chain::default(), &recipients, NOW_US);
+        let without = seal(&before.chain, &recipients, IN_1970_US);
+        assert_eq!((at(&without), without.records.len()), ((0, epoch_of(NOW_US)), 1));
+        let after = seal(&without.chain, &recipients, NOW_US + 60_000_000);
+        assert_eq!(at(&after), (0, epoch_of(NOW_US) + 1));
+        // One that was ahead is noticed when there is a clock again.
+        let ahead = seal(&Chain::default(), &recipients, NOW_US + 86_400_000_000);
+        let without = seal(&ahead.chain, &recipients, IN_1970_US);
+        assert_eq!(at(&without), at(&ahead));
+        assert_eq!(at(&seal(&without.chain, &recipients, NOW_US)), (1, epoch_of(NOW_US)));
+        // What began without one ends with it.
+        let without = seal(&Chain::default(), &recipients, IN_1970_US);
+        assert_eq!(at(&without), (0, 5));
+        assert_eq!(at(&seal(&without.chain, &recipients, NOW_US)), (1, epoch_of(NOW_US)));
     }
 
     fn opens(node: &TreeNode, record: &[u8]) -> bool {

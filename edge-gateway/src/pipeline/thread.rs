@@ -34,6 +34,13 @@ const HELD_SHARE: u32 = 8;
 const HELD_FROM: Duration = Duration::from_millis(2);
 /// Batches that are sealed and not answered: one that is being synced, and one to be synced next.
 const WAITING_MAX: usize = 2;
+/// A sync that takes so long has met a disk that stalls: flash cards that clear blocks do so for seconds.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
+/// Batches that are sealed and not answered while the disk stalls, so that the watch goes on seeing what comes: some ten a second, for as long as
+/// sensors whose window is not full go on sending.
+const STALLED_WAITING_MAX: usize = 256;
+/// Their bytes in the spool: as many as a usual batch's payloads.
+const STALLED_BYTES_MAX: u64 = 256 << 10;
 /// How often the clock is looked at: access that ends by its time closes its epochs this soon, also where no sensor sends.
 const TICK: Duration = Duration::from_secs(1);
 /// Acknowledged ranges waiting to be noted.
@@ -71,11 +78,12 @@ pub async fn run(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let landed = committer.log.landed();
     let (gathered, waiting, durable) = (Gathered::default(), VecDeque::new(), 0);
-    let mut pipeline = Pipeline { committer, uplink, gathered, waiting, durable };
+    let begun = clock::monotonic();
+    let mut pipeline = Pipeline { committer, uplink, gathered, waiting, durable, begun };
     // What has passed is written down before anything is sealed.
     pipeline.tick()?;
     loop {
-        let room = pipeline.waiting.len() < WAITING_MAX;
+        let room = pipeline.has_room();
         let linger = inputs.linger;
         // Not biased: a core that acknowledges without end must not keep sensors waiting, nor the other way round.
         tokio::select! {
@@ -129,9 +137,22 @@ struct Pipeline {
     waiting: VecDeque<Waiting>,
     /// Below this position all is on disk, as was told last.
     durable: u64,
+    /// When the newest sync began.
+    begun: Instant,
 }
 
 impl Pipeline {
+    /// Whether another batch may be sealed.
+    fn has_room(&self) -> bool {
+        let waiting = self.waiting.len();
+        let more = waiting < STALLED_WAITING_MAX && self.committer.log.pending_bytes() < STALLED_BYTES_MAX;
+        waiting < WAITING_MAX || (more && self.is_stalled())
+    }
+
+    fn is_stalled(&self) -> bool {
+        self.committer.log.is_syncing() && self.begun.elapsed() >= STALLED_AFTER
+    }
+
     /// Seals what was gathered and lets it go up; it is answered when it is durable.
     fn commit(&mut self) -> Result<(), CommitError> {
         let batch = std::mem::take(&mut self.gathered).batch;
@@ -152,8 +173,10 @@ impl Pipeline {
 
     /// A clock that was set a moment ago is not used with what was known of it before.
     fn look_at_clocks(&mut self) {
-        let unix_s = clock::now_s();
-        self.committer.policy.set_clock(Now { unix_s, at: clock::monotonic() });
+        let (now_us, at) = (clock::now_us(), clock::monotonic());
+        let Committer { policy, state, .. } = &mut self.committer;
+        policy.set_clock(Now { unix_s: u64::try_from(now_us / 1_000_000).unwrap_or(0), at });
+        state.look_at_clock(now_us, policy.past_s(at));
     }
 
     fn decide(&mut self, proposal: Proposal) {
@@ -171,16 +194,21 @@ impl Pipeline {
 
     /// Where a lane has come up behind its backlog, what is sealed from now on brings its own wraps.
     fn reopen(&mut self) {
-        let epoch = epoch_of(clock::now_us());
+        let epoch = epoch_of(self.committer.state.sealing_us(clock::now_us()));
         for lane in self.uplink.take_behind() {
             self.committer.state.reopen(lane, epoch);
         }
     }
 
     fn tick(&mut self) -> Result<(), CommitError> {
+        let is_stalled = self.is_stalled();
         let Self { committer, uplink, .. } = self;
         committer.tick(clock::now_us(), clock::monotonic());
-        uplink.early(committer.commit_heads(clock::now_us())?);
+        if is_stalled {
+            // The rest waits for a sync, and would hold up what the watch is to see.
+            return Ok(());
+        }
+        uplink.early(committer.commit_heads(committer.state.past_us(clock::now_us()))?);
         let erased = committer.let_go_of_erased(clock::now_us())?;
         if !erased.is_empty() {
             uplink.expired(&erased);
@@ -206,6 +234,7 @@ impl Pipeline {
                 self.answer();
             }
             self.committer.log.begin_sync()?;
+            self.begun = clock::monotonic();
         }
         Ok(())
     }

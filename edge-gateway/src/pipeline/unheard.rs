@@ -28,9 +28,12 @@ pub fn find(log: &Log, keys: &mut KeyStore) -> Result<Unheard, RecoverError> {
         watch.keep(&[], next)?;
         return Ok(Unheard { events: Vec::new(), below: next });
     };
-    let oldest = reader.oldest().unwrap_or_default().0;
-    // A spool that was made anew has been heard by nobody.
-    let from = if heard > next { oldest } else { heard };
+    if heard > next {
+        // The watch hears of what is not durable yet, and what it kept was so first; or the spool was made anew. Either way nothing is here
+        // that it has not heard, and these positions will be used again, by what it has not.
+        watch.keep(&[], next)?;
+    }
+    let (from, oldest) = (heard.min(next), reader.oldest().unwrap_or_default().0);
     let (mut events, mut leaves) = (Events::default(), Leaves::default());
     for position in from.max(oldest).max(next.saturating_sub(RECORDS_MAX))..next {
         // What can't be read is told as damage; what is gone, the core has.

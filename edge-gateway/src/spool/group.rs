@@ -74,6 +74,12 @@ impl Log {
         self.flying.is_some()
     }
 
+    /// Bytes that were appended and are not on their way to the disk yet.
+    #[must_use]
+    pub fn pending_bytes(&self) -> u64 {
+        self.pending.len()
+    }
+
     /// Told once for each sync on the other thread that has come to its end.
     #[must_use]
     pub fn landed(&self) -> Arc<Notify> {

@@ -120,6 +120,13 @@ impl Log {
         recover::open(Disk::open_with(dir, faults)?, limits)
     }
 
+    /// With its syncs on a thread of their own, which tests don't have else; and what can be made of their disk.
+    #[cfg(test)]
+    pub(crate) fn on_thread(&mut self) -> Arc<crate::faults::Faults> {
+        self.syncer = Syncer::start(Arc::clone(&self.disk)).on_thread();
+        Arc::clone(&self.disk.faults)
+    }
+
     /// Takes a record for the next sync. On an error nothing was taken.
     ///
     /// # Errors

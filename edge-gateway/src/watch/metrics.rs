@@ -19,7 +19,7 @@ pub struct WatchMetrics {
     pub crowded: IntCounter,
     /// `caregate_gateway_commands_total{action,outcome}`: what staff sent down; `unheard` where nobody may have said it.
     pub commands: IntCounterVec,
-    /// `caregate_gateway_watch_failures_total{what}`: `store`, `standing` (the commit thread takes none), `trail`.
+    /// `caregate_gateway_watch_failures_total{what}`: `store`, `slow` (told before it was kept), `standing` (the commit thread takes none), `trail`.
     pub failures: IntCounterVec,
     /// `caregate_gateway_webhook_total{outcome}`: `sent`, `failed`, `dropped`.
     pub webhook: IntCounterVec,

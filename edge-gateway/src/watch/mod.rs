@@ -5,7 +5,7 @@
 //! staff's commands ──▶ │ engine │ ─▶ commit thread: sealed, class alarm, at once
 //!          the clock ─▶ └────────┘ ─▶ heartbeat, on the alarm lane's connection
 //! ```
-//! The engine is pure; [`thread`] is the shell around it, on a thread of its own.
+//! The engine is pure; [`thread`] is the shell around it, on a thread of its own, and [`writer`] puts on disk what it must remember.
 
 pub mod command;
 pub mod config;
@@ -17,6 +17,7 @@ pub mod tap;
 pub mod thread;
 mod topic;
 pub mod webhook;
+pub mod writer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

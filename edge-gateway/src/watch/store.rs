@@ -33,6 +33,13 @@ impl WatchStore {
         Self { db, vault }
     }
 
+    /// Lets nobody write until it is dropped, as a disk does that hangs.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> WriteTransaction {
+        #[expect(clippy::unwrap_used, reason = "tests")]
+        self.db.begin_write().unwrap()
+    }
+
     pub(crate) fn make_tables(txn: &WriteTransaction) -> Result<(), KeyStoreError> {
         txn.open_table(WATCH).map(drop).map_err(failed("open watch"))?;
         txn.open_table(HEARD).map(drop).map_err(failed("open watch heard"))?;
@@ -58,6 +65,39 @@ impl WatchStore {
             keys.insert(patient.0.as_slice(), sealed.as_slice()).map_err(failed("write a watch key"))?;
         }
         Ok(plain.into_iter().map(|(_, stored)| stored).collect())
+    }
+
+    /// Encrypts rows of a build that kept them as they are, and returns those for scrubbing; one that can't be read goes, which is said in the
+    /// log.
+    pub(crate) fn encrypt_open_rows(
+        txn: &WriteTransaction,
+        vault: &Vault,
+    ) -> Result<Vec<Zeroizing<Vec<u8>>>, KeyStoreError> {
+        let mut plain = Vec::new();
+        {
+            let table = txn.open_table(WATCH).map_err(failed("open watch"))?;
+            let keys = txn.open_table(KEYS).map_err(failed("open watch keys"))?;
+            for entry in table.iter().map_err(failed("read watch"))? {
+                let (patient, kept) = entry.map_err(failed("read watch"))?;
+                if keys.get(patient.value()).map_err(failed("read watch keys"))?.is_none() {
+                    plain.push((patient_of(patient.value())?, Zeroizing::new(kept.value().to_vec())));
+                }
+            }
+        }
+        for (patient, row) in &plain {
+            match serde_json::from_slice(row) {
+                Ok(kept) => put(txn, vault, *patient, &kept)?,
+                Err(error) => {
+                    error!(%error, "what staff have set at a patient's watch can't be read; it must be set again");
+                    let mut table = txn.open_table(WATCH).map_err(failed("open watch"))?;
+                    table
+                        .remove(patient.0.as_slice())
+                        .map(drop)
+                        .map_err(failed("remove a patient's watch"))?;
+                }
+            }
+        }
+        Ok(plain.into_iter().map(|(_, row)| row).filter(|row| !row.is_empty()).collect())
     }
 
     /// Nothing of this patient stays, once what comes back is scrubbed: the key, as it lies and as it is.
@@ -124,7 +164,7 @@ impl WatchStore {
     pub fn keep(&self, all: &[(PatientId, Kept)], heard: u64) -> Result<(), KeyStoreError> {
         let txn = self.db.begin_write().map_err(failed("begin"))?;
         for (patient, kept) in all {
-            self.put(&txn, *patient, kept)?;
+            put(&txn, &self.vault, *patient, kept)?;
         }
         {
             let mut table = txn.open_table(HEARD).map_err(failed("open watch heard"))?;
@@ -132,35 +172,39 @@ impl WatchStore {
         }
         txn.commit().map_err(failed("commit"))
     }
+}
 
-    fn put(&self, txn: &WriteTransaction, patient: PatientId, kept: &Kept) -> Result<(), KeyStoreError> {
-        let Ok(json) = serde_json::to_vec(kept).map_err(|_source| unreachable!("numbers are finite"));
-        let json = Zeroizing::new(json);
-        let erased = txn.open_table(ERASED).map_err(failed("open erased"))?;
-        if erased.get(patient.0.as_slice()).map_err(failed("read erased"))?.is_some() {
-            return Ok(());
-        }
-        let key = self.key(txn, patient)?;
-        let sealed = AtRest::new(&key).seal(&patient.0, &json);
-        let sealed = sealed.map_err(|_unspecified| KeyStoreError::Random)?;
-        let mut table = txn.open_table(WATCH).map_err(failed("open watch"))?;
-        table.insert(patient.0.as_slice(), sealed.as_slice()).map(drop).map_err(failed("write watch"))
+fn put(txn: &WriteTransaction, vault: &Vault, patient: PatientId, kept: &Kept) -> Result<(), KeyStoreError> {
+    let Ok(json) = serde_json::to_vec(kept).map_err(|_source| unreachable!("numbers are finite"));
+    let json = Zeroizing::new(json);
+    let erased = txn.open_table(ERASED).map_err(failed("open erased"))?;
+    if erased.get(patient.0.as_slice()).map_err(failed("read erased"))?.is_some() {
+        return Ok(());
     }
+    let key = key(txn, vault, patient)?;
+    let sealed = AtRest::new(&key).seal(&patient.0, &json);
+    let sealed = sealed.map_err(|_unspecified| KeyStoreError::Random)?;
+    let mut table = txn.open_table(WATCH).map_err(failed("open watch"))?;
+    table.insert(patient.0.as_slice(), sealed.as_slice()).map(drop).map_err(failed("write watch"))
+}
 
-    /// The patient's key; made where there is none that this TPM opens.
-    fn key(&self, txn: &WriteTransaction, patient: PatientId) -> Result<Zeroizing<[u8; 32]>, KeyStoreError> {
-        let mut keys = txn.open_table(KEYS).map_err(failed("open watch keys"))?;
-        let stored = keys.get(patient.0.as_slice()).map_err(failed("read watch keys"))?;
-        let known = stored.map(|stored| self.vault.open(patient, stored.value())).transpose()?.flatten();
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        let mut key = Zeroizing::new([0; 32]);
-        SystemRandom::new().fill(key.as_mut_slice()).map_err(|_unspecified| KeyStoreError::Random)?;
-        let sealed = self.vault.seal(patient, &key)?;
-        keys.insert(patient.0.as_slice(), sealed.as_slice()).map_err(failed("write a watch key"))?;
-        Ok(key)
+/// The patient's key; made where there is none that this TPM opens.
+fn key(
+    txn: &WriteTransaction,
+    vault: &Vault,
+    patient: PatientId,
+) -> Result<Zeroizing<[u8; 32]>, KeyStoreError> {
+    let mut keys = txn.open_table(KEYS).map_err(failed("open watch keys"))?;
+    let stored = keys.get(patient.0.as_slice()).map_err(failed("read watch keys"))?;
+    let known = stored.map(|stored| vault.open(patient, stored.value())).transpose()?.flatten();
+    if let Some(known) = known {
+        return Ok(known);
     }
+    let mut key = Zeroizing::new([0; 32]);
+    SystemRandom::new().fill(key.as_mut_slice()).map_err(|_unspecified| KeyStoreError::Random)?;
+    let sealed = vault.seal(patient, &key)?;
+    keys.insert(patient.0.as_slice(), sealed.as_slice()).map_err(failed("write a watch key"))?;
+    Ok(key)
 }
 
 fn patient_of(key: &[u8]) -> Result<PatientId, KeyStoreError> {
@@ -197,6 +241,34 @@ mod tests {
         assert_eq!(again.heard().unwrap(), Some(7), "a spool that was made anew begins at 1 again");
     }
 
+    /// A gateway that was updated goes on with what staff had set, and what lay open is gone.
+    #[test]
+    fn rows_of_a_build_that_encrypted_none_are_taken_over_and_scrubbed() {
+        let (dir, patient, spoilt) = (tempfile::tempdir().unwrap(), PatientId([4; 16]), PatientId([5; 16]));
+        let limits = Limits { low: Some(86.5), ..Limits::default() };
+        let settings = Settings { limits: [(3, limits)].into(), ..Settings::default() };
+        let kept = Kept { settings, ..Kept::default() };
+        {
+            let store = KeyStore::open(dir.path()).unwrap().watch();
+            let txn = store.db.begin_write().unwrap();
+            {
+                let mut table = txn.open_table(WATCH).unwrap();
+                let json = serde_json::to_vec(&kept).unwrap();
+                table.insert(patient.0.as_slice(), json.as_slice()).unwrap();
+                table.insert(spoilt.0.as_slice(), b"{\"settings\": 7}".as_slice()).unwrap();
+            }
+            txn.commit().unwrap();
+        }
+        for _ in 0..2 {
+            let store = KeyStore::open(dir.path()).unwrap().watch();
+            assert_eq!(store.all().unwrap(), [(patient, kept.clone())]);
+        }
+        let file = std::fs::read(dir.path().join("keys.redb")).unwrap();
+        for open in [b"86.5".as_slice(), b"settings"] {
+            assert!(!file.windows(open.len()).any(|window| window == open));
+        }
+    }
+
     /// Also of rows that were written over: redb leaves them in pages that it has freed.
     #[test]
     fn nothing_readable_of_an_erased_patient_is_left_in_the_file() {
@@ -214,7 +286,7 @@ mod tests {
         };
         let key = {
             let txn = store.db.begin_write().unwrap();
-            store.key(&txn, patient).unwrap()
+            key(&txn, &store.vault, patient).unwrap()
         };
         assert!(holds(key.as_slice()), "there is no TPM");
         assert!(!holds(b"limits") && !holds(b"86.5"), "rows are encrypted");

@@ -26,9 +26,10 @@ use super::store::WatchStore;
 use super::tap::{Batch, Seen};
 use super::topic::{ALARMS_MAX, Payload, Publish, TOPIC};
 use super::webhook::{Webhook, Word};
+use super::writer::{Work, Writer, Written};
 use crate::keys::erasures::Asked;
 use crate::policy::trail::{Event, label_of};
-use crate::policy::{Changes, PolicyHandle, PolicyStore};
+use crate::policy::{PolicyHandle, PolicyStore};
 
 /// How often the engine looks at the clock.
 const TICK: Duration = Duration::from_secs(1);
@@ -39,6 +40,10 @@ pub const COMMANDS_MAX: usize = 64;
 
 /// Positions after which it is noted at the latest how far the spool was heard: so many a restart reads again, where no events came.
 const HEARD_EVERY: u64 = 4_096;
+
+/// How long what is to be told waits for being durable first: some ten syncs of a flash card. A card that clears blocks stalls for seconds, and
+/// an alarm does not.
+const KEPT_WITHIN: Duration = Duration::from_millis(500);
 
 /// What the watch listens to.
 #[derive(Debug)]
@@ -75,10 +80,8 @@ pub struct Outputs {
 pub struct Shell {
     /// The engine.
     pub engine: Engine,
-    /// What survives a restart.
-    pub store: WatchStore,
-    /// For the trail.
-    pub trail: PolicyStore,
+    /// To what survives a restart, and to the trail.
+    writer: Writer,
     /// Opens commands, and signs heartbeats.
     pub device: SigningKey,
     /// The ledger at which domains are registered, and what relationships are called.
@@ -89,9 +92,11 @@ pub struct Shell {
     pub outputs: Outputs,
     /// Places among those enrolled, from 1: they stand for patients where pseudonyms must not be.
     places: BTreeMap<PatientId, usize>,
-    /// As it is on disk.
+    /// As it is on disk, or is being written.
     kept: BTreeMap<PatientId, Kept>,
     heard: Progress,
+    /// What staff said, on its way to the trail.
+    commanded: Vec<(u64, Event)>,
     /// What the commit thread had no room for: the newest of each patient.
     waiting: BTreeMap<PatientId, Standing>,
     counter: u64,
@@ -162,6 +167,7 @@ impl Shell {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { engine, store, trail, device, pins, metrics, outputs, heard } = parts;
+        let (writer, commanded) = (Writer::new(store, trail), Vec::new());
         let (kept, waiting) = (BTreeMap::new(), BTreeMap::new());
         let places = pins.borrow().patients.clone();
         let (started, started_us) = (clock::monotonic(), clock::now_us());
@@ -170,8 +176,7 @@ impl Shell {
         let heard = Progress { below: heard, kept: 0, has_events, unwritten, has_failed };
         Self {
             engine,
-            store,
-            trail,
+            writer,
             device,
             pins,
             metrics,
@@ -179,6 +184,7 @@ impl Shell {
             places,
             kept,
             heard,
+            commanded,
             waiting,
             counter,
             started,
@@ -207,14 +213,17 @@ impl Shell {
         inputs.devices.mark_changed();
         inputs.erased.mark_changed();
         loop {
+            // Before a policy says who wears what, nobody is known to have taken anything off.
+            let is_known = inputs.policy.borrow().epoch() > 0;
+            let has_room = self.commanded.len() < COMMANDS_MAX;
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(batch) = inputs.seen.recv() => self.see_all(batch),
-                Some(bytes) = inputs.commands.recv() => {
+                Some(bytes) = inputs.commands.recv(), if has_room => {
                     let policy = Arc::clone(&inputs.policy.borrow());
                     self.command(&bytes, &policy);
                 }
-                Ok(()) = inputs.devices.changed() => {
+                Ok(()) = inputs.devices.changed(), if is_known => {
                     let devices = Arc::clone(&inputs.devices.borrow_and_update());
                     self.follow(&devices);
                 }
@@ -233,7 +242,13 @@ impl Shell {
                     self.beat(inputs.handle.state(now_s));
                 }
             }
-            self.tell();
+            self.tell().await;
+        }
+        // What is being written ends; what came meanwhile is written as well.
+        for _ in 0..2 {
+            let written = self.writer.written(KEPT_WITHIN).await;
+            written.into_iter().for_each(|written| self.note(written));
+            self.keep(&[]).await;
         }
     }
 
@@ -324,17 +339,13 @@ impl Shell {
         let label = grant.map(|(_, grant)| label_of(Some(&pins), &grant.relationship)).unwrap_or_default();
         let action = action.as_str().into();
         let event = Event::Commanded { patient, label, domain, clinician, action, refused };
-        let at_s = now_ms / 1000;
-        if let Err(failure) = self.trail.keep(&Changes { events: &[(at_s, event)], ..Changes::default() }) {
-            self.metrics.failures.with_label_values(&["trail"]).inc();
-            error!(%failure, "the audit trail could not be written");
-        }
+        self.commanded.push((now_ms / 1000, event));
     }
 
-    fn tell(&mut self) {
+    async fn tell(&mut self) {
         let now = self.now();
         let all = self.engine.told(now);
-        self.keep(&all);
+        self.keep(&all).await;
         for Told { patient, standing } in all {
             self.speak(patient, &standing);
             let standing = Arc::new(standing);
@@ -363,31 +374,51 @@ impl Shell {
         }
     }
 
-    /// Durable before it is told.
-    fn keep(&mut self, told: &[Told]) {
+    /// Durable before it is told, unless the disk hangs.
+    async fn keep(&mut self, told: &[Told]) {
         self.heard.unwritten.extend(told.iter().map(|told| told.patient));
-        if self.heard.has_failed {
+        let before = self.writer.written(Duration::ZERO).await;
+        before.into_iter().for_each(|written| self.note(written));
+        if self.heard.has_failed || !self.writer.is_idle() {
             return;
         }
-        let changed = self.heard.unwritten.iter().filter_map(|patient| {
-            let kept = self.engine.kept(patient)?;
-            (self.kept.get(patient) != Some(&kept)).then_some((*patient, kept))
+        let unwritten = std::mem::take(&mut self.heard.unwritten);
+        let changed = unwritten.into_iter().filter_map(|patient| {
+            let kept = self.engine.kept(&patient)?;
+            (self.kept.get(&patient) != Some(&kept)).then_some((patient, kept))
         });
         let changed: Vec<_> = changed.collect();
-        if changed.is_empty() && !self.heard.is_due() {
-            self.heard.unwritten.clear();
+        if changed.is_empty() && self.commanded.is_empty() && !self.heard.is_due() {
             return;
         }
-        let below = self.heard.below;
-        match self.store.keep(&changed, below) {
-            Ok(()) => {
-                self.kept.extend(changed);
-                self.heard.unwritten.clear();
-                (self.heard.kept, self.heard.has_events) = (below, false);
-            }
-            Err(failure) => {
+        self.kept.extend(changed.iter().cloned());
+        let (below, events) = (self.heard.below, std::mem::take(&mut self.commanded));
+        self.heard.has_events = false;
+        self.writer.begin(Work { changed, below, events });
+        match self.writer.written(KEPT_WITHIN).await {
+            Some(written) => self.note(written),
+            None => {
                 // It is told all the same: an alarm that is forgotten by a restart is better than one that is not told.
-                self.heard.has_failed = true;
+                self.metrics.failures.with_label_values(&["slow"]).inc();
+                warn!("the disk is slow; alarms are told before they are kept");
+            }
+        }
+    }
+
+    /// What has become of what was written.
+    fn note(&mut self, Written { work, noted, kept }: Written) {
+        if let Err(failure) = noted {
+            self.metrics.failures.with_label_values(&["trail"]).inc();
+            error!(%failure, "the audit trail could not be written");
+        }
+        match kept {
+            Ok(()) => self.heard.kept = work.below,
+            Err(failure) => {
+                for (patient, _) in work.changed {
+                    self.kept.remove(&patient);
+                    self.heard.unwritten.insert(patient);
+                }
+                (self.heard.has_failed, self.heard.has_events) = (true, true);
                 self.metrics.failures.with_label_values(&["store"]).inc();
                 error!(%failure, "what the watch must remember could not be written");
             }

@@ -1,14 +1,16 @@
 use proptest::prelude::*;
 
 use super::merkle;
-use super::verify::{Batch, Disagreement, Fault, SLACK_MS, agree, chain, keys_from, log, newer, part};
+use super::verify::{Batch, Disagreement, Fault, Keys, SLACK_MS, agree, chain, keys, log, newer, part};
 use super::*;
 use crate::id::{DataClass, PatientId, RecipientId};
 use crate::key::TREE_DEPTH;
 use crate::policy::Pseudonym;
 
 const PATIENT: PatientId = PatientId([1; 16]);
+const OTHER: PatientId = PatientId([2; 16]);
 const HOSPITAL: RecipientId = RecipientId([5; 20]);
+const MINUTE_MS: i64 = 60_000;
 
 fn entry(n: i64) -> Entry {
     Entry { at_ms: n, what: What::Login { user: format!("nurse-{n}") } }
@@ -208,8 +210,21 @@ fn lines(entries: Vec<What>) -> Vec<Line> {
     log(&text, &[]).unwrap().lines
 }
 
+/// Of this minute each, and no other at the end.
+fn at_minutes(entries: Vec<(i64, What)>) -> Vec<Line> {
+    let (mut head, mut text) = (Head::default(), Vec::new());
+    for (minute, what) in entries {
+        head.append(&Entry { at_ms: minute * MINUTE_MS, what }, &mut text).unwrap();
+    }
+    log(&text, &[]).unwrap().lines
+}
+
 fn received(segments: &[(u64, u64)]) -> What {
-    What::Received { recipient: HOSPITAL, delivered: delivered(segments, &[]) }
+    received_with(segments, &[])
+}
+
+fn received_with(segments: &[(u64, u64)], wraps: &[(u32, u32, u32)]) -> What {
+    What::Received { recipient: HOSPITAL, delivered: delivered(segments, wraps) }
 }
 
 fn fetched(segments: &[(u64, u64)], wraps: &[(u32, u32, u32)]) -> What {
@@ -217,8 +232,18 @@ fn fetched(segments: &[(u64, u64)], wraps: &[(u32, u32, u32)]) -> What {
 }
 
 fn wrapped(epoch: u32) -> What {
+    wrapped_of(PATIENT, epoch)
+}
+
+fn wrapped_of(patient: PatientId, epoch: u32) -> What {
     let (class, recipients) = (DataClass::Vitals, vec![HOSPITAL]);
-    What::Wrapped { patient: PATIENT, class, generation: 0, epoch, depth: TREE_DEPTH, recipients }
+    What::Wrapped { patient, class, generation: 0, epoch, depth: TREE_DEPTH, recipients }
+}
+
+/// A key of [`DataClass::Vitals`] that no gateway wrapped.
+fn unwrapped(whose: &'static str, n: u64, epoch: u32) -> Disagreement {
+    let (patient, class, generation) = (PATIENT, DataClass::Vitals, 0);
+    Disagreement::Unwrapped { whose, n, patient, class, generation, epoch }
 }
 
 fn look(class: DataClass) -> What {
@@ -254,9 +279,7 @@ fn a_node_of_the_past_is_as_good_as_its_epochs_and_a_leaf_is_written_as_ever() {
     let gateway = lines(vec![node.clone(), wrapped(7)]);
     assert!(agree(HOSPITAL, &feed, &core, &[&gateway]).is_ok());
     let beyond = lines(vec![fetched(&[(0, 4)], &[(0, 7, 12)]), fetched(&[], &[])]);
-    let (patient, generation) = (PATIENT, 0);
-    let unwrapped = Disagreement::Unwrapped { n: 1, patient, class, generation, epoch: 12 };
-    assert_eq!(agree(HOSPITAL, &feed, &beyond, &[&gateway]), Err(unwrapped));
+    assert_eq!(agree(HOSPITAL, &feed, &beyond, &[&gateway]), Err(unwrapped("core", 1, 12)));
     let json = |what: &What| serde_json::to_string(what).unwrap();
     assert!(!json(&wrapped(7)).contains("depth") && json(&node).contains("\"depth\":30"));
     assert_eq!(serde_json::from_str::<What>(&json(&wrapped(7))).unwrap(), wrapped(7));
@@ -273,8 +296,7 @@ fn what_one_log_hides_another_shows() {
         agree(HOSPITAL, &hides, &core, &[]),
         Err(Disagreement::Unreceived { n: 2, patient, class, segment: 6 })
     );
-    let unwrapped = Disagreement::Unwrapped { n: 2, patient, class, generation: 0, epoch: 8 };
-    assert_eq!(agree(HOSPITAL, &all, &core, &[&gateway]), Err(unwrapped));
+    assert_eq!(agree(HOSPITAL, &all, &core, &[&gateway]), Err(unwrapped("core", 2, 8)));
     let more = lines(vec![received(&[(0, 10)])]);
     assert_eq!(
         agree(HOSPITAL, &more, &core, &[]),
@@ -292,14 +314,7 @@ fn what_one_log_hides_another_shows() {
 /// One minute an entry, as the others have it; the last one of each is at a time of its own.
 #[test]
 fn no_entry_with_a_wrong_time_switches_the_comparison_off() {
-    const MINUTE_MS: i64 = 60_000;
-    let at = |entries: Vec<(i64, What)>| -> Vec<Line> {
-        let (mut head, mut text) = (Head::default(), Vec::new());
-        for (minute, what) in entries {
-            head.append(&Entry { at_ms: minute * MINUTE_MS, what }, &mut text).unwrap();
-        }
-        log(&text, &[]).unwrap().lines
-    };
+    let at = at_minutes;
     let (patient, class) = (PATIENT, DataClass::Vitals);
     let core = at(vec![
         (1, fetched(&[(0, 4)], &[(0, 7, 7)])),
@@ -324,7 +339,7 @@ fn no_entry_with_a_wrong_time_switches_the_comparison_off() {
 
     // A gateway that wrapped in secret ends with an entry of an old time; one that was lost ends early, and another wraps for the patient.
     let feed = at(vec![(1, received(&[(0, 9)])), (60, What::PolicyFresh)]);
-    let unwrapped = Err(Disagreement::Unwrapped { n: 2, patient, class, generation: 0, epoch: 8 });
+    let unwrapped = Err(unwrapped("core", 2, 8));
     let secret = at(vec![(1, wrapped(7)), (60, What::PolicyFresh), (0, What::PolicyFresh)]);
     assert_eq!(agree(HOSPITAL, &feed, &core, &[&secret]), unwrapped);
     let (lost, next) = (at(vec![(1, wrapped(7))]), at(vec![(2, wrapped(9)), (60, What::PolicyFresh)]));
@@ -336,7 +351,7 @@ fn no_entry_with_a_wrong_time_switches_the_comparison_off() {
 fn a_gateways_log_whose_older_entries_are_gone_tells_of_keys_from_its_beginning_on() {
     /// Minutes of the entries' times.
     const BEGINS: u32 = 1_000;
-    let at_ms = |minute: u32| i64::from(minute) * 60_000;
+    let at_ms = |minute: u32| i64::from(minute) * MINUTE_MS;
     let newer_part = |gone: usize, entries: &[(u32, What)]| {
         let (mut head, mut lines) = (Head::default(), Vec::new());
         for (minute, what) in entries {
@@ -364,7 +379,11 @@ fn a_gateways_log_whose_older_entries_are_gone_tells_of_keys_from_its_beginning_
     // With its beginning it has all; without it those of two minutes after its first entry and later.
     let all = newer_part(0, &gateway(BEGINS, BEGINS + 9));
     let later = newer_part(1, &gateway(BEGINS, BEGINS + 9));
-    assert_eq!((keys_from(&[&all]), keys_from(&[&all, &later])), (0, BEGINS + 3));
+    let from = |gateways: &[&[Line]]| {
+        let core = newer_part(0, &ending(fetched(&[(0, 9)], &of(BEGINS, BEGINS))));
+        keys(HOSPITAL, &feed, &core, gateways).unwrap().from
+    };
+    assert_eq!((from(&[&all]), from(&[&all, &later])), (0, BEGINS + 3));
     for (keys, of_all, of_later) in [
         (of(BEGINS - 1, BEGINS), Ok(()), Ok(())),
         (of(BEGINS - 2, BEGINS), Err(BEGINS - 2), Ok(())),
@@ -377,12 +396,90 @@ fn a_gateways_log_whose_older_entries_are_gone_tells_of_keys_from_its_beginning_
     }
     // A clock that was set back by an hour: what was wrapped before is of epochs that lie ahead.
     let set_back = newer_part(1, &gateway(BEGINS + 60, BEGINS + 60));
-    assert_eq!(keys_from(&[&set_back]), BEGINS + 61);
+    assert_eq!(from(&[&set_back]), BEGINS + 61);
     assert_eq!(judged(&set_back, &of(BEGINS + 59, BEGINS + 61)), Err(BEGINS + 61));
     // What is here is chained all the same.
     let lines = whole(9);
     let gap = [&lines[2..4], &lines[5..]].concat().concat();
     assert_eq!(newer(&gap).map(drop), Err(Fault::Missing { n: 5, next: 6 }));
+}
+
+/// An entry counts by its place: one of a time that is far ahead tells of a key that was wrapped in secret.
+#[test]
+fn no_entry_with_a_wrong_time_hides_a_key() {
+    let feed = at_minutes(vec![(1, received(&[(0, 9)])), (60, What::PolicyFresh)]);
+    let gateway = at_minutes(vec![(1, wrapped(7)), (60, What::PolicyFresh)]);
+    let core = at_minutes(vec![
+        (1, fetched(&[(0, 9)], &[(0, 7, 7)])),
+        (9_999, fetched(&[], &[(0, 8, 8)])),
+        (50, What::PolicyFresh),
+        (60, What::PolicyFresh),
+    ]);
+    assert_eq!(agree(HOSPITAL, &feed, &core, &[&gateway]), Err(unwrapped("core", 2, 8)));
+}
+
+#[test]
+fn a_key_that_the_core_leaves_out_is_found_in_the_feeds_log() {
+    let feed = lines(vec![received(&[(0, 4)]), received_with(&[(5, 9)], &[(0, 7, 8)])]);
+    let core = lines(vec![fetched(&[(0, 9)], &[])]);
+    let secret = lines(vec![wrapped(7)]);
+    let found = agree(HOSPITAL, &feed, &core, &[&secret]).unwrap_err();
+    assert_eq!((found.entry(), found), (("feed", 2), unwrapped("feed", 2, 8)));
+    let honest = lines(vec![wrapped(7), wrapped(8)]);
+    assert_eq!(agree(HOSPITAL, &feed, &core, &[&honest]), Ok(2_000));
+}
+
+#[test]
+fn up_to_when_keys_are_compared_is_told_and_a_gateways_empty_log_is_none() {
+    let at = at_minutes;
+    let of_other = Delivered { patient: OTHER, ..delivered(&[], &[(0, 5, 5)]) };
+    let other = What::Fetched { recipient: HOSPITAL, feed: "feed".into(), delivered: of_other };
+    let feed = at(vec![(1, received(&[(0, 9)])), (60, What::PolicyFresh)]);
+    let first = (1, fetched(&[(0, 9)], &[(0, 7, 7)]));
+    let core = at(vec![first.clone(), (30, fetched(&[], &[(0, 8, 8)])), (60, What::PolicyFresh)]);
+    let both = at(vec![first, (2, other), (60, What::PolicyFresh)]);
+    let ends = |minute: i64, what: What| at(vec![(1, what), (minute, What::PolicyFresh)]);
+    let (cut, whole, others) = (ends(20, wrapped(7)), ends(90, wrapped(7)), ends(40, wrapped_of(OTHER, 5)));
+    let until = |core: &[Line], gateways: &[&[Line]]| {
+        let found = keys(HOSPITAL, &feed, core, gateways)?;
+        assert_eq!(found.from, 0);
+        Some(found.until_ms / MINUTE_MS)
+    };
+    // What was wrapped in secret after the end of a log that was cut off is not found, and that is told.
+    assert_eq!(agree(HOSPITAL, &feed, &core, &[&cut]), Ok(58 * MINUTE_MS));
+    assert_eq!(until(&core, &[&cut]), Some(18));
+    assert_eq!(agree(HOSPITAL, &feed, &core, &[&whole]), Err(unwrapped("core", 2, 8)));
+    assert_eq!(until(&core, &[&whole]), Some(58), "no later than the others");
+    // Of several patients the one whose gateway ends first counts.
+    assert_eq!(until(&both, &[&whole, &others]), Some(38));
+    assert_eq!(until(&core, &[&whole, &others]), Some(58));
+    let without_keys = at(vec![(1, fetched(&[(0, 9)], &[])), (60, What::PolicyFresh)]);
+    assert_eq!((until(&core, &[]), until(&without_keys, &[&whole])), (None, None));
+    let empty = log(b"", &[]).unwrap().lines;
+    let found = agree(HOSPITAL, &feed, &core, &[&whole, &empty]).unwrap_err();
+    assert_eq!((found.reason(), found.entry()), ("empty", ("gateway", 1)));
+}
+
+#[test]
+fn a_part_of_one_gateways_log_leaves_other_gateways_patients_looked_at() {
+    let at = at_minutes;
+    let feed = at(vec![(1_000, received(&[(0, 9)])), (1_100, What::PolicyFresh)]);
+    let whole = at(vec![(990, wrapped(990)), (992, wrapped(992)), (1_100, What::PolicyFresh)]);
+    let (gone, begins) = ((1, wrapped_of(OTHER, 1)), (1_000, wrapped_of(OTHER, 5_000)));
+    let other = at(vec![gone, begins, (1_100, What::PolicyFresh)]);
+    let with_part: [&[Line]; 2] = [&whole, &other[1..]];
+    let judged = |gateways: &[&[Line]], first: u32, last: u32| {
+        let core = at(vec![(1_000, fetched(&[(0, 9)], &[(0, first, last)])), (1_100, What::PolicyFresh)]);
+        (agree(HOSPITAL, &feed, &core, gateways).err(), keys(HOSPITAL, &feed, &core, gateways))
+    };
+    let told = |from: u32| Some(Keys { from, until_ms: 1_098 * MINUTE_MS });
+    assert_eq!(judged(&with_part, 990, 992), (Some(unwrapped("core", 1, 991)), told(990)));
+    // The patient may have been at the other gateway before.
+    assert_eq!(judged(&with_part, 980, 990), (None, told(990)));
+    assert_eq!(judged(&with_part[..1], 980, 990), (Some(unwrapped("core", 1, 980)), told(0)));
+    // Where no log wraps for the patient, each may have.
+    assert_eq!(judged(&with_part[1..], 980, 5_000), (None, told(5_001)));
+    assert_eq!(judged(&with_part[1..], 980, 5_001), (Some(unwrapped("core", 1, 5_001)), told(5_001)));
 }
 
 proptest! {

@@ -3,13 +3,16 @@
 //! In 5.0 the broker is told the longest packet that is read, and must drop a longer one (MQTT-3.1.2-25); 3.1.1 has no word for it. How many
 //! PUBLISHes may wait for their PUBACK is left to the broker's own setting, which mosquitto would replace by a Receive Maximum.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use rumqttc::mqttbytes::v4;
 use rumqttc::v5::mqttbytes::QoS as QoS5;
 use rumqttc::v5::mqttbytes::v5 as wire5;
-use rumqttc::{QoS, StateError, mqttbytes, v5};
+use rumqttc::{QoS, Request, StateError, mqttbytes, v5};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::{BrokerConfig, FILTER, KEEP_ALIVE, OUTSTANDING_MAX, PACKET_BYTES_MAX};
 
@@ -18,6 +21,9 @@ const EVENTS_MAX: usize = 16;
 
 /// Requests that wait for the poller: a PUBACK of everything outstanding and the SUBSCRIBE, so that none is ever refused for want of room.
 const REQUESTS_MAX: usize = OUTSTANDING_MAX + EVENTS_MAX;
+
+/// How long the broker may leave our bytes unread: rumqttc's own bound.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +69,7 @@ pub(super) struct Gone;
 
 enum Requests {
     V5(v5::AsyncClient),
-    V4(rumqttc::AsyncClient),
+    V4(mpsc::Sender<Request>),
 }
 
 /// One connection to the broker, from CONNECT on; closed when dropped.
@@ -89,18 +95,29 @@ impl Client {
                 (Requests::V5(client), tokio::spawn(poll_5(event_loop, sender)))
             }
             Protocol::V4 => {
-                let (client, event_loop) = rumqttc::AsyncClient::new(options_4(config, clean), REQUESTS_MAX);
-                (Requests::V4(client), tokio::spawn(poll_4(event_loop, sender)))
+                let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
+                // Its own queue of requests is not used.
+                let event_loop = rumqttc::EventLoop::new(options_4(config, clean), 1);
+                (Requests::V4(requests), tokio::spawn(poll_4(event_loop, receiver, sender)))
             }
         };
         Self { requests, events, poller: poller.abort_handle() }
     }
 
-    /// Asks for [`FILTER`] at QoS 1.
-    pub(super) fn subscribe(&self) -> Result<(), Gone> {
+    /// Asks for [`FILTER`] at QoS 1. `renews`: retained messages come only where the broker has lost the subscription, which 5.0 alone can say.
+    pub(super) fn subscribe(&self, renews: bool) -> Result<(), Gone> {
         match &self.requests {
-            Requests::V5(client) => client.try_subscribe(FILTER, QoS5::AtLeastOnce).map_err(|_gone| Gone),
-            Requests::V4(client) => client.try_subscribe(FILTER, QoS::AtLeastOnce).map_err(|_gone| Gone),
+            Requests::V5(client) => {
+                let mut filter = wire5::Filter::new(FILTER, QoS5::AtLeastOnce);
+                if renews {
+                    filter.retain_forward_rule = wire5::RetainForwardRule::OnNewSubscribe;
+                }
+                client.try_subscribe_many([filter]).map_err(|_gone| Gone)
+            }
+            Requests::V4(requests) => {
+                let subscribe = v4::Subscribe::new(FILTER, QoS::AtLeastOnce);
+                requests.try_send(Request::Subscribe(subscribe)).map_err(|_gone| Gone)
+            }
         }
     }
 
@@ -116,10 +133,13 @@ impl Client {
                 let publish = wire5::Publish { qos, pkid: publish.packet_id, ..wire5::Publish::default() };
                 client.try_ack(&publish).map_err(|_gone| Gone)
             }
-            Requests::V4(client) => {
-                let mut of = v4::Publish::new("", publish.qos, Vec::new());
-                of.pkid = publish.packet_id;
-                client.try_ack(&of).map_err(|_gone| Gone)
+            Requests::V4(requests) => {
+                let request = match publish.qos {
+                    QoS::AtMostOnce => return Ok(()),
+                    QoS::AtLeastOnce => Request::PubAck(v4::PubAck::new(publish.packet_id)),
+                    QoS::ExactlyOnce => Request::PubRec(v4::PubRec::new(publish.packet_id)),
+                };
+                requests.try_send(request).map_err(|_gone| Gone)
             }
         }
     }
@@ -128,7 +148,9 @@ impl Client {
     pub(super) fn disconnect(&self) -> Result<(), Gone> {
         match &self.requests {
             Requests::V5(client) => client.try_disconnect().map_err(|_gone| Gone),
-            Requests::V4(client) => client.try_disconnect().map_err(|_gone| Gone),
+            Requests::V4(requests) => {
+                requests.try_send(Request::Disconnect(v4::Disconnect)).map_err(|_gone| Gone)
+            }
         }
     }
 
@@ -175,22 +197,109 @@ fn options_4(config: &BrokerConfig, clean: bool) -> rumqttc::MqttOptions {
 
 /// Polls rumqttc in a task of its own, since its `poll` must not be dropped half-way: a packet on its way out would be lost.
 async fn poll_5(mut event_loop: v5::EventLoop, sender: mpsc::Sender<Result<News, Failure>>) {
-    loop {
-        let news = event_loop.poll().await.map(news_5).map_err(|error| failure_5(&error));
-        let ended = news.is_err();
-        if sender.send(news).await.is_err() || ended {
+    let failure = loop {
+        match event_loop.poll().await {
+            Ok(event) => {
+                if sender.send(Ok(news_5(event))).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => break failure_5(&error),
+        }
+    };
+    let read_along = std::mem::take(&mut event_loop.state.events);
+    // Its connection is closed already: from here on nothing can be acknowledged, and whoever tries is told so.
+    drop(event_loop);
+    // At QoS 0 it does not come again. After a packet that was too long, only that counts, and at once.
+    if !failure.is_too_large {
+        for event in read_along {
+            if sender.send(Ok(news_5(event))).await.is_err() {
+                return;
+            }
+        }
+    }
+    sender.send(Err(failure)).await.ok();
+}
+
+/// A connection of 3.1.1. rumqttc's `poll` makes it, and no more: it would read up to ten packets at once, and close at one that is too long
+/// before those in front of it are told or acknowledged. That one would then be behind the same ones over each new connection.
+async fn poll_4(
+    mut event_loop: rumqttc::EventLoop,
+    mut requests: mpsc::Receiver<Request>,
+    sender: mpsc::Sender<Result<News, Failure>>,
+) {
+    let news = event_loop.poll().await.map(news_4).map_err(|error| failure_4(&error));
+    let is_up = news.is_ok();
+    if sender.send(news).await.is_err() || !is_up {
+        return;
+    }
+    let Err(error) = drive_4(&mut event_loop, &mut requests, &sender).await else { return };
+    let failure = failure_4(&rumqttc::ConnectionError::MqttState(error));
+    let goes_on = failure.is_too_large;
+    if sender.send(Err(failure)).await.is_err() || !goes_on {
+        return;
+    }
+    // No more news. What is acknowledged is still written, until the client is dropped.
+    drop(sender);
+    while let Some(request) = requests.recv().await {
+        if write_4(&mut event_loop, request).await.is_err() {
             return;
         }
     }
 }
 
-async fn poll_4(mut event_loop: rumqttc::EventLoop, sender: mpsc::Sender<Result<News, Failure>>) {
+/// Writes before it reads, and reads a packet only where there is room for its news. Returns without error where nobody wants them any longer.
+async fn drive_4(
+    event_loop: &mut rumqttc::EventLoop,
+    requests: &mut mpsc::Receiver<Request>,
+    sender: &mpsc::Sender<Result<News, Failure>>,
+) -> Result<(), StateError> {
+    let mut pings = interval(KEEP_ALIVE);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pings.reset();
     loop {
-        let news = event_loop.poll().await.map(news_4).map_err(|error| failure_4(&error));
-        let ended = news.is_err();
-        if sender.send(news).await.is_err() || ended {
-            return;
+        let Some(network) = event_loop.network.as_mut() else { return Ok(()) };
+        tokio::select! {
+            biased;
+            request = requests.recv() => match request {
+                Some(request) => write_4(event_loop, request).await?,
+                None => return Ok(()),
+            },
+            _ = pings.tick() => write_4(event_loop, Request::PingReq(v4::PingReq)).await?,
+            // May be dropped half-way: what was read stays in rumqttc's buffer.
+            read = async {
+                match sender.reserve().await {
+                    Ok(room) => Some((room, network.read().await)),
+                    Err(_closed) => None,
+                }
+            } => {
+                let Some((room, packet)) = read else { return Ok(()) };
+                let answer = event_loop.state.handle_incoming_packet(packet?)?;
+                if let Some(event) = event_loop.state.events.pop_front() {
+                    room.send(Ok(news_4(event)));
+                }
+                say_4(event_loop, answer).await?;
+            }
         }
+    }
+}
+
+async fn write_4(event_loop: &mut rumqttc::EventLoop, request: Request) -> Result<(), StateError> {
+    let packet = event_loop.state.handle_outgoing_packet(request)?;
+    say_4(event_loop, packet).await
+}
+
+async fn say_4(event_loop: &mut rumqttc::EventLoop, packet: Option<v4::Packet>) -> Result<(), StateError> {
+    // What it notes of its own doing concerns nobody.
+    event_loop.state.events.clear();
+    let (Some(network), Some(packet)) = (event_loop.network.as_mut(), packet) else { return Ok(()) };
+    let written = async {
+        network.write(packet).await?;
+        network.flush().await
+    };
+    match timeout(WRITE_TIMEOUT, written).await {
+        Ok(written) => written,
+        Err(_elapsed) => Err(StateError::Io(std::io::ErrorKind::TimedOut.into())),
     }
 }
 

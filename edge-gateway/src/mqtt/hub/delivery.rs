@@ -11,7 +11,9 @@ use super::session::{Match, Session};
 use super::{Effect, Hub};
 use crate::mqtt::access::{Access, is_own};
 use crate::mqtt::filter;
-use crate::mqtt::limits::{SUBSCRIPTIONS_MAX, SUBSCRIPTIONS_PER_SESSION};
+use crate::mqtt::limits::{
+    OUTBOXES_BYTES_MAX, OUTBOXES_BYTES_PER_DEVICE, SUBSCRIPTIONS_MAX, SUBSCRIPTIONS_PER_SESSION,
+};
 use crate::mqtt::wire::{Filter, QoS, Reason};
 
 impl Hub {
@@ -162,10 +164,21 @@ impl Hub {
         (at < members.len()).then(|| members.swap_remove(at))
     }
 
+    /// What the others leave this session, of what its device and all may have.
+    fn outbox_room(&self, key: &SessionKey) -> usize {
+        let others = self.sessions.iter().filter(|(other, _)| *other != key);
+        let (mut all, mut own) = (0, 0);
+        for (other, session) in others {
+            let bytes = session.outbox.bytes();
+            all += bytes;
+            own += if other.device == key.device { bytes } else { 0 };
+        }
+        OUTBOXES_BYTES_MAX.saturating_sub(all).min(OUTBOXES_BYTES_PER_DEVICE.saturating_sub(own))
+    }
+
     fn enqueue(&mut self, key: &SessionKey, message: &Arc<Message>, how: Match) {
-        let all = self.outbox_bytes();
+        let bytes_max = self.outbox_room(key);
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let others = all - session.outbox.bytes();
         let delivery = Delivery {
             message: Arc::clone(message),
             qos: how.qos.unwrap_or(QoS::AtMostOnce),
@@ -175,7 +188,7 @@ impl Hub {
         if delivery.qos != QoS::AtMostOnce && !session.expiry.is_zero() {
             self.changes.messages += 1;
         }
-        session.outbox.push(delivery, others, &mut self.counts);
+        session.outbox.push(delivery, bytes_max, &mut self.counts);
         if let Some(number) = session.connection
             && self.effects.last() != Some(&Effect::Wake(number))
         {

@@ -36,6 +36,9 @@ const PACKET_BYTES_MAX: usize = 1 << 20;
 /// Most retained messages: the fewest bytes that one counts for, in all that they may have.
 const RETAINED_MAX: usize = RETAINED_BYTES_MAX / crate::mqtt::limits::PUBLISH_OVERHEAD_BYTES;
 
+/// Most identifiers of QoS 2 that one session has received: as many again as it may have unreleased, for those whose verdicts come later.
+pub(super) const RECEIVED_MAX: usize = 2 * UNRELEASED_MAX;
+
 /// More than the lengths and flags around any one item take.
 const FRAME_BYTES: usize = 32;
 
@@ -58,24 +61,32 @@ pub struct Changes {
 pub struct Rhythm {
     kept: Changes,
     at: Duration,
+    /// The last one could not be written.
+    failed: bool,
 }
 
 impl Rhythm {
     /// After a snapshot at `now`.
     #[must_use]
     pub fn new(kept: Changes, now: Duration) -> Self {
-        Self { kept, at: now }
+        Self { kept, at: now, failed: false }
     }
 
     /// Whether one is due; then it counts as written.
     pub fn is_due(&mut self, changes: Changes, now: Duration) -> bool {
         let since = now.saturating_sub(self.at);
         let sessions = changes.sessions != self.kept.sessions && since >= SESSIONS_EVERY;
-        let due = sessions || (changes.messages != self.kept.messages && since >= MESSAGES_EVERY);
+        let messages = self.failed || changes.messages != self.kept.messages;
+        let due = sessions || (messages && since >= MESSAGES_EVERY);
         if due {
             *self = Self::new(changes, now);
         }
         due
+    }
+
+    /// The one that was due could not be written: it is tried again, also where nothing changes.
+    pub fn failed(&mut self) {
+        self.failed = true;
     }
 }
 
@@ -384,7 +395,7 @@ fn session(d: &mut Decoder<'_>, now: Duration) -> Result<Kept, Error> {
         subscriptions.push(Subscription::read(d)?);
     }
     let mut received = Vec::new();
-    for _ in 0..length(d, 0, 2 * UNRELEASED_MAX)? {
+    for _ in 0..length(d, 0, RECEIVED_MAX)? {
         received.push(packet_id(d)?);
     }
     let mut queued = Queued::default();

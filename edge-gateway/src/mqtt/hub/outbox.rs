@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::mqtt::limits::{
-    OUTBOX_BYTES_MAX, OUTBOX_MESSAGES_MAX, OUTBOXES_BYTES_MAX, SENT_BYTES_MAX, SENT_MAX, TOPIC_ALIASES_MAX,
+    OUTBOX_BYTES_MAX, OUTBOX_MESSAGES_MAX, SENT_BYTES_MAX, SENT_MAX, TOPIC_ALIASES_MAX,
 };
 use crate::mqtt::wire::{Ack, Packet, PacketId, Publish, QoS, Reason, Version, encoded_len};
 
@@ -163,18 +163,15 @@ impl Outbox {
         self.waiting.len() < OUTBOX_MESSAGES_MAX && self.bytes() < OUTBOX_BYTES_MAX
     }
 
-    /// Queues a message; where that is too much (also for what all sessions may hold together), the oldest go: a display shows
-    /// the present.
-    pub(super) fn push(&mut self, delivery: Delivery, others_bytes: usize, counts: &mut Counts) {
+    /// Queues a message; where that is more than `bytes_max`, or than one session may have, the oldest go: a display shows the present.
+    pub(super) fn push(&mut self, delivery: Delivery, bytes_max: usize, counts: &mut Counts) {
+        let bytes_max = bytes_max.min(OUTBOX_BYTES_MAX);
         if self.capacity.is_none() && delivery.qos == QoS::AtMostOnce {
             return;
         }
         self.waiting_bytes += delivery.message.cost();
         self.waiting.push_back(delivery);
-        while self.waiting.len() > OUTBOX_MESSAGES_MAX
-            || self.bytes() > OUTBOX_BYTES_MAX
-            || self.bytes().saturating_add(others_bytes) > OUTBOXES_BYTES_MAX
-        {
+        while self.waiting.len() > OUTBOX_MESSAGES_MAX || self.bytes() > bytes_max {
             if self.pop_waiting().is_none() {
                 return;
             }

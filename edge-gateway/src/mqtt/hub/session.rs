@@ -121,7 +121,7 @@ impl Match {
 enum Exactly {
     /// The pipeline has it by way of one connection; it may have come again over a later one, which waits for the same verdict.
     Waits { by: ConnectionNumber, asks: Option<ConnectionNumber> },
-    /// The verdict has come, and the later connection hasn't taken note of it yet. None: it never will come.
+    /// The verdict has come, and the later connection hasn't taken note of it yet, or has gone before it did. None: it never will come.
     Settled { asks: ConnectionNumber, verdict: Option<Verdict> },
     /// Acknowledged; PUBREC was sent or will be.
     Received,
@@ -241,9 +241,14 @@ impl Session {
             },
             None => {
                 if self.exactly.len() >= 2 * UNRELEASED_MAX {
-                    // Of connections that are gone.
-                    self.exactly
-                        .retain(|_, state| !matches!(state, Exactly::Waits { by, .. } if *by != connection));
+                    // Of connections that are gone. What is stored is not forgotten: `unreleased` bounds it.
+                    self.exactly.retain(|_, state| match state {
+                        Exactly::Waits { by, .. } => *by == connection,
+                        Exactly::Settled { asks, verdict } => {
+                            *asks == connection || *verdict == Some(Verdict::Stored)
+                        }
+                        Exactly::Received => true,
+                    });
                 }
                 self.exactly.insert(packet_id, Exactly::Waits { by: connection, asks: None });
                 Exact::New
@@ -266,7 +271,8 @@ impl Session {
     }
 
     /// Its verdict has come to `connection`, which acknowledges it or not. Returns the later connection that waits for it, and is to do so in
-    /// its place.
+    /// its place. One that has gone waits no more: then it is as if it had not come again, and a repetition is answered or handed on by what
+    /// has become of it.
     pub(super) fn settle(
         &mut self,
         packet_id: PacketId,
@@ -279,6 +285,7 @@ impl Session {
             Exactly::Settled { asks, .. } if *asks == connection => None,
             Exactly::Waits { .. } | Exactly::Settled { .. } | Exactly::Received => return None,
         };
+        let asks = asks.filter(|asks| self.connection == Some(*asks));
         let state = match asks {
             Some(asks) => Some(Exactly::Settled { asks, verdict }),
             None => acknowledged.then_some(Exactly::Received),
@@ -299,14 +306,15 @@ impl Session {
         there
     }
 
-    /// The identifiers of those that are stored and not released.
+    /// The identifiers of those that are stored and not released; no more than are read back.
     pub(super) fn received(&self) -> Vec<PacketId> {
         let is_received = |state: &Exactly| match state {
             Exactly::Received => true,
             Exactly::Settled { verdict, .. } => *verdict == Some(Verdict::Stored),
             Exactly::Waits { .. } => false,
         };
-        self.exactly.iter().filter(|(_, state)| is_received(state)).map(|(id, _)| *id).collect()
+        let received = self.exactly.iter().filter(|(_, state)| is_received(state));
+        received.map(|(id, _)| *id).take(kept::RECEIVED_MAX).collect()
     }
 
     /// As before the process.
@@ -314,8 +322,14 @@ impl Session {
         self.exactly = ids.into_iter().map(|id| (id, Exactly::Received)).collect();
     }
 
-    /// QoS 2 messages that are acknowledged and wait for PUBREL.
+    /// QoS 2 messages that are acknowledged and wait for PUBREL, and those whose verdict no connection takes note of until the client repeats
+    /// them. What the present connection waits for it counts itself.
     pub(super) fn unreleased(&self) -> usize {
-        self.exactly.values().filter(|state| **state == Exactly::Received).count()
+        let counts = |state: &&Exactly| match state {
+            Exactly::Received => true,
+            Exactly::Settled { asks, .. } => self.connection != Some(*asks),
+            Exactly::Waits { .. } => false,
+        };
+        self.exactly.values().filter(counts).count()
     }
 }

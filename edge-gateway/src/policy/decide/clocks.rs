@@ -32,6 +32,12 @@ impl Decider {
         self.observe(now_s);
     }
 
+    /// The Unix second that is past for certain, whatever the wall's clock says.
+    #[must_use]
+    pub fn past_s(&self, at: Instant) -> u64 {
+        self.clock.kept_now(at).floor_s
+    }
+
     /// Writes down what is known of time, at the process's end. What is then missing is counted against the policy.
     ///
     /// # Errors

@@ -202,23 +202,25 @@ impl Patient {
         all.any(|(_, series)| series.is_fresh(now) && is_new(series))
     }
 
-    /// Whether an event is known to be of its device's memory. The series that was heard last and knows the device's clock says so; where
-    /// none knows it, the event is of now: one of the past that is told does less harm than one of now that is not.
-    fn is_past(&self, seen: &Observation) -> bool {
+    /// Whether an event is known to be of its device's memory: all series say so that were heard lately and know the device's clock. Where
+    /// none does, or one says otherwise, it is of now: one of the past that is told does less harm than one of now that is not.
+    fn is_past(&self, seen: &Observation, now: Now) -> bool {
         let Some(lag_us) = seen.lag_us() else { return false };
         let of_device =
             self.series.iter().chain(&self.events).filter(|((device, _), _)| *device == seen.device);
-        let known = of_device.filter_map(|(_, series)| series.is_past(lag_us));
-        known.max_by_key(|(heard, _)| *heard).is_some_and(|(_, is_past)| is_past)
+        let mut known =
+            of_device.filter_map(|(_, series)| series.is_past(lag_us, seen.received_us, now.at)).peekable();
+        known.peek().is_some() && known.all(|is_past| is_past)
     }
 
     /// Notes an event. Returns how many of its series' numbers are missing.
     fn event(&mut self, seen: &Observation, now: Now) -> u64 {
-        let is_past = self.is_past(seen);
+        let is_past = self.is_past(seen, now);
         let key = (seen.device.clone(), seen.quantity);
         let (mut is_followed, mut missing) = (false, 0);
         if self.events.contains_key(&key) || self.events.len() < SERIES_MAX {
             let series = self.events.entry(key).or_default();
+            series.forget_clock(now.at);
             let (is_now, gap) = series.note(seen.seq, seen.sensor_us, seen.received_us, now.at);
             (is_followed, missing) = (is_now && seen.lag_us().is_some_and(Lag::is_followed), gap);
         }

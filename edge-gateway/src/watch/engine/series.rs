@@ -20,6 +20,8 @@ const INTERVAL_MAX: Duration = Duration::from_secs(600);
 const INTERVAL_SPOT_MAX: Duration = Duration::from_secs(30);
 /// Numbers that a single jump counts as missing at most; a greater one is a counter that was set.
 const MISSING_MAX: u64 = 100_000;
+/// For so long after a device was heard it is known how its clock stands.
+const CLOCK_KNOWN_FOR: Duration = Duration::from_secs(600);
 /// What comes within so long is one arrival: a pack of readings, or a few that were sent together.
 const TOGETHER: Duration = Duration::from_millis(100);
 
@@ -76,10 +78,21 @@ impl Series {
         }
     }
 
-    /// What it says of its device's clock, as [`Lag::is_past`] does, and since when it knows.
+    /// What it says of its device's clock, as [`Lag::is_past`] does; nothing where it was not heard lately.
     #[must_use]
-    pub(super) fn is_past(&self, lag_us: i64) -> Option<(Duration, bool)> {
-        self.lag.is_past(lag_us).map(|is_past| (self.heard, is_past))
+    pub(super) fn is_past(&self, lag_us: i64, received_us: i64, now: Duration) -> Option<bool> {
+        if self.knows_clock(now) { self.lag.is_past(lag_us, received_us) } else { None }
+    }
+
+    fn knows_clock(&self, now: Duration) -> bool {
+        now.saturating_sub(self.heard) <= CLOCK_KNOWN_FOR
+    }
+
+    /// Forgets how its device's clock stood, where it was not heard lately. Events come months apart: by then a clock has drifted.
+    pub(super) fn forget_clock(&mut self, now: Duration) {
+        if !self.knows_clock(now) {
+            self.lag = Lag::default();
+        }
     }
 
     /// When the newest came that was of now.
@@ -116,7 +129,7 @@ impl Series {
         watched && now.saturating_sub(newest) >= LOST_AFTER.max(interval * MISSED)
     }
 
-    /// Whether a value of it still says something: it came within [`LOST_AFTER`], or within its usual interval.
+    /// Whether a value of it still says something: it came within [`LOST_AFTER`], or within `MISSED` of its usual intervals.
     #[must_use]
     pub(super) fn is_fresh(&self, now: Duration) -> bool {
         let most = LOST_AFTER.max(self.interval().unwrap_or_default() * MISSED);

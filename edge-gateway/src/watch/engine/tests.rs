@@ -1,3 +1,5 @@
+mod late;
+
 use caregate_protocol::alarm::{ALARMS_MAX, Category, Consciousness, Kind, Priority, Scale, Score, State};
 use proptest::prelude::*;
 
@@ -57,23 +59,6 @@ impl Ward {
             seq: None,
             sensor_us: None,
             received_us: self.now().unix_us,
-        };
-        self.engine.observe(&seen, self.now());
-        self.look();
-    }
-
-    /// Something of `hub-1`, this much later than the hub's clock says.
-    fn late(&mut self, quantity: u16, what: What, lag_s: i64) {
-        let received_us = self.now().unix_us;
-        let seen = Observation {
-            patient: PATIENT,
-            device: device("hub-1"),
-            quantity,
-            what,
-            is_withheld: false,
-            seq: None,
-            sensor_us: Some(received_us - lag_s * 1_000_000),
-            received_us,
         };
         self.engine.observe(&seen, self.now());
         self.look();
@@ -339,99 +324,6 @@ fn commands_count_once_are_checked_and_are_confirmed() {
 }
 
 #[test]
-fn the_past_raises_nothing() {
-    let mut ward = Ward::new();
-    let seen = |sensor_s: i64, received_s: i64, value: f64| Observation {
-        patient: PATIENT,
-        device: device("hub-1"),
-        quantity: HEART_RATE,
-        what: What::Numeric(value),
-        is_withheld: false,
-        seq: None,
-        sensor_us: Some(START_US + sensor_s * 1_000_000),
-        received_us: START_US + received_s * 1_000_000,
-    };
-    ward.engine.observe(&seen(0, 0, 70.0), ward.now());
-    ward.pass(120);
-    // A hub comes back with two minutes of a racing heart that is calm by now.
-    for second in 1..=80_i64 {
-        ward.engine.observe(&seen(second, 120 + second / 20, 200.0), ward.now());
-    }
-    ward.look();
-    ward.pass(1);
-    assert!(ward.alarms().iter().all(|(kind, ..)| kind.is_technical()), "{:?}", ward.texts());
-}
-
-const HOUR_S: i64 = 3_600;
-
-/// The first that a gateway hears after its restart is what a hub kept meanwhile.
-#[test]
-fn the_past_raises_nothing_where_it_is_the_first_that_is_heard() {
-    let mut ward = Ward::new();
-    let adult = Action::Profile { category: Category::Adult, pregnant: false, scale: Scale::One };
-    ward.act(1, adult).unwrap();
-    for second in 0..120 {
-        ward.late(HEART_RATE, What::Numeric(200.0), HOUR_S - second * 20);
-        ward.pass(1);
-    }
-    assert!(ward.alarms().is_empty(), "{:?}", ward.texts());
-    let score = ward.standing.as_ref().unwrap().score;
-    assert_eq!(score, Score::sum([None; 7]), "nor does it count");
-    for _ in 0..12 {
-        ward.late(HEART_RATE, What::Numeric(200.0), 1);
-        ward.pass(1);
-    }
-    assert_eq!(ward.texts()[0], "*** Heart rate 200 > 150", "what is of now does");
-}
-
-#[test]
-fn an_event_of_a_devices_memory_raises_nothing_where_its_clock_is_known() {
-    let mut ward = Ward::new();
-    ward.late(HEART_RATE, What::Numeric(70.0), 1);
-    ward.pass(1);
-    ward.late(FALL, What::Event, HOUR_S);
-    assert!(ward.alarms().is_empty(), "{:?}", ward.texts());
-    ward.late(FALL, What::Event, 20);
-    assert_eq!(ward.texts(), ["** FALL"]);
-    // After a restart a memory shows in that it is emptied faster than time passes.
-    let mut ward = Ward::new();
-    for second in 0..10 {
-        ward.late(HEART_RATE, What::Numeric(70.0), HOUR_S - second * 20);
-        ward.pass(1);
-    }
-    ward.late(BUTTON, What::Event, HOUR_S - 200);
-    assert!(ward.alarms().is_empty(), "{:?}", ward.texts());
-}
-
-/// One that is missed does more harm than one that is told late.
-#[test]
-fn an_event_alarms_where_its_devices_clock_is_wrong_or_not_known() {
-    let mut ward = Ward::new();
-    ward.late(FALL, What::Event, HOUR_S);
-    assert_eq!(ward.texts(), ["** FALL"], "nothing is known of that clock");
-    let mut ward = Ward::new();
-    for _ in 0..40 {
-        ward.late(HEART_RATE, What::Numeric(70.0), HOUR_S);
-        ward.pass(1);
-    }
-    ward.late(BUTTON, What::Event, 2 * HOUR_S);
-    assert!(ward.alarms().is_empty(), "an hour behind its own clock");
-    ward.late(FALL, What::Event, HOUR_S);
-    assert_eq!(ward.texts(), ["** FALL"], "the clock is an hour behind");
-    ward.late(LEADS_OFF, What::Event, 50 * 365 * 24 * HOUR_S);
-    assert_eq!(ward.texts().len(), 2, "no memory is that long: the clock was lost");
-    // Where events are all that comes, the second tells that it is the clock.
-    let mut ward = Ward::new();
-    ward.late(BUTTON, What::Event, 0);
-    ward.act(1, Action::Acknowledge { alarms: vec![] }).unwrap();
-    ward.late(BUTTON, What::Event, HOUR_S);
-    ward.pass(40);
-    assert!(ward.alarms().is_empty());
-    ward.late(BUTTON, What::Event, HOUR_S);
-    assert_eq!(ward.texts(), ["** CALL BUTTON"]);
-}
-
-#[test]
 fn numbers_of_events_that_never_came_are_counted_by_kind() {
     let mut ward = Ward::new();
     for (quantity, seq) in [(FALL, 1), (BUTTON, 7), (FALL, 4), (BUTTON, 8)] {
@@ -463,25 +355,6 @@ fn a_pack_each_hour_is_not_missed_between() {
         assert!(ward.alarms().is_empty(), "hour {hour}: {:?}", ward.texts());
         ward.at += Duration::from_secs(3_570);
     }
-}
-
-#[test]
-fn what_is_late_is_no_data_still() {
-    let mut ward = Ward::new();
-    for _ in 0..6 {
-        ward.late(SPO2, What::Numeric(96.0), 0);
-        ward.pass(1);
-    }
-    ward.pass(9);
-    let texts = ["** SpO2: no data (hub-1)"];
-    assert_eq!(ward.texts(), texts);
-    for second in 0..10 {
-        ward.late(SPO2, What::Numeric(96.0), HOUR_S - second * 20);
-        ward.pass(1);
-    }
-    assert_eq!(ward.texts(), texts);
-    ward.late(SPO2, What::Numeric(96.0), 0);
-    assert!(ward.alarms().is_empty());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What of sessions and messages comes back after a restart.
 
 use super::*;
+use crate::mqtt::limits::UNRELEASED_MAX;
 
 /// A hub after a restart `passed` seconds later, whose own clock begins anew.
 fn restarted(home: &Home, whole: bool, passed: u64) -> Home {
@@ -139,6 +140,87 @@ fn a_session_that_is_not_kept_does_not_come_in_by_the_file() {
     }
 }
 
+/// A client that repeats its PUBLISHes over another connection, and goes before it is told or before the verdicts come; and begins anew each
+/// time. What is refused is what the conversation refuses.
+#[test]
+fn exchanges_that_nobody_ends_are_bounded_and_still_known_after_a_restart() {
+    for goes_first in [true, false] {
+        let (mut home, sensor) = (Home::new(), key("a", "x"));
+        let mut accepted = Vec::new();
+        for round in 0..12_u16 {
+            let ids: Vec<_> = (1..=256).map(|n| PacketId::new(256 * round + n).unwrap()).collect();
+            let (first, _) = home.join(&sensor, false, HOUR, T0);
+            let mut on_their_way = Vec::new();
+            for id in ids {
+                assert_eq!(home.hub.begin_exact(&sensor, id, first), Exact::New);
+                if home.hub.unreleased(&sensor) < UNRELEASED_MAX {
+                    on_their_way.push(id);
+                } else {
+                    home.hub.settle_exact(&sensor, id, first, None, false);
+                }
+            }
+            let (second, _) = home.join(&sensor, false, HOUR, T0);
+            for id in &on_their_way {
+                assert_eq!(home.hub.begin_exact(&sensor, *id, second), Exact::Elsewhere);
+            }
+            if goes_first {
+                home.hub.leave(&sensor, second, false, None, T0);
+            }
+            for id in &on_their_way {
+                home.hub.settle_exact(&sensor, *id, first, Some(Verdict::Stored), true);
+            }
+            // While its connection is up that counts them itself.
+            let unasked = if goes_first { on_their_way.len() } else { 0 };
+            assert_eq!(home.hub.unreleased(&sensor), accepted.len() + unasked);
+            home.hub.leave(&sensor, second, false, None, T0);
+            accepted.extend(on_their_way);
+        }
+        assert_eq!((accepted.len(), home.hub.unreleased(&sensor)), (UNRELEASED_MAX, UNRELEASED_MAX));
+        let mut again = restarted(&home, true, 0);
+        for (home, repeated) in [(&mut home, goes_first), (&mut again, true)] {
+            let (third, present) = home.join(&sensor, false, HOUR, T0);
+            assert!(present);
+            for id in &accepted {
+                let exact = home.hub.begin_exact(&sensor, *id, third);
+                if repeated {
+                    assert_eq!(exact, Exact::Again, "it is stored once");
+                } else {
+                    assert_eq!(exact, Exact::Elsewhere);
+                    let verdict = home.hub.verdict_elsewhere(&sensor, *id, third);
+                    assert_eq!(verdict, Some(Some(Verdict::Stored)), "it is stored once");
+                }
+            }
+        }
+    }
+}
+
+/// What a client gave up before its verdict came may be repeated: it is not stored, and so is new.
+#[test]
+fn what_was_refused_while_nobody_waited_is_new() {
+    let (mut home, sensor, id) = (Home::new(), key("a", "x"), PacketId::new(1).unwrap());
+    let (first, _) = home.join(&sensor, false, HOUR, T0);
+    assert_eq!(home.hub.begin_exact(&sensor, id, first), Exact::New);
+    let (second, _) = home.join(&sensor, false, HOUR, T0);
+    assert_eq!(home.hub.begin_exact(&sensor, id, second), Exact::Elsewhere);
+    home.hub.leave(&sensor, second, false, None, T0);
+    home.hub.settle_exact(&sensor, id, first, Some(Verdict::Refused), false);
+    assert_eq!(home.hub.unreleased(&sensor), 0);
+    let (third, _) = home.join(&sensor, false, HOUR, T0);
+    assert_eq!(home.hub.begin_exact(&sensor, id, third), Exact::New);
+}
+
+#[test]
+fn no_more_received_identifiers_are_written_than_are_read() {
+    let (mut home, sensor) = (Home::new(), key("a", "x"));
+    let (number, _) = home.join(&sensor, false, HOUR, T0);
+    for id in 1..=3 * u16::try_from(UNRELEASED_MAX).unwrap() {
+        let id = PacketId::new(id).unwrap();
+        assert_eq!(home.hub.begin_exact(&sensor, id, number), Exact::New);
+        home.hub.settle_exact(&sensor, id, number, Some(Verdict::Stored), true);
+    }
+    assert!(restarted(&home, true, 0).hub.has_session(&sensor));
+}
+
 /// However much waits for whom, with all that a message may have around it.
 #[test]
 fn a_snapshot_that_would_be_too_long_leaves_out_the_longest_queues() {
@@ -220,6 +302,12 @@ fn sessions_are_kept_within_a_second_and_readings_within_a_minute() {
     assert!(
         rhythm.is_due(changes(2, 9), T0 + 120 * second) && !rhythm.is_due(changes(3, 9), T0 + 120 * second)
     );
+    // What a full disk refused is tried again, although nothing changes any more.
+    assert!(rhythm.is_due(changes(3, 9), T0 + 121 * second));
+    rhythm.failed();
+    assert!(!rhythm.is_due(changes(3, 9), T0 + 180 * second));
+    assert!(rhythm.is_due(changes(3, 9), T0 + 181 * second));
+    assert!(!rhythm.is_due(changes(3, 9), T0 + HOUR));
 }
 
 #[test]
