@@ -100,7 +100,6 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if arguments.check {
         return Ok(());
     }
-    let receipt_key = erase::receipt_key(&file.data)?;
     let stop = shutdown::token()?;
     identity.register(&registry)?;
     identity.watch(ROTATION_INTERVAL, stop.clone())?;
@@ -126,9 +125,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
     let (revoked, journal) = (revoked(&file, salt, &identity, &stop)?, Arc::new(journal));
     keep(&store, retention, &tenants, &metrics, &stop)?;
-    let signers = store.usage()?.into_iter().map(|(patient, signer, _)| (patient, signer));
-    let owners = Owners::new(signers, &peers, revoked.clone());
-    let previews = Previews::new(store.erased()?, metrics.clone());
+    let (owners, previews) = known(&*store, &peers, &revoked, &metrics)?;
     let shared = Shared {
         peers: Arc::new(peers),
         revoked,
@@ -138,7 +135,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         writer,
         stored,
         journal,
-        receipt_key,
+        receipt_key: erase::receipt_key(&file.data)?,
         previews,
         tenants,
         metrics,
@@ -150,6 +147,18 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .context("nothing more can be stored")?;
     info!("stopped");
     Ok(())
+}
+
+/// What of the store is kept in memory: whose which pseudonym is, and of whom nothing is shown.
+fn known(
+    store: &dyn Store,
+    peers: &Peers,
+    revoked: &RevokedGateways,
+    metrics: &Metrics,
+) -> anyhow::Result<(Owners, Previews)> {
+    let signers = store.usage()?.into_iter().map(|(patient, signer, _)| (patient, signer));
+    let owners = Owners::new(signers, peers, revoked.clone());
+    Ok((owners, Previews::new(store.erased()?, metrics.clone())))
 }
 
 /// Starts the thread that counts what is stored and takes out what is too old, where anybody asked for either.

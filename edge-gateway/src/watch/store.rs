@@ -36,7 +36,6 @@ impl WatchStore {
     /// Lets nobody write until it is dropped, as a disk does that hangs.
     #[cfg(test)]
     pub(crate) fn hold(&self) -> WriteTransaction {
-        #[expect(clippy::unwrap_used, reason = "tests")]
         self.db.begin_write().unwrap()
     }
 
