@@ -30,6 +30,12 @@ const fn limits([extreme_low, low, high, extreme_high]: Band, delay_s: u16, hyst
 /// A category's limits, by row number.
 #[must_use]
 pub fn limits_of(category: Category) -> BTreeMap<u16, Limits> {
+    let quantities = HEART_RATE..=TEMPERATURE;
+    quantities.filter_map(|quantity| Some((quantity, default_limits(category, quantity)?))).collect()
+}
+
+/// The same of one quantity: each reading asks.
+pub(super) fn default_limits(category: Category, quantity: u16) -> Option<Limits> {
     let of = |adult: Band, child: Band, neonate: Band| match category {
         Category::Adult => adult,
         Category::Child => child,
@@ -37,28 +43,21 @@ pub fn limits_of(category: Category) -> BTreeMap<u16, Limits> {
     };
     let plain = |low: f64, high: f64| [None, Some(low), Some(high), None];
     let full = |a: f64, b: f64, c: f64, d: f64| [Some(a), Some(b), Some(c), Some(d)];
-    let rate =
-        of(full(40.0, 50.0, 120.0, 150.0), full(40.0, 75.0, 160.0, 200.0), full(50.0, 100.0, 200.0, 220.0));
-    let spo2 = of(
-        [Some(80.0), Some(90.0), None, None],
-        [Some(80.0), Some(90.0), None, None],
-        [Some(80.0), Some(85.0), None, None],
-    );
-    let breaths = of(plain(8.0, 30.0), plain(8.0, 30.0), plain(30.0, 100.0));
-    let systolic = of(plain(90.0, 160.0), plain(70.0, 120.0), plain(40.0, 90.0));
-    let diastolic = of(plain(50.0, 90.0), plain(40.0, 70.0), plain(20.0, 60.0));
-    let mean = of(plain(60.0, 110.0), plain(50.0, 90.0), plain(24.0, 70.0));
-    let temperature = plain(36.0, 39.0);
-    BTreeMap::from([
-        (HEART_RATE, limits(rate, 5, 2.0)),
-        (PULSE_RATE, limits(rate, 10, 2.0)),
-        (SPO2, limits(spo2, 10, 1.0)),
-        (RESPIRATORY_RATE, limits(breaths, 10, 1.0)),
-        (SYSTOLIC, limits(systolic, 0, 2.0)),
-        (DIASTOLIC, limits(diastolic, 0, 2.0)),
-        (MEAN_PRESSURE, limits(mean, 0, 2.0)),
-        (TEMPERATURE, limits(temperature, 0, 0.1)),
-    ])
+    let rate = || {
+        of(full(40.0, 50.0, 120.0, 150.0), full(40.0, 75.0, 160.0, 200.0), full(50.0, 100.0, 200.0, 220.0))
+    };
+    let spo2 = |extreme: f64, low: f64| [Some(extreme), Some(low), None, None];
+    Some(match quantity {
+        HEART_RATE => limits(rate(), 5, 2.0),
+        PULSE_RATE => limits(rate(), 10, 2.0),
+        SPO2 => limits(of(spo2(80.0, 90.0), spo2(80.0, 90.0), spo2(80.0, 85.0)), 10, 1.0),
+        RESPIRATORY_RATE => limits(of(plain(8.0, 30.0), plain(8.0, 30.0), plain(30.0, 100.0)), 10, 1.0),
+        SYSTOLIC => limits(of(plain(90.0, 160.0), plain(70.0, 120.0), plain(40.0, 90.0)), 0, 2.0),
+        DIASTOLIC => limits(of(plain(50.0, 90.0), plain(40.0, 70.0), plain(20.0, 60.0)), 0, 2.0),
+        MEAN_PRESSURE => limits(of(plain(60.0, 110.0), plain(50.0, 90.0), plain(24.0, 70.0)), 0, 2.0),
+        TEMPERATURE => limits(plain(36.0, 39.0), 0, 0.1),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

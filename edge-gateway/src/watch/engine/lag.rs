@@ -30,6 +30,11 @@ struct Seen {
 }
 
 impl Seen {
+    /// The same where our clock was set by so much meanwhile.
+    fn clock_set(self, by_us: i64) -> Self {
+        Self { at_us: self.at_us.saturating_add(by_us), lag_us: self.lag_us.saturating_add(by_us) }
+    }
+
     /// How much time passed until a later one, and how far the lag fell.
     fn until(self, later: Self) -> (i64, i64) {
         (later.at_us.saturating_sub(self.at_us), self.lag_us.saturating_sub(later.lag_us))
@@ -95,6 +100,22 @@ impl Lag {
         };
         let late_us = lag_us.saturating_sub(least_us);
         Some(late_us > EVENT_LATE_US && late_us <= MEMORY_US)
+    }
+
+    /// Our clock was set by so much: a sensor's that runs on has another lag to it, and is no later for that. One that says its times by ours, or
+    /// was set with it, has the same lag as before; which it is, the next reading shows. So the least is the greater of the two.
+    pub(super) fn clock_set(&mut self, by_us: i64) {
+        let doubt_us = by_us.min(0);
+        self.least = self.least.map(|least| {
+            let moved = least.clock_set(by_us);
+            Seen { lag_us: moved.lag_us.saturating_sub(doubt_us), ..moved }
+        });
+        self.newest_us = self.newest_us.map(|newest_us| newest_us.saturating_add(by_us));
+        self.late = self.late.map(|late| Late {
+            since: late.since.clock_set(by_us),
+            trough: late.trough.map(|trough| trough.clock_set(by_us)),
+            ..late
+        });
     }
 
     /// Whether a lag that was admitted is one that a clock that is behind was followed to.
@@ -239,6 +260,37 @@ mod tests {
             let (at_us, lag_us) = (60 * S * n, 1_200 * n + n % 4 * S);
             assert!(comes(&mut lag, at_us, lag_us), "minute {n}");
             assert_eq!(lag.is_past(lag_us + 3 * S, at_us), Some(false), "minute {n}");
+        }
+    }
+
+    #[test]
+    fn a_clock_of_ours_that_is_set_makes_nothing_late_and_no_memory_of_now() {
+        for by_us in [HOUR, -HOUR, 10_000 * 24 * HOUR, -10_000 * 24 * HOUR] {
+            // One that runs on, and one that goes by ours.
+            for lag_us in [by_us, 0] {
+                let mut lag = Lag::default();
+                assert!((0..10).all(|n| comes(&mut lag, n * S, 0)));
+                lag.clock_set(by_us);
+                assert_ne!(lag.is_past(lag_us, 10 * S + by_us), Some(true), "{by_us}, {lag_us}");
+                assert!(comes(&mut lag, 10 * S + by_us, lag_us), "{by_us}, {lag_us}");
+                assert!(!comes(&mut lag, 11 * S + by_us, lag_us + 60 * S), "{by_us}, {lag_us}");
+                assert_eq!(lag.is_past(lag_us, 12 * S + by_us), Some(false), "{by_us}, {lag_us}");
+                assert_eq!(lag.is_past(lag_us + 3_000 * S, 12 * S + by_us), Some(true), "{by_us}, {lag_us}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_being_learned_is_learned_on_when_our_clock_is_set() {
+        for by_us in [HOUR, -HOUR] {
+            let mut lag = Lag::default();
+            let behind_us = 3 * HOUR;
+            assert!((0..20).all(|n| !comes(&mut lag, n * S, behind_us)));
+            lag.clock_set(by_us);
+            let at_us = |n: i64| n * S + by_us;
+            let admitted: Vec<_> =
+                (20..40).filter(|n| comes(&mut lag, at_us(*n), behind_us + by_us)).collect();
+            assert_eq!(admitted.first(), Some(&30), "{by_us}");
         }
     }
 

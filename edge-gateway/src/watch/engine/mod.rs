@@ -1,5 +1,6 @@
 //! The engine: readings, commands and the clock in, standings out. Pure, and the only engine that there is (ADR 20).
 
+mod clock;
 mod condition;
 mod defaults;
 mod inputs;
@@ -20,6 +21,7 @@ use caregate_protocol::policy::PATIENTS_MAX;
 use caregate_protocol::{code, reading};
 use serde::{Deserialize, Serialize};
 
+use self::clock::Clock;
 use self::patient::Patient;
 
 pub use defaults::limits_of;
@@ -105,7 +107,7 @@ pub struct Kept {
     pub settings: Settings,
     /// The last command of each domain.
     pub handled: Vec<Handled>,
-    /// The number of the newest alarm.
+    /// The number of the newest alarm, or the last of those that a start left out.
     pub next_alarm: u64,
     /// Alarms that latch and that nobody has acknowledged, and leads that are off: the device says it once.
     pub latched: Vec<Alarm>,
@@ -144,6 +146,7 @@ pub struct Told {
 #[derive(Debug, Default)]
 pub struct Engine {
     site: Site,
+    clock: Clock,
     patients: BTreeMap<PatientId, Patient>,
     /// Who wears a device, by policy; empty until it is known.
     worn: BTreeSet<PatientId>,
@@ -183,8 +186,22 @@ impl Engine {
         Some(patient)
     }
 
+    /// Looks at the gateway's clock. Where it was set, what is known by it moves along.
+    fn look(&mut self, now: Now) {
+        if let Some(by_us) = self.clock.look(now) {
+            self.patients.values_mut().for_each(|patient| patient.clock_set(by_us));
+        }
+    }
+
     /// Notes a reading.
     pub fn observe(&mut self, seen: &Observation, now: Now) {
+        // What is shown before the first look lay in the spool, and `now` is when it came.
+        if self.clock.is_known() {
+            self.look(now);
+        }
+        let received_us = self.clock.received_us(seen.received_us, now);
+        let moved = (received_us != seen.received_us).then(|| Observation { received_us, ..seen.clone() });
+        let seen = moved.as_ref().unwrap_or(seen);
         let site = std::mem::take(&mut self.site.limits);
         let noted = self.patient(seen.patient).and_then(|patient| patient.observe(seen, &site, now));
         self.site.limits = site;
@@ -196,6 +213,7 @@ impl Engine {
 
     /// Notes that a device sent what nobody can have.
     pub fn implausible(&mut self, patient: PatientId, device: &DeviceId, now: Now) {
+        self.look(now);
         if let Some(patient) = self.patient(patient) {
             patient.implausible(device, now);
         }
@@ -214,6 +232,7 @@ impl Engine {
         refused: Option<&'static str>,
         now: Now,
     ) -> Result<(), &'static str> {
+        self.look(now);
         let patient = self.patient(patient).ok_or("patients")?;
         if patient.last_of(&domain).is_some_and(|last| sequence <= last) {
             return Err("replayed");
@@ -232,6 +251,7 @@ impl Engine {
 
     /// Looks at the clock. Call about every second.
     pub fn tick(&mut self, now: Now) {
+        self.look(now);
         self.patients.values_mut().for_each(|patient| patient.tick(&self.site.limits, now));
     }
 
@@ -252,6 +272,7 @@ impl Engine {
 
     /// What changed, or is due to be said again.
     pub fn told(&mut self, now: Now) -> Vec<Told> {
+        self.look(now);
         let mut all = Vec::new();
         for (id, patient) in &mut self.patients {
             let standing = patient.take(&self.site.limits, now);

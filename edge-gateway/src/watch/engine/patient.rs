@@ -11,8 +11,9 @@ use caregate_protocol::code;
 use caregate_protocol::command::{Action, PAUSE_S_MAX};
 use caregate_protocol::id::{DeviceId, RecipientId};
 
+use super::clock::Said;
 use super::condition::{Condition, Side, Threshold};
-use super::defaults::{HEART_RATE, PULSE_RATE, limits_of};
+use super::defaults::{HEART_RATE, PULSE_RATE, default_limits, limits_of};
 use super::inputs::{Inputs, SMOOTHED_OVER};
 use super::lag::Lag;
 use super::rules::{is_continuous, priority, thresholds};
@@ -37,6 +38,9 @@ const SCORE_HIGH: u8 = 7;
 const SCORE_MEDIUM: u8 = 5;
 /// A single parameter that scores this much asks for a review.
 const SCORE_SINGLE: u8 = 3;
+/// Numbers that a start leaves out. While the disk hangs, alarms are told whose numbers are on no disk; after a power cut another must not have
+/// one of them. So many are an alarm each ten seconds for three hours.
+pub(super) const SKIPPED: u64 = 1_000;
 
 /// What tells one alarm of a patient from another.
 type Key = (Kind, Option<u16>, Option<DeviceId>);
@@ -47,6 +51,9 @@ type Guards = BTreeMap<Kind, Condition>;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Patient {
     kept: Kept,
+    /// Alarms up to this number are of before the start.
+    before: u64,
+    said: Said,
     series: BTreeMap<(DeviceId, u16), Series>,
     /// The same of events, which nobody expects.
     events: BTreeMap<(DeviceId, u16), Series>,
@@ -71,12 +78,15 @@ pub(super) struct Patient {
 impl Patient {
     /// As it was kept; what latched is there again.
     #[must_use]
-    pub(super) fn new(kept: Kept) -> Self {
+    pub(super) fn new(mut kept: Kept) -> Self {
+        // At once, and not with the first alarm: it is written with what is told first, so that the next start goes on from here.
+        kept.next_alarm = kept.next_alarm.saturating_add(SKIPPED);
+        let before = kept.next_alarm;
         let key = |alarm: &Alarm| (alarm.kind, alarm.quantity, alarm.device.clone());
         let alarms = kept.latched.iter().map(|alarm| (key(alarm), alarm.clone())).collect();
         let leads_off = kept.latched.iter().filter(|alarm| alarm.kind == Kind::LeadsOff);
         let leads_off = leads_off.filter_map(|alarm| alarm.device.clone()).collect();
-        Self { kept, alarms, leads_off, changed: true, ..Self::default() }
+        Self { kept, before, alarms, leads_off, changed: true, ..Self::default() }
     }
 
     /// What must survive a restart.
@@ -101,6 +111,13 @@ impl Patient {
         limits.extend(site);
         limits.extend(&self.kept.settings.limits);
         limits
+    }
+
+    /// The same of one quantity.
+    fn limits_for(&self, quantity: u16, site: &BTreeMap<u16, Limits>) -> Option<Limits> {
+        let of_staff = self.kept.settings.limits.get(&quantity).or_else(|| site.get(&quantity));
+        let category = self.kept.settings.category.unwrap_or(Category::Adult);
+        of_staff.copied().or_else(|| default_limits(category, quantity))
     }
 
     /// Notes a reading. Returns how many of its series' numbers are missing; none where the series is not watched.
@@ -138,7 +155,7 @@ impl Patient {
         if !self.is_withheld(key) {
             self.inputs.note(quantity, value, now.at);
         }
-        let limits = self.limits(site).get(&quantity).copied();
+        let limits = self.limits_for(quantity, site);
         let guards = self.guards.entry(key.clone()).or_default();
         for (kind, threshold) in thresholds(quantity, limits) {
             guards.entry(kind).or_default().see(&threshold, value, now.at);
@@ -154,6 +171,10 @@ impl Patient {
     /// Raises and ends the limit alarms of one series. Where an extreme one is there, the plain one is not.
     fn judge(&mut self, (device, quantity): &(DeviceId, u16), limits: Option<Limits>, now: Now) {
         let Some(guards) = self.guards.get(&(device.clone(), *quantity)) else { return };
+        let is_of = |(_, of, by): &Key| *of == Some(*quantity) && by.as_ref() == Some(device);
+        if guards.values().all(|guard| guard.value().is_none()) && !self.alarms.keys().any(is_of) {
+            return;
+        }
         // The heart's rate is watched where there is one, not both.
         let is_second = *quantity == PULSE_RATE && self.has_heart_rate(now.at);
         let value = |kind: Kind| guards.get(&kind).and_then(Condition::value).filter(|_| !is_second);
@@ -276,6 +297,19 @@ impl Patient {
             self.end(&(Kind::Implausible, None, Some(device)));
         }
         self.rate(now);
+    }
+
+    /// The gateway's clock was set by so much. What was stamped since the start moves along; what was kept from before it was stamped by a clock
+    /// of which nobody knows how it was set. A standing's time goes on from the last one's: it never goes back.
+    pub(super) fn clock_set(&mut self, by_us: i64) {
+        let series = self.series.values_mut().chain(self.events.values_mut());
+        series.for_each(|series| series.clock_set(by_us));
+        self.said.clock_set(&mut self.kept.settings, by_us);
+        let before = self.before;
+        for alarm in self.alarms.values_mut().filter(|alarm| alarm.number > before) {
+            alarm.since_us = alarm.since_us.saturating_add(by_us);
+        }
+        self.changed = true;
     }
 
     /// A pause ends at its time by either clock; after a restart at once where more is left of it than there can be: the clock was set back.
@@ -429,10 +463,15 @@ impl Patient {
             Action::Pause { seconds } => {
                 settings.paused_until_us = Some(now.unix_us + i64::from(*seconds) * 1_000_000);
                 self.paused_until = Some(now.at.saturating_add(Duration::from_secs((*seconds).into())));
+                self.said.pause = true;
             }
-            Action::Oxygen { given } => settings.oxygen = Some(Entered { value: *given, at_us: now.unix_us }),
+            Action::Oxygen { given } => {
+                settings.oxygen = Some(Entered { value: *given, at_us: now.unix_us });
+                self.said.oxygen = true;
+            }
             Action::Consciousness { found } => {
                 settings.consciousness = Some(Entered { value: *found, at_us: now.unix_us });
+                self.said.consciousness = true;
             }
             Action::Profile { category, pregnant, scale } => {
                 (settings.category, settings.pregnant, settings.scale) = (Some(*category), *pregnant, *scale);

@@ -95,6 +95,11 @@ impl Series {
         }
     }
 
+    /// The gateway's clock was set by so much.
+    pub(super) fn clock_set(&mut self, by_us: i64) {
+        self.lag.clock_set(by_us);
+    }
+
     /// When the newest came that was of now.
     #[must_use]
     pub(super) fn newest(&self) -> Option<Duration> {

@@ -23,7 +23,7 @@ impl Ward {
     }
 
     /// Whatever there is.
-    fn acknowledge(&mut self) {
+    pub(super) fn acknowledge(&mut self) {
         let handled = self.standing.iter().flat_map(|standing| &standing.handled);
         let last = handled.map(|handled| handled.sequence).max().unwrap_or(0);
         self.act(last + 1, Action::Acknowledge { alarms: vec![] }).unwrap();
