@@ -12,6 +12,7 @@
 //! over a reconnect, and a PUBACK for one of those would carry a packet identifier of the old connection.
 
 mod client;
+mod quiet;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -26,6 +27,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::client::{Client, Failure, News, Protocol, Publish};
+use self::quiet::{Patience, QUIET};
 use super::limits::DRAIN_TIMEOUT;
 use super::metrics::{BrokerMetrics, verdict_label};
 use super::topic;
@@ -54,11 +56,6 @@ const OUTSTANDING_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The broker's keep-alive: short enough that a dead broker shows within a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-
-/// A broker of 5.0 that has sent no PUBLISH for so long is connected to anew. mosquitto 2.0.11 loses a place in flight with each message that
-/// it drops for its length, until the next connection; without places it is silent for good. Long enough that in a home where something is
-/// measured it never comes to that, and short beside what a silent broker would cost; one connection in five minutes costs it nothing.
-const QUIET_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// After so many connections in a row that a packet longer than [`PACKET_BYTES_MAX`] ended, the session is thrown away. Once may be a
 /// message that the broker holds for nobody and does not send again.
@@ -147,7 +144,7 @@ enum End {
     TooLarge,
     /// The same, behind what was refused or had no verdict in time, and so comes again before it.
     TooLargeBehind,
-    /// Nothing has come for [`QUIET_MAX`]: the next connection takes this one's place.
+    /// Nothing has come above QoS 0 for too long ([`quiet`]): the next connection takes this one's place.
     Quiet,
     /// What the broker had kept for the session was thrown away, as was wanted.
     SessionDiscarded,
@@ -214,16 +211,29 @@ impl Attempt {
 /// Takes readings from the broker until `shutdown`; then answers what is outstanding (at most [`DRAIN_TIMEOUT`]) and returns. Connects
 /// again, for ever, whatever ends a connection.
 pub async fn run(config: BrokerConfig, inbound: Inlet, metrics: BrokerMetrics, shutdown: CancellationToken) {
+    run_with_quiet(config, inbound, metrics, shutdown, QUIET).await;
+}
+
+/// [`run`], to which a broker of 5.0 is quiet after another time than five minutes: for tests.
+pub async fn run_with_quiet(
+    config: BrokerConfig,
+    inbound: Inlet,
+    metrics: BrokerMetrics,
+    shutdown: CancellationToken,
+    quiet: Duration,
+) {
     let (mut backoff, mut attempt) = (Backoff(BACKOFF_MIN), Attempt::FIRST);
-    let mut previous = None;
+    let (mut patience, mut previous) = (Patience::new(quiet), None);
     while !shutdown.is_cancelled() {
-        let mut link = Link::new(&config, &inbound, &metrics, attempt, previous.take());
+        let mut link = Link::new(&config, &inbound, &metrics, attempt, patience, previous.take());
         let end = link.run(&shutdown, &mut backoff).await;
         metrics.closes.with_label_values(&[end.label()]).inc();
+        patience = link.patience;
         if end == End::Quiet {
             attempt = attempt.next(end, link.was_up, link.too_large);
+            patience = patience.next();
             // It still is subscribed: the broker ends it when the next one comes.
-            previous = Some(link.client);
+            previous = Some((link.client, link.outstanding));
             continue;
         }
         metrics.subscribed.set(0);
@@ -278,8 +288,9 @@ struct Link<'a> {
     /// CONNACK has come.
     was_up: bool,
     subscribed: bool,
-    /// The last PUBLISH, its answer, or the subscription.
+    /// The last PUBLISH above QoS 0, its answer, or the subscription.
     heard: Instant,
+    patience: Patience,
     /// [`Attempt::too_large`]; none as soon as a PUBLISH is acknowledged.
     too_large: u32,
 }
@@ -290,11 +301,14 @@ impl<'a> Link<'a> {
         inbound: &'a Inlet,
         metrics: &'a BrokerMetrics,
         attempt: Attempt,
-        previous: Option<Client>,
+        patience: Patience,
+        previous: Option<(Client, Window<Outstanding>)>,
     ) -> Self {
         let discards = attempt.discards();
         let client = Client::connect(config, attempt.protocol, discards);
-        let outstanding = Window::new(OUTSTANDING_MAX, OUTSTANDING_BYTES_MAX);
+        // What has no verdict yet came at QoS 0, or that one would not have been quiet.
+        let (previous, outstanding) = previous.unzip();
+        let outstanding = outstanding.unwrap_or_else(|| Window::new(OUTSTANDING_MAX, OUTSTANDING_BYTES_MAX));
         let too_large = attempt.too_large;
         Self {
             config,
@@ -310,14 +324,18 @@ impl<'a> Link<'a> {
             was_up: false,
             subscribed: false,
             heard: Instant::now(),
+            patience,
             too_large,
         }
     }
 
     async fn run(&mut self, shutdown: &CancellationToken, backoff: &mut Backoff) -> End {
         loop {
-            let is_idle = self.subscribed && self.waiting.is_none() && self.outstanding.is_empty();
-            let quiet = quiet_at(self.protocol, is_idle, self.heard);
+            let quiet = self.quiet_at();
+            // Before what comes next, for at QoS 0 there may always be something.
+            if quiet.is_some_and(|at| at <= Instant::now()) {
+                return End::Quiet;
+            }
             let end = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => ControlFlow::Break(End::Shutdown),
@@ -340,6 +358,14 @@ impl<'a> Link<'a> {
                 ControlFlow::Break(end) => return end,
             }
         }
+    }
+
+    /// When this connection is too quiet, if ever.
+    fn quiet_at(&self) -> Option<Instant> {
+        let awaits_ours = |entry: &Outstanding| entry.publish.qos != QoS::AtMostOnce;
+        let is_owed =
+            !self.subscribed || self.waiting.is_some() || self.outstanding.position(awaits_ours).is_some();
+        self.patience.end(self.protocol, is_owed, self.heard)
     }
 
     /// Of the connection before. What comes over it at QoS 1 is not acknowledged there, and so comes again over this one.
@@ -392,7 +418,10 @@ impl<'a> Link<'a> {
     }
 
     fn handle_publish(&mut self, publish: Publish) -> ControlFlow<End> {
-        self.heard = Instant::now();
+        if publish.qos != QoS::AtMostOnce {
+            self.heard = Instant::now();
+            self.patience.hear();
+        }
         if self.outstanding.is_full() {
             self.metrics.publishes.with_label_values(&["window-full"]).inc();
             // QoS 0 knows no window and may be lost (§4.3.1); QoS 1 comes again.
@@ -435,7 +464,6 @@ impl<'a> Link<'a> {
         let Some(Outstanding { publish, .. }) = self.outstanding.pop() else {
             return ControlFlow::Continue(());
         };
-        self.heard = Instant::now();
         let label = match answer {
             Ok(verdict) => verdict_label(verdict),
             Err(unfit) => unfit.label(),
@@ -444,6 +472,7 @@ impl<'a> Link<'a> {
         if publish.qos == QoS::AtMostOnce {
             return ControlFlow::Continue(());
         }
+        self.heard = Instant::now();
         match answer {
             Ok(Some(Verdict::Stored | Verdict::Quarantined(_))) | Err(_) => {
                 backoff.reset();
@@ -487,14 +516,6 @@ impl<'a> Link<'a> {
         }
         tracing::warn!("publishes of the broker unanswered when a connection ends; it will send them again");
         ControlFlow::Break(End::PublishRefused)
-    }
-}
-
-/// When a connection is too quiet, if ever: not while something of ours is owed to the broker, which may be what it waits for.
-fn quiet_at(protocol: Protocol, is_idle: bool, heard: Instant) -> Option<Instant> {
-    match protocol {
-        Protocol::V5 if is_idle => Some(heard + QUIET_MAX),
-        Protocol::V5 | Protocol::V4 => None,
     }
 }
 

@@ -35,12 +35,29 @@ fn five_is_tried_first_and_a_session_that_only_fails_is_thrown_away() {
 
 #[test]
 fn a_connection_of_5_0_that_owes_nothing_may_be_quiet_for_so_long() {
-    let heard = Instant::now();
-    assert_eq!(quiet_at(Protocol::V5, true, heard), Some(heard + QUIET_MAX));
-    assert_eq!(quiet_at(Protocol::V5, false, heard), None, "it may be the broker that waits");
-    assert_eq!(quiet_at(Protocol::V4, true, heard), None, "nothing is dropped for its length");
+    let (heard, patience) = (Instant::now(), Patience::new(QUIET));
+    assert_eq!(patience.end(Protocol::V5, false, heard), Some(heard + QUIET));
+    assert_eq!(patience.end(Protocol::V5, true, heard), None, "it may be the broker that waits");
+    assert_eq!(patience.end(Protocol::V4, false, heard), None, "nothing is dropped for its length");
     let once = Attempt { too_large: 1, ..Attempt::FIRST };
     assert_eq!(once.next(End::Quiet, true, once.too_large), once, "again in 5.0");
+}
+
+#[test]
+fn connections_that_bring_nothing_become_rarer_until_something_comes_above_qos_0() {
+    let heard = Instant::now();
+    let minutes =
+        |patience: Patience| patience.end(Protocol::V5, false, heard).map(|end| (end - heard).as_secs() / 60);
+    let mut patience = Patience::new(QUIET);
+    for expected in [5, 10, 20, 20] {
+        assert_eq!(minutes(patience), Some(expected));
+        patience = patience.next();
+    }
+    patience.hear();
+    for _ in 0..3 {
+        assert_eq!(minutes(patience), Some(5), "what is rare may be an alarm");
+        patience = patience.next();
+    }
 }
 
 #[test]
