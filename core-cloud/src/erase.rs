@@ -14,6 +14,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tracing::{error, info};
 
 use crate::metrics::Metrics;
+use crate::owners::Owners;
 use crate::preview::Previews;
 use crate::relay::Relay;
 use crate::search::SearchIndex;
@@ -29,6 +30,7 @@ pub struct Eraser {
     store: Arc<dyn Store>,
     search: Arc<SearchIndex>,
     key: Arc<SigningKey>,
+    owners: Owners,
     relay: Relay,
     previews: Previews,
     metrics: Metrics,
@@ -41,11 +43,12 @@ impl Eraser {
         store: Arc<dyn Store>,
         search: Arc<SearchIndex>,
         key: SigningKey,
+        owners: Owners,
         relay: Relay,
         previews: Previews,
         metrics: Metrics,
     ) -> Self {
-        Self { store, search, key: Arc::new(key), relay, previews, metrics }
+        Self { store, search, key: Arc::new(key), owners, relay, previews, metrics }
     }
 
     /// Takes the receipt of a feed with these recipients, for the gateways that ask. What is none, of another's recipient, or of a pseudonym
@@ -74,18 +77,18 @@ impl Eraser {
         Ok(())
     }
 
-    /// Judges a request of the gateway with these device keys, and carries it out. The answers: a refusal, or the core's receipt and
-    /// those of the feeds that have told so far.
+    /// Judges a request of the gateway of this name with these device keys, and carries it out. The answers: a refusal, or the core's
+    /// receipt and those of the feeds that have told so far.
     ///
     /// # Errors
     /// [`StoreError`]: it may have been begun; it is carried out at the next start, and the gateway asks again.
     pub async fn erase(
         &self,
         request: &[u8],
-        device_keys: &[VerifyingKey],
+        (gateway, device_keys): (&str, &[VerifyingKey]),
     ) -> Result<Vec<Answer>, StoreError> {
         let hash = RequestHash::of(request);
-        let outcome = match self.judge(request, device_keys) {
+        let outcome = match self.judge(request, (gateway, device_keys)) {
             Ok(signed) => self.carry_out(signed, device_keys.iter().map(signer_id).collect()).await?,
             Err(refusal) => Err(refusal),
         };
@@ -98,11 +101,21 @@ impl Eraser {
         })
     }
 
-    fn judge(&self, request: &[u8], device_keys: &[VerifyingKey]) -> Result<SignedErasure, EraseRefusal> {
+    /// Whoever has records there and lost the pseudonym to another may not.
+    fn judge(
+        &self,
+        request: &[u8],
+        (gateway, device_keys): (&str, &[VerifyingKey]),
+    ) -> Result<SignedErasure, EraseRefusal> {
         let signed = SignedErasure::decode(request).map_err(|_form| EraseRefusal::Malformed)?;
         let key = device_keys.iter().find(|key| signer_id(key) == signed.signer);
-        let verified = key.is_some_and(|key| signed.verify(key).is_ok());
-        if verified { Ok(signed) } else { Err(EraseRefusal::Signature) }
+        if key.is_none_or(|key| signed.verify(key).is_err()) {
+            return Err(EraseRefusal::Signature);
+        }
+        if self.owners.is_anothers(signed.erasure.patient, gateway) {
+            return Err(EraseRefusal::Stranger);
+        }
+        Ok(signed)
     }
 
     async fn carry_out(

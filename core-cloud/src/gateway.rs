@@ -2,7 +2,7 @@
 //! one for the backlog; each is a session of its own on the same store, and none knows of the others. By TCP, where UDP does not get
 //! through, the frames of all streams come one after the other on one.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection by TCP whose record waits for its tenant's share, or for the writer, for so long is closed: that its peer is gone shows only
 /// by reading, and each holds a place. The gateway comes again, and sends it again.
 const TCP_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How often a connection over which records were refused looks whether whose they were is revoked.
+const RELEASE_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes read from a stream at once.
 const READ_BYTES: usize = 64 << 10;
 
@@ -72,7 +74,7 @@ pub enum SessionError {
     /// No hello in time.
     #[error("no hello within {} s", HELLO_TIMEOUT.as_secs())]
     Silent,
-    /// Records of a pseudonym were refused that was another's, and is so no more: the gateway comes again with them.
+    /// Records of a pseudonym were refused that was another's, who is revoked now: the gateway comes again with them.
     #[error("a pseudonym that was another gateway's is free")]
     Released,
     /// A record by TCP that could not be taken in time.
@@ -124,8 +126,8 @@ pub struct GatewaySession {
     pub name: Arc<str>,
     /// Whose which pseudonym is.
     pub owners: Owners,
-    /// Whose one is of which records were refused.
-    pub waits_for: watch::Sender<Option<Arc<str>>>,
+    /// Whose those are of which records were refused over this connection: as many as are configured, at most.
+    pub waits_for: watch::Sender<BTreeSet<Arc<str>>>,
     /// The keys with which this gateway may sign.
     pub device_keys: Arc<[VerifyingKey]>,
     /// To the writer.
@@ -231,10 +233,11 @@ impl GatewaySession {
         place: OwnedPermit<Answer>,
         answer: mpsc::Sender<Answer>,
     ) -> Result<(), SessionError> {
-        let answers = self.eraser.erase(&request, &self.device_keys).await.map_err(|failure| {
-            error!(%failure, "store");
-            SessionError::Stopped
-        })?;
+        let answers =
+            self.eraser.erase(&request, (&self.name, &self.device_keys)).await.map_err(|failure| {
+                error!(%failure, "store");
+                SessionError::Stopped
+            })?;
         let mut answers = answers.into_iter();
         answers.next().map(|first| place.send(first));
         for more in answers {
@@ -296,18 +299,18 @@ impl GatewaySession {
     /// A record of a pseudonym that is this gateway's, or becomes it.
     fn own<'r>(&self, record: Record<'r>) -> Result<Record<'r>, (Refusal, &'static str)> {
         self.owners.claim(record.patient(), &self.name).map_err(|owner| {
-            self.waits_for.send_replace(Some(owner));
+            self.waits_for.send_if_modified(|owners| owners.insert(owner));
             (Refusal::Stranger, Refusal::Stranger.as_str())
         })?;
         Ok(record)
     }
 
-    /// Ends the connection when what was refused as another's may be taken: the gateway sends it again over its next one.
+    /// Ends the connection when some of what was refused as another's may be taken: the gateway sends it again over its next one.
     async fn released(self) -> Result<(), SessionError> {
         let mut waits_for = self.waits_for.subscribe();
-        let owner = waits_for.wait_for(Option::is_some).await.map_err(transport)?.clone();
-        if let Some(owner) = owner {
-            self.owners.is_revoked(&owner).await;
+        drop(waits_for.wait_for(|owners| !owners.is_empty()).await.map_err(transport)?);
+        while !self.owners.any_revoked(&waits_for.borrow()) {
+            tokio::time::sleep(RELEASE_INTERVAL).await;
         }
         Err(SessionError::Released)
     }

@@ -156,8 +156,7 @@ fn known(
     revoked: &RevokedGateways,
     metrics: &Metrics,
 ) -> anyhow::Result<(Owners, Previews)> {
-    let signers = store.usage()?.into_iter().map(|(patient, signer, _)| (patient, signer));
-    let owners = Owners::new(signers, peers, revoked.clone());
+    let owners = Owners::new(store.owners()?, peers, revoked.clone());
     Ok((owners, Previews::new(store.erased()?, metrics.clone())))
 }
 

@@ -97,8 +97,8 @@ pub struct Shared {
 impl Shared {
     fn eraser(&self, relay: &Relay) -> Eraser {
         let (store, search) = (Arc::clone(&self.store), Arc::clone(&self.search));
-        let key = self.receipt_key.clone();
-        Eraser::new(store, search, key, relay.clone(), self.previews.clone(), self.metrics.clone())
+        let (key, owners) = (self.receipt_key.clone(), self.owners.clone());
+        Eraser::new(store, search, key, owners, relay.clone(), self.previews.clone(), self.metrics.clone())
     }
 }
 
@@ -219,7 +219,7 @@ pub(crate) fn gateway(
     let session = GatewaySession {
         name: peer.name.as_str().into(),
         owners: shared.owners,
-        waits_for: watch::Sender::new(None),
+        waits_for: watch::Sender::default(),
         device_keys: keys.as_slice().into(),
         writer: shared.writer,
         relay,

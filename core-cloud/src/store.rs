@@ -185,6 +185,12 @@ pub trait Store: Debug + Send + Sync {
     /// [`StoreError`].
     fn usage(&self) -> Result<Vec<(PatientId, SignerId, u64)>, StoreError>;
 
+    /// Whose each pseudonym is of which something was ever stored: who signed what came last. It stays when the records go.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn owners(&self) -> Result<Vec<(PatientId, SignerId)>, StoreError>;
+
     /// Takes out what a patient's gateways sealed before an epoch (minutes since 1970): some of it, in one commit. What would come again
     /// of it is `Known`.
     ///

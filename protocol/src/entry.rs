@@ -17,6 +17,10 @@
 //!   +--------+---------+-------+----------+
 //!   | "CGFL" | patient | class | sequence |      4 + 16 + 1 + 8
 //!   +--------+---------+-------+----------+
+//!   an owner, likewise: the gateway's key whose records came last, and from which index on
+//!   +--------+---------+-------+--------+
+//!   | "CGOW" | patient | index | signer |         4 + 16 + 8 + 8
+//!   +--------+---------+-------+--------+
 //! ```
 //! All numbers are big-endian. A wrap that comes late brings many older segments into its recipient's queue; what does not fit one
 //! message goes on in the next, with the same index and no record.

@@ -62,6 +62,7 @@ impl Embedded {
     fn prepare(db: Database, sync_names: impl FnOnce() -> std::io::Result<()>) -> Result<Self, StoreError> {
         let txn = db.begin_write().map_err(failed("begin"))?;
         index::make_tables(&txn)?;
+        index::name_owners(&txn, Keep::Here)?;
         kill_point::pass("store.tables-made");
         txn.commit().map_err(failed("commit"))?;
         kill_point::pass("store.prepared");
@@ -139,6 +140,10 @@ impl Store for Embedded {
 
     fn usage(&self) -> Result<Vec<(PatientId, SignerId, u64)>, StoreError> {
         index::usage(&self.db)
+    }
+
+    fn owners(&self) -> Result<Vec<(PatientId, SignerId)>, StoreError> {
+        index::owners(&self.db)
     }
 
     fn expire(&self, patient: PatientId, before: u32) -> Result<Expired, StoreError> {

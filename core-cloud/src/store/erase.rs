@@ -12,7 +12,7 @@ use caregate_protocol::uplink::Timing;
 use redb::{Database, ReadableDatabase, ReadableTable, Table};
 
 use super::index::{Keep, Tables};
-use super::rows::ErasedRow;
+use super::rows::{ErasedRow, OwnerRow};
 use super::{Erased, StoreError, failed};
 
 /// Records that go in one commit: some 10 ms, so that others' records don't wait for long.
@@ -69,13 +69,13 @@ impl Tables<'_> {
             holders.extend(key.value().last_chunk::<20>().copied().map(RecipientId));
         }
         holders.into_iter().try_for_each(|holder| self.deliver(holder, index, Timing::Live))?;
-        self.note_erasure(request)?;
+        self.note_erasure(request, index)?;
         Ok(Begun::Now)
     }
 
-    /// From here on nothing of this patient is taken.
-    pub(super) fn note_erasure(&mut self, request: &SignedErasure) -> Result<(), StoreError> {
-        self.use_up(request.erasure.patient, request.signer, 0);
+    /// From here on nothing of this patient is taken. The request is the record of this index.
+    pub(super) fn note_erasure(&mut self, request: &SignedErasure, index: u64) -> Result<(), StoreError> {
+        self.use_up(request.erasure.patient, OwnerRow { since: index, signer: request.signer }, 0);
         self.settle()?;
         self.write_row(request.erasure.patient, ErasedRow::default())
     }

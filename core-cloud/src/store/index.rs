@@ -9,6 +9,7 @@
 //! gaps      patient ‖ class ‖ first 8 ‖ last 8 ‖ why 1 → index                what may be missing
 //! headers   patient ‖ class ‖ index                      → ()                    where heads lie, for their removal
 //! signers   patient ‖ signer 8                           → bytes stored          whose records of a patient there are
+//! owners    patient                                      → index 8 ‖ signer 8    whose the pseudonym is (`owner`)
 //! floors    patient ‖ class                              → sequence              below it everything is expired (`retain`)
 //! holders   patient ‖ recipient                          → ()                    who ever held a wrap of a patient's
 //! receipts  patient ‖ feed's key 32                      → receipt               that feeds have erased
@@ -27,6 +28,8 @@
 //! where it is of a past.
 
 mod keys;
+mod known;
+mod owner;
 #[cfg(feature = "nats")]
 mod stream;
 
@@ -45,6 +48,11 @@ use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, Wr
 
 pub(super) use self::keys::{WRAP_HASH_BYTES, node_key, scope_key, successor, usage};
 use self::keys::{age_of, delivery_key, epoch_in, gap_key, next_number, number_of, wrap_key};
+use self::known::{Holders, Known};
+#[cfg(feature = "nats")]
+pub(super) use self::owner::owner_entry;
+pub(super) use self::owner::{name_owners, owners};
+use super::rows::OwnerRow;
 use super::{Outcome, Page, Span, StoreError, failed};
 
 pub(super) const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
@@ -55,6 +63,7 @@ const HEADS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("heads");
 pub(super) const WRAPS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("wraps");
 const HEADERS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("headers");
 pub(super) const SIGNERS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("signers");
+const OWNERS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("owners");
 const FLOORS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("floors");
 const HOLDERS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("holders");
 pub(super) const ERASED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("erased");
@@ -78,7 +87,7 @@ pub(super) fn make_tables(txn: &WriteTransaction) -> Result<(), StoreError> {
     for table in [EPOCHS, WRAPS, GAPS, DELIVERY, SIGNERS, FLOORS] {
         txn.open_table(table).map_err(failed("open an index"))?;
     }
-    for table in [SEGMENTS, HEADS, ERASED, RECEIPTS] {
+    for table in [SEGMENTS, HEADS, OWNERS, ERASED, RECEIPTS] {
         txn.open_table(table).map_err(failed("open a table of chains"))?;
     }
     for table in [HEADERS, HOLDERS] {
@@ -212,12 +221,18 @@ pub(super) struct Tables<'t> {
     pub(super) gaps: Table<'t, &'static [u8], u64>,
     pub(super) headers: Table<'t, &'static [u8], ()>,
     pub(super) signers: Table<'t, &'static [u8], u64>,
+    owners: Table<'t, &'static [u8], &'static [u8]>,
     pub(super) floors: Table<'t, &'static [u8], u64>,
     pub(super) holders: Table<'t, &'static [u8], ()>,
     pub(super) erased: Table<'t, &'static [u8], &'static [u8]>,
     pub(super) delivery: Table<'t, &'static [u8], u64>,
     /// What this write stored of each patient and signer; [`Self::settle`] writes it down.
     used: BTreeMap<(PatientId, SignerId), u64>,
+    /// Who signed the newest record that this write stored of each patient; as well.
+    newest: BTreeMap<PatientId, OwnerRow>,
+    /// The index that was given last in this write.
+    appended: u64,
+    known: Known,
 }
 
 impl<'t> Tables<'t> {
@@ -236,11 +251,15 @@ impl<'t> Tables<'t> {
             gaps: txn.open_table(GAPS).map_err(failed("open gaps"))?,
             headers: txn.open_table(HEADERS).map_err(failed("open headers"))?,
             signers: txn.open_table(SIGNERS).map_err(failed("open signers"))?,
+            owners: txn.open_table(OWNERS).map_err(failed("open owners"))?,
             floors: txn.open_table(FLOORS).map_err(failed("open floors"))?,
             holders: txn.open_table(HOLDERS).map_err(failed("open holders"))?,
             erased: txn.open_table(ERASED).map_err(failed("open erased"))?,
             delivery: txn.open_table(DELIVERY).map_err(failed("open delivery"))?,
             used: BTreeMap::new(),
+            newest: BTreeMap::new(),
+            appended: 0,
+            known: Known::default(),
         })
     }
 
@@ -258,7 +277,8 @@ impl<'t> Tables<'t> {
             Record::Tokens(_) => Outcome::Refused(Refusal::Malformed),
         };
         if outcome == Outcome::Stored {
-            self.use_up(record.patient(), record.signer(), bytes.len());
+            let by = OwnerRow { since: self.appended, signer: record.signer() };
+            self.use_up(record.patient(), by, bytes.len());
         }
         Ok(outcome)
     }
@@ -275,8 +295,8 @@ impl<'t> Tables<'t> {
         let index = self.append(bytes)?;
         self.name_segment(h, hash, index)?;
         let scope = scope_key(h.patient.0, h.class as u8, h.generation);
-        for recipient in self.holders(&scope, h.epoch)? {
-            self.deliver(recipient, index, self.as_of)?;
+        for recipient in self.holders(&scope, h.epoch)?.iter() {
+            self.deliver(*recipient, index, self.as_of)?;
         }
         kill_point::pass("store.segment-queued");
         Ok(Outcome::Stored)
@@ -346,16 +366,18 @@ impl<'t> Tables<'t> {
     }
 
     fn name_wrap(&mut self, wrap: &Wrap, bytes: &[u8], index: u64) -> Result<(), StoreError> {
+        self.known.wraps_changed();
         self.wraps.insert(wrap_key(wrap, bytes).as_slice(), index).map_err(failed("write wraps"))?;
         let holder = [wrap.patient.0.as_slice(), &wrap.recipient.0].concat();
         self.holders.insert(holder.as_slice(), ()).map_err(failed("write holders"))?;
         Ok(())
     }
 
-    /// So many bytes more are stored.
-    pub(super) fn use_up(&mut self, patient: PatientId, signer: SignerId, bytes: usize) {
-        let used = self.used.entry((patient, signer)).or_default();
+    /// So many bytes more are stored, of a record of this index and signer.
+    pub(super) fn use_up(&mut self, patient: PatientId, by: OwnerRow, bytes: usize) {
+        let used = self.used.entry((patient, by.signer)).or_default();
         *used = used.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.signed(patient, by);
     }
 
     /// So many less.
@@ -371,13 +393,16 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    /// Writes down what was used up; before a commit.
+    /// Writes down what was used up, and by whom; before a commit.
     pub(super) fn settle(&mut self) -> Result<(), StoreError> {
         for ((patient, signer), bytes) in std::mem::take(&mut self.used) {
             let key = [patient.0.as_slice(), &signer.0].concat();
             let known = self.stored_of(&key)?.unwrap_or_default();
             let sum = known.saturating_add(bytes);
             self.signers.insert(key.as_slice(), sum).map_err(failed("write signers"))?;
+        }
+        for (patient, by) in std::mem::take(&mut self.newest) {
+            self.own(patient, by)?;
         }
         Ok(())
     }
@@ -452,8 +477,8 @@ impl<'t> Tables<'t> {
         let index = self.append(bytes)?;
         self.name_head(head, index)?;
         let scope = scope_key(head.patient.0, head.class as u8, head.generation);
-        for recipient in self.holders(&scope, head.epoch)? {
-            self.deliver(recipient, index, self.as_of)?;
+        for recipient in self.holders(&scope, head.epoch)?.iter() {
+            self.deliver(*recipient, index, self.as_of)?;
         }
         Ok(Outcome::Stored)
     }
@@ -469,8 +494,8 @@ impl<'t> Tables<'t> {
         let index = self.append(bytes)?;
         self.name_gap(gap, index)?;
         let scope = scope_key(gap.patient.0, gap.class as u8, gap.generation);
-        for recipient in self.holders(&scope, gap.epoch)? {
-            self.deliver(recipient, index, self.as_of)?;
+        for recipient in self.holders(&scope, gap.epoch)?.iter() {
+            self.deliver(*recipient, index, self.as_of)?;
         }
         Ok(Outcome::Stored)
     }
@@ -496,8 +521,11 @@ impl<'t> Tables<'t> {
     }
 
     /// The recipients that hold a wrap of any node above `epoch`.
-    fn holders(&self, scope: &[u8], epoch: u32) -> Result<BTreeSet<RecipientId>, StoreError> {
-        let mut holders = BTreeSet::new();
+    fn holders(&mut self, scope: &[u8], epoch: u32) -> Result<Holders, StoreError> {
+        if let Some(known) = self.known.holders(scope, epoch) {
+            return Ok(known);
+        }
+        let mut found = BTreeSet::new();
         for depth in 0..=TREE_DEPTH {
             let first = epoch & !u32::MAX.checked_shr(u32::from(depth)).unwrap_or(0);
             let node = node_key(scope, first, depth);
@@ -505,16 +533,24 @@ impl<'t> Tables<'t> {
             for entry in self.wraps.range(node.as_slice()..=high.as_slice()).map_err(failed("read wraps"))? {
                 let (key, _) = entry.map_err(failed("read wraps"))?;
                 if let Some(id) = key.value().get(node.len()..).and_then(<[u8]>::first_chunk::<20>) {
-                    holders.insert(RecipientId(*id));
+                    found.insert(RecipientId(*id));
                 }
             }
         }
+        let holders: Holders = found.into_iter().collect();
+        self.known.hold(scope, epoch, &holders);
         Ok(holders)
     }
 
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<u64, StoreError> {
-        let last = self.records.last().map_err(failed("read records"))?.map(|(index, _)| index.value());
-        let index = last.map_or(0, |index| index + 1);
+        let index = match self.known.index {
+            Some(index) => index,
+            None => {
+                let last = self.records.last().map_err(failed("read records"))?;
+                last.map_or(0, |(last, _)| last.value() + 1)
+            }
+        };
+        (self.appended, self.known.index) = (index, Some(index + 1));
         match self.keep {
             Keep::Here => self.records.insert(index, bytes).map_err(failed("write records"))?,
             Keep::Elsewhere => {
@@ -532,9 +568,13 @@ impl<'t> Tables<'t> {
         index: u64,
         timing: Timing,
     ) -> Result<(), StoreError> {
-        let number = next_number(&self.delivery, recipient)?;
+        let number = match self.known.number(recipient) {
+            Some(number) => number,
+            None => next_number(&self.delivery, recipient)?,
+        };
         let index = if timing == Timing::Backlog { index | BACKLOG } else { index };
         self.queue(&Queued { recipient, number, index })?;
+        self.known.numbered(recipient, number + 1);
         if let (Keep::Elsewhere, Some(noted)) = (self.keep, self.noted.last_mut()) {
             noted.queued.push(Queued { recipient, number, index });
         }
@@ -542,6 +582,7 @@ impl<'t> Tables<'t> {
     }
 
     fn queue(&mut self, place: &Queued) -> Result<(), StoreError> {
+        self.known.queue_changed(place.recipient);
         let key = delivery_key(place.recipient, place.number);
         self.delivery.insert(key.as_slice(), place.index).map_err(failed("write delivery"))?;
         Ok(())

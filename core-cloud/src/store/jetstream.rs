@@ -506,6 +506,10 @@ impl Store for JetStream {
         index::usage(&self.db)
     }
 
+    fn owners(&self) -> Result<Vec<(PatientId, SignerId)>, StoreError> {
+        index::owners(&self.db)
+    }
+
     fn expire(&self, patient: PatientId, before: u32) -> Result<Expired, StoreError> {
         self.retried(&mut self.written(), |written| self.try_expire(written, patient, before))
     }

@@ -143,6 +143,7 @@ impl Tables<'_> {
         for (key, index) in old.into_iter().take(self.left(step)) {
             if self.expire_record(patient, index, step)? {
                 self.wraps.remove(key.as_slice()).map_err(failed("remove"))?;
+                self.wrap_taken_out();
             }
         }
         Ok(())

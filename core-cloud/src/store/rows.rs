@@ -41,6 +41,35 @@ impl ErasedRow {
     }
 }
 
+/// Whose a pseudonym is: who signed its records from one on.
+///
+/// ```text
+/// since(8) │ signer(8), big-endian
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnerRow {
+    /// The first of them that is known, by its index.
+    pub since: u64,
+    /// Who signed it.
+    pub signer: SignerId,
+}
+
+impl OwnerRow {
+    /// The row.
+    #[must_use]
+    pub fn encode(self) -> Vec<u8> {
+        [self.since.to_be_bytes(), self.signer.0].concat()
+    }
+
+    /// From the row; none where that is not one.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (since, rest) = bytes.split_first_chunk::<8>()?;
+        let signer = <[u8; 8]>::try_from(rest).ok()?;
+        Some(Self { since: u64::from_be_bytes(*since), signer: SignerId(signer) })
+    }
+}
+
 /// Where a record is: which message of a stream, and where in it; and whose bytes it counts among.
 ///
 /// ```text

@@ -108,6 +108,7 @@ macro_rules! of_both {
 }
 
 mod erasure;
+mod owners;
 mod retention;
 
 use retention::question;

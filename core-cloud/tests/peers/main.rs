@@ -12,5 +12,6 @@ mod preview;
 mod relay;
 #[path = "../support/mod.rs"]
 mod support;
+mod takeover;
 mod tcp;
 mod tenants;

@@ -5,10 +5,9 @@
 pub(crate) mod pki;
 pub(crate) mod records;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use caregate_host::identity::{Identity, Role};
@@ -19,7 +18,7 @@ use caregate_protocol::segment::signer_id;
 use caregate_protocol::uplink::{ALPN, Frame, Framer, Timing, VERSION};
 use core_cloud::config::Peers;
 use core_cloud::metrics::Metrics;
-use core_cloud::owners::Owners;
+use core_cloud::owners::{Owners, Revocations};
 use core_cloud::preview::Previews;
 use core_cloud::search::SearchIndex;
 use core_cloud::server::{self, Shared};
@@ -63,18 +62,39 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     .await;
 }
 
-/// The core's deployment: folder, authority and what it is told of its peers.
+/// Who says which gateways own nothing any more, in the ledger's place. It ends no connection of theirs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Governors(Arc<Mutex<BTreeSet<String>>>);
+
+impl Governors {
+    pub(crate) fn suspend(&self, gateway: &str) {
+        self.0.lock().unwrap().insert(gateway.to_owned());
+    }
+
+    pub(crate) fn reinstate(&self, gateway: &str) {
+        self.0.lock().unwrap().remove(gateway);
+    }
+}
+
+impl Revocations for Governors {
+    fn revokes(&self, gateway: &str) -> bool {
+        self.0.lock().unwrap().contains(gateway)
+    }
+}
+
+/// The core's deployment: folder, authority, governors and what it is told of its peers.
 pub(crate) struct Site {
     pub(crate) dir: TempDir,
     pub(crate) ca: Ca,
+    pub(crate) governors: Governors,
 }
 
 impl Site {
     pub(crate) fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), ca: Ca::new() }
+        Self { dir: tempfile::tempdir().unwrap(), ca: Ca::new(), governors: Governors::default() }
     }
 
-    /// Gateways `gateway-1` and `gateway-2` with the device keys of [`Sealing`] 1 and 2 (and 11 for the first); feeds
+    /// Gateways `gateway-1` to `gateway-3` with the device keys of [`Sealing`] 1 to 3 (and 11 for the first); feeds
     /// `hospital-1` for recipients 1 and 2, `hospital-2` for recipient 3.
     fn peers() -> Peers {
         let key = |n: u8| Sealing::new(n).device.verifying_key();
@@ -82,6 +102,7 @@ impl Site {
             gateways: HashMap::from([
                 ("gateway-1".to_owned(), vec![key(1), key(11)]),
                 ("gateway-2".to_owned(), vec![key(2)]),
+                ("gateway-3".to_owned(), vec![key(3)]),
             ]),
             feeds: HashMap::from([
                 ("hospital-1".to_owned(), vec![recipient(1), recipient(2)]),
@@ -92,7 +113,7 @@ impl Site {
 
     /// A core whose writer does not run yet.
     pub(crate) fn paused(&self) -> Core {
-        Core::start(self.dir.path(), &self.ca, |_| Tenants::default())
+        Core::start(self, |_| Tenants::default())
     }
 
     pub(crate) fn core(&self) -> Core {
@@ -104,7 +125,7 @@ impl Site {
     /// Where `gateway-1` is a tenant's, and `gateway-2` is not limited.
     pub(crate) fn core_with(&self, quota: Quota) -> Core {
         let gateway = Sealing::new(1).device.verifying_key();
-        let mut core = Core::start(self.dir.path(), &self.ca, |metrics| {
+        let mut core = Core::start(self, |metrics| {
             let tenant = Arc::new(Tenant::new("clinic".to_owned(), quota, metrics.clone()));
             Tenants::new([("gateway-1".to_owned(), vec![signer_id(&gateway)], tenant)])
         });
@@ -139,7 +160,8 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    fn start(dir: &Path, ca: &Ca, tenants: impl FnOnce(&Metrics) -> Tenants) -> Self {
+    fn start(site: &Site, tenants: impl FnOnce(&Metrics) -> Tenants) -> Self {
+        let (dir, ca) = (site.dir.path(), &site.ca);
         let store: Arc<dyn Store> = Arc::new(Embedded::open(dir).unwrap());
         let search = Arc::new(SearchIndex::open(dir).unwrap());
         let metrics = Metrics::register(&Registry::new()).unwrap();
@@ -154,9 +176,8 @@ impl Core {
         let tenants = tenants(&metrics);
         let previews = Previews::new(store.erased().unwrap(), metrics.clone());
         let (peers, revoked) = (Site::peers(), ledger_chain::RevokedGateways::none());
-        let signers = store.usage().unwrap().into_iter().map(|(patient, signer, _)| (patient, signer));
         let shared = Shared {
-            owners: Owners::new(signers, &peers, revoked.clone()),
+            owners: Owners::new(store.owners().unwrap(), &peers, site.governors.clone()),
             revoked,
             peers: Arc::new(peers),
             store: Arc::clone(&store),
@@ -327,7 +348,7 @@ impl Gateway {
 
     /// Waits until exactly `positions` are acknowledged, and nothing is refused.
     pub(crate) async fn acked(&mut self, positions: impl IntoIterator<Item = u64>) {
-        let mut left: std::collections::BTreeSet<u64> = positions.into_iter().collect();
+        let mut left: BTreeSet<u64> = positions.into_iter().collect();
         while !left.is_empty() {
             match self.answers.next().await {
                 Some(Frame::Ack { ranges }) => {

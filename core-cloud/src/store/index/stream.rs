@@ -8,12 +8,15 @@ use redb::ReadableTable;
 use tracing::warn;
 
 use super::keys::{delivery_key, number_of, successor};
+use super::owner::{OWNER_MAGIC, owner_in};
 use super::{Tables, placed};
+use crate::store::rows::OwnerRow;
 use crate::store::{StoreError, failed};
 
 impl Tables<'_> {
     /// Says where the bytes of a record are that is kept elsewhere.
     pub(in crate::store) fn place(&mut self, index: u64, place: &[u8]) -> Result<(), StoreError> {
+        self.known.index = None;
         self.records.insert(index, place).map_err(failed("write records"))?;
         if let Some((message, ..)) = placed(place) {
             let count = self.held.get(message).map_err(failed("read held"))?.map_or(0, |count| count.value());
@@ -27,10 +30,14 @@ impl Tables<'_> {
         if entry.record.starts_with(&erasure::MAGIC) {
             self.place(entry.index, place)?;
             let request = SignedErasure::decode(entry.record).map_err(failed("read the stream's erasure"))?;
-            self.note_erasure(&request)?;
+            self.note_erasure(&request, entry.index)?;
         } else if entry.record.starts_with(&entry::FLOOR_MAGIC) {
             let floor = Floor::decode(entry.record).map_err(failed("read the stream's floor"))?;
             self.raise_floor(floor.patient, floor.class, floor.sequence)?;
+        } else if entry.record.starts_with(&OWNER_MAGIC) {
+            let owner = owner_in(entry.record);
+            let (patient, by) = owner.ok_or_else(|| failed("read the stream's owner")("it is malformed"))?;
+            self.signed(patient, by);
         } else if !entry.record.is_empty() {
             self.place(entry.index, place)?;
             // Of an earlier version: it keeps its place in the queues, where feeds refuse it by name.
@@ -49,7 +56,8 @@ impl Tables<'_> {
                 // They go to the search index, and into no stream.
                 Record::Tokens(_) => {}
             }
-            self.use_up(record.patient(), record.signer(), entry.record.len());
+            let by = OwnerRow { since: entry.index, signer: record.signer() };
+            self.use_up(record.patient(), by, entry.record.len());
         }
         entry.queued.iter().try_for_each(|place| self.queue(place))
     }

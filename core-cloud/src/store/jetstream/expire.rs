@@ -20,7 +20,7 @@ const DELETES_MAX: usize = 64;
 
 impl JetStream {
     /// One step: out of the tables, and messages of which nothing is left out of the stream. What the tables would not know from it any more
-    /// is said in a message before those go: the chains' floors, and queues' last numbers.
+    /// is said in a message before those go: the chains' floors, queues' last numbers, and whose the pseudonym is.
     pub(super) fn try_expire(
         &self,
         written: &mut Written,
@@ -42,10 +42,10 @@ impl JetStream {
             .map(|class| Ok(Floor { patient, class, sequence: tables.floor(patient, class)? }))
             .filter(|floor: &Result<Floor, StoreError>| floor.as_ref().map_or(true, |f| f.sequence > 0))
             .collect::<Result<Vec<_>, _>>()?;
-        let last = tables.last_places()?;
+        let (last, owner) = (tables.last_places()?, tables.owner(patient)?);
         drop(tables);
         if !emptied.is_empty() {
-            self.store_messages(written, &txn, vec![message::floors(patient, &floors, &last)])?;
+            self.store_messages(written, &txn, vec![message::floors(patient, &floors, &last, owner)])?;
             self.delete(&emptied)?;
             self.supersede(&message::subject_of_floors(patient))?;
         }

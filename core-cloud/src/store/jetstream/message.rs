@@ -9,8 +9,8 @@ use caregate_protocol::id::{DataClass, PatientId, SignerId};
 use caregate_protocol::key::TREE_DEPTH;
 use caregate_protocol::record::Record;
 
-use crate::store::index::Noted;
-use crate::store::rows::Place;
+use crate::store::index::{Noted, owner_entry};
+use crate::store::rows::{OwnerRow, Place};
 
 /// Places of queues in one entry: 295 kB, so that an entry with the largest record fits the smallest message that is let be.
 const QUEUED_MAX: usize = 8192;
@@ -63,14 +63,22 @@ pub(super) fn subject_of_floors(patient: PatientId) -> String {
     format!("floors.{}", hex::encode(patient.0))
 }
 
-/// What retention leaves of a patient: its chains' floors, and of each queue the last place.
-pub(super) fn floors(patient: PatientId, floors: &[Floor], last: &[Queued]) -> Message {
+/// What retention leaves of a patient: its chains' floors, of each queue the last place, and whose the pseudonym is.
+pub(super) fn floors(
+    patient: PatientId,
+    floors: &[Floor],
+    last: &[Queued],
+    owner: Option<OwnerRow>,
+) -> Message {
     let mut bytes = entry::message();
     for part in last.chunks(QUEUED_MAX) {
         entry::encode(&mut bytes, 0, part, &[]);
     }
     for floor in floors {
         entry::encode(&mut bytes, 0, &[], &floor.encode());
+    }
+    if let Some(owner) = owner {
+        entry::encode(&mut bytes, 0, &[], &owner_entry(patient, owner));
     }
     Message { subject: subject_of_floors(patient), payload: bytes.into(), records: Vec::new() }
 }

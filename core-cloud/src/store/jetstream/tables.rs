@@ -6,7 +6,7 @@ use async_nats::jetstream::stream::Info;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
 use tracing::info;
 
-use crate::store::index::{self, CACHE_BYTES};
+use crate::store::index::{self, CACHE_BYTES, Keep};
 use crate::store::{StoreError, failed};
 
 /// What the tables stand on: `stream`, when it was made; `applied`, the last sequence that they have seen.
@@ -30,6 +30,7 @@ pub(super) fn open_tables(dir: &Path) -> Result<Database, StoreError> {
     }
     let txn = db.begin_write().map_err(failed("begin"))?;
     index::make_tables(&txn)?;
+    index::name_owners(&txn, Keep::Elsewhere)?;
     let mut state = txn.open_table(STATE).map_err(failed("open state"))?;
     state.insert("form", FORM.as_slice()).map_err(failed("write state"))?;
     drop(state);
