@@ -1,4 +1,4 @@
-//! The embedded ledger's door: JSON-RPC and signed transactions. Included by `ledger-client/node/tests/fuzz_regressions.rs` as well.
+//! The embedded ledger's door: JSON-RPC and signed transactions. Included by `ledger-client/node/tests/node/fuzz_regressions.rs` as well.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use caregate_protocol::audit::verify::{self, Disagreement, Fault, Keys, Log};
+use caregate_protocol::audit::verify::{self, Disagreement, Fault, Keys, Log, Uncovered};
 use caregate_protocol::id::RecipientId;
 use caregate_protocol::key::EPOCH_S;
 use clap::Args;
@@ -22,7 +22,8 @@ const ANCHORS_BYTES_MAX: u64 = 64 << 20;
 ///
 /// Each entry is chained to the one before; the Merkle root of each batch must be the anchored one, and anchors must follow each other
 /// without a gap. With --core-log, --gateway-log and --recipient the feed's log (--log) is held against what the core delivered, and the keys
-/// of both against what the gateways wrapped; up to when is told. Exit status 4 where something is wrong.
+/// of both against what the gateways wrapped; up to when is told, and from which entry on a log is not held against the others, since it may be
+/// younger than they are. Exit status 4 where something is wrong.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The log's files, oldest first; repeated
@@ -165,6 +166,25 @@ struct Compared {
     has_gateways: bool,
     /// Which keys, if any were delivered.
     keys: Option<Keys>,
+    /// From where on not.
+    uncovered: Vec<Uncovered>,
+    /// Entries that tell a time after their log's end.
+    ahead: Vec<(&'static str, u64)>,
+}
+
+/// From where on a log is not held against the others.
+fn text_of(part: &Uncovered) -> String {
+    let Uncovered { whose, what, n, last, older } = part;
+    let others = if *what == "keys" { "gateways' logs" } else { "other log" };
+    let mut text = format!(
+        "; from {whose}'s entry {n} of {last} on {what} may be younger than the {others}: not looked for"
+    );
+    if *older > 0 {
+        text += &format!(
+            ", though {older} entries behind it tell an earlier time: a clock was wrong there, or somebody hides what stands there"
+        );
+    }
+    text
 }
 
 impl Compared {
@@ -180,16 +200,31 @@ impl Compared {
                 format!("; keys that were delivered up to {until} were wrapped by the gateways")
             }
             (None, Some(_)) => "; no key could be looked for: the gateways' logs end before".to_owned(),
-            (None, None) if self.has_gateways => "; no key was delivered".to_owned(),
+            (None, None) if self.has_gateways => "; no key was delivered until then".to_owned(),
             (None, None) => "; keys were not looked for: no gateway's log is given".to_owned(),
         };
         let from = self.keys.map(|keys| keys.from).filter(|from| *from > 0);
         let keys_from = from.map(|from| utc(u64::from(from) * EPOCH_S.unsigned_abs()));
         if let Some(from) = &keys_from {
             *text += &format!(
-                "; keys of the time before {from} were not looked for: gateways' older entries are not here"
+                "; not all keys of the time before {from} were looked for: gateways' entries of then are not here"
             );
         }
+        for part in &self.uncovered {
+            *text += &text_of(part);
+        }
+        for (whose, n) in &self.ahead {
+            *text += &format!(
+                "; {whose}'s entry {n} tells a time after its log's end: a clock was wrong, and the log counts up to its end"
+            );
+        }
+        let not_covered = self.uncovered.iter().map(|part| {
+            let Uncovered { whose, what, n, last, older } = part;
+            json!({ "log": whose, "what": what, "entry": n, "of": last, "older_behind": older })
+        });
+        let clock_wrong = self.ahead.iter().map(|(whose, n)| json!({ "log": whose, "entry": n }));
+        object["not_covered"] = not_covered.collect();
+        object["clock_wrong"] = clock_wrong.collect();
         object["compared_until"] = json!(until);
         object["keys_until"] = json!(keys_until);
         object["keys_from"] = json!(keys_from);
@@ -214,5 +249,9 @@ fn compare(arguments: &Arguments, recipient: RecipientId, feed: &Log) -> Result<
     let until_ms = verify::agree(recipient, &feed.lines, &core.lines, &gateways)
         .map_err(|found| disagreement(&found))?;
     let keys = verify::keys(recipient, &feed.lines, &core.lines, &gateways);
-    Ok(Compared { until_ms, has_gateways: !gateways.is_empty(), keys })
+    let uncovered = verify::uncovered(recipient, &feed.lines, &core.lines, &gateways);
+    let hosts = [("feed", feed.lines.as_slice()), ("core", core.lines.as_slice())];
+    let logs = hosts.into_iter().chain(gateways.iter().map(|log| ("gateway", *log)));
+    let ahead = logs.filter_map(|(whose, log)| Some((whose, verify::ahead(log)?))).collect();
+    Ok(Compared { until_ms, has_gateways: !gateways.is_empty(), keys, uncovered, ahead })
 }

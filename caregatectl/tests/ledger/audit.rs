@@ -352,6 +352,28 @@ fn up_to_when_keys_are_compared_is_told_and_a_gateways_empty_log_is_refused() {
     assert_eq!((faulty(&found), found.json()["log"].as_str()), (("empty".into(), 1), Some("gateway")));
 }
 
+/// An entry that is far ahead of its time hides what stands behind it, and that it does is told.
+#[test]
+fn from_which_entry_on_a_log_is_not_held_against_the_others_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let [feed, core, gateway] = ["feed", "core", "gateway"].map(path);
+    write(&feed, [received(&[(0, 4)], &[(0, 7, 7)])]);
+    write(&gateway, [wrapped(7)]);
+    let hidden = fetched(&[(5, 9)], &[(0, 8, 8)]);
+    let entries = [(0, fetched(&[(0, 4)], &[(0, 7, 7)])), (10_000_000, hidden), (0, What::PolicyFresh)];
+    let entries = entries.map(|(ms, what)| Entry { at_ms: T0_MS + ms, what });
+    Journal::open(Path::new(&core)).unwrap().0.append(&entries).unwrap();
+    [&feed, &core, &gateway].into_iter().for_each(|log| end(log));
+    let done = compared(&feed, &core, &["--gateway-log", &gateway]).done();
+    let of = |what: &str| json!({ "log": "core", "what": what, "entry": 2, "of": 4, "older_behind": 1 });
+    assert_eq!(done["not_covered"], json!([of("deliveries"), of("keys")]));
+    assert_eq!(done["clock_wrong"], json!([{ "log": "core", "entry": 2 }]));
+    assert_eq!(done["keys_until"], "2026-09-21T14:15:20Z");
+    let honest = compared(&feed, &feed, &["--gateway-log", &gateway]).done();
+    assert_eq!((&honest["not_covered"], &honest["clock_wrong"]), (&json!([]), &json!([])));
+}
+
 #[test]
 fn a_gateways_log_is_held_against_the_others_also_where_its_older_files_are_gone() {
     /// The minute of `T0_MS`.
@@ -360,7 +382,7 @@ fn a_gateways_log_is_held_against_the_others_also_where_its_older_files_are_gone
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let (feed, whole, newer) = (path("feed"), path("whole"), path("newer"));
     write(&feed, [received(&[(0, 9)], &[])]);
-    write(&whole, [wrapped(T0_EPOCH - 1), wrapped(T0_EPOCH), wrapped(T0_EPOCH + 10)]);
+    write(&whole, [wrapped(T0_EPOCH - 1), wrapped(T0_EPOCH), wrapped(T0_EPOCH + 4)]);
     end(&feed);
     end(&whole);
     std::fs::write(&newer, lines(&whole)[1..].concat()).unwrap();
@@ -371,7 +393,7 @@ fn a_gateways_log_is_held_against_the_others_also_where_its_older_files_are_gone
         end(&core);
         compared(&feed, &core, &[&["--gateway-log"][..], more].concat())
     };
-    let (older, later) = ((T0_EPOCH - 9, T0_EPOCH), (T0_EPOCH + 9, T0_EPOCH + 10));
+    let (older, later) = ((T0_EPOCH - 9, T0_EPOCH), (T0_EPOCH + 3, T0_EPOCH + 4));
     for (first, last) in [older, later] {
         assert_eq!(faulty(&check(first, last, &[&whole])), ("unwrapped".into(), 1));
         assert_eq!(faulty(&check(first, last, &[&newer])), ("missing".into(), 1));

@@ -1,12 +1,18 @@
 //! Whether the logs of gateway, core and feed agree.
 
+mod reach;
+mod told;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
 use super::{Delivered, Line, What, WrapRun};
 use crate::id::{DataClass, PatientId, RecipientId};
-use crate::key::{TREE_DEPTH, epoch_of};
+use crate::key::epoch_of;
+use reach::{Reach, covered, end, until};
+pub use reach::{SLACK_MS, ahead};
+use told::{Span, Told, told_of};
 
 /// Where the logs of gateway, core and feed don't agree.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -102,25 +108,43 @@ impl Disagreement {
     }
 }
 
-/// Feed and core note what they delivered and received once a minute, and their clocks may differ by as much: what is younger than
-/// this before the end of one of the logs may not be in the other yet.
-pub const SLACK_MS: i64 = 120_000;
+/// A key whose epoch is later than all logs' ends by more was wrapped ahead of its time: so far behind is no clock.
+const BEHIND_EPOCHS: u32 = 24 * 60;
 
 /// Which keys are looked for in gateways' logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keys {
-    /// Those of this epoch and later; 0 where the logs are here from their first entries on.
+    /// Those of this epoch and later; 0 where the logs are here from their first entries on. Of a patient who had another gateway before,
+    /// earlier ones are looked for as well that were delivered before that one's log ends.
     pub from: u32,
     /// Those that were delivered up to this time, Unix milliseconds.
     pub until_ms: i64,
 }
 
+/// From where on a log is not held against the others, since it may be younger than they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uncovered {
+    /// Whose log.
+    pub whose: &'static str,
+    /// What is not looked for: `deliveries` in the other end's log, or `keys` in the gateways'.
+    pub what: &'static str,
+    /// The first entry of which it is not.
+    pub n: u64,
+    /// The log's last one.
+    pub last: u64,
+    /// How many entries behind it tell a time that the others have: a clock was wrong, or somebody hides what stands there.
+    pub older: usize,
+}
+
 /// Holds the log of `recipient`'s feed against the core's, and the keys of both against the logs of the gateways. Where no gateway's log is
 /// given, keys are not looked at; which are looked for says [`keys`]. Answers with the time, Unix milliseconds, up to which they were compared.
 ///
-/// A log ends with its latest time, whichever entry has it, and an entry is as old as the oldest behind it: an entry with a time that is wrong
-/// switches nothing off. What was delivered must have been received at some time, and the other way round: that it was delivered once more and
-/// this was not noted is not found, since a connection that breaks makes the same difference.
+/// A log ends with its last entry's time. What the others may not have yet is not looked for, and that is from the first entry on which may be
+/// younger than their ends: what stands behind was written later, whatever time it tells. So an entry of a wrong time accuses nobody; what it
+/// hides says [`uncovered`]. What was shown is looked for up to the last entry that is old enough.
+///
+/// What was delivered must have been received at some time, and the other way round: that it was delivered once more and this was not noted is
+/// not found, since a connection that breaks makes the same difference.
 ///
 /// # Errors
 /// [`Disagreement`], the first one in the core's log, then in the feed's; [`Disagreement::Apart`] where nothing could be compared;
@@ -135,26 +159,26 @@ pub fn agree(
         return Err(Disagreement::Empty);
     }
     let compared = Compared::of(feed, core);
-    for (whose, log, compared) in [("core", core, compared.core), ("feed", feed, compared.feed)] {
+    for Side { whose, log, .. } in [compared.core, compared.feed] {
         let settled = until(log, end(log).saturating_sub(2 * SLACK_MS));
-        if deliveries(recipient, compared).next().is_none()
+        if deliveries(recipient, until(log, compared.until_ms)).next().is_none()
             && let Some((line, _)) = deliveries(recipient, settled).next()
         {
             return Err(Disagreement::Apart { whose, n: line.n });
         }
     }
     let (received, fetched) = (segments(recipient, feed), segments(recipient, core));
-    let (wrapped, of) = (wrapped(recipient, gateways), looked_for(recipient, &compared, gateways));
-    let of_core = Search::new("core", compared.core, &of, &wrapped);
-    for (line, delivered) in deliveries(recipient, compared.core) {
+    let looked = Looked::of(recipient, &compared, gateways);
+    let of_core = Search::new(recipient, compared.core, &looked);
+    for (line, delivered) in deliveries(recipient, compared.core.compared) {
         if let Some(segment) = not_in(&received, delivered) {
             let (n, patient, class) = (line.n, delivered.patient, delivered.class);
             return Err(Disagreement::Unreceived { n, patient, class, segment });
         }
         of_core.check(line, delivered)?;
     }
-    let of_feed = Search::new("feed", compared.feed, &of, &wrapped);
-    for line in compared.feed {
+    let of_feed = Search::new(recipient, compared.feed, &looked);
+    for line in until(feed, compared.until_ms) {
         explained(recipient, line, &received, &fetched, &of_feed)?;
     }
     Ok(compared.until_ms)
@@ -163,98 +187,85 @@ pub fn agree(
 /// Which keys [`agree`] looks for, of each patient of whom core or feed has some: none where no gateway's log is given, or no key was
 /// delivered.
 ///
-/// A patient's are looked for up to the newest end of the logs that wrap for this patient, and from the first epoch on of which all keys are
-/// here. An epoch's key is wrapped in its minute or later, so a log of which older entries are not here has those of all epochs after its
+/// A patient's are looked for up to the end of the log that began last to wrap for this patient, and from the first epoch on of which all keys
+/// are here. An epoch's key is wrapped in its minute or later, so a log of which older entries are not here has those of all epochs after its
 /// beginning. A gateway whose clock was ahead wrapped keys of later epochs: those of the first one that is here.
 #[must_use]
 pub fn keys(recipient: RecipientId, feed: &[Line], core: &[Line], gateways: &[&[Line]]) -> Option<Keys> {
     let of = looked_for(recipient, &Compared::of(feed, core), gateways);
-    of.into_values().reduce(|one, other| {
+    let last = of.into_values().filter_map(|spans| spans.last().map(|span| span.keys));
+    last.reduce(|one, other| {
         let (from, until_ms) = (one.from.max(other.from), one.until_ms.min(other.until_ms));
         Keys { from, until_ms }
     })
+}
+
+/// From where on [`agree`] looks for nothing, of each log and of keys apart; none where it looks for all. Who hands in a log in which an
+/// entry tells a time that is far ahead hides what stands behind it, and shows that here.
+#[must_use]
+pub fn uncovered(
+    recipient: RecipientId,
+    feed: &[Line],
+    core: &[Line],
+    gateways: &[&[Line]],
+) -> Vec<Uncovered> {
+    let compared = Compared::of(feed, core);
+    let looked = Looked::of(recipient, &compared, gateways);
+    let mut found = Vec::new();
+    for side in [compared.core, compared.feed] {
+        let search = Search::new(recipient, side, &looked);
+        let beyond = deliveries(recipient, side.log).find(|(line, _)| line.n > search.last);
+        found.extend(beyond.map(|(line, _)| side.uncovered("deliveries", line.n, compared.until_ms)));
+        if gateways.is_empty() {
+            continue;
+        }
+        let mut with_keys = deliveries(recipient, side.log).filter(|(_, new)| !new.wraps.is_empty());
+        let beyond = with_keys.find(|(line, new)| search.since(line.n, new.patient).is_none());
+        found.extend(beyond.map(|(line, new)| {
+            let until_ms = search.until_ms(new.patient).unwrap_or(compared.until_ms);
+            side.uncovered("keys", line.n, until_ms)
+        }));
+    }
+    found
+}
+
+/// One end's log.
+#[derive(Clone, Copy)]
+struct Side<'l> {
+    whose: &'static str,
+    log: &'l [Line],
+    /// What of it was written by the time up to which they are compared, for certain.
+    compared: &'l [Line],
+}
+
+impl Side<'_> {
+    /// Where the others are known up to this time.
+    fn uncovered(&self, what: &'static str, n: u64, until_ms: i64) -> Uncovered {
+        let settled_ms = until_ms.saturating_sub(SLACK_MS);
+        let behind = self.log.iter().filter(|line| line.n > n);
+        let older = behind.filter(|line| line.entry.at_ms <= settled_ms).count();
+        Uncovered { whose: self.whose, what, n, last: last_of(self.log), older }
+    }
 }
 
 /// What of feed's and core's logs is compared.
 struct Compared<'l> {
     /// Up to this time.
     until_ms: i64,
-    feed: &'l [Line],
-    core: &'l [Line],
+    core: Side<'l>,
+    feed: Side<'l>,
 }
 
 impl<'l> Compared<'l> {
     fn of(feed: &'l [Line], core: &'l [Line]) -> Self {
         let until_ms = end(feed).min(end(core)).saturating_sub(SLACK_MS);
-        Self { until_ms, feed: until(feed, until_ms), core: until(core, until_ms) }
+        let side = |whose, log| Side { whose, log, compared: covered(log, until_ms) };
+        Self { until_ms, core: side("core", core), feed: side("feed", feed) }
     }
 }
 
-/// The latest time in a log.
-fn end(log: &[Line]) -> i64 {
-    log.iter().map(|line| line.entry.at_ms).max().unwrap_or(i64::MIN)
-}
-
-/// The entries up to the last one that is no younger than this.
-fn until(log: &[Line], until_ms: i64) -> &[Line] {
-    let last = log.iter().rposition(|line| line.entry.at_ms <= until_ms);
-    last.and_then(|last| log.get(..=last)).unwrap_or_default()
-}
-
-/// What one gateway's log tells of keys.
-struct Told {
-    /// Up to when, Unix milliseconds.
-    until_ms: i64,
-    /// The epoch in which it begins, clocks allowed for; none where it is here from its first entry on.
-    begins: Option<u32>,
-    /// The first epoch of which a key was wrapped that was none of the past.
-    first: Option<u32>,
-    /// The same of each patient for whom it wraps.
-    first_of: BTreeMap<PatientId, Option<u32>>,
-}
-
-impl Told {
-    fn by(log: &[Line]) -> Self {
-        let until_ms = end(log).saturating_sub(SLACK_MS);
-        let begins_ms = log.first().filter(|line| line.n > 1).map(|line| line.entry.at_ms);
-        let begins = begins_ms.map(|ms| epoch_of(ms.saturating_add(SLACK_MS).saturating_mul(1000)));
-        let mut told = Self { until_ms, begins, first: None, first_of: BTreeMap::new() };
-        for line in log {
-            if let What::Wrapped { patient, epoch, depth, .. } = &line.entry.what {
-                let own = (*depth == TREE_DEPTH).then_some(*epoch);
-                told.first = told.first.or(own);
-                let of_patient = told.first_of.entry(*patient).or_default();
-                *of_patient = of_patient.or(own);
-            }
-        }
-        told
-    }
-
-    fn own(&self, patient: PatientId) -> Option<u32> {
-        self.first_of.get(&patient).copied().flatten()
-    }
-
-    /// The first epoch of which it has all keys of this patient that its gateway wrapped.
-    fn since(&self, patient: PatientId) -> u32 {
-        // One that wrapped for others first was no further then.
-        let ahead = self.first.into_iter().chain(self.own(patient)).min().unwrap_or(0);
-        self.begins.map_or(0, |begins| begins.max(ahead).saturating_add(1))
-    }
-}
-
-/// Which keys of this patient the logs tell of. Those that wrap for the patient say so, and all where none does: one that was lost tells
-/// nothing any more of a patient who has another gateway now.
-fn told_of(patient: PatientId, told: &[Told]) -> Keys {
-    let (own, others): (Vec<&Told>, Vec<&Told>) =
-        told.iter().partition(|log| log.first_of.contains_key(&patient));
-    let since = |logs: &[&Told]| logs.iter().map(|log| log.since(patient)).max().unwrap_or(0);
-    let ends = |logs: &[&Told]| logs.iter().map(|log| log.until_ms).max();
-    let Some(until_ms) = ends(&own) else {
-        return Keys { from: since(&others), until_ms: ends(&others).unwrap_or(i64::MIN) };
-    };
-    // Another whose older entries are not here may have wrapped for the patient, before these began to.
-    let began = own.iter().filter_map(|log| log.own(patient)).min().unwrap_or(u32::MAX);
-    Keys { from: since(&own).max(since(&others).min(began)), until_ms }
+fn last_of(log: &[Line]) -> u64 {
+    log.last().map_or(0, |line| line.n)
 }
 
 /// Of each patient of whom core or feed has keys, which of them are looked for.
@@ -262,45 +273,92 @@ fn looked_for(
     recipient: RecipientId,
     compared: &Compared<'_>,
     gateways: &[&[Line]],
-) -> BTreeMap<PatientId, Keys> {
+) -> BTreeMap<PatientId, Vec<Span>> {
     if gateways.is_empty() {
         return BTreeMap::new();
     }
     let told: Vec<Told> = gateways.iter().map(|log| Told::by(log)).collect();
-    let both = deliveries(recipient, compared.core).chain(deliveries(recipient, compared.feed));
+    let (core, feed) = (compared.core.compared, compared.feed.compared);
+    let both = deliveries(recipient, core).chain(deliveries(recipient, feed));
     let with_keys = both.filter(|(_, delivered)| !delivered.wraps.is_empty());
     let patients: BTreeSet<PatientId> = with_keys.map(|(_, delivered)| delivered.patient).collect();
-    let keys = |patient| {
-        let Keys { from, until_ms } = told_of(patient, &told);
-        Keys { from, until_ms: until_ms.min(compared.until_ms) }
+    let spans = |patient| {
+        let mut spans = told_of(patient, &told);
+        for span in &mut spans {
+            span.keys.until_ms = span.keys.until_ms.min(compared.until_ms);
+        }
+        spans
     };
-    patients.into_iter().map(|patient| (patient, keys(patient))).collect()
+    patients.into_iter().map(|patient| (patient, spans(patient))).collect()
+}
+
+/// The keys that are looked for, and those that are found.
+struct Looked {
+    of: BTreeMap<PatientId, Vec<Span>>,
+    wrapped: Wrapped,
+    /// The last epoch that a key may be of because its minute has come, whoever's clock is behind.
+    latest: u32,
+}
+
+impl Looked {
+    fn of(recipient: RecipientId, compared: &Compared<'_>, gateways: &[&[Line]]) -> Self {
+        let logs = [compared.core.log, compared.feed.log];
+        let newest_ms = logs.iter().chain(gateways).map(|log| end(log)).max().unwrap_or(i64::MIN);
+        let latest = epoch_of(newest_ms.saturating_mul(1000)).saturating_add(BEHIND_EPOCHS);
+        let wrapped = wrapped(recipient, gateways);
+        Self { of: looked_for(recipient, compared, gateways), wrapped, latest }
+    }
+
+    /// Whether a key was delivered that may have been wrapped after the end of the gateway's log: its minute came later. The host's clock is
+    /// behind the gateway's then. One that no clock explains is looked for all the same, also where it came with others.
+    fn is_later(&self, delivered: &Delivered, ends: u32) -> bool {
+        let from = |epoch| not_wrapped(&self.wrapped, delivered, epoch);
+        from(ends).is_some() && from(self.latest.saturating_add(1)).is_none()
+    }
 }
 
 /// Looks for the keys in one end's log.
 struct Search<'l> {
     whose: &'static str,
-    wrapped: &'l Wrapped,
-    /// Of each patient those of which epoch and later, and up to which entry. By its place and not by its time: that may be wrong.
-    of: BTreeMap<PatientId, (u32, u64)>,
+    looked: &'l Looked,
+    /// The last entry that is compared.
+    last: u64,
+    /// Of each patient which keys, and up to which entry. By its place and not by its time: that may be wrong.
+    of: BTreeMap<PatientId, Vec<(Span, u64)>>,
 }
 
 impl<'l> Search<'l> {
-    fn new(
-        whose: &'static str,
-        log: &[Line],
-        keys: &BTreeMap<PatientId, Keys>,
-        wrapped: &'l Wrapped,
-    ) -> Self {
-        let last = |keys: &Keys| until(log, keys.until_ms).last().map_or(0, |line| line.n);
-        let of = keys.iter().map(|(patient, keys)| (*patient, (keys.from, last(keys)))).collect();
-        Self { whose, wrapped, of }
+    fn new(recipient: RecipientId, side: Side<'_>, looked: &'l Looked) -> Self {
+        let reach = Reach::of(side.compared);
+        let up_to = |span: &Span| (*span, reach.until(span.keys.until_ms));
+        let spans = |spans: &Vec<Span>| spans.iter().map(up_to).collect::<Vec<_>>();
+        let mut of: BTreeMap<PatientId, Vec<(Span, u64)>> =
+            looked.of.iter().map(|(patient, of)| (*patient, spans(of))).collect();
+        for (line, delivered) in deliveries(recipient, side.compared) {
+            for (span, last) in of.get_mut(&delivered.patient).into_iter().flatten() {
+                if line.n <= *last && looked.is_later(delivered, span.ends) {
+                    *last = line.n.saturating_sub(1);
+                }
+            }
+        }
+        Self { whose: side.whose, looked, last: last_of(side.compared), of }
+    }
+
+    /// The first epoch of which this patient's keys are looked for in an entry; none where they are not.
+    fn since(&self, n: u64, patient: PatientId) -> Option<u32> {
+        let spans = self.of.get(&patient).into_iter().flatten();
+        spans.filter(|(_, last)| n <= *last).map(|(span, _)| span.keys.from).min()
+    }
+
+    /// The time up to which this patient's keys are looked for, by the gateways' logs.
+    fn until_ms(&self, patient: PatientId) -> Option<i64> {
+        self.of.get(&patient)?.last().map(|(span, _)| span.keys.until_ms)
     }
 
     fn check(&self, line: &Line, delivered: &Delivered) -> Result<(), Disagreement> {
         let (whose, n, patient, class) = (self.whose, line.n, delivered.patient, delivered.class);
-        let looked_at = self.of.get(&patient).filter(|(_, last)| n <= *last);
-        match looked_at.and_then(|(from, _)| not_wrapped(self.wrapped, delivered, *from)) {
+        let from = self.since(n, patient);
+        match from.and_then(|from| not_wrapped(&self.looked.wrapped, delivered, from)) {
             Some((generation, epoch)) => {
                 Err(Disagreement::Unwrapped { whose, n, patient, class, generation, epoch })
             }
@@ -406,14 +464,15 @@ fn explained(
 ) -> Result<(), Disagreement> {
     let n = line.n;
     match &line.entry.what {
-        What::Received { recipient: who, delivered } if *who == recipient => match not_in(fetched, delivered)
-        {
-            Some(segment) => {
-                let (patient, class) = (delivered.patient, delivered.class);
-                Err(Disagreement::Undelivered { n, patient, class, segment })
+        What::Received { recipient: who, delivered } if *who == recipient && n <= keys.last => {
+            match not_in(fetched, delivered) {
+                Some(segment) => {
+                    let (patient, class) = (delivered.patient, delivered.class);
+                    Err(Disagreement::Undelivered { n, patient, class, segment })
+                }
+                None => keys.check(line, delivered),
             }
-            None => keys.check(line, delivered),
-        },
+        }
         What::Look { patient, class, .. } | What::Exported { patient, class, .. }
             if !received.contains_key(&(*patient, *class)) =>
         {

@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 
-pub use super::compare::{Disagreement, Keys, SLACK_MS, agree, keys};
+pub use super::compare::{Disagreement, Keys, SLACK_MS, Uncovered, agree, ahead, keys, uncovered};
 use super::merkle::Tree;
 use super::{Hash, Head, Line, LineError, leaf_hash};
 

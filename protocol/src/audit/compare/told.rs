@@ -1,0 +1,127 @@
+//! Which keys gateways' logs tell of.
+
+use std::collections::BTreeMap;
+
+use super::Keys;
+use super::reach::{SLACK_MS, end};
+use crate::audit::{Line, What};
+use crate::id::PatientId;
+use crate::key::{TREE_DEPTH, epoch_of};
+
+/// Keys of one patient that are looked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    pub(super) keys: Keys,
+    /// The epoch in which the log ends: one of it or of a later one may have been wrapped after that.
+    pub(super) ends: u32,
+}
+
+/// What one gateway's log tells of keys.
+pub(super) struct Told {
+    /// Its end, Unix milliseconds.
+    end_ms: i64,
+    /// The epoch in which it begins, clocks allowed for; none where it is here from its first entry on.
+    begins: Option<u32>,
+    /// The first epoch of which a key was wrapped that was none of the past.
+    first: Option<u32>,
+    of: BTreeMap<PatientId, Wraps>,
+}
+
+/// What it tells of one patient's.
+#[derive(Clone, Copy)]
+struct Wraps {
+    /// When the first key was wrapped, Unix milliseconds.
+    first_ms: i64,
+    /// When the last one was.
+    last_ms: i64,
+    /// The epoch in which the first one was, by the later of the entry's time and the key's own epoch.
+    began: u32,
+    /// The first epoch of which a key was wrapped that was none of the past.
+    first: Option<u32>,
+}
+
+impl Told {
+    pub(super) fn by(log: &[Line]) -> Self {
+        let begins_ms = log.first().filter(|line| line.n > 1).map(|line| line.entry.at_ms);
+        let begins = begins_ms.map(|ms| minute(ms.saturating_add(SLACK_MS)));
+        let mut told = Self { end_ms: end(log), begins, first: None, of: BTreeMap::new() };
+        for line in log {
+            if let What::Wrapped { patient, epoch, depth, .. } = &line.entry.what {
+                let at_ms = line.entry.at_ms;
+                let at = minute(at_ms);
+                // What is sealed is never dated before the clock, so a leaf of an epoch before is the end of a past that was given.
+                let own = (*depth == TREE_DEPTH && *epoch >= at).then_some(*epoch);
+                let began = at.max(*epoch);
+                let new = Wraps { first_ms: at_ms, last_ms: at_ms, began, first: None };
+                let wraps = told.of.entry(*patient).or_insert(new);
+                wraps.last_ms = at_ms;
+                wraps.first = wraps.first.or(own);
+                told.first = told.first.or(own);
+            }
+        }
+        told
+    }
+
+    /// Up to when it tells of what was delivered, Unix milliseconds.
+    fn until_ms(&self) -> i64 {
+        self.end_ms.saturating_sub(SLACK_MS)
+    }
+
+    /// The first epoch of which it has all keys of this patient that its gateway wrapped.
+    fn since(&self, patient: PatientId) -> u32 {
+        // One that wrapped for others first was no further then.
+        let own = self.of.get(&patient).and_then(|wraps| wraps.first);
+        let ahead = self.first.into_iter().chain(own).min().unwrap_or(0);
+        self.begins.map_or(0, |begins| begins.max(ahead).saturating_add(1))
+    }
+
+    /// Whether one of its patients has another gateway since. The core takes a pseudonym from another only once the one before is revoked or
+    /// gone, so this one wraps for nobody any more.
+    fn is_succeeded(&self, told: &[Self]) -> bool {
+        self.of.iter().any(|(patient, wraps)| {
+            let others = told.iter().filter(|other| !std::ptr::eq(*other, self));
+            others.filter_map(|other| other.of.get(patient)).any(|other| other.first_ms > wraps.last_ms)
+        })
+    }
+
+    fn span(&self, from: u32, until_ms: i64) -> Span {
+        Span { keys: Keys { from, until_ms }, ends: minute(self.end_ms) }
+    }
+}
+
+fn minute(ms: i64) -> u32 {
+    epoch_of(ms.saturating_mul(1000))
+}
+
+/// Which keys of this patient the logs tell of, by each of the patient's gateways, the last one's last. They are the gateways that wrap for the
+/// patient; where none does, each that is in use may, and what the first of their logs to end has not is not known.
+///
+/// A gateway tells of what was delivered until the next one began. Between its log's end and that it may have wrapped more, as one that was
+/// lost has: of what is delivered then, keys are looked for that are later than the next one's beginning.
+pub(super) fn told_of(patient: PatientId, told: &[Told]) -> Vec<Span> {
+    let wraps = |log: &Told| log.of.get(&patient).copied();
+    let others = told.iter().filter(|log| wraps(log).is_none());
+    let since_others = others.clone().map(|log| log.since(patient)).max().unwrap_or(0);
+    let mut own: Vec<(&Told, Wraps)> = told.iter().filter_map(|log| Some((log, wraps(log)?))).collect();
+    own.sort_by_key(|(_, wraps)| wraps.first_ms);
+    let Some((_, first)) = own.first() else {
+        let in_use = others.clone().filter(|log| !log.is_succeeded(told));
+        let first = in_use.min_by_key(|log| log.end_ms).or_else(|| others.min_by_key(|log| log.end_ms));
+        return first.map(|log| log.span(since_others, log.until_ms())).into_iter().collect();
+    };
+    // Another whose older entries are not here may have wrapped for the patient, before these began to.
+    let before = since_others.min(first.began);
+    let (mut spans, mut previous) = (Vec::new(), None::<(&Told, u32)>);
+    for (at, &(log, wraps)) in own.iter().enumerate() {
+        let next_ms = own.get(at + 1).map_or(i64::MAX, |(_, next)| next.first_ms);
+        let from = match previous {
+            None => before,
+            Some((lost, _)) if lost.until_ms() < wraps.first_ms => wraps.began.saturating_add(1),
+            Some((_, from)) => from,
+        };
+        let from = from.max(log.since(patient));
+        spans.push(log.span(from, log.until_ms().min(next_ms)));
+        previous = Some((log, from));
+    }
+    spans
+}
