@@ -15,7 +15,7 @@ use caregate_protocol::policy::BoundDevice;
 use caregate_protocol::segment::Cipher;
 use ed25519_dalek::SigningKey;
 use ledger_client::verify::{Enrolment, Pins};
-use prometheus::Registry;
+use prometheus::{IntCounter, Registry};
 use ring::rand::SystemRandom;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
@@ -29,7 +29,7 @@ use crate::config::{BrokerEntry, ConfigFile, MqttEntry};
 use crate::datapath::policy::{Fixed, TCP, UDP};
 use crate::datapath::{self, Datapath};
 use crate::hints::Hints;
-use crate::ingest::{self, Inlet};
+use crate::ingest::{self, Inlet, Intake};
 use crate::keys::KeyStore;
 use crate::local::LocalEntry;
 use crate::metrics::Metrics;
@@ -47,6 +47,7 @@ use crate::openflow::start::Surroundings;
 use crate::pipeline::commit::Committer;
 use crate::pipeline::erase::Walk;
 use crate::pipeline::expiry::Expiry;
+use crate::pipeline::front::Front;
 use crate::pipeline::heads::Heads;
 use crate::pipeline::leaves::Leaves;
 use crate::pipeline::recover;
@@ -212,9 +213,9 @@ pub async fn run(file: &ConfigFile, parts: Parts, sockets: Sockets) -> anyhow::R
     doors.mqtt(file.mqtt.as_ref(), sockets, sessions, policy.bound_devices(), displays).await?;
     doors.brokers(&file.brokers, &file.data)?;
     let publisher = doors.publisher.clone().map(|publisher| Arc::new(publisher) as Arc<dyn watch::Publish>);
-    let trail = committer.policy.store();
-    let watching = watch::start::start(watch, &policy, trail, publisher, &stop)?;
-    let watch::start::Started { standings, commands, beats, views } = watching;
+    let watching = watch::start::start(watch, &policy, committer.policy.store(), publisher, &stop)?;
+    let watch::start::Started { standings, commands, beats, views, early } = watching;
+    let front = front(inbound_in, committer.tap.clone(), &policy, (early, &stop));
     let link = Link {
         staff: Some(Staff { beats, commands, questions: committer.keys.questions() }),
         offers: Some(offers::start(policy.clone(), committer.sealer.device.clone())),
@@ -250,7 +251,7 @@ pub async fn run(file: &ConfigFile, parts: Parts, sockets: Sockets) -> anyhow::R
         })
     };
     let linger = Duration::from_millis(file.spool.linger_ms);
-    let inputs = Inputs { inbound: inbound_in, acked: acked_in, proposals: proposals_in, standings, linger };
+    let inputs = Inputs { inbound: front, acked: acked_in, proposals: proposals_in, standings, linger };
     let thread = commit_thread(committer, inputs, uplink, stop.clone(), link_stop.clone())?;
 
     doors.closed().await;
@@ -261,6 +262,19 @@ pub async fn run(file: &ConfigFile, parts: Parts, sockets: Sockets) -> anyhow::R
     tokio::task::spawn_blocking(move || thread.join())
         .await?
         .map_err(|_panic| anyhow::anyhow!("the committer panicked"))?
+}
+
+/// Where the commit thread takes from, with who looks out while it stands still.
+fn front(
+    intake: Intake,
+    tap: watch::Tap,
+    policy: &PolicyHandle,
+    (early, stop): (IntCounter, &CancellationToken),
+) -> Front {
+    let front = Front::new(intake);
+    let lookout = front.lookout(tap, policy.subscribe(), policy.erased(), early);
+    tokio::spawn(lookout.run(stop.clone()));
+    front
 }
 
 /// Lets bound sensors through to the MQTT ports, and keeps core and controller under the floor.

@@ -1,6 +1,9 @@
 //! What both doors (the embedded MQTT server and the client of an existing broker) hand to the pipeline, and the queue between
 //! them, in which alarms have places of their own (ADR 49).
 
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
 use caregate_protocol::code::{self, Kind};
 use caregate_protocol::id::{DeviceId, Lane};
@@ -106,15 +109,21 @@ pub struct Intake {
 impl Intake {
     /// The next PUBLISH, alarms first; `None` when all doors are closed and the last was taken. May be dropped and called again.
     pub async fn recv(&mut self) -> Option<Inbound> {
+        poll_fn(|context| self.poll_recv(context)).await
+    }
+
+    /// As [`Self::recv`], once.
+    pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<Inbound>> {
         if let Ok(next) = self.try_recv() {
-            return Some(next);
+            return Poll::Ready(Some(next));
         }
-        tokio::select! {
-            biased;
-            Some(alarm) = self.alarms.recv() => Some(alarm),
-            Some(other) = self.others.recv() => Some(other),
-            else => None,
+        // One after the other: what is taken must not be dropped.
+        let alarm = self.alarms.poll_recv(context);
+        if let Poll::Ready(Some(_)) = alarm {
+            return alarm;
         }
+        let other = self.others.poll_recv(context);
+        if let Poll::Ready(None) = other { alarm } else { other }
     }
 
     /// The next PUBLISH that is there already.

@@ -8,6 +8,9 @@ use caregate_protocol::reading::Reading;
 
 use crate::ingest::{Fault, Inbound};
 
+/// The decoder's word for a value outside its plausible range.
+pub(super) const IMPLAUSIBLE: &str = "implausible";
+
 /// What is to be done with a PUBLISH.
 #[derive(Debug)]
 pub enum Admission {

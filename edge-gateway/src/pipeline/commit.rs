@@ -17,10 +17,11 @@ use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
 use tracing::{error, warn};
 
-use super::admit::{About, Admission, admit};
+use super::admit::{About, Admission, IMPLAUSIBLE, admit};
 use super::chains::{CHAINS_MAX, State};
 use super::erase::Walk;
 use super::expiry::Expiry;
+use super::front::Taken;
 use super::heads::Heads;
 use super::past::Giving;
 use super::seal::{Batch, Sealed, Sealer};
@@ -42,8 +43,6 @@ const NOTE_EVERY_US: i64 = 5_000_000;
 /// What the gateway calls itself, and what its watch says, among devices and streams.
 const OWN_DEVICE: &str = "gateway";
 const OWN_STREAM: &str = "standing";
-/// The decoder's word for a value outside its plausible range.
-const IMPLAUSIBLE: &str = "implausible";
 /// Estimated CBOR bytes of a reading without its samples.
 const READING_BYTES: usize = 160;
 
@@ -142,6 +141,14 @@ struct Sorted {
     groups: BTreeMap<(Lane, DataClass, PatientId), Vec<Pending>>,
     /// PUBLISHes (by index) that hold a reading which an earlier one of the batch brought: it shares that one's fate.
     echoes: Vec<(usize, usize)>,
+    asides: Vec<Aside>,
+}
+
+/// What is noted of a PUBLISH (by index) beside its readings, when the watch has seen all: a disk may hold it up.
+enum Aside {
+    Heard(usize),
+    About(usize, About),
+    Quarantine(usize, &'static str, String),
 }
 
 impl Committer {
@@ -198,7 +205,7 @@ impl Committer {
         policy: &VerifiedPolicy,
         now_us: i64,
     ) -> Result<Vec<Spooled>, CommitError> {
-        let (spooled, waiting) = self.prepare(batch, policy, now_us)?;
+        let (spooled, waiting) = self.prepare(Taken { batch, shown: 0 }, policy, now_us)?;
         self.log.sync()?;
         waiting.answer(&self.metrics);
         if self.log.rotation_due() {
@@ -214,13 +221,15 @@ impl Committer {
     /// As [`Self::commit`].
     pub fn prepare(
         &mut self,
-        batch: Vec<Inbound>,
+        taken: Taken,
         policy: &VerifiedPolicy,
         now_us: i64,
     ) -> Result<(Vec<Spooled>, Waiting), CommitError> {
         kill_point::pass("commit.gathered");
-        let mut verdicts = vec![Verdict::Stored; batch.len()];
-        let Sorted { groups, echoes } = self.sort(&batch, policy, &mut verdicts);
+        let mut verdicts = vec![Verdict::Stored; taken.batch.len()];
+        let Sorted { groups, echoes, asides } = self.sort(&taken, policy, &mut verdicts);
+        let batch = taken.batch;
+        asides.into_iter().for_each(|aside| self.note(&batch, aside));
         kill_point::pass("commit.sorted");
         let mut spooled = Vec::new();
         let bytes_max = SEGMENT_PLAINTEXT_MAX.min(self.log.limits().record_bytes_max() / 2);
@@ -343,17 +352,20 @@ impl Committer {
     }
 
     /// Sorts what came in by class and patient; decides on everything that is not to be sealed.
-    fn sort(&mut self, batch: &[Inbound], policy: &VerifiedPolicy, verdicts: &mut [Verdict]) -> Sorted {
+    fn sort(&mut self, taken: &Taken, policy: &VerifiedPolicy, verdicts: &mut [Verdict]) -> Sorted {
         let mut sorted = Sorted::default();
         let mut seen = HashMap::new();
-        for (inbound, publish) in batch.iter().enumerate() {
+        for (inbound, publish) in taken.batch.iter().enumerate() {
+            let is_shown = inbound < taken.shown;
             match admit(publish, policy) {
                 Admission::Readings(patient, _) if self.keys.is_erased(patient) => {
                     self.metrics.refused.with_label_values(&["erased"]).inc();
                     verdicts[inbound] = Verdict::Refused;
                 }
                 Admission::Readings(patient, readings) => {
-                    self.heard(&publish.device, publish.received_us);
+                    if self.is_news(&publish.device, publish.received_us) {
+                        sorted.asides.push(Aside::Heard(inbound));
+                    }
                     for (class, reading) in readings {
                         let fingerprint = reading::fingerprint(&reading);
                         if let Some(print) = fingerprint {
@@ -371,22 +383,24 @@ impl Committer {
                                 }
                             };
                         }
-                        self.tap.reading(patient, class, &reading);
+                        if is_shown {
+                            self.tap.again();
+                        } else {
+                            self.tap.reading(patient, class, &reading);
+                        }
                         let group = sorted.groups.entry((class.lane(), class, patient)).or_default();
                         group.push(Pending { inbound, fingerprint, reading });
                     }
                 }
-                Admission::About(about) => {
-                    self.hints.about(&publish.device, about == About::Status, &publish.payload);
-                }
+                Admission::About(about) => sorted.asides.push(Aside::About(inbound, about)),
                 Admission::Quarantine(fault, reason, detail) => {
-                    self.metrics.quarantined.with_label_values(&[reason]).inc();
-                    self.hints.quarantine(publish, reason, &detail);
                     if reason == IMPLAUSIBLE
+                        && !is_shown
                         && let Some(patient) = policy.patient_of(&publish.device)
                     {
                         self.tap.implausible(patient, &publish.device);
                     }
+                    sorted.asides.push(Aside::Quarantine(inbound, reason, detail));
                     verdicts[inbound] = Verdict::Quarantined(fault);
                 }
             }
@@ -394,12 +408,26 @@ impl Committer {
         sorted
     }
 
-    /// Notes a device in the inventory, at most every [`NOTE_EVERY_US`]. As many entries as the policy binds devices.
-    fn heard(&mut self, device: &DeviceId, now_us: i64) {
+    /// Whether the inventory is to be told of a device, which it is at most every [`NOTE_EVERY_US`]. As many entries as the policy binds devices.
+    fn is_news(&mut self, device: &DeviceId, now_us: i64) -> bool {
         let last = self.noted.get(device).copied().unwrap_or(i64::MIN);
-        if now_us.saturating_sub(last) >= NOTE_EVERY_US {
+        let is_news = now_us.saturating_sub(last) >= NOTE_EVERY_US;
+        if is_news {
             self.noted.insert(device.clone(), now_us);
-            self.hints.heard(device, now_us);
+        }
+        is_news
+    }
+
+    fn note(&self, batch: &[Inbound], aside: Aside) {
+        match aside {
+            Aside::Heard(at) => self.hints.heard(&batch[at].device, batch[at].received_us),
+            Aside::About(at, about) => {
+                self.hints.about(&batch[at].device, about == About::Status, &batch[at].payload);
+            }
+            Aside::Quarantine(at, reason, detail) => {
+                self.metrics.quarantined.with_label_values(&[reason]).inc();
+                self.hints.quarantine(&batch[at], reason, &detail);
+            }
         }
     }
 

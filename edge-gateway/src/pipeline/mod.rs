@@ -9,6 +9,7 @@ pub mod commit;
 pub mod duplicates;
 pub mod erase;
 pub mod expiry;
+pub mod front;
 pub mod gaps;
 pub mod heads;
 pub mod leaves;

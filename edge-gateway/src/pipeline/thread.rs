@@ -7,31 +7,21 @@ use std::time::{Duration, Instant};
 
 use caregate_host::clock;
 use caregate_protocol::alarm::Standing;
-use caregate_protocol::id::{Lane, PatientId};
+use caregate_protocol::id::PatientId;
 use caregate_protocol::key::epoch_of;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, sleep_until};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::commit::{CommitError, Committer};
+use super::front::Front;
 use super::waiting::Waiting;
-use crate::ingest::{Inbound, Intake, Verdict, lane_of};
+use crate::ingest::{Inbound, Verdict};
 use crate::metrics::Metrics;
 use crate::policy::{Now, Proposal};
 use crate::uplink::Uplink;
 
-/// PUBLISHes in one commit: at 100 commits a second this is far more than a home sends.
-const BATCH_MAX: usize = 1024;
-/// Payload bytes in one commit, and one payload more: what a commit holds of them in several forms is most of its memory.
-const BATCH_BYTES_MAX: usize = 256 << 10;
-/// With so many there is nothing to gather for: a commit of 16 numbers fills a block of the disk, which is what a smaller one costs too.
-const GATHERED_ENOUGH: usize = 16;
-/// Of a sync's time, how long the next group stays open for those whom it has answered: one eighth costs who sends by the clock little, and gives
-/// who sends by the window twice as much.
-const HELD_SHARE: u32 = 8;
-/// Syncs that are shorter are not waited for so: a timer takes a millisecond at least.
-const HELD_FROM: Duration = Duration::from_millis(2);
 /// Batches that are sealed and not answered: one that is being synced, and one to be synced next.
 const WAITING_MAX: usize = 2;
 /// A sync that takes so long has met a disk that stalls: flash cards that clear blocks do so for seconds.
@@ -50,7 +40,7 @@ pub const ACKED_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct Inputs {
     /// From the doors. The thread ends when all senders are gone and the last PUBLISH is committed.
-    pub inbound: Intake,
+    pub inbound: Front,
     /// From the uplink.
     pub acked: mpsc::Receiver<RangeInclusive<u64>>,
     /// From the source of policy.
@@ -70,51 +60,56 @@ pub struct Inputs {
 /// [`CommitError`]: the process must end; what was not durable was not acknowledged.
 pub async fn run(
     committer: Committer,
-    mut inputs: Inputs,
+    inputs: Inputs,
     uplink: Arc<Uplink>,
     link_stop: CancellationToken,
 ) -> Result<(), CommitError> {
+    let Inputs { inbound: front, mut acked, mut proposals, mut standings, linger } = inputs;
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let landed = committer.log.landed();
-    let (gathered, waiting, durable) = (Gathered::default(), VecDeque::new(), 0);
-    let begun = clock::monotonic();
-    let mut pipeline = Pipeline { committer, uplink, gathered, waiting, durable, begun };
+    let (waiting, durable, begun) = (VecDeque::new(), 0, clock::monotonic());
+    let mut pipeline = Pipeline { committer, uplink, front, waiting, durable, begun };
     // What has passed is written down before anything is sealed.
     pipeline.tick()?;
     loop {
-        let room = pipeline.has_room();
-        let linger = inputs.linger;
+        let awaited = pipeline.front.attend(pipeline.has_room());
         // Not biased: a core that acknowledges without end must not keep sensors waiting, nor the other way round.
-        tokio::select! {
-            () = landed.notified() => pipeline.committer.log.finish_sync()?,
-            Some(proposal) = inputs.proposals.recv() => pipeline.decide(proposal),
-            _ = ticks.tick() => pipeline.tick()?,
-            Some(range) = inputs.acked.recv() => note_acked(range, &mut inputs, &mut pipeline.committer)?,
-            Some(first) = inputs.standings.recv() => {
-                let mut standings = vec![first];
-                standings.extend(std::iter::from_fn(|| inputs.standings.try_recv().ok()));
-                pipeline.stand(standings)?;
+        let turn = tokio::select! {
+            () = landed.notified() => Turn::Landed,
+            Some(proposal) = proposals.recv() => Turn::Decide(proposal),
+            _ = ticks.tick() => Turn::Tick,
+            Some(range) = acked.recv() => Turn::Acked(range),
+            Some(first) = standings.recv() => Turn::Stand(first),
+            is_open = pipeline.front.gather(linger), if awaited.next => Turn::Gathered { is_open },
+            () = pipeline.front.over(), if awaited.over => Turn::Commit,
+        };
+        pipeline.front.leave();
+        match turn {
+            Turn::Landed => pipeline.committer.log.finish_sync()?,
+            Turn::Decide(proposal) => pipeline.decide(proposal),
+            Turn::Tick => pipeline.tick()?,
+            Turn::Acked(range) => note_acked(range, &mut acked, &mut pipeline.committer)?,
+            Turn::Stand(first) => {
+                let rest = std::iter::from_fn(|| standings.try_recv().ok());
+                pipeline.stand(std::iter::once(first).chain(rest).collect())?;
             }
-            first = inputs.inbound.recv(), if room && !pipeline.gathered.is_enough() => {
-                let Some(first) = first else { break };
-                pipeline.gathered.push(first, linger);
-                pipeline.gathered.take(&mut inputs);
-            },
-            () = pipeline.gathered.over(), if room && pipeline.gathered.is_open() => {
-                pipeline.gathered.take(&mut inputs);
+            Turn::Gathered { is_open: true } => {}
+            Turn::Gathered { is_open: false } => break,
+            Turn::Commit => {
+                pipeline.front.take(linger);
                 // A revocation that came meanwhile holds for what is sealed now.
-                while let Ok(proposal) = inputs.proposals.try_recv() {
+                while let Ok(proposal) = proposals.try_recv() {
                     pipeline.decide(proposal);
                 }
                 pipeline.commit()?;
-            },
+            }
         }
         pipeline.go_on()?;
     }
     let Pipeline { mut committer, .. } = pipeline.finish()?;
     link_stop.cancel();
-    while let Some(range) = inputs.acked.recv().await {
+    while let Some(range) = acked.recv().await {
         committer.log.ack(range)?;
     }
     if let Err(failure) = committer.policy.close(clock::monotonic()) {
@@ -127,12 +122,26 @@ pub async fn run(
     Ok(())
 }
 
+/// What the thread waited for.
+enum Turn {
+    Landed,
+    Decide(Proposal),
+    Tick,
+    Acked(RangeInclusive<u64>),
+    Stand((PatientId, Standing)),
+    Gathered {
+        /// Whether more may come.
+        is_open: bool,
+    },
+    Commit,
+}
+
 /// What is between the doors and their answers.
 struct Pipeline {
     committer: Committer,
     uplink: Arc<Uplink>,
-    /// To be sealed next.
-    gathered: Gathered,
+    /// Of which the next is sealed.
+    front: Front,
     /// Sealed and appended, oldest first: the first of them is being synced.
     waiting: VecDeque<Waiting>,
     /// Below this position all is on disk, as was told last.
@@ -155,17 +164,17 @@ impl Pipeline {
 
     /// Seals what was gathered and lets it go up; it is answered when it is durable.
     fn commit(&mut self) -> Result<(), CommitError> {
-        let batch = std::mem::take(&mut self.gathered).batch;
-        if batch.is_empty() {
+        let taken = self.front.gathered();
+        if taken.batch.is_empty() {
             return Ok(());
         }
         self.look_at_clocks();
         let Some(policy) = self.committer.policy.policy().cloned() else {
-            batch.into_iter().for_each(|publish| refuse(publish, &self.committer.metrics));
+            taken.batch.into_iter().for_each(|publish| refuse(publish, &self.committer.metrics));
             return Ok(());
         };
         self.reopen();
-        let (spooled, waiting) = self.committer.prepare(batch, &policy, clock::now_us())?;
+        let (spooled, waiting) = self.committer.prepare(taken, &policy, clock::now_us())?;
         self.uplink.early(spooled);
         self.waiting.push_back(waiting);
         Ok(())
@@ -227,7 +236,7 @@ impl Pipeline {
     /// Answers what has become durable, and has the next group synced.
     fn go_on(&mut self) -> Result<(), CommitError> {
         self.answer();
-        if !self.committer.log.is_syncing() && !self.gathered.held {
+        if !self.committer.log.is_syncing() && !self.front.is_held() {
             if self.committer.log.rotation_due() {
                 // It syncs what is pending first.
                 self.committer.rotate()?;
@@ -247,7 +256,7 @@ impl Pipeline {
             answered += waiting.answer(&self.committer.metrics);
         }
         if answered > 0 {
-            self.gathered.hold(answered, self.committer.log.sync_took(), clock::monotonic());
+            self.front.hold(answered, self.committer.log.sync_took(), clock::monotonic());
         }
         if durable > self.durable {
             self.durable = durable;
@@ -258,9 +267,7 @@ impl Pipeline {
 
     /// Commits what is left.
     fn finish(mut self) -> Result<Self, CommitError> {
-        if !self.gathered.batch.is_empty() {
-            self.commit()?;
-        }
+        self.commit()?;
         self.committer.log.sync()?;
         self.answer();
         Ok(self)
@@ -270,12 +277,12 @@ impl Pipeline {
 /// Notes a range and those that wait behind it.
 fn note_acked(
     first: RangeInclusive<u64>,
-    inputs: &mut Inputs,
+    acked: &mut mpsc::Receiver<RangeInclusive<u64>>,
     committer: &mut Committer,
 ) -> Result<(), CommitError> {
     committer.log.ack(first)?;
     for _ in 1..ACKED_MAX {
-        let Ok(range) = inputs.acked.try_recv() else { break };
+        let Ok(range) = acked.try_recv() else { break };
         committer.log.ack(range)?;
     }
     Ok(())
@@ -285,168 +292,5 @@ fn refuse(publish: Inbound, metrics: &Metrics) {
     metrics.refused.with_label_values(&["no_policy"]).inc();
     if publish.verdict.send(Verdict::Refused).is_err() {
         metrics.publishes.with_label_values(&["unanswered"]).inc();
-    }
-}
-
-/// What the next commit will be made of.
-struct Gathered {
-    batch: Vec<Inbound>,
-    /// With so many there is nothing more to wait for.
-    wanted: usize,
-    /// Kept open for those who were just answered: a client whose window was full sends again at once, and what comes just after a sync
-    /// has begun waits for two.
-    held: bool,
-    bytes: usize,
-    /// There is an alarm among them.
-    urgent: bool,
-    /// When the linger is over; with none of it at once, for a timer takes a millisecond at least.
-    until: Option<Instant>,
-}
-
-impl Default for Gathered {
-    fn default() -> Self {
-        let (batch, bytes, wanted, held) = (Vec::new(), 0, GATHERED_ENOUGH, false);
-        Self { batch, bytes, wanted, held, urgent: false, until: None }
-    }
-}
-
-impl Gathered {
-    /// So many were answered by a sync that took so long: they are expected back.
-    fn hold(&mut self, answered: usize, sync: Duration, now: Instant) {
-        if sync >= HELD_FROM {
-            self.held = true;
-            self.wanted = answered.min(BATCH_MAX);
-            self.until = Some(now + sync / HELD_SHARE);
-        }
-    }
-
-    /// Whether it comes to an end by itself.
-    fn is_open(&self) -> bool {
-        self.held || !self.batch.is_empty()
-    }
-
-    fn push(&mut self, publish: Inbound, linger: Duration) {
-        if !linger.is_zero() {
-            self.until.get_or_insert_with(|| clock::monotonic() + linger);
-        }
-        self.bytes += publish.payload.len();
-        self.urgent |= lane_of(&publish.topic, publish.payload.len()) == Lane::Alarm;
-        self.batch.push(publish);
-    }
-
-    /// Takes what is there, as far as it fits.
-    fn take(&mut self, inputs: &mut Inputs) {
-        while self.batch.len() < BATCH_MAX && self.bytes < BATCH_BYTES_MAX {
-            let Ok(next) = inputs.inbound.try_recv() else { break };
-            self.push(next, inputs.linger);
-        }
-    }
-
-    fn is_enough(&self) -> bool {
-        self.urgent || self.batch.len() >= self.wanted || self.bytes >= BATCH_BYTES_MAX
-    }
-
-    /// Waits until there is no reason to gather any longer.
-    async fn over(&self) {
-        match self.until {
-            Some(until) if !self.is_enough() => sleep_until(until.into()).await,
-            _ => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use caregate_protocol::id::DeviceId;
-    use tokio::sync::oneshot;
-
-    use super::*;
-    use crate::ingest::{self, Inlet};
-
-    fn publish(leaf: &str) -> Inbound {
-        Inbound {
-            device: DeviceId::new("monitor-1").unwrap(),
-            topic: format!("vitals/v1/monitor-1/{leaf}"),
-            payload: Bytes::new(),
-            received_us: 0,
-            verdict: oneshot::channel().0,
-        }
-    }
-
-    fn inputs(linger: Duration) -> (Inlet, Inputs) {
-        let (inbound, inbound_in) = ingest::queue();
-        let (acked, proposals, standings) = (mpsc::channel(1).1, mpsc::channel(1).1, mpsc::channel(1).1);
-        (inbound, Inputs { inbound: inbound_in, acked, proposals, standings, linger })
-    }
-
-    /// What is gathered of these with a linger that nobody waits out, or `None` where it is not enough.
-    async fn gathered(leaves: &[&str]) -> Option<usize> {
-        let (_inbound, mut inputs) = inputs(Duration::from_secs(3600));
-        let mut gathered = Gathered::default();
-        for leaf in leaves {
-            gathered.push(publish(leaf), inputs.linger);
-            gathered.take(&mut inputs);
-        }
-        let is_over = tokio::time::timeout(Duration::from_millis(1), gathered.over()).await.is_ok();
-        is_over.then_some(gathered.batch.len())
-    }
-
-    #[tokio::test]
-    async fn a_commit_waits_no_longer_than_there_is_reason_to() {
-        assert_eq!(gathered(&["num/heart-rate"; GATHERED_ENOUGH]).await, Some(GATHERED_ENOUGH));
-        assert_eq!(gathered(&["num/heart-rate"; GATHERED_ENOUGH - 1]).await, None);
-        assert_eq!(gathered(&["event/fall"]).await, Some(1));
-        let rest = ["num/heart-rate", "num/heart-rate", "event/fall"];
-        assert_eq!(gathered(&rest).await, Some(3));
-    }
-
-    #[tokio::test]
-    async fn a_slow_sync_is_followed_by_a_group_of_all_that_it_answered() {
-        let (_inbound, mut inputs) = inputs(Duration::ZERO);
-        let is_over = async |gathered: &Gathered| {
-            tokio::time::timeout(Duration::from_millis(1), gathered.over()).await.is_ok()
-        };
-        let now = clock::monotonic();
-        let mut gathered = Gathered::default();
-        gathered.hold(2, HELD_FROM, now);
-        assert!(gathered.held && gathered.is_open());
-        let mut gathered = Gathered::default();
-        gathered.hold(2, Duration::from_secs(3600), now);
-        for is_whole in [false, true] {
-            gathered.push(publish("num/heart-rate"), inputs.linger);
-            gathered.take(&mut inputs);
-            assert_eq!(is_over(&gathered).await, is_whole);
-        }
-        // An alarm waits for nobody, nor does anybody after a sync that was quick.
-        let mut gathered = Gathered::default();
-        gathered.hold(2, Duration::from_secs(3600), now);
-        gathered.push(publish("event/fall"), inputs.linger);
-        assert!(is_over(&gathered).await);
-        let mut gathered = Gathered::default();
-        gathered.hold(2, HELD_FROM / 2, now);
-        assert!(!gathered.held && !gathered.is_open());
-    }
-
-    #[tokio::test]
-    async fn a_linger_ends() {
-        let mut gathered = Gathered::default();
-        gathered.push(publish("num/heart-rate"), Duration::from_millis(1));
-        gathered.over().await;
-        assert!(!gathered.is_enough());
-    }
-
-    #[tokio::test]
-    async fn a_commit_takes_no_more_than_its_bytes() {
-        let (inbound, mut inputs) = inputs(Duration::ZERO);
-        let large = || Inbound { payload: vec![0; BATCH_BYTES_MAX / 4].into(), ..publish("wave/ecg-ii") };
-        for _ in 0..7 {
-            inbound.of(Lane::Waveform).send(large()).await.unwrap();
-        }
-        for (taken, is_enough) in [(4, true), (3, false)] {
-            let mut gathered = Gathered::default();
-            gathered.take(&mut inputs);
-            assert_eq!((gathered.batch.len(), gathered.is_enough()), (taken, is_enough));
-        }
     }
 }

@@ -7,6 +7,8 @@ use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 pub struct WatchMetrics {
     /// `caregate_gateway_watch_dropped_total`: readings that the watch was too slow for.
     pub dropped: IntCounter,
+    /// `caregate_gateway_watch_early_total`: PUBLISHes that a lookout showed while the commit thread stood still.
+    pub early: IntCounter,
     /// `caregate_gateway_watch_unwatched_total`: readings beyond what is watched of a patient or a gateway.
     pub unwatched: IntCounter,
     /// `caregate_gateway_watch_sequence_missing_total`: numbers of sensors' own counters that never came.
@@ -50,6 +52,10 @@ impl WatchMetrics {
             dropped: counter(
                 "caregate_gateway_watch_dropped_total",
                 "Readings that the watch was too slow for",
+            )?,
+            early: counter(
+                "caregate_gateway_watch_early_total",
+                "PUBLISHes that the watch was shown while the commit thread stood still",
             )?,
             unwatched: counter(
                 "caregate_gateway_watch_unwatched_total",

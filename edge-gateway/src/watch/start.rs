@@ -7,7 +7,7 @@ use caregate_protocol::alarm::Standing;
 use caregate_protocol::beat::BEAT_BYTES;
 use caregate_protocol::id::PatientId;
 use ed25519_dalek::SigningKey;
-use prometheus::Registry;
+use prometheus::{IntCounter, Registry};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +73,8 @@ pub struct Started {
     pub beats: watch::Receiver<Option<[u8; BEAT_BYTES]>>,
     /// For the local page.
     pub views: watch::Receiver<Arc<Standings>>,
+    /// For a lookout: what it shows.
+    pub early: IntCounter,
 }
 
 /// Starts the watch on a thread of its own, and the webhook where there is one. Must be called inside a tokio runtime.
@@ -96,6 +98,7 @@ pub fn start(
         tokio::spawn(webhook.clone().run(target, stop.clone()));
         webhook
     });
+    let early = metrics.early.clone();
     let outputs = Outputs { views, publisher, webhook, standings, beats };
     let pins = policy.enrolled();
     let heard = unheard.below;
@@ -111,5 +114,5 @@ pub fn start(
         let _guard = stop.clone().drop_guard();
         runtime.block_on(shell.run(inputs, stop));
     })?;
-    Ok(Started { standings: standings_in, commands, beats: beats_in, views: views_in })
+    Ok(Started { standings: standings_in, commands, beats: beats_in, views: views_in, early })
 }

@@ -1,6 +1,7 @@
 //! What the commit thread hands over: every admitted reading, before it is durable.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use caregate_protocol::id::{DataClass, DeviceId, PatientId};
 use caregate_protocol::reading::Reading;
@@ -37,13 +38,20 @@ pub struct Batch {
     pub below: u64,
 }
 
-/// The commit thread's end. It never waits, and wakes the watch once a group commit.
+/// The commit thread's end, and of who looks out in its place. It never waits, and wakes the watch once a group commit. Clones are of the same.
+#[derive(Debug, Clone)]
+pub struct Tap(Arc<Mutex<Shown>>);
+
 #[derive(Debug)]
-pub struct Tap {
+struct Shown {
     out: mpsc::Sender<Batch>,
     pending: Vec<Seen>,
     events: Events,
     below: u64,
+    /// Something was shown of the commit that is being made.
+    has_more: bool,
+    /// The watch has yet to hear of `below`.
+    is_news: bool,
     dropped: IntCounter,
 }
 
@@ -72,22 +80,50 @@ impl Tap {
     #[must_use]
     pub fn new(dropped: IntCounter) -> (Self, mpsc::Receiver<Batch>) {
         let (out, seen) = mpsc::channel(BATCHES_MAX);
-        (Self { out, pending: Vec::new(), events: Events::default(), below: 0, dropped }, seen)
+        let (pending, events) = (Vec::new(), Events::default());
+        let shown = Shown { out, pending, events, below: 0, has_more: false, is_news: false, dropped };
+        (Self(Arc::new(Mutex::new(shown))), seen)
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Shows a reading to the watch.
-    pub fn reading(&mut self, patient: PatientId, class: DataClass, reading: &Reading) {
+    pub fn reading(&self, patient: PatientId, class: DataClass, reading: &Reading) {
         if let Some(observation) = Observation::of(patient, class, reading) {
-            self.show(Seen::Reading(observation));
+            self.shown().show(Seen::Reading(observation));
         }
     }
 
     /// Shows that a device sent what nobody can have.
-    pub fn implausible(&mut self, patient: PatientId, device: &DeviceId) {
-        self.show(Seen::Implausible { patient, device: device.clone() });
+    pub fn implausible(&self, patient: PatientId, device: &DeviceId) {
+        self.shown().show(Seen::Implausible { patient, device: device.clone() });
     }
 
+    /// What was shown already is in the commit that is being made.
+    pub fn again(&self) {
+        self.shown().has_more = true;
+    }
+
+    /// Hands over what was shown; all of it that was stored lies below this position. Call between a commit's append and its sync.
+    pub fn flush(&self, below: u64) {
+        let mut shown = self.shown();
+        if std::mem::take(&mut shown.has_more) {
+            (shown.below, shown.is_news) = (below, true);
+        }
+        shown.offer();
+    }
+
+    /// Hands over what waits, if the watch has room for it. Call about every second too: nothing else may come.
+    pub fn offer(&self) {
+        self.shown().offer();
+    }
+}
+
+impl Shown {
     fn show(&mut self, seen: Seen) {
+        self.has_more = true;
         if self.pending.len() >= BATCH_MAX {
             self.offer();
         }
@@ -98,17 +134,8 @@ impl Tap {
         }
     }
 
-    /// Hands over what was shown; all of it that was stored lies below this position. Call between a commit's append and its sync.
-    pub fn flush(&mut self, below: u64) {
-        if !self.pending.is_empty() {
-            self.below = below;
-        }
-        self.offer();
-    }
-
-    /// Hands over what waits, if the watch has room for it. Call about every second too: nothing else may come.
-    pub fn offer(&mut self) {
-        if self.pending.is_empty() {
+    fn offer(&mut self) {
+        if self.pending.is_empty() && !self.is_news {
             return;
         }
         match self.out.try_reserve() {
@@ -116,11 +143,12 @@ impl Tap {
                 let mut seen = std::mem::take(&mut self.pending);
                 seen.extend(self.events.take().map(Seen::Reading));
                 place.send(Batch { seen, below: self.below });
+                self.is_news = false;
             }
             Err(mpsc::error::TrySendError::Full(())) => {}
             // A gateway without a watch has no receiver; nothing is missed there.
             Err(mpsc::error::TrySendError::Closed(())) => {
-                self.pending.clear();
+                (self.pending, self.is_news) = (Vec::new(), false);
                 drop(self.events.take());
             }
         }
@@ -152,10 +180,10 @@ mod tests {
 
     #[test]
     fn an_event_among_hundreds_of_commits_is_heard_by_a_watch_that_stood_still() {
-        let (mut tap, mut out, dropped) = tap();
+        let (tap, mut out, dropped) = tap();
         for commit in 0..700 {
             let what = if commit == 350 { What::Event } else { What::Numeric(70.0) };
-            tap.show(seen(1, 513, what, 0));
+            tap.shown().show(seen(1, 513, what, 0));
             tap.flush(commit + 1);
         }
         let mut heard = Vec::new();
@@ -172,15 +200,15 @@ mod tests {
 
     #[test]
     fn numbers_beyond_the_bound_are_dropped_and_counted_and_events_are_not() {
-        let (mut tap, mut out, dropped) = tap();
+        let (tap, mut out, dropped) = tap();
         let number = || seen(1, 1, What::Numeric(70.0), 0);
         for below in 0..2 {
-            tap.show(number());
+            tap.shown().show(number());
             tap.flush(below);
         }
-        (0..BATCH_MAX + 5).for_each(|_| tap.show(number()));
+        (0..BATCH_MAX + 5).for_each(|_| tap.shown().show(number()));
         for lag_us in [7, 3, 9] {
-            (0..100).for_each(|device| tap.show(seen(device, 513, What::Event, lag_us)));
+            (0..100).for_each(|device| tap.shown().show(seen(device, 513, What::Event, lag_us)));
         }
         tap.flush(2);
         assert_eq!(dropped.get(), 5);
@@ -191,19 +219,36 @@ mod tests {
         assert!(batch.seen[BATCH_MAX..].iter().all(|seen| {
             matches!(seen, Seen::Reading(event) if event.what == What::Event && event.lag_us() == Some(3))
         }));
-        tap.show(number());
+        tap.shown().show(number());
         tap.flush(3);
         assert_eq!(out.try_recv().unwrap().seen.len(), 1, "it goes on");
+    }
+
+    #[test]
+    fn what_was_shown_ahead_is_marked_by_the_commit_that_has_it() {
+        let (tap, mut out, _dropped) = tap();
+        tap.shown().show(seen(1, 513, What::Event, 0));
+        tap.offer();
+        assert_eq!(out.try_recv().unwrap().below, 0, "it is nowhere yet");
+        tap.flush(3);
+        let of_before = out.try_recv().unwrap();
+        assert_eq!((of_before.seen.len(), of_before.below), (0, 3), "of a commit that was on its way");
+        tap.again();
+        tap.flush(5);
+        let its_own = out.try_recv().unwrap();
+        assert_eq!((its_own.seen.len(), its_own.below), (0, 5));
+        tap.flush(7);
+        assert!(out.try_recv().is_err(), "nothing was shown");
     }
 
     /// A batch that is cut says of no more than what is in it that it was heard.
     #[test]
     fn what_is_cut_off_in_the_middle_of_a_commit_marks_only_what_came_before() {
-        let (mut tap, mut out, _dropped) = tap();
-        tap.show(seen(1, 1, What::Numeric(70.0), 0));
+        let (tap, mut out, _dropped) = tap();
+        tap.shown().show(seen(1, 1, What::Numeric(70.0), 0));
         tap.flush(5);
         assert_eq!(out.try_recv().unwrap().below, 5);
-        (0..=BATCH_MAX).for_each(|_| tap.show(seen(1, 1, What::Numeric(70.0), 0)));
+        (0..=BATCH_MAX).for_each(|_| tap.shown().show(seen(1, 1, What::Numeric(70.0), 0)));
         tap.flush(9_000);
         let below: Vec<_> = std::iter::from_fn(|| out.try_recv().ok()).map(|batch| batch.below).collect();
         assert_eq!(below, [5, 9_000]);

@@ -1,33 +1,39 @@
 //! A disk that stalls: the watch sees what comes meanwhile, and it is acknowledged when it is durable.
 
-use std::sync::Arc;
-use std::sync::PoisonError;
+use std::fs::File;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use caregate_host::clock;
-use caregate_protocol::id::Lane;
+use caregate_protocol::id::{DeviceId, Lane};
 use caregate_protocol::policy::{RecipientKind, RecipientStatus};
 use ledger_client::fixture::Site;
 use ledger_client::verify::verify_bundle;
 use prometheus::IntCounter;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::support::{Gateway, Hospital};
-use crate::ingest::{self, Inbound, Verdict};
+use crate::faults::Faults;
+use crate::ingest::{self, Inbound, Inlet, Verdict};
+use crate::pipeline::front::Front;
 use crate::pipeline::thread::{self, Inputs};
 use crate::policy::trail::Origin;
 use crate::policy::{Change, Proposal};
 use crate::spool::Limits;
 use crate::uplink::Uplink;
 use crate::watch::Tap;
+use crate::watch::store::WatchStore;
+use crate::watch::tap::Batch;
 
 /// More than anything here takes on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A gateway with the ledger's policy in force.
-fn opened(dir: &std::path::Path, site: &Site, now_s: u64) -> Gateway {
+fn opened(dir: &Path, site: &Site, now_s: u64) -> Gateway {
     let pins = Arc::new(site.enrolment.pins().unwrap());
     let mut gateway = Gateway::open_with(dir, Limits::with_budget(64 << 20), Some(Arc::clone(&pins)), now_s);
     let bytes = site.clone().bytes(now_s);
@@ -38,53 +44,128 @@ fn opened(dir: &std::path::Path, site: &Site, now_s: u64) -> Gateway {
     gateway
 }
 
-#[tokio::test]
-#[expect(clippy::await_holding_lock, reason = "the thread that syncs is to wait for it")]
-async fn what_comes_while_the_disk_stalls_is_seen_at_once_and_acknowledged_when_it_is_durable() {
-    let (dir, mut site, now_s) = (tempfile::tempdir().unwrap(), Site::new(4), clock::now_s());
-    let (city, _) = Hospital::on_ledger(0x50);
-    site.register(&city, RecipientStatus::Active, RecipientKind::Treating, false);
-    site.bind(0, true, 1);
-    site.grant(0, &city, 1, |_| ());
-    let device = site.enrolment.patients[0].devices[0].device.clone();
-    let mut committer = opened(dir.path(), &site, now_s).committer;
-    let faults = committer.log.on_thread();
-    let (tap, mut seen) = Tap::new(IntCounter::new("dropped", "dropped").unwrap());
-    committer.tap = tap;
-    let (inbound, inbound_in) = ingest::queue();
-    let (acked, acked_in) = mpsc::channel(1);
-    let (proposals, standings) = (mpsc::channel(1).1, mpsc::channel(1).1);
-    let linger = Duration::ZERO;
-    let inputs = Inputs { inbound: inbound_in, acked: acked_in, proposals, standings, linger };
-    let running = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let uplink = Arc::new(Uplink::new([]));
-        runtime.block_on(thread::run(committer, inputs, uplink, CancellationToken::new())).unwrap();
-    });
+/// Where the disk stalls.
+#[derive(Debug, Clone, Copy)]
+enum Where {
+    /// At the spool.
+    Spool,
+    /// At the journal, which has wraps before they go up.
+    Journal,
+    /// At `keys.redb`, which has a generation before it seals.
+    Keys,
+}
 
-    let mut answers = Vec::new();
-    {
-        let _stalls = faults.stalls.lock().unwrap_or_else(PoisonError::into_inner);
-        for rate in 60..68 {
-            let (verdict, answer) = oneshot::channel();
-            answers.push(answer);
-            let publish = Inbound {
-                device: device.clone(),
-                topic: format!("vitals/v1/{device}/num/heart-rate"),
-                payload: format!("{{\"v\": {rate}, \"unit\": \"/min\"}}").into_bytes().into(),
-                received_us: clock::now_us(),
-                verdict,
-            };
-            inbound.of(Lane::Vitals).send(publish).await.unwrap();
-            // One by one: each is a batch of its own.
-            let batch = timeout(PATIENCE, seen.recv()).await.unwrap().unwrap();
-            assert_eq!(batch.seen.len(), 1, "{rate}");
+/// A gateway whose commit thread runs.
+struct Running {
+    device: DeviceId,
+    inlet: Inlet,
+    seen: mpsc::Receiver<Batch>,
+    early: IntCounter,
+    faults: Arc<Faults>,
+    keys: WatchStore,
+    acked: mpsc::Sender<RangeInclusive<u64>>,
+    commits: std::thread::JoinHandle<()>,
+    _looks: DropGuard,
+}
+
+impl Running {
+    fn start(dir: &Path) -> Self {
+        let (mut site, now_s) = (Site::new(4), clock::now_s());
+        let (city, _) = Hospital::on_ledger(0x50);
+        site.register(&city, RecipientStatus::Active, RecipientKind::Treating, false);
+        site.bind(0, true, 1);
+        site.grant(0, &city, 1, |_| ());
+        let device = site.enrolment.patients[0].devices[0].device.clone();
+        let mut committer = opened(dir, &site, now_s).committer;
+        let (faults, keys) = (committer.log.on_thread(), committer.keys.watch());
+        let (tap, seen) = Tap::new(IntCounter::new("dropped", "dropped").unwrap());
+        committer.tap = tap.clone();
+        let (inlet, intake) = ingest::queue();
+        let front = Front::new(intake);
+        let early = IntCounter::new("early", "early").unwrap();
+        let (policy, erased) = (committer.policy.outputs().policy, committer.keys.erasures().follow());
+        let stop = CancellationToken::new();
+        tokio::spawn(front.lookout(tap, policy, erased, early.clone()).run(stop.clone()));
+        let (acked, acked_in) = mpsc::channel(1);
+        let (proposals, standings) = (mpsc::channel(1).1, mpsc::channel(1).1);
+        let linger = Duration::ZERO;
+        let inputs = Inputs { inbound: front, acked: acked_in, proposals, standings, linger };
+        let commits = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let uplink = Arc::new(Uplink::new([]));
+            runtime.block_on(thread::run(committer, inputs, uplink, CancellationToken::new())).unwrap();
+        });
+        Self { device, inlet, seen, early, faults, keys, acked, commits, _looks: stop.drop_guard() }
+    }
+
+    async fn send(&self, leaf: &str, payload: &str) -> oneshot::Receiver<Verdict> {
+        let (verdict, answer) = oneshot::channel();
+        let publish = Inbound {
+            device: self.device.clone(),
+            topic: format!("vitals/v1/{}/{leaf}", self.device),
+            payload: payload.as_bytes().to_vec().into(),
+            received_us: clock::now_us(),
+            verdict,
+        };
+        self.inlet.of(Lane::Vitals).send(publish).await.unwrap();
+        answer
+    }
+
+    /// The next batch in which something is; the marks of those before are behind its own.
+    async fn seen(&mut self) -> Batch {
+        loop {
+            let batch = timeout(PATIENCE, self.seen.recv()).await.unwrap().unwrap();
+            if !batch.seen.is_empty() {
+                return batch;
+            }
         }
-        assert!(answers.iter_mut().all(|answer| answer.try_recv().is_err()), "none is durable");
     }
-    for answer in answers {
-        assert_eq!(timeout(PATIENCE, answer).await.unwrap().unwrap(), Verdict::Stored);
+
+    /// Sends what makes wraps while the disk stalls, sees it, and has it acknowledged when the disk is back.
+    async fn stalls(&mut self, at: Where, dir: &Path) {
+        let faults = Arc::clone(&self.faults);
+        let spool =
+            matches!(at, Where::Spool).then(|| faults.stalls.lock().unwrap_or_else(PoisonError::into_inner));
+        let head = File::open(dir.join("journal.jsonl.head")).unwrap();
+        if matches!(at, Where::Journal) {
+            head.lock().unwrap();
+        }
+        let keys = self.keys.clone();
+        let keys = matches!(at, Where::Keys).then(|| keys.hold());
+        let mut answers = Vec::new();
+        for rate in 60..68 {
+            answers
+                .push(self.send("num/heart-rate", &format!("{{\"v\": {rate}, \"unit\": \"/min\"}}")).await);
+            // One by one: each is a batch of its own.
+            assert_eq!(self.seen().await.seen.len(), 1, "{at:?} {rate}");
+        }
+        assert!(answers.iter_mut().all(|answer| answer.try_recv().is_err()), "{at:?}: none is durable");
+        head.unlock().unwrap();
+        drop((spool, keys));
+        for answer in answers {
+            assert_eq!(timeout(PATIENCE, answer).await.unwrap().unwrap(), Verdict::Stored, "{at:?}");
+        }
     }
-    drop((inbound, acked));
-    tokio::task::spawn_blocking(move || running.join().unwrap()).await.unwrap();
+
+    async fn end(self) {
+        let Self { inlet, acked, commits, seen, .. } = self;
+        drop((inlet, acked, seen));
+        tokio::task::spawn_blocking(move || commits.join().unwrap()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_comes_while_the_disk_stalls_is_seen_at_once_and_acknowledged_when_it_is_durable() {
+    for at in [Where::Spool, Where::Journal, Where::Keys] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut running = Running::start(dir.path());
+        // A class of its own, so that the journal is there and the spool has something.
+        let walked = running.send("num/steps", "{\"v\": 5}").await;
+        assert_eq!(timeout(PATIENCE, walked).await.unwrap().unwrap(), Verdict::Stored);
+        assert_eq!(running.seen().await.seen.len(), 1);
+        running.stalls(at, dir.path()).await;
+        // A spool that stalls alone takes a batch a second later, in which the lookout may have been quicker.
+        assert!(running.early.get() > 0 || matches!(at, Where::Spool), "{at:?}");
+        running.end().await;
+    }
 }
