@@ -51,7 +51,25 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
 
 /// Runs a command to its end, its output passed on to standard error a line at a time and shown to `see` as well.
 pub(crate) fn run_seen(command: &mut Command, mut see: impl FnMut(&str)) -> anyhow::Result<()> {
-    use std::io::{BufRead, BufReader, Write};
+    use std::io::Write;
+    let described = format!("{command:?}");
+    let mut told = Ok(());
+    let status = read_lines(command, |line| {
+        if told.is_ok() {
+            told = std::io::stderr().write_all(line);
+        }
+        see(String::from_utf8_lossy(line).trim_end());
+    })?;
+    told?;
+    if !status.success() {
+        bail!("{described}: {status}");
+    }
+    Ok(())
+}
+
+/// Both outputs, in their order, a line at a time.
+fn read_lines(command: &mut Command, mut see: impl FnMut(&[u8])) -> anyhow::Result<std::process::ExitStatus> {
+    use std::io::{BufRead, BufReader};
     let described = format!("{command:?}");
     let (reader, writer) = std::io::pipe()?;
     let mut child =
@@ -61,15 +79,21 @@ pub(crate) fn run_seen(command: &mut Command, mut see: impl FnMut(&str)) -> anyh
     let mut lines = BufReader::new(reader);
     let mut line = Vec::new();
     while lines.read_until(b'\n', &mut line)? > 0 {
-        std::io::stderr().write_all(&line)?;
-        see(String::from_utf8_lossy(&line).trim_end());
+        see(&line);
         line.clear();
     }
-    let status = child.wait()?;
-    if !status.success() {
-        bail!("{described}: {status}");
-    }
-    Ok(())
+    child.wait().with_context(|| described)
+}
+
+/// Runs a command to its end; answers with its lines, and how it ended.
+///
+/// # Errors
+/// Where it could not be started, or read.
+pub(crate) fn run_quietly(command: &mut Command) -> anyhow::Result<(Vec<String>, anyhow::Result<()>)> {
+    let described = format!("{command:?}");
+    let mut lines = Vec::new();
+    let ended = read_lines(command, |line| lines.push(String::from_utf8_lossy(line).trim_end().to_owned()))?;
+    Ok((lines, if ended.success() { Ok(()) } else { Err(anyhow::anyhow!("{described}: {ended}")) }))
 }
 
 /// Installs a folder's packages where its lock file has changed since they were.
@@ -95,8 +119,10 @@ pub(crate) fn page() -> anyhow::Result<()> {
     run(Command::new("npm").args(["run", "--silent", "build"]).current_dir(&web))
 }
 
-/// Where a test program is started, and the program.
+/// A test program, and where it is started.
 pub(crate) struct TestProgram {
+    /// Its target's name: of several packages it may be the same.
+    pub(crate) name: String,
     folder: PathBuf,
     program: PathBuf,
 }
@@ -132,12 +158,23 @@ pub(crate) fn workspace_binaries(names: &[&str], features: &[&str]) -> anyhow::R
 /// What cargo says.
 pub(crate) fn test_programs() -> anyhow::Result<BTreeMap<String, TestProgram>> {
     say("cargo: building tests (release; minutes from clean)");
+    let programs = built_tests(&[&["--lib"], &SOME_TEST[..]].concat())?;
+    Ok(programs.into_iter().map(|program| (program.name.clone(), program)).collect())
+}
+
+/// Builds all tests that are run unasked.
+///
+/// # Errors
+/// What cargo says.
+pub(crate) fn all_test_programs() -> anyhow::Result<Vec<TestProgram>> {
+    say("cargo: building tests (release; minutes from clean)");
+    built_tests(&[])
+}
+
+/// Those among these targets.
+fn built_tests(targets: &[&str]) -> anyhow::Result<Vec<TestProgram>> {
     let mut command = cargo_command();
-    command
-        .args(["test", "--release", "--lib", "--no-run"])
-        .args(WORKSPACE)
-        .args(SOME_TEST)
-        .current_dir(root()?);
+    command.args(["test", "--release", "--no-run"]).args(WORKSPACE).args(targets).current_dir(root()?);
     command.args(["--message-format", "json-render-diagnostics"]).stderr(std::process::Stdio::inherit());
     let output = command.output().with_context(|| format!("{command:?}"))?;
     if !output.status.success() {
@@ -150,7 +187,8 @@ pub(crate) fn test_programs() -> anyhow::Result<BTreeMap<String, TestProgram>> {
     let programs = messages.filter(|message| message["profile"]["test"] == true).filter_map(|message| {
         let folder = Path::new(message["manifest_path"].as_str()?).parent()?.to_owned();
         let program = message["executable"].as_str()?.into();
-        Some((message["target"]["name"].as_str()?.to_owned(), TestProgram { folder, program }))
+        let name = message["target"]["name"].as_str()?.to_owned();
+        Some(TestProgram { name, folder, program })
     });
     Ok(programs.collect())
 }

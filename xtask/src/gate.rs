@@ -1,14 +1,17 @@
 //! `cargo xtask test`: everything that must hold before a change lands, from a clean machine within an hour on two cores.
 //! Each step is named; a failed one does not keep the others from running, and the last line counts them.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use caregate_host::clock;
 use clap::Args;
 
+use crate::build::TestProgram;
 use crate::{build, interop, linked, recordings, say, setup, solidity};
 
 /// Seconds of each story in the gate: long enough for cut, drain, kill and recovery.
@@ -136,7 +139,8 @@ fn steps() -> Vec<Step> {
             lints(&[&["--release"], &build::WORKSPACE, &["--all-targets"]])?;
             // Not among all targets, since they are not run unasked; and the core as it is without NATS.
             lints(&[&["--release"], &build::WORKSPACE, &["--test", "interop", "--test", "chaos"]])?;
-            lints(&[&["--release", "--package", "core-cloud", "--all-targets"]])
+            // As a workspace: by itself it would choose other features of the crates below, and have them checked again.
+            lints(&[&["--release", "--workspace", "--all-targets"]])
         }),
         step("documentation", || {
             let mut doc =
@@ -146,17 +150,7 @@ fn steps() -> Vec<Step> {
         }),
         step("NATS server: packages", || interop::nats().map(drop)),
         step("binaries and tests build", build_all),
-        step("fuzz targets build", || {
-            in_root(cargo(&[
-                "check",
-                "--release",
-                "--manifest-path",
-                "fuzz/Cargo.toml",
-                "--target-dir",
-                "target",
-            ]))
-        }),
-        step("tests", || run_tests(all_tests())),
+        step("tests", run_programs),
         step("licences and bans", licences),
         step("eBPF object is what the source builds", || xtask(&["ebpf", "--check"])),
         step("contract is what the source builds", || xtask(&["contracts", "--check"])),
@@ -195,6 +189,59 @@ fn run_tests(mut command: Command) -> anyhow::Result<()> {
     let mut failures = Failures::default();
     let outcome = build::run_seen(command.current_dir(build::root()?), |line| failures.see(line));
     outcome.with_context(|| failures.told())
+}
+
+/// Test programs that run at a time: they wait for three fifths of their time, for timers, processes and namespaces, which cargo's one after the
+/// other leaves unused.
+const AT_A_TIME: usize = 2;
+/// Those that take longest, which begin first: else the last of them would run on alone. And what measures time runs alone, at the end.
+const LONGEST: [&str; 6] = ["network", "core_cloud", "mqtt", "mqtt_interop", "gateway_to_core", "http"];
+const ALONE: [&str; 1] = ["speed"];
+
+/// Runs what cargo would; each program's lines are told when it has ended.
+fn run_programs() -> anyhow::Result<()> {
+    let mut programs = build::all_test_programs()?;
+    let rank = |program: &TestProgram| LONGEST.iter().position(|name| *name == program.name);
+    programs.sort_by_key(|program| rank(program).unwrap_or(LONGEST.len()));
+    let (alone, together): (Vec<_>, Vec<_>) =
+        programs.into_iter().partition(|program| ALONE.contains(&program.name.as_str()));
+    let outcome = Mutex::new((Failures::default(), Vec::new()));
+    for (programs, at_a_time) in [(together, AT_A_TIME), (alone, 1)] {
+        let programs = Mutex::new(VecDeque::from(programs));
+        let next = || programs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        std::thread::scope(|scope| {
+            for _ in 0..at_a_time {
+                scope.spawn(|| {
+                    while let Some(program) = next() {
+                        run_program(&program, &outcome)
+                    }
+                });
+            }
+        });
+    }
+    let (failures, broken) = outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match broken.len() {
+        0 => Ok(()),
+        n => Err(anyhow::anyhow!("{n} test programs failed: {}", broken.join(", ")).context(failures.told())),
+    }
+}
+
+fn run_program(program: &TestProgram, outcome: &Mutex<(Failures, Vec<String>)>) {
+    let began = clock::monotonic();
+    let output = build::run_quietly(&mut program.command());
+    let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
+    let (failures, broken) = &mut *outcome;
+    say(&format!("     Running {} ({})", program.name, minutes(began.elapsed())));
+    let (lines, ended) = output.unwrap_or_else(|error| (Vec::new(), Err(error)));
+    for line in &lines {
+        say(line);
+        failures.see(line);
+    }
+    failures.room = 0;
+    if let Err(error) = ended {
+        say(&format!("error: {error:#}"));
+        broken.push(program.name.clone());
+    }
 }
 
 /// Lines kept of each failed test's own output: a panic's message with what surrounds it.
@@ -258,6 +305,17 @@ fn long_steps() -> Vec<Step> {
             interop::mqtt_clients()?;
             interop::nats()?;
             build_all()
+        }),
+        // What they run the gate's tests run as well, on what was found.
+        step("fuzz targets build", || {
+            in_root(cargo(&[
+                "check",
+                "--release",
+                "--manifest-path",
+                "fuzz/Cargo.toml",
+                "--target-dir",
+                "target",
+            ]))
         }),
         // Together each has features that another asked for.
         step("each program by itself", || {
