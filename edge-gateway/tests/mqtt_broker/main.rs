@@ -4,6 +4,7 @@
 
 #[path = "../mqtt_support/mod.rs"]
 mod mqtt_support;
+mod quiet;
 mod tls;
 
 use std::collections::BTreeSet;
@@ -13,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use edge_gateway::ingest::{self, Fault, Inbound, Inlet, Intake, Verdict};
-use edge_gateway::mqtt::broker::{BrokerConfig, run};
+use edge_gateway::mqtt::broker::{BrokerConfig, run, run_with_quiet};
 use edge_gateway::mqtt::metrics::BrokerMetrics;
 use mqtt_support::{Client, device, within};
 use prometheus::Registry;
@@ -86,6 +87,18 @@ impl Mosquitto {
     }
 }
 
+/// Device `a` is the only one that is taken.
+fn config_of(address: SocketAddr, socket: Option<PathBuf>) -> BrokerConfig {
+    BrokerConfig {
+        host: address.ip().to_string(),
+        port: address.port(),
+        client_id: "caregate-test".to_owned(),
+        login: None,
+        devices: BTreeSet::from([device("a")]),
+        socket,
+    }
+}
+
 /// The door under test.
 struct Door {
     inbound: Intake,
@@ -111,23 +124,29 @@ impl Door {
     ) -> Self {
         let metrics = BrokerMetrics::register(&Registry::new()).unwrap();
         let shutdown = CancellationToken::new();
-        let config = BrokerConfig {
-            host: address.ip().to_string(),
-            port: address.port(),
-            client_id: "caregate-test".to_owned(),
-            login: None,
-            devices: BTreeSet::from([device("a")]),
-            socket,
-        };
+        let config = config_of(address, socket);
         let task = tokio::spawn(run(config, inlet, metrics.clone(), shutdown.clone()));
-        let door = Self { inbound, metrics, shutdown, task };
+        Self { inbound, metrics, shutdown, task }.subscribed().await
+    }
+
+    /// To which a broker is quiet after so long.
+    async fn open_quiet(address: SocketAddr, quiet: Duration) -> Self {
+        let (inlet, inbound) = ingest::queue();
+        let metrics = BrokerMetrics::register(&Registry::new()).unwrap();
+        let shutdown = CancellationToken::new();
+        let config = config_of(address, None);
+        let task = tokio::spawn(run_with_quiet(config, inlet, metrics.clone(), shutdown.clone(), quiet));
+        Self { inbound, metrics, shutdown, task }.subscribed().await
+    }
+
+    async fn subscribed(self) -> Self {
         within("the subscription", async {
-            while door.metrics.subscribed.get() == 0 {
+            while self.metrics.subscribed.get() == 0 {
                 tokio::task::yield_now().await;
             }
         })
         .await;
-        door
+        self
     }
 
     async fn next(&mut self) -> Inbound {

@@ -1,7 +1,5 @@
 //! What the switch's tests share: certificates, a scripted controller behind real TLS, and the place of the kernel.
 
-#![allow(dead_code, reason = "each test binary uses its own part of this")]
-
 pub(crate) mod controller;
 pub(crate) mod gateway;
 pub(crate) mod pki;

@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod clocks;
+mod link;
+#[path = "../openflow_support/pki.rs"]
+mod pki;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

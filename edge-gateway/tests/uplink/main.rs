@@ -18,6 +18,7 @@ use std::time::Duration;
 use caregate_protocol::id::Lane;
 use caregate_protocol::uplink::{Frame, Refusal, VERSION};
 use edge_gateway::ingest::{self, Inbound, Verdict};
+use edge_gateway::pipeline::front::Front;
 use edge_gateway::pipeline::thread::{self, Inputs};
 use edge_gateway::spool::{Limits, Position};
 use edge_gateway::uplink::Uplink;
@@ -354,7 +355,7 @@ async fn acknowledgements_without_end_do_not_keep_sensors_waiting() {
     let (acked, acked_in) = mpsc::channel(1024);
     let (_proposals, proposals_in) = mpsc::channel(1);
     let inputs = Inputs {
-        inbound: inbound_in,
+        inbound: Front::new(inbound_in),
         acked: acked_in,
         proposals: proposals_in,
         standings: mpsc::channel(1).1,
