@@ -126,6 +126,11 @@ impl Intake {
         if let Poll::Ready(None) = other { alarm } else { other }
     }
 
+    /// The next alarm that is there already, whatever else waits.
+    pub fn try_alarm(&mut self) -> Option<Inbound> {
+        self.alarms.try_recv().ok()
+    }
+
     /// The next PUBLISH that is there already.
     ///
     /// # Errors

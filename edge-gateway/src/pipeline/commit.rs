@@ -205,7 +205,7 @@ impl Committer {
         policy: &VerifiedPolicy,
         now_us: i64,
     ) -> Result<Vec<Spooled>, CommitError> {
-        let (spooled, waiting) = self.prepare(Taken { batch, shown: 0 }, policy, now_us)?;
+        let (spooled, waiting) = self.prepare(Taken { batch, shown: Vec::new() }, policy, now_us)?;
         self.log.sync()?;
         waiting.answer(&self.metrics);
         if self.log.rotation_due() {
@@ -356,7 +356,6 @@ impl Committer {
         let mut sorted = Sorted::default();
         let mut seen = HashMap::new();
         for (inbound, publish) in taken.batch.iter().enumerate() {
-            let is_shown = inbound < taken.shown;
             match admit(publish, policy) {
                 Admission::Readings(patient, _) if self.keys.is_erased(patient) => {
                     self.metrics.refused.with_label_values(&["erased"]).inc();
@@ -383,7 +382,7 @@ impl Committer {
                                 }
                             };
                         }
-                        if is_shown {
+                        if taken.is_shown(inbound, patient) {
                             self.tap.again();
                         } else {
                             self.tap.reading(patient, class, &reading);
@@ -395,8 +394,8 @@ impl Committer {
                 Admission::About(about) => sorted.asides.push(Aside::About(inbound, about)),
                 Admission::Quarantine(fault, reason, detail) => {
                     if reason == IMPLAUSIBLE
-                        && !is_shown
                         && let Some(patient) = policy.patient_of(&publish.device)
+                        && !taken.is_shown(inbound, patient)
                     {
                         self.tap.implausible(patient, &publish.device);
                     }

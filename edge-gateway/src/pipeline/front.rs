@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::admit::{Admission, IMPLAUSIBLE, admit};
-use crate::ingest::{Inbound, Intake, lane_of};
+use crate::ingest::{ALARMS_MAX, Inbound, Intake, lane_of};
 use crate::keys::erasures::Asked;
 use crate::watch::Tap;
 
@@ -33,6 +33,15 @@ const GATHERED_ENOUGH: usize = 16;
 const HELD_SHARE: u32 = 8;
 /// Syncs that are shorter are not waited for so: a timer takes a millisecond at least.
 const HELD_FROM: Duration = Duration::from_millis(2);
+/// And how long at most, after a disk that has stalled: what is gathered meanwhile the watch sees after that.
+const HELD_MAX: Duration = Duration::from_millis(100);
+/// How long the next group may grow after a sync that was quicker, where groups fill: more than that costs who sends by the clock.
+const GROWN_WITHIN: Duration = Duration::from_millis(1);
+/// And to how many at most: from there on a group's own cost, a signature here and its check at the core and at each feed, is small beside its
+/// readings'.
+const GROWN_MAX: usize = 256;
+/// Commits after which it is tried again where groups did not fill: one client with a small window never fills more than that.
+const GROWN_AGAIN: u32 = 64;
 /// How often it is looked whether the commit thread stands still, which it does when two looks in a row have found it so: an alarm is half a
 /// second late at most, as where it waits for being kept (`watch/thread.rs`).
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -45,6 +54,7 @@ pub struct Front(Arc<Mutex<Window>>);
 struct Window {
     intake: Intake,
     gathered: Gathered,
+    growth: Growth,
     /// The commit thread waits for what comes, and takes it by itself.
     is_attended: bool,
     /// How often it has begun to.
@@ -56,8 +66,16 @@ struct Window {
 pub struct Taken {
     /// In the order in which they came.
     pub batch: Vec<Inbound>,
-    /// So many of them, the first, were shown to the watch.
-    pub shown: usize,
+    /// Whose each of the first was as a lookout showed it to the watch; none where nothing of it was shown.
+    pub shown: Vec<Option<PatientId>>,
+}
+
+impl Taken {
+    /// Whether the watch was shown this one (by its place) as this patient's. By the policy of now it may be another's than it was.
+    #[must_use]
+    pub fn is_shown(&self, at: usize, patient: PatientId) -> bool {
+        self.shown.get(at) == Some(&Some(patient))
+    }
 }
 
 /// What the commit thread has to wait for.
@@ -73,8 +91,8 @@ impl Front {
     /// In front of what comes from the doors.
     #[must_use]
     pub fn new(intake: Intake) -> Self {
-        let gathered = Gathered::default();
-        Self(Arc::new(Mutex::new(Window { intake, gathered, is_attended: false, attended: 0 })))
+        let (gathered, growth) = (Gathered::default(), Growth::default());
+        Self(Arc::new(Mutex::new(Window { intake, gathered, growth, is_attended: false, attended: 0 })))
     }
 
     /// Who looks out while the commit thread stands still. What it shows is counted in `shown`; of those who are erased it shows nothing.
@@ -139,13 +157,22 @@ impl Front {
 
     /// What was gathered; the next is begun.
     pub(super) fn gathered(&self) -> Taken {
-        let Gathered { batch, shown, .. } = std::mem::take(&mut self.window().gathered);
+        let mut window = self.window();
+        let Gathered { batch, shown, wanted, grows, .. } = std::mem::take(&mut window.gathered);
+        if grows {
+            window.growth.ended(batch.len() >= wanted);
+        }
         Taken { batch, shown }
     }
 
     /// So many were answered by a sync that took so long: they are expected back.
     pub(super) fn hold(&self, answered: usize, sync: Duration, now: Instant) {
-        self.window().gathered.hold(answered, sync, now);
+        let window = &mut *self.window();
+        if sync >= HELD_FROM {
+            window.gathered.hold(answered, sync, now);
+        } else if let Some(wanted) = window.growth.wanted(answered) {
+            window.gathered.grow(wanted, now);
+        }
     }
 
     /// Whether it is kept open for those.
@@ -162,13 +189,15 @@ fn lock(window: &Mutex<Window>) -> MutexGuard<'_, Window> {
 #[derive(Debug)]
 struct Gathered {
     batch: Vec<Inbound>,
-    /// So many of them, the first, were shown to the watch by a lookout.
-    shown: usize,
+    /// Whose each of the first was as a lookout showed it to the watch.
+    shown: Vec<Option<PatientId>>,
     /// With so many there is nothing more to wait for.
     wanted: usize,
     /// Kept open for those who were just answered: a client whose window was full sends again at once, and what comes just after a sync
     /// has begun waits for two.
     held: bool,
+    /// It is open for longer than it would be, to become a larger one.
+    grows: bool,
     bytes: usize,
     /// There is an alarm among them.
     urgent: bool,
@@ -178,19 +207,24 @@ struct Gathered {
 
 impl Default for Gathered {
     fn default() -> Self {
-        let (batch, shown, bytes, wanted, held) = (Vec::new(), 0, 0, GATHERED_ENOUGH, false);
-        Self { batch, shown, bytes, wanted, held, urgent: false, until: None }
+        let (batch, shown, wanted) = (Vec::new(), Vec::new(), GATHERED_ENOUGH);
+        Self { batch, shown, wanted, held: false, grows: false, bytes: 0, urgent: false, until: None }
     }
 }
 
 impl Gathered {
     /// So many were answered by a sync that took so long: they are expected back.
     fn hold(&mut self, answered: usize, sync: Duration, now: Instant) {
-        if sync >= HELD_FROM {
-            self.held = true;
-            self.wanted = answered.min(BATCH_MAX);
-            self.until = Some(now + sync / HELD_SHARE);
-        }
+        self.held = true;
+        self.wanted = answered.min(BATCH_MAX);
+        self.until = Some(now + (sync / HELD_SHARE).min(HELD_MAX));
+    }
+
+    /// It ends when so many have come, or soon.
+    fn grow(&mut self, wanted: usize, now: Instant) {
+        self.grows = true;
+        self.wanted = wanted;
+        self.until = Some(now + GROWN_WITHIN);
     }
 
     /// Whether it comes to an end by itself.
@@ -215,8 +249,51 @@ impl Gathered {
         }
     }
 
+    /// Takes alarms beyond that too, as many as have places of their own: what is full of the rest hides none.
+    fn take_alarms(&mut self, intake: &mut Intake) {
+        while self.batch.len() < BATCH_MAX + ALARMS_MAX {
+            let Some(alarm) = intake.try_alarm() else { break };
+            self.push(alarm, Duration::ZERO);
+        }
+    }
+
     fn is_enough(&self) -> bool {
         self.urgent || self.batch.len() >= self.wanted || self.bytes >= BATCH_BYTES_MAX
+    }
+}
+
+/// How large the next group is to become where a disk is quick and many send. Groups of what comes within such a sync alone are small, and each
+/// costs a signature, its check at the core and at each feed, and more. It doubles as long as groups fill in time, and is halved where one did
+/// not.
+#[derive(Debug)]
+struct Growth {
+    next: usize,
+    /// Commits until it is tried again.
+    rests: u32,
+}
+
+impl Default for Growth {
+    fn default() -> Self {
+        Self { next: 2 * GATHERED_ENOUGH, rests: 0 }
+    }
+}
+
+impl Growth {
+    /// To how many the next group is to grow after one of which so many were answered; none where it is not.
+    fn wanted(&mut self, answered: usize) -> Option<usize> {
+        if self.rests > 0 {
+            self.rests -= 1;
+            return None;
+        }
+        (answered >= GATHERED_ENOUGH).then_some(self.next)
+    }
+
+    /// A group that was to grow has ended.
+    fn ended(&mut self, is_full: bool) {
+        self.next = if is_full { (self.next * 2).min(GROWN_MAX) } else { self.next / 2 };
+        if self.next <= GATHERED_ENOUGH {
+            *self = Self { rests: GROWN_AGAIN, ..Self::default() };
+        }
     }
 }
 
@@ -252,35 +329,40 @@ impl Lookout {
         let unattended = (!window.is_attended).then_some(window.attended);
         let stands = unattended.is_some() && self.unattended == unattended;
         self.unattended = unattended;
-        let is_news = stands && !std::mem::replace(&mut self.stands, stands);
+        let stood = std::mem::replace(&mut self.stands, stands);
         if !stands {
             return;
         }
-        if is_news {
+        if !stood {
             warn!("the disk is slow; the watch is shown what waits for it");
         }
         // What the thread showed before it came to stand.
         self.tap.offer();
-        window.gathered.take(&mut window.intake, Duration::ZERO);
-        for publish in window.gathered.batch.iter().skip(window.gathered.shown) {
-            self.show(publish, &policy);
-        }
-        window.gathered.shown = window.gathered.batch.len();
+        let Window { gathered, intake, .. } = window;
+        gathered.take(intake, Duration::ZERO);
+        gathered.take_alarms(intake);
+        let shown = gathered.batch.iter().skip(gathered.shown.len());
+        let shown: Vec<_> = shown.map(|publish| self.show(publish, &policy)).collect();
+        gathered.shown.extend(shown);
         self.tap.offer();
     }
 
-    fn show(&self, publish: &Inbound, policy: &VerifiedPolicy) {
-        self.shown.inc();
-        match admit(publish, policy) {
+    /// As whose it was shown, if it was.
+    fn show(&self, publish: &Inbound, policy: &VerifiedPolicy) -> Option<PatientId> {
+        let patient = match admit(publish, policy) {
             Admission::Readings(patient, readings) if !self.erased.borrow().contains_key(&patient) => {
                 readings.iter().for_each(|(class, reading)| self.tap.reading(patient, *class, reading));
+                patient
             }
             Admission::Quarantine(_, IMPLAUSIBLE, _) => {
-                let patient = policy.patient_of(&publish.device);
-                patient.into_iter().for_each(|patient| self.tap.implausible(patient, &publish.device));
+                let patient = policy.patient_of(&publish.device)?;
+                self.tap.implausible(patient, &publish.device);
+                patient
             }
-            Admission::Readings(..) | Admission::About(_) | Admission::Quarantine(..) => {}
-        }
+            Admission::Readings(..) | Admission::About(_) | Admission::Quarantine(..) => return None,
+        };
+        self.shown.inc();
+        Some(patient)
     }
 }
 
@@ -288,6 +370,7 @@ impl Lookout {
 mod tests {
     use bytes::Bytes;
     use caregate_protocol::id::DeviceId;
+    use caregate_protocol::policy::{Authentic, BoundDevice, Classes, Freshness};
     use tokio::sync::oneshot;
 
     use super::*;
@@ -295,6 +378,22 @@ mod tests {
 
     /// A linger that nobody waits out.
     const LONG: Duration = Duration::from_secs(3600);
+
+    const PATIENT: PatientId = PatientId([1; 16]);
+
+    /// A policy by which the device is this patient's.
+    fn worn_by(patient: PatientId) -> VerifiedPolicy {
+        let device = DeviceId::new("monitor-1").unwrap();
+        VerifiedPolicy::new(Authentic {
+            epoch: 1,
+            freshness: Freshness::Unproven,
+            recipients: Vec::new(),
+            devices: vec![BoundDevice { device, patient, classes: Classes::default(), station: None }],
+            grants: Vec::new(),
+            revocations: Vec::new(),
+            emergencies: Vec::new(),
+        })
+    }
 
     fn publish(leaf: &str) -> Inbound {
         Inbound {
@@ -363,6 +462,40 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn groups_grow_for_as_long_as_they_fill_in_time_and_an_alarm_waits_for_none() {
+        let now = clock::monotonic();
+        let (_inlet, front) = front();
+        let fill = |with: usize| (0..with).for_each(|_| push(&front, "num/heart-rate", Duration::ZERO));
+        let mut wanted = Vec::new();
+        for _ in 0..6 {
+            front.hold(GATHERED_ENOUGH, Duration::ZERO, now + LONG);
+            wanted.push(front.window().gathered.wanted);
+            fill(wanted.last().unwrap() - 1);
+            assert!(!is_over(&front).await);
+            fill(1);
+            assert!(is_over(&front).await);
+            front.gathered();
+        }
+        assert_eq!(wanted, [32, 64, 128, 256, 256, 256]);
+        // Those that don't fill in time are halved, and in the end it is left for a while.
+        let mut grown = 0;
+        for _ in 0..GROWN_AGAIN {
+            front.hold(GATHERED_ENOUGH, Duration::ZERO, now);
+            grown += usize::from(front.window().gathered.grows);
+            fill(GATHERED_ENOUGH);
+            front.gathered();
+        }
+        assert_eq!(grown, 4, "128, 64 and 32 after the first of 256");
+        // Where few send it is not begun.
+        let (_inlet, front) = self::front();
+        front.hold(GATHERED_ENOUGH - 1, Duration::ZERO, now + LONG);
+        assert!(!front.window().gathered.grows);
+        front.hold(GATHERED_ENOUGH, Duration::ZERO, now + LONG);
+        push(&front, "event/fall", Duration::ZERO);
+        assert!(is_over(&front).await);
+    }
+
+    #[tokio::test]
     async fn a_linger_ends() {
         let (_inlet, front) = front();
         push(&front, "num/heart-rate", Duration::from_millis(1));
@@ -389,10 +522,11 @@ mod tests {
         let (inlet, front) = front();
         let (dropped, shown) =
             (IntCounter::new("dropped", "dropped").unwrap(), IntCounter::new("shown", "shown").unwrap());
-        let policy = watch::channel(Arc::new(VerifiedPolicy::none())).1;
+        let (policies, policy) = watch::channel(Arc::new(worn_by(PATIENT)));
         let erased = watch::channel(BTreeMap::new()).1;
         let mut lookout = front.lookout(Tap::new(dropped).0, policy, erased, shown.clone());
-        let send = async || inlet.of(Lane::Vitals).send(publish("num/heart-rate")).await.unwrap();
+        let beat = || Inbound { payload: "{\"v\":72}".into(), ..publish("num/heart-rate") };
+        let send = async || inlet.of(Lane::Vitals).send(beat()).await.unwrap();
         let mut look = |times: usize| {
             (0..times).for_each(|_| lookout.look());
             shown.get()
@@ -408,12 +542,30 @@ mod tests {
         assert_eq!(look(1), 1);
         send().await;
         assert_eq!(look(2), 2, "each once");
-        let Taken { batch, shown } = front.gathered();
-        assert_eq!((batch.len(), shown), (2, 2));
+        let taken = front.gathered();
+        assert_eq!((taken.batch.len(), taken.shown.len()), (2, 2));
+        assert!((0..2).all(|at| taken.is_shown(at, PATIENT)));
+        assert!(!taken.is_shown(1, PatientId([2; 16])) && !taken.is_shown(2, PATIENT));
         // Also one that waits for the disk, with no room for more.
         front.attend(false);
         send().await;
         assert_eq!(look(2), 3);
         assert!(front.attend(true).over, "what was gathered for it is not forgotten");
+        // Under a policy that does not know the device nothing is shown, and the commit is not told otherwise.
+        front.leave();
+        policies.send_replace(Arc::new(VerifiedPolicy::none()));
+        send().await;
+        assert_eq!(look(2), 3);
+        let taken = front.gathered();
+        assert_eq!(taken.shown, [Some(PATIENT), None]);
+        // An alarm is taken and shown though there is no room for more of anything else.
+        policies.send_replace(Arc::new(worn_by(PATIENT)));
+        for _ in 0..BATCH_MAX + 9 {
+            send().await;
+        }
+        assert_eq!(look(1), 3 + u64::try_from(BATCH_MAX).unwrap());
+        let fall = Inbound { payload: "{\"seq\":4}".into(), ..publish("event/fall") };
+        inlet.of(Lane::Alarm).send(fall).await.unwrap();
+        assert_eq!(look(1), 4 + u64::try_from(BATCH_MAX).unwrap());
     }
 }

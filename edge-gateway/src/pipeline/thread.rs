@@ -236,7 +236,8 @@ impl Pipeline {
     /// Answers what has become durable, and has the next group synced.
     fn go_on(&mut self) -> Result<(), CommitError> {
         self.answer();
-        if !self.committer.log.is_syncing() && !self.front.is_held() {
+        // Where there is no room for what is held open, nothing but a sync makes any.
+        if !self.committer.log.is_syncing() && (!self.front.is_held() || !self.has_room()) {
             if self.committer.log.rotation_due() {
                 // It syncs what is pending first.
                 self.committer.rotate()?;

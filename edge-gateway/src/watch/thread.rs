@@ -112,6 +112,8 @@ struct Progress {
     kept: u64,
     /// There are events between the two.
     has_events: bool,
+    /// There are some that were shown before the commit that has them: they are below the next position that is told.
+    are_ahead: bool,
     /// Whose state could not be written.
     unwritten: BTreeSet<PatientId>,
     /// Writing failed since the last look at the clock: it is tried once a second.
@@ -172,8 +174,9 @@ impl Shell {
         let places = pins.borrow().patients.clone();
         let (started, started_us) = (clock::monotonic(), clock::now_us());
         let counter = 0;
-        let (has_events, unwritten, has_failed) = (true, BTreeSet::new(), false);
-        let heard = Progress { below: heard, kept: 0, has_events, unwritten, has_failed };
+        let (has_events, are_ahead, has_failed) = (true, false, false);
+        let unwritten = BTreeSet::new();
+        let heard = Progress { below: heard, kept: 0, has_events, are_ahead, unwritten, has_failed };
         Self {
             engine,
             writer,
@@ -254,8 +257,11 @@ impl Shell {
 
     fn see_all(&mut self, batch: Batch) {
         let is_event = |seen: &Seen| matches!(seen, Seen::Reading(reading) if reading.what == What::Event);
-        self.heard.has_events |= batch.seen.iter().any(is_event);
-        self.heard.below = self.heard.below.max(batch.below);
+        let (has_events, moves) = (batch.seen.iter().any(is_event), batch.below > self.heard.below);
+        let heard = &mut self.heard;
+        heard.has_events |= has_events || (moves && heard.are_ahead);
+        heard.are_ahead = !moves && (has_events || heard.are_ahead);
+        heard.below = heard.below.max(batch.below);
         batch.seen.into_iter().for_each(|seen| self.see(seen));
     }
 
