@@ -483,8 +483,7 @@ impl Committer {
             self.note_unwrapped(&sealed);
         }
         for record in sealed.records {
-            // Wraps that fitted before a segment that did not are in the log as good as any: they go up, and the next
-            // commit need not make them again.
+            // Wraps before a segment that did not fit are as good as any: they go up, and need not be made again.
             let Some(appended) = self.append_record(class.lane(), record, room)? else { return Ok(false) };
             kill_point::pass("commit.record-appended");
             if let Ok(Record::Wrap(wrap)) = Record::decode(&appended.record) {
