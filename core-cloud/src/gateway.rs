@@ -31,7 +31,7 @@ use crate::preview::Previews;
 use crate::relay::{Relay, RelayLine};
 use crate::store::{Store, StoreError};
 use crate::tenants::Tenant;
-use crate::writer::{Answer, Queue, Stopped};
+use crate::writer::{Answer, Claim, Queue, Stopped};
 
 /// Records of one connection that are not answered yet. More than the writer's queue and one commit hold together, so that it
 /// holds up only a gateway that does not read its acknowledgements.
@@ -325,17 +325,19 @@ impl GatewaySession {
         let answer = answer.clone().reserve_owned().await.map_err(transport)?;
         let checked = check(&record, &self.device_keys).and_then(|checked| self.own(checked));
         // Before it is admitted: who waits for its share is seen all the same.
-        let class = checked.map(|checked| {
+        let of = checked.map(|checked| {
             self.previews.take(&checked, &record, timing == Timing::Live);
-            checked.class()
+            (checked.class(), checked.patient())
         });
-        match class {
-            Ok(class) => {
+        match of {
+            Ok((class, patient)) => {
                 if let Some(tenant) = &self.tenant {
                     tenant.admit(class, timing, record.len()).await;
                 }
                 kill_point::pass("session.record-checked");
-                self.writer.put((position, timing), record, answer).await?;
+                let (gateway, waits_for) = (Arc::clone(&self.name), self.waits_for.clone());
+                let claim = Claim { patient, gateway, waits_for };
+                self.writer.put((position, timing), (record, claim), answer).await?;
                 kill_point::pass("session.record-handed-over");
             }
             Err((refusal, reason)) => {

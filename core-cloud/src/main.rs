@@ -108,10 +108,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let door = door.map(|listener| TcpDoor::new(listener, &identity));
     let admin_listener = net::listen(&file.admin)?;
     info!(quic = %endpoint.local_addr()?, admin = %admin_listener.local_addr()?, "listening");
+    let (revoked, journal) = (revoked(&file, salt, &identity, &stop)?, Arc::new(journal));
+    let (owners, previews) = known(&*store, &peers, &revoked, &metrics)?;
     let (writer, incoming) = writer::queue(&metrics);
     let (stored_out, stored) = watch::channel(0);
     let thread = {
-        let stores = Stores { store: Arc::clone(&store), search: Arc::clone(&search) };
+        let (store, search) = (Arc::clone(&store), Arc::clone(&search));
+        let stores = Stores { owners: owners.clone(), store, search };
         let (metrics, storing, stop) = (metrics.clone(), storing.clone(), stop.clone());
         std::thread::Builder::new().name("store".into()).spawn(move || {
             // Also where it panics: a core that takes records and never acknowledges one helps nobody.
@@ -123,9 +126,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         })?
     };
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
-    let (revoked, journal) = (revoked(&file, salt, &identity, &stop)?, Arc::new(journal));
     keep(&store, retention, &tenants, &metrics, &stop)?;
-    let (owners, previews) = known(&*store, &peers, &revoked, &metrics)?;
     let shared = Shared {
         peers: Arc::new(peers),
         revoked,

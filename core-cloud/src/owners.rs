@@ -1,6 +1,9 @@
 //! Whose a pseudonym is: the gateway's that first brought a record of it, until the ledger revokes that gateway or it is no longer configured.
 //! Then it is the next one's that brings a record, for good: one that is set active again is a stranger to what was taken over.
 //!
+//! It is asked twice of each record: when it comes, and when it is written (`crate::writer`), since another may take over what it is of while
+//! it waits.
+//!
 //! A gateway signs with a key of its own, and any that is configured may store; without this one could write into another's chains, or end
 //! them. Known from the store at a start, which keeps for each pseudonym who signed last; beside that in memory, so that it holds from the
 //! first record on, also for what is shown before it is stored.
@@ -68,6 +71,19 @@ impl Owners {
         }
         *owner = Arc::clone(gateway);
         Ok(())
+    }
+
+    /// Of records that came from their pseudonyms' owners: whose each is now, where another has taken it over since. All of it as of one
+    /// moment, so that of one pseudonym no two gateways' records pass. Who took over counts also where it is revoked meanwhile.
+    #[must_use]
+    pub fn lost<'g>(
+        &self,
+        records: impl Iterator<Item = (PatientId, &'g Arc<str>)>,
+    ) -> Vec<Option<Arc<str>>> {
+        let of = self.of();
+        records
+            .map(|(patient, gateway)| of.get(&patient).filter(|owner| *owner != gateway).cloned())
+            .collect()
     }
 
     /// Whether a pseudonym is another gateway's than this one's.
@@ -169,6 +185,13 @@ mod tests {
         assert_eq!(owners.claim(PATIENT, &a), Ok(()));
         suspended.only(&[]);
         assert_eq!(owners.claim(PATIENT, &b), Err(Arc::clone(&a)));
+        // What each brought while it was the owner, and is written now.
+        let lost = |from| owners.lost([(PATIENT, from), (other, &a), (PatientId([3; 16]), &c)].into_iter());
+        assert!(lost(&a).iter().all(Option::is_none));
+        assert_eq!(lost(&b), [Some(Arc::clone(&a)), None, None]);
+        suspended.only(&["a"]);
+        assert_eq!(lost(&b), [Some(Arc::clone(&a)), None, None], "free, but not yet b's again");
+        suspended.only(&[]);
         let met = BTreeSet::from([a, c]);
         assert!(!owners.any_revoked(&met));
         suspended.only(&["b"]);

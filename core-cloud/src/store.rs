@@ -119,8 +119,9 @@ pub struct Page {
 /// Where sealed records lie and who is offered them. Blocking; [`put`](Self::put) is called by one thread.
 pub trait Store: Debug + Send + Sync {
     /// Stores a batch; what is `Stored` or `Known` is durable when this returns. The records' signatures have been checked by the
-    /// caller. Of a (patient, class, sequence) the first is kept, whatever comes again. In queues stands with each record that all of
-    /// the batch came `as_of` the present or from before.
+    /// caller, and that they come from their pseudonyms' owners: whoever signed the newest is the one for [`owners`](Self::owners). Of a
+    /// (patient, class, sequence) the first is kept, whatever comes again. In queues stands with each record that all of the batch came
+    /// `as_of` the present or from before.
     ///
     /// # Errors
     /// [`StoreError`]; then none of the batch may be acknowledged.

@@ -1,11 +1,14 @@
 //! The one thread that writes: it takes whatever has come in, commits it durably in one go, and only then answers. What came live and
-//! backlog have queues and commits of their own; `pace` says whose turn it is.
+//! backlog have queues and commits of their own; `pace` says whose turn it is. A record whose pseudonym was taken over while it waited is
+//! refused.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use caregate_host::{clock, kill_point};
 use caregate_protocol::erasure::RequestHash;
+use caregate_protocol::id::PatientId;
 use caregate_protocol::record::Record;
 use caregate_protocol::search::{self, Tokens};
 use caregate_protocol::uplink::{EraseRefusal, Frame, Refusal, Timing};
@@ -15,6 +18,7 @@ use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::metrics::Metrics;
+use crate::owners::Owners;
 use crate::pace::{BATCH_BYTES_MAX, Pace, Turn};
 use crate::search::{SearchError, SearchIndex};
 use crate::store::{Outcome, Store, StoreError};
@@ -96,16 +100,16 @@ pub fn queue(metrics: &Metrics) -> (Queue, Inbox) {
 }
 
 impl Queue {
-    /// Waits for room, and queues a record whose signature has been checked. `position` is its place at the gateway;
-    /// `answer` is a place already taken on the gateway's control stream, so that no answer can be lost or block the writer.
-    /// Live records and backlog never wait for each other's room.
+    /// Waits for room, and queues a record whose signature has been checked, and that its pseudonym is its gateway's, for which it is looked
+    /// at again when it is written. `position` is its place at the gateway; `answer` is a place already taken on the gateway's control
+    /// stream, so that no answer can be lost or block the writer. Live records and backlog never wait for each other's room.
     ///
     /// # Errors
     /// [`Stopped`].
     pub async fn put(
         &self,
         (position, timing): (u64, Timing),
-        record: Vec<u8>,
+        (record, claim): (Vec<u8>, Claim),
         answer: OwnedPermit<Answer>,
     ) -> Result<(), Stopped> {
         let door = match timing {
@@ -115,7 +119,7 @@ impl Queue {
         let counted = Counted::new(&door.waiting);
         let bytes = u32::try_from(record.len()).unwrap_or(u32::MAX);
         let room = Arc::clone(&door.room).acquire_many_owned(bytes).await.map_err(|_closed| Stopped)?;
-        let incoming = Incoming { position, record, answer, _held: (room, counted) };
+        let incoming = Incoming { position, record, claim, answer, _held: (room, counted) };
         door.sender.send(incoming).await.map_err(|_gone| Stopped)
     }
 }
@@ -179,11 +183,23 @@ async fn rested(until: Option<Instant>) {
     }
 }
 
+/// Whose a record's pseudonym was when it came.
+#[derive(Debug)]
+pub struct Claim {
+    /// Of the record.
+    pub patient: PatientId,
+    /// Who brought it.
+    pub gateway: Arc<str>,
+    /// Whose those are of which records were refused over its connection.
+    pub waits_for: watch::Sender<BTreeSet<Arc<str>>>,
+}
+
 /// A record on its way to the store.
 #[derive(Debug)]
 pub struct Incoming {
     position: u64,
     record: Vec<u8>,
+    claim: Claim,
     answer: OwnedPermit<Answer>,
     _held: (OwnedSemaphorePermit, Counted),
 }
@@ -221,9 +237,11 @@ pub enum WriteError {
     Timer(#[from] std::io::Error),
 }
 
-/// Where records go.
+/// Where records go, and whose they may be.
 #[derive(Debug, Clone)]
 pub struct Stores {
+    /// Whose which pseudonym is.
+    pub owners: Owners,
     /// Segments, wraps and heads.
     pub store: Arc<dyn Store>,
     /// Tokens.
@@ -288,8 +306,12 @@ fn write(
     stored: &watch::Sender<u64>,
     metrics: &Metrics,
 ) -> Result<(), WriteError> {
+    let batch = still_owned(&stores.owners, batch, metrics);
+    if batch.is_empty() {
+        return Ok(());
+    }
     let (mut records, mut replies) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
-    for Incoming { position, record, answer, _held: held } in batch {
+    for Incoming { position, record, answer, _held: held, .. } in batch {
         replies.push((position, record.len(), answer, held));
         records.push(record);
     }
@@ -305,6 +327,25 @@ fn write(
     }
     kill_point::pass("writer.answered");
     Ok(())
+}
+
+/// Refuses what is of pseudonyms that were taken over while it waited: stored after the next gateway's records it would give them back. What
+/// passes is stored before anything that a later owner brings, and of each pseudonym it is one gateway's, so that a commit whose parts are
+/// tried again, in another order, comes to the same owners.
+fn still_owned(owners: &Owners, batch: Vec<Incoming>, metrics: &Metrics) -> Vec<Incoming> {
+    let lost = owners.lost(batch.iter().map(|incoming| (incoming.claim.patient, &incoming.claim.gateway)));
+    let mut passed = Vec::with_capacity(batch.len());
+    for (incoming, owner) in batch.into_iter().zip(lost) {
+        let Some(owner) = owner else {
+            passed.push(incoming);
+            continue;
+        };
+        // Before the answer: that connection ends when this owner is gone, as where the record is refused when it comes.
+        incoming.claim.waits_for.send_if_modified(|owners| owners.insert(owner));
+        let refused = Outcome::Refused(Refusal::Stranger);
+        incoming.answer.send(note(incoming.position, refused, incoming.record.len(), metrics));
+    }
+    passed
 }
 
 fn note(position: u64, outcome: Outcome, bytes: usize, metrics: &Metrics) -> Answer {

@@ -41,14 +41,14 @@ impl ErasedRow {
     }
 }
 
-/// Whose a pseudonym is: who signed its records from one on.
+/// Whose a pseudonym is: who signed its records from one on, all that are newer.
 ///
 /// ```text
 /// since(8) │ signer(8), big-endian
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnerRow {
-    /// The first of them that is known, by its index.
+    /// One of them, by its index: where the store is a stream, the newest.
     pub since: u64,
     /// Who signed it.
     pub signer: SignerId,

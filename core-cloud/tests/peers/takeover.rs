@@ -4,7 +4,7 @@ use crate::support::records::Sealing;
 use crate::support::{Core, Gateway, Site, close_reason, send, until};
 use caregate_protocol::erasure::{Erasure, RequestHash};
 use caregate_protocol::id::{Lane, PatientId};
-use caregate_protocol::uplink::{EraseRefusal, Frame, Refusal};
+use caregate_protocol::uplink::{EraseRefusal, Frame, Refusal, Timing};
 use quinn::SendStream;
 
 /// A gateway with a lane.
@@ -20,6 +20,12 @@ impl Peer {
         Self { gateway, lane }
     }
 
+    async fn of_backlog(site: &Site, core: &Core, name: &str) -> Self {
+        let gateway = site.gateway(core, name).await;
+        let lane = gateway.lane(Lane::Vitals, true).await;
+        Self { gateway, lane }
+    }
+
     /// Sends the segment of this number, which is stored.
     async fn stores(&mut self, of: &Sealing, sequence: u64) {
         send(&mut self.lane, sequence, &of.segment(sequence)).await;
@@ -29,7 +35,11 @@ impl Peer {
     /// Sends the segment of this number, which is another's to send.
     async fn is_a_stranger(&mut self, to: &Sealing, sequence: u64) {
         send(&mut self.lane, sequence, &to.segment(sequence)).await;
-        let refused = Frame::Refuse { position: sequence, refusal: Refusal::Stranger };
+        self.is_refused(sequence).await;
+    }
+
+    async fn is_refused(&mut self, position: u64) {
+        let refused = Frame::Refuse { position, refusal: Refusal::Stranger };
         assert_eq!(self.gateway.answers.next().await, Some(refused));
     }
 
@@ -104,4 +114,41 @@ async fn who_is_set_active_again_is_a_stranger_to_what_was_taken_over_also_after
     // It goes back as it went.
     site.governors.suspend("gateway-2");
     Peer::of(&site, &core, "gateway-1").await.stores(&lost, 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_to_be_written_while_its_pseudonym_is_taken_over_is_refused_and_gives_nothing_back() {
+    let site = Site::new();
+    let mut core = site.paused();
+    let lost = Sealing::new(1);
+    let mut first = Peer::of_backlog(&site, &core, "gateway-1").await;
+    for (sequence, waiting) in [(0, 1), (1, 2)] {
+        send(&mut first.lane, sequence, &lost.segment(sequence)).await;
+        until("it waits", || core.waiting(Timing::Backlog) == waiting).await;
+    }
+    site.governors.suspend("gateway-1");
+    let mut second = Peer::of(&site, &core, "gateway-2").await;
+    send(&mut second.lane, 7, &of_second(&lost).segment(7)).await;
+    until("it waits", || core.waiting(Timing::Live) == 1).await;
+    site.governors.reinstate("gateway-1");
+    // What is live is written first.
+    core.start_writer();
+    second.gateway.acked([7]).await;
+    for position in [0, 1] {
+        first.is_refused(position).await;
+    }
+    assert_eq!((core.records("stored"), core.records("refused"), core.refused_for("stranger")), (1, 2, 2));
+    // Its connection ends when what was refused may be taken.
+    site.governors.suspend("gateway-2");
+    first.ends_released().await;
+    site.governors.reinstate("gateway-2");
+    drop(core.stop().await);
+    // As the store has it.
+    let core = site.core();
+    Peer::of(&site, &core, "gateway-1").await.is_a_stranger(&lost, 0).await;
+    Peer::of(&site, &core, "gateway-2").await.stores(&of_second(&lost), 8).await;
+    site.governors.suspend("gateway-2");
+    let mut first = Peer::of(&site, &core, "gateway-1").await;
+    first.stores(&lost, 0).await;
+    first.stores(&lost, 1).await;
 }

@@ -150,6 +150,7 @@ pub(crate) struct Core {
     pub(crate) tcp: SocketAddr,
     pub(crate) store: Arc<dyn Store>,
     search: Arc<SearchIndex>,
+    owners: Owners,
     pub(crate) metrics: Metrics,
     pub(crate) previews: Previews,
     pub(crate) tenants: Tenants,
@@ -176,8 +177,9 @@ impl Core {
         let tenants = tenants(&metrics);
         let previews = Previews::new(store.erased().unwrap(), metrics.clone());
         let (peers, revoked) = (Site::peers(), ledger_chain::RevokedGateways::none());
+        let owners = Owners::new(store.owners().unwrap(), &peers, site.governors.clone());
         let shared = Shared {
-            owners: Owners::new(store.owners().unwrap(), &peers, site.governors.clone()),
+            owners: owners.clone(),
             revoked,
             peers: Arc::new(peers),
             store: Arc::clone(&store),
@@ -197,6 +199,7 @@ impl Core {
             tcp,
             store,
             search,
+            owners,
             metrics,
             previews,
             tenants,
@@ -209,7 +212,8 @@ impl Core {
 
     pub(crate) fn start_writer(&mut self) {
         let (incoming, stored) = self.waiting.take().unwrap();
-        let stores = Stores { store: Arc::clone(&self.store), search: Arc::clone(&self.search) };
+        let (store, search) = (Arc::clone(&self.store), Arc::clone(&self.search));
+        let stores = Stores { owners: self.owners.clone(), store, search };
         let metrics = self.metrics.clone();
         let run = move || writer::run(&stores, incoming, &stored, &metrics).unwrap();
         self.writer = Some(std::thread::spawn(run));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use caregate_protocol::id::PatientId;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use ring::rand::{SecureRandom as _, SystemRandom};
-use tracing::error;
+use tracing::{error, warn};
 use zeroize::Zeroizing;
 
 use super::engine::Kept;
@@ -66,8 +66,8 @@ impl WatchStore {
         Ok(plain.into_iter().map(|(_, stored)| stored).collect())
     }
 
-    /// Encrypts rows of a build that kept them as they are, and returns those for scrubbing; one that can't be read goes, which is said in the
-    /// log.
+    /// Encrypts rows of a build that kept them as they are, and returns those for scrubbing; one that can't be read goes, and so does one of
+    /// a patient who was erased, which is said in the log.
     pub(crate) fn encrypt_open_rows(
         txn: &WriteTransaction,
         vault: &Vault,
@@ -84,15 +84,19 @@ impl WatchStore {
             }
         }
         for (patient, row) in &plain {
+            // It gets no key any more, and a row without one lets nothing be read.
+            if is_erased(txn, *patient)? {
+                warn!(
+                    "what staff had set at the watch of a patient who was erased was still there; it is gone now"
+                );
+                remove(txn, *patient)?;
+                continue;
+            }
             match serde_json::from_slice(row) {
                 Ok(kept) => put(txn, vault, *patient, &kept)?,
                 Err(error) => {
                     error!(%error, "what staff have set at a patient's watch can't be read; it must be set again");
-                    let mut table = txn.open_table(WATCH).map_err(failed("open watch"))?;
-                    table
-                        .remove(patient.0.as_slice())
-                        .map(drop)
-                        .map_err(failed("remove a patient's watch"))?;
+                    remove(txn, *patient)?;
                 }
             }
         }
@@ -105,8 +109,7 @@ impl WatchStore {
         txn: &WriteTransaction,
         patient: PatientId,
     ) -> Result<Vec<Zeroizing<Vec<u8>>>, KeyStoreError> {
-        let mut table = txn.open_table(WATCH).map_err(failed("open watch"))?;
-        table.remove(patient.0.as_slice()).map(drop).map_err(failed("remove a patient's watch"))?;
+        remove(txn, patient)?;
         let mut keys = txn.open_table(KEYS).map_err(failed("open watch keys"))?;
         let removed = keys.remove(patient.0.as_slice()).map_err(failed("remove a watch key"))?;
         let Some(stored) = removed.map(|stored| Zeroizing::new(stored.value().to_vec())) else {
@@ -176,8 +179,7 @@ impl WatchStore {
 fn put(txn: &WriteTransaction, vault: &Vault, patient: PatientId, kept: &Kept) -> Result<(), KeyStoreError> {
     let Ok(json) = serde_json::to_vec(kept).map_err(|_source| unreachable!("numbers are finite"));
     let json = Zeroizing::new(json);
-    let erased = txn.open_table(ERASED).map_err(failed("open erased"))?;
-    if erased.get(patient.0.as_slice()).map_err(failed("read erased"))?.is_some() {
+    if is_erased(txn, patient)? {
         return Ok(());
     }
     let key = key(txn, vault, patient)?;
@@ -185,6 +187,16 @@ fn put(txn: &WriteTransaction, vault: &Vault, patient: PatientId, kept: &Kept) -
     let sealed = sealed.map_err(|_unspecified| KeyStoreError::Random)?;
     let mut table = txn.open_table(WATCH).map_err(failed("open watch"))?;
     table.insert(patient.0.as_slice(), sealed.as_slice()).map(drop).map_err(failed("write watch"))
+}
+
+fn remove(txn: &WriteTransaction, patient: PatientId) -> Result<(), KeyStoreError> {
+    let mut table = txn.open_table(WATCH).map_err(failed("open watch"))?;
+    table.remove(patient.0.as_slice()).map(drop).map_err(failed("remove a patient's watch"))
+}
+
+fn is_erased(txn: &WriteTransaction, patient: PatientId) -> Result<bool, KeyStoreError> {
+    let erased = txn.open_table(ERASED).map_err(failed("open erased"))?;
+    Ok(erased.get(patient.0.as_slice()).map_err(failed("read erased"))?.is_some())
 }
 
 /// The patient's key; made where there is none that this TPM opens.
@@ -266,6 +278,34 @@ mod tests {
         for open in [b"86.5".as_slice(), b"settings"] {
             assert!(!file.windows(open.len()).any(|window| window == open));
         }
+    }
+
+    /// Nothing is encrypted of who was erased, and while it lay open nobody's was read.
+    #[test]
+    fn a_row_that_was_left_open_of_an_erased_patient_goes_and_is_scrubbed() {
+        let (dir, erased, other) = (tempfile::tempdir().unwrap(), PatientId([4; 16]), PatientId([5; 16]));
+        let limits = Limits { low: Some(86.5), ..Limits::default() };
+        let settings = Settings { limits: [(3, limits)].into(), ..Settings::default() };
+        let kept = Kept { settings, ..Kept::default() };
+        {
+            let mut keys = KeyStore::open(dir.path()).unwrap();
+            keys.erase(erased, &Ordered { request: [7; 104], by: None }, 9).unwrap();
+            let store = keys.watch();
+            store.keep(&[(other, kept.clone())], 1).unwrap();
+            let txn = store.db.begin_write().unwrap();
+            {
+                let mut table = txn.open_table(WATCH).unwrap();
+                let json = serde_json::to_vec(&kept).unwrap();
+                table.insert(erased.0.as_slice(), json.as_slice()).unwrap();
+            }
+            txn.commit().unwrap();
+        }
+        for _ in 0..2 {
+            let store = KeyStore::open(dir.path()).unwrap().watch();
+            assert_eq!(store.all().unwrap(), [(other, kept.clone())]);
+        }
+        let file = std::fs::read(dir.path().join("keys.redb")).unwrap();
+        assert!(!file.windows(4).any(|window| window == b"86.5"));
     }
 
     /// Also of rows that were written over: redb leaves them in pages that it has freed.

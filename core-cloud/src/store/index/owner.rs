@@ -1,5 +1,6 @@
 //! Whose each pseudonym is: the gateway's whose records came last, since another's come here only after it took the pseudonym over
-//! (`crate::owners`). It is written down in the commit that changes it, and stays when the records go.
+//! (`crate::owners`), and none of who owned it before come after that (`crate::writer`). It is written down in the commit that changes it,
+//! and stays when the records go.
 
 use std::collections::BTreeMap;
 
@@ -49,11 +50,13 @@ impl Tables<'_> {
         }
     }
 
-    /// Writes down whose a pseudonym is, where that has changed. One commit's messages of a stream are not in their records' order, so that
-    /// what is read from it may be older than what was read before.
+    /// Writes down whose a pseudonym is, where that has changed. One commit's messages of a stream are not in their records' order, and
+    /// reading it may be cut off between any two: what is read may be older than what was read before. So there the newest is kept even
+    /// where its signer is the same, and the highest index decides, in whatever order and parts they are read.
     pub(super) fn own(&mut self, patient: PatientId, by: OwnerRow) -> Result<(), StoreError> {
+        let in_parts = self.keep != Keep::Here;
         let known = self.owner(patient)?;
-        if known.is_none_or(|known| known.signer != by.signer && known.since < by.since) {
+        if known.is_none_or(|known| known.since < by.since && (in_parts || known.signer != by.signer)) {
             let row = by.encode();
             self.owners.insert(patient.0.as_slice(), row.as_slice()).map_err(failed("write owners"))?;
         }

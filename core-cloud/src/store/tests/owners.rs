@@ -22,7 +22,11 @@ fn signer(gateway: u8) -> SignerId {
 
 /// A segment by a gateway's key.
 fn by(gateway: u8, patient: u8, sequence: u64) -> Vec<u8> {
-    let (class, device) = (DataClass::Vitals, device_of(gateway));
+    by_of(DataClass::Vitals, gateway, patient, sequence)
+}
+
+fn by_of(class: DataClass, gateway: u8, patient: u8, sequence: u64) -> Vec<u8> {
+    let device = device_of(gateway);
     let header = Header {
         class,
         cipher: Cipher::Aes256Gcm,
@@ -122,6 +126,29 @@ fn of_a_store_of_an_earlier_build_it_is_found_out(kind: Kind) {
     world.put(&by(1, 1, 7));
     let world = world.reopened();
     assert_eq!(owners(world.store())[..2], [signer(1); 2]);
+}
+
+/// A commit has more messages than are read at once, and the last is of an older record by who had lost the pseudonym.
+#[cfg(feature = "nats")]
+#[test]
+fn tables_that_are_made_of_parts_of_the_stream_come_to_the_same_owner() {
+    const PATIENT: u8 = 255;
+    let stream = nats::TestStream::new();
+    let [first, behind, anew] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let open = |dir: &TempDir| jetstream::JetStream::open(dir.path(), &stream.settings()).unwrap();
+    let owner = |store: &dyn Store| owners(store).pop();
+    let store = open(&first);
+    store.put(&[by(2, PATIENT, 0)]).unwrap();
+    drop(open(&behind));
+    // Alarms' messages are first, then vitals' by patient.
+    let mut batch: Vec<_> = (0..PATIENT).map(|patient| by(3, patient, 0)).collect();
+    batch.extend([by(1, PATIENT, 1), by_of(DataClass::Alarm, 2, PATIENT, 0)]);
+    assert!(store.put(&batch).unwrap().iter().all(|outcome| *outcome == Outcome::Stored));
+    assert_eq!(owner(&store), Some(signer(2)));
+    for dir in [&behind, &anew] {
+        assert_eq!(owner(&open(dir)), Some(signer(2)));
+    }
+    assert_eq!(store.messages(), 258);
 }
 
 #[test]
