@@ -9,7 +9,7 @@ use super::Now;
 
 /// A clock that has gone so far from the monotonic one since it was set last was set, in microseconds. A leap second, and what passes between
 /// reading the two, is less; what makes a reading late is a multiple. Both are slewed alike, so what only runs faster for a while is not seen.
-const SET_BY_US: i64 = 5_000_000;
+pub(super) const SET_BY_US: i64 = 5_000_000;
 
 /// How it is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
