@@ -24,9 +24,9 @@ use caregate_protocol::{code, reading};
 use serde::{Deserialize, Serialize};
 
 use self::away::Away;
-use self::clock::Clock;
 use self::patient::Patient;
 
+pub(super) use clock::Clock;
 pub use defaults::limits_of;
 pub use patient::{SERIES_MAX, TOLD_EVERY};
 pub use series::LOST_AFTER;
