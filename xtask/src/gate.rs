@@ -194,31 +194,26 @@ fn run_tests(mut command: Command) -> anyhow::Result<()> {
 /// Test programs that run at a time: they wait for three fifths of their time, for timers, processes and namespaces, which cargo's one after the
 /// other leaves unused.
 const AT_A_TIME: usize = 2;
-/// Those that take longest, which begin first: else the last of them would run on alone. And what measures time runs alone, at the end.
+/// Those that take longest, which begin first: else the last of them would run on alone.
 const LONGEST: [&str; 6] = ["network", "core_cloud", "mqtt", "mqtt_interop", "gateway_to_core", "http"];
-const ALONE: [&str; 1] = ["speed"];
 
 /// Runs what cargo would; each program's lines are told when it has ended.
 fn run_programs() -> anyhow::Result<()> {
     let mut programs = build::all_test_programs()?;
     let rank = |program: &TestProgram| LONGEST.iter().position(|name| *name == program.name);
     programs.sort_by_key(|program| rank(program).unwrap_or(LONGEST.len()));
-    let (alone, together): (Vec<_>, Vec<_>) =
-        programs.into_iter().partition(|program| ALONE.contains(&program.name.as_str()));
+    let programs = Mutex::new(VecDeque::from(programs));
     let outcome = Mutex::new((Failures::default(), Vec::new()));
-    for (programs, at_a_time) in [(together, AT_A_TIME), (alone, 1)] {
-        let programs = Mutex::new(VecDeque::from(programs));
-        let next = || programs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        std::thread::scope(|scope| {
-            for _ in 0..at_a_time {
-                scope.spawn(|| {
-                    while let Some(program) = next() {
-                        run_program(&program, &outcome)
-                    }
-                });
-            }
-        });
-    }
+    let next = || programs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    std::thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                while let Some(program) = next() {
+                    run_program(&program, &outcome)
+                }
+            });
+        }
+    });
     let (failures, broken) = outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
     match broken.len() {
         0 => Ok(()),

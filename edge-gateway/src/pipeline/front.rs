@@ -3,6 +3,9 @@
 //! That thread syncs the journal before wraps go up, `keys.redb` before a generation seals, and more: on a disk that stalls it stands still
 //! in one of them. A [`Lookout`] then gathers in its place, and shows the watch what comes. Nothing is answered by that.
 
+mod growth;
+mod lookout;
+
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,14 +16,14 @@ use caregate_protocol::id::{Lane, PatientId};
 use caregate_protocol::policy::VerifiedPolicy;
 use prometheus::IntCounter;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, sleep_until};
-use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tokio::time::sleep_until;
 
-use super::admit::{Admission, IMPLAUSIBLE, admit};
+use self::growth::{GROWN_WITHIN, Growth};
 use crate::ingest::{ALARMS_MAX, Inbound, Intake, lane_of};
 use crate::keys::erasures::Asked;
 use crate::watch::Tap;
+
+pub use lookout::Lookout;
 
 /// PUBLISHes in one commit: at 100 commits a second this is far more than a home sends.
 const BATCH_MAX: usize = 1024;
@@ -35,16 +38,6 @@ const HELD_SHARE: u32 = 8;
 const HELD_FROM: Duration = Duration::from_millis(2);
 /// And how long at most, after a disk that has stalled: what is gathered meanwhile the watch sees after that.
 const HELD_MAX: Duration = Duration::from_millis(100);
-/// How long the next group may grow after a sync that was quicker, where groups fill: more than that costs who sends by the clock.
-const GROWN_WITHIN: Duration = Duration::from_millis(1);
-/// And to how many at most: from there on a group's own cost, a signature here and its check at the core and at each feed, is small beside its
-/// readings'.
-const GROWN_MAX: usize = 256;
-/// Commits after which it is tried again where groups did not fill: one client with a small window never fills more than that.
-const GROWN_AGAIN: u32 = 64;
-/// How often it is looked whether the commit thread stands still, which it does when two looks in a row have found it so: an alarm is half a
-/// second late at most, as where it waits for being kept (`watch/thread.rs`).
-const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// The commit thread's end.
 #[derive(Debug)]
@@ -104,7 +97,7 @@ impl Front {
         erased: watch::Receiver<BTreeMap<PatientId, Asked>>,
         shown: IntCounter,
     ) -> Lookout {
-        Lookout { window: Arc::clone(&self.0), tap, policy, erased, shown, unattended: None, stands: false }
+        Lookout::new(Arc::clone(&self.0), tap, policy, erased, shown)
     }
 
     fn window(&self) -> MutexGuard<'_, Window> {
@@ -262,140 +255,19 @@ impl Gathered {
     }
 }
 
-/// How large the next group is to become where a disk is quick and many send. Groups of what comes within such a sync alone are small, and each
-/// costs a signature, its check at the core and at each feed, and more. It doubles as long as groups fill in time, and is halved where one did
-/// not.
-#[derive(Debug)]
-struct Growth {
-    next: usize,
-    /// Commits until it is tried again.
-    rests: u32,
-}
-
-impl Default for Growth {
-    fn default() -> Self {
-        Self { next: 2 * GATHERED_ENOUGH, rests: 0 }
-    }
-}
-
-impl Growth {
-    /// To how many the next group is to grow after one of which so many were answered; none where it is not.
-    fn wanted(&mut self, answered: usize) -> Option<usize> {
-        if self.rests > 0 {
-            self.rests -= 1;
-            return None;
-        }
-        (answered >= GATHERED_ENOUGH).then_some(self.next)
-    }
-
-    /// A group that was to grow has ended.
-    fn ended(&mut self, is_full: bool) {
-        self.next = if is_full { (self.next * 2).min(GROWN_MAX) } else { self.next / 2 };
-        if self.next <= GATHERED_ENOUGH {
-            *self = Self { rests: GROWN_AGAIN, ..Self::default() };
-        }
-    }
-}
-
-/// Looks out while the commit thread stands still.
-#[derive(Debug)]
-pub struct Lookout {
-    window: Arc<Mutex<Window>>,
-    tap: Tap,
-    policy: watch::Receiver<Arc<VerifiedPolicy>>,
-    erased: watch::Receiver<BTreeMap<PatientId, Asked>>,
-    shown: IntCounter,
-    /// The commit thread was found not to wait after it had begun to so often.
-    unattended: Option<u64>,
-    /// It stands still.
-    stands: bool,
-}
-
-impl Lookout {
-    /// Runs until `stop`. Not on the commit thread's runtime.
-    pub async fn run(mut self, stop: CancellationToken) {
-        let mut looks = tokio::time::interval(LOOK_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(looks.tick()).await.is_some() {
-            self.look();
-        }
-    }
-
-    /// Shows what waits, where the commit thread has not come back since the last look.
-    fn look(&mut self) {
-        let policy = Arc::clone(&self.policy.borrow());
-        let window = Arc::clone(&self.window);
-        let window = &mut *lock(&window);
-        let unattended = (!window.is_attended).then_some(window.attended);
-        let stands = unattended.is_some() && self.unattended == unattended;
-        self.unattended = unattended;
-        let stood = std::mem::replace(&mut self.stands, stands);
-        if !stands {
-            return;
-        }
-        if !stood {
-            warn!("the disk is slow; the watch is shown what waits for it");
-        }
-        // What the thread showed before it came to stand.
-        self.tap.offer();
-        let Window { gathered, intake, .. } = window;
-        gathered.take(intake, Duration::ZERO);
-        gathered.take_alarms(intake);
-        let shown = gathered.batch.iter().skip(gathered.shown.len());
-        let shown: Vec<_> = shown.map(|publish| self.show(publish, &policy)).collect();
-        gathered.shown.extend(shown);
-        self.tap.offer();
-    }
-
-    /// As whose it was shown, if it was.
-    fn show(&self, publish: &Inbound, policy: &VerifiedPolicy) -> Option<PatientId> {
-        let patient = match admit(publish, policy) {
-            Admission::Readings(patient, readings) if !self.erased.borrow().contains_key(&patient) => {
-                readings.iter().for_each(|(class, reading)| self.tap.reading(patient, *class, reading));
-                patient
-            }
-            Admission::Quarantine(_, IMPLAUSIBLE, _) => {
-                let patient = policy.patient_of(&publish.device)?;
-                self.tap.implausible(patient, &publish.device);
-                patient
-            }
-            Admission::Readings(..) | Admission::About(_) | Admission::Quarantine(..) => return None,
-        };
-        self.shown.inc();
-        Some(patient)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
     use caregate_protocol::id::DeviceId;
-    use caregate_protocol::policy::{Authentic, BoundDevice, Classes, Freshness};
     use tokio::sync::oneshot;
 
     use super::*;
     use crate::ingest::{self, Inlet};
 
     /// A linger that nobody waits out.
-    const LONG: Duration = Duration::from_secs(3600);
+    pub(super) const LONG: Duration = Duration::from_secs(3600);
 
-    const PATIENT: PatientId = PatientId([1; 16]);
-
-    /// A policy by which the device is this patient's.
-    fn worn_by(patient: PatientId) -> VerifiedPolicy {
-        let device = DeviceId::new("monitor-1").unwrap();
-        VerifiedPolicy::new(Authentic {
-            epoch: 1,
-            freshness: Freshness::Unproven,
-            recipients: Vec::new(),
-            devices: vec![BoundDevice { device, patient, classes: Classes::default(), station: None }],
-            grants: Vec::new(),
-            revocations: Vec::new(),
-            emergencies: Vec::new(),
-        })
-    }
-
-    fn publish(leaf: &str) -> Inbound {
+    pub(super) fn publish(leaf: &str) -> Inbound {
         Inbound {
             device: DeviceId::new("monitor-1").unwrap(),
             topic: format!("vitals/v1/monitor-1/{leaf}"),
@@ -405,16 +277,16 @@ mod tests {
         }
     }
 
-    fn front() -> (Inlet, Front) {
+    pub(super) fn front() -> (Inlet, Front) {
         let (inlet, intake) = ingest::queue();
         (inlet, Front::new(intake))
     }
 
-    async fn is_over(front: &Front) -> bool {
+    pub(super) async fn is_over(front: &Front) -> bool {
         tokio::time::timeout(Duration::from_millis(1), front.over()).await.is_ok()
     }
 
-    fn push(front: &Front, leaf: &str, linger: Duration) {
+    pub(super) fn push(front: &Front, leaf: &str, linger: Duration) {
         front.window().gathered.push(publish(leaf), linger);
     }
 
@@ -462,40 +334,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn groups_grow_for_as_long_as_they_fill_in_time_and_an_alarm_waits_for_none() {
-        let now = clock::monotonic();
-        let (_inlet, front) = front();
-        let fill = |with: usize| (0..with).for_each(|_| push(&front, "num/heart-rate", Duration::ZERO));
-        let mut wanted = Vec::new();
-        for _ in 0..6 {
-            front.hold(GATHERED_ENOUGH, Duration::ZERO, now + LONG);
-            wanted.push(front.window().gathered.wanted);
-            fill(wanted.last().unwrap() - 1);
-            assert!(!is_over(&front).await);
-            fill(1);
-            assert!(is_over(&front).await);
-            front.gathered();
-        }
-        assert_eq!(wanted, [32, 64, 128, 256, 256, 256]);
-        // Those that don't fill in time are halved, and in the end it is left for a while.
-        let mut grown = 0;
-        for _ in 0..GROWN_AGAIN {
-            front.hold(GATHERED_ENOUGH, Duration::ZERO, now);
-            grown += usize::from(front.window().gathered.grows);
-            fill(GATHERED_ENOUGH);
-            front.gathered();
-        }
-        assert_eq!(grown, 4, "128, 64 and 32 after the first of 256");
-        // Where few send it is not begun.
-        let (_inlet, front) = self::front();
-        front.hold(GATHERED_ENOUGH - 1, Duration::ZERO, now + LONG);
-        assert!(!front.window().gathered.grows);
-        front.hold(GATHERED_ENOUGH, Duration::ZERO, now + LONG);
-        push(&front, "event/fall", Duration::ZERO);
-        assert!(is_over(&front).await);
-    }
-
-    #[tokio::test]
     async fn a_linger_ends() {
         let (_inlet, front) = front();
         push(&front, "num/heart-rate", Duration::from_millis(1));
@@ -515,57 +353,5 @@ mod tests {
             assert_eq!(front.attend(true).next, !is_enough);
             assert_eq!(front.gathered().batch.len(), taken);
         }
-    }
-
-    #[tokio::test]
-    async fn who_comes_back_between_two_looks_is_left_alone_and_who_stands_still_is_not() {
-        let (inlet, front) = front();
-        let (dropped, shown) =
-            (IntCounter::new("dropped", "dropped").unwrap(), IntCounter::new("shown", "shown").unwrap());
-        let (policies, policy) = watch::channel(Arc::new(worn_by(PATIENT)));
-        let erased = watch::channel(BTreeMap::new()).1;
-        let mut lookout = front.lookout(Tap::new(dropped).0, policy, erased, shown.clone());
-        let beat = || Inbound { payload: "{\"v\":72}".into(), ..publish("num/heart-rate") };
-        let send = async || inlet.of(Lane::Vitals).send(beat()).await.unwrap();
-        let mut look = |times: usize| {
-            (0..times).for_each(|_| lookout.look());
-            shown.get()
-        };
-        front.attend(true);
-        send().await;
-        assert_eq!(look(3), 0, "it waits, and takes what comes");
-        front.leave();
-        assert_eq!(look(1), 0);
-        front.attend(true);
-        front.leave();
-        assert_eq!(look(1), 0, "it was back meanwhile");
-        assert_eq!(look(1), 1);
-        send().await;
-        assert_eq!(look(2), 2, "each once");
-        let taken = front.gathered();
-        assert_eq!((taken.batch.len(), taken.shown.len()), (2, 2));
-        assert!((0..2).all(|at| taken.is_shown(at, PATIENT)));
-        assert!(!taken.is_shown(1, PatientId([2; 16])) && !taken.is_shown(2, PATIENT));
-        // Also one that waits for the disk, with no room for more.
-        front.attend(false);
-        send().await;
-        assert_eq!(look(2), 3);
-        assert!(front.attend(true).over, "what was gathered for it is not forgotten");
-        // Under a policy that does not know the device nothing is shown, and the commit is not told otherwise.
-        front.leave();
-        policies.send_replace(Arc::new(VerifiedPolicy::none()));
-        send().await;
-        assert_eq!(look(2), 3);
-        let taken = front.gathered();
-        assert_eq!(taken.shown, [Some(PATIENT), None]);
-        // An alarm is taken and shown though there is no room for more of anything else.
-        policies.send_replace(Arc::new(worn_by(PATIENT)));
-        for _ in 0..BATCH_MAX + 9 {
-            send().await;
-        }
-        assert_eq!(look(1), 3 + u64::try_from(BATCH_MAX).unwrap());
-        let fall = Inbound { payload: "{\"seq\":4}".into(), ..publish("event/fall") };
-        inlet.of(Lane::Alarm).send(fall).await.unwrap();
-        assert_eq!(look(1), 4 + u64::try_from(BATCH_MAX).unwrap());
     }
 }

@@ -11,6 +11,9 @@ pub struct WatchMetrics {
     pub early: IntCounter,
     /// `caregate_gateway_watch_unwatched_total`: readings beyond what is watched of a patient or a gateway.
     pub unwatched: IntCounter,
+    /// `caregate_gateway_watch_let_go_total{had}`: patients who made room for others: `alarms`, `settings`, `nothing`; `forgotten`, where so many did
+    /// that one is not remembered.
+    pub let_go: IntCounterVec,
     /// `caregate_gateway_watch_sequence_missing_total`: numbers of sensors' own counters that never came.
     pub missing: IntCounter,
     /// `caregate_gateway_alarms{priority}`: alarms that nobody has acknowledged.
@@ -60,6 +63,11 @@ impl WatchMetrics {
             unwatched: counter(
                 "caregate_gateway_watch_unwatched_total",
                 "Readings beyond what is watched of a patient or a gateway",
+            )?,
+            let_go: vec(
+                "caregate_gateway_watch_let_go_total",
+                "Patients who made room for others at the watch",
+                &["had"],
             )?,
             missing: counter(
                 "caregate_gateway_watch_sequence_missing_total",

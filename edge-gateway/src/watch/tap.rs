@@ -2,18 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
+use caregate_host::clock;
 use caregate_protocol::id::{DataClass, DeviceId, PatientId};
 use caregate_protocol::reading::Reading;
 use prometheus::IntCounter;
 use tokio::sync::mpsc;
 
-use super::engine::{Observation, What};
+use super::engine::{Clock, Now, Observation, What};
 
 /// What waits in one batch at most, but for events: a megabyte. The watch takes microseconds for each.
 pub const BATCH_MAX: usize = 8_192;
 /// Batches on their way. While the watch writes to its disk, what comes gathers in one more.
 const BATCHES_MAX: usize = 2;
+/// How often the gateway's clock may be set while the watch stands still without an event being held against one of another setting.
+const SETS_MAX: u8 = 3;
 
 /// What was seen.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,25 +57,40 @@ struct Shown {
     /// The watch has yet to hear of `below`.
     is_news: bool,
     dropped: IntCounter,
+    /// The gateway's: while events wait it may be set.
+    clock: Clock,
+    started: Instant,
 }
 
-/// Of each device's events of each kind one: as many as the policy binds devices, times the kinds that there are.
+/// Of each device's events of each kind one, and another for each time that the gateway's clock was set meanwhile: as many as the policy binds
+/// devices, times the kinds that there are.
 #[derive(Debug, Default)]
-pub struct Events(BTreeMap<(PatientId, DeviceId, u16), Observation>);
+pub struct Events {
+    /// By how often the clock had been set, too.
+    waiting: BTreeMap<(PatientId, DeviceId, u16, u8), Observation>,
+    sets: u8,
+}
 
 impl Events {
     /// Takes an event. Of two that differ in time alone the one of now stays: another says nothing more while the first is not heard.
     pub fn push(&mut self, event: Observation) {
-        let key = (event.patient, event.device.clone(), event.quantity);
-        let is_later = self.0.get(&key).is_some_and(|known| known.lag_us() < event.lag_us());
+        let key = (event.patient, event.device.clone(), event.quantity, self.sets);
+        let is_later = self.waiting.get(&key).is_some_and(|known| known.lag_us() < event.lag_us());
         if !is_later {
-            self.0.insert(key, event);
+            self.waiting.insert(key, event);
         }
+    }
+
+    /// The gateway's clock was set. A lag of before says nothing beside one of after: it is another by as much, or the same, where the device was
+    /// set with it. So one of each waits, and which is of now the engine says.
+    fn clock_set(&mut self) {
+        self.sets = if self.waiting.is_empty() { 0 } else { (self.sets + 1).min(SETS_MAX) };
     }
 
     /// All of them.
     pub fn take(&mut self) -> impl Iterator<Item = Observation> + use<> {
-        std::mem::take(&mut self.0).into_values()
+        self.sets = 0;
+        std::mem::take(&mut self.waiting).into_values()
     }
 }
 
@@ -81,7 +100,9 @@ impl Tap {
     pub fn new(dropped: IntCounter) -> (Self, mpsc::Receiver<Batch>) {
         let (out, seen) = mpsc::channel(BATCHES_MAX);
         let (pending, events) = (Vec::new(), Events::default());
-        let shown = Shown { out, pending, events, below: 0, has_more: false, is_news: false, dropped };
+        let (clock, started) = (Clock::default(), clock::monotonic());
+        let (below, has_more, is_news) = (0, false, false);
+        let shown = Shown { out, pending, events, below, has_more, is_news, dropped, clock, started };
         (Self(Arc::new(Mutex::new(shown))), seen)
     }
 
@@ -89,16 +110,30 @@ impl Tap {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The same, once the gateway's clock was looked at.
+    fn looked(&self) -> (MutexGuard<'_, Shown>, Now) {
+        let mut shown = self.shown();
+        let at = clock::monotonic().duration_since(shown.started);
+        let now = Now { at, unix_us: clock::now_us() };
+        shown.look(now);
+        (shown, now)
+    }
+
+    fn show(&self, seen: Seen) {
+        let (mut shown, now) = self.looked();
+        shown.show(seen, now);
+    }
+
     /// Shows a reading to the watch.
     pub fn reading(&self, patient: PatientId, class: DataClass, reading: &Reading) {
         if let Some(observation) = Observation::of(patient, class, reading) {
-            self.shown().show(Seen::Reading(observation));
+            self.show(Seen::Reading(observation));
         }
     }
 
     /// Shows that a device sent what nobody can have.
     pub fn implausible(&self, patient: PatientId, device: &DeviceId) {
-        self.shown().show(Seen::Implausible { patient, device: device.clone() });
+        self.show(Seen::Implausible { patient, device: device.clone() });
     }
 
     /// What was shown already is in the commit that is being made.
@@ -108,30 +143,44 @@ impl Tap {
 
     /// Hands over what was shown; all of it that was stored lies below this position. Call between a commit's append and its sync.
     pub fn flush(&self, below: u64) {
-        let mut shown = self.shown();
-        if std::mem::take(&mut shown.has_more) {
-            (shown.below, shown.is_news) = (below, true);
-        }
-        shown.offer();
+        self.looked().0.flush(below);
     }
 
     /// Hands over what waits, if the watch has room for it. Call about every second too: nothing else may come.
     pub fn offer(&self) {
-        self.shown().offer();
+        self.looked().0.offer();
     }
 }
 
 impl Shown {
-    fn show(&mut self, seen: Seen) {
+    fn look(&mut self, now: Now) {
+        if self.clock.look(now).is_some() {
+            self.events.clock_set();
+        }
+    }
+
+    fn show(&mut self, seen: Seen, now: Now) {
+        self.look(now);
         self.has_more = true;
         if self.pending.len() >= BATCH_MAX {
             self.offer();
         }
         match seen {
             seen if self.pending.len() < BATCH_MAX => self.pending.push(seen),
-            Seen::Reading(event) if event.what == What::Event => self.events.push(event),
+            Seen::Reading(event) if event.what == What::Event => {
+                // It may have been on its way while the clock was set.
+                let received_us = self.clock.received_us(event.received_us, now);
+                self.events.push(Observation { received_us, ..event });
+            }
             Seen::Reading(_) | Seen::Implausible { .. } => self.dropped.inc(),
         }
+    }
+
+    fn flush(&mut self, below: u64) {
+        if std::mem::take(&mut self.has_more) {
+            (self.below, self.is_news) = (below, true);
+        }
+        self.offer();
     }
 
     fn offer(&mut self) {
@@ -157,7 +206,11 @@ impl Shown {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    const NOW: Now = Now { at: Duration::ZERO, unix_us: 0 };
 
     fn seen(device: usize, quantity: u16, what: What, lag_us: i64) -> Seen {
         Seen::Reading(Observation {
@@ -183,13 +236,13 @@ mod tests {
         let (tap, mut out, dropped) = tap();
         for commit in 0..700 {
             let what = if commit == 350 { What::Event } else { What::Numeric(70.0) };
-            tap.shown().show(seen(1, 513, what, 0));
-            tap.flush(commit + 1);
+            tap.shown().show(seen(1, 513, what, 0), NOW);
+            tap.shown().flush(commit + 1);
         }
         let mut heard = Vec::new();
         while let Ok(batch) = out.try_recv() {
             heard.push(batch);
-            tap.offer();
+            tap.shown().offer();
         }
         let all: Vec<_> = heard.iter().flat_map(|batch| &batch.seen).collect();
         assert_eq!(all.len(), 700);
@@ -203,41 +256,85 @@ mod tests {
         let (tap, mut out, dropped) = tap();
         let number = || seen(1, 1, What::Numeric(70.0), 0);
         for below in 0..2 {
-            tap.shown().show(number());
-            tap.flush(below);
+            tap.shown().show(number(), NOW);
+            tap.shown().flush(below);
         }
-        (0..BATCH_MAX + 5).for_each(|_| tap.shown().show(number()));
+        (0..BATCH_MAX + 5).for_each(|_| tap.shown().show(number(), NOW));
         for lag_us in [7, 3, 9] {
-            (0..100).for_each(|device| tap.shown().show(seen(device, 513, What::Event, lag_us)));
+            (0..100).for_each(|device| tap.shown().show(seen(device, 513, What::Event, lag_us), NOW));
         }
-        tap.flush(2);
+        tap.shown().flush(2);
         assert_eq!(dropped.get(), 5);
         assert!(out.try_recv().is_ok() && out.try_recv().is_ok() && out.try_recv().is_err());
-        tap.offer();
+        tap.shown().offer();
         let batch = out.try_recv().unwrap();
         assert_eq!((batch.seen.len(), batch.below), (BATCH_MAX + 100, 2));
         assert!(batch.seen[BATCH_MAX..].iter().all(|seen| {
             matches!(seen, Seen::Reading(event) if event.what == What::Event && event.lag_us() == Some(3))
         }));
-        tap.shown().show(number());
-        tap.flush(3);
+        tap.shown().show(number(), NOW);
+        tap.shown().flush(3);
         assert_eq!(out.try_recv().unwrap().seen.len(), 1, "it goes on");
+    }
+
+    /// Something of a device whose clock is right, so many seconds after the start, when ours was set by so much.
+    fn stamped(quantity: u16, s: u32, set_us: i64, ago_us: i64) -> (Observation, Now) {
+        let Seen::Reading(event) = seen(1, quantity, What::Event, 0) else { panic!("a reading") };
+        let now = Now { at: Duration::from_secs(s.into()), unix_us: i64::from(s) * 1_000_000 + set_us };
+        let sensor_us = Some(now.unix_us - set_us - ago_us);
+        (Observation { sensor_us, received_us: now.unix_us, ..event }, now)
+    }
+
+    #[test]
+    fn an_event_of_now_is_hidden_by_none_of_the_past_from_before_or_after_the_clock_was_set() {
+        const HOUR_US: i64 = 3_600_000_000;
+        for (by_us, before_us, after_us) in [(HOUR_US, HOUR_US / 2, 0), (-HOUR_US, 0, HOUR_US / 2)] {
+            let (tap, mut out, _dropped) = tap();
+            let number = || seen(1, 1, What::Numeric(70.0), 0);
+            for below in 0..2 {
+                tap.shown().show(number(), NOW);
+                tap.shown().flush(below);
+            }
+            (0..BATCH_MAX).for_each(|_| tap.shown().show(number(), NOW));
+            // Of each setting a second one is later than the first.
+            for (s, set_us, ago_us) in
+                [(1, 0, before_us), (2, 0, 2 * HOUR_US), (3, by_us, after_us), (4, by_us, 2 * HOUR_US)]
+            {
+                let (event, now) = stamped(513, s, set_us, ago_us);
+                tap.shown().show(Seen::Reading(event), now);
+            }
+            // This one was on its way when the clock was set.
+            let ((event, _), (_, now)) = (stamped(514, 2, 0, 0), stamped(514, 5, by_us, 0));
+            tap.shown().show(Seen::Reading(event), now);
+            assert!(out.try_recv().is_ok() && out.try_recv().is_ok() && out.try_recv().is_err());
+            tap.shown().offer();
+            let batch = out.try_recv().unwrap();
+            let lag = |seen: &Seen| match seen {
+                Seen::Reading(event) => event.lag_us().unwrap(),
+                Seen::Implausible { .. } => panic!("a reading"),
+            };
+            let lags: Vec<_> = batch.seen[BATCH_MAX..].iter().map(lag).collect();
+            assert_eq!(lags[..2], [before_us, by_us + after_us], "{by_us}");
+            // As late as what was known of the clock leaves open.
+            assert!((0..=3_000_000).contains(&(lags[2] - by_us)), "{by_us}: {lags:?}");
+            assert_eq!(lags.len(), 3);
+        }
     }
 
     #[test]
     fn what_was_shown_ahead_is_marked_by_the_commit_that_has_it() {
         let (tap, mut out, _dropped) = tap();
-        tap.shown().show(seen(1, 513, What::Event, 0));
-        tap.offer();
+        tap.shown().show(seen(1, 513, What::Event, 0), NOW);
+        tap.shown().offer();
         assert_eq!(out.try_recv().unwrap().below, 0, "it is nowhere yet");
-        tap.flush(3);
+        tap.shown().flush(3);
         let of_before = out.try_recv().unwrap();
         assert_eq!((of_before.seen.len(), of_before.below), (0, 3), "of a commit that was on its way");
         tap.again();
-        tap.flush(5);
+        tap.shown().flush(5);
         let its_own = out.try_recv().unwrap();
         assert_eq!((its_own.seen.len(), its_own.below), (0, 5));
-        tap.flush(7);
+        tap.shown().flush(7);
         assert!(out.try_recv().is_err(), "nothing was shown");
     }
 
@@ -245,11 +342,11 @@ mod tests {
     #[test]
     fn what_is_cut_off_in_the_middle_of_a_commit_marks_only_what_came_before() {
         let (tap, mut out, _dropped) = tap();
-        tap.shown().show(seen(1, 1, What::Numeric(70.0), 0));
-        tap.flush(5);
+        tap.shown().show(seen(1, 1, What::Numeric(70.0), 0), NOW);
+        tap.shown().flush(5);
         assert_eq!(out.try_recv().unwrap().below, 5);
-        (0..=BATCH_MAX).for_each(|_| tap.shown().show(seen(1, 1, What::Numeric(70.0), 0)));
-        tap.flush(9_000);
+        (0..=BATCH_MAX).for_each(|_| tap.shown().show(seen(1, 1, What::Numeric(70.0), 0), NOW));
+        tap.shown().flush(9_000);
         let below: Vec<_> = std::iter::from_fn(|| out.try_recv().ok()).map(|batch| batch.below).collect();
         assert_eq!(below, [5, 9_000]);
     }

@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 use super::Standings;
 use super::command::{Heard, hear};
-use super::engine::{Engine, Kept, Now, Observation, Told, What};
+use super::engine::{Engine, Kept, LetGo, Now, Observation, Told, What};
 use super::metrics::WatchMetrics;
 use super::store::WatchStore;
 use super::tap::{Batch, Seen};
@@ -365,6 +365,23 @@ impl Shell {
         self.metrics.missing.inc_by(losses.missing);
         self.metrics.unwatched.inc_by(losses.unwatched);
         self.metrics.crowded.inc_by(losses.crowded);
+        self.note_let_go(losses.let_go);
+    }
+
+    /// Who made room for others: said in the log, since nothing is watched of them until something comes.
+    fn note_let_go(&mut self, let_go: LetGo) {
+        let LetGo { alarms, settings, nothing, forgotten } = let_go;
+        for (had, count) in [("alarms", alarms), ("settings", settings), ("nothing", nothing)] {
+            if count > 0 {
+                self.metrics.let_go.with_label_values(&[had]).inc_by(count);
+                warn!(had, count, "patients who wear nothing made room for others at the watch");
+            }
+        }
+        if forgotten > 0 {
+            self.metrics.let_go.with_label_values(&["forgotten"]).inc_by(forgotten);
+            error!(forgotten, "what staff have set for patients who are long away must be set again");
+            self.kept.retain(|patient, _| self.engine.kept(patient).is_some());
+        }
     }
 
     /// To the commit thread, as much as it has room for.

@@ -1,23 +1,19 @@
 //! Who can open what, by verified bundles and revocations, with an adversary who keeps every wrap that was ever made.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use caregate_protocol::id::{DataClass, Lane};
 use caregate_protocol::policy::{RecipientKind, RecipientStatus};
-use edge_gateway::ingest::{self, Inbound, Verdict};
-use edge_gateway::pipeline::front::Front;
-use edge_gateway::pipeline::thread::{self, Inputs};
+use edge_gateway::ingest::{Inbound, Verdict};
 use edge_gateway::policy::trail::Origin;
 use edge_gateway::policy::{Change, PolicyHandle, Proposal};
 use edge_gateway::spool::Limits;
-use edge_gateway::uplink::Uplink;
 use ledger_client::fixture::{self, Site};
 use ledger_client::verify::{NewestKeys, verify_bundle, verify_revocation};
 use proptest::prelude::*;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
+use crate::pipeline_support::commits::{Commits, Sources, doors};
 use crate::pipeline_support::{Gateway, Home, Hospital, NOW_US, Publish, assert_whole};
 
 const NOW_S: u64 = 1_790_000_000;
@@ -311,24 +307,12 @@ async fn nothing_in_flight_is_sealed_for_the_revoked_after_the_answer() {
     place.grant(1, u64::MAX);
     place.deliver();
     let committer = place.gateway.take().unwrap().committer;
-    let (inbound, inbound_in) = ingest::queue();
-    let (_acked, acked_in) = mpsc::channel(1);
+    let (inbound, front) = doors();
     let (proposals, proposals_in) = mpsc::channel(1);
     let pins = Arc::new(place.site.enrolment.pins().unwrap());
     let handle = PolicyHandle::new(pins, &committer.policy, proposals, committer.metrics.clone());
-    let linger = Duration::from_millis(1);
-    let standings = mpsc::channel(1).1;
-    let inputs = Inputs {
-        inbound: Front::new(inbound_in),
-        acked: acked_in,
-        proposals: proposals_in,
-        standings,
-        linger,
-    };
-    let running = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(thread::run(committer, inputs, Arc::new(Uplink::new([])), CancellationToken::new()))
-    });
+    let sources = Sources { proposals: proposals_in, ..Sources::default() };
+    let commits = Commits::begin(committer, front, sources);
     #[expect(clippy::async_yields_async, reason = "sent first, answered when the commit is done")]
     let send = |sequence: u64| {
         let inbound = inbound.clone();
@@ -364,8 +348,8 @@ async fn nothing_in_flight_is_sealed_for_the_revoked_after_the_answer() {
     for answered in answers {
         assert_eq!(answered.await.unwrap(), Verdict::Stored);
     }
-    drop((inbound, _acked));
-    running.join().unwrap().unwrap();
+    drop(inbound);
+    commits.end();
     drop(handle);
     place.restart();
     let opened = place.city_opens();

@@ -1,27 +1,23 @@
 //! A patient's order of erasure at the gateway: whose word counts, what goes, and what a kill in between leaves.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use caregate_host::clock;
 use caregate_protocol::erasure::{Issuer, Receipt, RequestHash, SignedErasure, SignedOrder};
 use caregate_protocol::id::{DeviceId, Lane, PatientId};
 use caregate_protocol::policy::{RecipientKind, RecipientStatus, Watch};
 use caregate_protocol::record::Record;
-use edge_gateway::ingest::{self, Fault, Inbound, Verdict};
+use edge_gateway::ingest::{Fault, Inbound, Verdict};
 use edge_gateway::pipeline::erase::Walk;
 use edge_gateway::pipeline::expiry::{AGE_LIMIT_MIN, Expiry};
-use edge_gateway::pipeline::front::Front;
-use edge_gateway::pipeline::thread::{self, Inputs};
 use edge_gateway::policy::trail::Origin;
 use edge_gateway::policy::{Change, PolicyHandle, Proposal};
 use edge_gateway::spool::Limits;
-use edge_gateway::uplink::Uplink;
 use ledger_client::fixture::{Signer, Site};
 use ledger_client::verify::{Domain, NewestKeys, Pins, erasure_digest, verify_bundle, verify_revocation};
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
+use crate::pipeline_support::commits::{Commits, Sources, doors};
 use crate::pipeline_support::{Gateway, Home, Hospital, Publish, device_key};
 
 const PATIENT: PatientId = Site::PATIENT;
@@ -104,23 +100,12 @@ fn order(by: &Signer, patient: PatientId, made_us: i64, domain: &Domain) -> Sign
 async fn only_the_patients_order_of_now_counts_and_each_once() {
     let place = Place::new();
     let committer = place.gateway.committer;
-    let (inbound, inbound_in) = ingest::queue();
-    let (_acked, acked_in) = mpsc::channel(1);
+    let (inbound, front) = doors();
     let (proposals, proposals_in) = mpsc::channel(1);
     let metrics = committer.metrics.clone();
     let handle = PolicyHandle::new(Arc::clone(&place.pins), &committer.policy, proposals, metrics.clone());
-    let (linger, standings) = (Duration::from_millis(1), mpsc::channel(1).1);
-    let inputs = Inputs {
-        inbound: Front::new(inbound_in),
-        acked: acked_in,
-        proposals: proposals_in,
-        standings,
-        linger,
-    };
-    let running = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(thread::run(committer, inputs, Arc::new(Uplink::new([])), CancellationToken::new()))
-    });
+    let sources = Sources { proposals: proposals_in, ..Sources::default() };
+    let commits = Commits::begin(committer, front, sources);
     let send = async |sequence: u64| {
         let Publish { device, topic, payload } = Publish::beat(sequence);
         let (verdict, answered) = oneshot::channel();
@@ -170,8 +155,8 @@ async fn only_the_patients_order_of_now_counts_and_each_once() {
     }
     assert_eq!(offer(order(&home, PATIENT, now_us + 1, &domain)).await, None, "asked again, it is done");
     assert_eq!(metrics.policy_refused.with_label_values(&["erasure_replayed"]).get(), 2);
-    drop((inbound, _acked));
-    running.join().unwrap().unwrap();
+    drop(inbound);
+    commits.end();
 }
 
 #[test]

@@ -14,15 +14,12 @@ use caregate_protocol::command::{Action, Command, Content};
 use caregate_protocol::id::{DataClass, DeviceId, Lane};
 use caregate_protocol::policy::{RecipientKind, RecipientStatus};
 use caregate_protocol::reading::Value;
-use edge_gateway::ingest::{self, Inbound, Inlet, Verdict};
+use edge_gateway::ingest::{Inbound, Inlet, Verdict};
 use edge_gateway::pipeline::commit::Committer;
-use edge_gateway::pipeline::front::Front;
-use edge_gateway::pipeline::thread::{self, Inputs};
 use edge_gateway::pipeline::unheard;
 use edge_gateway::policy::trail::{Event, Origin};
 use edge_gateway::policy::{Change, PolicyHandle, PolicyStore, Proposal};
 use edge_gateway::spool::Limits;
-use edge_gateway::uplink::Uplink;
 use edge_gateway::watch::config::WebhookEntry;
 use edge_gateway::watch::engine::{Observation, What};
 use edge_gateway::watch::start::{self, Started};
@@ -35,6 +32,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::pipeline_support::commits::{Commits, Sources, doors};
 use crate::pipeline_support::{Gateway, Home, Hospital, Publish as Message, device_key};
 
 /// More than anything here takes on a loaded machine.
@@ -67,9 +65,8 @@ struct Bedside {
     registry: Registry,
     displays: std_mpsc::Receiver<(String, serde_json::Value)>,
     stop: CancellationToken,
-    running: std::thread::JoinHandle<()>,
+    commits: Commits,
     handle: PolicyHandle,
-    _acked: mpsc::Sender<std::ops::RangeInclusive<u64>>,
 }
 
 fn now_s() -> u64 {
@@ -138,8 +135,7 @@ impl Bedside {
         let (tap, material) =
             start::open(&entry, committer.keys.watch(), unheard, device_key(), &registry).unwrap();
         committer.tap = tap;
-        let (inbound, inbound_in) = ingest::queue();
-        let (acked, acked_in) = mpsc::channel(1);
+        let (inbound, front) = doors();
         let (proposals, proposals_in) = mpsc::channel(1);
         let handle =
             PolicyHandle::new(Arc::clone(&pins), &committer.policy, proposals, committer.metrics.clone());
@@ -148,20 +144,9 @@ impl Bedside {
         let publisher: Arc<dyn Publish> = Arc::new(Displays(shown));
         let mut watch = start::start(material, &handle, trail.clone(), Some(publisher), &stop).unwrap();
         let standings = std::mem::replace(&mut watch.standings, mpsc::channel(1).1);
-        let linger = Duration::from_millis(1);
-        let inputs = Inputs {
-            inbound: Front::new(inbound_in),
-            acked: acked_in,
-            proposals: proposals_in,
-            standings,
-            linger,
-        };
-        let running = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-            let link_stop = CancellationToken::new();
-            runtime.block_on(thread::run(committer, inputs, Arc::new(Uplink::new([])), link_stop)).unwrap();
-        });
-        Self { cast, inbound, watch, trail, registry, displays, stop, running, handle, _acked: acked }
+        let sources = Sources { proposals: proposals_in, standings, ..Sources::default() };
+        let commits = Commits::begin(committer, front, sources);
+        Self { cast, inbound, watch, trail, registry, displays, stop, commits, handle }
     }
 
     async fn publish(&self, topic: &str, payload: &str) -> Verdict {
@@ -225,10 +210,10 @@ impl Bedside {
 
     /// Ends everything. What is on disk is left.
     fn end(self) -> Cast {
-        let Self { cast, inbound, stop, running, handle, _acked, watch, displays, trail, .. } = self;
+        let Self { cast, inbound, stop, commits, handle, watch, displays, trail, .. } = self;
         stop.cancel();
-        drop((inbound, handle, _acked, watch, trail));
-        running.join().unwrap();
+        drop((inbound, handle, watch, trail));
+        commits.end();
         // The watch has let go of its store once nothing more can come to the displays.
         while displays.recv().is_ok() {}
         cast

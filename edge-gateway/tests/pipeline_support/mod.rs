@@ -3,6 +3,8 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "a test's own helpers, of which each file uses its part")]
 
+pub(crate) mod commits;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

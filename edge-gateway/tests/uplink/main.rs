@@ -17,18 +17,15 @@ use std::time::Duration;
 
 use caregate_protocol::id::Lane;
 use caregate_protocol::uplink::{Frame, Refusal, VERSION};
-use edge_gateway::ingest::{self, Inbound, Verdict};
-use edge_gateway::pipeline::front::Front;
-use edge_gateway::pipeline::thread::{self, Inputs};
+use edge_gateway::ingest::{Inbound, Verdict};
 use edge_gateway::spool::{Limits, Position};
-use edge_gateway::uplink::Uplink;
 use edge_gateway::uplink::ports::LanePorts;
 use edge_gateway::uplink::schedule::Part;
+use pipeline_support::commits::{Commits, Sources, doors};
 use pipeline_support::{Home, Publish};
 use pki::Ca;
 use support::{Core, Gateway, PATIENCE, Session, next, take, until, within};
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::oneshot;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_present_overtakes_the_past_and_both_arrive_whole() {
@@ -351,26 +348,14 @@ async fn a_lost_lane_moves_to_the_backlog_and_returns_while_the_others_go_on() {
 async fn acknowledgements_without_end_do_not_keep_sensors_waiting() {
     let home = Home::new(Limits::with_budget(64 << 20));
     let committer = home.start().committer;
-    let (inbound, inbound_in) = ingest::queue();
-    let (acked, acked_in) = mpsc::channel(1024);
-    let (_proposals, proposals_in) = mpsc::channel(1);
-    let inputs = Inputs {
-        inbound: Front::new(inbound_in),
-        acked: acked_in,
-        proposals: proposals_in,
-        standings: mpsc::channel(1).1,
-        linger: Duration::ZERO,
-    };
-    let running = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let uplink = Arc::new(Uplink::new([]));
-        runtime.block_on(thread::run(committer, inputs, uplink, CancellationToken::new())).unwrap();
-    });
+    let (inbound, front) = doors();
+    let sources = Sources { linger: Duration::ZERO, ..Sources::default() };
+    let commits = Commits::begin(committer, front, sources);
     let stop = Arc::new(AtomicBool::new(false));
     // More of them than the one that takes them can keep up with.
     let flood: Vec<_> = (0..4)
         .map(|_| {
-            let (stop, acked) = (Arc::clone(&stop), acked.clone());
+            let (stop, acked) = (Arc::clone(&stop), commits.acked.clone());
             std::thread::spawn(move || {
                 while !stop.load(Ordering::SeqCst) && !acked.is_closed() {
                     drop(acked.try_send(0..=u64::MAX));
@@ -378,7 +363,6 @@ async fn acknowledgements_without_end_do_not_keep_sensors_waiting() {
             })
         })
         .collect();
-    drop(acked);
     for seq in 0..200 {
         let Publish { device, topic, payload } = Publish::beat(seq);
         let (verdict, answered) = oneshot::channel();
@@ -390,5 +374,5 @@ async fn acknowledgements_without_end_do_not_keep_sensors_waiting() {
     stop.store(true, Ordering::SeqCst);
     flood.into_iter().for_each(|thread| thread.join().unwrap());
     drop(inbound);
-    within("the thread's end", tokio::task::spawn_blocking(move || running.join().unwrap())).await.unwrap();
+    within("the thread's end", tokio::task::spawn_blocking(move || commits.end())).await.unwrap();
 }

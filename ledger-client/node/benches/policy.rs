@@ -1,4 +1,5 @@
-//! What policy costs: grants per second into the embedded ledger, its restart with 100,000 consents, and one grant's proof at a gateway.
+//! What policy costs: grants per second into the embedded ledger and how long one takes, its restart with 100,000 consents, and one grant's
+//! proof at a gateway.
 //!
 //! `cargo bench -p ledger-node --bench policy -- [--consents N] [--grants N]`. The last line is one JSON object. docs/benchmarks.md says how
 //! each figure is taken.
@@ -45,6 +46,8 @@ const REVOKE_KEYS: u64 = 2_000_000_000;
 const SENDERS: u64 = 3_000_000_000;
 /// Clients at once, each with one transaction under way.
 const CLIENTS: u64 = 64;
+/// Transactions of one client alone, one after the other.
+const ALONE: u64 = 400;
 const RESTARTS: usize = 5;
 /// A verification takes milliseconds, a wrap some 0.1.
 const VERIFICATIONS: usize = 400;
@@ -87,6 +90,7 @@ fn main() {
     let restarts: Vec<_> = (0..RESTARTS).map(|_| restart(&site)).collect();
     let node = site.start();
     let per_s = grants_per_s(&ledger, consents, grants);
+    let mut durable = alone(&ledger, consents + grants);
     let proof = Proof::of(&ledger, consents / 2);
     let verified: Vec<_> = (0..VERIFICATIONS).map(|_| proof.verify()).collect();
     drop(node);
@@ -98,6 +102,8 @@ fn main() {
         "wrap_us": rounded(median(wraps()) * 1e6, 1),
         "grants_per_s_embedded": per_s.round(),
         "grants_clients": CLIENTS,
+        "durable_ms_p50": rounded(percentile(&mut durable, 50) * 1e3, 3),
+        "durable_ms_p99": rounded(percentile(&mut durable, 99) * 1e3, 3),
         "grants_per_s_without_rpc": per_s_inside.round(),
         "node_restart_s_100k": rounded(median(restarts), 3),
         "consents": consents,
@@ -114,6 +120,12 @@ fn rounded(value: f64, digits: i32) -> f64 {
 fn median(mut times: Vec<Duration>) -> f64 {
     times.sort();
     times[times.len() / 2].as_secs_f64()
+}
+
+/// In seconds.
+fn percentile(times: &mut [Duration], percent: usize) -> f64 {
+    times.sort();
+    times[(times.len() - 1) * percent / 100].as_secs_f64()
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
@@ -268,6 +280,16 @@ fn grants_per_s(ledger: &Ledger, first: u64, grants: u64) -> f64 {
     });
     assert_eq!(ledger.epoch(), before + each * CLIENTS, "each grant is in force");
     (each * CLIENTS) as f64 / took.as_secs_f64()
+}
+
+/// The same of one client, which sends the next when the one before is answered: how long each takes.
+fn alone(ledger: &Ledger, first: u64) -> Vec<Duration> {
+    let sender = key(SENDERS + CLIENTS);
+    let made =
+        |nonce| -> Bytes { signed(ledger.legacy(nonce, grant_data(ledger, first + nonce)), &sender).into() };
+    let made: Vec<_> = (0..ALONE).map(made).collect();
+    let send = |raw: Bytes| timed(|| ledger.rpc.ask("eth_sendRawTransaction", json!([raw]))).1;
+    made.into_iter().map(send).collect()
 }
 
 /// A gateway's pins, and the bundle of one grant.

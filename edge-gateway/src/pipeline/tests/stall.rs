@@ -1,7 +1,6 @@
 //! A disk that stalls: the watch sees what comes meanwhile, and it is acknowledged when it is durable.
 
 use std::fs::File;
-use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -16,15 +15,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::support::commits::{Commits, Sources, doors};
 use super::support::{Gateway, Hospital};
 use crate::faults::Faults;
-use crate::ingest::{self, Inbound, Inlet, Verdict};
-use crate::pipeline::front::Front;
-use crate::pipeline::thread::{self, Inputs};
+use crate::ingest::{Inbound, Inlet, Verdict};
 use crate::policy::trail::Origin;
 use crate::policy::{Change, Proposal};
 use crate::spool::Limits;
-use crate::uplink::Uplink;
 use crate::watch::Tap;
 use crate::watch::store::WatchStore;
 use crate::watch::tap::Batch;
@@ -63,8 +60,7 @@ struct Running {
     early: IntCounter,
     faults: Arc<Faults>,
     keys: WatchStore,
-    acked: mpsc::Sender<RangeInclusive<u64>>,
-    commits: std::thread::JoinHandle<()>,
+    commits: Commits,
     _looks: DropGuard,
 }
 
@@ -82,22 +78,14 @@ impl Running {
         let (faults, keys) = (committer.log.on_thread(), committer.keys.watch());
         let (tap, seen) = Tap::new(IntCounter::new("dropped", "dropped").unwrap());
         committer.tap = tap.clone();
-        let (inlet, intake) = ingest::queue();
-        let front = Front::new(intake);
+        let (inlet, front) = doors();
         let early = IntCounter::new("early", "early").unwrap();
         let (policy, erased) = (committer.policy.outputs().policy, committer.keys.erasures().follow());
         let stop = CancellationToken::new();
         tokio::spawn(front.lookout(tap, policy, erased, early.clone()).run(stop.clone()));
-        let (acked, acked_in) = mpsc::channel(1);
-        let (proposals, standings) = (mpsc::channel(1).1, mpsc::channel(1).1);
-        let linger = Duration::ZERO;
-        let inputs = Inputs { inbound: front, acked: acked_in, proposals, standings, linger };
-        let commits = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-            let uplink = Arc::new(Uplink::new([]));
-            runtime.block_on(thread::run(committer, inputs, uplink, CancellationToken::new())).unwrap();
-        });
-        Self { device, inlet, seen, early, faults, keys, acked, commits, _looks: stop.drop_guard() }
+        let sources = Sources { linger: Duration::ZERO, ..Sources::default() };
+        let commits = Commits::begin(committer, front, sources);
+        Self { device, inlet, seen, early, faults, keys, commits, _looks: stop.drop_guard() }
     }
 
     async fn send(&self, leaf: &str, payload: &str) -> oneshot::Receiver<Verdict> {
@@ -151,9 +139,9 @@ impl Running {
     }
 
     async fn end(self) {
-        let Self { inlet, acked, commits, seen, .. } = self;
-        drop((inlet, acked, seen));
-        tokio::task::spawn_blocking(move || commits.join().unwrap()).await.unwrap();
+        let Self { inlet, commits, seen, .. } = self;
+        drop((inlet, seen));
+        tokio::task::spawn_blocking(move || commits.end()).await.unwrap();
     }
 }
 

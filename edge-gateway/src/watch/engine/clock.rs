@@ -9,7 +9,7 @@ use super::Now;
 
 /// A clock that has gone so far from the monotonic one since it was set last was set, in microseconds. A leap second, and what passes between
 /// reading the two, is less; what makes a reading late is a multiple. Both are slewed alike, so what only runs faster for a while is not seen.
-const SET_BY_US: i64 = 5_000_000;
+pub(super) const SET_BY_US: i64 = 5_000_000;
 
 /// How it is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ struct Set {
 
 /// What is known of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Clock(Option<Set>);
+pub(in crate::watch) struct Clock(Option<Set>);
 
 impl Clock {
     /// Whether it was ever looked at.
@@ -34,7 +34,7 @@ impl Clock {
     }
 
     /// Looks at it. Returns by how many microseconds it was set since the last look.
-    pub(super) fn look(&mut self, now: Now) -> Option<i64> {
+    pub(in crate::watch) fn look(&mut self, now: Now) -> Option<i64> {
         let start_us = now.unix_us.saturating_sub(micros(now.at));
         let Some(set) = self.0 else {
             self.0 = Some(Set { start_us, since_us: now.unix_us, looked: now.at });
@@ -53,7 +53,7 @@ impl Clock {
     /// When something came that bears this time. What was on its way while the clock was set bears one that the clock, as it is set now, has not
     /// said since: it came just now.
     #[must_use]
-    pub(super) fn received_us(&self, received_us: i64, now: Now) -> i64 {
+    pub(in crate::watch) fn received_us(&self, received_us: i64, now: Now) -> i64 {
         let Some(set) = self.0 else { return received_us };
         received_us.max(set.since_us).min(now.unix_us)
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use caregate_protocol::alarm::{Category, Entered, Parameter, Refusal, Score, Settings};
 
+use super::clock::SET_BY_US;
 use super::defaults::{HEART_RATE, PULSE_RATE, RESPIRATORY_RATE, SPO2, SYSTOLIC, TEMPERATURE};
 
 /// A value is the median of what came within so long: one twitch of a sensor is no sign of illness.
@@ -87,8 +88,14 @@ impl Inputs {
     }
 }
 
+/// What is not too old. What was entered after what the clock says now is of before a restart, and one of the two clocks was wrong: it may be of a
+/// minute ago or of last week. It is left out, so that the score is partial and names it, until the clock has been set: a total that rests on
+/// somebody who was alert last week would calm where nobody knows. A clock that is behind by less than counts as set is taken as it is.
 fn fresh<T>(entered: Option<Entered<T>>, unix_us: i64) -> Option<T> {
-    let is_fresh = |entered: &Entered<T>| unix_us.saturating_sub(entered.at_us) <= ENTERED_AGE_MAX_US;
+    let is_fresh = |entered: &Entered<T>| {
+        let age_us = unix_us.saturating_sub(entered.at_us);
+        -SET_BY_US < age_us && age_us <= ENTERED_AGE_MAX_US
+    };
     entered.filter(is_fresh).map(|entered| entered.value)
 }
 
@@ -140,6 +147,22 @@ mod tests {
             parts(at(5, 12 * HOUR_US + 1)).1,
             [Some(2), Some(1), None, Some(1), Some(2), None, Some(1)]
         );
+    }
+
+    /// The clock was set back before a restart, or begins in 1970 after it.
+    #[test]
+    fn what_was_entered_after_now_is_missing_and_no_fresher_than_it_is() {
+        let (inputs, settings) = (inputs(), settings());
+        let entered = |unix_us| match inputs.score(&settings, Duration::ZERO, unix_us) {
+            Score::Sum { parts, .. } => (parts[2], parts[5]),
+            Score::Refused(refusal) => panic!("{refusal:?}"),
+        };
+        for unix_us in [-SET_BY_US, -HOUR_US, -13 * HOUR_US, -1_790_000_000_000_000, i64::MIN] {
+            assert_eq!(entered(unix_us), (None, None), "{unix_us}");
+        }
+        for unix_us in [1 - SET_BY_US, 0, 12 * HOUR_US] {
+            assert_eq!(entered(unix_us), (Some(0), Some(0)), "{unix_us}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The engine: readings, commands and the clock in, standings out. Pure, and the only engine that there is (ADR 20).
 
+mod away;
 mod clock;
 mod condition;
 mod defaults;
@@ -11,6 +12,7 @@ mod series;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -21,9 +23,10 @@ use caregate_protocol::policy::PATIENTS_MAX;
 use caregate_protocol::{code, reading};
 use serde::{Deserialize, Serialize};
 
-use self::clock::Clock;
+use self::away::Away;
 use self::patient::Patient;
 
+pub(super) use clock::Clock;
 pub use defaults::limits_of;
 pub use patient::{SERIES_MAX, TOLD_EVERY};
 pub use series::LOST_AFTER;
@@ -113,6 +116,13 @@ pub struct Kept {
     pub latched: Vec<Alarm>,
 }
 
+impl Kept {
+    /// What would be missed most where there is no room for all: alarms that stand, then what staff said, which always leaves a command's number.
+    fn weight(&self) -> (bool, bool) {
+        (!self.latched.is_empty(), !self.handled.is_empty())
+    }
+}
+
 /// What the configuration says.
 #[derive(Debug, Clone, Default)]
 pub struct Site {
@@ -131,6 +141,21 @@ pub struct Losses {
     pub unwatched: u64,
     /// Alarms that found no room.
     pub crowded: u64,
+    /// Patients who made room for others, or found none at the start.
+    pub let_go: LetGo,
+}
+
+/// Patients of whom nothing is watched until something comes of them, by what they had; they find it again then.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LetGo {
+    /// Alarms that stood; where nobody else could go.
+    pub alarms: u64,
+    /// What staff had said.
+    pub settings: u64,
+    /// Neither.
+    pub nothing: u64,
+    /// Those who find nothing again: so many are away that one was forgotten.
+    pub forgotten: u64,
 }
 
 /// A standing that changed, or that is due again.
@@ -148,6 +173,8 @@ pub struct Engine {
     site: Site,
     clock: Clock,
     patients: BTreeMap<PatientId, Patient>,
+    /// Who made room for them.
+    away: Away,
     /// Who wears a device, by policy; empty until it is known.
     worn: BTreeSet<PatientId>,
     /// Of whom nothing is to be known any more.
@@ -160,30 +187,57 @@ impl Engine {
     #[must_use]
     pub fn new(site: Site, kept: impl IntoIterator<Item = (PatientId, Kept)>) -> Self {
         let mut engine = Self { site, ..Self::default() };
-        for (patient, kept) in kept.into_iter().take(PATIENTS_MAX) {
-            engine.patients.insert(patient, Patient::new(kept));
+        let mut all: Vec<_> = kept.into_iter().collect();
+        // Rows stay until an erasure, so there may be more than are watched.
+        all.sort_by_key(|(_, kept)| Reverse(kept.weight()));
+        for (id, kept) in all {
+            let patient = Patient::new(kept);
+            if engine.patients.len() < PATIENTS_MAX {
+                engine.patients.insert(id, patient);
+            } else {
+                engine.let_go(id, &patient);
+            }
         }
         engine
     }
 
-    /// The patient's state; made where there is room for one more.
+    /// The patient's state; made where there is room for one more, of what was kept where there was one before.
     fn patient(&mut self, id: PatientId) -> Option<&mut Patient> {
         if self.erased.contains(&id) {
             return None;
         }
         if !self.patients.contains_key(&id) {
-            if self.patients.len() >= PATIENTS_MAX {
-                // One who wears nothing any more makes room.
-                let gone = self.patients.keys().find(|id| !self.worn.contains(id)).copied()?;
-                self.patients.remove(&gone);
+            let gone = if self.patients.len() < PATIENTS_MAX { None } else { Some(self.who_goes()?) };
+            let kept = self.away.take(&id);
+            if let Some((gone, patient)) = gone.and_then(|gone| self.patients.remove_entry(&gone)) {
+                self.let_go(gone, &patient);
             }
-            self.patients.insert(id, Patient::default());
+            self.patients.insert(id, Patient::back(kept));
         }
         let patient = self.patients.get_mut(&id)?;
         if let Some(profile) = self.site.profiles.get(&id) {
             patient.introduce(profile);
         }
         Some(patient)
+    }
+
+    /// Who makes room: one who wears nothing any more, and of those whose going takes least away.
+    fn who_goes(&self) -> Option<PatientId> {
+        let unworn = self.patients.iter().filter(|(id, _)| !self.worn.contains(id));
+        unworn.min_by_key(|(_, patient)| patient.weight()).map(|(id, _)| *id)
+    }
+
+    /// A patient is watched no more. Alarms that latched, limits and numbers are there again with the next that comes of them, as after a restart.
+    fn let_go(&mut self, id: PatientId, patient: &Patient) {
+        let let_go = &mut self.losses.let_go;
+        let (has_alarms, _, has_settings, _) = patient.weight();
+        let had = match (has_alarms, has_settings) {
+            (true, _) => &mut let_go.alarms,
+            (false, true) => &mut let_go.settings,
+            (false, false) => &mut let_go.nothing,
+        };
+        *had += 1;
+        let_go.forgotten += u64::from(self.away.put(id, patient.kept()));
     }
 
     /// Looks at the gateway's clock. Where it was set, what is known by it moves along.
@@ -267,6 +321,7 @@ impl Engine {
     /// Forgets a patient, who is not watched again. True where that is new.
     pub fn forget(&mut self, patient: PatientId) -> bool {
         self.patients.remove(&patient);
+        self.away.forget(&patient);
         self.erased.insert(patient)
     }
 
@@ -285,7 +340,7 @@ impl Engine {
     /// What must survive a restart, of one patient.
     #[must_use]
     pub fn kept(&self, patient: &PatientId) -> Option<Kept> {
-        self.patients.get(patient).map(Patient::kept)
+        self.patients.get(patient).map(Patient::kept).or_else(|| self.away.kept(patient).cloned())
     }
 
     /// Numbers of a patient's series that never came.

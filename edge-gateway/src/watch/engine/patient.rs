@@ -51,7 +51,7 @@ type Guards = BTreeMap<Kind, Condition>;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Patient {
     kept: Kept,
-    /// Alarms up to this number are of before the start.
+    /// Alarms up to this number are of before the start, or of before it was away.
     before: u64,
     said: Said,
     series: BTreeMap<(DeviceId, u16), Series>,
@@ -76,11 +76,17 @@ pub(super) struct Patient {
 }
 
 impl Patient {
-    /// As it was kept; what latched is there again.
+    /// As it was kept before a start.
     #[must_use]
     pub(super) fn new(mut kept: Kept) -> Self {
         // At once, and not with the first alarm: it is written with what is told first, so that the next start goes on from here.
         kept.next_alarm = kept.next_alarm.saturating_add(SKIPPED);
+        Self::back(kept)
+    }
+
+    /// As it was kept; what latched is there again.
+    #[must_use]
+    pub(super) fn back(kept: Kept) -> Self {
         let before = kept.next_alarm;
         let key = |alarm: &Alarm| (alarm.kind, alarm.quantity, alarm.device.clone());
         let alarms = kept.latched.iter().map(|alarm| (key(alarm), alarm.clone())).collect();
@@ -102,6 +108,14 @@ impl Patient {
             stays.then(|| Alarm { state: State::Latched, ..alarm.clone() })
         });
         Kept { latched: latched.collect(), ..self.kept.clone() }
+    }
+
+    /// How much goes where it makes room for another: alarms; a change that nobody was told of; what staff said; and of equals the one that was heard
+    /// last stays.
+    #[must_use]
+    pub(super) fn weight(&self) -> (bool, bool, bool, Option<Duration>) {
+        let (_, has_settings) = self.kept.weight();
+        (!self.alarms.is_empty(), self.changed, has_settings, self.heard)
     }
 
     /// The limits in force: defaults, the site's, and what staff set, in this order.

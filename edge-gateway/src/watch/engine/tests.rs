@@ -1,3 +1,4 @@
+mod away;
 mod clock;
 mod late;
 

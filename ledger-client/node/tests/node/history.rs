@@ -1,4 +1,4 @@
-//! The chain without a process around it: how far back its states stay readable, and what bounds a block.
+//! The chain without a process around it: how far back its states stay readable, what bounds a block, and what one change writes.
 
 use std::sync::Arc;
 
@@ -123,6 +123,47 @@ fn a_block_is_bounded_by_its_gas() {
     // What did not fit is in the next.
     let second = commit(&chain, [set(&chain, nonce, 100 + nonce)]);
     assert_eq!(epoch(&chain, &second).unwrap(), U256::from(nonce + 1));
+}
+
+/// Sets as many participants' keys as one block takes; how many.
+fn fill(chain: &Chain, first: u64) -> u64 {
+    let reader = chain.read().unwrap();
+    let mut building = chain.begin(&reader, 1_800_000_000);
+    let mut nonce = first;
+    loop {
+        match building.push(set(chain, nonce, 30_000 + nonce)) {
+            Ok(()) => nonce += 1,
+            Err(Refused::Full) => break,
+            Err(refused) => panic!("{refused:?}"),
+        }
+    }
+    chain.commit(building).unwrap();
+    nonce - first
+}
+
+/// 10,000 participants are 20,000 slots, of which a change writes its own way and no more. What it reads, the trie's own tests count.
+#[test]
+fn a_large_state_costs_a_change_no_more() {
+    let chain = chain();
+    let nodes = || chain.read().unwrap().nodes_len().unwrap();
+    // Versions stay readable, so each block adds as many nodes as it writes. The most of 30 blocks of one change.
+    let written = |first: u64| {
+        let each = (first..first + 30).map(|nonce| {
+            let before = nodes();
+            commit(&chain, [set(&chain, nonce, 30_000 + nonce)]);
+            nodes() - before
+        });
+        each.max().unwrap()
+    };
+    let small = written(0);
+    let mut nonce = 30;
+    while nonce < 10_000 {
+        nonce += fill(&chain, nonce);
+    }
+    let large = written(nonce);
+    // log16(20,000) is 3.6 and log16(60) 1.5, for each of three slots; the accounts are as many as before.
+    assert!(large <= 3 * small, "{small} nodes on an empty chain, {large} on {nonce} participants");
+    assert!(chain.head().header.number < HISTORY_BLOCKS, "nothing was pruned meanwhile");
 }
 
 #[test]

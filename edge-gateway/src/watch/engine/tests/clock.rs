@@ -236,6 +236,11 @@ fn what_people_entered_and_what_alarms_is_as_old_as_it_is() {
     let mut again = Ward::with(Engine::new(Site::default(), [(PATIENT, kept)]));
     again.set_us = -START_US;
     again.pass(40);
+    assert!(again.alarms().is_empty(), "{:?}", again.texts());
+    let score = |ward: &Ward| ward.standing.as_ref().unwrap().score;
+    assert_eq!(score(&again), Score::sum([None; 7]), "the clock says less: both may be of any age");
+    again.set_us = 0;
+    again.pass(40);
     assert_eq!(again.texts(), ["** NEWS2 5 ≥ 5"]);
     again.set_us = 13 * HOUR;
     again.pass(1);
