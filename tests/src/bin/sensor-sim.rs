@@ -38,7 +38,8 @@ const AFTER_HELP: &str = r#"Configuration:
   username = "monitor-1"
   password = "..."
   source = "ecg"       # lead II, 250 Hz, generated; or "numerics"; or a WFDB record:
-  # source = { record = "PATH", signals = ["MLII"], from_s = 0.0 }   # signals default to all that are known
+  # source = { record = "PATH", signals = ["MLII"], from_s = 0.0, repeat = false }
+  #                      signals default to all that are known; with repeat it begins anew where it ends
   chunk_ms = 200       # waveform chunk, 100 to 250 (default 200)
   payload = "json"     # numerics: "json", "senml-json" or "senml-cbor" (default "json")
   seed = 2             # another patient for this device

@@ -85,7 +85,7 @@ fn chunk_ms_default() -> u32 {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(
     untagged,
-    expecting = "expected \"ecg\", \"numerics\" or { record = \"PATH\", signals = [\"NAME\", …], from_s = 0 }"
+    expecting = "expected \"ecg\", \"numerics\" or { record = \"PATH\", signals = [\"NAME\", …], from_s = 0, repeat = false }"
 )]
 pub enum SourceConfig {
     /// A generator.
@@ -116,6 +116,9 @@ pub struct RecordConfig {
     /// Where to begin, in seconds of the record.
     #[serde(default)]
     pub from_s: f64,
+    /// Whether it begins anew where it ends, in the same order and with sequence numbers that go on.
+    #[serde(default)]
+    pub repeat: bool,
 }
 
 /// How numerics are written.

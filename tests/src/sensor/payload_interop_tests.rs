@@ -65,7 +65,12 @@ fn generators_in_every_format() {
 fn real_records_in_every_format() {
     let Some(folder) = records("payloads of mitdb-100, mimic2-s25047, cinc2015-v102s") else { return };
     let play = |path: &str, format| {
-        let config = RecordConfig { record: folder.join(Path::new(path)), signals: Vec::new(), from_s: 0.0 };
+        let config = RecordConfig {
+            record: folder.join(Path::new(path)),
+            signals: Vec::new(),
+            from_s: 0.0,
+            repeat: false,
+        };
         let source = open(SourceConfig::Record(config));
         let count = source.items().inspect(|item| check(item, format)).count();
         (source.streams(), count)

@@ -105,7 +105,12 @@ pub enum Source {
         seed: u64,
     },
     /// A recording.
-    Record(Vec<Track>),
+    Record {
+        /// Its signals.
+        tracks: Vec<Track>,
+        /// Whether it begins anew where it ends.
+        repeat: bool,
+    },
 }
 
 /// One signal of a recording and where it goes.
@@ -131,7 +136,7 @@ impl Source {
             SourceConfig::Record(config) => {
                 let record = Record::open(&config.record)
                     .map_err(|source| SourceError::Record { device: device.id.to_string(), source })?;
-                Ok(Self::Record(tracks(device, config, record, chunk_ms)?))
+                Ok(Self::Record { tracks: tracks(device, config, record, chunk_ms)?, repeat: config.repeat })
             }
         }
     }
@@ -148,18 +153,20 @@ impl Source {
                 streams.dedup();
                 streams
             }
-            Self::Record(tracks) => tracks.iter().map(|track| track.stream).collect(),
+            Self::Record { tracks, .. } => tracks.iter().map(|track| track.stream).collect(),
         }
     }
 
-    /// Everything, in order of `due_us`; endless for generators.
+    /// Everything, in order of `due_us`; endless for generators and for a record that is repeated.
     pub fn items(&self) -> Box<dyn Iterator<Item = Item> + Send + '_> {
         match self {
             Self::Ecg { seed, chunk_len } => Box::new(ecg_items(*seed, *chunk_len)),
             Self::Numerics { seed } => Box::new(numeric_items(*seed)),
-            Self::Record(tracks) => {
-                let each = tracks.iter().map(|track| track.items().peekable()).collect();
-                Box::new(Merge { each })
+            Self::Record { tracks, repeat } => {
+                let length_us = tracks.iter().map(Track::length_us).max().unwrap_or(0);
+                let once_or_again =
+                    |track| if *repeat { Track::rounds(track, length_us) } else { Track::items(track) };
+                Box::new(Merge { each: tracks.iter().map(|track| once_or_again(track).peekable()).collect() })
             }
         }
     }
@@ -271,6 +278,25 @@ impl Track {
             Some(len) => Box::new(self.chunks(len)),
             None => Box::new(self.values()),
         }
+    }
+
+    /// Microseconds from its beginning to its end, whatever was not recorded.
+    fn length_us(&self) -> i64 {
+        sample_us(self.signal.samples.len() - self.from, self.signal.frequency_hz)
+    }
+
+    /// The items again and again, `length_us` apart; a signal that was never recorded has none.
+    fn rounds(&self, length_us: i64) -> Box<dyn Iterator<Item = Item> + Send + '_> {
+        let rounds = if self.items().next().is_some() { 0..i64::MAX } else { 0..0 };
+        let items = rounds.flat_map(move |round| {
+            let later_us = length_us.saturating_mul(round);
+            self.items().map(move |item| Item {
+                due_us: item.due_us.saturating_add(later_us),
+                t_us: item.t_us.saturating_add(later_us),
+                ..item
+            })
+        });
+        Box::new(items.zip(0_u64..).map(|(item, seq)| Item { seq, ..item }))
     }
 
     fn chunks(&self, len: usize) -> impl Iterator<Item = Item> + Send + '_ {

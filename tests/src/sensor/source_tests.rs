@@ -22,6 +22,7 @@ fn device(signals: &[&str]) -> (DeviceConfig, RecordConfig) {
         record: "r".into(),
         signals: signals.iter().map(|&s| s.to_owned()).collect(),
         from_s: 0.0,
+        repeat: false,
     };
     let device = DeviceConfig {
         id: "d".parse().unwrap(),
@@ -45,7 +46,10 @@ fn chunks_cover_the_signal_and_end_where_the_gain_changes() {
     let samples: Vec<i16> = (0..50).collect();
     let signal = signal("II", 100.0, samples.clone(), vec![calibration(0, 100.0), calibration(25, 50.0)]);
     let (device, config) = device(&[]);
-    let source = Source::Record(tracks(&device, &config, record(vec![signal]), 200).unwrap());
+    let source = Source::Record {
+        tracks: tracks(&device, &config, record(vec![signal]), 200).unwrap(),
+        repeat: false,
+    };
     let items: Vec<Item> = source.items().collect();
     assert_eq!(items.iter().map(|i| i.seq).collect::<Vec<_>>(), [0, 1, 2, 3]);
     assert_eq!(items.iter().map(|i| i.t_us).collect::<Vec<_>>(), [0, 200_000, 250_000, 450_000]);
@@ -64,15 +68,34 @@ fn tracks_merge_in_order_and_zero_or_missing_numerics_stay_out() {
     let wave = |name| signal(name, 100.0, vec![1; 50], vec![calibration(0, 1.0)]);
     let hr = signal("HR", 1.0, vec![80, 10, MISSING, 70], vec![calibration(0, 1.0)]);
     let (device, config) = device(&[]);
-    let source = Source::Record(
-        tracks(&device, &config, record(vec![wave("II"), hr, wave("V"), wave("strange")]), 200).unwrap(),
-    );
+    let signals = vec![wave("II"), hr, wave("V"), wave("strange")];
+    let tracks = tracks(&device, &config, record(signals), 200).unwrap();
+    let source = Source::Record { tracks, repeat: false };
     assert_eq!(source.streams(), ["ecg-ii", "heart-rate", "ecg-v"]);
     let items: Vec<Item> = source.items().collect();
     assert!(items.is_sorted_by_key(|item| item.due_us));
     let rates: Vec<_> = items.iter().filter(|i| i.stream == "heart-rate").collect();
     assert_eq!(rates.iter().map(|i| (i.seq, i.t_us)).collect::<Vec<_>>(), [(0, 0), (1, 3_000_000)]);
     assert_eq!(rates[1].body, Body::Numeric { unit: "/min".to_owned(), value: 60.0 });
+}
+
+#[test]
+fn a_repeated_record_begins_anew_where_the_longest_signal_ends() {
+    let wave = signal("II", 100.0, vec![1; 50], vec![calibration(0, 1.0)]);
+    let hr = signal("HR", 1.0, vec![80, MISSING], vec![calibration(0, 1.0)]);
+    let never = signal("V", 100.0, Vec::new(), vec![calibration(0, 1.0)]);
+    let (device, config) = device(&[]);
+    let tracks = tracks(&device, &config, record(vec![wave, hr, never]), 250).unwrap();
+    let source = Source::Record { tracks, repeat: true };
+    let items: Vec<Item> = source.items().take(9).collect();
+    assert!(items.is_sorted_by_key(|item| item.due_us));
+    let told = |stream| {
+        let of = items.iter().filter(move |item| item.stream == stream);
+        of.map(|item| (item.seq, item.t_us)).collect::<Vec<_>>()
+    };
+    assert_eq!(told("ecg-ii"), [(0, 0), (1, 250_000), (2, 2_000_000), (3, 2_250_000), (4, 4_000_000)]);
+    assert_eq!(told("heart-rate"), [(0, 0), (1, 2_000_000), (2, 4_000_000)]);
+    assert_eq!(told("ecg-v"), []);
 }
 
 #[test]

@@ -52,7 +52,8 @@ pub(crate) struct DemoArgs {
     /// Play the story for this many seconds.
     #[arg(long, value_parser = clap::value_parser!(u64).range(SECONDS_MIN..=86_400))]
     seconds: Option<u64>,
-    /// Replay this WFDB record (path of its header, without .hea) instead of the generators. Repeatable; all on one patient.
+    /// Replay this WFDB record (path of its header, without .hea) instead of the generators, again and again.
+    /// May be given several times; all on one patient.
     #[arg(long, value_name = "PATH")]
     record: Vec<PathBuf>,
     /// Replay so many times faster than real time.
@@ -147,9 +148,7 @@ fn play(args: &DemoArgs, root: bool, dir: &Path, nats: Option<&Path>) -> anyhow:
             say("demo: running; Ctrl-C stops it");
             while !stop::requested() {
                 system.daemons_alive()?;
-                if system.sensors_done()? {
-                    say("demo: the records have ended; the page stays until Ctrl-C");
-                }
+                system.sensors_alive()?;
                 std::thread::sleep(std::time::Duration::from_millis(200));
             }
             say("demo: stopping");

@@ -400,14 +400,12 @@ impl<'n> System<'n> {
         daemons.chain(self.nats.as_mut()).try_for_each(Process::alive)
     }
 
-    /// Whether the sensors have ended since the last look; fails where they did not end well.
-    pub(super) fn sensors_done(&mut self) -> anyhow::Result<bool> {
-        let Some(status) = self.sensors.as_mut().map_or(Ok(None), Process::ended)? else { return Ok(false) };
-        if !status.success() {
-            bail!("sensor-sim ended with {status}; see its log");
+    /// Fails where the sensors have ended, which by themselves they do not.
+    pub(super) fn sensors_alive(&mut self) -> anyhow::Result<()> {
+        match self.sensors.as_mut().map_or(Ok(None), Process::ended)? {
+            None => Ok(()),
+            Some(status) => bail!("sensor-sim ended with {status}; see its log"),
         }
-        self.sensors = None;
-        Ok(true)
     }
 
     /// Stops in the order of the data's way, so that each part drains into the next.
@@ -466,7 +464,8 @@ pub(super) fn sensors(records: &[PathBuf]) -> Vec<Sensor> {
         sensor(
             format!("record-{}", at + 1),
             0,
-            format!("{{ record = {:?} }}", path.display().to_string()),
+            // A machine may be slow, and a short record played faster: the story goes on for as long as it takes.
+            format!("{{ record = {:?}, repeat = true }}", path.display().to_string()),
             "",
         )
     };

@@ -63,12 +63,10 @@ pub(super) fn kill(system: &mut System<'_>, seen: &mut Seen) -> anyhow::Result<(
 /// Ends the sensors, and waits until the core has everything.
 pub(super) fn finish(system: &mut System<'_>, seen: &mut Seen) -> anyhow::Result<()> {
     say("story: sensors stop and wait for their last PUBACKs");
-    if !system.sensors_done()? {
-        let Some(mut sensors) = system.sensors.take() else { bail!("the sensors were not started") };
-        let status = sensors.end(Some(SENSORS_TIMEOUT))?;
-        if !status.success() {
-            bail!("sensor-sim ended with {status}: a PUBACK never came; see its log");
-        }
+    let Some(mut sensors) = system.sensors.take() else { bail!("the sensors were not started") };
+    let status = sensors.end(Some(SENSORS_TIMEOUT))?;
+    if !status.success() {
+        bail!("sensor-sim ended with {status}: a PUBACK never came; see its log");
     }
     let admin = system.admin(Daemon::Gateway)?;
     system.wait_until("the core has everything", DRAIN_TIMEOUT, || {
