@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -24,7 +25,7 @@ use core_cloud::store::jetstream::JetStream;
 use core_cloud::store::{Embedded, Store};
 use core_cloud::tcp::TcpDoor;
 use core_cloud::tenants::Tenants;
-use core_cloud::writer::{self, Stores};
+use core_cloud::writer::{self, Stores, WriteError};
 use ledger_chain::{Chain, Follower, GatewaySalt, RevokedGateways};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -115,15 +116,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let thread = {
         let (store, search) = (Arc::clone(&store), Arc::clone(&search));
         let stores = Stores { owners: owners.clone(), store, search };
-        let (metrics, storing, stop) = (metrics.clone(), storing.clone(), stop.clone());
-        std::thread::Builder::new().name("store".into()).spawn(move || {
-            // Also where it panics: a core that takes records and never acknowledges one helps nobody.
-            let _guard = stop.drop_guard();
-            storing.set(true);
-            let ended = writer::run(&stores, incoming, &stored_out, &metrics);
-            storing.set(false);
-            ended
-        })?
+        let metrics = metrics.clone();
+        let write = move || writer::run(&stores, incoming, &stored_out, &metrics);
+        start_writer(write, storing.clone(), stop.clone())?
     };
     tokio::spawn(admin::serve(admin_listener, registry, health, axum::Router::new(), stop.clone()));
     keep(&store, retention, &tenants, &metrics, &stop)?;
@@ -148,6 +143,22 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .context("nothing more can be stored")?;
     info!("stopped");
     Ok(())
+}
+
+/// Writes in a thread of its own, at whose end everything stops, also where it panics: a core that takes records and never acknowledges
+/// one helps nobody.
+fn start_writer(
+    write: impl FnOnce() -> Result<(), WriteError> + Send + 'static,
+    storing: Condition,
+    stop: CancellationToken,
+) -> std::io::Result<JoinHandle<Result<(), WriteError>>> {
+    std::thread::Builder::new().name("store".into()).spawn(move || {
+        let _guard = stop.drop_guard();
+        storing.set(true);
+        let ended = write();
+        storing.set(false);
+        ended
+    })
 }
 
 /// What of the store is kept in memory: whose which pseudonym is, and of whom nothing is shown.
