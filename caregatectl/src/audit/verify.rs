@@ -174,10 +174,15 @@ struct Compared {
 
 /// From where on a log is not held against the others.
 fn text_of(part: &Uncovered) -> String {
-    let Uncovered { whose, what, n, last, older } = part;
-    let others = if *what == "keys" { "gateways' logs" } else { "other log" };
+    let Uncovered { whose, what, patient, others, n, last, older } = part;
+    let of = match patient {
+        Some(patient) => format!(" of patient {patient}"),
+        None if *others > 0 => format!(" of {others} more patients"),
+        None => String::new(),
+    };
+    let other_logs = if *what == "keys" { "gateways' logs" } else { "other log" };
     let mut text = format!(
-        "; from {whose}'s entry {n} of {last} on {what} may be younger than the {others}: not looked for"
+        "; from {whose}'s entry {n} of {last} on {what}{of} may be younger than the {other_logs}: not looked for"
     );
     if *older > 0 {
         text += &format!(
@@ -185,6 +190,19 @@ fn text_of(part: &Uncovered) -> String {
         );
     }
     text
+}
+
+/// The same for programs. Whose keys it is about is told where it is one patient's, and of how many where it is others'.
+fn json_of(part: &Uncovered) -> Value {
+    let Uncovered { whose, what, patient, others, n, last, older } = part;
+    let mut object = json!({ "log": whose, "what": what, "entry": n, "of": last, "older_behind": older });
+    if let Some(patient) = patient {
+        object["patient"] = patient.to_string().into();
+    }
+    if *others > 0 {
+        object["patients_more"] = json!(others);
+    }
+    object
 }
 
 impl Compared {
@@ -218,12 +236,8 @@ impl Compared {
                 "; {whose}'s entry {n} tells a time after its log's end: a clock was wrong, and the log counts up to its end"
             );
         }
-        let not_covered = self.uncovered.iter().map(|part| {
-            let Uncovered { whose, what, n, last, older } = part;
-            json!({ "log": whose, "what": what, "entry": n, "of": last, "older_behind": older })
-        });
         let clock_wrong = self.ahead.iter().map(|(whose, n)| json!({ "log": whose, "entry": n }));
-        object["not_covered"] = not_covered.collect();
+        object["not_covered"] = self.uncovered.iter().map(json_of).collect();
         object["clock_wrong"] = clock_wrong.collect();
         object["compared_until"] = json!(until);
         object["keys_until"] = json!(keys_until);

@@ -1,5 +1,6 @@
 //! Whether the logs of gateway, core and feed agree.
 
+mod not_covered;
 mod reach;
 mod told;
 
@@ -10,6 +11,7 @@ use thiserror::Error;
 use super::{Delivered, Line, What, WrapRun};
 use crate::id::{DataClass, PatientId, RecipientId};
 use crate::key::epoch_of;
+pub use not_covered::{Uncovered, uncovered};
 use reach::{Reach, covered, end, until};
 pub use reach::{SLACK_MS, ahead};
 use told::{Span, Told, told_of};
@@ -121,21 +123,6 @@ pub struct Keys {
     pub until_ms: i64,
 }
 
-/// From where on a log is not held against the others, since it may be younger than they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Uncovered {
-    /// Whose log.
-    pub whose: &'static str,
-    /// What is not looked for: `deliveries` in the other end's log, or `keys` in the gateways'.
-    pub what: &'static str,
-    /// The first entry of which it is not.
-    pub n: u64,
-    /// The log's last one.
-    pub last: u64,
-    /// How many entries behind it tell a time that the others have: a clock was wrong, or somebody hides what stands there.
-    pub older: usize,
-}
-
 /// Holds the log of `recipient`'s feed against the core's, and the keys of both against the logs of the gateways. Where no gateway's log is
 /// given, keys are not looked at; which are looked for says [`keys`]. Answers with the time, Unix milliseconds, up to which they were compared.
 ///
@@ -187,46 +174,22 @@ pub fn agree(
 /// Which keys [`agree`] looks for, of each patient of whom core or feed has some: none where no gateway's log is given, or no key was
 /// delivered.
 ///
-/// A patient's are looked for up to the end of the log that began last to wrap for this patient, and from the first epoch on of which all keys
-/// are here. An epoch's key is wrapped in its minute or later, so a log of which older entries are not here has those of all epochs after its
-/// beginning. A gateway whose clock was ahead wrapped keys of later epochs: those of the first one that is here.
+/// A patient's are looked for up to the end of the log that began last to wrap for this patient, or of one that has wrapped for the patient
+/// since that began, if it ends before; or up to the first key that may have been wrapped after that end, whatever time the host tells. They
+/// are looked for from the first epoch on of which all keys are here. An epoch's key is wrapped in its minute or later, so a log of which older
+/// entries are not here has those of all epochs after its beginning. A gateway whose clock was ahead wrapped keys of later epochs: those of
+/// the first one that is here.
 #[must_use]
 pub fn keys(recipient: RecipientId, feed: &[Line], core: &[Line], gateways: &[&[Line]]) -> Option<Keys> {
-    let of = looked_for(recipient, &Compared::of(feed, core), gateways);
-    let last = of.into_values().filter_map(|spans| spans.last().map(|span| span.keys));
-    last.reduce(|one, other| {
+    let compared = Compared::of(feed, core);
+    let looked = Looked::of(recipient, &compared, gateways);
+    let [of_core, of_feed] = [compared.core, compared.feed].map(|side| Search::new(recipient, side, &looked));
+    let last = of_core.of.values().chain(of_feed.of.values()).filter_map(|parts| parts.last());
+    let keys = last.map(|part| Keys { until_ms: part.until_ms, ..part.span.keys });
+    keys.reduce(|one, other| {
         let (from, until_ms) = (one.from.max(other.from), one.until_ms.min(other.until_ms));
         Keys { from, until_ms }
     })
-}
-
-/// From where on [`agree`] looks for nothing, of each log and of keys apart; none where it looks for all. Who hands in a log in which an
-/// entry tells a time that is far ahead hides what stands behind it, and shows that here.
-#[must_use]
-pub fn uncovered(
-    recipient: RecipientId,
-    feed: &[Line],
-    core: &[Line],
-    gateways: &[&[Line]],
-) -> Vec<Uncovered> {
-    let compared = Compared::of(feed, core);
-    let looked = Looked::of(recipient, &compared, gateways);
-    let mut found = Vec::new();
-    for side in [compared.core, compared.feed] {
-        let search = Search::new(recipient, side, &looked);
-        let beyond = deliveries(recipient, side.log).find(|(line, _)| line.n > search.last);
-        found.extend(beyond.map(|(line, _)| side.uncovered("deliveries", line.n, compared.until_ms)));
-        if gateways.is_empty() {
-            continue;
-        }
-        let mut with_keys = deliveries(recipient, side.log).filter(|(_, new)| !new.wraps.is_empty());
-        let beyond = with_keys.find(|(line, new)| search.since(line.n, new.patient).is_none());
-        found.extend(beyond.map(|(line, new)| {
-            let until_ms = search.until_ms(new.patient).unwrap_or(compared.until_ms);
-            side.uncovered("keys", line.n, until_ms)
-        }));
-    }
-    found
 }
 
 /// One end's log.
@@ -236,16 +199,6 @@ struct Side<'l> {
     log: &'l [Line],
     /// What of it was written by the time up to which they are compared, for certain.
     compared: &'l [Line],
-}
-
-impl Side<'_> {
-    /// Where the others are known up to this time.
-    fn uncovered(&self, what: &'static str, n: u64, until_ms: i64) -> Uncovered {
-        let settled_ms = until_ms.saturating_sub(SLACK_MS);
-        let behind = self.log.iter().filter(|line| line.n > n);
-        let older = behind.filter(|line| line.entry.at_ms <= settled_ms).count();
-        Uncovered { whose: self.whose, what, n, last: last_of(self.log), older }
-    }
 }
 
 /// What of feed's and core's logs is compared.
@@ -317,27 +270,40 @@ impl Looked {
     }
 }
 
+/// Keys of one patient, as far as they are looked for in one end's log.
+struct Part {
+    span: Span,
+    /// Up to this entry. By its place and not by its time: that may be wrong.
+    last: u64,
+    /// Up to when those were delivered, Unix milliseconds.
+    until_ms: i64,
+}
+
 /// Looks for the keys in one end's log.
 struct Search<'l> {
     whose: &'static str,
     looked: &'l Looked,
     /// The last entry that is compared.
     last: u64,
-    /// Of each patient which keys, and up to which entry. By its place and not by its time: that may be wrong.
-    of: BTreeMap<PatientId, Vec<(Span, u64)>>,
+    /// Of each patient.
+    of: BTreeMap<PatientId, Vec<Part>>,
 }
 
 impl<'l> Search<'l> {
     fn new(recipient: RecipientId, side: Side<'_>, looked: &'l Looked) -> Self {
         let reach = Reach::of(side.compared);
-        let up_to = |span: &Span| (*span, reach.until(span.keys.until_ms));
-        let spans = |spans: &Vec<Span>| spans.iter().map(up_to).collect::<Vec<_>>();
-        let mut of: BTreeMap<PatientId, Vec<(Span, u64)>> =
-            looked.of.iter().map(|(patient, of)| (*patient, spans(of))).collect();
+        let part = |span: &Span| {
+            let until_ms = span.keys.until_ms;
+            Part { span: *span, last: reach.until(until_ms), until_ms }
+        };
+        let parts = |spans: &Vec<Span>| spans.iter().map(part).collect::<Vec<_>>();
+        let mut of: BTreeMap<PatientId, Vec<Part>> =
+            looked.of.iter().map(|(patient, spans)| (*patient, parts(spans))).collect();
         for (line, delivered) in deliveries(recipient, side.compared) {
-            for (span, last) in of.get_mut(&delivered.patient).into_iter().flatten() {
-                if line.n <= *last && looked.is_later(delivered, span.ends) {
-                    *last = line.n.saturating_sub(1);
+            for part in of.get_mut(&delivered.patient).into_iter().flatten() {
+                if line.n <= part.last && looked.is_later(delivered, part.span.ends) {
+                    part.last = line.n.saturating_sub(1);
+                    part.until_ms = part.until_ms.min(line.entry.at_ms.saturating_sub(1));
                 }
             }
         }
@@ -346,13 +312,13 @@ impl<'l> Search<'l> {
 
     /// The first epoch of which this patient's keys are looked for in an entry; none where they are not.
     fn since(&self, n: u64, patient: PatientId) -> Option<u32> {
-        let spans = self.of.get(&patient).into_iter().flatten();
-        spans.filter(|(_, last)| n <= *last).map(|(span, _)| span.keys.from).min()
+        let parts = self.of.get(&patient).into_iter().flatten();
+        parts.filter(|part| n <= part.last).map(|part| part.span.keys.from).min()
     }
 
-    /// The time up to which this patient's keys are looked for, by the gateways' logs.
+    /// The time up to which this patient's keys are known, by the gateways' logs.
     fn until_ms(&self, patient: PatientId) -> Option<i64> {
-        self.of.get(&patient)?.last().map(|(span, _)| span.keys.until_ms)
+        self.of.get(&patient)?.last().map(|part| part.span.keys.until_ms)
     }
 
     fn check(&self, line: &Line, delivered: &Delivered) -> Result<(), Disagreement> {

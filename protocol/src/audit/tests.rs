@@ -427,9 +427,11 @@ fn what_an_entry_with_a_wrong_time_hides_is_told() {
         (60, What::PolicyFresh),
     ]);
     assert_eq!(agree(HOSPITAL, &feed, &core, &[&gateway]), Ok(58 * MINUTE_MS));
-    let hidden = |what| Uncovered { whose: "core", what, n: 2, last: 4, older: 1 };
-    assert_eq!(uncovered(HOSPITAL, &feed, &core, &[&gateway]), [hidden("deliveries"), hidden("keys")]);
-    assert_eq!(uncovered(HOSPITAL, &feed, &core, &[]), [hidden("deliveries")]);
+    let hidden =
+        |what, patient| Uncovered { whose: "core", what, patient, others: 0, n: 2, last: 4, older: 1 };
+    let (deliveries, of_keys) = (hidden("deliveries", None), hidden("keys", Some(PATIENT)));
+    assert_eq!(uncovered(HOSPITAL, &feed, &core, &[&gateway]), [deliveries, of_keys]);
+    assert_eq!(uncovered(HOSPITAL, &feed, &core, &[]), [deliveries]);
     assert_eq!((ahead(&core), ahead(&feed)), (Some(2), None));
 }
 

@@ -32,7 +32,7 @@ pub(super) struct Told {
 struct Wraps {
     /// When the first key was wrapped, Unix milliseconds.
     first_ms: i64,
-    /// When the last one was.
+    /// The latest time at which one was. One whose clock is behind at the end has not stopped before.
     last_ms: i64,
     /// The epoch in which the first one was, by the later of the entry's time and the key's own epoch.
     began: u32,
@@ -54,7 +54,7 @@ impl Told {
                 let began = at.max(*epoch);
                 let new = Wraps { first_ms: at_ms, last_ms: at_ms, began, first: None };
                 let wraps = told.of.entry(*patient).or_insert(new);
-                wraps.last_ms = at_ms;
+                wraps.last_ms = wraps.last_ms.max(at_ms);
                 wraps.first = wraps.first.or(own);
                 told.first = told.first.or(own);
             }
@@ -75,13 +75,16 @@ impl Told {
         self.begins.map_or(0, |begins| begins.max(ahead).saturating_add(1))
     }
 
-    /// Whether one of its patients has another gateway since. The core takes a pseudonym from another only once the one before is revoked or
-    /// gone, so this one wraps for nobody any more.
+    /// Whether one of its patients has another gateway since, which began after all that its log tells. The core takes a pseudonym from
+    /// another only once the one before is revoked or gone, so this one wraps for nobody any more. One whose log goes on has lost a patient
+    /// and lives on, and may have others.
     fn is_succeeded(&self, told: &[Self]) -> bool {
-        self.of.iter().any(|(patient, wraps)| {
-            let others = told.iter().filter(|other| !std::ptr::eq(*other, self));
-            others.filter_map(|other| other.of.get(patient)).any(|other| other.first_ms > wraps.last_ms)
-        })
+        let ends_ms = self.of.values().map(|wraps| wraps.last_ms).fold(self.end_ms, i64::max);
+        let taken = |other: &Self| {
+            let since = self.of.keys().filter_map(|patient| other.of.get(patient));
+            since.map(|wraps| wraps.first_ms).any(|first_ms| first_ms > ends_ms)
+        };
+        told.iter().any(taken)
     }
 
     fn span(&self, from: u32, until_ms: i64) -> Span {
@@ -93,35 +96,47 @@ fn minute(ms: i64) -> u32 {
     epoch_of(ms.saturating_mul(1000))
 }
 
-/// Which keys of this patient the logs tell of, by each of the patient's gateways, the last one's last. They are the gateways that wrap for the
-/// patient; where none does, each that is in use may, and what the first of their logs to end has not is not known.
+/// The first of the patient's gateways that began to wrap after this time.
+fn next_after(own: &[(&Told, Wraps)], last_ms: i64) -> Option<Wraps> {
+    let later = own.iter().map(|(_, wraps)| *wraps).filter(|wraps| wraps.first_ms > last_ms);
+    later.min_by_key(|wraps| wraps.first_ms)
+}
+
+/// Which keys of this patient the logs tell of: the further they are looked for, the fewer they are. Those who wrap for the patient tell; where
+/// none does, each that is in use may, and what the first of their logs to end has not is not known.
 ///
-/// A gateway tells of what was delivered until the next one began. Between its log's end and that it may have wrapped more, as one that was
-/// lost has: of what is delivered then, keys are looked for that are later than the next one's beginning.
+/// A gateway took another's place where it began to wrap for the patient after the other's last wrap. What that one wrapped between its log's
+/// end and the next one's beginning, as one that was lost has, is not known: of what is delivered after its end, keys are looked for that are
+/// later than the next one's beginning. One whose place nobody took may wrap at any time, also where another does, as before the core takes
+/// what that one sends, or after the patient went back: nothing is known after the first of their ends.
 pub(super) fn told_of(patient: PatientId, told: &[Told]) -> Vec<Span> {
     let wraps = |log: &Told| log.of.get(&patient).copied();
     let others = told.iter().filter(|log| wraps(log).is_none());
     let since_others = others.clone().map(|log| log.since(patient)).max().unwrap_or(0);
-    let mut own: Vec<(&Told, Wraps)> = told.iter().filter_map(|log| Some((log, wraps(log)?))).collect();
-    own.sort_by_key(|(_, wraps)| wraps.first_ms);
-    let Some((_, first)) = own.first() else {
+    let own: Vec<(&Told, Wraps)> = told.iter().filter_map(|log| Some((log, wraps(log)?))).collect();
+    let stays = own.iter().filter(|(_, wraps)| next_after(&own, wraps.last_ms).is_none());
+    let Some(stays) = stays.map(|(log, _)| *log).min_by_key(|log| log.end_ms) else {
         let in_use = others.clone().filter(|log| !log.is_succeeded(told));
         let first = in_use.min_by_key(|log| log.end_ms).or_else(|| others.min_by_key(|log| log.end_ms));
         return first.map(|log| log.span(since_others, log.until_ms())).into_iter().collect();
     };
     // Another whose older entries are not here may have wrapped for the patient, before these began to.
-    let before = since_others.min(first.began);
-    let (mut spans, mut previous) = (Vec::new(), None::<(&Told, u32)>);
-    for (at, &(log, wraps)) in own.iter().enumerate() {
-        let next_ms = own.get(at + 1).map_or(i64::MAX, |(_, next)| next.first_ms);
-        let from = match previous {
-            None => before,
-            Some((lost, _)) if lost.until_ms() < wraps.first_ms => wraps.began.saturating_add(1),
-            Some((_, from)) => from,
-        };
-        let from = from.max(log.since(patient));
-        spans.push(log.span(from, log.until_ms().min(next_ms)));
-        previous = Some((log, from));
+    let first = own.iter().min_by_key(|(_, wraps)| wraps.first_ms);
+    let before = first.map_or(since_others, |(_, first)| since_others.min(first.began));
+    // And so may each of these, before what is here of its log.
+    let mut from = own.iter().map(|(log, _)| log.since(patient)).fold(before, u32::max);
+    let lost = own.iter().filter_map(|(log, wraps)| {
+        let next = next_after(&own, wraps.last_ms)?;
+        let is_lost = log.until_ms() < next.first_ms && log.until_ms() < stays.until_ms();
+        is_lost.then_some((*log, next.began.saturating_add(1)))
+    });
+    let mut lost: Vec<(&Told, u32)> = lost.collect();
+    lost.sort_by_key(|(log, _)| log.end_ms);
+    let mut spans = Vec::new();
+    for (log, again) in lost {
+        spans.push(log.span(from, log.until_ms()));
+        from = from.max(again);
     }
+    spans.push(stays.span(from, stays.until_ms()));
     spans
 }

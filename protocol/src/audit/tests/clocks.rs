@@ -12,9 +12,34 @@ fn key(epoch: u32) -> What {
     fetched(&[(0, 9)], &[(0, epoch, epoch)])
 }
 
+/// One key of a patient's, and nothing else.
+fn key_of(patient: PatientId, epoch: u32) -> What {
+    let delivered = Delivered { patient, ..delivered(&[], &[(0, epoch, epoch)]) };
+    What::Fetched { recipient: HOSPITAL, feed: "feed".into(), delivered }
+}
+
 /// Of the core's log, of which nothing else is left out.
 fn keys_from(n: u64, last: u64, older: usize) -> [Uncovered; 1] {
-    [Uncovered { whose: "core", what: "keys", n, last, older }]
+    [keys_of(PATIENT, n, last, older)]
+}
+
+fn keys_of(patient: PatientId, n: u64, last: u64, older: usize) -> Uncovered {
+    Uncovered { whose: "core", what: "keys", patient: Some(patient), others: 0, n, last, older }
+}
+
+/// What comes of one key that the core delivered in this minute, after the one of minute 1: who is accused, and from where on keys are not
+/// looked for. All logs but the gateways' end at minute 200.
+fn judged(gateways: &[&[Line]], delivered: i64, epoch: u32) -> (Option<Disagreement>, Vec<Uncovered>) {
+    let (feed, core) = hosts(vec![(1, key(1)), (delivered, key(epoch)), (200, What::PolicyFresh)]);
+    let found = agree(HOSPITAL, &feed, &core, gateways).err();
+    (found, uncovered(HOSPITAL, &feed, &core, gateways))
+}
+
+/// Up to which minute keys are looked for, and from which epoch on, as [`judged`] is called.
+fn looked_for(gateways: &[&[Line]], delivered: i64, epoch: u32) -> (i64, u32) {
+    let (feed, core) = hosts(vec![(1, key(1)), (delivered, key(epoch)), (200, What::PolicyFresh)]);
+    let Keys { from, until_ms } = keys(HOSPITAL, &feed, &core, gateways).unwrap();
+    (until_ms / MINUTE_MS, from)
 }
 
 /// The gateway's log was fetched at 60, the others later. None of them did anything wrong.
@@ -70,7 +95,8 @@ fn a_log_goes_no_further_than_its_end_tells() {
     let feed = at_minutes(vec![(1, received(&[(0, 9)])), (999, What::PolicyFresh), (20, What::PolicyFresh)]);
     let core = at_minutes(vec![(1, key(7)), (40, fetched(&[(10, 10)], &[])), (60, What::PolicyFresh)]);
     assert_eq!(agree(HOSPITAL, &feed, &core, &[]), Ok(18 * MINUTE_MS));
-    let younger = Uncovered { whose: "core", what: "deliveries", n: 2, last: 3, older: 0 };
+    let (whose, what, patient) = ("core", "deliveries", None);
+    let younger = Uncovered { whose, what, patient, others: 0, n: 2, last: 3, older: 0 };
     assert_eq!((uncovered(HOSPITAL, &feed, &core, &[]), ahead(&feed)), (vec![younger], Some(2)));
 }
 
@@ -141,4 +167,116 @@ fn a_patient_for_whom_no_log_wraps_may_be_any_gateways_that_is_in_use() {
     // One whose patient has another since was revoked.
     let lost = of(vec![(1, OTHER, 1)], 2);
     assert_eq!(agree(HOSPITAL, &feed, &core, &[&lost, &newer]), Err(unwrapped("core", 1, 1)));
+
+    // One that lost a patient and lives on, with another or without, may have taken a third after its log was fetched.
+    let (feed, core) = hosts(vec![(40, key(40)), (60, What::PolicyFresh)]);
+    for wraps in [vec![(1, OTHER, 1), (1, third, 1), (30, third, 30)], vec![(1, OTHER, 1)]] {
+        let lives = of(wraps, 32);
+        assert_eq!(agree(HOSPITAL, &feed, &core, &[&lives, &newer]).err(), None);
+        assert_eq!(uncovered(HOSPITAL, &feed, &core, &[&lives, &newer]), keys_from(1, 2, 0));
+        // What was delivered before its log's end is looked for.
+        let (feed, core) = hosts(vec![(29, key(29)), (60, What::PolicyFresh)]);
+        assert_eq!(agree(HOSPITAL, &feed, &core, &[&lives, &newer]), Err(unwrapped("core", 1, 29)));
+    }
+    // Where all that its log tells was before, it was lost, also with a patient whom nobody took.
+    let lost = of(vec![(1, OTHER, 1), (1, third, 1)], 2);
+    assert_eq!(agree(HOSPITAL, &feed, &core, &[&lost, &newer]), Err(unwrapped("core", 1, 40)));
+}
+
+/// The patient went from one gateway to another and back to the first. The second one's log was fetched last.
+#[test]
+fn what_a_gateway_wrapped_to_which_the_patient_went_back_accuses_nobody() {
+    let fresh = |minute| (minute, What::PolicyFresh);
+    let first = at_minutes(vec![(1, wrapped(1)), (80, wrapped(80)), fresh(90)]);
+    let second = at_minutes(vec![(40, wrapped(40)), (60, wrapped(60)), fresh(200)]);
+    for gateways in [[&first[..], &second[..]], [&second[..], &first[..]]] {
+        // As long as the first one's log goes, all of them; then what it wrapped is not known, and that is told.
+        assert_eq!(judged(&gateways, 85, 84), (Some(unwrapped("core", 2, 84)), Vec::new()));
+        assert_eq!(judged(&gateways, 120, 119), (None, keys_from(2, 3, 0).to_vec()));
+        assert_eq!(looked_for(&gateways, 120, 119), (88, 0));
+    }
+    // A third one before them that was lost: between its log's end and the next one's beginning no key is looked for.
+    let lost = at_minutes(vec![(1, wrapped(1)), (20, wrapped(20))]);
+    let first = at_minutes(vec![(40, wrapped(40)), (80, wrapped(80)), fresh(90)]);
+    let second = at_minutes(vec![(60, wrapped(60)), fresh(200)]);
+    let gateways = [&second[..], &first[..], &lost[..]];
+    assert_eq!(judged(&gateways, 15, 14), (Some(unwrapped("core", 2, 14)), Vec::new()));
+    assert_eq!((judged(&gateways, 30, 30), judged(&gateways, 85, 39)), ((None, vec![]), (None, vec![])));
+    assert_eq!(judged(&gateways, 85, 84), (Some(unwrapped("core", 2, 84)), Vec::new()));
+    assert_eq!(judged(&gateways, 120, 119), (None, keys_from(2, 3, 0).to_vec()));
+    assert_eq!(looked_for(&gateways, 120, 119), (88, 41));
+    // Where the newer log is the one to which the patient went back, the other's end counts as it did.
+    let first = at_minutes(vec![(1, wrapped(1)), (80, wrapped(80)), fresh(200)]);
+    let second = at_minutes(vec![(40, wrapped(40)), (60, wrapped(60)), fresh(70)]);
+    assert_eq!(looked_for(&[&first, &second], 120, 119), (68, 0));
+}
+
+/// The patient's root was restored on a second gateway, which wrapped before the core took anything from it. The core goes on delivering what
+/// the first one sends.
+#[test]
+fn a_gateway_that_wraps_before_the_core_takes_from_it_accuses_nobody() {
+    let first = at_minutes(vec![(1, wrapped(1)), (50, wrapped(50)), (60, What::PolicyFresh)]);
+    let second = vec![(30, wrapped(30)), (100, wrapped(100)), (200, What::PolicyFresh)];
+    let second = at_minutes(second);
+    let gateways = [&first[..], &second[..]];
+    assert_eq!(judged(&gateways, 55, 54), (Some(unwrapped("core", 2, 54)), Vec::new()));
+    assert_eq!(judged(&gateways, 70, 69), (None, keys_from(2, 3, 0).to_vec()));
+    // Who claims falsely to have begun so early hides as much, and that is told just so.
+    assert_eq!(judged(&gateways, 150, 149), (None, keys_from(2, 3, 0).to_vec()));
+    assert_eq!(looked_for(&gateways, 150, 149), (58, 0));
+    // A first one whose clock is behind at its end has not stopped before.
+    let first =
+        at_minutes(vec![(1, wrapped(1)), (50, wrapped(50)), (20, wrapped(51)), (21, What::PolicyFresh)]);
+    assert_eq!(judged(&[&first, &second], 70, 69), (None, keys_from(2, 3, 0).to_vec()));
+}
+
+/// A later gateway's log whose older entries are gone may have told of the patient before.
+#[test]
+fn a_part_of_a_later_gateways_log_accuses_nobody_of_what_it_wrapped_before() {
+    let first = at_minutes(vec![(1, wrapped(1)), (40, wrapped(40)), (105, What::PolicyFresh)]);
+    let gone = (50, wrapped(50));
+    let later = at_minutes(vec![gone, (100, wrapped(100)), (200, What::PolicyFresh)]);
+    let gateways = [&first[..], &later[1..]];
+    assert_eq!(judged(&gateways, 70, 50), (None, Vec::new()));
+    assert_eq!(judged(&gateways, 150, 103), (Some(unwrapped("core", 2, 103)), Vec::new()));
+    assert_eq!(looked_for(&gateways, 70, 50), (198, 103));
+}
+
+#[test]
+fn of_each_patient_is_told_from_where_on_keys_are_not_looked_for() {
+    let fresh = |minute| (minute, What::PolicyFresh);
+    let one = at_minutes(vec![(1, wrapped(1)), fresh(20)]);
+    let other = at_minutes(vec![(2, wrapped_of(OTHER, 2)), fresh(40)]);
+    let (feed, core) = hosts(vec![
+        (1, key(1)),
+        (2, key_of(OTHER, 2)),
+        (30, key(30)),
+        (50, key_of(OTHER, 50)),
+        fresh(35),
+        fresh(60),
+    ]);
+    assert_eq!(agree(HOSPITAL, &feed, &core, &[&one, &other]).err(), None);
+    // What is behind is counted by the log of each patient's own gateway.
+    let told = [keys_of(PATIENT, 3, 6, 0), keys_of(OTHER, 4, 6, 1)];
+    assert_eq!(uncovered(HOSPITAL, &feed, &core, &[&one, &other]), told);
+
+    // Of many the first are named, and the others told together.
+    let many = (10..50).map(|id| (30, key_of(PatientId([id; 16]), 30)));
+    let (feed, core) = hosts([(1, key(1))].into_iter().chain(many).chain([fresh(60)]).collect());
+    let told = uncovered(HOSPITAL, &feed, &core, &[&one]);
+    assert_eq!((told.len(), told[0]), (33, keys_of(PatientId([10; 16]), 2, 42, 0)));
+    let rest = Uncovered { patient: None, others: 8, ..keys_of(PATIENT, 34, 42, 0) };
+    assert_eq!((told[31], told[32]), (keys_of(PatientId([41; 16]), 33, 42, 0), rest));
+}
+
+/// A key of a minute after the gateway's log's end shows that the core's clock is behind: keys are looked for up to it, and that is told.
+#[test]
+fn up_to_when_keys_are_looked_for_is_told_where_a_hosts_clock_is_behind() {
+    let gateway = at_minutes(vec![(1, wrapped(7)), (60, What::PolicyFresh)]);
+    let until = |later: u32| {
+        let (feed, core) = hosts(vec![(1, key(7)), (45, key(later)), (55, key(7)), (90, What::PolicyFresh)]);
+        assert_eq!(agree(HOSPITAL, &feed, &core, &[&gateway]).err(), None);
+        keys(HOSPITAL, &feed, &core, &[&gateway]).unwrap().until_ms
+    };
+    assert_eq!((until(7), until(60)), (58 * MINUTE_MS, 45 * MINUTE_MS - 1));
 }
