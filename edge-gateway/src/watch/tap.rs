@@ -111,17 +111,15 @@ impl Tap {
     }
 
     /// The same, once the gateway's clock was looked at.
-    fn looked(&self) -> (MutexGuard<'_, Shown>, Now) {
+    fn looked(&self) -> MutexGuard<'_, Shown> {
         let mut shown = self.shown();
-        let at = clock::monotonic().duration_since(shown.started);
-        let now = Now { at, unix_us: clock::now_us() };
+        let now = shown.now();
         shown.look(now);
-        (shown, now)
+        shown
     }
 
     fn show(&self, seen: Seen) {
-        let (mut shown, now) = self.looked();
-        shown.show(seen, now);
+        self.shown().show(seen, Shown::now);
     }
 
     /// Shows a reading to the watch.
@@ -143,12 +141,12 @@ impl Tap {
 
     /// Hands over what was shown; all of it that was stored lies below this position. Call between a commit's append and its sync.
     pub fn flush(&self, below: u64) {
-        self.looked().0.flush(below);
+        self.looked().flush(below);
     }
 
     /// Hands over what waits, if the watch has room for it. Call about every second too: nothing else may come.
     pub fn offer(&self) {
-        self.looked().0.offer();
+        self.looked().offer();
     }
 }
 
@@ -159,12 +157,20 @@ impl Shown {
         }
     }
 
-    fn show(&mut self, seen: Seen, now: Now) {
-        self.look(now);
+    fn now(&self) -> Now {
+        Now { at: clock::monotonic().duration_since(self.started), unix_us: clock::now_us() }
+    }
+
+    fn show(&mut self, seen: Seen, now: impl FnOnce(&Self) -> Now) {
         self.has_more = true;
-        if self.pending.len() >= BATCH_MAX {
-            self.offer();
+        if self.pending.len() < BATCH_MAX {
+            self.pending.push(seen);
+            return;
         }
+        // Events wait only from here on: most readings cost no look at a clock.
+        let now = now(self);
+        self.look(now);
+        self.offer();
         match seen {
             seen if self.pending.len() < BATCH_MAX => self.pending.push(seen),
             Seen::Reading(event) if event.what == What::Event => {
@@ -236,7 +242,7 @@ mod tests {
         let (tap, mut out, dropped) = tap();
         for commit in 0..700 {
             let what = if commit == 350 { What::Event } else { What::Numeric(70.0) };
-            tap.shown().show(seen(1, 513, what, 0), NOW);
+            tap.shown().show(seen(1, 513, what, 0), |_| NOW);
             tap.shown().flush(commit + 1);
         }
         let mut heard = Vec::new();
@@ -256,12 +262,12 @@ mod tests {
         let (tap, mut out, dropped) = tap();
         let number = || seen(1, 1, What::Numeric(70.0), 0);
         for below in 0..2 {
-            tap.shown().show(number(), NOW);
+            tap.shown().show(number(), |_| NOW);
             tap.shown().flush(below);
         }
-        (0..BATCH_MAX + 5).for_each(|_| tap.shown().show(number(), NOW));
+        (0..BATCH_MAX + 5).for_each(|_| tap.shown().show(number(), |_| NOW));
         for lag_us in [7, 3, 9] {
-            (0..100).for_each(|device| tap.shown().show(seen(device, 513, What::Event, lag_us), NOW));
+            (0..100).for_each(|device| tap.shown().show(seen(device, 513, What::Event, lag_us), |_| NOW));
         }
         tap.shown().flush(2);
         assert_eq!(dropped.get(), 5);
@@ -272,7 +278,7 @@ mod tests {
         assert!(batch.seen[BATCH_MAX..].iter().all(|seen| {
             matches!(seen, Seen::Reading(event) if event.what == What::Event && event.lag_us() == Some(3))
         }));
-        tap.shown().show(number(), NOW);
+        tap.shown().show(number(), |_| NOW);
         tap.shown().flush(3);
         assert_eq!(out.try_recv().unwrap().seen.len(), 1, "it goes on");
     }
@@ -292,20 +298,20 @@ mod tests {
             let (tap, mut out, _dropped) = tap();
             let number = || seen(1, 1, What::Numeric(70.0), 0);
             for below in 0..2 {
-                tap.shown().show(number(), NOW);
+                tap.shown().show(number(), |_| NOW);
                 tap.shown().flush(below);
             }
-            (0..BATCH_MAX).for_each(|_| tap.shown().show(number(), NOW));
+            (0..BATCH_MAX).for_each(|_| tap.shown().show(number(), |_| NOW));
             // Of each setting a second one is later than the first.
             for (s, set_us, ago_us) in
                 [(1, 0, before_us), (2, 0, 2 * HOUR_US), (3, by_us, after_us), (4, by_us, 2 * HOUR_US)]
             {
                 let (event, now) = stamped(513, s, set_us, ago_us);
-                tap.shown().show(Seen::Reading(event), now);
+                tap.shown().show(Seen::Reading(event), |_| now);
             }
             // This one was on its way when the clock was set.
             let ((event, _), (_, now)) = (stamped(514, 2, 0, 0), stamped(514, 5, by_us, 0));
-            tap.shown().show(Seen::Reading(event), now);
+            tap.shown().show(Seen::Reading(event), |_| now);
             assert!(out.try_recv().is_ok() && out.try_recv().is_ok() && out.try_recv().is_err());
             tap.shown().offer();
             let batch = out.try_recv().unwrap();
@@ -324,7 +330,7 @@ mod tests {
     #[test]
     fn what_was_shown_ahead_is_marked_by_the_commit_that_has_it() {
         let (tap, mut out, _dropped) = tap();
-        tap.shown().show(seen(1, 513, What::Event, 0), NOW);
+        tap.shown().show(seen(1, 513, What::Event, 0), |_| NOW);
         tap.shown().offer();
         assert_eq!(out.try_recv().unwrap().below, 0, "it is nowhere yet");
         tap.shown().flush(3);
@@ -342,10 +348,10 @@ mod tests {
     #[test]
     fn what_is_cut_off_in_the_middle_of_a_commit_marks_only_what_came_before() {
         let (tap, mut out, _dropped) = tap();
-        tap.shown().show(seen(1, 1, What::Numeric(70.0), 0), NOW);
+        tap.shown().show(seen(1, 1, What::Numeric(70.0), 0), |_| NOW);
         tap.shown().flush(5);
         assert_eq!(out.try_recv().unwrap().below, 5);
-        (0..=BATCH_MAX).for_each(|_| tap.shown().show(seen(1, 1, What::Numeric(70.0), 0), NOW));
+        (0..=BATCH_MAX).for_each(|_| tap.shown().show(seen(1, 1, What::Numeric(70.0), 0), |_| NOW));
         tap.shown().flush(9_000);
         let below: Vec<_> = std::iter::from_fn(|| out.try_recv().ok()).map(|batch| batch.below).collect();
         assert_eq!(below, [5, 9_000]);

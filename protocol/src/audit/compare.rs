@@ -117,7 +117,7 @@ const BEHIND_EPOCHS: u32 = 24 * 60;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keys {
     /// Those of this epoch and later; 0 where the logs are here from their first entries on. Of a patient who had another gateway before,
-    /// earlier ones are looked for as well that were delivered before that one's log ends.
+    /// earlier ones are looked for as well that were delivered before that one's log ends, as far as all gateways' logs of this patient go back.
     pub from: u32,
     /// Those that were delivered up to this time, Unix milliseconds.
     pub until_ms: i64,
@@ -184,8 +184,13 @@ pub fn keys(recipient: RecipientId, feed: &[Line], core: &[Line], gateways: &[&[
     let compared = Compared::of(feed, core);
     let looked = Looked::of(recipient, &compared, gateways);
     let [of_core, of_feed] = [compared.core, compared.feed].map(|side| Search::new(recipient, side, &looked));
-    let last = of_core.of.values().chain(of_feed.of.values()).filter_map(|parts| parts.last());
-    let keys = last.map(|part| Keys { until_ms: part.until_ms, ..part.span.keys });
+    // What the last gateway tells, and what is cut of those before.
+    let ends = |parts: &[Part]| {
+        let (last, before) = parts.split_last()?;
+        let cut = before.iter().filter(|part| part.is_cut()).map(|part| part.until_ms);
+        Some(Keys { until_ms: cut.fold(last.until_ms, i64::min), ..last.span.keys })
+    };
+    let keys = of_core.of.values().chain(of_feed.of.values()).filter_map(|parts| ends(parts));
     keys.reduce(|one, other| {
         let (from, until_ms) = (one.from.max(other.from), one.until_ms.min(other.until_ms));
         Keys { from, until_ms }
@@ -275,8 +280,25 @@ struct Part {
     span: Span,
     /// Up to this entry. By its place and not by its time: that may be wrong.
     last: u64,
+    /// Up to which entry they would be, had none brought a key that may have been wrapped after the gateway's log.
+    full: u64,
     /// Up to when those were delivered, Unix milliseconds.
     until_ms: i64,
+}
+
+impl Part {
+    /// Looks for no key in this entry of a log, nor behind it.
+    fn cut_before(&mut self, line: &Line, log: &[Line]) {
+        self.last = line.n.saturating_sub(1);
+        // This entry's time may be the wrong one.
+        let before = log.iter().take_while(|before| before.n < line.n).map(|before| before.entry.at_ms);
+        let newest_ms = before.fold(line.entry.at_ms.saturating_sub(1), i64::max);
+        self.until_ms = self.until_ms.min(newest_ms);
+    }
+
+    fn is_cut(&self) -> bool {
+        self.last < self.full
+    }
 }
 
 /// Looks for the keys in one end's log.
@@ -294,7 +316,8 @@ impl<'l> Search<'l> {
         let reach = Reach::of(side.compared);
         let part = |span: &Span| {
             let until_ms = span.keys.until_ms;
-            Part { span: *span, last: reach.until(until_ms), until_ms }
+            let last = reach.until(until_ms);
+            Part { span: *span, last, full: last, until_ms }
         };
         let parts = |spans: &Vec<Span>| spans.iter().map(part).collect::<Vec<_>>();
         let mut of: BTreeMap<PatientId, Vec<Part>> =
@@ -302,8 +325,7 @@ impl<'l> Search<'l> {
         for (line, delivered) in deliveries(recipient, side.compared) {
             for part in of.get_mut(&delivered.patient).into_iter().flatten() {
                 if line.n <= part.last && looked.is_later(delivered, part.span.ends) {
-                    part.last = line.n.saturating_sub(1);
-                    part.until_ms = part.until_ms.min(line.entry.at_ms.saturating_sub(1));
+                    part.cut_before(line, side.compared);
                 }
             }
         }
@@ -314,6 +336,12 @@ impl<'l> Search<'l> {
     fn since(&self, n: u64, patient: PatientId) -> Option<u32> {
         let parts = self.of.get(&patient).into_iter().flatten();
         parts.filter(|part| n <= part.last).map(|part| part.span.keys.from).min()
+    }
+
+    /// Whether some of this patient's keys are not looked for in an entry, since one before it may have been wrapped after its gateway's log.
+    fn is_cut(&self, n: u64, patient: PatientId) -> bool {
+        let parts = self.of.get(&patient).into_iter().flatten();
+        parts.filter(|part| part.is_cut()).any(|part| part.last < n && n <= part.full)
     }
 
     /// The time up to which this patient's keys are known, by the gateways' logs.

@@ -1,7 +1,7 @@
 //! What a device sends, as a pure function of its configuration: an ordered series of [`Item`]s.
 //!
-//! Waveforms are cut into chunks of `chunk_ms`; chunk `seq` holds samples from `seq * length` on. Where a multi-segment
-//! record changes a signal's gain, a chunk ends early, since one chunk has one scale. Samples that were not recorded
+//! Waveforms are cut into chunks of `chunk_ms`; in a record's first round chunk `seq` holds samples from `seq * length` on. Where a
+//! multi-segment record changes a signal's gain, a chunk ends early, since one chunk has one scale. Samples that were not recorded
 //! travel as −32768. A numeric that is missing or 0 ("not measured" in the MIMIC databases) isn't sent.
 
 use std::iter::Peekable;

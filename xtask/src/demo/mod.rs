@@ -56,7 +56,7 @@ pub(crate) struct DemoArgs {
     /// May be given several times; all on one patient.
     #[arg(long, value_name = "PATH")]
     record: Vec<PathBuf>,
-    /// Replay so many times faster than real time.
+    /// Replay so many times faster than real time; the readings' own times then run ahead of the clock.
     #[arg(long, default_value_t = 1.0)]
     speed: f64,
     /// Print the story's figures as one JSON object in the last line.

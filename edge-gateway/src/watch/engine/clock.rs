@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use caregate_protocol::alarm::Settings;
+use caregate_protocol::alarm::{Entered, Settings};
 
 use super::Now;
 
@@ -85,6 +85,40 @@ impl Said {
             *stamp = stamp.saturating_add(by_us);
         }
     }
+}
+
+/// How far ahead of the clock something that was entered may be and yet count once the clock has come up to it: by so much, or less, it is older
+/// then than it seems.
+const AHEAD_US: i64 = 3_600_000_000;
+
+/// What of a patient's settings was further ahead of the clock than that when it was looked at, since the clock was set last. It was entered before
+/// a restart, and one of the two clocks was wrong.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Ahead {
+    /// Oxygen.
+    pub(super) oxygen: bool,
+    /// Consciousness.
+    pub(super) consciousness: bool,
+}
+
+impl Ahead {
+    /// Forgets what the clock has come up to by going on, at which it would be fresh whatever its age. Returns whether there was anything.
+    pub(super) fn look(&mut self, settings: &mut Settings, unix_us: i64) -> bool {
+        let oxygen = come_up_to(&mut self.oxygen, &mut settings.oxygen, unix_us);
+        let consciousness = come_up_to(&mut self.consciousness, &mut settings.consciousness, unix_us);
+        oxygen || consciousness
+    }
+}
+
+fn come_up_to<T>(was_ahead: &mut bool, entered: &mut Option<Entered<T>>, unix_us: i64) -> bool {
+    let Some(at_us) = entered.as_ref().map(|entered| entered.at_us) else { return false };
+    let ahead_us = at_us.saturating_sub(unix_us);
+    *was_ahead |= ahead_us > AHEAD_US;
+    let is_over = *was_ahead && ahead_us < SET_BY_US;
+    if is_over {
+        (*entered, *was_ahead) = (None, false);
+    }
+    is_over
 }
 
 #[cfg(test)]

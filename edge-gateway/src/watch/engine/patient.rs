@@ -11,7 +11,7 @@ use caregate_protocol::code;
 use caregate_protocol::command::{Action, PAUSE_S_MAX};
 use caregate_protocol::id::{DeviceId, RecipientId};
 
-use super::clock::Said;
+use super::clock::{Ahead, Said};
 use super::condition::{Condition, Side, Threshold};
 use super::defaults::{HEART_RATE, PULSE_RATE, default_limits, limits_of};
 use super::inputs::{Inputs, SMOOTHED_OVER};
@@ -54,6 +54,7 @@ pub(super) struct Patient {
     /// Alarms up to this number are of before the start, or of before it was away.
     before: u64,
     said: Said,
+    ahead: Ahead,
     series: BTreeMap<(DeviceId, u16), Series>,
     /// The same of events, which nobody expects.
     events: BTreeMap<(DeviceId, u16), Series>,
@@ -287,6 +288,7 @@ impl Patient {
     /// Looks at the clock.
     pub(super) fn tick(&mut self, site: &BTreeMap<u16, Limits>, now: Now) {
         self.end_pause(now);
+        self.changed |= self.ahead.look(&mut self.kept.settings, now.unix_us);
         let limits = self.limits(site);
         let keys: Vec<_> = self.guards.keys().cloned().collect();
         for key in keys {
@@ -319,6 +321,7 @@ impl Patient {
         let series = self.series.values_mut().chain(self.events.values_mut());
         series.for_each(|series| series.clock_set(by_us));
         self.said.clock_set(&mut self.kept.settings, by_us);
+        self.ahead = Ahead::default();
         let before = self.before;
         for alarm in self.alarms.values_mut().filter(|alarm| alarm.number > before) {
             alarm.since_us = alarm.since_us.saturating_add(by_us);
@@ -481,11 +484,11 @@ impl Patient {
             }
             Action::Oxygen { given } => {
                 settings.oxygen = Some(Entered { value: *given, at_us: now.unix_us });
-                self.said.oxygen = true;
+                (self.said.oxygen, self.ahead.oxygen) = (true, false);
             }
             Action::Consciousness { found } => {
                 settings.consciousness = Some(Entered { value: *found, at_us: now.unix_us });
-                self.said.consciousness = true;
+                (self.said.consciousness, self.ahead.consciousness) = (true, false);
             }
             Action::Profile { category, pregnant, scale } => {
                 (settings.category, settings.pregnant, settings.scale) = (Some(*category), *pregnant, *scale);

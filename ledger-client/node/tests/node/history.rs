@@ -138,6 +138,7 @@ fn fill(chain: &Chain, first: u64) -> u64 {
         }
     }
     chain.commit(building).unwrap();
+    assert!(nonce > first, "a block takes at least one");
     nonce - first
 }
 

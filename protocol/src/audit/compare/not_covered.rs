@@ -25,7 +25,8 @@ pub struct Uncovered {
     pub n: u64,
     /// The log's last one.
     pub last: u64,
-    /// How many entries behind it tell a time that the others have: a clock was wrong, or somebody hides what stands there.
+    /// How many entries behind it tell a time that the others have: a clock was wrong, or somebody hides what stands there. For `others` the most of
+    /// any of them.
     pub older: usize,
 }
 
@@ -57,7 +58,9 @@ pub fn uncovered(
 fn of_keys(recipient: RecipientId, side: Side<'_>, search: &Search<'_>, until_ms: i64) -> Vec<Uncovered> {
     let mut firsts = BTreeMap::new();
     for (line, new) in deliveries(recipient, side.log) {
-        if !new.wraps.is_empty() && search.since(line.n, new.patient).is_none() {
+        let is_left_out =
+            || search.since(line.n, new.patient).is_none() || search.is_cut(line.n, new.patient);
+        if !new.wraps.is_empty() && is_left_out() {
             firsts.entry(new.patient).or_insert(line.n);
         }
     }
@@ -70,7 +73,9 @@ fn of_keys(recipient: RecipientId, side: Side<'_>, search: &Search<'_>, until_ms
     let (named, rest) = firsts.split_at(firsts.len().min(NAMED_MAX));
     let mut found: Vec<Uncovered> = named.iter().map(told).collect();
     let first = rest.first().map(told);
-    found.extend(first.map(|first| Uncovered { patient: None, others: rest.len(), ..first }));
+    // Of the rest the one behind whom most is older: who looks for what is hidden must not miss it.
+    let older = rest.iter().map(|next| told(next).older).max().unwrap_or(0);
+    found.extend(first.map(|first| Uncovered { patient: None, others: rest.len(), older, ..first }));
     found
 }
 

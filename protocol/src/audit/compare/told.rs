@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::Keys;
 use super::reach::{SLACK_MS, end};
+use super::{BEHIND_EPOCHS, Keys};
 use crate::audit::{Line, What};
 use crate::id::PatientId;
 use crate::key::{TREE_DEPTH, epoch_of};
+
+/// [`SLACK_MS`], in epochs.
+const SLACK_EPOCHS: u32 = 2;
 
 /// Keys of one patient that are looked for.
 #[derive(Debug, Clone, Copy)]
@@ -50,8 +53,10 @@ impl Told {
                 let at_ms = line.entry.at_ms;
                 let at = minute(at_ms);
                 // What is sealed is never dated before the clock, so a leaf of an epoch before is the end of a past that was given.
-                let own = (*depth == TREE_DEPTH && *epoch >= at).then_some(*epoch);
-                let began = at.max(*epoch);
+                // One that is further ahead than any clock says nothing of when its gateway began.
+                let epoch = (*epoch).min(at.saturating_add(BEHIND_EPOCHS));
+                let own = (*depth == TREE_DEPTH && epoch >= at).then_some(epoch);
+                let began = at.max(epoch);
                 let new = Wraps { first_ms: at_ms, last_ms: at_ms, began, first: None };
                 let wraps = told.of.entry(*patient).or_insert(new);
                 wraps.last_ms = wraps.last_ms.max(at_ms);
@@ -84,7 +89,8 @@ impl Told {
             let since = self.of.keys().filter_map(|patient| other.of.get(patient));
             since.map(|wraps| wraps.first_ms).any(|first_ms| first_ms > ends_ms)
         };
-        told.iter().any(taken)
+        // Of one whose older entries are not here nobody knows when it began.
+        told.iter().filter(|other| other.begins.is_none()).any(taken)
     }
 
     fn span(&self, from: u32, until_ms: i64) -> Span {
@@ -128,7 +134,8 @@ pub(super) fn told_of(patient: PatientId, told: &[Told]) -> Vec<Span> {
     let lost = own.iter().filter_map(|(log, wraps)| {
         let next = next_after(&own, wraps.last_ms)?;
         let is_lost = log.until_ms() < next.first_ms && log.until_ms() < stays.until_ms();
-        is_lost.then_some((*log, next.began.saturating_add(1)))
+        // The two's clocks may differ.
+        is_lost.then_some((*log, next.began.saturating_add(1 + SLACK_EPOCHS)))
     });
     let mut lost: Vec<(&Told, u32)> = lost.collect();
     lost.sort_by_key(|(log, _)| log.end_ms);

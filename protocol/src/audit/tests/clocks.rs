@@ -151,6 +151,36 @@ fn what_a_lost_gateway_wrapped_after_its_logs_end_accuses_nobody() {
     assert_eq!((judged(150, 50), judged(150, 149)), (None, None));
 }
 
+/// A key that was wrapped ahead of its time, or a core's clock that is behind, ends the comparison of a lost gateway's time too, which is told.
+#[test]
+fn what_is_not_looked_for_of_a_lost_gateways_time_is_told() {
+    let lost = at_minutes(vec![(1, wrapped(1)), (40, wrapped(40))]);
+    let next = at_minutes(vec![(100, wrapped(100)), (200, What::PolicyFresh)]);
+    let gateways = [&lost[..], &next[..]];
+    let of = |second: u32| {
+        let (feed, core) =
+            hosts(vec![(1, key(1)), (2, key(second)), (30, key(29)), (200, What::PolicyFresh)]);
+        let found = agree(HOSPITAL, &feed, &core, &gateways).err();
+        let keys = keys(HOSPITAL, &feed, &core, &gateways).unwrap();
+        (found, uncovered(HOSPITAL, &feed, &core, &gateways), keys.until_ms)
+    };
+    assert_eq!(of(1), (Some(unwrapped("core", 3, 29)), Vec::new(), 198 * MINUTE_MS));
+    assert_eq!(of(50), (None, keys_from(2, 4, 1).to_vec(), 2 * MINUTE_MS - 1));
+}
+
+/// A gateway that took another's place began when it did, whatever epoch its first key is of.
+#[test]
+fn a_first_key_of_an_epoch_that_never_comes_hides_a_day_and_no_more() {
+    let lost = at_minutes(vec![(1, wrapped(1)), (40, wrapped(40))]);
+    let next = at_minutes(vec![(100, wrapped(u32::MAX)), (9_000, What::PolicyFresh)]);
+    let of = |epoch: u32| {
+        let (feed, core) = hosts(vec![(1, key(1)), (8_000, key(epoch)), (9_000, What::PolicyFresh)]);
+        agree(HOSPITAL, &feed, &core, &[&lost, &next]).err()
+    };
+    assert_eq!(of(100 + 24 * 60), None);
+    assert_eq!(of(7_999), Some(unwrapped("core", 2, 7_999)));
+}
+
 #[test]
 fn a_patient_for_whom_no_log_wraps_may_be_any_gateways_that_is_in_use() {
     let (feed, core) = hosts(vec![(1, key(1)), (30, key(2)), (60, What::PolicyFresh)]);
@@ -204,7 +234,7 @@ fn what_a_gateway_wrapped_to_which_the_patient_went_back_accuses_nobody() {
     assert_eq!((judged(&gateways, 30, 30), judged(&gateways, 85, 39)), ((None, vec![]), (None, vec![])));
     assert_eq!(judged(&gateways, 85, 84), (Some(unwrapped("core", 2, 84)), Vec::new()));
     assert_eq!(judged(&gateways, 120, 119), (None, keys_from(2, 3, 0).to_vec()));
-    assert_eq!(looked_for(&gateways, 120, 119), (88, 41));
+    assert_eq!(looked_for(&gateways, 120, 119), (88, 43));
     // Where the newer log is the one to which the patient went back, the other's end counts as it did.
     let first = at_minutes(vec![(1, wrapped(1)), (80, wrapped(80)), fresh(200)]);
     let second = at_minutes(vec![(40, wrapped(40)), (60, wrapped(60)), fresh(70)]);

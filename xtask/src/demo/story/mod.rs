@@ -191,11 +191,11 @@ fn which(program: &str) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("{program} is not on PATH"))
 }
 
-/// Lets time pass, while the daemons live.
+/// Lets time pass, while daemons and sensors live.
 fn pause_until(system: &mut System<'_>, moment: std::time::Instant) -> anyhow::Result<()> {
     while clock::monotonic() < moment {
-        // The sensors may end by themselves: a record has an end.
         system.daemons_alive()?;
+        system.sensors_alive()?;
         if stop::requested() {
             bail!("stopped");
         }

@@ -233,7 +233,7 @@ fn what_people_entered_and_what_alarms_is_as_old_as_it_is() {
     let mut ward = Ward::new();
     enter(&mut ward);
     let kept = ward.engine.kept(&PATIENT).unwrap();
-    let mut again = Ward::with(Engine::new(Site::default(), [(PATIENT, kept)]));
+    let mut again = Ward::with(Engine::new(Site::default(), [(PATIENT, kept.clone())]));
     again.set_us = -START_US;
     again.pass(40);
     assert!(again.alarms().is_empty(), "{:?}", again.texts());
@@ -246,4 +246,16 @@ fn what_people_entered_and_what_alarms_is_as_old_as_it_is() {
     again.pass(1);
     assert!(again.alarms().is_empty(), "{:?}", again.texts());
     assert_eq!(again.engine.kept(&PATIENT).unwrap().settings.oxygen.unwrap().at_us, START_US);
+    // A clock that goes on until it says again what it said then makes nothing fresh, but for what it was a little behind.
+    for (behind_us, counts) in [(2 * HOUR, false), (HOUR / 2, true)] {
+        let mut again = Ward::with(Engine::new(Site::default(), [(PATIENT, kept.clone())]));
+        again.set_us = -behind_us;
+        again.pass(1);
+        assert_eq!(score(&again), Score::sum([None; 7]), "{behind_us}");
+        again.at += Duration::from_micros(behind_us.unsigned_abs());
+        again.pass(40);
+        assert_eq!(!again.alarms().is_empty(), counts, "{behind_us}: {:?}", again.texts());
+        let settings = again.engine.kept(&PATIENT).unwrap().settings;
+        assert_eq!((settings.oxygen.is_some(), settings.consciousness.is_some()), (counts, counts));
+    }
 }
