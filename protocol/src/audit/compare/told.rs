@@ -53,10 +53,9 @@ impl Told {
                 let at_ms = line.entry.at_ms;
                 let at = minute(at_ms);
                 // What is sealed is never dated before the clock, so a leaf of an epoch before is the end of a past that was given.
+                let own = (*depth == TREE_DEPTH && *epoch >= at).then_some(*epoch);
                 // One that is further ahead than any clock says nothing of when its gateway began.
-                let epoch = (*epoch).min(at.saturating_add(BEHIND_EPOCHS));
-                let own = (*depth == TREE_DEPTH && epoch >= at).then_some(epoch);
-                let began = at.max(epoch);
+                let began = at.max((*epoch).min(at.saturating_add(BEHIND_EPOCHS)));
                 let new = Wraps { first_ms: at_ms, last_ms: at_ms, began, first: None };
                 let wraps = told.of.entry(*patient).or_insert(new);
                 wraps.last_ms = wraps.last_ms.max(at_ms);
