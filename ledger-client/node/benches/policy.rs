@@ -289,7 +289,10 @@ fn alone(ledger: &Ledger, first: u64) -> Vec<Duration> {
         |nonce| -> Bytes { signed(ledger.legacy(nonce, grant_data(ledger, first + nonce)), &sender).into() };
     let made: Vec<_> = (0..ALONE).map(made).collect();
     let send = |raw: Bytes| timed(|| ledger.rpc.ask("eth_sendRawTransaction", json!([raw]))).1;
-    made.into_iter().map(send).collect()
+    let before = ledger.epoch();
+    let took = made.into_iter().map(send).collect();
+    assert_eq!(ledger.epoch(), before + ALONE, "each grant is in force");
+    took
 }
 
 /// A gateway's pins, and the bundle of one grant.
