@@ -252,6 +252,13 @@ mod tests {
         assert_eq!(again.heard().unwrap(), Some(7), "a spool that was made anew begins at 1 again");
     }
 
+    /// A row as a build wrote it that encrypted none.
+    fn lay_open(store: &WatchStore, patient: PatientId, row: &[u8]) {
+        let txn = store.db.begin_write().unwrap();
+        txn.open_table(WATCH).unwrap().insert(patient.0.as_slice(), row).unwrap();
+        txn.commit().unwrap();
+    }
+
     /// A gateway that was updated goes on with what staff had set, and what lay open is gone.
     #[test]
     fn rows_of_a_build_that_encrypted_none_are_taken_over_and_scrubbed() {
@@ -261,14 +268,8 @@ mod tests {
         let kept = Kept { settings, ..Kept::default() };
         {
             let store = KeyStore::open(dir.path()).unwrap().watch();
-            let txn = store.db.begin_write().unwrap();
-            {
-                let mut table = txn.open_table(WATCH).unwrap();
-                let json = serde_json::to_vec(&kept).unwrap();
-                table.insert(patient.0.as_slice(), json.as_slice()).unwrap();
-                table.insert(spoilt.0.as_slice(), b"{\"settings\": 7}".as_slice()).unwrap();
-            }
-            txn.commit().unwrap();
+            lay_open(&store, patient, &serde_json::to_vec(&kept).unwrap());
+            lay_open(&store, spoilt, b"{\"settings\": 7}");
         }
         for _ in 0..2 {
             let store = KeyStore::open(dir.path()).unwrap().watch();
@@ -292,13 +293,7 @@ mod tests {
             keys.erase(erased, &Ordered { request: [7; 104], by: None }, 9).unwrap();
             let store = keys.watch();
             store.keep(&[(other, kept.clone())], 1).unwrap();
-            let txn = store.db.begin_write().unwrap();
-            {
-                let mut table = txn.open_table(WATCH).unwrap();
-                let json = serde_json::to_vec(&kept).unwrap();
-                table.insert(erased.0.as_slice(), json.as_slice()).unwrap();
-            }
-            txn.commit().unwrap();
+            lay_open(&store, erased, &serde_json::to_vec(&kept).unwrap());
         }
         for _ in 0..2 {
             let store = KeyStore::open(dir.path()).unwrap().watch();
